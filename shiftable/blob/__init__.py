@@ -1,0 +1,1 @@
+"""Blob storage: buckets of objects."""

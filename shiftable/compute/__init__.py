@@ -1,0 +1,1 @@
+"""Compute: fleets of machines."""

@@ -1,0 +1,1 @@
+"""Databases: managed PostgreSQL and MySQL servers."""

@@ -1,0 +1,1 @@
+"""DNS: zones of record sets."""

@@ -1,0 +1,1 @@
+"""Secrets: values that never show themselves, with versions and stages."""

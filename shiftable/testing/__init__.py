@@ -1,0 +1,1 @@
+"""Test your application, or your provider, without an account."""
