@@ -22,11 +22,15 @@ class Spec:
     """What an application declares of one resource. Sizes in the file end in ``_gib``.
 
     ``name_key`` is what the provider's name of the resource is called in the file; it defaults to the label.
+
+    Args:
+        native: what only one provider knows, ``[compute.web.aws]``: a value of that provider's own settings class.
     """
 
     name_key: ClassVar[str] = "name"
 
     name: str
+    native: object = attrs.field(default=None, eq=False, kw_only=True, metadata={"in_file": False})
 
 
 S = TypeVar("S", bound=Spec)

@@ -1,0 +1,383 @@
+"""From tables of a TOML file to attrs values: exact types, all problems at once, references instead of credentials."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import attrs
+
+from shiftable.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+__all__ = ["Credential", "Place", "did_you_mean", "line_of", "schema", "structure"]
+
+T = TypeVar("T")
+
+
+@attrs.frozen(repr=False)
+class Credential:
+    """A credential by reference: read when it is needed, never shown.
+
+    In the file it is ``{ env = "NAME" }``, ``{ file = "path" }`` or ``{ secret = "app/stripe/key" }``; a literal is
+    refused there. Code may pass ``Credential.literal(…)``.
+    """
+
+    kind: Literal["env", "file", "secret", "literal"]
+    _target: str
+    _read: Callable[[str], str] = attrs.field(eq=False)
+
+    @classmethod
+    def env(cls, name: str) -> Credential:
+        """Refer to an environment variable."""
+        return cls("env", name, _read_env)
+
+    @classmethod
+    def file(cls, path: Path) -> Credential:
+        """Refer to a file; one newline at its end does not count."""
+        return cls("file", str(path), _read_file)
+
+    @classmethod
+    def secret(cls, name: str, read: Callable[[str], str]) -> Credential:
+        """Refer to a secret of the application; ``read`` fetches it."""
+        return cls("secret", name, read)
+
+    @classmethod
+    def literal(cls, value: str) -> Credential:
+        """Hold a value that code has from elsewhere."""
+        return cls("literal", value, str)
+
+    def reveal(self) -> str:
+        """Read the credential, now.
+
+        Raises:
+            ConfigError: the variable is not set, the file cannot be read.
+        """
+        return self._read(self._target)
+
+    def __repr__(self) -> str:
+        return "Credential(***)" if self.kind == "literal" else f"Credential({self.kind}={self._target!r})"
+
+
+def _read_env(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise ConfigError(f"the environment variable {name} is not set, and a credential refers to it")
+    return value
+
+
+def _read_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    except OSError as exc:
+        raise ConfigError(f"cannot read the credential file {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError:
+        raise ConfigError(f"the credential file {path} is not text") from None
+
+
+@attrs.frozen
+class Place:
+    """Where a table stands, for messages, and what its references are relative to.
+
+    Args:
+        table: its name, ``blob.assets``.
+        folder: relative paths are resolved against it.
+        secret: reads a secret of the application by ``label/key``.
+        text: the file, to find lines in.
+    """
+
+    table: str
+    folder: Path = attrs.field(factory=Path.cwd)
+    secret: Callable[[str], str] | None = None
+    text: str = attrs.field(default="", repr=False)
+
+    def problem(self, path: Sequence[str], message: str) -> Problem:
+        """Describe what is wrong with one key of the table."""
+        keys = [*self.table.split("."), *path] if self.table else [*path]
+        place = " ".join(part for part in (f"[{self.table}]" if self.table else "", ".".join(path)) if part)
+        return Problem(place, message, line_of(self.text, keys))
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``; did you mean x?`` for the choice that is near, or else name all choices."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; there is: {', '.join(known)}" if known else ""
+
+
+def structure(cls: type[T], table: Mapping[str, Any], place: Place) -> T:
+    """Make an attrs value from a table.
+
+    Types are exact (``"5"`` is no number, ``1`` is no boolean), unknown keys are refused, and attrs validators count.
+
+    Raises:
+        ConfigError: with every problem of the table, each with its place.
+    """
+    from cattrs.errors import BaseValidationError
+
+    try:
+        return _converter(place).structure(table, cls)
+    except BaseValidationError as exc:
+        raise ConfigError(_problems(exc, cls, place, ())) from None
+    except _WrongType as exc:
+        raise ConfigError([place.problem((), str(exc))]) from None
+
+
+class _WrongType(ValueError):
+    """A value of another type than its field has."""
+
+
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", datetime: "a date with time"}
+_FOUND = {
+    bool: "true or false",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    dict: "a table",
+    list: "a list",
+    datetime: "a date with time",
+    date: "a date",
+}
+
+
+def _wrong(wanted: str, found: object) -> _WrongType:
+    return _WrongType(f"must be {wanted}, not {_FOUND.get(type(found), type(found).__name__)}")
+
+
+def _converter(place: Place) -> Converter:
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn, override
+
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+
+    def exact(kind: type[Any]) -> Callable[[Any, Any], Any]:
+        def hook(value: Any, _: Any) -> Any:  # noqa: ANN401  whatever stands in the file
+            if type(value) is kind or (kind is float and type(value) is int):
+                return value
+            raise _wrong(_KINDS[kind], value)
+
+        return hook
+
+    for kind in _KINDS:
+        converter.register_structure_hook(kind, exact(kind))
+
+    def path(value: Any, _: Any) -> Path:  # noqa: ANN401
+        if not isinstance(value, str):
+            raise _wrong("text, a path", value)
+        return place.folder / Path(value).expanduser()
+
+    def literal(value: Any, type_: Any) -> Any:  # noqa: ANN401
+        choices = typing.get_args(type_)
+        if value not in choices:
+            raise _WrongType(f"must be one of {', '.join(map(repr, choices))}")
+        return value
+
+    def attrs_class(type_: type[Any]) -> Callable[[Any, Any], Any]:
+        fields = {field.name: field for field in attrs.fields(type_)}
+        overrides = {name: override(omit=True) for name, field in fields.items() if not _in_file(field)}
+        overrides |= {n: override(rename=_key(type_, n)) for n in fields if _key(type_, n) != n and n not in overrides}
+        made = make_dict_structure_fn(type_, converter, **overrides)  # type: ignore[arg-type]  # overrides by name
+
+        def hook(value: Any, cls: Any) -> Any:  # noqa: ANN401
+            if not isinstance(value, Mapping):
+                raise _wrong("a table", value)
+            return made(dict(value), cls)
+
+        return hook
+
+    def sequence(value: Any, type_: Any) -> Any:  # noqa: ANN401
+        if not isinstance(value, list | tuple):
+            raise _wrong("a list", value)
+        return default(value, type_)
+
+    converter.register_structure_hook(Path, path)
+    converter.register_structure_hook(timedelta, lambda value, _: _duration(value))
+    converter.register_structure_hook(Decimal, lambda value, _: Decimal(str(exact(float)(value, float))))
+    converter.register_structure_hook(Credential, lambda value, _: _credential(value, place))
+    converter.register_structure_hook_func(lambda t: typing.get_origin(t) is Literal, literal)
+    converter.register_structure_hook_factory(attrs.has, attrs_class)
+    default = converter.get_structure_hook(tuple[str, ...])
+    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], sequence)
+    return converter
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _duration(value: object) -> timedelta:
+    match = re.fullmatch(r"(\d+)([smhdw])", value) if isinstance(value, str) else None
+    if match is None:
+        raise _WrongType('must be a duration such as "90s", "15m", "12h", "30d" or "4w"')
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def _credential(value: object, place: Place) -> Credential:
+    how = '{ env = "NAME" }, { file = "path" } or { secret = "label/key" }'
+    if not isinstance(value, Mapping):
+        raise _WrongType(f"a credential does not stand in the file; refer to it: {how}")
+    match dict(value):
+        case {"env": str(name), **rest} if not rest:
+            return Credential.env(name)
+        case {"file": str(name), **rest} if not rest:
+            return Credential.file(place.folder / Path(name).expanduser())
+        case {"secret": str(name), **rest} if not rest:
+            if place.secret is None:
+                raise _WrongType("a secret can be referred to in shiftable.toml only")
+            return Credential.secret(name, place.secret)
+        case _:
+            raise _WrongType(f"must be one of {how}")
+
+
+def _key(cls: type[Any], name: str) -> str:
+    """What a field is called in the file: a spec's name is ``bucket`` or ``zone`` there."""
+    return str(getattr(cls, "name_key", name)) if name == "name" else name
+
+
+def _in_file(field: attrs.Attribute[Any]) -> bool:
+    return bool(field.metadata.get("in_file", True)) and field.init
+
+
+def _problems(exc: BaseException, cls: Any, place: Place, path: tuple[str, ...]) -> Iterator[Problem]:  # noqa: ANN401
+    from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+    match exc:
+        case ClassValidationError():
+            cls = exc.cl
+            inner, rest = exc.group_exceptions()
+            for error, note in inner:
+                yield from _problems(error, note.type, place, (*path, _key(cls, note.name)))
+            for error in rest:
+                yield from _problems(error, cls, place, path)
+        case IterableValidationError():
+            items, rest = exc.group_exceptions()
+            for error, item in items:
+                yield from _problems(error, item.type, place, (*path, str(item.index)))
+            for error in rest:
+                yield from _problems(error, cls, place, path)
+        case ForbiddenExtraKeysError():
+            known = [_key(exc.cl, field.name) for field in attrs.fields(exc.cl) if _in_file(field)]
+            for extra in sorted(exc.extra_fields):
+                yield place.problem((*path, extra), f"unknown{did_you_mean(extra, known)}")
+        case KeyError():
+            yield place.problem((*path, _key(cls, str(exc.args[0]))) if not path else path, "is missing")
+        case _:
+            yield place.problem(path, str(exc))
+
+
+_HEADER = re.compile(r"^\s*\[{1,2}\s*(?P<name>[^\]]+?)\s*\]{1,2}\s*(#.*)?$")
+_ASSIGNMENT = re.compile(
+    r"""^\s*(?P<name>("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(\s*\.\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*="""
+)
+_NAME_PART = re.compile(r""""([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+)""")
+
+
+def line_of(text: str, path: Sequence[str]) -> int | None:
+    """Find the line (from 1) of a TOML document that sets a key, or the nearest table above it.
+
+    TOML parsers tell no positions. This one knows headers and assignments, which is what configuration consists of;
+    a key inside an inline table is found at the line of that table.
+    """
+    wanted, table, best = list(path), [], (0, None)
+    for number, line in enumerate(text.splitlines(), 1):
+        header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
+        if header:
+            table = _name_parts(header["name"])
+            here = table
+        elif assignment:
+            here = table + _name_parts(assignment["name"])
+        else:
+            continue
+        if wanted[: len(here)] == here and len(here) > best[0]:
+            best = (len(here), number)
+    return best[1]
+
+
+def _name_parts(name: str) -> list[str]:
+    return [next(part for part in match.groups() if part is not None) for match in _NAME_PART.finditer(name)]
+
+
+# The JSON Schema of the file, for editors.
+
+_SCHEMAS: dict[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    Decimal: {"type": "number"},
+    Path: {"type": "string", "description": "A path, relative to this file."},
+    datetime: {"type": "string", "format": "date-time"},
+    timedelta: {"type": "string", "pattern": r"^\d+[smhdw]$"},
+    Credential: {
+        "description": "A credential by reference; a literal is refused.",
+        "oneOf": [
+            {
+                "type": "object",
+                "properties": {kind: {"type": "string"}},
+                "required": [kind],
+                "additionalProperties": False,
+            }
+            for kind in ("env", "file", "secret")
+        ],
+    },
+}
+
+
+def schema(cls: Any) -> dict[str, Any]:  # noqa: ANN401  any annotation
+    """Return the JSON Schema of what ``structure`` takes for a class or another annotation."""
+    if cls in _SCHEMAS:
+        return dict(_SCHEMAS[cls])
+    if attrs.has(cls):
+        return _class_schema(cls)
+    origin, args = typing.get_origin(cls), typing.get_args(cls)
+    if origin is Literal:
+        return {"enum": list(args)}
+    if origin in (typing.Union, types.UnionType):
+        options = [schema(arg) for arg in args if arg is not type(None)]
+        return options[0] if len(options) == 1 else {"anyOf": options}
+    if origin is tuple or (isinstance(origin, type) and issubclass(origin, Sequence)):
+        return {"type": "array", "items": schema(args[0])}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": schema(args[1])}
+    raise TypeError(f"no JSON Schema for {cls!r}")
+
+
+def _class_schema(cls: type[Any]) -> dict[str, Any]:
+    hints, about = typing.get_type_hints(cls), _argument_texts(cls)
+    properties, required = {}, []
+    for field in attrs.fields(cls):
+        if not _in_file(field):
+            continue
+        key = _key(cls, field.name)
+        properties[key] = schema(hints[field.name])
+        if field.name in about:
+            properties[key].setdefault("description", about[field.name])
+        if field.default is attrs.NOTHING and key == field.name:
+            required.append(key)
+        elif isinstance(field.default, str | int | float | bool):
+            properties[key]["default"] = field.default
+    result: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
+    return result | ({"required": required} if required else {})
+
+
+def _argument_texts(cls: type[Any]) -> dict[str, str]:
+    """Take the descriptions of the fields from the ``Args:`` of the docstrings, nearest class first."""
+    texts: dict[str, str] = {}
+    for base in cls.__mro__:
+        section = re.search(r"\n\s*(?:Args|Attributes):\n(.*?)(?:\n\s*\n|\Z)", base.__doc__ or "", re.DOTALL)
+        if section is None or base.__module__ == "builtins":
+            continue
+        for match in re.finditer(r"^\s*(\w+): (.*(?:\n(?!\s*\w+: ).*)*)", section[1], re.MULTILINE):
+            texts.setdefault(match[1], " ".join(match[2].split()))
+    return cast("dict[str, str]", texts)
