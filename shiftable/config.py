@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import types
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 
@@ -158,59 +159,75 @@ def _wrong(wanted: str, found: object) -> _WrongType:
 
 def _converter(place: Place) -> Converter:
     from cattrs import Converter
-    from cattrs.gen import make_dict_structure_fn, override
 
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
-
-    def exact(kind: type[Any]) -> Callable[[Any, Any], Any]:
-        def hook(value: Any, _: Any) -> Any:  # noqa: ANN401  whatever stands in the file
-            if type(value) is kind or (kind is float and type(value) is int):
-                return value
-            raise _wrong(_KINDS[kind], value)
-
-        return hook
-
     for kind in _KINDS:
-        converter.register_structure_hook(kind, exact(kind))
-
-    def path(value: Any, _: Any) -> Path:  # noqa: ANN401
-        if not isinstance(value, str):
-            raise _wrong("text, a path", value)
-        return place.folder / Path(value).expanduser()
-
-    def literal(value: Any, type_: Any) -> Any:  # noqa: ANN401
-        choices = typing.get_args(type_)
-        if value not in choices:
-            raise _WrongType(f"must be one of {', '.join(map(repr, choices))}")
-        return value
-
-    def attrs_class(type_: type[Any]) -> Callable[[Any, Any], Any]:
-        fields = {field.name: field for field in attrs.fields(type_)}
-        overrides = {name: override(omit=True) for name, field in fields.items() if not _in_file(field)}
-        overrides |= {n: override(rename=_key(type_, n)) for n in fields if _key(type_, n) != n and n not in overrides}
-        made = make_dict_structure_fn(type_, converter, **overrides)  # type: ignore[arg-type]  # overrides by name
-
-        def hook(value: Any, cls: Any) -> Any:  # noqa: ANN401
-            if not isinstance(value, Mapping):
-                raise _wrong("a table", value)
-            return made(dict(value), cls)
-
-        return hook
-
-    def sequence(value: Any, type_: Any) -> Any:  # noqa: ANN401
-        if not isinstance(value, list | tuple):
-            raise _wrong("a list", value)
-        return default(value, type_)
-
-    converter.register_structure_hook(Path, path)
+        converter.register_structure_hook(kind, functools.partial(_exact, kind))
+    converter.register_structure_hook(Path, lambda value, _: place.folder / Path(_exact(str, value)).expanduser())
     converter.register_structure_hook(timedelta, lambda value, _: _duration(value))
-    converter.register_structure_hook(Decimal, lambda value, _: Decimal(str(exact(float)(value, float))))
+    converter.register_structure_hook(Decimal, lambda value, _: Decimal(str(_exact(float, value))))
     converter.register_structure_hook(Credential, lambda value, _: _credential(value, place))
-    converter.register_structure_hook_func(lambda t: typing.get_origin(t) is Literal, literal)
-    converter.register_structure_hook_factory(attrs.has, attrs_class)
-    default = converter.get_structure_hook(tuple[str, ...])
-    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], sequence)
+    converter.register_structure_hook_func(_is_literal, _literal)
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(cls, converter))
+    converter.register_structure_hook_func(_is_tuple, lambda value, cls: _tuple(value, cls, converter))
+    converter.register_structure_hook_func(_is_mapping, lambda value, cls: _mapping(value, cls, converter))
     return converter
+
+
+def _exact(kind: type[Any], value: Any, _: object = None) -> Any:  # noqa: ANN401  whatever stands in the file
+    if type(value) is kind or (kind is float and type(value) is int):
+        return value
+    raise _wrong(_KINDS[kind], value)
+
+
+def _is_literal(cls: Any) -> bool:  # noqa: ANN401  any annotation
+    return typing.get_origin(cls) is Literal
+
+
+def _literal(value: object, cls: object) -> object:
+    choices = typing.get_args(cls)
+    if value not in choices:
+        raise _WrongType(f"must be one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def _is_tuple(cls: Any) -> bool:  # noqa: ANN401
+    return typing.get_origin(cls) is tuple
+
+
+def _tuple(value: object, cls: object, converter: Converter) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise _wrong("a list", value)
+    return tuple(converter.structure(value, list[typing.get_args(cls)[0]]))  # type: ignore[arg-type,misc]  # of its items
+
+
+def _is_mapping(cls: Any) -> bool:  # noqa: ANN401
+    return typing.get_origin(cls) is Mapping
+
+
+def _mapping(value: object, cls: object, converter: Converter) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong("a table", value)
+    return converter.structure(value, dict[typing.get_args(cls)])  # type: ignore[arg-type,misc]  # of keys and values
+
+
+def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
+    from cattrs.gen import make_dict_structure_fn, override
+
+    overrides = {}
+    for field in attrs.fields(cls):
+        if not _in_file(field):
+            overrides[field.name] = override(omit=True)
+        elif _key(cls, field.name) != field.name:
+            overrides[field.name] = override(rename=_key(cls, field.name))
+    made = make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]  # one keyword for each field
+
+    def hook(value: object, _: Any) -> Any:  # noqa: ANN401
+        if not isinstance(value, Mapping):
+            raise _wrong("a table", value)
+        return made(dict(value), cls)
+
+    return hook
 
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -271,7 +288,7 @@ def _problems(exc: BaseException, cls: Any, place: Place, path: tuple[str, ...])
             for extra in sorted(exc.extra_fields):
                 yield place.problem((*path, extra), f"unknown{did_you_mean(extra, known)}")
         case KeyError():
-            yield place.problem((*path, _key(cls, str(exc.args[0]))) if not path else path, "is missing")
+            yield place.problem(path or (_key(cls, str(exc.args[0])),), "is missing")
         case _:
             yield place.problem(path, str(exc))
 
@@ -289,7 +306,9 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
     TOML parsers tell no positions. This one knows headers and assignments, which is what configuration consists of;
     a key inside an inline table is found at the line of that table.
     """
-    wanted, table, best = list(path), [], (0, None)
+    wanted = list(path)
+    table: list[str] = []
+    best: tuple[int, int | None] = (0, None)
     for number, line in enumerate(text.splitlines(), 1):
         header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
         if header:
@@ -340,7 +359,8 @@ def schema(cls: Any) -> dict[str, Any]:  # noqa: ANN401  any annotation
         return dict(_SCHEMAS[cls])
     if attrs.has(cls):
         return _class_schema(cls)
-    origin, args = typing.get_origin(cls), typing.get_args(cls)
+    origin: Any = typing.get_origin(cls)
+    args = typing.get_args(cls)
     if origin is Literal:
         return {"enum": list(args)}
     if origin in (typing.Union, types.UnionType):
@@ -363,7 +383,7 @@ def _class_schema(cls: type[Any]) -> dict[str, Any]:
         properties[key] = schema(hints[field.name])
         if field.name in about:
             properties[key].setdefault("description", about[field.name])
-        if field.default is attrs.NOTHING and key == field.name:
+        if field.default is attrs.NOTHING and not (field.name == "name" and hasattr(cls, "name_key")):
             required.append(key)
         elif isinstance(field.default, str | int | float | bool):
             properties[key]["default"] = field.default
@@ -380,4 +400,4 @@ def _argument_texts(cls: type[Any]) -> dict[str, str]:
             continue
         for match in re.finditer(r"^\s*(\w+): (.*(?:\n(?!\s*\w+: ).*)*)", section[1], re.MULTILINE):
             texts.setdefault(match[1], " ".join(match[2].split()))
-    return cast("dict[str, str]", texts)
+    return texts

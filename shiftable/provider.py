@@ -37,11 +37,14 @@ class Provider(Generic[C]):
         name: as in ``type = "aws"``.
         driver_api: the ``DRIVER_API`` that it was written for, as a literal number.
         settings_type: attrs class of ``[providers.x]``; credentials in it are ``Credential``.
+        native_types: attrs classes of what only this provider knows of a resource, by service: ``[compute.web.aws]``
+            becomes ``spec.native``.
     """
 
     name: ClassVar[str]
     driver_api: ClassVar[int]
     settings_type: ClassVar[type[Any]]
+    native_types: ClassVar[Mapping[str, type[Any]]] = {}
 
     def __init__(self, settings: C) -> None:
         self.settings = settings

@@ -1,0 +1,190 @@
+"""The resources of one ``shiftable.toml`` in one environment."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+import attrs
+
+from shiftable import manifest
+from shiftable.cloud import Cloud
+from shiftable.config import Place, did_you_mean, structure
+from shiftable.errors import ConfigError
+from shiftable.manifest import Declared, Manifest
+from shiftable.provider import SERVICES, Provider
+from shiftable.service import Change, Handle, Service, Spec
+
+if TYPE_CHECKING:
+    from shiftable.blob import Bucket
+    from shiftable.compute import Fleet
+    from shiftable.database import Database
+    from shiftable.dns import Zone
+    from shiftable.secrets import SecretStore
+
+__all__ = ["ENVIRONMENT_VARIABLE", "App", "load"]
+
+ENVIRONMENT_VARIABLE = "SHIFTABLE_ENV"
+
+H = TypeVar("H", bound=Handle[Any])
+
+
+class App:
+    """What an application declares, in one environment: ``app.blob("assets")`` is a bucket, wherever it lies.
+
+    A provider is connected when the first of its resources is used. May be used from many threads.
+    """
+
+    def __init__(self, config: Manifest, environment: str) -> None:
+        if environment not in config.environments:
+            hint = did_you_mean(environment, config.environments)
+            raise ConfigError(f"{config.path.name} has no environment {environment!r}{hint}")
+        self.config = config
+        self.environment = environment
+        self._clouds: dict[str, Cloud] = {}
+        self._reading = threading.local()
+        self._lock = threading.RLock()
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder ``.shiftable`` beside the file, for journals and local data."""
+        return self.config.path.parent / ".shiftable"
+
+    def blob(self, label: str) -> Bucket:
+        """Return the bucket that ``[blob.label]`` declares. Calls nobody."""
+        return cast("Bucket", self.open("blob", label))
+
+    def secrets(self, label: str) -> SecretStore:
+        """Return the secrets that ``[secrets.label]`` declares. Calls nobody."""
+        return cast("SecretStore", self.open("secrets", label))
+
+    def dns(self, label: str) -> Zone:
+        """Return the zone that ``[dns.label]`` declares. Calls nobody."""
+        return cast("Zone", self.open("dns", label))
+
+    def database(self, label: str) -> Database:
+        """Return the database that ``[database.label]`` declares. Calls nobody."""
+        return cast("Database", self.open("database", label))
+
+    def compute(self, label: str) -> Fleet:
+        """Return the fleet that ``[compute.label]`` declares. Calls nobody."""
+        return cast("Fleet", self.open("compute", label))
+
+    def open(self, service: str, label: str) -> Handle[Any]:
+        """Return the handle of a declared resource, for code that treats all services alike."""
+        declared = self._declared(service, label)
+        return cast("Handle[Any]", self.service(declared).open(self.spec(declared)))
+
+    def declared(self, service: str | None = None) -> tuple[Declared, ...]:
+        """Return the declared resources, of one service or of all, in the order of the file."""
+        return tuple(found for found in self.config.resources.values() if service in (None, found.service))
+
+    def provider_of(self, declared: Declared) -> str:
+        """Return the label of the provider that a resource has in this environment."""
+        environment = self.config.environments[self.environment]
+        return environment.overrides.get(declared.address, environment.provider)
+
+    def service(self, declared: Declared, provider: str | None = None) -> Service[Any, Any, Any]:
+        """Return the service object that a resource belongs to, at its own or at another provider."""
+        return self.cloud(provider or self.provider_of(declared)).service(declared.service)
+
+    def spec(self, declared: Declared, provider: str | None = None) -> Spec:
+        """Return what is declared, with what ``[service.label.provider]`` adds for its own or another provider."""
+        type_ = self.config.provider_type(provider or self.provider_of(declared))
+        if type_ not in declared.native:
+            return declared.spec
+        cls = self.cloud(provider or self.provider_of(declared)).unwrap(Provider).native_types.get(declared.service)
+        place = Place(f"{declared.address}.{type_}", folder=self.config.path.parent, text=self.config.text)
+        if cls is None:
+            raise ConfigError([place.problem((), f"the provider {type_} has no settings of its own for this service")])
+        return attrs.evolve(declared.spec, native=structure(cls, declared.native[type_], place))
+
+    def cloud(self, label: str) -> Cloud:
+        """Return the services of a provider by the label of its ``[providers.x]`` table, or by its type.
+
+        Raises:
+            ProviderError: it is not installed, or broken.
+            ConfigError: there is no such label; its settings are wrong.
+        """
+        with self._lock:
+            if label not in self._clouds:
+                self._clouds[label] = Cloud(self._provider(label))
+            return self._clouds[label]
+
+    def diff(self, declared: Declared) -> tuple[Change[Any], ...]:
+        """Say what would have to change for a resource to be as declared."""
+        return self.service(declared).diff(self.spec(declared))
+
+    def close(self) -> None:
+        """Give back all connections. The app may be used again."""
+        with self._lock:
+            clouds, self._clouds = self._clouds, {}
+        for cloud in clouds.values():
+            cloud.close()
+
+    def _provider(self, label: str) -> Provider[Any]:
+        known: Mapping[str, Any] = self.config.providers
+        if label not in known and label not in manifest.known_types():
+            hint = did_you_mean(label, {*known, *manifest.known_types()})
+            raise ConfigError(f"{self.config.path.name} has no [providers.{label}]{hint}")
+        return self.config.provider(label, self._reveal)
+
+    def _declared(self, service: str, label: str) -> Declared:
+        if service not in SERVICES:
+            raise ConfigError(f"unknown service {service!r}{did_you_mean(service, SERVICES)}")
+        found = self.config.resources.get(f"{service}.{label}")
+        if found is None:
+            labels = [declared.label for declared in self.declared(service)]
+            raise ConfigError(f"{self.config.path.name} declares no [{service}.{label}]{did_you_mean(label, labels)}")
+        return found
+
+    def _reveal(self, name: str) -> str:
+        """Read the secret that a credential of the file refers to, as ``label/key``."""
+        label, _, key = name.partition("/")
+        reading: set[str] = self._reading.__dict__.setdefault("names", set())
+        if name in reading:
+            raise ConfigError(f"the credential {{ secret = {name!r} }} needs itself to be read")
+        reading.add(name)
+        try:
+            return self.secrets(label).get(key).reveal()
+        finally:
+            reading.discard(name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<App {self.config.project.name} in {self.environment}>"
+
+
+def load(path: str | os.PathLike[str] | None = None, *, environment: str | None = None) -> App:
+    """Read ``shiftable.toml``, here or above, and return the application's resources.
+
+    Args:
+        path: the file, or a folder to look in and above.
+        environment: else ``SHIFTABLE_ENV``, else the only one there is, else ``development``.
+
+    Raises:
+        ConfigError: there is no file, or no such environment; with all problems of the file.
+    """
+    given = Path(path) if path is not None else None
+    file = given if given is not None and not given.is_dir() else manifest.find(given)
+    config = manifest.read(file)
+    return App(config, environment or os.environ.get(ENVIRONMENT_VARIABLE) or _default(config))
+
+
+def _default(config: Manifest) -> str:
+    names = list(config.environments)
+    if len(names) == 1:
+        return names[0]
+    if "development" in names:
+        return "development"
+    raise ConfigError(
+        f"set {ENVIRONMENT_VARIABLE} to one of the environments of {config.path.name}: {', '.join(names)}"
+    )
