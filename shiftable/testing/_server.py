@@ -49,15 +49,16 @@ Answering = Callable[[WSGIEnvironment, bytes], Answer]
 
 
 class _Handler(WSGIRequestHandler):
-    """Read a request to its end, have it answered, and deliver the answer as told."""
+    """Read a request to its end, have it answered, and deliver the answer as told.
+
+    A client that expects ``100 Continue`` got it from ``http.server`` already: a second one would end its answer.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Loopback
 
     def run_wsgi(self) -> None:
-        if self.headers.get("Expect", "").strip().lower() == "100-continue":
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         environ = self.make_environ()
         body = self._body(environ)  # also before a fault: a client that still sends would not see the answer
         environ["shiftable.headers"] = Headers(list(self.headers.items()))  # WSGI folds and drops some
