@@ -28,11 +28,20 @@ class Masked:
         try:
             return self._value.decode()
         except UnicodeDecodeError:
-            raise ValueError("the value is not text; use reveal_bytes()") from None
+            pass  # it holds the value: ours is raised where that one cannot hang on it
+        raise ValueError("the value is not text; use reveal_bytes()")
 
     def reveal_bytes(self) -> bytes:
-        """Return the value as bytes (text as UTF-8)."""
-        return self._value.encode() if isinstance(self._value, str) else self._value
+        """Return the value as bytes (text as UTF-8).
+
+        Raises:
+            ValueError: it is text that UTF-8 cannot hold.
+        """
+        try:
+            return self._value.encode() if isinstance(self._value, str) else self._value
+        except UnicodeEncodeError:
+            pass  # as above
+        raise ValueError("the value is text with lone surrogates, which is not Unicode")
 
     @property
     def is_text(self) -> bool:

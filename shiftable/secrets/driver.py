@@ -13,6 +13,7 @@ from shiftable.errors import Unsupported
 from shiftable.features import Features, Limit, feature
 from shiftable.masking import Masked
 from shiftable.paging import Page
+from shiftable.secrets._names import malformed
 from shiftable.service import Driver, Spec
 from shiftable.tokens import Token
 
@@ -50,9 +51,14 @@ class Secret:
     """One version of a secret, its value masked.
 
     Args:
+        value: text, where the provider knows that it is; a provider that keeps bytes only answers bytes.
+        version: the provider's own id of it, opaque; another secret may have the same.
         stages: which of current, previous and pending this version is.
-        token: of the secret, for ``if_match``.
+        token: of the secret, for ``if_match``: every ``put`` of a version, also a pending one, and every ``promote``
+            that changes something makes a new one.
         created: of this version; aware, UTC.
+        labels: of the secret; empty where there are none.
+        expires: aware, UTC; to the second.
     """
 
     name: str
@@ -119,19 +125,29 @@ class SecretsFeatures(Features):
     max_value: Limit = feature("largest value, bytes")
     max_labels: Limit | None = feature("labels of one secret", default=None)
     max_versions: Limit | None = feature("versions kept", default=None)
+    max_recovery: Limit | None = feature("longest recovery of a deleted secret, days", default=None)
 
 
 class SecretsDriver(Driver[SecretsSpec]):
-    """Secrets of one provider, by full name (prefix and key joined with ``/``).
+    """Secrets of one provider, by full name (prefix and key joined with ``/``; below the empty prefix the key alone).
 
     The admin verbs of ``Driver`` act on prefixes. A prefix needs no making at most providers: there ``describe``
-    answers any prefix and ``create`` does nothing.
+    answers any prefix, ``create`` and ``update`` do nothing, ``destroy`` only fails, as a conflict, while there is a
+    living secret below it, and ``names`` answers the first segments of the names that have several, each once.
+
+    A secret that was deleted with a recovery is to every method as if it were not there, but to three: ``put`` fails
+    as a conflict, ``restore`` brings it back, and ``delete`` without a recovery ends it. What is not there fails as
+    missing. Values stand in no message: a driver hands them to nothing that would echo them.
     """
 
     @property
     @abstractmethod
     def features(self) -> SecretsFeatures:
         """What this driver can do."""
+
+    def check_name(self, name: str) -> str | None:
+        """Say why no secret could have that prefix; ``None`` if one can. The empty one holds all secrets."""
+        return malformed("prefix", name) if name else None
 
     def check_secret(self, name: str) -> str | None:
         """Say why the provider could not hold a secret of that name; ``None`` if it can. Sends nothing."""
@@ -151,7 +167,11 @@ class SecretsDriver(Driver[SecretsSpec]):
 
     @abstractmethod
     def get(self, name: str, *, stage: Stage | None, version: str | None) -> Secret:
-        """Return one version, by exactly one of its stage and its id. A disabled one is refused."""
+        """Return one version, by exactly one of its stage and its id.
+
+        A stage that no version has is missing, as is an id that the secret never had. A disabled version is refused
+        as a conflict.
+        """
 
     @abstractmethod
     def put(
@@ -168,40 +188,58 @@ class SecretsDriver(Driver[SecretsSpec]):
     ) -> Secret:
         """Store a new version, and make the secret if it does not exist.
 
-        A version that becomes current makes the one before it previous.
+        A version that becomes current makes the one before it previous, and takes that stage from the one that had
+        it; a pending one stays pending. A version stored as pending moves neither current nor previous, and takes
+        the stage from an older pending one. A value that is stored already makes a new version all the same.
 
         Args:
-            labels: replace all; ``None`` leaves them.
-            expires: ``None`` leaves it.
-            idempotency_key: the same key with the same value, again, makes no second version.
+            value: not empty, not above ``max_value``; bytes only with ``features.binary``.
+            if_absent: fails as a precondition where the secret exists, even if it is only pending.
+            if_match: fails as a precondition where the token is another; where there is no secret, so or as missing.
+            labels: replace all, so ``{}`` removes them; ``None`` leaves them.
+            expires: UTC, may be past; ``None`` leaves it.
+            idempotency_key: of this secret. The same key with the same value, again, makes no second version: it
+                answers the first one as it is now, before any condition is looked at, and changes nothing. With
+                another value it is a conflict. It is remembered for as long as its version is kept; a driver whose
+                provider takes only certain keys derives one of them.
         """
 
     @abstractmethod
     def list(self, *, prefix: str, deleted: bool, cursor: str | None, limit: int | None) -> Page[SecretInfo]:
-        """Return one page of the secrets whose names begin with ``prefix``, in any order.
+        """Return one page of the secrets whose names begin with ``prefix``, in any order, each once.
 
         Args:
+            prefix: of the name as a string, upper and lower case apart; it need not end at a slash.
             deleted: the ones that are scheduled for deletion instead of the living ones.
         """
 
     @abstractmethod
     def history(self, name: str, *, cursor: str | None, limit: int | None) -> Page[SecretVersion]:
-        """Return one page of a secret's versions, newest first."""
+        """Return one page of a secret's versions, newest first; disabled ones too."""
 
     @abstractmethod
     def promote(self, name: str, version: str) -> None:
-        """Make that version current and the current one previous. Again: no change."""
+        """Make that version current and the current one previous, at once for every reader.
+
+        It is no longer pending then; another pending one stays pending. The current one again: no change, also no
+        new token. A disabled one is refused as a conflict.
+        """
 
     @abstractmethod
     def delete(self, name: str, *, recovery: timedelta | None) -> None:
-        """Delete a secret; with ``recovery``, so that ``restore`` brings it back for that long."""
+        """Delete a secret with all its versions.
+
+        Args:
+            recovery: so that ``restore`` brings it back for that long, or longer where the provider has fixed
+                windows; ``None``: at once and for good, also one that was deleted with a recovery before.
+        """
 
     # optional: each goes with a field of the features
 
     def disable(self, name: str, version: str) -> None:
-        """Make one version unreadable, for good or until the provider's own tools enable it."""
+        """Make one version unreadable, for good or until the provider's own tools enable it. Again: no change."""
         raise Unsupported("versions cannot be disabled")
 
     def restore(self, name: str) -> None:
-        """Bring back a deleted secret."""
+        """Bring back a deleted secret with its versions, stages, labels and expiry. A living one: no change."""
         raise Unsupported("a deleted secret is gone")
