@@ -1,0 +1,119 @@
+"""Every check of this project. CI calls the same sessions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "uv|virtualenv" if shutil.which("uv") else "virtualenv"
+nox.options.error_on_missing_interpreters = False
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+PROVIDERS = {
+    "aws": ("providers/s3", "providers/aws[testing]"),
+    "azure": ("providers/azure",),
+    "baremetal": ("providers/s3", "providers/baremetal[s3]"),
+    "gcp": ("providers/gcp",),
+}
+TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.112")
+
+
+def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tuple(PROVIDERS)) -> None:
+    """Install core and providers from this checkout, together, so that one resolution sees them all."""
+    places = dict.fromkeys(place for name in providers for place in PROVIDERS[name])
+    session.install(".[cli,sops,dns,sql,testing]", *places, *wanted)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and that imports run one way."""
+    install(session, "ruff>=0.14", "import-linter>=2.5")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types, and the public interface as users see it."""
+    stubs = ("boto3-stubs[s3,secretsmanager,sts]", "types-pyyaml", "types-psycopg2")
+    install(session, "mypy>=1.18", "pytest", *stubs)
+    session.run("mypy")
+    session.run("mypy", "tests/typing")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests that need PyPI alone."""
+    install(session, *TEST_TOOLS)
+    session.run("pytest", *(session.posargs or ("-n", "2")))
+
+
+@nox.session
+@nox.parametrize("name", list(PROVIDERS))
+def provider(session: nox.Session, name: str) -> None:
+    """Core and one provider only, each in an environment of its own."""
+    install(session, *TEST_TOOLS, providers=(name,))
+    folder = Path("tests") / name
+    session.run("pytest", "tests/core", *((str(folder),) if folder.is_dir() else ()), "-n", "2")
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """The lowest versions that the distributions admit."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
+        *(".[cli,sops,dns,sql,testing]", "providers/s3", "providers/aws[testing]", "providers/baremetal[s3]"),
+        *("providers/gcp", "providers/azure", *TEST_TOOLS),
+    )
+    session.run("pytest", "-n", "2")
+
+
+def python_executable(session: nox.Session) -> str:
+    """Return the interpreter of a session's environment."""
+    return str(Path(session.bin) / "python")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, warnings as errors, with the tables that the code's own features give."""
+    install(session, "sphinx>=8", "furo", "myst-parser>=4")
+    session.run("python", "docs/generate.py")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheels and source distributions of all distributions, and what is in them."""
+    session.install("build", "hatchling", "pytest>=8.3")
+    for place in (".", "providers/s3", "providers/aws", "providers/azure", "providers/baremetal", "providers/gcp"):
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", place, silent=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """All benchmarks, as ratios to the peer in the same run."""
+    install(session)
+    for script in sorted(Path("benchmarks").glob("[!_]*.py")):
+        session.log(script.name)
+        session.run("python", str(script))
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Tests on real servers, from Debian's packages."""
+    install(session, *TEST_TOOLS)
+    session.run("python", "tests/servers/install.py", external=True)
+    session.run("pytest", "tests/servers", "--servers")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """An application moves from AWS to this machine, in under a minute, without an account."""
+    install(session, providers=("aws", "baremetal"))
+    session.run("shiftable", "demo", *session.posargs)
