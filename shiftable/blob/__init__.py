@@ -1,1 +1,32 @@
 """Blob storage: buckets of objects."""
+
+from shiftable.blob._bucket import Bucket, Method
+from shiftable.blob._store import BlobStore
+from shiftable.blob._stream import ObjectStream
+from shiftable.blob._upload import Source
+from shiftable.blob.driver import (
+    BlobFeatures,
+    BucketSpec,
+    CommonPrefix,
+    Headers,
+    ObjectInfo,
+    ObjectSummary,
+    ObjectVersion,
+)
+from shiftable.tokens import Token
+
+__all__ = [
+    "BlobFeatures",
+    "BlobStore",
+    "Bucket",
+    "BucketSpec",
+    "CommonPrefix",
+    "Headers",
+    "Method",
+    "ObjectInfo",
+    "ObjectStream",
+    "ObjectSummary",
+    "ObjectVersion",
+    "Source",
+    "Token",
+]

@@ -7,7 +7,7 @@ from shiftable.errors import Fault
 __all__ = ["MemoryFault", "classify"]
 
 
-class MemoryFault(Exception):  # noqa: N818  native errors are classified, not named after ours
+class MemoryFault(Exception):
     """What the memory drivers raise in place of an SDK's error; ``fault`` says what it means."""
 
     def __init__(self, fault: Fault) -> None:

@@ -1,0 +1,569 @@
+"""The portable bucket."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Literal, cast, get_args
+
+import attrs
+
+from shiftable.blob._files import ObjectReader, ObjectWriter, save
+from shiftable.blob._stream import ObjectStream
+from shiftable.blob._task import Task
+from shiftable.blob._upload import PART_SIZE, Source, Uploader, chunks_of, size_of
+from shiftable.blob.driver import (
+    BlobDriver,
+    BlobFeatures,
+    CommonPrefix,
+    Headers,
+    ObjectInfo,
+    ObjectSummary,
+    ObjectVersion,
+    PutOptions,
+)
+from shiftable.errors import (
+    InvalidArgument,
+    NotFound,
+    OperationError,
+    ParentNotFound,
+    PreconditionFailed,
+    Resource,
+    Unsupported,
+)
+from shiftable.paging import Page, paged
+from shiftable.service import Handle
+from shiftable.tokens import Token
+
+__all__ = ["Bucket", "Method"]
+
+Method = Literal["GET", "PUT", "DELETE"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tab, which a header may hold
+_DELETE_WORKERS = 16
+_DELETE_BATCH = 1_000
+_READ_BUFFER = 256 * 1024
+
+
+class Bucket(Handle[BlobDriver]):
+    r"""A bucket of objects. Making one calls nobody; all methods may be called from many threads.
+
+    >>> from shiftable.blob import BlobStore, BucketSpec
+    >>> from shiftable.memory.blob import MemoryBlobDriver
+    >>> bucket = BlobStore(MemoryBlobDriver()).create(BucketSpec(name="shop"))
+    >>> info = bucket.put("hello.txt", b"Hello", content_type="text/plain", metadata={"author": "ada"})
+    >>> bucket.get("hello.txt", start=1, stop=4)
+    b'ell'
+    >>> bucket.stat("hello.txt").headers.content_type
+    'text/plain'
+
+    A write replaces what is there, unless it is told what to expect:
+
+    >>> newer = bucket.put("hello.txt", b"Hello again", if_match=info.token)
+    >>> bucket.put("hello.txt", b"too late", if_match=info.token)
+    Traceback (most recent call last):
+    shiftable.errors.PreconditionFailed: blob.put on object 'hello.txt' in bucket 'shop' (memory): ...
+
+    Listings are iterators over all pages, in the order of the keys' UTF-8 bytes:
+
+    >>> for name in ("logs/2026/a", "logs/2026/b", "logs/readme"):
+    ...     _ = bucket.put(name, b"")
+    >>> [item.key for item in bucket.list("logs/", limit=2)]
+    ['logs/2026/a', 'logs/2026/b']
+    >>> [getattr(item, "key", None) or item.prefix for item in bucket.list_folder("logs/")]
+    ['logs/2026/', 'logs/readme']
+
+    Files are for what does not fit into memory:
+
+    >>> with bucket.open("big", "wb") as file:
+    ...     for _ in range(3):
+    ...         _ = file.write(b"row\n")
+    >>> with bucket.open("big") as file:
+    ...     file.readlines()
+    [b'row\n', b'row\n', b'row\n']
+
+    Every method raises the errors of ``shiftable.errors``: ``NotFound`` for a missing object, ``ParentNotFound`` for a
+    missing bucket, ``PermissionDenied`` for either if the provider will not tell. ``Unsupported`` and
+    ``InvalidArgument`` are raised before anything is sent.
+    """
+
+    service: ClassVar[str] = "blob"
+    resource_type: ClassVar[str] = "bucket"
+
+    @property
+    def features(self) -> BlobFeatures:
+        """What the driver of this bucket can do."""
+        return self._driver.features
+
+    def check_key(self, key: str) -> str | None:
+        """Say why the provider could not hold an object of that key; ``None`` if it can. Sends nothing."""
+        return self._driver.check_key(key)
+
+    def check_metadata(self, metadata: Mapping[str, str]) -> str | None:
+        """Say why the provider could not keep that metadata exactly; ``None`` if it can. Sends nothing."""
+        for name, value in metadata.items():
+            if not name:
+                return "a metadata name is empty"
+            if _CONTROL.search(name) or _CONTROL.search(value):
+                return f"the metadata {name!r} has a line break or another control character"
+        return self._driver.check_metadata(metadata)
+
+    # writing
+
+    def put(
+        self,
+        key: str,
+        data: Source,
+        *,
+        content_type: str | None = None,
+        headers: Headers | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        if_absent: bool = False,
+        if_match: Token | None = None,
+    ) -> ObjectInfo:
+        """Write an object, replacing what is there.
+
+        More than 8 MiB go in parts, several at once, with memory for a few of them; readers see nothing before the end,
+        and after a failure nothing is left.
+
+        Args:
+            data: bytes, a ``Path``, a binary file from where it stands, or anything that yields bytes.
+            content_type: the same as in ``headers``. It is never guessed: without one the provider says
+                ``application/octet-stream`` or nothing.
+            if_absent: only if there is no object of that key.
+            if_match: only over the object in this version.
+
+        Raises:
+            PreconditionFailed: ``if_absent`` or ``if_match`` does not hold.
+        """
+        task = self._task("put", key)
+        size = size_of(data)
+        options = self._options(task, size, content_type, headers, metadata, tags, if_absent, if_match)
+        with _missing_is_mismatch(task, if_match):
+            if isinstance(data, bytes) and len(data) <= PART_SIZE:
+                with task.translated():
+                    return self._driver.put(self.name, key, data, options)
+            with Uploader(task, options, size=size) as uploader:
+                for chunk in chunks_of(data):
+                    uploader.write(chunk)
+                return uploader.finish()
+
+    def open(
+        self,
+        key: str,
+        mode: Literal["rb", "wb"] = "rb",
+        *,
+        content_type: str | None = None,
+        headers: Headers | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        if_absent: bool = False,
+        if_match: Token | None = None,
+        version: str | None = None,
+    ) -> BinaryIO:
+        """Open an object as a binary file.
+
+        Reading: the file is seekable and stays with the version that was there when it was opened; only ``if_match``
+        and ``version`` apply. Writing: the options are those of ``put``; the object appears when the file is closed,
+        and an exception inside the ``with`` block drops it.
+
+        Raises:
+            ValueError: another mode.
+        """
+        if mode not in {"rb", "wb"}:
+            raise ValueError(
+                f"objects are opened with 'rb' or 'wb', not {mode!r}; wrap them in io.TextIOWrapper for text"
+            )
+        task = self._task("open", key)
+        if mode == "rb":
+            return self._reader(key, if_match, version)
+        if version is not None:
+            raise task.error(InvalidArgument, "an older version cannot be written")
+        options = self._options(task, None, content_type, headers, metadata, tags, if_absent, if_match)
+        return cast("BinaryIO", ObjectWriter(Uploader(task, options)))
+
+    def copy(
+        self,
+        key: str,
+        to_key: str,
+        *,
+        to: Bucket | None = None,
+        if_absent: bool = False,
+        if_match: Token | None = None,
+    ) -> ObjectInfo:
+        """Copy an object with its headers, metadata and tags: inside the provider where it can, else through here.
+
+        Args:
+            to: another bucket, perhaps of another provider.
+            if_absent: only if the target has no object of that key.
+            if_match: only over the target's object in this version.
+
+        Raises:
+            Unsupported: the target cannot keep what the object has.
+        """
+        target = self if to is None else to
+        task = self._task("copy", key)
+        self._check_target(target, to_key, if_absent=if_absent, if_match=if_match)
+        if target._driver is self._driver and self.features.copy:  # noqa: SLF001  of the same class
+            options = self._carried(task, if_absent, if_match) if if_absent or if_match else None
+            # Unsupported here: an object too large for one call, or a bucket elsewhere.
+            with suppress(Unsupported), task.translated():
+                return self._driver.copy(self.name, key, target.name, to_key, options)
+        return self._streamed(task, target, to_key, if_absent=if_absent, if_match=if_match)
+
+    # reading
+
+    def get(
+        self,
+        key: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        if_match: Token | None = None,
+        version: str | None = None,
+    ) -> bytes:
+        """Return an object's content, or bytes ``start`` (included) to ``stop`` (excluded) of it.
+
+        A range that begins behind the end is empty; one that ends there is shorter. For large objects: ``stream``,
+        ``open`` or ``download``.
+        """
+        with self._stream("get", key, start, stop, if_match, version) as stream:
+            return stream.read()
+
+    def stream(
+        self,
+        key: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        if_match: Token | None = None,
+        version: str | None = None,
+    ) -> ObjectStream:
+        """Open an object for reading from its beginning to its end; use it in a ``with`` block."""
+        return self._stream("stream", key, start, stop, if_match, version)
+
+    def download(
+        self, key: str, path: Path, *, if_match: Token | None = None, version: str | None = None
+    ) -> ObjectInfo:
+        """Write an object to a file, which appears whole or not at all, and replaces the one that is there."""
+        with self._stream("download", key, 0, None, if_match, version) as stream:
+            save(stream, path)
+            return stream.info
+
+    def stat(self, key: str, *, version: str | None = None) -> ObjectInfo:
+        """Return everything about an object but its content."""
+        task = self._versioned("stat", key, version)
+        with task.translated():
+            return self._driver.stat(self.name, key, version=version)
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is such an object.
+
+        Raises:
+            ParentNotFound: there is no such bucket.
+        """
+        task = self._task("exists", key)
+        try:
+            with task.translated():
+                self._driver.stat(self.name, key, version=None)
+        except ParentNotFound:
+            raise
+        except NotFound:
+            return False
+        return True
+
+    def list(
+        self, prefix: str = "", *, start_after: str | None = None, limit: int | None = None
+    ) -> Iterator[ObjectSummary]:
+        """Iterate over the objects whose keys begin with ``prefix``, in the order of their UTF-8 bytes.
+
+        Args:
+            start_after: begin behind this key; it need not exist.
+            limit: at most so many, with no more calls than that needs.
+        """
+        return (item for item in self._listed(prefix, None, start_after, limit) if isinstance(item, ObjectSummary))
+
+    def list_folder(
+        self, prefix: str = "", *, delimiter: str = "/", limit: int | None = None
+    ) -> Iterator[ObjectSummary | CommonPrefix]:
+        """Iterate over one level: objects right below ``prefix``, and what lies deeper as one ``CommonPrefix`` each."""
+        if not delimiter:
+            raise self._invalid("list", self._keys(prefix), "the delimiter is empty")
+        return self._listed(prefix, delimiter, None, limit)
+
+    def versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """Iterate over the history of all objects of that prefix: by key, then newest first."""
+        resource = self._keys(prefix)
+        self._require(self.features.versioning, "versions", resource, "versions of objects")
+
+        def fetch(cursor: str | None, left: int | None) -> Page[ObjectVersion]:
+            with self._translated("versions", resource):
+                return self._driver.versions(self.name, prefix=prefix, cursor=cursor, limit=left)
+
+        return paged(fetch)
+
+    # deleting
+
+    def delete(self, key: str, *, if_match: Token | None = None, version: str | None = None) -> None:
+        """Delete an object; a missing one is no error.
+
+        Args:
+            if_match: only in this version; then a missing object is ``PreconditionFailed``.
+            version: delete one version, for good. Without it a bucket with versioning keeps the object as an older one.
+        """
+        task = self._versioned("delete", key, version)
+        if if_match is not None:
+            self._require(self.features.delete_if_match, "delete", task.resource, "compare-and-swap deletes")
+        with _missing_is_mismatch(task, if_match), task.translated():
+            self._driver.delete(self.name, key, if_match=if_match, version=version)
+
+    def delete_many(self, keys: Iterable[str]) -> dict[str, OperationError]:
+        """Delete objects, in batches where the provider has them, and return those that failed, each with its error.
+
+        Raises:
+            ParentNotFound: there is no such bucket.
+        """
+        if isinstance(keys, str):
+            raise TypeError("delete_many takes keys, not one key")
+        failed: dict[str, OperationError] = {}
+        batch = self.features.delete_batch
+        remove = self._delete_one_by_one if batch is None else self._delete_batch
+        remaining = iter(dict.fromkeys(keys))
+        while chunk := tuple(itertools.islice(remaining, batch.value if batch else _DELETE_BATCH)):
+            refused = {key: why for key in chunk if (why := self.check_key(key)) is not None}
+            failed |= {key: self._invalid("delete", self._object(key), why) for key, why in refused.items()}
+            valid = tuple(key for key in chunk if key not in refused)
+            if valid:
+                failed |= remove(valid)
+        return failed
+
+    # tags, URLs
+
+    def tags(self, key: str) -> dict[str, str]:
+        """Return an object's tags."""
+        task = self._tagged("tags", key)
+        with task.translated():
+            return dict(self._driver.tags(self.name, key))
+
+    def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        """Replace all tags of an object."""
+        task = self._tagged("set_tags", key)
+        self._check_tags(task, tags)
+        with task.translated():
+            self._driver.set_tags(self.name, key, tags)
+
+    def sign(
+        self,
+        key: str,
+        *,
+        method: Method = "GET",
+        expires: timedelta = timedelta(hours=1),
+        content_type: str | None = None,
+    ) -> str:
+        """Return a URL that lets whoever has it do one thing for a while.
+
+        Args:
+            content_type: for PUT: the header that the request must then carry.
+        """
+        task = self._task("sign", key)
+        self._require(self.features.sign, "sign", task.resource, "presigned URLs")
+        if method not in get_args(Method):
+            raise task.error(InvalidArgument, f"a URL is for GET, PUT or DELETE, not {method!r}")
+        if expires <= timedelta():
+            raise task.error(InvalidArgument, f"a URL must be valid for some time, not {expires}")
+        if content_type is not None and (method != "PUT" or _CONTROL.search(content_type)):
+            raise task.error(InvalidArgument, "content_type is one line, and only for PUT")
+        with task.translated():
+            return self._driver.sign(self.name, key, method=method, expires=expires, content_type=content_type)
+
+    # checks, before anything is sent
+
+    def _object(self, key: str) -> Resource:
+        return Resource("object", key, self.resource)
+
+    def _keys(self, prefix: str) -> Resource:
+        """Name what a listing is about. It is not the bucket itself, whose absence is then ``ParentNotFound``."""
+        return Resource("keys", f"{prefix}*", self.resource)
+
+    def _task(self, operation: str, key: str) -> Task:
+        task = Task(self._driver, self.name, key, f"blob.{operation}")
+        why = self._driver.check_key(key)
+        if why is not None:
+            raise task.error(InvalidArgument, why)
+        return task
+
+    def _versioned(self, operation: str, key: str, version: str | None) -> Task:
+        task = self._task(operation, key)
+        if version is not None:
+            self._require(self.features.versioning, operation, task.resource, "versions of objects")
+        return task
+
+    def _tagged(self, operation: str, key: str) -> Task:
+        task = self._task(operation, key)
+        self._require(self.features.tags, operation, task.resource, "tags")
+        return task
+
+    def _check_tags(self, task: Task, tags: Mapping[str, str]) -> None:
+        limit = self.features.max_tags
+        if limit is not None and len(tags) > limit.value:
+            raise task.error(InvalidArgument, f"there are {len(tags)} tags; the limit is {limit} ({limit.source})")
+
+    def _check_conditions(self, task: Task, *, if_absent: bool, if_match: Token | None) -> None:
+        operation = task.operation.removeprefix("blob.")
+        if if_absent and if_match is not None:
+            raise task.error(InvalidArgument, "if_absent and if_match exclude each other")
+        if if_absent:
+            self._require(self.features.if_absent, operation, task.resource, "create-only writes (if_absent)")
+        if if_match is not None:
+            self._require(self.features.if_match, operation, task.resource, "compare-and-swap writes (if_match)")
+
+    def _options(
+        self,
+        task: Task,
+        size: int | None,
+        content_type: str | None,
+        headers: Headers | None,
+        metadata: Mapping[str, str] | None,
+        tags: Mapping[str, str] | None,
+        if_absent: bool,  # noqa: FBT001  handed on
+        if_match: Token | None,
+    ) -> PutOptions:
+        operation = task.operation.removeprefix("blob.")
+        merged = _merged(task, headers or Headers(), content_type)
+        self._check_conditions(task, if_absent=if_absent, if_match=if_match)
+        if merged != Headers():
+            self._require(self.features.headers, operation, task.resource, "headers of objects")
+        if metadata:
+            self._require(self.features.metadata, operation, task.resource, "metadata of objects")
+            why = self.check_metadata(metadata)
+            if why is not None:
+                raise task.error(InvalidArgument, why)
+        if tags:
+            self._require(self.features.tags, operation, task.resource, "tags")
+            self._check_tags(task, tags)
+        limit = self.features.max_object
+        if size is not None and limit is not None and size > limit.value:
+            why = f"the object has {size:,} bytes; the limit is {limit} ({limit.source})"
+            raise task.error(InvalidArgument, why)
+        return PutOptions(
+            headers=merged,
+            metadata=dict(metadata or {}),
+            tags=dict(tags or {}),
+            if_absent=if_absent,
+            if_match=if_match,
+        )
+
+    # work
+
+    def _stream(
+        self, operation: str, key: str, start: int, stop: int | None, if_match: Token | None, version: str | None
+    ) -> ObjectStream:
+        task = self._versioned(operation, key, version)
+        if start < 0 or (stop is not None and stop < start):
+            raise task.error(InvalidArgument, f"there is no range from {start} to {stop}; positions count from 0")
+        return ObjectStream(task, start=start, stop=stop, if_match=if_match, version=version)
+
+    def _reader(self, key: str, if_match: Token | None, version: str | None) -> BinaryIO:
+        def open_at(start: int, opened: ObjectInfo | None) -> ObjectStream:
+            return self._stream("open", key, start, None, opened.token if opened else if_match, version)
+
+        return io.BufferedReader(ObjectReader(open_at), _READ_BUFFER)
+
+    def _listed(
+        self, prefix: str, delimiter: str | None, start_after: str | None, limit: int | None
+    ) -> Iterator[ObjectSummary | CommonPrefix]:
+        resource = self._keys(prefix)
+        for text in (prefix, start_after or "", delimiter or ""):
+            if not _is_unicode(text):
+                raise self._invalid("list", resource, "the prefix, start_after or the delimiter is not Unicode text")
+        if limit is not None and limit < 0:
+            raise self._invalid("list", resource, f"the limit must not be negative: {limit}")
+
+        def fetch(cursor: str | None, left: int | None) -> Page[ObjectSummary | CommonPrefix]:
+            with self._translated("list", resource):
+                return self._driver.list(
+                    self.name, prefix=prefix, delimiter=delimiter, start_after=start_after, cursor=cursor, limit=left
+                )
+
+        return paged(fetch, limit=limit)
+
+    def _delete_batch(self, keys: tuple[str, ...]) -> dict[str, OperationError]:
+        with self._translated("delete_many", self._keys("")):
+            faults = self._driver.delete_many(self.name, keys)
+        return {key: self._translated("delete", self._object(key)).error(fault) for key, fault in faults.items()}
+
+    def _delete_one_by_one(self, keys: tuple[str, ...]) -> dict[str, OperationError]:
+        def attempt(key: str) -> OperationError | None:
+            try:
+                self.delete(key)
+            except ParentNotFound:
+                raise
+            except OperationError as exc:
+                return exc
+            return None
+
+        with ThreadPoolExecutor(min(_DELETE_WORKERS, len(keys)), thread_name_prefix="shiftable-delete") as pool:
+            results = zip(keys, pool.map(attempt, keys), strict=True)
+            return {key: failure for key, failure in results if failure is not None}
+
+    def _check_target(self, target: Bucket, to_key: str, *, if_absent: bool, if_match: Token | None) -> None:
+        target._check_conditions(target._task("copy", to_key), if_absent=if_absent, if_match=if_match)
+
+    def _carried(self, task: Task, if_absent: bool, if_match: Token | None) -> PutOptions:  # noqa: FBT001  handed on
+        """Say in full what a copy keeps, as conditions cannot be said alone."""
+        with task.translated():
+            info = self._driver.stat(self.name, task.key, version=None)
+            tags = self._driver.tags(self.name, task.key) if self.features.tags else {}
+        return PutOptions(
+            headers=info.headers, metadata=info.metadata, tags=tags, if_absent=if_absent, if_match=if_match
+        )
+
+    def _streamed(
+        self, task: Task, target: Bucket, to_key: str, *, if_absent: bool, if_match: Token | None
+    ) -> ObjectInfo:
+        with ObjectStream(task, start=0, stop=None, if_match=None, version=None) as stream:
+            info = stream.info
+            tags = self.tags(task.key) if self.features.tags else {}
+            sink = target._task("copy", to_key)
+            options = target._options(sink, info.size, None, info.headers, info.metadata, tags, if_absent, if_match)
+            with _missing_is_mismatch(sink, if_match), Uploader(sink, options, size=info.size) as uploader:
+                for chunk in stream:
+                    uploader.write(chunk)
+                return uploader.finish()
+
+
+@contextmanager
+def _missing_is_mismatch(task: Task, if_match: Token | None) -> Iterator[None]:
+    """Answer alike where providers differ: a missing object is not in the version that ``if_match`` names (S3: 404)."""
+    try:
+        yield
+    except NotFound as exc:
+        if if_match is None or type(exc) is not NotFound:
+            raise
+        raise task.error(PreconditionFailed, "the object is not in that version: it does not exist") from exc
+
+
+def _merged(task: Task, headers: Headers, content_type: str | None) -> Headers:
+    if content_type is not None:
+        if headers.content_type not in {None, content_type}:
+            raise task.error(InvalidArgument, "content_type and headers.content_type differ")
+        headers = attrs.evolve(headers, content_type=content_type)
+    for name, value in attrs.asdict(headers).items():
+        if value is not None and _CONTROL.search(value):
+            raise task.error(InvalidArgument, f"the header {name} has a line break or another control character")
+    return headers
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,155 @@
+"""Objects as Python's binary files."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shiftable.blob._stream import ObjectStream
+from shiftable.blob._upload import Uploader
+from shiftable.blob.driver import ObjectInfo
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["ObjectReader", "ObjectWriter", "save"]
+
+
+class ObjectReader(io.RawIOBase):
+    """A seekable file over ranged reads of one version. ``open`` puts a buffer before it."""
+
+    def __init__(self, open_at: Callable[[int, ObjectInfo | None], ObjectStream]) -> None:
+        super().__init__()
+        self._open_at = open_at
+        self._stream: ObjectStream | None = open_at(0, None)
+        self._info = self._stream.info
+        self._rest = memoryview(b"")
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move; the next read opens the object there."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._info.size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative position {base + offset}")
+        if base + offset != self._at:
+            self._at = base + offset
+            self._drop()
+        return self._at
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill the buffer with what has come, at least one byte; 0 at the end."""
+        if self.closed:
+            raise ValueError("read of a closed file")
+        if not self._rest and self._at < self._info.size:
+            if self._stream is None:
+                self._stream = self._open_at(self._at, self._info)
+            self._rest = memoryview(next(self._stream, b""))
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._rest))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._drop()
+        super().close()
+
+    def _drop(self) -> None:
+        self._rest = memoryview(b"")
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+
+class ObjectWriter(io.BufferedIOBase):
+    """A file that becomes an object when it is closed, and nothing when an exception leaves its ``with`` block."""
+
+    def __init__(self, uploader: Uploader) -> None:
+        super().__init__()
+        self._uploader = uploader
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Take all of the data; after a failure the file is closed and the upload dropped."""
+        if self.closed:
+            raise ValueError("write to a closed file")
+        view = memoryview(data).cast("B")
+        try:
+            self._uploader.write(view)
+        except BaseException:
+            self.abort()
+            raise
+        self._at += len(view)
+        return len(view)
+
+    def close(self) -> None:
+        """Make the object visible."""
+        if self.closed:
+            return
+        try:
+            with self._uploader:
+                self._uploader.finish()
+        finally:
+            super().close()
+
+    def abort(self) -> None:
+        """Drop what was written."""
+        if not self.closed:
+            self._uploader.abort()
+            super().close()
+
+    def __exit__(self, cls: type[BaseException] | None, *exc_info: object) -> None:
+        if cls is None:
+            self.close()
+        else:
+            self.abort()
+
+    def __del__(self) -> None:
+        # A file that nobody closed is unfinished; the base class would close it, and so publish it.
+        self.abort()
+
+
+def save(stream: ObjectStream, path: Path) -> None:
+    """Write a stream to a file that appears whole or not at all."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            for chunk in stream:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the rename last."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,76 @@
+"""The portable service object of blob storage."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from shiftable.blob._bucket import Bucket
+from shiftable.blob.driver import BlobDriver, BlobFeatures, BucketSpec
+from shiftable.errors import Resource
+from shiftable.service import Change, Service
+
+__all__ = ["BlobStore"]
+
+
+class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
+    """The buckets of one account.
+
+    >>> from shiftable.memory.blob import MemoryBlobDriver
+    >>> store = BlobStore(MemoryBlobDriver())
+    >>> for change in store.diff(BucketSpec(name="shop")):
+    ...     print(change.action, change.name)
+    ...     store.apply(change)
+    create shop
+    >>> [bucket.name for bucket in store.list()]
+    ['shop']
+    """
+
+    service: ClassVar[str] = "blob"
+    resource_type: ClassVar[str] = "bucket"
+
+    @property
+    def features(self) -> BlobFeatures:
+        """What the driver can do."""
+        return self._driver.features
+
+    def bucket(self, name: str) -> Bucket:
+        """Return the handle of a bucket, whether or not it exists. Calls nobody.
+
+        Raises:
+            InvalidArgument: the provider cannot hold a bucket of that name.
+        """
+        self._checked("bucket", name)
+        return Bucket(self._driver, name)
+
+    def open(self, spec: BucketSpec) -> Bucket:
+        """Return the handle of a declared bucket. Calls nobody."""
+        return self.bucket(spec.name)
+
+    def create(self, spec: BucketSpec) -> Bucket:
+        """Make a bucket exist.
+
+        Raises:
+            AlreadyExists: the name is taken, perhaps by somebody else.
+            InvalidArgument: the provider cannot hold such a name.
+            Unsupported: the provider has no versioning, and the bucket is declared with it.
+        """
+        self._check_spec("create", spec)
+        return super().create(spec)
+
+    def apply(self, change: Change[BucketSpec]) -> None:
+        """Carry out one change. Creating what exists meanwhile as declared is no error.
+
+        Raises:
+            Conflict: the bucket is no longer what the change starts from, or is to be deleted and not empty.
+        """
+        if change.after is not None:
+            self._check_spec("apply", change.after)
+        super().apply(change)
+
+    def _handle(self, name: str) -> Bucket:
+        return Bucket(self._driver, name)
+
+    def _check_spec(self, operation: str, spec: BucketSpec) -> None:
+        if spec.versioning:
+            resource = Resource(self.resource_type, spec.name)
+            self._require(self.features.versioning, operation, resource, "versions of objects")

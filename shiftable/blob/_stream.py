@@ -1,0 +1,124 @@
+"""Read an object as it comes, over dropped connections, and believe nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator
+from typing import Self
+
+from shiftable.blob._task import Task
+from shiftable.blob.driver import Download, ObjectInfo, Range
+from shiftable.errors import IntegrityError, NotFound, OperationError, PreconditionFailed
+from shiftable.tokens import Token
+
+__all__ = ["ObjectStream"]
+
+_ATTEMPTS = 3
+
+
+class ObjectStream(Iterator[bytes]):
+    """An object on its way: iterate over its bytes, in a ``with`` block.
+
+    A connection that drops is made again from where it broke, for the same version of the object; after three in a
+    row that bring nothing its error is raised. ``IntegrityError`` means that fewer or more bytes came than the
+    provider promised, that the object was replaced while it was read, or that its MD5 is not the promised one.
+
+    Attributes:
+        info: everything about the object, as it was when the stream was opened.
+    """
+
+    info: ObjectInfo
+
+    def __init__(
+        self, task: Task, *, start: int, stop: int | None, if_match: Token | None, version: str | None
+    ) -> None:
+        self._task = task
+        self._version = version
+        self._download = self._opened(start, stop, if_match)
+        self.info = self._download.info
+        size = self.info.size
+        self._at = min(start, size)
+        self._end = max(self._at, size if stop is None else min(stop, size))
+        whole = self._at == 0 and self._end == size and self.info.md5 is not None
+        self._md5 = hashlib.md5(usedforsecurity=False) if whole else None
+        self._chunks = self._checked()
+
+    def __next__(self) -> bytes:
+        return next(self._chunks)
+
+    def read(self) -> bytes:
+        """Return all that is left."""
+        return b"".join(self)
+
+    def close(self) -> None:
+        """Give the connection back. Only needed when the stream is not read to its end; ``with`` does it."""
+        self._chunks.close()
+        self._download.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ObjectStream of {self._task.resource}, {self._at:,} of {self._end:,} bytes>"
+
+    def _opened(self, start: int, stop: int | None, if_match: Token | None) -> Download:
+        driver, bucket, key = self._task.driver, self._task.bucket, self._task.key
+        range_ = Range(start, stop) if start or stop is not None else None
+        with self._task.translated():
+            if start != stop:
+                return driver.get(bucket, key, range_=range_, if_match=if_match, version=self._version)
+            # HTTP cannot ask for no bytes at all.
+            info = driver.stat(bucket, key, version=self._version)
+        if if_match is not None and info.token != if_match:
+            raise self._task.error(PreconditionFailed, "the object is not in that version")
+        return Download(info=info, chunks=iter(()))
+
+    def _checked(self) -> Generator[bytes, None, None]:
+        yield from self._resumed()
+        if self._md5 is not None and self._md5.digest() != self.info.md5:
+            raise self._task.error(IntegrityError, "the content does not have the MD5 that the provider tells")
+
+    def _resumed(self) -> Generator[bytes, None, None]:
+        failure: OperationError | None = None
+        fruitless = 0
+        while fruitless < _ATTEMPTS:
+            before = self._at
+            try:
+                if failure is not None:
+                    self._reopen()
+                yield from self._arriving()
+                failure = self._task.error(IntegrityError, f"the content ends {self._end - self._at:,} bytes too early")
+            except OperationError as exc:
+                if not exc.retryable:
+                    raise
+                failure = exc
+            if self._at == self._end:
+                return
+            fruitless = 0 if self._at > before else fruitless + 1
+        if failure is not None:
+            raise failure
+
+    def _arriving(self) -> Iterator[bytes]:
+        while True:
+            with self._task.translated():
+                chunk = next(self._download.chunks, None)
+            if chunk is None:
+                return
+            self._at += len(chunk)
+            if self._at > self._end:
+                raise self._task.error(IntegrityError, "more bytes came than the provider promised")
+            if self._md5 is not None:
+                self._md5.update(chunk)
+            yield chunk
+
+    def _reopen(self) -> None:
+        self._download.close()
+        try:
+            self._download = self._opened(self._at, self._end, self.info.token)
+        except (NotFound, PreconditionFailed) as exc:
+            raise self._task.error(IntegrityError, "the object was replaced or deleted while it was read") from exc
+        if self._download.info.token != self.info.token:
+            raise self._task.error(IntegrityError, "the object was replaced while it was read")
