@@ -280,9 +280,10 @@ class translated:  # noqa: N801  reads as a verb: `with translated(...)`
         fault = self._classify(exc)
         if fault is not None:
             logger.debug("%s %s failed: %s %s", self._provider, self._operation, fault.error.__name__, fault.code)
-            raise self._error(fault) from exc
+            raise self.error(fault) from exc
 
-    def _error(self, fault: Fault) -> OperationError:
+    def error(self, fault: Fault) -> OperationError:
+        """Return the error of a fault that did not arrive as an exception: one key of a batch."""
         error, resource = fault.error, self._resource
         message = fault.message or (error.__doc__ or "").split(".")[0].split(";")[0]
         if error is NotFound and fault.missing and resource and resource.type != fault.missing:
