@@ -1,0 +1,261 @@
+"""The data plane of bulk moves: one object, or many, from any bucket into any other, checked on the way.
+
+Nothing here knows a journal. Whoever offers a faster lane replaces ``copy_object`` and keeps its promises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Self
+
+import attrs
+
+from shiftable.blob.driver import Headers, ObjectInfo
+from shiftable.errors import IntegrityError, NotFound, OperationError, ParentNotFound, PreconditionFailed
+from shiftable.parallel import parallel
+from shiftable.tokens import Token
+
+if TYPE_CHECKING:
+    from shiftable.blob._bucket import Bucket
+
+__all__ = [
+    "Copied",
+    "CopyFailed",
+    "Facets",
+    "SourceChanged",
+    "SourceVanished",
+    "copy_many",
+    "copy_object",
+    "digest_object",
+    "read_tags",
+]
+
+
+class SourceChanged(PreconditionFailed):
+    """The object that is read is no longer in the version that was asked for."""
+
+
+class SourceVanished(NotFound):
+    """The object that is read is gone."""
+
+
+@attrs.frozen(kw_only=True)
+class Facets:
+    """What an object carries beside its content."""
+
+    headers: Headers = Headers()
+    metadata: Mapping[str, str] = attrs.Factory(dict)
+    tags: Mapping[str, str] = attrs.Factory(dict)
+
+
+@attrs.frozen(kw_only=True)
+class Copied:
+    """An object that has arrived.
+
+    Args:
+        source: as it was read.
+        target: as it was written.
+        sha256: of the bytes that went through.
+    """
+
+    key: str
+    source: ObjectInfo
+    target: ObjectInfo
+    sha256: bytes
+
+    @property
+    def token(self) -> Token:
+        """The version that was written."""
+        return self.target.token
+
+    @property
+    def size(self) -> int:
+        """Bytes that went through."""
+        return self.source.size
+
+
+@attrs.frozen
+class CopyFailed:
+    """An object that has not arrived, and why."""
+
+    key: str
+    error: OperationError
+
+
+def _as_it_is(info: ObjectInfo, tags: Mapping[str, str]) -> Facets:
+    return Facets(headers=info.headers, metadata=info.metadata, tags=tags)
+
+
+def copy_object(
+    source: Bucket,
+    target: Bucket,
+    key: str,
+    *,
+    to_key: str | None = None,
+    token: Token | None = None,
+    fit: Callable[[ObjectInfo, Mapping[str, str]], Facets] = _as_it_is,
+    if_absent: bool = False,
+    if_match: Token | None = None,
+) -> Copied:
+    """Stream one object through this process, with headers, metadata and tags, at a memory of a few parts.
+
+    Size and MD5 are compared with what the source tells before the target commits, so that a truncated read leaves
+    nothing behind; what the target tells is compared afterwards, and an object that arrived damaged is deleted.
+
+    Args:
+        token: the version to read; ``None`` reads the newest and holds on to it.
+        fit: called with the source's object and its tags; says what the target is to keep, or raises.
+        if_absent: only if the target has no such key.
+        if_match: only over the target's object in this version.
+
+    Raises:
+        SourceChanged: the source's object is not in the version ``token``, or changed while it was read.
+        SourceVanished: it is gone.
+        PreconditionFailed: the target's condition did not hold.
+        IntegrityError: what arrived is not what was sent.
+    """
+    with _Reader.opened(source, key, token) as reader:
+        with _of_the_source(source, reader.info):
+            tags = read_tags(source, key)
+        facets = fit(reader.info, tags)
+        try:
+            written = target.put(
+                to_key or key,
+                iter(reader),
+                headers=facets.headers,
+                metadata=facets.metadata,
+                tags=facets.tags or None,
+                if_absent=if_absent,
+                if_match=if_match,
+            )
+        except Exception:
+            if reader.failure is not None:
+                raise reader.failure from None
+            raise
+        _check_arrival(target, written, reader)
+        return Copied(key=key, source=reader.info, target=written, sha256=reader.sha256.digest())
+
+
+def read_tags(bucket: Bucket, key: str) -> Mapping[str, str]:
+    """Return an object's tags; none where the provider has no tags."""
+    return bucket.tags(key) if bucket.features.tags else {}
+
+
+def digest_object(bucket: Bucket, key: str) -> tuple[ObjectInfo, bytes]:
+    """Read an object to its end; return what it is and the SHA-256 of its content."""
+    digest = hashlib.sha256()
+    with bucket.stream(key) as stream:
+        for chunk in stream:
+            digest.update(chunk)
+        return stream.info, digest.digest()
+
+
+def copy_many(
+    source: Bucket,
+    target: Bucket,
+    keys: Iterable[str],
+    *,
+    concurrency: int = 16,
+    if_absent: bool = False,
+) -> Iterator[Copied | CopyFailed]:
+    """Copy many objects, so many at once, and yield what became of each as it ends. Keys are taken as there is room."""
+
+    def one(key: str) -> Copied:
+        return copy_object(source, target, key, if_absent=if_absent)
+
+    for key, future in parallel(one, keys, workers=concurrency):
+        error = future.exception()
+        if error is None:
+            yield future.result()
+        elif isinstance(error, OperationError):
+            yield CopyFailed(key, error)
+        else:
+            raise error
+
+
+class _Reader:
+    """The source's side of a copy: counts, digests, and remembers whether it was the source that failed."""
+
+    def __init__(self, source: Bucket, info: ObjectInfo, chunks: Iterable[bytes]) -> None:
+        self._source = source
+        self._chunks = chunks
+        self.info = info
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self.md5 = hashlib.md5(usedforsecurity=False)
+        self.failure: Exception | None = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, source: Bucket, key: str, token: Token | None) -> Iterator[Self]:
+        """Open an object and close it again, whatever becomes of the copy."""
+        with contextlib.ExitStack() as stack:
+            with _of_the_source(source, None):
+                stream = stack.enter_context(source.stream(key, if_match=token))
+            yield cls(source, stream.info, stream)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            with _of_the_source(self._source, self.info):
+                for chunk in self._chunks:
+                    self.size += len(chunk)
+                    self.sha256.update(chunk)
+                    self.md5.update(chunk)
+                    yield chunk
+            self._check()
+        except Exception as exc:
+            self.failure = exc
+            raise
+
+    def _check(self) -> None:
+        if self.size != self.info.size:
+            raise IntegrityError(f"the source sent {self.size:,} bytes of {self.info.size:,}", **self._place())
+        if self.info.md5 is not None and self.info.md5 != self.md5.digest():
+            raise IntegrityError("the source sent a content that does not have the MD5 it tells", **self._place())
+
+    def _place(self) -> dict[str, str]:
+        return {"provider": self._source.provider, "operation": "blob.get"}
+
+
+@contextlib.contextmanager
+def _of_the_source(source: Bucket, info: ObjectInfo | None) -> Iterator[None]:
+    """Tell the source's failed conditions from the target's."""
+    try:
+        yield
+    except ParentNotFound:
+        raise
+    except NotFound as exc:
+        raise _renamed(exc, SourceVanished) from exc
+    except PreconditionFailed as exc:
+        raise _renamed(exc, SourceChanged) from exc
+    except IntegrityError as exc:
+        if info is None or not _changed(source, info):
+            raise
+        raise _renamed(exc, SourceChanged) from exc
+
+
+def _changed(source: Bucket, info: ObjectInfo) -> bool:
+    try:
+        return source.stat(info.key).token != info.token
+    except NotFound:
+        return True
+
+
+def _renamed(exc: OperationError, cls: type[OperationError]) -> OperationError:
+    return cls(exc.message, provider=exc.provider, operation=exc.operation, resource=exc.resource, code=exc.code)
+
+
+def _check_arrival(target: Bucket, written: ObjectInfo, reader: _Reader) -> None:
+    """Compare what the target tells with what was sent; a damaged object does not stay."""
+    if written.size == reader.size and written.md5 in {None, reader.md5.digest()}:
+        return
+    if target.features.delete_if_match:
+        target.delete(written.key, if_match=written.token)
+    raise IntegrityError(
+        f"{reader.size:,} bytes were sent and something else arrived",
+        provider=target.provider,
+        operation="blob.put",
+        resource=target.resource,
+    )

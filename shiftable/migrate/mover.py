@@ -1,0 +1,354 @@
+"""What moves one service: ``Mover``, its five steps and the values that pass between it and what drives it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, TypeVar
+
+import attrs
+
+from shiftable.errors import MigrationError, ShiftableError
+from shiftable.service import Change, Service, Spec
+
+__all__ = ["Action", "Item", "Loss", "Mover", "Options", "Outcome", "Pin", "Record", "Refusal", "Step", "Trouble", "joined"]
+
+
+class Action(StrEnum):
+    """What is to be done with one item."""
+
+    CREATE = "create"
+    """The target has none: written create-only."""
+    REPLACE = "replace"
+    """The target's is ours, or may be overwritten: written over exactly the version that was seen."""
+    COMPARE = "compare"
+    """The target's may be equal: adopted if it is, a conflict if not."""
+    UNCHANGED = "unchanged"
+    """Nothing to do: the source is what we copied and the target what we wrote."""
+    DELETE = "delete"
+    """We wrote it and its source is gone: deleted on the target, with ``prune``."""
+    STALE = "stale"
+    """The same without ``prune``: left alone and named."""
+    FOREIGN = "foreign"
+    """Only the target has it, and it is not ours: left alone."""
+    REFUSE = "refuse"
+    """The target cannot hold it, or holds something else: named, never forced."""
+
+
+class Trouble(StrEnum):
+    """Why an item is named in a report. The last three do not count against it."""
+
+    REFUSED = "refused"
+    """The target cannot hold it without a loss that was not accepted."""
+    CONFLICT = "conflict"
+    """The target holds something else that we did not write."""
+    FAILED = "failed"
+    """An error; the next run tries again."""
+    DIFFERS = "differs"
+    """Verification found another content, header or label."""
+    MISSING = "missing"
+    """Verification did not find it on the target."""
+    CHANGED = "changed"
+    """The source changed while it was read; its newest version arrived."""
+    VANISHED = "vanished"
+    """The source was deleted before it was read."""
+    STALE = "stale"
+    """It was moved earlier; the source is gone and the target still has it."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether a move with such an item is incomplete."""
+        return self not in {Trouble.CHANGED, Trouble.VANISHED, Trouble.STALE}
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """How a move is done.
+
+    Args:
+        overwrite: replace items of the target that differ and that we did not write.
+        degrade: facets that may be lost where the target cannot hold them; recorded in journal and report. The names
+            are those of the movers: ``Mover.facets``.
+        prune: delete from the target what we wrote and whose source is gone, if nobody changed it since.
+        include_pending: move secrets' pending versions too; without it a rotation in flight is a refusal.
+        inspect: a plan looks at each item that would be written (a call or two), so that it knows every refusal.
+        concurrency: items at once.
+        attempts: how often an item is tried whose error may pass.
+        abort_after: so many failures of one kind in a row end the move.
+    """
+
+    overwrite: bool = False
+    degrade: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    prune: bool = False
+    include_pending: bool = False
+    inspect: bool = True
+    concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    abort_after: int = attrs.field(default=10, validator=attrs.validators.ge(1))
+
+
+@attrs.frozen(kw_only=True)
+class Pin:
+    """The version of an item on one side, as its listing tells it.
+
+    Args:
+        modified: counts for the source, where a token that is a hash of the content says nothing of the metadata.
+    """
+
+    token: str
+    size: int = 0
+    modified: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """What the journal knows of an item.
+
+    Args:
+        done: whether it arrived; else it was begun and nobody came back to say how it ended.
+        source: the version that was, or was to be, copied.
+        target: the last version on the target that we know to be ours.
+        before: the version that the target had when this plan began with the item.
+        plan: digest of that plan.
+    """
+
+    key: str
+    done: bool
+    source: Pin
+    target: str | None
+    before: str | None
+    plan: str
+
+
+@attrs.frozen(kw_only=True)
+class Item:
+    """One item on both sides and in the journal. A mover adds its own fields."""
+
+    key: str
+    source: Pin | None
+    target: Pin | None
+    record: Record | None
+
+    @property
+    def size(self) -> int:
+        """Bytes to be moved."""
+        return self.source.size if self.source else 0
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the target's item is the one that we wrote, untouched since."""
+        return self.record is not None and self.target is not None and self.record.target == self.target.token
+
+
+@attrs.frozen
+class Loss:
+    """Something of an item that does not reach the target.
+
+    Args:
+        facet: ``tags``; what ``degrade`` names, if it is a facet of the data.
+        detail: what is lost, without values.
+        accepted: by ``degrade``; ``None``: it is no data, and only told.
+    """
+
+    facet: str
+    detail: str
+    accepted: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """What a plan says of one item."""
+
+    action: Action
+    reason: str = ""
+    trouble: Trouble = Trouble.REFUSED
+    losses: tuple[Loss, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of one item.
+
+    Args:
+        action: what was done: created, replaced, adopted (``COMPARE``) or deleted; ``None``: the source vanished.
+        target: token of what the target has now.
+        changed: whether the source changed while it was read, and was read again.
+        sha256: of the content that went through, where that is no secret.
+    """
+
+    action: Action | None
+    target: str | None = None
+    size: int = 0
+    changed: bool = False
+    sha256: bytes | None = None
+    losses: tuple[Loss, ...] = ()
+
+
+class Refusal(ShiftableError):
+    """An item is not moved, for a reason that trying again does not mend."""
+
+    def __init__(self, reason: str, trouble: Trouble = Trouble.REFUSED, losses: tuple[Loss, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.trouble = trouble
+        self.losses = losses
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741  as T and R elsewhere
+
+
+class Mover(ABC, Generic[I]):
+    """Moves the items of one resource of one service. Its five steps are driven from outside, in this order.
+
+    ``inventory`` joins both sides, ``delta`` judges an item by what the listings and the journal tell and asks nobody,
+    ``plan`` looks closer, ``copy`` does it and ``verify`` believes nothing of what the others said. All but
+    ``inventory`` are called from many threads. No step writes to the source.
+
+    Attributes:
+        facets: what ``degrade`` may name, and what it gives up.
+        confidential: texts of errors that are not ours are not repeated.
+    """
+
+    service: ClassVar[str]
+    facets: ClassVar[Mapping[str, str]]
+    confidential: ClassVar[bool] = False
+
+    def __init__(
+        self, source: Service[Any, Any, Any], target: Service[Any, Any, Any], spec: Spec, options: Options
+    ) -> None:
+        self.spec = self.wanted(target, spec, options)
+        self.options = options
+
+    # before and around the items
+
+    def wanted(self, target: Service[Any, Any, Any], spec: Spec, options: Options) -> Spec:  # noqa: ARG002  for movers
+        """Return what is made to exist on the target: the declaration, less what was given up."""
+        return spec
+
+    @abstractmethod
+    def objections(self) -> tuple[str, ...]:
+        """Say why the resource as a whole cannot be moved; nothing, if it can."""
+
+    @abstractmethod
+    def changes(self) -> tuple[Change[Any], ...]:
+        """Say what has to be done on the target before the first item."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Do it."""
+
+    def general_losses(self) -> Iterable[Loss]:
+        """Say what is lost that belongs to no single item that moves; may ask the source."""
+        return ()
+
+    # the five steps
+
+    @abstractmethod
+    def inventory(self, records: Iterable[Record]) -> Iterator[I]:
+        """Join both sides and the journal by key, streaming, in the order of the keys' UTF-8 bytes."""
+
+    def delta(self, item: I) -> Step:
+        """Say what is to be done with an item, as far as listings and journal tell.
+
+        What we wrote and nobody touched may be replaced; anything else on the target is compared, and stays if it
+        differs, unless ``overwrite`` says otherwise.
+        """
+        if item.source is None:
+            return self._without_source(item)
+        if item.is_ours and item.record is not None and item.record.done and item.record.source == item.source:
+            return Step(action=Action.UNCHANGED)
+        why = self.objection(item)
+        if why is not None:
+            return Step(action=Action.REFUSE, reason=why)
+        if item.target is None:
+            return Step(action=Action.CREATE)
+        if item.is_ours:
+            return Step(action=Action.REPLACE)
+        return Step(action=Action.COMPARE)
+
+    def _without_source(self, item: I) -> Step:
+        if not item.is_ours:
+            return Step(action=Action.FOREIGN)
+        reason = "moved earlier; its source is gone"
+        return Step(action=Action.DELETE if self.options.prune else Action.STALE, reason=reason)
+
+    @abstractmethod
+    def objection(self, item: I) -> str | None:
+        """Say why the target could not hold an item, as far as listings tell. Sends nothing."""
+
+    @abstractmethod
+    def plan(self, item: I, step: Step) -> Step:
+        """Look at both sides of an item that ``delta`` would write or compare, and say the same more exactly."""
+
+    @abstractmethod
+    def copy(self, item: I, step: Step) -> Outcome:
+        """Carry out the step; again, after a kill at any point: the same end and nothing twice.
+
+        Raises:
+            Refusal: the target cannot hold it, or holds something else.
+        """
+
+    @abstractmethod
+    def verify(self, item: I, *, quick: bool) -> str | None:
+        """Read both sides and say how they differ; ``None`` if they do not.
+
+        Args:
+            quick: where both sides tell a digest of the content, believe it.
+        """
+
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def joined(
+    source: Iterable[S], target: Iterable[T], records: Iterable[Record], key_of: Callable[[S | T], str]
+) -> Iterator[tuple[str, S | None, T | None, Record | None]]:
+    """Join two listings and the journal by key, holding one item of each.
+
+    Raises:
+        MigrationError: a listing is not in order, which would pair the wrong items.
+    """
+    left = _Ordered("the source's listing", source, key_of)
+    right = _Ordered("the target's listing", target, key_of)
+    known = _Ordered("the journal", records, lambda record: record.key)
+    while True:
+        heads = [head.key for head in (left, right) if head.key is not None]
+        if not heads:
+            return
+        key = min(heads)
+        known.skip_to(key)
+        yield key, left.take(key), right.take(key), known.take(key)
+
+
+class _Ordered(Generic[T]):
+    """One stream and its next key. Python compares strings by code point, which is the order of UTF-8 bytes."""
+
+    def __init__(self, name: str, items: Iterable[T], key_of: Callable[[T], str]) -> None:
+        self._name = name
+        self._items = iter(items)
+        self._key_of = key_of
+        self._head: T | None = None
+        self.key: str | None = None
+        self._advance()
+
+    def take(self, key: str) -> T | None:
+        """Return the next item if it has that key, and go on."""
+        if self.key != key:
+            return None
+        head = self._head
+        self._advance()
+        return head
+
+    def skip_to(self, key: str) -> None:
+        """Drop what comes before that key."""
+        while self.key is not None and self.key < key:
+            self._advance()
+
+    def _advance(self) -> None:
+        before = self.key
+        self._head = next(self._items, None)
+        self.key = None if self._head is None else self._key_of(self._head)
+        if before is not None and self.key is not None and self.key <= before:
+            raise MigrationError(f"{self._name} is not in order: {self.key!r} came after {before!r}; nothing was moved")

@@ -1,0 +1,62 @@
+"""Run a function over many items in threads: a bounded number at once, results as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+__all__ = ["Lane", "parallel"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Lane(Generic[T, R]):
+    """A thread pool that never holds more than ``workers`` running and as many waiting items.
+
+    One thread feeds it and takes the results; each is an item with its future, which is done. Leaving the ``with``
+    block drops what waits and lets what runs come to its end.
+    """
+
+    def __init__(self, function: Callable[[T], R], *, workers: int) -> None:
+        self._function = function
+        self._room = 2 * workers
+        self._pool = ThreadPoolExecutor(workers)
+        self._running: dict[Future[R], T] = {}
+
+    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+        """Hand over an item, and yield what has finished meanwhile; wait for that while the lane is full."""
+        self._running[self._pool.submit(self._function, item)] = item
+        yield from self._finished(None if len(self._running) >= self._room else 0)
+
+    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+        """Yield everything that is still under way, as it ends."""
+        while self._running:
+            yield from self._finished(None)
+
+    def stop(self) -> Iterator[tuple[T, Future[R]]]:
+        """Drop what has not begun, and yield the rest as it ends."""
+        for future in [future for future in self._running if future.cancel()]:
+            del self._running[future]
+        yield from self.finish()
+
+    def _finished(self, timeout: float | None) -> Iterator[tuple[T, Future[R]]]:
+        done, _ = wait(self._running, timeout=timeout, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield self._running.pop(future), future
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def parallel(function: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, Future[R]]]:
+    """Yield each item with its finished future, in the order in which they end; items are taken as there is room."""
+    with Lane(function, workers=workers) as lane:
+        for item in items:
+            yield from lane.put(item)
+        yield from lane.finish()
