@@ -1,0 +1,43 @@
+"""Read and write SOPS files with age: the format itself, as a library.
+
+A SOPS file is a YAML or JSON document with its keys in clear and its values encrypted, so that a repository can hold
+it and a reviewer can see what changed. What this package writes, ``sops -d`` reads, and the other way round.
+
+How the format protects a document, and where that ends:
+
+- A random *data key* encrypts every value (AES-256-GCM, bound to the keys on the way to it) and is itself encrypted
+  for each recipient with age. Whoever may read one value may read all.
+- The *MAC* is a SHA-512 over all values in the order of the document, encrypted under the data key. It makes dropped,
+  reordered and exchanged values known. It covers neither the names of keys whose values are in clear, nor nulls, nor
+  where one value ends and the next begins, nor the type that is noted beside a value: who depends on those must
+  protect them as well.
+- Age does not say who encrypted. Whoever can write the file can replace all of it by another whole one, or by an
+  older one; signed commits show that.
+
+Values are text, whole numbers of 64 bits, numbers with a point, booleans and (encrypted only) bytes. Comments are not
+kept; dates must be quoted; key groups and comment rules are refused.
+
+>>> private, public = generate_identity()
+>>> content = dump(Document({"db": {"password": "s3cret", "port": 5432}}, recipients=(public,)))
+>>> b"s3cret" in content
+False
+>>> load(content, parse_identities(private)).data
+{'db': {'password': 's3cret', 'port': 5432}}
+"""
+
+from shiftable.sops._age import Identities, find_identities, generate_identity, parse_identities
+from shiftable.sops._document import Document, Rule, dump, load, recipients
+from shiftable.sops._text import Format
+
+__all__ = [
+    "Document",
+    "Format",
+    "Identities",
+    "Rule",
+    "dump",
+    "find_identities",
+    "generate_identity",
+    "load",
+    "parse_identities",
+    "recipients",
+]
