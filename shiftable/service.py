@@ -120,6 +120,10 @@ class Driver(ABC, Generic[S]):
         """Say why the provider could not hold a resource of that name; ``None`` if it can. Sends nothing."""
         return None if name else "the name is empty"
 
+    def missing_features(self, spec: S) -> tuple[str, ...]:
+        """Say what a declaration needs and this driver does not have. Sends nothing."""
+        return ()
+
     @abstractmethod
     def create(self, spec: S) -> None:
         """Make the resource exist. It fails if the name exists already."""
@@ -229,8 +233,11 @@ class Service(_Portable[D], ABC, Generic[S, D, H]):
         Raises:
             AlreadyExists: the name is taken, perhaps by somebody else.
             InvalidArgument: the provider cannot hold such a name.
+            Unsupported: the declaration needs what the provider does not have.
         """
         resource = self._checked("create", spec.name)
+        missing = self.missing_features(spec)
+        self._require(not missing, "create", resource, " and no ".join(missing))
         with self._translated("create", resource):
             self._driver.create(spec)
         return self.open(spec)
@@ -271,6 +278,10 @@ class Service(_Portable[D], ABC, Generic[S, D, H]):
         with self._translated("delete", self._checked("delete", name)):
             self._driver.destroy(name)
 
+    def missing_features(self, spec: S) -> tuple[str, ...]:
+        """Say what a declaration needs and this provider does not have. Calls nobody."""
+        return tuple(self._driver.missing_features(spec))
+
     def diff(self, spec: S) -> tuple[Change[S], ...]:
         """Say what would have to change for the resource to be as declared; nothing, if it is."""
         try:
@@ -295,7 +306,9 @@ class Service(_Portable[D], ABC, Generic[S, D, H]):
             case Change(before=current, after=None) if current is not None:
                 self.delete(current.name)
             case Change(before=current, after=spec) if current is not None and spec is not None:
-                with self._translated("update", self._checked("update", spec.name)):
+                resource, missing = self._checked("update", spec.name), self.missing_features(spec)
+                self._require(not missing, "update", resource, " and no ".join(missing))
+                with self._translated("update", resource):
                     self._driver.update(current, spec)
 
     def list(self, *, limit: int | None = None) -> Iterator[H]:

@@ -3,6 +3,7 @@
 from shiftable.blob._bucket import Bucket, Method
 from shiftable.blob._store import BlobStore
 from shiftable.blob._stream import ObjectStream
+from shiftable.blob._sync import SyncStep, sync
 from shiftable.blob._upload import Source
 from shiftable.blob.driver import (
     BlobFeatures,
@@ -28,5 +29,7 @@ __all__ = [
     "ObjectSummary",
     "ObjectVersion",
     "Source",
+    "SyncStep",
     "Token",
+    "sync",
 ]

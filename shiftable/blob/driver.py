@@ -212,6 +212,10 @@ class BlobDriver(Driver[BucketSpec]):
     def features(self) -> BlobFeatures:
         """What this driver can do."""
 
+    def missing_features(self, spec: BucketSpec) -> tuple[str, ...]:
+        """Say what a declaration needs and this driver does not have. Sends nothing."""
+        return ("versioning",) if spec.versioning and not self.features.versioning else ()
+
     def check_key(self, key: str) -> str | None:
         """Say why the provider could not hold an object of that key; ``None`` if it can. Sends nothing."""
         try:

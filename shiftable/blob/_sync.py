@@ -1,0 +1,220 @@
+"""Make one place hold what another holds: a folder and a prefix of a bucket, either way, or two prefixes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from shiftable.blob._bucket import Bucket
+from shiftable.errors import InvalidArgument, OperationError, Resource, classify_os, translated
+from shiftable.parallel import parallel
+
+__all__ = ["SyncStep", "sync"]
+
+logger = logging.getLogger(__name__)
+
+End = Path | Bucket | tuple[Bucket, str]
+
+
+@attrs.frozen(kw_only=True)
+class SyncStep:
+    """What was done to one name, or would be; ``error`` says why it was not."""
+
+    name: str
+    action: Literal["copy", "delete"]
+    size: int
+    error: OperationError | None = None
+
+
+def sync(
+    source: End, target: End, *, delete: bool = False, dry_run: bool = False, workers: int = 16
+) -> Iterator[SyncStep]:
+    """Copy what is missing or differs, so many at once, and yield each step as it ends.
+
+    Names are compared in one pass over two sorted listings, at a memory that does not grow with them. Equal are a
+    size and, where both sides can tell it, an MD5; where not, a target that is not older than its source.
+
+    Args:
+        source: a folder, a bucket, or a bucket and a prefix.
+        target: the same; one of the two is not a folder.
+        delete: also delete at the target what the source has not.
+        dry_run: yield the steps without doing them.
+
+    Raises:
+        NotFound: the source does not exist; nothing was done.
+        InvalidArgument: both are folders.
+    """
+    here, there = _side(source), _side(target, may_be_missing=True)
+    if isinstance(here, _Folder) and isinstance(there, _Folder):
+        raise InvalidArgument("one of the two must be a bucket", operation="blob.sync")
+    steps = _steps(here, there, delete=delete)
+    if dry_run:
+        return steps
+    return _carried_out(here, there, steps, workers)
+
+
+def _carried_out(here: _Side, there: _Side, steps: Iterable[SyncStep], workers: int) -> Iterator[SyncStep]:
+    def carry_out(step: SyncStep) -> None:
+        if step.action == "delete":
+            there.delete(step.name)
+        else:
+            _copy(here, there, step.name)
+
+    for step, future in parallel(carry_out, steps, workers=workers):
+        error = future.exception()
+        if error is not None and not isinstance(error, OperationError):
+            raise error
+        yield attrs.evolve(step, error=error)
+
+
+def _copy(here: _Side, there: _Side, name: str) -> None:
+    match here, there:
+        case _Folder(), _Prefix():
+            with here.translated(name):
+                there.bucket.put(there.prefix + name, here.path(name))
+        case _Prefix(), _Folder():
+            with there.translated(name):
+                path = there.path(name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                modified = here.bucket.download(here.prefix + name, path).modified.timestamp()
+                os.utime(path, (modified, modified))  # so that the next sync sees it as old as its source
+        case _Prefix(), _Prefix():
+            here.bucket.copy(here.prefix + name, there.prefix + name, to=there.bucket)
+
+
+def _steps(here: _Side, there: _Side, *, delete: bool) -> Iterator[SyncStep]:
+    """Compare two listings in the order of their names' UTF-8 bytes, which is that of their code points."""
+    theirs = iter(there.entries())
+    their = next(theirs, None)
+    for mine in here.entries():
+        while their is not None and their.name < mine.name:
+            if delete:
+                yield SyncStep(name=their.name, action="delete", size=their.size)
+            their = next(theirs, None)
+        if their is None or their.name != mine.name:
+            yield SyncStep(name=mine.name, action="copy", size=mine.size)
+            continue
+        if not _same(here, mine, there, their):
+            yield SyncStep(name=mine.name, action="copy", size=mine.size)
+        their = next(theirs, None)
+    while delete and their is not None:
+        yield SyncStep(name=their.name, action="delete", size=their.size)
+        their = next(theirs, None)
+
+
+def _same(here: _Side, mine: _Entry, there: _Side, their: _Entry) -> bool:
+    if mine.size != their.size:
+        return False
+    if mine.md5 or their.md5:
+        digests = here.md5(mine), there.md5(their)
+        if None not in digests:
+            return digests[0] == digests[1]
+    return their.modified >= mine.modified
+
+
+@attrs.frozen
+class _Entry:
+    name: str
+    size: int
+    modified: datetime
+    md5: bytes | None = None
+
+
+class _Side(ABC):
+    @abstractmethod
+    def entries(self) -> Iterator[_Entry]:
+        """Yield what is there, in the order of the names."""
+
+    @abstractmethod
+    def md5(self, entry: _Entry) -> bytes | None:
+        """Return the MD5 of an entry's content, if it can be had without a download."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Delete one."""
+
+
+@attrs.frozen
+class _Prefix(_Side):
+    bucket: Bucket
+    prefix: str
+
+    def entries(self) -> Iterator[_Entry]:
+        for item in self.bucket.list(self.prefix):
+            name = item.key[len(self.prefix) :]
+            if name:  # the prefix itself may be an object: a folder's marker
+                yield _Entry(name, item.size, item.modified, item.md5)
+
+    def md5(self, entry: _Entry) -> bytes | None:
+        return entry.md5
+
+    def delete(self, name: str) -> None:
+        self.bucket.delete(self.prefix + name)
+
+
+@attrs.frozen
+class _Folder(_Side):
+    root: Path
+    may_be_missing: bool = False
+
+    def entries(self) -> Iterator[_Entry]:
+        if self.may_be_missing and not self.root.exists():
+            return
+        with self.translated(""):
+            yield from self._below(self.root, "")
+
+    def _below(self, folder: Path, base: str) -> Iterator[_Entry]:
+        with os.scandir(folder) as found:
+            # A folder sorts as its name and a slash, as the keys below it do.
+            entries = sorted((entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in found)
+        for name, entry in entries:
+            if name.endswith("/"):
+                yield from self._below(folder / entry.name, base + name)
+                continue
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                yield _Entry(base + name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+            else:
+                logger.warning("%s is left out: it is no regular file", entry.path)
+
+    def md5(self, entry: _Entry) -> bytes | None:
+        with self.translated(entry.name), self.path(entry.name).open("rb") as file:
+            return hashlib.file_digest(file, _md5).digest()
+
+    def delete(self, name: str) -> None:
+        with self.translated(name):
+            self.path(name).unlink(missing_ok=True)
+
+    def path(self, name: str) -> Path:
+        """Return the file of a name, which never lies outside the folder."""
+        if "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
+            raise InvalidArgument(
+                "a folder cannot hold this name", operation="blob.sync", resource=self._resource(name)
+            )
+        return self.root / name
+
+    def translated(self, name: str) -> translated:
+        """Turn the errors of files into ours."""
+        return translated(classify_os, provider="local", operation="blob.sync", resource=self._resource(name))
+
+    def _resource(self, name: str) -> Resource:
+        return Resource("file", str(self.root / name)) if name else Resource("folder", str(self.root))
+
+
+def _side(end: End, *, may_be_missing: bool = False) -> _Side:
+    if isinstance(end, Path):
+        return _Folder(end, may_be_missing)
+    return _Prefix(end, "") if isinstance(end, Bucket) else _Prefix(*end)
+
+
+def _md5() -> hashlib._Hash:
+    return hashlib.md5(usedforsecurity=False)
