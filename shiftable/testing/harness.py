@@ -29,7 +29,7 @@ except ImportError as exc:
 
 from shiftable.testing._server import Answer, Loopback, Response
 
-__all__ = ["Call", "Clock", "Double", "Injection", "Kind", "Match", "Request", "Response", "Validator"]
+__all__ = ["Call", "Clock", "Double", "Headers", "Injection", "Kind", "Match", "Request", "Response", "Validator"]
 
 Kind = Literal["latency", "status", "drop_before", "drop_after", "truncate"]
 

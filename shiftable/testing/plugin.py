@@ -1,7 +1,88 @@
-"""The pytest plugin: readable assertions in the conformance classes."""
+"""The pytest plugin: doubles of the providers as fixtures, and readable assertions in the conformance classes.
+
+It is loaded in every pytest run of an environment that has shiftable, so it imports nothing until a fixture is used.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
 import pytest
 
+if TYPE_CHECKING:
+    from shiftable.testing.harness import Double
+
 pytest.register_assert_rewrite("shiftable.testing.conformance")
+
+_GROUP = "shiftable.doubles"
+
+
+@pytest.fixture(scope="session")
+def _shiftable_doubles() -> Iterator[Callable[[str], Double]]:
+    """Start each double once, when it is first asked for, and stop them all at the end."""
+    running: dict[str, Double] = {}
+    with contextlib.ExitStack() as stack:
+
+        def started(name: str) -> Double:
+            if name not in running:
+                double = _double(name)()
+                stack.callback(double.close)
+                running[name] = double.start()
+            return running[name]
+
+        yield started
+
+
+@pytest.fixture
+def shiftable_double(_shiftable_doubles: Callable[[str], Double]) -> Iterator[Callable[[str], Double]]:
+    """Hand out a provider's double by name, empty; the test fails if what it did broke the provider's rules.
+
+    >>> def test_upload(shiftable_double):
+    ...     double = shiftable_double("aws")
+    ...     cloud = shiftable.connect("aws", **double.config)
+    """
+    used: dict[str, Double] = {}
+
+    def double(name: str) -> Double:
+        if name not in used:
+            used[name] = _shiftable_doubles(name)
+            used[name].reset()
+        return used[name]
+
+    yield double
+    for found in used.values():
+        found.check()
+
+
+@pytest.fixture
+def aws_double(shiftable_double: Callable[[str], Double]) -> Double:
+    """AWS on loopback, empty. It needs ``shiftable-aws[testing]``."""
+    return shiftable_double("aws")
+
+
+@pytest.fixture
+def azure_double(shiftable_double: Callable[[str], Double]) -> Double:
+    """Azure on loopback, empty. It needs ``shiftable-azure[testing]``."""
+    return shiftable_double("azure")
+
+
+@pytest.fixture
+def gcp_double(shiftable_double: Callable[[str], Double]) -> Double:
+    """Google Cloud on loopback, empty. It needs ``shiftable-gcp[testing]``."""
+    return shiftable_double("gcp")
+
+
+def _double(name: str) -> Callable[[], Double]:
+    from shiftable.errors import ConfigError
+
+    points = {point.name: point for point in entry_points(group=_GROUP)}
+    if name not in points:
+        found = ", ".join(sorted(points)) or "none"
+        raise ConfigError(
+            f"no double of {name!r}; installed: {found}; its provider brings it, with the extra [testing]"
+        )
+    made: Callable[[], Double] = points[name].load()
+    return made

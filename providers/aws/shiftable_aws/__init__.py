@@ -1,3 +1,119 @@
-"""See README.md."""
+"""Amazon Web Services: S3 and Secrets Manager."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from shiftable.config import Credential
+from shiftable.features import Features
+from shiftable.provider import Provider
+
+if TYPE_CHECKING:
+    from shiftable.secrets.driver import SecretsDriver
+    from shiftable_aws._session import Session
+
+__all__ = ["AwsProvider", "AwsSettings"]
 
 __version__ = "0.1.0"
+
+
+@attrs.frozen(kw_only=True)
+class AwsSettings:
+    """``type = "aws"``. Without any setting everything comes from boto3's own chain.
+
+    Args:
+        region: ``eu-central-1``; else that of the environment or the profile.
+        profile: of ``~/.aws/config``.
+        endpoint: URL of all services, for a stand-in or a private endpoint.
+        access_key: with ``secret_key``, instead of the credential chain.
+        session_token: of temporary credentials.
+        role_arn: the role to assume with the credentials found; renewed before it expires.
+        external_id: what the role's owner asks for.
+        max_attempts: how often a call is tried in all.
+    """
+
+    region: str | None = None
+    profile: str | None = None
+    endpoint: str | None = None
+    access_key: Credential | None = None
+    secret_key: Credential | None = attrs.field(default=None)
+    session_token: Credential | None = attrs.field(default=None)
+    role_arn: str | None = None
+    external_id: str | None = attrs.field(default=None)
+    max_attempts: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+
+    @secret_key.validator
+    def _pair(self, _field: object, value: Credential | None) -> None:
+        if (self.access_key is None) != (value is None):
+            raise ValueError("access_key and secret_key go together")
+
+    @session_token.validator
+    def _needs_pair(self, _field: object, value: Credential | None) -> None:
+        if value is not None and self.access_key is None:
+            raise ValueError("session_token goes with access_key and secret_key")
+
+    @external_id.validator
+    def _needs_role(self, _field: object, value: str | None) -> None:
+        if value is not None and self.role_arn is None:
+            raise ValueError("external_id goes with role_arn")
+
+
+class AwsProvider(Provider[AwsSettings]):
+    """S3 and Secrets Manager through boto3.
+
+    Credentials come from the settings, or else from boto3's own chain, in its order: the environment
+    (``AWS_ACCESS_KEY_ID``), web identity, SSO and profiles (``AWS_PROFILE``), the container's role, the instance's
+    role (IMDS). With ``role_arn`` that role is assumed with them, which needs ``sts:AssumeRole``.
+
+    Permissions, no more than these:
+
+    * blob: ``s3:ListAllMyBuckets``, and on the buckets ``s3:CreateBucket``, ``s3:DeleteBucket``, ``s3:ListBucket``,
+      ``s3:ListBucketVersions``, ``s3:GetBucketLocation``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``; on
+      their objects ``s3:GetObject``, ``s3:GetObjectVersion``, ``s3:PutObject``, ``s3:DeleteObject``,
+      ``s3:DeleteObjectVersion``, ``s3:GetObjectTagging``, ``s3:PutObjectTagging``, ``s3:AbortMultipartUpload``. Without
+      ``s3:ListBucket`` S3 answers 403 for a missing key, and so does shiftable.
+    * secrets: ``secretsmanager:ListSecrets`` (on ``*``, it knows no resources), and on the secrets
+      ``secretsmanager:`` ``GetSecretValue``, ``DescribeSecret``, ``ListSecretVersionIds``, ``CreateSecret``,
+      ``PutSecretValue``, ``UpdateSecretVersionStage``, ``TagResource``, ``UntagResource``, ``DeleteSecret``,
+      ``RestoreSecret``; with a customer's key also ``kms:Decrypt`` and ``kms:GenerateDataKey``.
+
+    What only reads needs only the ``List…``, ``Get…`` and ``Describe…`` of these.
+    """
+
+    name: ClassVar[str] = "aws"
+    driver_api: ClassVar[int] = 1
+    settings_type: ClassVar[type[AwsSettings]] = AwsSettings
+
+    def __init__(self, settings: AwsSettings) -> None:
+        super().__init__(settings)
+        self._session: Session | None = None
+
+    @classmethod
+    def features(cls) -> Mapping[str, tuple[Features, ...]]:
+        """Say what each service's driver can do."""
+        from shiftable_aws import secrets
+
+        return {"secrets": (secrets.FEATURES,)}
+
+    @property
+    def session(self) -> Session:
+        """The session that all services share: ``cloud.unwrap(AwsProvider).session.client("sts")``."""
+        if self._session is None:
+            from shiftable_aws._session import Session
+
+            self._session = Session(self.settings)
+        return self._session
+
+    def secrets(self) -> SecretsDriver:
+        """Make the driver for Secrets Manager."""
+        from shiftable_aws.secrets import SecretsManagerDriver
+
+        return SecretsManagerDriver(self.session)
+
+    def close(self) -> None:
+        """Close the connections of all clients."""
+        if self._session is not None:
+            self._session.close()

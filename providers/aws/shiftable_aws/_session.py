@@ -1,0 +1,135 @@
+"""One boto3 session for all services of a provider, and its clients, made when they are first used."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import attrs
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import (
+    AssumeRoleCredentialFetcher,
+    CredentialProvider,
+    Credentials,
+    DeferredRefreshableCredentials,
+)
+from botocore.exceptions import BotoCoreError
+
+from shiftable.config import Credential
+from shiftable.errors import ConfigError
+from shiftable_aws import AwsSettings, __version__
+from shiftable_s3.clients import AWS_CONFIG, fast_timestamps
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sts import STSClient
+
+__all__ = ["Session"]
+
+_CONNECTIONS = 64  # the bulk lane has up to 64 threads on one client; urllib3 throws surplus connections away
+
+
+class Session:
+    """The clients of one provider. They are thread-safe; making one is not, in boto3, and is done under a lock."""
+
+    def __init__(self, settings: AwsSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._session: boto3.Session | None = None
+        self._clients: dict[str, Any] = {}
+
+    @overload
+    def client(self, service: Literal["s3"]) -> S3Client: ...
+    @overload
+    def client(self, service: Literal["secretsmanager"]) -> SecretsManagerClient: ...
+    @overload
+    def client(self, service: Literal["sts"]) -> STSClient: ...
+    def client(self, service: str) -> Any:
+        """Return the client of a service; the same one each time.
+
+        Raises:
+            ConfigError: no region, an unknown profile, credentials that are half there.
+        """
+        client = self._clients.get(service)
+        if client is None:
+            with self._lock:
+                client = self._clients.get(service) or self._made(service)
+                self._clients[service] = client
+        return client
+
+    def close(self) -> None:
+        """Close all connections. A client that is used afterwards opens new ones."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.close()
+
+    def __repr__(self) -> str:
+        return f"<Session region={self._settings.region!r} profile={self._settings.profile!r}>"
+
+    def _made(self, service: str) -> Any:  # noqa: ANN401  boto3 makes clients of many types
+        try:
+            if self._session is None:
+                self._session = _session(self._settings)
+            config = _config(self._settings)
+            if service == "s3":
+                config = config.merge(AWS_CONFIG)
+            # The types know literal names of services only.
+            return self._session.client(service, endpoint_url=self._settings.endpoint, config=config)  # type: ignore[call-overload]
+        except BotoCoreError as exc:
+            raise ConfigError(f"aws: {exc}") from exc
+
+
+def _config(settings: AwsSettings) -> Config:
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
+        user_agent_extra=f"shiftable/{__version__}",
+        tcp_keepalive=True,
+        max_pool_connections=_CONNECTIONS,
+    )
+
+
+def _session(settings: AwsSettings) -> boto3.Session:
+    inner = botocore.session.Session(profile=settings.profile)
+    if settings.role_arn is not None:
+        role = _Role(_session(attrs.evolve(settings, role_arn=None, external_id=None)), settings.role_arn, settings)
+        inner.get_component("credential_provider").providers.insert(0, role)
+    fast_timestamps(inner)
+    if settings.role_arn is not None or settings.access_key is None:
+        return boto3.Session(botocore_session=inner, region_name=settings.region)
+    return boto3.Session(
+        botocore_session=inner,
+        region_name=settings.region,
+        aws_access_key_id=_revealed(settings.access_key),
+        aws_secret_access_key=_revealed(settings.secret_key),
+        aws_session_token=_revealed(settings.session_token),
+    )
+
+
+class _Role(CredentialProvider):
+    """Assume the role of the settings with another session's credentials, whenever it is about to expire."""
+
+    METHOD = "shiftable-role"
+
+    def __init__(self, source: boto3.Session, role_arn: str, settings: AwsSettings) -> None:
+        super().__init__()
+        self._source = source
+        self._role_arn = role_arn
+        self._settings = settings
+
+    def load(self) -> Credentials:
+        settings = self._settings
+        extra = {"RoleSessionName": "shiftable"}
+        if settings.external_id is not None:
+            extra["ExternalId"] = settings.external_id
+        make = functools.partial(self._source.client, endpoint_url=settings.endpoint, config=_config(settings))
+        fetcher = AssumeRoleCredentialFetcher(make, self._source.get_credentials(), self._role_arn, extra_args=extra)
+        return DeferredRefreshableCredentials(method=self.METHOD, refresh_using=fetcher.fetch_credentials)
+
+
+def _revealed(credential: Credential | None) -> str | None:
+    return None if credential is None else credential.reveal()

@@ -1,0 +1,143 @@
+"""A stand-in for AWS on loopback: moto's server behind the harness, and the rules that moto does not keep.
+
+S3 and Secrets Manager are held to AWS's own rules; the other services are as lax as moto is.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, ClassVar, Self
+from wsgiref.types import WSGIEnvironment
+from xml.sax.saxutils import escape
+
+from shiftable.config import Credential
+from shiftable.errors import ConfigError
+
+try:
+    from botocore.credentials import Credentials
+    from moto.backends import get_backend
+    from moto.core.models import DEFAULT_ACCOUNT_ID
+    from moto.moto_api._internal.models import moto_api_backend
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+except ImportError as exc:
+    raise ConfigError(f'the AWS double needs moto and flask: pip install "shiftable-aws[testing]" ({exc})') from exc
+
+from shiftable.testing.harness import Double, Headers, Request, Response
+from shiftable_aws._signatures import Refusal, refusal, scope_of
+from shiftable_aws._strict_secrets import StrictSecrets, json_error
+
+__all__ = ["AwsDouble"]
+
+_ACCESS_KEY = "AKIASHIFTABLEDOUBLE0"
+_SECRET_KEY = "not-a-secret-of-anybody"  # noqa: S105  the double's own
+_JSON_CODES = {
+    "AccessDenied": "AccessDeniedException",
+    "InvalidAccessKeyId": "UnrecognizedClientException",
+    "InvalidToken": "UnrecognizedClientException",
+    "SignatureDoesNotMatch": "InvalidSignatureException",
+}
+
+
+class AwsDouble(Double):
+    """AWS in this process: S3, Secrets Manager and whatever else moto serves.
+
+    Signatures and access keys are checked, presigned URLs expire (by ``clock``), writes are atomic. The state is
+    global to the process, as moto keeps it: only one may run at a time.
+    """
+
+    name: ClassVar[str] = "aws"
+    region: ClassVar[str] = "eu-central-1"
+    _runs: ClassVar[AwsDouble | None] = None
+
+    def __init__(self) -> None:
+        super().__init__(DomainDispatcherApplication(create_backend_app), handler=MotoRequestHandler)
+        self._secrets = StrictSecrets(self.clock)
+        self._state = threading.Lock()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings for ``shiftable.connect("aws", **double.config)``."""
+        return {
+            "region": self.region,
+            "endpoint": self.url,
+            "access_key": Credential.literal(_ACCESS_KEY),
+            "secret_key": Credential.literal(_SECRET_KEY),
+        }
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment variables that bring any AWS client, in any process, to this double."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": _ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": _SECRET_KEY,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def backend(self, service: str, region: str | None = None) -> Any:  # noqa: ANN401  moto's backends have no types
+        """Return moto's own state of a service, to look behind the protocol: ``backend("s3").buckets``."""
+        return get_backend(service)[DEFAULT_ACCOUNT_ID][region or self.region]  # type: ignore[call-overload]
+
+    def identify(self, request: Request) -> tuple[str, str]:
+        """Read the service from the signature, the operation from the target of a JSON protocol."""
+        scope = scope_of(request)
+        operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        return (scope.service if scope else "s3"), operation
+
+    def answer(self, request: Request, environ: WSGIEnvironment) -> Response:
+        """Check who asks, then let moto execute it, one request at a time, so that conditions hold."""
+        if request.path.startswith("/moto-api"):
+            return super().answer(request, environ)
+        service, operation = self.identify(request)
+        with self._state:
+            refused = refusal(request, self._credentials, self.clock.now())
+            if refused is not None:
+                return _refused(request, refused, service)
+            if service != "secretsmanager":
+                return super().answer(request, environ)
+            scope = scope_of(request)
+            region = scope.region if scope else self.region
+            return self._secrets.answer(operation, region, request.body, lambda: Double.answer(self, request, environ))
+
+    def forget(self) -> None:
+        """Empty all services of all regions."""
+        with self._state:
+            moto_api_backend.reset()
+            self._secrets.forget()
+
+    def start(self) -> Self:
+        """Begin to listen, with nothing in any service."""
+        if AwsDouble._runs is not None:
+            raise ConfigError(
+                f"another AWS double runs in this process, on {AwsDouble._runs.url}; they share their state"
+            )
+        super().start()
+        AwsDouble._runs = self
+        self.forget()
+        return self
+
+    def close(self) -> None:
+        """Stop. Closing twice is no error."""
+        super().close()
+        if AwsDouble._runs is self:
+            AwsDouble._runs = None
+
+    def _credentials(self, access_key: str) -> Credentials | None:
+        if access_key == _ACCESS_KEY:
+            return Credentials(_ACCESS_KEY, _SECRET_KEY)
+        role = get_backend("sts")[DEFAULT_ACCOUNT_ID]["aws"].get_assumed_role_from_access_key(access_key)
+        return Credentials(access_key, role.secret_access_key, role.session_token) if role else None
+
+
+def _refused(request: Request, refused: Refusal, service: str) -> Response:
+    if "X-Amz-Target" in request.headers:
+        return json_error(Refusal(_JSON_CODES.get(refused.code, refused.code), refused.message))
+    error = f"<Code>{refused.code}</Code><Message>{escape(refused.message)}</Message>"
+    if service == "s3":
+        body = f"<Error>{error}<RequestId>double-request</RequestId></Error>"
+    else:
+        body = f"<ErrorResponse><Error>{error}</Error><RequestId>double-request</RequestId></ErrorResponse>"
+    headers = Headers({"Content-Type": "application/xml", "x-amz-request-id": "double-request"})
+    line = {400: "400 Bad Request", 403: "403 Forbidden"}[refused.status]
+    return Response(line, headers, f'<?xml version="1.0" encoding="UTF-8"?>{body}'.encode())
