@@ -1,1 +1,3 @@
 """Test your application, or your provider, without an account."""
+
+__all__: list[str] = []

@@ -1,0 +1,227 @@
+"""Configuration: exact types, all problems at once, references instead of credentials, a schema that agrees."""
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import pytest
+
+from shiftable.config import Credential, Place, did_you_mean, line_of, schema, structure
+from shiftable.errors import ConfigError
+from shiftable.service import Spec
+
+
+@attrs.frozen(kw_only=True)
+class Inner:
+    x: int
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Settings.
+
+    Args:
+        region: where,
+            on two lines.
+    """
+
+    region: str
+    size_gib: float = 1.0
+    count: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    flag: bool = False
+    mode: Literal["fast", "safe"] = "safe"
+    key: Credential | None = None
+    items: tuple[str, ...] = ()
+    env: Mapping[str, str] = attrs.Factory(dict)
+    inner: Inner | None = None
+    path: Path | None = None
+    keep: timedelta = timedelta(days=1)
+    price: Decimal | None = None
+
+
+@attrs.frozen(kw_only=True)
+class NamedSpec(Spec):
+    name_key = "bucket"
+
+
+def made(table: dict[str, Any], **place: Any) -> Settings:
+    return structure(Settings, {"region": "eu"} | table, Place("providers.x", **place))
+
+
+def problems(table: dict[str, Any], **place: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        made(table, **place)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_every_kind_of_value_is_read(tmp_path: Path) -> None:
+    table = {
+        "size_gib": 4,
+        "count": 2,
+        "flag": True,
+        "mode": "fast",
+        "items": ["a", "b"],
+        "env": {"A": "b"},
+        "inner": {"x": 1},
+        "path": "sub/file",
+        "keep": "90s",
+        "price": 1.5,
+    }
+    got = made(table, folder=tmp_path)
+    assert (4, 2, True, "fast", ("a", "b"), {"A": "b"}, Inner(x=1)) == (
+        got.size_gib,
+        got.count,
+        got.flag,
+        got.mode,
+        got.items,
+        got.env,
+        got.inner,
+    )
+    assert (tmp_path / "sub/file", timedelta(seconds=90), Decimal("1.5")) == (got.path, got.keep, got.price)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"region": 5}, "[providers.x] region: must be text, not a whole number"),
+        ({"count": "5"}, "[providers.x] count: must be a whole number, not text"),
+        ({"count": True}, "[providers.x] count: must be a whole number, not true or false"),
+        ({"count": 1.0}, "[providers.x] count: must be a whole number, not a number"),
+        ({"flag": "false"}, "[providers.x] flag: must be true or false, not text"),
+        ({"flag": 1}, "[providers.x] flag: must be true or false, not a whole number"),
+        ({"size_gib": "4"}, "[providers.x] size_gib: must be a number, not text"),
+        ({"mode": "quick"}, "[providers.x] mode: must be one of 'fast', 'safe'"),
+        ({"items": "ab"}, "[providers.x] items: must be a list, not text"),
+        ({"items": ["a", 2]}, "[providers.x] items.1: must be text, not a whole number"),
+        ({"env": ["A"]}, "[providers.x] env: must be a table, not a list"),
+        ({"env": {"A": 1}}, "[providers.x] env.A: must be text, not a whole number"),
+        ({"inner": 1}, "[providers.x] inner: must be a table, not a whole number"),
+        ({"inner": {"x": 1, "y": 1}}, "[providers.x] inner.y: unknown; there is: x"),
+        ({"inner": {}}, "[providers.x] inner.x: is missing"),
+        ({"keep": "3 years"}, '[providers.x] keep: must be a duration such as "90s", "15m", "12h", "30d" or "4w"'),
+        ({"count": 0}, "[providers.x]: 'count' must be >= 1: 0"),
+        ({"regoin": "eu"}, "[providers.x] regoin: unknown; did you mean region?"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(table: dict[str, Any], expected: str) -> None:
+    assert [expected] == problems(table)
+
+
+def test_all_problems_come_at_once() -> None:
+    assert 4 == len(problems({"count": "5", "flag": "no", "regoin": "x", "items": [1]}))
+
+
+def test_a_missing_value_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"\[providers.x\] region: is missing"):
+        structure(Settings, {}, Place("providers.x"))
+
+
+def test_a_literal_credential_is_refused_with_its_line_and_never_shown() -> None:
+    text = '[providers.x]\nregion = "eu"\nkey = "AKIACANARY"\n'
+    (problem,) = problems({"key": "AKIACANARY"}, text=text)
+    assert problem.endswith("(line 3)")
+    assert "does not stand in the file" in problem
+    assert "CANARY" not in problem
+
+
+def test_a_credential_is_read_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    credential = made({"key": {"env": "X_KEY"}}).key
+    assert credential is not None
+    with pytest.raises(ConfigError, match="X_KEY is not set"):
+        credential.reveal()
+    monkeypatch.setenv("X_KEY", "canary")
+    assert "canary" == credential.reveal()
+    (tmp_path / "key").write_text("canary2\n")
+    from_file = made({"key": {"file": "key"}}, folder=tmp_path).key
+    assert from_file is not None
+    assert "canary2" == from_file.reveal()
+    from_secret = made({"key": {"secret": "app/x"}}, secret=lambda name: f"value of {name}").key
+    assert from_secret is not None
+    assert "value of app/x" == from_secret.reveal()
+
+
+def test_a_credential_never_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X_KEY", "canary")
+    settings = made({"key": {"env": "X_KEY"}})
+    for text in (repr(settings), str(settings), f"{settings.key}", repr(Credential.literal("canary"))):
+        assert "canary" not in text
+
+
+@pytest.mark.parametrize("value", [{}, {"env": 1}, {"env": "A", "file": "b"}, {"vault": "x"}, ["A"]])
+def test_any_other_shape_of_a_credential_is_refused(value: object) -> None:
+    (problem,) = problems({"key": value})
+    assert problem.startswith("[providers.x] key: ")
+
+
+def test_an_unreadable_credential_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the credential file"):
+        Credential.file(tmp_path / "absent").reveal()
+
+
+def test_a_spec_has_its_name_under_its_own_key() -> None:
+    assert NamedSpec(name="shop") == structure(NamedSpec, {"bucket": "shop"}, Place("blob.x"))
+    with pytest.raises(ConfigError, match="name: unknown; did you mean|there is: bucket"):
+        structure(NamedSpec, {"bucket": "shop", "name": "x"}, Place("blob.x"))
+    with pytest.raises(ConfigError, match="native: unknown"):
+        structure(NamedSpec, {"bucket": "shop", "native": {}}, Place("blob.x"))
+
+
+def test_near_words_are_suggested_and_others_listed() -> None:
+    assert "; did you mean region?" == did_you_mean("regoin", ["region", "profile"])
+    assert "; there is: profile, region" == did_you_mean("zzz", ["region", "profile"])
+    assert "" == did_you_mean("zzz", [])
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("project", "name"), 2),
+        (("providers", "a b", "type"), 5),
+        (("environments", "production", "overrides", "blob.assets"), 8),
+        (("blob", "assets", "headers", "x"), 10),
+        (("blob", "assets", "absent"), 9),
+        (("blob", "logs", "bucket"), 11),
+        (("nothing",), None),
+    ],
+)
+def test_the_line_of_a_key_is_found(path: tuple[str, ...], line: int | None) -> None:
+    text = """[project]
+name = "x"
+
+[providers."a b"] # local
+type = "memory"
+[environments.production]
+provider = "a b"
+overrides."blob.assets" = "gcp"
+[blob.assets]
+headers = { x = 1 }
+[blob] logs.bucket = "y"
+""".replace("[blob] logs", "blob.logs").replace('blob.logs.bucket = "y"', "[blob.logs]")
+    assert line == line_of(text, path)
+
+
+def test_the_schema_agrees_with_what_is_taken() -> None:
+    import jsonschema
+
+    wanted = schema(Settings)
+    json.dumps(wanted)
+    validator = jsonschema.Draft202012Validator(wanted)
+    good = {"region": "eu", "key": {"env": "X"}, "items": ["a"], "keep": "3d", "inner": {"x": 1}, "size_gib": 2}
+    assert [] == list(validator.iter_errors(good))
+    for bad in (
+        {},
+        {"region": 1},
+        {"region": "eu", "key": "AKIA"},
+        {"region": "eu", "x": 1},
+        {"region": "eu", "keep": "3"},
+        {"region": "eu", "inner": {}},
+    ):
+        assert list(validator.iter_errors(bad)), bad
+    assert "where, on two lines." == wanted["properties"]["region"]["description"]
+    assert "name" not in schema(NamedSpec)["properties"]
+    assert "bucket" in schema(NamedSpec)["properties"]
+    assert "required" not in schema(NamedSpec)
