@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from shiftable.blob._bucket import Bucket
 from shiftable.blob.driver import BlobDriver, BlobFeatures, BucketSpec
-from shiftable.errors import Resource
-from shiftable.service import Change, Service
+from shiftable.service import Service
 
 __all__ = ["BlobStore"]
 
@@ -46,31 +45,5 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
         """Return the handle of a declared bucket. Calls nobody."""
         return self.bucket(spec.name)
 
-    def create(self, spec: BucketSpec) -> Bucket:
-        """Make a bucket exist.
-
-        Raises:
-            AlreadyExists: the name is taken, perhaps by somebody else.
-            InvalidArgument: the provider cannot hold such a name.
-            Unsupported: the provider has no versioning, and the bucket is declared with it.
-        """
-        self._check_spec("create", spec)
-        return super().create(spec)
-
-    def apply(self, change: Change[BucketSpec]) -> None:
-        """Carry out one change. Creating what exists meanwhile as declared is no error.
-
-        Raises:
-            Conflict: the bucket is no longer what the change starts from, or is to be deleted and not empty.
-        """
-        if change.after is not None:
-            self._check_spec("apply", change.after)
-        super().apply(change)
-
     def _handle(self, name: str) -> Bucket:
         return Bucket(self._driver, name)
-
-    def _check_spec(self, operation: str, spec: BucketSpec) -> None:
-        if spec.versioning:
-            resource = Resource(self.resource_type, spec.name)
-            self._require(self.features.versioning, operation, resource, "versions of objects")
