@@ -1,0 +1,85 @@
+"""What DNS itself forbids, whatever the provider lets pass: half of them answer NOERROR and ignore it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from shiftable.dns.driver import SERVER_TYPES, RecordChange, RecordKey, RecordSet, is_within
+
+__all__ = ["broken_rules"]
+
+_QUERY_TYPES = frozenset({"ANY", "AXFR", "IXFR", "MAILA", "MAILB", "NONE", "OPT", "TKEY", "TSIG"})
+_SINGLE = frozenset({"CNAME", "DNAME", "SOA"})
+_BESIDE_CNAME = frozenset({"CNAME", "KEY", *SERVER_TYPES})  # RFC 2181, 10.1 and RFC 4034, 2.5
+_LONGEST_RDATA = 65535  # RFC 1035, 3.2.1: its length is 16 bits
+
+Zone = Mapping[RecordKey, RecordSet]
+
+
+def _after(current: Zone, changes: tuple[RecordChange, ...]) -> dict[RecordKey, RecordSet]:
+    """Return what those record sets are when the changes have happened."""
+    result = dict(current)
+    for change in changes:
+        if change.after is None:
+            result.pop(change.key, None)
+        else:
+            result[change.key] = change.after
+    return result
+
+
+def broken_rules(origin: str, current: Zone, changes: tuple[RecordChange, ...], *, apex: bool) -> Iterator[str]:
+    """Say what is wrong with a batch of changes, all of it.
+
+    Args:
+        current: all record sets of the names that are changed.
+        apex: whether the SOA and NS of the zone itself may be changed.
+    """
+    seen = set[RecordKey]()
+    for change in changes:
+        if change.key in seen:
+            yield f"{change.key}: it is changed twice in one batch"
+        seen.add(change.key)
+        yield from (f"{change.key}: {why}" for why in _change_rules(origin, change, apex=apex))
+    final = _after(current, changes)
+    for name in dict.fromkeys(change.key.name for change in changes):
+        here = [record for key, record in final.items() if key.name == name]
+        yield from (f"{name}: {why}" for why in _name_rules(here))
+
+
+def _change_rules(origin: str, change: RecordChange, *, apex: bool) -> Iterator[str]:
+    key = change.key
+    if not is_within(key.name, origin):
+        yield f"the name is not in the zone {origin}"
+    if key.type in SERVER_TYPES | _QUERY_TYPES:
+        yield f"{key.type} is not for people to write"
+    if key.name == origin and key.type in {"SOA", "NS"}:
+        if change.after is None:
+            yield "a zone cannot be without it"
+        elif not apex:
+            yield "it belongs to the zone itself; pass apex=True to change it"
+    elif key.type == "SOA":
+        yield "only the zone itself has an SOA"
+    if change.after is not None:
+        yield from _record_rules(change.after)
+
+
+def _record_rules(record: RecordSet) -> Iterator[str]:
+    if not record.rdatas and record.policy is None:
+        yield "it has no value"
+    if len(record.canonical) < len(record.rdatas):
+        yield "a value stands in it twice"
+    if record.type in _SINGLE and len(record.rdatas) > 1:
+        yield f"there can be only one {record.type}"
+    if any(len(rdata) > _LONGEST_RDATA for rdata in record.rdatas):
+        yield f"a value has more than {_LONGEST_RDATA:,} bytes"
+
+
+def _name_rules(records: list[RecordSet]) -> Iterator[str]:
+    types = {record.type for record in records}
+    if "CNAME" in types and not types <= _BESIDE_CNAME:
+        others = ", ".join(sorted(types - _BESIDE_CNAME))
+        yield f"a CNAME cannot stand beside other records ({others})"
+    routed = {record.type for record in records if record.policy and record.policy.set_id}
+    plain = {record.type for record in records if not (record.policy and record.policy.set_id)}
+    for mixed in sorted(routed & plain):
+        yield f"{mixed} records with and without a set id cannot stand together"

@@ -1,0 +1,213 @@
+"""What the portable zone adds: reading back, compare-and-swap, splitting, files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+
+from shiftable.dns import Dns, Policy, RecordChange, RecordSet, Zone, ZoneSpec
+from shiftable.dns.driver import DnsDriver
+from shiftable.errors import Conflict, IntegrityError, InvalidArgument, PreconditionFailed, Unsupported
+from shiftable.features import Limit
+from shiftable.memory.dns import FEATURES, MemoryDnsDriver
+
+
+@attrs.define
+class Watched(MemoryDnsDriver):
+    """Notes its calls; ``meddle`` runs before each change, as another writer would."""
+
+    calls: list[str] = attrs.field(factory=list, init=False)
+    meddle: Callable[[], None] = attrs.field(default=lambda: None, init=False)
+
+    def records(self, zone, *, name, cursor, limit):  # type: ignore[no-untyped-def]
+        self.calls.append("records")
+        return MemoryDnsDriver.records(self, zone, name=name, cursor=cursor, limit=limit)
+
+    def change(self, zone: str, changes: tuple[RecordChange, ...]) -> None:
+        self.calls.append(f"change {len(changes)}")
+        self.meddle()
+        MemoryDnsDriver.change(self, zone, changes)
+
+
+class Deaf(MemoryDnsDriver):
+    """Answers success and ignores what a name server would ignore."""
+
+    def change(self, zone: str, changes: tuple[RecordChange, ...]) -> None:
+        kept = tuple(change for change in changes if change.key.type != "TXT")
+        super().change(zone, kept)
+
+
+def _zone(driver: DnsDriver) -> Zone:
+    return Dns(driver).create(ZoneSpec(name="shop.example"))
+
+
+def test_success_is_not_believed() -> None:
+    zone = _zone(Deaf())
+    with pytest.raises(IntegrityError, match=r"create t\.shop\.example\. TXT"):
+        zone.set("t", "TXT", '"x"')
+    with pytest.raises(IntegrityError, match="TXT") as caught:
+        zone.change(
+            RecordChange(before=None, after=zone.record("t", kind, text)) for kind, text in [("TXT", '"secret"')]
+        )
+    assert "secret" not in str(caught.value)
+
+
+def test_a_set_that_changes_nothing_sends_nothing() -> None:
+    driver = Watched()
+    zone = _zone(driver)
+    zone.set("www", "MX", ["10 Mail", "20 other"])
+    driver.calls.clear()
+    zone.set("WWW", "mx", ["20 OTHER", "10 mail"])
+    assert driver.calls == ["records"]
+
+
+def test_a_write_reads_before_and_after() -> None:
+    driver = Watched()
+    _zone(driver).set("www", "A", "192.0.2.1")
+    assert driver.calls == ["records", "change 1", "records"]
+
+
+def test_a_set_without_a_condition_goes_on_when_another_was_faster() -> None:
+    driver = Watched()
+    zone, turns = _zone(driver), iter(range(2))
+
+    def meddle() -> None:
+        if (turn := next(turns, None)) is not None:
+            held = driver._zones[zone.name]
+            other = zone.record("www", "A", f"192.0.2.{100 + turn}")
+            held[other.key] = other
+
+    driver.meddle = meddle
+    zone.set("www", "A", "192.0.2.1")
+    assert zone.get("www", "A").texts == ("192.0.2.1",)
+    assert driver.calls.count("change 1") == 3
+
+
+def test_a_set_gives_up_when_others_always_are_faster() -> None:
+    driver = Watched()
+    zone, turns = _zone(driver), iter(range(100))
+
+    def meddle() -> None:
+        other = zone.record("www", "A", f"192.0.2.{100 + next(turns)}")
+        driver._zones[zone.name][other.key] = other
+
+    driver.meddle = meddle
+    with pytest.raises(Conflict, match="meanwhile"):
+        zone.set("www", "A", "192.0.2.1")
+    with pytest.raises(PreconditionFailed):
+        zone.set("www", "A", "192.0.2.1", if_match=zone.get("www", "A").token)
+
+
+def test_a_large_batch_is_split_and_keeps_names_together() -> None:
+    driver = Watched(attrs.evolve(FEATURES, max_batch=Limit(10, "chosen")))
+    zone = _zone(driver)
+    names = [f"n{number:02}" for number in range(12)]
+    records = [
+        zone.record(name, kind, text)
+        for name in names
+        for kind, text in [("A", "192.0.2.1"), ("AAAA", "::1"), ("TXT", "x")]
+    ]
+    zone.change(RecordChange(before=None, after=record) for record in records)
+    assert [call for call in driver.calls if call.startswith("change")] == ["change 9"] * 4
+    assert len(list(zone.records())) == 36 + 2
+
+
+def test_an_atomic_change_that_does_not_fit_is_refused_before_it_is_sent() -> None:
+    driver = Watched(attrs.evolve(FEATURES, max_batch=Limit(2, "chosen")))
+    zone = _zone(driver)
+    changes = [RecordChange(before=None, after=zone.record(f"n{number}", "A", "192.0.2.1")) for number in range(3)]
+    with pytest.raises(Unsupported, match="3 record sets at once"):
+        zone.change(changes, atomic=True)
+    zone.change(changes[:2], atomic=True)
+    assert len(list(zone.records(type="A"))) == 2
+
+
+def test_a_policy_of_the_provider_is_kept_and_tells_sets_apart() -> None:
+    zone = _zone(MemoryDnsDriver())
+    plain = zone.record("www", "A", "192.0.2.1")
+    routed = [
+        attrs.evolve(plain, policy=Policy(provider="memory", data=f'{{"Weight": {weight}}}', set_id=f"w{weight}"))
+        for weight in (1, 2)
+    ]
+    alias = RecordSet(name=zone.origin, type="A", ttl=300, rdatas=(), policy=Policy(provider="memory", data="elb"))
+    zone.change(RecordChange(before=None, after=record) for record in (*routed, alias))
+    assert zone.get("www", "A", set_id="w2") == routed[1]
+    assert zone.get("@", "A") == alias
+    with pytest.raises(InvalidArgument, match="with and without a set id"):
+        zone.set("www", "A", "192.0.2.9")
+    with pytest.raises(Unsupported, match=r"routing of shop\.example\. A, www\.shop\.example\. A 'w1'"):
+        zone.export_file()
+    assert [line.split()[3] for line in zone.export_file(omit_policies=True).splitlines()[1:]] == ["SOA", "NS", "NS"]
+
+
+def test_one_record_set_is_not_changed_twice_in_a_batch() -> None:
+    zone = _zone(MemoryDnsDriver())
+    both = [RecordChange(before=None, after=zone.record("www", "A", f"192.0.2.{n}")) for n in (1, 2)]
+    with pytest.raises(InvalidArgument, match="twice in one batch"):
+        zone.change(both)
+
+
+def test_the_soa_is_changed_but_its_serial_stays_the_servers() -> None:
+    zone = _zone(MemoryDnsDriver())
+    soa = "ns.example.net. admin.example.net. 2024010101 3600 600 86400 60"
+    zone.set("@", "SOA", soa, apex=True)
+    zone.set("www", "A", "192.0.2.1")
+    assert zone.get("@", "SOA") == zone.record("@", "SOA", soa.replace("2024010101", "1"), ttl=900)
+    assert zone.get("@", "SOA") != zone.record("@", "SOA", soa.replace("3600", "3601"), ttl=900)
+
+
+def test_a_zone_file_is_written_at_once(tmp_path: Path) -> None:
+    zone = _zone(MemoryDnsDriver())
+    zone.set("www", "A", "192.0.2.1")
+    path = tmp_path / "shop.zone"
+    path.write_text("old")
+    text = zone.export_file(path)
+    assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+    other = Dns(MemoryDnsDriver()).create(ZoneSpec(name="shop.example"))
+    assert [str(change) for change in other.import_file(path)] == ["create www.shop.example. A"]
+    assert other.diff(zone) == ()
+
+
+def test_a_file_that_is_no_zone_file_is_refused_with_about_its_line() -> None:
+    zone = _zone(MemoryDnsDriver())
+    with pytest.raises(InvalidArgument, match="<string>:"):
+        zone.import_file("www 300 IN A 192.0.2.1\nwww 300 IN A nonsense\n")
+    with pytest.raises(InvalidArgument):
+        zone.import_file("$INCLUDE /etc/passwd\n")
+
+
+def test_diff_goes_both_ways() -> None:
+    one, other = _zone(MemoryDnsDriver()), _zone(MemoryDnsDriver())
+    one.set("a", "A", "192.0.2.1")
+    one.set("b", "A", "192.0.2.1")
+    other.set("b", "A", "192.0.2.2")
+    other.set("c", "A", "192.0.2.3")
+    changes = one.diff(other)
+    assert [str(change) for change in changes] == [
+        "delete a.shop.example. A",
+        "update b.shop.example. A",
+        "create c.shop.example. A",
+    ]
+    one.change(changes)
+    assert one.diff(other) == ()
+
+
+def test_a_stale_diff_is_refused() -> None:
+    one, other = _zone(MemoryDnsDriver()), _zone(MemoryDnsDriver())
+    other.set("b", "A", "192.0.2.2")
+    changes = one.diff(other)
+    one.set("b", "A", "192.0.2.3")
+    with pytest.raises(PreconditionFailed, match="compare again"):
+        one.change(changes)
+
+
+def test_importing_the_service_does_not_import_dnspython() -> None:
+    code = "import shiftable.dns, shiftable.memory.dns, sys; print('dns' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603  ours
+    assert done.stdout == "False\n"
