@@ -1,0 +1,103 @@
+"""Any server that speaks the S3 protocol: Ceph, MinIO, Garage, SeaweedFS, a hoster's object storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from shiftable.blob.driver import BlobFeatures
+from shiftable.config import Credential
+from shiftable.errors import ConfigError
+from shiftable.features import Limit
+
+if TYPE_CHECKING:
+    from shiftable_s3.driver import S3Driver
+
+__all__ = ["FEATURES", "open_s3"]
+
+_PROTOCOL = "the S3 protocol"
+
+FEATURES = BlobFeatures(
+    title="S3-compatible server",
+    if_absent=True,
+    if_match=True,
+    delete_if_match=False,
+    headers=True,
+    metadata=True,
+    tags=True,
+    versioning=True,
+    copy=True,
+    sign=True,
+    md5_in_listing=True,
+    any_key=False,
+    max_key=Limit(1024, _PROTOCOL),
+    max_object=Limit(5 * 1024**4, "the smallest maximum among current servers"),
+    max_metadata=Limit(2048, _PROTOCOL),
+    max_tags=Limit(10, _PROTOCOL),
+    part_size=Limit(5 * 1024**2, _PROTOCOL),
+    max_part=Limit(5 * 1024**3, _PROTOCOL),
+    max_parts=Limit(10_000, _PROTOCOL),
+    delete_batch=Limit(1_000, _PROTOCOL),
+)
+
+
+def open_s3(
+    endpoint: str,
+    access_key: Credential | None,
+    secret_key: Credential | None,
+    region: str = "us-east-1",
+    *,
+    ca_bundle: str | None = None,
+) -> S3Driver:
+    """Make the driver for an S3-compatible server.
+
+    Credentials: the two keys, which the server's operator gives out. Without them the SDK's own chain is asked:
+    ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, then ``~/.aws``. The key needs the permissions of ``S3Driver``.
+
+    The features are those of a complete server (Ceph and MinIO pass). One that ignores what it does not know, as
+    ``rclone serve s3`` does with conditions, cannot be told from one that obeys: do not build locks on it.
+
+    Args:
+        endpoint: ``https://s3.example.net:9000``, without a bucket.
+        region: as the server calls itself; few care.
+        ca_bundle: path of the certificates to trust in place of the system's.
+
+    Raises:
+        ConfigError: shiftable-s3 is not installed, the endpoint is no URL, one of the keys is missing.
+    """
+    parts = urlsplit(endpoint)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError(f"endpoint: {_shown(endpoint)!r} is no address of a server, such as https://s3.example.net")
+    if parts.username is not None:
+        raise ConfigError("endpoint: a credential stands in the URL; give access_key and secret_key instead")
+    if (access_key is None) != (secret_key is None):
+        missing = "access_key" if access_key is None else "secret_key"
+        raise ConfigError(f"{missing} is missing: an S3-compatible server needs both keys, or none here")
+    try:
+        import boto3
+        import botocore.session
+
+        from shiftable_s3 import clients
+        from shiftable_s3.driver import S3Driver
+    except ImportError as exc:
+        raise ConfigError(
+            f'an S3-compatible server needs shiftable-s3: pip install "shiftable-baremetal[s3]" ({exc})'
+        ) from exc
+    inner = botocore.session.get_session()
+    clients.fast_timestamps(inner)
+    client = boto3.Session(botocore_session=inner).client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=region,
+        aws_access_key_id=None if access_key is None else access_key.reveal(),
+        aws_secret_access_key=None if secret_key is None else secret_key.reveal(),
+        verify=ca_bundle,
+        config=clients.SERVER_CONFIG,
+    )
+    clients.md5_for_batches(client)
+    return S3Driver(client, "baremetal", FEATURES, region)
+
+
+def _shown(endpoint: str) -> str:
+    """Leave out a password."""
+    return endpoint.rpartition("@")[2]

@@ -1,0 +1,709 @@
+"""Blob storage over the S3 protocol, for Amazon and for whoever speaks it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import urlencode
+
+import attrs
+from botocore.exceptions import ClientError
+
+from shiftable.blob.driver import (
+    BlobDriver,
+    BlobFeatures,
+    BucketSpec,
+    CommonPrefix,
+    Download,
+    Headers,
+    ObjectInfo,
+    ObjectSummary,
+    ObjectVersion,
+    Part,
+    PutOptions,
+    Range,
+    Upload,
+)
+from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, OperationError, Resource
+from shiftable.paging import Page
+from shiftable.tokens import Token
+from shiftable_s3 import rules
+from shiftable_s3.errors import classify
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+__all__ = ["S3Driver"]
+
+_CHUNK = 1024 * 1024
+_PAGE = 1_000
+_COPY_LIMIT = 5 * 1024**3
+_COPY_PART = 512 * 1024**2
+_COPY_WORKERS = 8
+_SIGNED_LIMIT = timedelta(days=7)
+_SKEW = timedelta(seconds=2)
+_SIGNED = {"GET": "get_object", "PUT": "put_object", "DELETE": "delete_object"}
+_CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
+_PLAIN_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_VERSION_ENTRY = re.compile(rb"<(Version|DeleteMarker)>")
+_VERSION_ORDER = "ShiftableOrder"
+_DEFAULT_TYPE = "application/octet-stream"
+
+# What is optional in a call, by name; the client's stubs cannot type a dict that is filled step by step.
+_Arguments = dict[str, Any]
+
+
+class _Readable(Protocol):
+    def read(self, amt: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+@attrs.define
+class _Chunks(Iterator[bytes]):
+    """The body of an answer, 1 MiB at a time; unlike a generator's, its ``close`` works before the first chunk too."""
+
+    _body: _Readable
+
+    def __next__(self) -> bytes:
+        chunk = self._body.read(_CHUNK)
+        if not chunk:
+            self._body.close()
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._body.close()
+
+
+@attrs.define(eq=False)
+class S3Driver(BlobDriver):
+    """Blob storage over an S3 client, whose credentials, retries and endpoint are whatever it was made with.
+
+    Permissions: ``s3:ListBucket``, ``s3:GetObject``, ``s3:PutObject``, ``s3:DeleteObject``,
+    ``s3:AbortMultipartUpload``; for tags ``s3:GetObjectTagging`` and ``s3:PutObjectTagging``; for versions
+    ``s3:ListBucketVersions``, ``s3:GetObjectVersion`` and ``s3:DeleteObjectVersion``; for buckets
+    ``s3:CreateBucket``, ``s3:DeleteBucket``, ``s3:ListAllMyBuckets``, ``s3:GetBucketVersioning`` and
+    ``s3:PutBucketVersioning``, with ``block_public_access`` also ``s3:PutBucketPublicAccessBlock``. Without
+    ``s3:ListBucket`` S3 answers 403, not 404, for a missing key.
+
+    MD5: the ETag of an object written in one piece, unless it is encrypted with a KMS key or the customer's own: then
+    the ETag is something else that looks alike. ``stat``, ``get`` and ``put`` see the encryption and answer ``None``; a
+    listing does not tell it. Where KMS keys are in use, ask ``stat`` before believing a listing's MD5 that differs.
+
+    Conditions: when an answer is lost, the SDK sends the request again and a conditional write then fails on its own
+    first success. The driver looks: what is there now and was written meanwhile, with the same content, headers and
+    metadata, was written by us. A rival that writes the very same bytes in the same seconds cannot be told apart; let
+    what serves as a lock name its holder.
+
+    Args:
+        client: made with ``clients.AWS_CONFIG`` or ``clients.SERVER_CONFIG``.
+        region: where buckets are made.
+        block_public_access: refuse public policies and ACLs on buckets that are made here.
+        key_rule: says why a key that is otherwise fine cannot be held.
+        copy_limit: what is larger, in bytes, is copied in parts.
+        copy_part: size of these parts; larger where 10,000 of them do not suffice.
+    """
+
+    client: S3Client
+    provider: str
+    features: BlobFeatures
+    region: str
+    block_public_access: bool = attrs.field(default=False, kw_only=True)
+    key_rule: Callable[[str], str | None] = attrs.field(default=rules.server_key, kw_only=True)
+    copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
+    copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        self.client.meta.events.register(
+            "before-parse.s3.ListObjectVersions", _keep_order, unique_id="shiftable-version-order"
+        )
+
+    def classify(self, exc: Exception) -> Fault | None:
+        """Claim botocore's exceptions."""
+        return classify(exc)
+
+    def check_name(self, name: str) -> str | None:
+        """Apply the rules for general purpose buckets."""
+        return rules.bucket_name(name)
+
+    def check_key(self, key: str) -> str | None:
+        """Refuse what XML or the path of a URL could change."""
+        return super().check_key(key) or self.key_rule(key)
+
+    def check_metadata(self, metadata: Mapping[str, str]) -> str | None:
+        """Refuse what HTTP headers would change."""
+        return super().check_metadata(metadata) or rules.metadata(metadata)
+
+    # buckets
+
+    def create(self, spec: BucketSpec) -> None:
+        """Make a bucket in the region, without public access; a bucket that is half made is deleted again."""
+        self._create(spec.name)
+        try:
+            if self.block_public_access:
+                self._block_public_access(spec.name)
+            if spec.versioning:
+                self._set_versioning(spec.name, enabled=True)
+        except Exception:
+            with suppress(ClientError):
+                self.client.delete_bucket(Bucket=spec.name)
+            raise
+
+    def describe(self, name: str) -> BucketSpec:
+        """Return the declaration; a bucket with suspended versioning has none."""
+        if not self.features.versioning:
+            self._require_bucket(name)
+            return BucketSpec(name=name)
+        return BucketSpec(
+            name=name, versioning=self.client.get_bucket_versioning(Bucket=name).get("Status") == "Enabled"
+        )
+
+    def update(self, current: BucketSpec, spec: BucketSpec) -> None:
+        """Enable or suspend versioning; older versions stay."""
+        if self.describe(spec.name) != current:
+            why = "the bucket is no longer what the change starts from; make a new plan"
+            raise Conflict(why, provider=self.provider, operation="blob.update", resource=Resource("bucket", spec.name))
+        if spec.versioning != current.versioning:
+            self._set_versioning(spec.name, enabled=spec.versioning)
+
+    def destroy(self, name: str) -> None:
+        """Delete an empty bucket; older versions and delete markers count as content."""
+        self.client.delete_bucket(Bucket=name)
+
+    def names(self, cursor: str | None, limit: int | None) -> Page[str]:
+        """Return one page of the account's buckets, of all regions."""
+        # Without MaxBuckets an account with more than 10,000 buckets gets an error instead of pages.
+        arguments: _Arguments = {"MaxBuckets": min(limit or _PAGE, _PAGE)}
+        if cursor is not None:
+            arguments["ContinuationToken"] = cursor
+        answer = self.client.list_buckets(**arguments)
+        return Page(tuple(bucket["Name"] for bucket in answer.get("Buckets", ())), answer.get("ContinuationToken"))
+
+    # writing
+
+    def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
+        """Write an object in one piece, 5 GiB at most."""
+        arguments = _content(options) | _conditions(options)
+        if options.md5 is not None:
+            arguments["ContentMD5"] = base64.b64encode(options.md5).decode()
+        began = time.monotonic()
+        try:
+            answer = self.client.put_object(Bucket=bucket, Key=key, Body=data, **arguments)
+        except ClientError as exc:
+            if not _may_be_own(exc):
+                raise
+            info = self._found_own_put(bucket, key, data, options, _moment(exc.response, began))
+            if info is None:
+                raise
+            return info
+        # The answer does not tell when: its own date is within a second of what a listing will tell.
+        return ObjectInfo(
+            key=key,
+            size=len(data),
+            token=Token(answer["ETag"]),
+            modified=_date(answer),
+            md5=_md5(answer["ETag"], answer),
+            storage_class="STANDARD",
+            headers=_kept(options.headers),
+            metadata=options.metadata,
+            version=_version(answer),
+        )
+
+    def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
+        """Begin a multipart upload."""
+        arguments = _content(options)
+        if self._sends_checksums:
+            # The SDK sends a CRC32 with each part, and S3 refuses one that was not announced here. Of the two types
+            # only that of the full object lets a download be verified.
+            arguments |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
+        answer = self.client.create_multipart_upload(Bucket=bucket, Key=key, **arguments)
+        return Upload(bucket=bucket, key=key, id=answer["UploadId"], options=options)
+
+    def upload_part(self, upload: Upload, number: int, data: bytes, offset: int) -> Part:
+        """Send one part; its token holds the ETag and the checksums, which S3 wants back at the end."""
+        answer = self.client.upload_part(
+            Bucket=upload.bucket, Key=upload.key, UploadId=upload.id, PartNumber=number, Body=data
+        )
+        return Part(number=number, size=len(data), token=_part_token(answer))
+
+    def upload_complete(self, upload: Upload, parts: tuple[Part, ...]) -> ObjectInfo:
+        """Make the object; S3 dates it back to when the upload began."""
+        pieces = [{"PartNumber": part.number, **json.loads(part.token)} for part in parts]
+        arguments = _conditions(upload.options)
+        if self._sends_checksums:
+            arguments["ChecksumType"] = "FULL_OBJECT"
+        try:
+            answer = self.client.complete_multipart_upload(
+                Bucket=upload.bucket,
+                Key=upload.key,
+                UploadId=upload.id,
+                MultipartUpload={"Parts": pieces},  # type: ignore[typeddict-item]  # from a token, so untyped
+                **arguments,
+            )
+        except ClientError as exc:
+            info = self._found_own_upload(upload, pieces) if _may_be_own(exc) else None
+            if info is None:
+                raise
+            return info
+        return self.stat(upload.bucket, upload.key, version=_version(answer))
+
+    def upload_abort(self, upload: Upload) -> None:
+        """Drop the parts."""
+        try:
+            self.client.abort_multipart_upload(Bucket=upload.bucket, Key=upload.key, UploadId=upload.id)
+        except ClientError as exc:
+            if _code(exc) != "NoSuchUpload":
+                raise
+
+    # reading
+
+    def get(
+        self, bucket: str, key: str, *, range_: Range | None, if_match: Token | None, version: str | None
+    ) -> Download:
+        """Open an object; its body is read 1 MiB at a time."""
+        arguments = _selected(if_match, version)
+        if range_ is not None:
+            if range_.stop is not None and range_.stop <= range_.start:
+                return self._nothing(bucket, key, arguments)
+            arguments["Range"] = f"bytes={range_.start}-{'' if range_.stop is None else range_.stop - 1}"
+        try:
+            answer = self.client.get_object(Bucket=bucket, Key=key, **arguments)
+        except ClientError as exc:
+            if _is_marker(exc, version):
+                raise _no_version(exc) from exc
+            if range_ is None or _code(exc) != "InvalidRange":
+                raise
+            del arguments["Range"]
+            return self._nothing(bucket, key, arguments)
+        content: str | None = answer.get("ContentRange")
+        if range_ is not None and content is None:
+            answer["Body"].close()
+            raise IntegrityError(
+                "the server ignored the range and would have sent other bytes",
+                provider=self.provider,
+                operation="blob.get",
+                resource=Resource("object", key, Resource("bucket", bucket)),
+            )
+        size = answer["ContentLength"] if content is None else int(content.rpartition("/")[2])
+        return Download(info=_info(key, size, answer), chunks=_Chunks(answer["Body"]))
+
+    def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
+        """Return an object's properties; a second call tells a missing bucket from a missing key, as HEAD does not."""
+        return self._head(bucket, key, _selected(None, version))
+
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str,
+        delimiter: str | None,
+        start_after: str | None,
+        cursor: str | None,
+        limit: int | None,
+    ) -> Page[ObjectSummary | CommonPrefix]:
+        """Return one page of at most 1,000. The SDK has keys URL-encoded, so that XML cannot change them."""
+        arguments: _Arguments = {"Prefix": prefix} if prefix else {}
+        if delimiter:
+            arguments["Delimiter"] = delimiter
+        if cursor is not None:
+            arguments["ContinuationToken"] = cursor
+        elif start_after is not None:
+            arguments["StartAfter"] = start_after
+        if limit is not None and limit < _PAGE:
+            arguments["MaxKeys"] = limit
+        answer = self.client.list_objects_v2(Bucket=bucket, **arguments)
+        items: list[ObjectSummary | CommonPrefix] = [_summary(entry) for entry in answer.get("Contents", ())]
+        rolled = [CommonPrefix(entry["Prefix"]) for entry in answer.get("CommonPrefixes", ())]
+        if rolled:
+            items = sorted([*items, *rolled], key=_place)
+        return Page(tuple(items), answer.get("NextContinuationToken"))
+
+    # deleting
+
+    def delete(self, bucket: str, key: str, *, if_match: Token | None, version: str | None) -> None:
+        """Delete an object or one version of it."""
+        try:
+            self.client.delete_object(Bucket=bucket, Key=key, **_selected(if_match, version))
+        except ClientError as exc:
+            # Sent again after a lost answer: what the first one was to delete is gone.
+            gone = _retried(exc) and _code(exc) in {"NoSuchKey", "404"}
+            if not gone:
+                raise
+
+    def delete_many(self, bucket: str, keys: tuple[str, ...]) -> Mapping[str, Fault]:
+        """Delete up to 1,000 objects."""
+        answer = self.client.delete_objects(
+            Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        )
+        return {error["Key"]: self._fault(error) for error in answer.get("Errors", ())}
+
+    # optional
+
+    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str, options: PutOptions | None) -> ObjectInfo:
+        """Copy inside S3, in parts above 5 GiB; the source must stay in the version that was found first."""
+        source = self.stat(bucket, key, version=None)
+        if source.size > self.copy_limit:
+            return self._copy_parts(bucket, source, to_bucket, to_key, options)
+        arguments = {} if options is None else _content(options) | _conditions(options)
+        if options is not None:
+            arguments |= {"MetadataDirective": "REPLACE", "TaggingDirective": "REPLACE"}
+        elif (bucket, key) == (to_bucket, to_key):
+            # S3 refuses to copy an object onto itself as it is: say the same in full.
+            kept = PutOptions(headers=source.headers, metadata=source.metadata)
+            arguments = _content(kept) | {"MetadataDirective": "REPLACE", "TaggingDirective": "COPY"}
+        answer = self.client.copy_object(
+            Bucket=to_bucket,
+            Key=to_key,
+            CopySource={"Bucket": bucket, "Key": key},
+            CopySourceIfMatch=source.token.value,
+            **arguments,
+        )
+        result = answer["CopyObjectResult"]
+        return attrs.evolve(
+            source,
+            key=to_key,
+            token=Token(result["ETag"]),
+            modified=_utc(result["LastModified"]),
+            md5=_md5(result["ETag"], answer),
+            storage_class="STANDARD",
+            headers=source.headers if options is None else _kept(options.headers),
+            metadata=source.metadata if options is None else options.metadata,
+            version=_version(answer),
+        )
+
+    def tags(self, bucket: str, key: str) -> Mapping[str, str]:
+        """Return an object's tags."""
+        answer = self.client.get_object_tagging(Bucket=bucket, Key=key)
+        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+
+    def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
+        """Replace all tags of an object."""
+        pairs = [{"Key": name, "Value": value} for name, value in tags.items()]
+        self.client.put_object_tagging(Bucket=bucket, Key=key, Tagging={"TagSet": pairs})  # type: ignore[typeddict-item]  # a list of dicts
+
+    def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
+        """Return one page of versions and delete markers; the cursor holds S3's two markers."""
+        arguments: _Arguments = {"Prefix": prefix} if prefix else {}
+        if cursor is not None:
+            arguments["KeyMarker"], arguments["VersionIdMarker"] = json.loads(cursor)
+        if limit is not None and limit < _PAGE:
+            arguments["MaxKeys"] = limit
+        answer = self.client.list_object_versions(Bucket=bucket, **arguments)
+        more = answer["IsTruncated"]
+        following = json.dumps([answer["NextKeyMarker"], answer["NextVersionIdMarker"]]) if more else None
+        # Amazon's order, which is kept: sorting is stable. Other servers write all versions before all delete markers.
+        entries = sorted(_history(answer), key=lambda entry: entry.modified, reverse=True)
+        return Page(tuple(sorted(entries, key=lambda entry: (entry.key, not entry.latest))), following)
+
+    def sign(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        method: Literal["GET", "PUT", "DELETE"],
+        expires: timedelta,
+        content_type: str | None,
+    ) -> str:
+        """Sign a URL, for seven days at most; it ends sooner with the credentials if these are temporary."""
+        if expires > _SIGNED_LIMIT:
+            raise InvalidArgument(
+                f"a presigned URL is valid for 7 days at most, not {expires} (Signature Version 4)",
+                provider=self.provider,
+                operation="blob.sign",
+                resource=Resource("object", key, Resource("bucket", bucket)),
+            )
+        parameters: _Arguments = {"Bucket": bucket, "Key": key}
+        if content_type is not None:
+            parameters["ContentType"] = content_type
+        seconds = max(1, int(expires.total_seconds()))
+        return self.client.generate_presigned_url(_SIGNED[method], Params=parameters, ExpiresIn=seconds)
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self.client.close()
+
+    # work
+
+    @property
+    def _sends_checksums(self) -> bool:
+        # botocore gives its Config such attributes at run time; the stubs do not know them.
+        return bool(getattr(self.client.meta.config, "request_checksum_calculation", "") == "when_supported")
+
+    def _create(self, name: str) -> None:
+        if self.region != "us-east-1":
+            constraint: Any = {"LocationConstraint": self.region}
+            self.client.create_bucket(Bucket=name, CreateBucketConfiguration=constraint)
+            return
+        # In the oldest region alone, making one's own bucket again is answered with 200; other regions answer 409.
+        try:
+            self.client.head_bucket(Bucket=name)
+        except ClientError:
+            self.client.create_bucket(Bucket=name)
+        else:
+            message = "the bucket exists already, and you own it"
+            raise ClientError({"Error": {"Code": "BucketAlreadyOwnedByYou", "Message": message}}, "CreateBucket")
+
+    def _block_public_access(self, name: str) -> None:
+        self.client.put_public_access_block(
+            Bucket=name,
+            PublicAccessBlockConfiguration={
+                "BlockPublicAcls": True,
+                "IgnorePublicAcls": True,
+                "BlockPublicPolicy": True,
+                "RestrictPublicBuckets": True,
+            },
+        )
+
+    def _set_versioning(self, name: str, *, enabled: bool) -> None:
+        self.client.put_bucket_versioning(
+            Bucket=name, VersioningConfiguration={"Status": "Enabled" if enabled else "Suspended"}
+        )
+
+    def _require_bucket(self, name: str) -> None:
+        """Fail with a body that names the code, as HEAD would not."""
+        self.client.list_objects_v2(Bucket=name, MaxKeys=1)
+
+    def _head(self, bucket: str, key: str, arguments: _Arguments) -> ObjectInfo:
+        try:
+            answer = self.client.head_object(Bucket=bucket, Key=key, **arguments)
+        except ClientError as exc:
+            if _status(exc.response) == 404:
+                self._require_bucket(bucket)
+            if _is_marker(exc, arguments.get("VersionId")):
+                raise _no_version(exc) from exc
+            raise
+        return _info(key, answer["ContentLength"], answer)
+
+    def _nothing(self, bucket: str, key: str, arguments: _Arguments) -> Download:
+        return Download(info=self._head(bucket, key, arguments), chunks=iter(()))
+
+    def _found_own_put(
+        self, bucket: str, key: str, data: bytes, options: PutOptions, began: datetime
+    ) -> ObjectInfo | None:
+        """Return what is there if it is what we have just written."""
+        try:
+            info = self.stat(bucket, key, version=None)
+        except ClientError:
+            return None
+        same = info.md5 == hashlib.md5(data, usedforsecurity=False).digest() and info.modified >= began
+        return info if same and (info.headers, info.metadata) == (_kept(options.headers), options.metadata) else None
+
+    def _found_own_upload(self, upload: Upload, pieces: Iterable[Mapping[str, Any]]) -> ObjectInfo | None:
+        """Return what is there if its ETag is the one that our parts make."""
+        found = [_PLAIN_MD5.fullmatch(piece["ETag"]) for piece in pieces]
+        digests = b"".join(bytes.fromhex(match.group(1)) for match in found if match is not None)
+        expected = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(found)}"
+        try:
+            info = self.stat(upload.bucket, upload.key, version=None)
+        except ClientError:
+            return None
+        return info if info.token.value.strip('"') == expected else None
+
+    def _copy_parts(
+        self, bucket: str, source: ObjectInfo, to_bucket: str, to_key: str, options: PutOptions | None
+    ) -> ObjectInfo:
+        if options is None:
+            tags = self.tags(bucket, source.key) if self.features.tags else {}
+            options = PutOptions(headers=source.headers, metadata=source.metadata, tags=tags)
+        upload = self.upload_begin(to_bucket, to_key, options)
+        step = max(self.copy_part, -(-source.size // 10_000))
+
+        def part(start: int) -> Part:
+            stop = min(start + step, source.size)
+            answer = self.client.upload_part_copy(
+                Bucket=to_bucket,
+                Key=to_key,
+                UploadId=upload.id,
+                PartNumber=start // step + 1,
+                CopySource={"Bucket": bucket, "Key": source.key},
+                CopySourceIfMatch=source.token.value,
+                CopySourceRange=f"bytes={start}-{stop - 1}",
+            )
+            return Part(number=start // step + 1, size=stop - start, token=_part_token(answer["CopyPartResult"]))
+
+        try:
+            with ThreadPoolExecutor(_COPY_WORKERS, thread_name_prefix="shiftable-copy") as pool:
+                parts = tuple(pool.map(part, range(0, source.size, step)))
+            return self.upload_complete(upload, parts)
+        except BaseException:
+            self.upload_abort(upload)
+            raise
+
+    def _fault(self, error: Mapping[str, Any]) -> Fault:
+        code, message = error.get("Code", ""), error.get("Message", "")
+        native = ClientError({"Error": {"Code": code, "Message": message}}, "DeleteObjects")
+        return self.classify(native) or Fault(OperationError, message, code)
+
+
+# arguments of calls
+
+
+def _content(options: PutOptions) -> _Arguments:
+    """Return what is stored with an object. The type is always said, so that it does not depend on the server."""
+    headers = options.headers
+    arguments: _Arguments = {"ContentType": headers.content_type or _DEFAULT_TYPE}
+    if headers.cache_control is not None:
+        arguments["CacheControl"] = headers.cache_control
+    if headers.content_disposition is not None:
+        arguments["ContentDisposition"] = headers.content_disposition
+    if headers.content_encoding is not None:
+        arguments["ContentEncoding"] = headers.content_encoding
+    if headers.content_language is not None:
+        arguments["ContentLanguage"] = headers.content_language
+    if options.metadata:
+        arguments["Metadata"] = options.metadata
+    if options.tags:
+        arguments["Tagging"] = urlencode(options.tags)
+    return arguments
+
+
+def _conditions(options: PutOptions) -> _Arguments:
+    if options.if_absent:
+        return {"IfNoneMatch": "*"}
+    return {} if options.if_match is None else {"IfMatch": options.if_match.value}
+
+
+def _selected(if_match: Token | None, version: str | None) -> _Arguments:
+    arguments: _Arguments = {} if if_match is None else {"IfMatch": if_match.value}
+    if version is not None:
+        arguments["VersionId"] = version
+    return arguments
+
+
+# values out of answers
+
+
+def _info(key: str, size: int, answer: Mapping[str, Any]) -> ObjectInfo:
+    etag = answer["ETag"]
+    return ObjectInfo(
+        key=key,
+        size=size,
+        token=Token(etag),
+        modified=_utc(answer["LastModified"]),
+        md5=_md5(etag, answer),
+        storage_class=answer.get("StorageClass", "STANDARD"),
+        headers=Headers(
+            content_type=answer.get("ContentType"),
+            cache_control=answer.get("CacheControl"),
+            content_disposition=answer.get("ContentDisposition"),
+            content_encoding=answer.get("ContentEncoding"),
+            content_language=answer.get("ContentLanguage"),
+        ),
+        metadata=answer["Metadata"],
+        version=_version(answer),
+    )
+
+
+def _summary(entry: Mapping[str, Any]) -> ObjectSummary:
+    etag = entry["ETag"]
+    return ObjectSummary(
+        key=entry["Key"],
+        size=entry["Size"],
+        token=Token(etag),
+        modified=_utc(entry["LastModified"]),
+        md5=_md5(etag, entry),
+        storage_class=entry.get("StorageClass", "STANDARD"),
+    )
+
+
+def _place(item: ObjectSummary | CommonPrefix) -> str:
+    return item.prefix if isinstance(item, CommonPrefix) else item.key
+
+
+def _kept(headers: Headers) -> Headers:
+    return headers if headers.content_type is not None else attrs.evolve(headers, content_type=_DEFAULT_TYPE)
+
+
+def _md5(etag: str, answer: Mapping[str, Any]) -> bytes | None:
+    if answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer:
+        return None
+    found = _PLAIN_MD5.fullmatch(etag)
+    return bytes.fromhex(found.group(1)) if found else None
+
+
+def _version(answer: Mapping[str, Any]) -> str | None:
+    """Return the id; ``null`` is what S3 calls the only version of an object in a bucket without versioning."""
+    version: str | None = answer.get("VersionId")
+    return None if version == "null" else version
+
+
+def _part_token(answer: Mapping[str, Any]) -> str:
+    return json.dumps({name: answer[name] for name in ("ETag", *_CHECKSUMS) if name in answer})
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+
+
+def _date(answer: Mapping[str, Any]) -> datetime:
+    """Return the server's time of an answer."""
+    text = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(text) if text else datetime.now(UTC)
+
+
+def _moment(answer: Mapping[str, Any], began: float) -> datetime:
+    """Return the server's time of the first attempt, at the latest."""
+    return _date(answer) - timedelta(seconds=time.monotonic() - began) - _SKEW
+
+
+def _history(answer: Mapping[str, Any]) -> Iterator[ObjectVersion]:
+    """Put the two lists of an answer together again, in the order in which S3 wrote them."""
+    kinds = {b"Version": iter(answer.get("Versions", ())), b"DeleteMarker": iter(answer.get("DeleteMarkers", ()))}
+    for kind in answer[_VERSION_ORDER]:
+        entry = next(kinds[kind])
+        yield ObjectVersion(
+            key=entry["Key"],
+            version=entry["VersionId"],
+            size=entry.get("Size", 0),
+            token=Token(entry.get("ETag", entry["VersionId"])),
+            modified=_utc(entry["LastModified"]),
+            latest=entry["IsLatest"],
+            deleted=kind == b"DeleteMarker",
+        )
+
+
+def _keep_order(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+    """Note how versions and delete markers alternate: the SDK makes two lists of them, and S3 tells whole seconds."""
+    if response_dict["status_code"] < 300:
+        customized_response_dict[_VERSION_ORDER] = _VERSION_ENTRY.findall(response_dict["body"])
+
+
+# errors
+
+
+def _code(exc: ClientError) -> str:
+    return exc.response.get("Error", {}).get("Code", "")
+
+
+def _status(answer: Mapping[str, Any]) -> int:
+    status: int = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status
+
+
+def _retried(exc: ClientError) -> bool:
+    return exc.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
+
+
+def _may_be_own(exc: ClientError) -> bool:
+    """Tell whether a write may have failed on its own first attempt, whose answer was lost."""
+    return _retried(exc) and _code(exc) in {"PreconditionFailed", "NoSuchUpload"}
+
+
+def _is_marker(exc: ClientError, version: str | None) -> bool:
+    """Tell whether a version that was asked for is a delete marker, which S3 answers with 405."""
+    return version is not None and _status(exc.response) == 405
+
+
+def _no_version(exc: ClientError) -> ClientError:
+    answer: Any = {**exc.response, "Error": {"Code": "NoSuchVersion", "Message": "this version is a delete marker"}}
+    return ClientError(answer, exc.operation_name)
