@@ -174,6 +174,8 @@ class MemorySecretsDriver(SecretsDriver):
                             _fail(Conflict, "the idempotency key was used with another value")
                         return _secret(name, entry, before)
             _check_conditions(entry, if_absent=if_absent, if_match=if_match)
+            if entry is None and stage == "pending":
+                _fail(NotFound, "there is no such secret; store a current version first")
             entry = self._entries.setdefault(name, _Entry())
             new = _Version(next(self._numbers), value, self._clock(), idempotency_key)
             entry.versions[str(new.id)] = new

@@ -101,7 +101,7 @@ class SecretStore(Handle[SecretsDriver]):
         return attrs.evolve(found, name=key)
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is such a secret, current or only pending. A refused permission is an error, not a no."""
+        """Tell whether there is such a secret. A refused permission is an error, not a no."""
         resource = self._checked("exists", key)
         name = self._full(key)
         try:
@@ -163,7 +163,7 @@ class SecretStore(Handle[SecretsDriver]):
         missing = ", ".join(f"{key} (for {name})" for name, key in variables.items() if values[key] is None)
         if missing:
             raise NotFound(
-                f"these secrets do not exist or have no current value: {missing}",
+                f"these secrets do not exist: {missing}",
                 provider=self.provider,
                 operation="secrets.environment",
                 resource=self.resource,
@@ -184,11 +184,12 @@ class SecretStore(Handle[SecretsDriver]):
         expires: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Secret:
-        """Store a new version, and make the secret if it does not exist.
+        """Store a new version; a current one also makes the secret if it does not exist.
 
         Args:
             value: bytes that are not UTF-8 text need ``features.binary``.
-            stage: ``current`` makes the version before it previous; ``pending`` leaves the current one in use.
+            stage: ``current`` makes the version before it previous; ``pending`` leaves the current one in use, and
+                the secret must exist.
             if_absent: only if there is no secret of that key.
             if_match: only over the secret with this token.
             labels: replace all labels of the secret; ``None`` leaves them.
@@ -197,6 +198,7 @@ class SecretStore(Handle[SecretsDriver]):
                 again, makes no second version.
 
         Raises:
+            NotFound: a pending version of a secret that does not exist.
             PreconditionFailed: ``if_absent`` or ``if_match`` did not hold.
             Conflict: the key belongs to a deleted secret (restore it, or delete it for good), or the idempotency key
                 was used with another value.
@@ -320,6 +322,8 @@ class SecretStore(Handle[SecretsDriver]):
         self._check_stage("put", resource, stage, ("current", "pending"))
         if if_absent and if_match is not None:
             raise self._invalid("put", resource, "if_absent and if_match exclude each other")
+        if if_absent and stage == "pending":
+            raise self._invalid("put", resource, "a pending version needs a current one, so it is never if_absent")
         if expires is not None and expires.tzinfo is None:
             raise self._invalid("put", resource, "expires is without a time zone")
         self._require(features.if_absent or not if_absent, "put", resource, "create-only writes of secrets")

@@ -84,7 +84,7 @@ class SecretInfo:
     """What a listing tells of a secret: everything but its values.
 
     Args:
-        version: the current one; ``None`` if there is none, or the listing does not tell.
+        version: the current one; ``None`` where the listing does not tell.
         deleted: when it was scheduled for deletion, ``None`` for a living one.
     """
 
@@ -186,15 +186,17 @@ class SecretsDriver(Driver[SecretsSpec]):
         expires: datetime | None,
         idempotency_key: str | None,
     ) -> Secret:
-        """Store a new version, and make the secret if it does not exist.
+        """Store a new version; a current one also makes the secret if it does not exist.
 
         A version that becomes current makes the one before it previous, and takes that stage from the one that had
         it; a pending one stays pending. A version stored as pending moves neither current nor previous, and takes
-        the stage from an older pending one. A value that is stored already makes a new version all the same.
+        the stage from an older pending one; it needs a current one beside it, so where there is no secret it fails as
+        missing (at AWS the first version is current, whatever is asked for). A value that is stored already makes a
+        new version all the same.
 
         Args:
             value: not empty, not above ``max_value``; bytes only with ``features.binary``.
-            if_absent: fails as a precondition where the secret exists, even if it is only pending.
+            if_absent: fails as a precondition where the secret exists; never together with ``pending``.
             if_match: fails as a precondition where the token is another; where there is no secret, so or as missing.
             labels: replace all, so ``{}`` removes them; ``None`` leaves them.
             expires: UTC, may be past; ``None`` leaves it.
