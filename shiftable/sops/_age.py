@@ -156,7 +156,8 @@ def wrapped(key: bytes, recipient: str) -> str:
     try:
         parsed = kind.Recipient.from_str(recipient)
     except pyrage.RecipientError as exc:
-        why = f"{recipient!r} is no recipient; give a public key of the kind age1…, ssh-ed25519 or ssh-rsa"
+        start = recipient[:12]  # not more: it may be a private key, in the wrong place
+        why = f"'{start}…' is no recipient; give a public key of the kind age1…, ssh-ed25519 or ssh-rsa"
         raise InvalidArgument(why) from exc
     return str(pyrage.encrypt(key, [parsed], armored=True), "ascii")
 
