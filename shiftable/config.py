@@ -221,11 +221,15 @@ def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], An
         elif _key(cls, field.name) != field.name:
             overrides[field.name] = override(rename=_key(cls, field.name))
     made = make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]  # one keyword for each field
+    # A path that is left out lies where it would lie if the default stood in the file: beside the file.
+    paths = {
+        _key(cls, field.name): str(field.default) for field in attrs.fields(cls) if isinstance(field.default, Path)
+    }
 
     def hook(value: object, _: Any) -> Any:  # noqa: ANN401
         if not isinstance(value, Mapping):
             raise _wrong("a table", value)
-        return made(dict(value), cls)
+        return made({**paths, **value}, cls)
 
     return hook
 

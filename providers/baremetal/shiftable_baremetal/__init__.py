@@ -1,3 +1,129 @@
 """See README.md."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from shiftable.config import Credential
+from shiftable.errors import ConfigError, Problem
+from shiftable.features import Features
+from shiftable.provider import Provider
+
+if TYPE_CHECKING:
+    from shiftable.blob.driver import BlobDriver
+    from shiftable.secrets.driver import SecretsDriver
+
+__all__ = ["BaremetalProvider", "BaremetalSettings"]
+
 __version__ = "0.1.0"
+
+_DEFAULT_ROOT = Path(".shiftable/data")
+
+
+@attrs.frozen(kw_only=True)
+class BaremetalSettings:
+    """``[providers.x]`` with ``type = "baremetal"``.
+
+    Args:
+        root: the folder of all data; buckets lie in ``blob`` below it, secrets in ``secrets``.
+        fsync: whether a write waits until the disk has it. Without it a power failure may cost the last writes.
+        endpoint: address of an S3-compatible server, which then holds the buckets instead of files.
+        access_key: the server's key, not a secret itself.
+        secret_key: the secret that belongs to it.
+        region: as the server calls itself; few care.
+        recipients: age public keys that secrets are encrypted for.
+        identity_file: the age private key that they are decrypted with.
+    """
+
+    root: Path = _DEFAULT_ROOT
+    fsync: bool = True
+    endpoint: str | None = None
+    access_key: Credential | None = None
+    secret_key: Credential | None = None
+    region: str = "us-east-1"
+    recipients: tuple[str, ...] = ()
+    identity_file: Path | None = None
+
+
+class BaremetalProvider(Provider[BaremetalSettings]):
+    """Your own machines: blobs in plain files or on an S3-compatible server, secrets in SOPS files.
+
+    Credentials: none for files, whose permissions decide who reads and writes; for a server its two keys; for secrets
+    the age identity. The user that runs the application needs to read and write ``root`` and what is below it.
+    """
+
+    name: ClassVar[str] = "baremetal"
+    driver_api: ClassVar[int] = 1
+    settings_type: ClassVar[type[BaremetalSettings]] = BaremetalSettings
+
+    @classmethod
+    def features(cls) -> Mapping[str, tuple[Features, ...]]:
+        """Say what files, S3-compatible servers and SOPS files can do."""
+        from shiftable_baremetal import blob, blob_s3, secrets
+
+        return {"blob": (blob.FEATURES, blob_s3.FEATURES), "secrets": (secrets.FEATURES,)}
+
+    def blob(self) -> BlobDriver:
+        """Make the driver for files, or for the server that ``endpoint`` names.
+
+        Raises:
+            ConfigError: the root cannot be used; the server's settings are wrong.
+        """
+        settings = self.settings
+        if settings.endpoint is not None:
+            from shiftable_baremetal.blob_s3 import open_s3
+
+            return open_s3(settings.endpoint, settings.access_key, settings.secret_key, settings.region)
+        from shiftable_baremetal.blob import FilesDriver
+
+        return FilesDriver(self._root() / "blob", fsync=settings.fsync)
+
+    def secrets(self) -> SecretsDriver:
+        """Make the driver for SOPS files.
+
+        Raises:
+            ConfigError: the root cannot be used.
+        """
+        from shiftable_baremetal.secrets import SopsDriver
+
+        settings = self.settings
+        return SopsDriver(self._root() / "secrets", settings.recipients, settings.identity_file)
+
+    def _root(self) -> Path:
+        """Return the folder of all data; make it if it is missing.
+
+        Raises:
+            ConfigError: it cannot be made or read. A read-only one is good for reading.
+        """
+        root = self.settings.root.absolute()
+        if root.parts[-2:] == _DEFAULT_ROOT.parts and root.parent.parent.is_dir():
+            _make(root.parent)  # both folders of the default are ours
+        _make(root)
+        if not os.access(root, os.R_OK | os.X_OK):
+            raise _wrong(f"{root} cannot be read: give this user the permission, or choose another folder")
+        return root
+
+
+def _make(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise _wrong(f"{folder} is no folder: remove it, or choose another") from None
+    except FileNotFoundError:
+        raise _wrong(f"{folder} has no parent: make the folder {folder.parent} first, or choose another") from None
+    except NotADirectoryError:
+        raise _wrong(f"{folder.parent} is no folder: choose another place for {folder.name}") from None
+    except OSError as exc:
+        raise _wrong(f"{folder} cannot be made: {exc.strerror}; make it, or choose another") from exc
+
+
+def _wrong(message: str) -> ConfigError:
+    return ConfigError([Problem("root", message)])

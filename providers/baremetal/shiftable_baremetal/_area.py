@@ -1,0 +1,195 @@
+"""The driver's own area, ``<root>/.shiftable``: locks, what is being written, and what goes with the objects.
+
+    locks/3f                    one lock for many keys
+    tmp/<random>                files on their way into place; whoever writes one holds a lock on it
+    buckets/<bucket>/
+        bucket.json             {"versioning": true}
+        sidecars/              see _sidecar.py
+        versions/              see _history.py
+        uploads/<id>/           data, being filled part by part
+
+All of it lies on the file system of the objects, so that a rename puts a file into place in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from shiftable_baremetal._faults import missing_bucket
+from shiftable_baremetal._tree import MISSING, OWN, open_folder
+
+__all__ = ["Area", "Staged", "write_all"]
+
+_STRIPES = 256
+_STALE = 3600.0
+_STALE_UPLOAD = 7 * 24 * 3600.0  # as long as Azure keeps blocks that nobody commits
+
+
+@attrs.frozen
+class Staged:
+    """A file that is not yet in its place."""
+
+    path: Path
+    fd: int
+
+
+@attrs.define(eq=False)
+class Area:
+    """Files and locks below one root.
+
+    Args:
+        fsync: wait until the disk has it, at every step that later steps rely on.
+    """
+
+    root: Path
+    fsync: bool = True
+    _swept: bool = attrs.field(default=False, init=False, repr=False)
+
+    @property
+    def own(self) -> Path:
+        """The hidden folder."""
+        return self.root / os.fsdecode(OWN)
+
+    def of(self, bucket: str) -> Path:
+        """Return what goes with one bucket."""
+        return self.own / "buckets" / bucket
+
+    def sync(self, fd: int) -> None:
+        """Make a file, or the names in a folder, survive a power failure."""
+        if self.fsync:
+            os.fsync(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder survive a power failure."""
+        if self.fsync:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def make(self, path: Path) -> Path:
+        """Make a folder of ours, and those above it, durably."""
+        if not path.is_dir():
+            if path != self.root:
+                self.make(path.parent)
+            path.mkdir(exist_ok=True)
+            self.sync_folder(path.parent)
+        return path
+
+    @contextlib.contextmanager
+    def bucket(self, name: str) -> Iterator[int]:
+        """Open a bucket's folder.
+
+        Raises:
+            FilesError: there is none.
+        """
+        try:
+            root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise missing_bucket(name) from None
+        try:
+            fd = open_folder(root, (os.fsencode(name),))
+        except OSError as exc:
+            if exc.errno in MISSING:
+                raise missing_bucket(name) from None
+            raise
+        finally:
+            os.close(root)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def locked(self, *names: str) -> Iterator[None]:
+        """Keep all others, in threads and processes, from writing under these names.
+
+        The lock belongs to the open file: it ends with this block, or with the process.
+        """
+        stripe = int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:4]) % _STRIPES
+        path = self.own / "locks" / f"{stripe:02x}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            self.make(path.parent)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[Staged]:
+        """Open a new file; it is removed at the end, unless it was renamed into its place."""
+        folder = self.own / "tmp"
+        path = folder / secrets.token_hex(16)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            self.make(folder)
+            fd = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # tells _sweep that its writer lives
+            if not self._swept:
+                self._swept = True
+                self._sweep(folder)
+            yield Staged(path, fd)
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(fd)
+
+    def unlink(self, folder: int, name: bytes) -> None:
+        """Remove a name, durably. A missing one is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        self.sync(folder)
+
+    def _sweep(self, folder: Path) -> None:
+        """Remove what killed writers left: nobody holds a lock on it any more."""
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                if _age(path) > _STALE and _unlocked(path):
+                    path.unlink()
+        for path in self.own.glob("buckets/*/uploads/*"):
+            with contextlib.suppress(OSError):
+                if _age(path / "data") > _STALE_UPLOAD:
+                    shutil.rmtree(path)
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_ctime
+
+
+def _unlocked(path: Path) -> bool:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno == errno.EWOULDBLOCK:
+            return False
+        raise
+    finally:
+        os.close(fd)
+    return True
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all bytes at an offset: one call may write less, near the end of a disk or of 2 GiB."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done

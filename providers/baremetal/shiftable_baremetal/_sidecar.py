@@ -1,0 +1,168 @@
+"""What goes with an object and does not fit into a plain file: headers, metadata, tags, MD5.
+
+A sidecar belongs to one *identity* of the object's file: its inode, modification time and size. It is written before
+the file is put into place and found only through the file that is there, so content and metadata change in one step.
+A file that other tools made or changed has another identity, and so no sidecar.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from shiftable.blob.driver import Headers, ObjectInfo, ObjectSummary
+from shiftable.tokens import Token
+from shiftable_baremetal._area import Area, write_all
+from shiftable_baremetal._faults import damaged
+
+__all__ = ["Sidecar", "Sidecars", "info_of", "modified", "read_sidecar", "summary_of", "token_of"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def token_of(found: os.stat_result) -> Token:
+    """Name the identity of a file. Renames and links keep it, every write changes it."""
+    return Token(f"{found.st_mtime_ns:x}-{found.st_ino:x}-{found.st_size:x}")
+
+
+def modified(nanoseconds: int) -> datetime:
+    """Return a file's time, exact to the microsecond, which a float is not."""
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+
+
+@attrs.frozen(kw_only=True)
+class Sidecar:
+    """Everything about an object that its file does not say.
+
+    Args:
+        md5: in hex, where the content passed through this driver.
+        versioned: the object was written while its bucket had versioning: it is kept when it is replaced.
+    """
+
+    headers: Headers = attrs.Factory(Headers)
+    metadata: Mapping[str, str] = attrs.Factory(dict)
+    tags: Mapping[str, str] = attrs.Factory(dict)
+    md5: str | None = None
+    versioned: bool = False
+
+    def dump(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps(attrs.asdict(self, value_serializer=_plain), ensure_ascii=False).encode()
+
+    @classmethod
+    def load(cls, text: bytes) -> Sidecar:
+        """Read it from JSON."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**{**values, "headers": Headers(**values["headers"])})
+
+
+def _plain(instance: type, field: attrs.Attribute[Any], value: object) -> object:  # noqa: ARG001  the shape that attrs asks for
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def summary_of(key: str, found: os.stat_result) -> ObjectSummary:
+    """Describe an object by its file alone."""
+    return ObjectSummary(key=key, size=found.st_size, token=token_of(found), modified=modified(found.st_mtime_ns))
+
+
+def info_of(key: str, found: os.stat_result, sidecar: Sidecar, version: str | None) -> ObjectInfo:
+    """Describe an object by its file and its sidecar."""
+    return ObjectInfo(
+        key=key,
+        size=found.st_size,
+        token=Token(version) if version is not None else token_of(found),
+        modified=modified(found.st_mtime_ns),
+        md5=bytes.fromhex(sidecar.md5) if sidecar.md5 else None,
+        headers=sidecar.headers,
+        metadata=sidecar.metadata,
+        version=version,
+    )
+
+
+def read_sidecar(path: Path | str, *, folder: int | None = None) -> Sidecar | None:
+    """Read a sidecar's file; ``None`` if there is none.
+
+    Raises:
+        FilesError: the file is not what we wrote.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    with open(fd, "rb") as file:  # noqa: PTH123  a descriptor
+        text = file.read()
+    try:
+        return Sidecar.load(text)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise damaged(f"the metadata in {os.fspath(path)} is damaged; write the object again") from exc
+
+
+@attrs.frozen
+class Sidecars:
+    """The sidecars of one bucket: ``sidecars/3f2/<hash of the key>.<token>``."""
+
+    area: Area
+    bucket: str
+
+    def path(self, key: str, token: Token) -> Path:
+        """Return where the sidecar of one identity of an object lies."""
+        folder, name = self._place(key)
+        return folder / f"{name}.{token}"
+
+    def read(self, key: str, token: Token) -> Sidecar | None:
+        """Return the sidecar of one identity of an object; ``None`` if there is none."""
+        return read_sidecar(self.path(key, token))
+
+    def write(self, key: str, token: Token, sidecar: Sidecar) -> None:
+        """Store the sidecar of a file that is not yet in its place. The key is locked."""
+        path = self.path(key, token)
+        try:
+            self._write(path, sidecar.dump())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+
+    def replace(self, key: str, token: Token, sidecar: Sidecar) -> None:
+        """Change the sidecar of an object that stays as it is. The key is locked."""
+        path = self.path(key, token)
+        self.area.make(path.parent)
+        with self.area.staged() as staged:
+            write_all(staged.fd, sidecar.dump(), 0)
+            self.area.sync(staged.fd)
+            staged.path.rename(path)
+        self.area.sync_folder(path.parent)
+
+    def sweep(self, key: str, keep: Token | None) -> None:
+        """Remove the sidecars of all other identities: older ones, and those that a crash left. The key is locked."""
+        folder, name = self._place(key)
+        kept = f"{name}.{keep}"
+        with contextlib.suppress(FileNotFoundError):
+            for found in os.listdir(folder):  # noqa: PTH208  names suffice, and are three times as fast
+                if found != kept and found.startswith(name):
+                    (folder / found).unlink(missing_ok=True)
+
+    def _write(self, path: Path, text: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            self.area.make(path.parent)
+            fd = os.open(path, flags, 0o666)
+        with open(fd, "wb") as file:  # noqa: PTH123  a descriptor
+            file.write(text)
+            file.flush()
+            self.area.sync(fd)
+        self.area.sync_folder(path.parent)
+
+    def _place(self, key: str) -> tuple[Path, str]:
+        name = hashlib.sha256(key.encode()).hexdigest()[:40]
+        return self.area.of(self.bucket) / "sidecars" / name[:3], name
