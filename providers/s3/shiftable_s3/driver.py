@@ -138,11 +138,11 @@ class S3Driver(BlobDriver):
 
     def check_key(self, key: str) -> str | None:
         """Refuse what XML or the path of a URL could change."""
-        return super().check_key(key) or self.key_rule(key)
+        return BlobDriver.check_key(self, key) or self.key_rule(key)
 
     def check_metadata(self, metadata: Mapping[str, str]) -> str | None:
         """Refuse what HTTP headers would change."""
-        return super().check_metadata(metadata) or rules.metadata(metadata)
+        return BlobDriver.check_metadata(self, metadata) or rules.metadata(metadata)
 
     # buckets
 
