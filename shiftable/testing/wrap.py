@@ -59,10 +59,12 @@ class Recorded(Generic[D]):
 
     Attributes:
         driver: to be used in place of the real one. Asked for its features or for a check, it records nothing.
+        inner: the real one.
         calls: in the order in which they began; those of all threads.
     """
 
     def __init__(self, driver: D, *, features: Features | None = None) -> None:
+        self.inner = driver
         self.calls: list[Call] = []
         self._actions: dict[str, Action] = {}
         self.driver = cast("D", _Proxy(driver, features or driver.features, self._call))

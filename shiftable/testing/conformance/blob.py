@@ -34,9 +34,10 @@ from shiftable.errors import (
 )
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance import Conformance
+from shiftable.testing.conformance._blob_machine import blob_machine
 from shiftable.testing.wrap import Recorded
 
-__all__ = ["AWKWARD_KEYS", "ORDINARY_KEYS", "BlobConformance", "BlobOracle"]
+__all__ = ["AWKWARD_KEYS", "ORDINARY_KEYS", "BlobConformance", "BlobOracle", "blob_machine"]
 
 MIB = 1024 * 1024
 
