@@ -1,7 +1,5 @@
 """DNS: zones of record sets."""
 
-from __future__ import annotations
-
 from shiftable.dns._dns import Dns
 from shiftable.dns._zone import Zone
 from shiftable.dns.driver import (
@@ -13,6 +11,7 @@ from shiftable.dns.driver import (
     ZoneInfo,
     ZoneSpec,
 )
+from shiftable.tokens import Token
 
 __all__ = [
     "Dns",
@@ -21,6 +20,7 @@ __all__ = [
     "RecordChange",
     "RecordKey",
     "RecordSet",
+    "Token",
     "Zone",
     "ZoneInfo",
     "ZoneSpec",

@@ -1,28 +1,47 @@
-"""The service object of DNS."""
+"""The portable service object of DNS."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from shiftable.dns._zone import Zone
-from shiftable.dns.driver import DnsDriver, ZoneSpec, zone_name
+from shiftable.dns.driver import DnsDriver, DnsFeatures, ZoneSpec, zone_name
 from shiftable.service import Service
 
 __all__ = ["Dns"]
 
 
 class Dns(Service[ZoneSpec, DnsDriver, Zone]):
-    """The zones of one provider. A zone is named without a dot at the end; one that is written is forgiven."""
+    """The zones of one account. A zone is named without a dot at the end; one that is written is forgiven.
+
+    >>> from shiftable.memory.dns import MemoryDnsDriver
+    >>> zone = Dns(MemoryDnsDriver()).create(ZoneSpec(name="shop.example"))
+    >>> print(zone.set("www", "A", ["192.0.2.1"], ttl=60))
+    www.shop.example. 60 IN A 192.0.2.1
+    >>> print(zone.set("@", "MX", "10 mail"))
+    shop.example. 300 IN MX 10 mail.shop.example.
+    """
 
     service: ClassVar[str] = "dns"
     resource_type: ClassVar[str] = "zone"
 
+    @property
+    def features(self) -> DnsFeatures:
+        """What the driver can do."""
+        return self._driver.features
+
     def zone(self, name: str) -> Zone:
-        """Return the handle of a zone. Calls nobody."""
+        """Return the handle of a zone, whether or not it exists. Calls nobody.
+
+        Raises:
+            InvalidArgument: the provider cannot hold a zone of that name.
+        """
+        self._checked("zone", zone_name(name))
         return self._handle(name)
 
     def open(self, spec: ZoneSpec) -> Zone:
         """Return the handle of a declared zone. Calls nobody."""
+        self._checked("zone", spec.name)
         return Zone(self._driver, spec.name, ttl=spec.ttl)
 
     def describe(self, name: str) -> ZoneSpec:

@@ -1,4 +1,8 @@
-"""The rules for every DNS driver."""
+"""The rules for DNS drivers.
+
+Subclass ``DnsConformance`` and override its fixtures ``driver`` and, where the provider can be asked past the driver,
+``oracle``. ``dns_machine`` makes a state machine. What is right is dnspython's word, not ours.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,7 @@ from shiftable.errors import (
 )
 from shiftable.testing.conformance import Conformance
 
-__all__ = ["RECORDS", "DnsConformance", "DnsMachine", "Observed", "observed"]
+__all__ = ["RECORDS", "DnsConformance", "DnsMachine", "Observed", "dns_machine", "observed"]
 
 Observed = Mapping[tuple[str, str], tuple[int, frozenset[Any]]]
 """What a zone really holds: TTL and values, as dnspython compares them, by owner in lower case and type."""
@@ -136,7 +140,7 @@ class DnsConformance(Conformance):
     @pytest.fixture
     def driver(self) -> DnsDriver:
         """Make the driver under test."""
-        raise TypeError(f"{type(self).__name__} must override the fixture `driver`")
+        raise TypeError("override the fixture `driver`")
 
     @pytest.fixture
     def oracle(self, driver: DnsDriver) -> Callable[[str], Observed]:
@@ -563,7 +567,7 @@ def _own(zone: Zone) -> list[RecordSet]:
 
 
 class DnsMachine(RuleBasedStateMachine):
-    """Any sequence of writes leaves the zone as a plain dictionary says. Override ``make_driver``."""
+    """Any sequence of writes leaves the zone as a plain dictionary says. ``dns_machine`` makes it for a driver."""
 
     names = st.sampled_from(["@", "www", "WWW", "a.b", "b", "*", "_x._tcp"])
     values: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -584,7 +588,7 @@ class DnsMachine(RuleBasedStateMachine):
 
     def make_driver(self) -> DnsDriver:
         """Make the driver under test, with nothing in it."""
-        raise TypeError(f"{type(self).__name__} must override make_driver")
+        raise TypeError("make the machine with `dns_machine`")
 
     def teardown(self) -> None:
         self.zone.change(self.zone.diff([]))
@@ -657,3 +661,12 @@ class DnsMachine(RuleBasedStateMachine):
     def the_zone_is_as_the_model_says(self) -> None:
         held = observed([record for record in self.zone.records() if record.type not in {"NS", "SOA"}])
         assert held == self.model
+
+
+def dns_machine(make_driver: Callable[[], DnsDriver]) -> type[DnsMachine]:
+    """Make the state machine for a driver; run it with ``dns_machine(make_driver).TestCase``.
+
+    Args:
+        make_driver: called for each run; the driver must have no zone ``machine.test``.
+    """
+    return type("DnsOf", (DnsMachine,), {"make_driver": lambda _: make_driver()})
