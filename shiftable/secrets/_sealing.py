@@ -20,15 +20,18 @@ _ENOUGH = 24
 """Characters of the value's beginning that give it away: messages are often cut short."""
 
 
-def sealed(error: Exception, value: Masked, *, provider: str, operation: str, resource: Resource) -> Exception:
+def sealed(
+    error: Exception, value: Masked, *, name: str, provider: str, operation: str, resource: Resource
+) -> Exception:
     """Return the error to raise instead, from outside the handler, so that nothing hangs on it unseen.
 
     Ours keeps its native cause, which loses its frames. Whatever shows the value anywhere in its chain is replaced by
-    an error of the same class that stands alone. An error that no table knows is a bug and keeps its frames.
+    an error of the same class that stands alone; the secret's name does not count, where the value may be a part of it
+    (``db/user/app`` is ``app``). An error that no table knows is a bug and keeps its frames.
     """
     chain = tuple(_chain(error))
     spellings = _spellings(value)
-    if any(_shows(link, spellings) for link in chain):
+    if any(_shows(link, spellings, name) for link in chain):
         return _alone(error, spellings, provider=provider, operation=operation, resource=resource)
     if isinstance(error, OperationError):
         for link in chain[1:]:
@@ -63,9 +66,16 @@ def _spellings(value: Masked) -> frozenset[str]:
     return frozenset(form[:_ENOUGH] for form in forms)
 
 
-def _shows(link: BaseException, spellings: frozenset[str]) -> bool:
-    texts = (str(link), repr(link), repr(link.args), repr(vars(link)))
-    return any(spelling in text for text in texts for spelling in spellings)
+def _shows(link: BaseException, spellings: frozenset[str], name: str) -> bool:
+    texts = " ".join(_texts(link)).replace(name, "")
+    return any(spelling in texts for spelling in spellings)
+
+
+def _texts(link: BaseException) -> tuple[str, ...]:
+    """Return what an error tells; of ours without the key, which is in every one of them."""
+    if isinstance(link, OperationError):
+        return link.message, link.code, link.request_id or "", *getattr(link, "__notes__", ())
+    return str(link), repr(link), repr(link.args), repr(vars(link))
 
 
 def _alone(

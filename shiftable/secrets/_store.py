@@ -210,11 +210,11 @@ class SecretStore(Handle[SecretsDriver]):
         self._check_put(resource, stage, labels, expires, if_absent=if_absent, if_match=if_match)
         if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
             raise self._invalid("put", resource, "an idempotency key has 1 to 128 printable ASCII characters, no space")
-        value = self._storable(resource, value)
+        value, name = self._storable(resource, value), self._full(key)
         try:
             with self._translated("put", resource):
                 stored = self._driver.put(
-                    self._full(key),
+                    name,
                     value,
                     stage=stage,
                     if_absent=if_absent,
@@ -224,7 +224,7 @@ class SecretStore(Handle[SecretsDriver]):
                     idempotency_key=idempotency_key,
                 )
         except Exception as exc:  # noqa: BLE001  it is raised below, where no handler's error hangs on it
-            failure = sealed(exc, value, provider=self.provider, operation="secrets.put", resource=resource)
+            failure = sealed(exc, value, name=name, provider=self.provider, operation="secrets.put", resource=resource)
         else:
             return attrs.evolve(stored, name=key)
         raise failure

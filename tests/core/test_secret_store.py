@@ -324,6 +324,30 @@ def test_an_error_that_shows_the_value_is_replaced_by_one_that_stands_alone(echo
     assert echo not in told(error, capture_locals=True)
 
 
+def test_a_value_that_is_a_part_of_the_name_may_stand_in_the_name() -> None:
+    native = MemoryFault(Fault(Unavailable, "the secret shop/db/user/app is busy"))
+    with pytest.raises(Unavailable, match="the secret shop/db/user/app is busy") as caught:
+        Secrets(Failing(native)).store("shop").put("db/user/app", "app")
+    assert caught.value.__cause__ is native
+    with pytest.raises(Unavailable, match="withheld"):
+        Secrets(Failing(MemoryFault(Fault(Unavailable, "shop/db/user/app: bad value app")))).store("shop").put(
+            "db/user/app", "app"
+        )
+
+
+def test_a_note_that_shows_the_value_is_found() -> None:
+    native = MemoryFault(Fault(Unavailable, "no"))
+    native.add_note(f"the body was {CANARY}")
+    assert list(chain(error := failure(native))) == [error]
+
+
+def test_an_error_of_ours_that_a_driver_raises_is_looked_at_too() -> None:
+    error = failure(Unavailable(f"cannot store {CANARY}"))
+    assert isinstance(error, Unavailable)
+    assert CANARY not in told(error)
+    assert failure(same := Unavailable("no")) is same
+
+
 def test_a_code_that_shows_the_value_is_withheld() -> None:
     error = failure(MemoryFault(Fault(Unavailable, "no", code=f"Bad{CANARY}", request_id=CANARY)))
     assert isinstance(error, Unavailable)
