@@ -29,7 +29,7 @@ CREATE TABLE scope (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE item (
     scope INTEGER NOT NULL REFERENCES scope, key BLOB NOT NULL, done INTEGER NOT NULL,
     source_token TEXT NOT NULL, source_size INTEGER NOT NULL, source_modified TEXT NOT NULL,
-    target_token TEXT, before TEXT, plan TEXT NOT NULL, sha256 BLOB,
+    source_content TEXT NOT NULL, target_token TEXT, before TEXT, plan TEXT NOT NULL, sha256 BLOB,
     PRIMARY KEY (scope, key)
 ) WITHOUT ROWID;
 CREATE TABLE run (
@@ -45,7 +45,7 @@ CREATE TABLE named (
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """An item that has arrived, or that is gone from the target (``target`` is ``None``)."""
+    """An item that has arrived; with ``target=None`` one that is none of ours any more."""
 
     key: str
     source: Pin
@@ -85,6 +85,7 @@ class Journal:
         self._lock = lock
         self._scopes: dict[str, int] = {}
         self._rows: list[tuple[Any, ...]] = []
+        self._gone: list[tuple[int, bytes]] = []
         self._named: list[tuple[Any, ...]] = []
 
     @classmethod
@@ -113,11 +114,12 @@ class Journal:
         """Open the journal to read it, also while a move goes on; ``None`` if there is none yet. Writes nothing."""
         with _translated(path):
             _check(path)
-            if not path.exists() or not path.stat().st_size:
-                yield None
-                return
-            with contextlib.closing(_read_only(path)) as connection:
-                yield cls(path, connection, None)
+            connection = _read_only(path) if path.exists() and path.stat().st_size else None
+        if connection is None:
+            yield None
+            return
+        with contextlib.closing(connection):
+            yield cls(path, connection, None)
 
     # items
 
@@ -127,12 +129,12 @@ class Journal:
         while True:
             with _translated(self.path):
                 found = self._db.execute(
-                    "SELECT key, done, source_token, source_size, source_modified, target_token, before, plan"
-                    " FROM item WHERE scope = (SELECT id FROM scope WHERE name = ?) AND key > ? ORDER BY key LIMIT ?",
+                    "SELECT key, done, source_token, source_size, source_modified, source_content, target_token,"
+                    " before, plan FROM item WHERE scope = (SELECT id FROM scope WHERE name = ?) AND key > ? ORDER BY key LIMIT ?",
                     (scope, last, _PAGE),
                 ).fetchall()
-            for key, done, token, size, modified, target, before, plan in found:
-                pin = Pin(token=token, size=size, modified=modified)
+            for key, done, token, size, modified, content, target, before, plan in found:
+                pin = Pin(token=token, size=size, modified=modified, content=content)
                 yield Record(key=_decoded(key), done=bool(done), source=pin, target=target, before=before, plan=plan)
             if len(found) < _PAGE:
                 return
@@ -140,17 +142,23 @@ class Journal:
 
     def begin(self, scope: str, items: Iterable[Record]) -> None:
         """Write down what is about to be done, before it is."""
-        rows = [(*self._key(scope, item.key), *_pin(item.source), item.target, item.before, item.plan) for item in items]
+        rows = [
+            (*self._key(scope, item.key), *_pin(item.source), item.target, item.before, item.plan) for item in items
+        ]
         with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO item (scope, key, done, source_token, source_size, source_modified,"
-                " target_token, before, plan) VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?)",
+                " source_content, target_token, before, plan) VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
 
     def arrived(self, scope: str, row: Row) -> None:
         """Write down how an item ended; with the next batch."""
-        self._rows.append((*_pin(row.source), row.target, row.sha256, *self._key(scope, row.key)))
+        place = self._key(scope, row.key)
+        if row.target is None:
+            self._gone.append(place)
+        else:
+            self._rows.append((*_pin(row.source), row.target, row.sha256, *place))
         self._flush_if_full()
 
     # what is named
@@ -197,16 +205,17 @@ class Journal:
     def flush(self) -> None:
         """Write what waits for its batch."""
         rows, self._rows = self._rows, []
+        gone, self._gone = self._gone, []
         named, self._named = self._named, []
-        if not rows and not named:
+        if not (rows or gone or named):
             return
         with self._transaction():
             self._db.executemany(
-                "UPDATE item SET done = 1, source_token = ?, source_size = ?, source_modified = ?, target_token = ?,"
-                " sha256 = ? WHERE scope = ? AND key = ?",
+                "UPDATE item SET done = 1, source_token = ?, source_size = ?, source_modified = ?,"
+                " source_content = ?, target_token = ?, sha256 = ? WHERE scope = ? AND key = ?",
                 rows,
             )
-            self._db.execute("DELETE FROM item WHERE done AND target_token IS NULL")
+            self._db.executemany("DELETE FROM item WHERE scope = ? AND key = ?", gone)
             self._db.executemany("INSERT INTO named (run, scope, key, trouble, reason) VALUES (?, ?, ?, ?, ?)", named)
 
     def close(self) -> None:
@@ -221,7 +230,7 @@ class Journal:
                 self._lock = None
 
     def _flush_if_full(self) -> None:
-        if len(self._rows) + len(self._named) >= _BATCH:
+        if len(self._rows) + len(self._gone) + len(self._named) >= _BATCH:
             self.flush()
 
     def _key(self, scope: str, key: str) -> tuple[int, bytes]:
@@ -254,8 +263,8 @@ class Journal:
         return f"<Journal {self.path}>"
 
 
-def _pin(pin: Pin) -> tuple[str, int, str]:
-    return pin.token, pin.size, pin.modified
+def _pin(pin: Pin) -> tuple[str, int, str, str]:
+    return pin.token, pin.size, pin.modified, pin.content
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

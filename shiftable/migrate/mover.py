@@ -12,7 +12,20 @@ import attrs
 from shiftable.errors import MigrationError, ShiftableError
 from shiftable.service import Change, Service, Spec
 
-__all__ = ["Action", "Item", "Loss", "Mover", "Options", "Outcome", "Pin", "Record", "Refusal", "Step", "Trouble", "joined"]
+__all__ = [
+    "Action",
+    "Item",
+    "Loss",
+    "Mover",
+    "Options",
+    "Outcome",
+    "Pin",
+    "Record",
+    "Refusal",
+    "Step",
+    "Trouble",
+    "joined",
+]
 
 
 class Action(StrEnum):
@@ -94,11 +107,13 @@ class Pin:
 
     Args:
         modified: counts for the source, where a token that is a hash of the content says nothing of the metadata.
+        content: a digest of the content, where the listing tells one and it is no secret.
     """
 
     token: str
     size: int = 0
     modified: str = ""
+    content: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -137,8 +152,16 @@ class Item:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the target's item is the one that we wrote, untouched since."""
-        return self.record is not None and self.target is not None and self.record.target == self.target.token
+        """Whether the target's item is the one that we wrote, untouched since.
+
+        Of a write whose answer was lost, the token is not known; then it is the content that we were to write.
+        """
+        known, here = self.record, self.target
+        if known is None or here is None:
+            return False
+        return known.target == here.token or (
+            not known.done and here.content != "" and here.content == known.source.content
+        )
 
 
 @attrs.frozen

@@ -1,0 +1,50 @@
+"""Moves: everything an application declares, from one provider to another, planned, pinned, verified.
+
+>>> import tempfile, pathlib, types
+>>> from shiftable import connect
+>>> from shiftable.blob import BucketSpec
+>>> from shiftable.migrate import Migration
+>>> clouds = {"frankfurt": connect("memory"), "local": connect("memory")}
+>>> declared = types.SimpleNamespace(service="blob", label="assets", spec=BucketSpec(name="shop-assets"))
+>>> bucket = clouds["frankfurt"].blob.create(declared.spec)
+>>> _ = bucket.put("logo.png", b"...")
+>>> with tempfile.TemporaryDirectory() as folder:
+...     app = types.SimpleNamespace(
+...         state_dir=pathlib.Path(folder), declared=lambda: (declared,), cloud=lambda label: clouds[label]
+...     )
+...     migration = Migration(app, "frankfurt", "local")
+...     plan = migration.plan()
+...     report = migration.apply(plan)
+...     again = migration.apply()
+>>> plan.resources[0].to_do.count, report.complete, report.changed, again.changed
+(1, True, 1, 0)
+"""
+
+from __future__ import annotations
+
+from shiftable.migrate._journal import Named
+from shiftable.migrate._migration import MOVERS, Migration
+from shiftable.migrate._plan import Plan, ResourcePlan
+from shiftable.migrate._progress import JsonEvents, Observer, Phase, Progress, Silent
+from shiftable.migrate._report import LossCount, Report, ResourceReport, Tally
+from shiftable.migrate.mover import Action, Options, Trouble
+
+__all__ = [
+    "MOVERS",
+    "Action",
+    "JsonEvents",
+    "LossCount",
+    "Migration",
+    "Named",
+    "Observer",
+    "Options",
+    "Phase",
+    "Plan",
+    "Progress",
+    "Report",
+    "ResourcePlan",
+    "ResourceReport",
+    "Silent",
+    "Tally",
+    "Trouble",
+]

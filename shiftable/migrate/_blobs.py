@@ -1,0 +1,427 @@
+"""Moves the objects of one bucket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, cast
+
+import attrs
+
+from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers, ObjectInfo, ObjectSummary
+from shiftable.blob._bulk import (
+    Copied,
+    Facets,
+    SourceChanged,
+    SourceVanished,
+    copy_object,
+    digest_object,
+    read_tags,
+)
+from shiftable.errors import AlreadyExists, NotFound, ParentNotFound, PreconditionFailed
+from shiftable.migrate.mover import (
+    Action,
+    Item,
+    Loss,
+    Mover,
+    Options,
+    Outcome,
+    Pin,
+    Record,
+    Refusal,
+    Step,
+    Trouble,
+    joined,
+)
+from shiftable.service import Change, Service, Spec
+from shiftable.tokens import Token
+
+__all__ = ["BlobItem", "BlobMover"]
+
+_LARGE = 8 * 1024 * 1024
+_LARGE_AT_ONCE = 4
+_ANONYMOUS = frozenset({None, "", "application/octet-stream", "binary/octet-stream"})
+"""What providers tell of an object that was written without a content type."""
+_USUAL_CLASSES = frozenset({None, "", "STANDARD", "Standard", "Hot"})
+
+
+@attrs.frozen(kw_only=True)
+class BlobItem(Item):
+    """An object; ``left`` and ``right`` are what the listings of source and target tell.
+
+    Args:
+        under: a key that is an object too and would have to be this one's folder.
+    """
+
+    left: ObjectSummary | None = None
+    right: ObjectSummary | None = None
+    under: str | None = None
+
+
+class BlobMover(Mover[BlobItem]):
+    """Moves objects with headers, metadata and tags; compares content by MD5 where both sides tell it, else reads.
+
+    An object on the target that we did not write is adopted if it is equal in content, headers, metadata and tags.
+    Of metadata that the target cannot keep whole, ``degrade`` gives up no more than it must. Older versions, storage
+    classes and times of modification stay behind; that is told and never refused.
+
+    Where the target has no create-only writes, a writer that lives there could be overwritten: the bucket is refused,
+    unless ``degrade`` names ``guards``; then a look before each write stands in for the condition.
+
+    Permissions: list and read (objects and tags) on the source; create and configure the bucket, list, read and write
+    on the target, and delete for ``prune``.
+    """
+
+    service: ClassVar[str] = "blob"
+    facets: ClassVar[Mapping[str, str]] = {
+        "guards": "writes that cannot overwrite somebody else's",
+        "headers": "content type and the other headers",
+        "metadata": "the metadata that the target cannot keep",
+        "tags": "all tags",
+        "versioning": "older versions of what is written from now on",
+    }
+
+    def __init__(
+        self, source: Service[Any, Any, Any], target: Service[Any, Any, Any], spec: Spec, options: Options
+    ) -> None:
+        super().__init__(source, target, spec, options)
+        self._from = cast("BlobStore", source)
+        self._to = cast("BlobStore", target)
+        self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
+        name = self.spec.name
+        self._source: Bucket = self._from.bucket(name)
+        self._target: Bucket = self._to.bucket(name)
+
+    # before and around the items
+
+    def wanted(self, target: Service[Any, Any, Any], spec: Spec, options: Options) -> BucketSpec:
+        """Return the declared bucket, without versions where those were given up."""
+        found = cast("BucketSpec", spec)
+        has = cast("BlobStore", target).bucket(found.name).features.versioning
+        return found if has or "versioning" not in options.degrade else attrs.evolve(found, versioning=False)
+
+    def objections(self) -> tuple[str, ...]:
+        """Refuse a missing source, and a target that cannot be what is declared."""
+        found = []
+        if not self._from.exists(self.spec.name):
+            found.append(f"the source has no bucket {self.spec.name!r}")
+        features = self._target.features
+        if cast("BucketSpec", self.spec).versioning and not features.versioning:
+            found.append("the target has no versions of objects; accept that with degrade 'versioning'")
+        if not features.if_absent and "guards" not in self.options.degrade:
+            found.append("the target has no create-only writes; accept that with degrade 'guards'")
+        found += [f"the target's bucket would have to be destroyed: {change.reason}" for change in self._destroying()]
+        return tuple(found)
+
+    def changes(self) -> tuple[Change[Any], ...]:
+        """Create or configure the bucket."""
+        return self._to.diff(cast("BucketSpec", self.spec))
+
+    def prepare(self) -> None:
+        """Make the target's bucket what is declared."""
+        for change in self.changes():
+            self._to.apply(change)
+
+    def general_losses(self) -> Iterable[Loss]:
+        """Tell of every older version and every marker of a deletion: they stay at the source."""
+        if not self._source.features.versioning or not self._from.describe(self.spec.name).versioning:
+            return
+        for version in self._source.versions():
+            if not version.latest or version.deleted:
+                yield Loss("versions", "older versions and deletions are not moved")
+
+    # the five steps
+
+    def inventory(self, records: Iterable[Record]) -> Iterator[BlobItem]:
+        """Join the two listings; a bucket that is still to be made is an empty one."""
+        folders = _Folders() if not self._target.features.any_key else None
+        rows = joined(self._source.list(), self._listed_target(), records, lambda found: found.key)
+        for key, left, right, record in rows:
+            under = folders.object_above(key) if folders else None
+            source, target = left and _pinned(left), right and _pinned(right)
+            yield BlobItem(key=key, source=source, target=target, record=record, left=left, right=right, under=under)
+
+    def objection(self, item: BlobItem) -> str | None:
+        """Refuse keys and sizes that the target does not take, and conflicts that sizes show already."""
+        limit = self._target.features.max_object
+        if limit is not None and item.size > limit.value:
+            return f"the object has {item.size:,} bytes; the target's limit is {limit} ({limit.source})"
+        if item.under is not None:
+            return f"the target keeps keys as paths, and {item.under!r} is an object and cannot be a folder too"
+        return self._target.check_key(item.key)
+
+    def plan(self, item: BlobItem, step: Step) -> Step:
+        """Look at metadata and tags where they decide; contents are not read."""
+        try:
+            info, tags = self._described(item.key)
+        except NotFound as exc:
+            return Step(action=Action.REFUSE, reason=exc.message, trouble=Trouble.VANISHED)
+        try:
+            facets, losses = self._fitted(info, tags)
+            if step.action is Action.COMPARE:
+                step = self._compared(item, info, facets)
+        except Refusal as refusal:
+            return Step(action=Action.REFUSE, reason=refusal.reason, trouble=refusal.trouble, losses=refusal.losses)
+        return attrs.evolve(step, losses=losses)
+
+    def copy(self, item: BlobItem, step: Step) -> Outcome:
+        """Carry out the step, pinned to the source's version; read the source again if it changed, once."""
+        if step.action is Action.DELETE:
+            return self._deleted(item)
+        pin = cast("ObjectSummary", item.left).token
+        with self._room(item.size):
+            try:
+                return self._carried_out(item, step, pin)
+            except SourceVanished:
+                return Outcome(action=None)
+            except SourceChanged:
+                pass
+            try:
+                pin = self._source.stat(item.key).token
+                return attrs.evolve(self._carried_out(item, step, pin), changed=True)
+            except SourceChanged:
+                raise Refusal("its source changed again and again while it was read", Trouble.FAILED) from None
+            except ParentNotFound:
+                raise
+            except NotFound:
+                return Outcome(action=None)
+
+    def verify(self, item: BlobItem, *, quick: bool) -> str | None:
+        """Compare what both sides tell, and the SHA-256 of what they send."""
+        info, tags = self._described(item.key)
+        facets, _ = self._kept(info, tags)
+        other = self._target.stat(item.key)
+        difference = self._difference(info, facets, other)
+        if difference is not None or (quick and info.md5 is not None and other.md5 is not None):
+            return difference
+        return self._content_difference(info, other)
+
+    # copying
+
+    def _carried_out(self, item: BlobItem, step: Step, pin: Token) -> Outcome:
+        if step.action is Action.COMPARE:
+            return self._adopted(item, pin)
+        if_match = cast("ObjectSummary", item.right).token if step.action is Action.REPLACE else None
+        try:
+            return self._written(item.key, pin, if_match)
+        except (SourceChanged, SourceVanished):
+            raise
+        except (PreconditionFailed, AlreadyExists):
+            # Somebody was here since the listing: perhaps we, before we were killed or after a lost answer.
+            return self._adopted(item, pin)
+
+    def _written(self, key: str, pin: Token, if_match: Token | None) -> Outcome:
+        losses: list[Loss] = []
+
+        def fit(info: ObjectInfo, tags: Mapping[str, str]) -> Facets:
+            facets, found = self._fitted(info, tags)
+            losses.extend(found)
+            return facets
+
+        guard = self._guard(key, if_match)
+        copied: Copied = copy_object(self._source, self._target, key, token=pin, fit=fit, **guard)
+        return Outcome(
+            action=Action.CREATE if if_match is None else Action.REPLACE,
+            target=copied.token.value,
+            size=copied.size,
+            sha256=copied.sha256,
+            losses=tuple(losses),
+        )
+
+    def _guard(self, key: str, if_match: Token | None) -> dict[str, Any]:
+        """Return the condition of a write; where the target has none, look now and hope."""
+        features = self._target.features
+        if if_match is None and features.if_absent:
+            return {"if_absent": True}
+        if if_match is not None and features.if_match:
+            return {"if_match": if_match}
+        if "guards" not in self.options.degrade:
+            raise Refusal("the target has no compare-and-swap writes; accept that with degrade 'guards'")
+        found = self._target_now(key)
+        if (found.token if found else None) != if_match:
+            raise PreconditionFailed("the target's object is not in the version that was seen")
+        return {}
+
+    def _adopted(self, item: BlobItem, pin: Token) -> Outcome:
+        """Take what is on the target for ours if it is equal; else it stays, or is overwritten if that was asked for."""
+        found = self._target_now(item.key)
+        if found is None:
+            return self._written(item.key, pin, None)
+        info, tags = self._described(item.key)
+        if info.token != pin:
+            raise SourceChanged("the object is not in that version")
+        facets, losses = self._fitted(info, tags)
+        difference = self._difference(info, facets, found)
+        if difference is None and (info.md5 is None or found.md5 is None):
+            difference = self._content_difference(info, found)
+        if difference is None:
+            return Outcome(action=Action.COMPARE, target=found.token.value, size=info.size, losses=losses)
+        if self.options.overwrite:
+            return self._written(item.key, pin, found.token)
+        raise _conflict(difference)
+
+    def _deleted(self, item: BlobItem) -> Outcome:
+        """Delete what we wrote, if nobody changed it and the source is still gone."""
+        here = cast("ObjectSummary", item.right)
+        if self._source.exists(item.key):
+            raise Refusal("its source is back; the next run moves it", Trouble.FAILED)
+        if self._target.features.delete_if_match:
+            try:
+                self._target.delete(item.key, if_match=here.token)
+            except PreconditionFailed:
+                raise Refusal("its source is gone, and somebody changed it on the target", Trouble.STALE) from None
+        else:
+            found = self._target_now(item.key)
+            if found is not None and found.token != here.token:
+                raise Refusal("its source is gone, and somebody changed it on the target", Trouble.STALE)
+            self._target.delete(item.key)
+        return Outcome(action=Action.DELETE, size=here.size)
+
+    def _room(self, size: int) -> AbstractContextManager[Any]:
+        """Let only a few large objects be under way: each takes the memory of several parts."""
+        return self._large if size > _LARGE else nullcontext()
+
+    # comparing
+
+    def _compared(self, item: BlobItem, info: ObjectInfo, facets: Facets) -> Step:
+        """Judge an object that both sides have, by what they tell."""
+        found = self._target_now(item.key)
+        if found is None:
+            return Step(action=Action.CREATE)
+        difference = self._difference(info, facets, found)
+        if difference is None:
+            return Step(action=Action.COMPARE)
+        if self.options.overwrite:
+            return Step(action=Action.REPLACE, reason=difference)
+        raise _conflict(difference)
+
+    def _difference(self, info: ObjectInfo, facets: Facets, found: ObjectInfo) -> str | None:
+        """Say how an object of the target differs from what it should be, as far as both sides tell."""
+        if info.size != found.size:
+            return f"the content differs: {info.size:,} bytes, and {found.size:,} on the target"
+        if info.md5 is not None and found.md5 is not None and info.md5 != found.md5:
+            return "the content differs"
+        return (
+            _different("headers", _headers(facets.headers), _headers(found.headers))
+            or _different("metadata", facets.metadata, found.metadata)
+            or _different("tags", facets.tags, read_tags(self._target, info.key))
+        )
+
+    def _content_difference(self, info: ObjectInfo, found: ObjectInfo) -> str | None:
+        """Read both sides to their ends and compare."""
+        left, wanted = digest_object(self._source, info.key)
+        right, present = digest_object(self._target, info.key)
+        if left.token != info.token:
+            raise SourceChanged("the object changed while it was compared")
+        if right.token != found.token:
+            return "it changed on the target while it was compared"
+        return None if wanted == present else "the content differs"
+
+    # what the target can keep
+
+    def _fitted(self, info: ObjectInfo, tags: Mapping[str, str]) -> tuple[Facets, tuple[Loss, ...]]:
+        """Return what the target is to keep and what is lost; refuse a loss of data that was not accepted."""
+        facets, losses = self._kept(info, tags)
+        refused = tuple(loss for loss in losses if loss.accepted is False)
+        if refused:
+            why = "; ".join(f"{loss.detail}; accept that with degrade {loss.facet!r}" for loss in refused)
+            raise Refusal(why, losses=losses)
+        return facets, losses
+
+    def _kept(self, info: ObjectInfo, tags: Mapping[str, str]) -> tuple[Facets, tuple[Loss, ...]]:
+        losses = []
+        features, headers, metadata = self._target.features, info.headers, info.metadata
+        if not features.headers and _headers(headers):
+            losses.append(self._loss("headers", "the target keeps no headers"))
+            headers = Headers()
+        if metadata and not features.metadata:
+            losses.append(self._loss("metadata", "the target keeps no metadata"))
+            metadata = {}
+        elif (why := self._target.check_metadata(metadata)) is not None:
+            losses.append(self._loss("metadata", why))
+            metadata = self._possible(metadata)
+        why = self._tags_refused(tags)
+        if why is not None:
+            losses.append(self._loss("tags", why))
+            tags = {}
+        if info.storage_class not in _USUAL_CLASSES:
+            losses.append(Loss("storage class", f"{info.storage_class} becomes the target's usual one"))
+        return Facets(headers=headers, metadata=metadata, tags=tags), tuple(losses)
+
+    def _possible(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the metadata that the target can keep; none, if all of it together is too much."""
+        check = self._target.check_metadata
+        kept = {name: value for name, value in metadata.items() if check({name: value}) is None}
+        return kept if check(kept) is None else {}
+
+    def _tags_refused(self, tags: Mapping[str, str]) -> str | None:
+        features = self._target.features
+        if not tags:
+            return None
+        if not features.tags:
+            return "the target keeps no tags"
+        limit = features.max_tags
+        return f"more tags than the target's {limit}" if limit is not None and len(tags) > limit.value else None
+
+    def _loss(self, facet: str, detail: str) -> Loss:
+        return Loss(facet, detail, accepted=facet in self.options.degrade)
+
+    # reading
+
+    def _described(self, key: str) -> tuple[ObjectInfo, Mapping[str, str]]:
+        """Return everything about the source's object but its content."""
+        return self._source.stat(key), read_tags(self._source, key)
+
+    def _target_now(self, key: str) -> ObjectInfo | None:
+        try:
+            return self._target.stat(key)
+        except ParentNotFound:
+            raise
+        except NotFound:
+            return None
+
+    def _listed_target(self) -> Iterator[ObjectSummary]:
+        return self._target.list() if self._to.exists(self.spec.name) else iter(())
+
+    def _destroying(self) -> list[Change[Any]]:
+        return [change for change in self.changes() if change.destroys]
+
+
+class _Folders:
+    """Finds keys that another object's key would have to be a folder of, in a stream of sorted keys."""
+
+    def __init__(self) -> None:
+        self._above: list[str] = []
+
+    def object_above(self, key: str) -> str | None:
+        """Return the key that would have to be a folder, ``None`` if there is none; remember this one."""
+        above = self._above
+        while above and not key.startswith(above[-1]):
+            above.pop()  # keys are sorted: nothing that follows begins with it either
+        found = next((other for other in above if key.startswith(f"{other}/")), None)
+        above.append(key)
+        return found
+
+
+def _pinned(found: ObjectSummary) -> Pin:
+    content = found.md5.hex() if found.md5 else ""
+    return Pin(token=found.token.value, size=found.size, modified=found.modified.isoformat(), content=content)
+
+
+def _conflict(difference: str) -> Refusal:
+    return Refusal(f"the target has another object there, which is not ours: {difference}", Trouble.CONFLICT)
+
+
+def _headers(headers: Headers) -> dict[str, str]:
+    """Return the headers that say something."""
+    found = {name: value for name, value in attrs.asdict(headers).items() if value}
+    if found.get("content_type") in _ANONYMOUS:
+        found.pop("content_type", None)
+    return found
+
+
+def _different(what: str, wanted: Mapping[str, str], found: Mapping[str, str]) -> str | None:
+    """Name what differs, without values."""
+    names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    return f"{what} differ: {', '.join(names)}" if names else None

@@ -1,0 +1,146 @@
+"""Drives a mover's items through threads: bounded, retried, drained when it has to end early."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+import attrs
+
+from shiftable.errors import (
+    MigrationError,
+    OperationError,
+    ParentNotFound,
+    PermissionDenied,
+    QuotaExceeded,
+    Throttled,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+)
+from shiftable.migrate.mover import Options
+from shiftable.parallel import Lane
+
+__all__ = ["Engine"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_BATCH = 64
+_LONGEST_PAUSE = 60.0
+_HOPELESS = (
+    ParentNotFound,
+    PermissionDenied,
+    QuotaExceeded,
+    Throttled,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+)
+"""What says more about the account, the disk or the network than about the item."""
+
+
+@attrs.define
+class Engine:
+    """Runs one function over many items, and tells how each ended in the thread that called.
+
+    Args:
+        pause: waits so many seconds, or less when the event is set.
+    """
+
+    options: Options
+    pause: Callable[[threading.Event, float], object] = threading.Event.wait
+    _stop: threading.Event = attrs.field(factory=threading.Event, init=False)
+    _kind: type[OperationError] | None = attrs.field(default=None, init=False)
+    _in_a_row: int = attrs.field(default=0, init=False)
+
+    def drive(
+        self,
+        items: Iterable[T],
+        function: Callable[[T], R],
+        *,
+        begun: Callable[[Sequence[T]], None],
+        ended: Callable[[T, R], None],
+        failed: Callable[[T, Exception], None],
+    ) -> None:
+        """Run the function over all items; items are taken as there is room.
+
+        Whatever ends it early, Ctrl-C too, items that run come to their end and are told of; a second Ctrl-C does not
+        wait for them.
+
+        Args:
+            begun: called with a batch before its first item is run.
+
+        Raises:
+            MigrationError: too many failures of one kind in a row.
+        """
+        self._stop.clear()
+        self._kind, self._in_a_row = None, 0
+
+        def tell(item: T, future: Future[R]) -> None:
+            error = future.exception()
+            if error is None:
+                self._in_a_row = 0
+                ended(item, future.result())
+                return
+            if not isinstance(error, Exception):
+                raise error
+            failed(item, error)
+            self._count(error)
+
+        with Lane(lambda item: self._attempt(function, item), workers=self.options.concurrency) as lane:
+            try:
+                for batch in _batches(items):
+                    begun(batch)
+                    for item in batch:
+                        for finished in lane.put(item):
+                            tell(*finished)
+                for finished in lane.finish():
+                    tell(*finished)
+            except BaseException:
+                self._stop.set()
+                for item, future in lane.stop():
+                    if future.exception() is None:
+                        ended(item, future.result())
+                raise
+
+    def _attempt(self, function: Callable[[T], R], item: T) -> R:
+        """Run the function; again, where the provider's own client gave up on what may pass."""
+        for attempt in itertools.count(1):
+            try:
+                return function(item)
+            except OperationError as exc:
+                if not exc.retryable or attempt >= self.options.attempts or self._stop.is_set():
+                    raise
+                self.pause(self._stop, _delay(exc, attempt))
+        raise AssertionError  # the count has no end
+
+    def _count(self, error: Exception) -> None:
+        kind = next((kind for kind in _HOPELESS if isinstance(error, kind)), None)
+        if kind is None:
+            self._in_a_row = 0
+            return
+        self._in_a_row = self._in_a_row + 1 if kind is self._kind else 1
+        self._kind = kind
+        if self._in_a_row >= self.options.abort_after:
+            raise MigrationError(
+                f"stopped after {self._in_a_row} failures in a row of the kind {kind.__name__}; the last was: {error};"
+                " correct that and run the same again: it goes on where it stopped"
+            ) from error
+
+
+def _delay(error: OperationError, attempt: int) -> float:
+    """Return what the provider asked for, else a growing pause with full jitter."""
+    if error.retry_after is not None:
+        return min(error.retry_after, _LONGEST_PAUSE)
+    return random.uniform(0, min(2.0**attempt, _LONGEST_PAUSE))  # noqa: S311  spreads load, hides nothing
+
+
+def _batches(items: Iterable[T]) -> Iterable[Sequence[T]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, _BATCH)):
+        yield batch

@@ -1,0 +1,468 @@
+"""The whole move: which resources, in which passes, what is pinned, written down and told."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+
+from shiftable.config import did_you_mean
+from shiftable.errors import MigrationError, OperationError, ShiftableError
+from shiftable.migrate._blobs import BlobMover
+from shiftable.migrate._engine import Engine
+from shiftable.migrate._journal import Journal, Named, Row
+from shiftable.migrate._plan import Fingerprint, Plan, ResourcePlan
+from shiftable.migrate._progress import Observer, Phase, PhaseName, Progress, Silent
+from shiftable.migrate._report import Counter, Report, ResourceReport
+from shiftable.migrate._secrets import SecretsMover
+from shiftable.migrate.mover import Action, Item, Mover, Options, Outcome, Pin, Record, Refusal, Step, Trouble
+from shiftable.service import Change, Service, Spec
+
+__all__ = ["MOVERS", "AppLike", "CloudLike", "DeclaredLike", "Migration"]
+
+MOVERS: Mapping[str, type[Mover[Any]]] = {mover.service: mover for mover in (BlobMover, SecretsMover)}
+
+_ACTIVE = frozenset({Action.CREATE, Action.REPLACE, Action.COMPARE, Action.DELETE})
+_EVERY = 64
+
+
+class DeclaredLike(Protocol):
+    """A resource that the application declares."""
+
+    @property
+    def service(self) -> str:
+        """``blob``."""
+
+    @property
+    def label(self) -> str:
+        """What the application calls it."""
+
+    @property
+    def spec(self) -> Spec:
+        """What it is to be."""
+
+
+class CloudLike(Protocol):
+    """The services of one provider."""
+
+    def service(self, name: str) -> Service[Any, Any, Any]:
+        """Return one of them."""
+
+
+class AppLike(Protocol):
+    """As much of an ``App`` as a move needs."""
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the journal is kept."""
+
+    def declared(self) -> Sequence[DeclaredLike]:
+        """Return what the application declares."""
+
+    def cloud(self, label: str) -> CloudLike:
+        """Return a provider by its label."""
+
+
+_Task = tuple[Any, Step]
+
+
+class Migration:
+    """Moves an application's resources from one of its providers to another.
+
+    Nothing is ever written to the source. On the target nothing is replaced that the move did not write itself, unless
+    ``overwrite`` says so, and then only the version that was seen. Every call may be killed at any point and made again.
+
+    Changes are found by what listings tell: tokens, sizes, times of the source. What they do not tell (tags of an
+    object that were changed in place) is found by ``verify``.
+
+    Args:
+        source: label of the provider to move from.
+        target: label of the provider to move to.
+        resources: ``blob.assets``, or ``blob`` for all of a service; all that are declared, if none is named.
+    """
+
+    def __init__(
+        self,
+        app: AppLike,
+        source: str,
+        target: str,
+        resources: tuple[str, ...] = (),
+        options: Options | None = None,
+        *,
+        engine: Engine | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        if source == target:
+            raise MigrationError(f"source and target are both {source!r}; name two providers")
+        self._app = app
+        self.source = source
+        self.target = target
+        self.options = options or Options()
+        _check_degrade(self.options)
+        self._chosen = _chosen(app.declared(), resources)
+        self._engine = engine or Engine(self.options)
+        self._clock = clock
+
+    @property
+    def journal_path(self) -> Path:
+        """Where the journal is."""
+        return self._app.state_dir / "migrate.sqlite"
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Chosen resources that nobody can move yet."""
+        return tuple(_address(found) for found in self._chosen if found.service not in MOVERS)
+
+    def plan(self, observer: Observer | None = None) -> Plan:
+        """Say what a move would do. Writes nothing, neither to source or target nor to the journal."""
+        observer = observer or Silent()
+        with Journal.reading(self.journal_path) as journal:
+            plan = self._planned(journal, observer, inspect=self.options.inspect, pinned="")
+        observer.on_done(plan)
+        return plan
+
+    def apply(self, plan: Plan | None = None, observer: Observer | None = None) -> Report:
+        """Move everything that is not moved yet.
+
+        Items that fail or are refused do not stop the others; the report names them.
+
+        Args:
+            plan: do exactly this, in the world it was made for. What this move itself has written since, before it was
+                killed, is no change of that world. ``None``: do what is to be done now, for a source that lives on.
+
+        Raises:
+            MigrationError: the world is not the plan's any more, and in what; another move is going on; the journal
+                cannot be used; too many failures of one kind.
+        """
+        observer = observer or Silent()
+        with Journal.open(self.journal_path) as journal:
+            if plan is not None:
+                self._check_pin(plan, journal)
+            report = self._applied(plan.digest if plan else "", journal, observer)
+        observer.on_done(report)
+        return report
+
+    def verify(self, observer: Observer | None = None, *, quick: bool = False) -> Report:
+        """Read everything on both sides and compare, whatever the journal says.
+
+        Args:
+            quick: where both sides tell a digest of the content, believe it instead of reading.
+        """
+        observer = observer or Silent()
+        began = time.monotonic()
+        reports = [self._verified(found, observer, quick=quick) for found in self._movable()]
+        report = self._report("", reports, began)
+        observer.on_done(report)
+        return report
+
+    def named(self) -> Iterator[Named]:
+        """Iterate over all items that the last ``apply`` names, however many there are."""
+        with Journal.reading(self.journal_path) as journal:
+            if journal is not None:
+                yield from journal.named()
+
+    # planning
+
+    def _planned(self, journal: Journal | None, observer: Observer, *, inspect: bool, pinned: str) -> Plan:
+        plans = [self._plan_of(found, journal, observer, inspect=inspect, pinned=pinned) for found in self._movable()]
+        return Plan(
+            source=self.source,
+            target=self.target,
+            options=self.options,
+            resources=tuple(plans),
+            skipped=self.skipped,
+        )
+
+    def _plan_of(
+        self, found: DeclaredLike, journal: Journal | None, observer: Observer, *, inspect: bool, pinned: str
+    ) -> ResourcePlan:
+        address = _address(found)
+        observer.on_phase(Phase("plan", address))
+        mover, refused = self._mover(found)
+        if mover is None:
+            return ResourcePlan(address=address, spec=repr(found.spec), refused=refused)
+        fingerprint, counter = Fingerprint(), Counter(address)
+        watch = _Watch(mover, counter, observer, "plan")
+        records = journal.records(self._scope(found)) if journal else ()
+
+        def tasks() -> Iterator[_Task]:
+            for item in mover.inventory(records):
+                fingerprint.add(item, pinned)
+                step = mover.delta(item)
+                if inspect and step.action in _ACTIVE and step.action is not Action.DELETE:
+                    yield item, step
+                else:
+                    watch.planned(item, step)
+
+        self._engine.drive(
+            tasks(),
+            lambda task: mover.plan(*task),
+            begun=lambda _: None,
+            ended=lambda task, step: watch.planned(task[0], step),
+            failed=lambda task, error: watch.failed(task[0].key, error),
+        )
+        if inspect:
+            for loss in mover.general_losses():
+                counter.losses.add("", (loss,))
+        report = counter.report()
+        return ResourcePlan(
+            address=address,
+            spec=repr(mover.spec),
+            changes=tuple(_described(change) for change in mover.changes()),
+            actions=report.done,
+            losses=report.losses,
+            troubles=report.troubles,
+            named=report.named,
+            inspected=inspect,
+            segments=fingerprint.segments(),
+        )
+
+    def _check_pin(self, plan: Plan, journal: Journal) -> None:
+        now = self._planned(journal, Silent(), inspect=False, pinned=plan.digest)
+        differences = plan.differences(now)
+        if differences:
+            shown = "; ".join(differences)
+            raise MigrationError(f"the plan {plan.digest[:12]} is out of date, nothing was moved: {shown}; plan again")
+
+    # moving
+
+    def _applied(self, digest: str, journal: Journal, observer: Observer) -> Report:
+        began = time.monotonic()
+        route = {"source": self.source, "target": self.target}
+        chosen = {**attrs.asdict(self.options), "degrade": sorted(self.options.degrade)}
+        run = journal.start(plan=digest, options=route | chosen, at=self._clock().isoformat())
+        reports: list[ResourceReport] = []
+        try:
+            for found in self._movable():
+                reports.append(self._moved(found, digest, journal, run, observer))  # noqa: PERF401  one may stop all
+        except (Exception, KeyboardInterrupt) as exc:
+            stopped = "interrupted" if isinstance(exc, KeyboardInterrupt) else type(exc).__name__
+            with contextlib.suppress(MigrationError):  # the journal may be what failed
+                journal.finish(run, outcome={"stopped": stopped}, at=self._clock().isoformat())
+            raise
+        report = self._report(digest, reports, began)
+        outcome = {"complete": report.complete, "changed": report.changed}
+        journal.finish(run, outcome=outcome, at=self._clock().isoformat())
+        return report
+
+    def _moved(
+        self, found: DeclaredLike, digest: str, journal: Journal, run: int, observer: Observer
+    ) -> ResourceReport:
+        address, scope = _address(found), self._scope(found)
+        mover, refused = self._mover(found)
+        if mover is None:
+            return ResourceReport(address=address, refused=refused)
+        observer.on_phase(Phase("prepare", address))
+        mover.prepare()
+        observer.on_phase(Phase("copy", address))
+        counter = Counter(address)
+        watch = _Watch(mover, counter, observer, "copy", lambda named: journal.name(run, scope, named))
+
+        def tasks() -> Iterator[_Task]:
+            for item in mover.inventory(journal.records(scope)):
+                step = mover.delta(item)
+                if step.action in _ACTIVE:
+                    yield item, step
+                else:
+                    watch.planned(item, step)
+
+        def begun(batch: Sequence[_Task]) -> None:
+            journal.begin(scope, (_intent(item, digest) for item, _ in batch))
+
+        def ended(task: _Task, outcome: Outcome) -> None:
+            item, _ = task
+            if outcome.action is not None:
+                row = Row(key=item.key, source=_pin(item), target=outcome.target, sha256=outcome.sha256)
+                journal.arrived(scope, row)
+            watch.moved(item.key, outcome)
+
+        self._engine.drive(
+            tasks(),
+            lambda task: mover.copy(*task),
+            begun=begun,
+            ended=ended,
+            failed=lambda task, error: watch.failed(task[0].key, error),
+        )
+        watch.report_progress()
+        for loss in mover.general_losses():
+            counter.losses.add("", (loss,))
+        return counter.report()
+
+    # verifying
+
+    def _verified(self, found: DeclaredLike, observer: Observer, *, quick: bool) -> ResourceReport:
+        address = _address(found)
+        observer.on_phase(Phase("verify", address))
+        mover, refused = self._mover(found)
+        if mover is None:
+            return ResourceReport(address=address, refused=refused)
+        watch = _Watch(mover, Counter(address), observer, "verify")
+
+        def items() -> Iterator[Item]:
+            for item in mover.inventory(()):
+                if item.source is not None and item.target is None:
+                    watch.name(item.key, Trouble.MISSING, "it is not on the target")
+                elif item.source is not None:
+                    yield item
+
+        self._engine.drive(
+            items(),
+            lambda item: mover.verify(item, quick=quick),
+            begun=lambda _: None,
+            ended=watch.compared,
+            failed=lambda item, error: watch.failed(item.key, error),
+        )
+        watch.report_progress()
+        return watch.counter.report()
+
+    # what they share
+
+    def _movable(self) -> list[DeclaredLike]:
+        return [found for found in self._chosen if found.service in MOVERS]
+
+    def _mover(self, found: DeclaredLike) -> tuple[Mover[Any] | None, tuple[str, ...]]:
+        """Return what moves a resource, or why nothing can."""
+        try:
+            source = self._app.cloud(self.source).service(found.service)
+            target = self._app.cloud(self.target).service(found.service)
+            mover = MOVERS[found.service](source, target, found.spec, self.options)
+            refused = mover.objections()
+        except (OperationError, NotImplementedError) as exc:
+            if getattr(exc, "retryable", False):
+                raise
+            return None, (str(exc),)
+        return (None, refused) if refused else (mover, ())
+
+    def _scope(self, found: DeclaredLike) -> str:
+        return f"{_address(found)} {self.source}>{self.target} {found.spec.name}"
+
+    def _report(self, digest: str, reports: Sequence[ResourceReport], began: float) -> Report:
+        return Report(
+            source=self.source,
+            target=self.target,
+            plan=digest,
+            resources=tuple(reports),
+            skipped=self.skipped,
+            degraded=tuple(sorted(self.options.degrade)),
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Migration from {self.source} to {self.target}>"
+
+
+@attrs.define
+class _Watch:
+    """Counts one resource's items in one phase, tells the observer, and writes down what has to be named."""
+
+    mover: Mover[Any]
+    counter: Counter
+    observer: Observer
+    phase: PhaseName
+    record: Callable[[Named], None] = lambda _: None
+    _told: int = attrs.field(default=0, init=False)
+
+    def planned(self, item: Item, step: Step) -> None:
+        """Take what is to be done with an item."""
+        if step.action is Action.REFUSE:
+            self.name(item.key, step.trouble, step.reason, step.losses)
+            return
+        self.counter.seen(step.action, item.size)
+        self.counter.losses.add(item.key, step.losses)
+        if step.action is Action.STALE:
+            self.name(item.key, Trouble.STALE, step.reason)
+        self._tell()
+
+    def moved(self, key: str, outcome: Outcome) -> None:
+        """Take what became of an item."""
+        self.counter.done(key, outcome)
+        if outcome.action is None:
+            self.name(key, Trouble.VANISHED, "its source was deleted before it was read")
+        elif outcome.changed:
+            self.name(key, Trouble.CHANGED, "its source changed while it was read; the newer version was moved")
+        self._tell()
+
+    def compared(self, item: Item, difference: str | None) -> None:
+        """Take what verification says."""
+        if difference is not None:
+            self.name(item.key, Trouble.DIFFERS, difference)
+            return
+        self.counter.verified(item.size)
+        self._tell()
+
+    def failed(self, key: str, error: Exception) -> None:
+        """Take an item's error."""
+        if isinstance(error, Refusal):
+            self.name(key, error.trouble, error.reason, error.losses)
+            return
+        told = isinstance(error, ShiftableError) or not self.mover.confidential
+        self.name(key, Trouble.FAILED, f"{type(error).__name__}: {error}" if told else type(error).__name__)
+
+    def name(self, key: str, trouble: Trouble, reason: str, losses: Iterable[Any] = ()) -> None:
+        """Put an item into the report by name."""
+        named = Named(self.counter.address, key, trouble, reason)
+        self.counter.losses.add(key, tuple(losses))
+        self.counter.named(named)
+        self.record(named)
+        self.observer.on_item_failed(named)
+        self._tell()
+
+    def report_progress(self) -> None:
+        """Tell how far it is."""
+        counter = self.counter
+        self.observer.on_progress(Progress(self.phase, counter.address, counter.items, counter.bytes))
+
+    def _tell(self) -> None:
+        if self.counter.items - self._told >= _EVERY:
+            self._told = self.counter.items
+            self.report_progress()
+
+
+def _intent(item: Item, digest: str) -> Record:
+    """Return what the journal has to know before an item is touched."""
+    known = item.record
+    resumed = known is not None and digest and known.plan == digest
+    here = item.target.token if item.target else None
+    return Record(
+        key=item.key,
+        done=False,
+        source=_pin(item),
+        target=here if item.is_ours else known and known.target,
+        before=known.before if resumed and known else here,
+        plan=digest,
+    )
+
+
+def _pin(item: Item) -> Pin:
+    """Return the source's version; of a source that is gone, the one that we had copied."""
+    if item.source is not None:
+        return item.source
+    return item.record.source if item.record else Pin(token="")
+
+
+def _described(change: Change[Any]) -> str:
+    fields = ", ".join(f"{field.name}: {field.before} → {field.after}" for field in change.fields)
+    return f"{change.action} {change.service} {change.name}" + (f" ({fields})" if fields else "")
+
+
+def _address(found: DeclaredLike) -> str:
+    return f"{found.service}.{found.label}"
+
+
+def _chosen(declared: Sequence[DeclaredLike], names: tuple[str, ...]) -> list[DeclaredLike]:
+    known = {name for found in declared for name in (found.service, _address(found))}
+    for name in names:
+        if name not in known:
+            raise MigrationError(f"no resource {name!r} is declared{did_you_mean(name, known)}")
+    return [found for found in declared if not names or {found.service, _address(found)} & {*names}]
+
+
+def _check_degrade(options: Options) -> None:
+    facets = {facet for mover in MOVERS.values() for facet in mover.facets}
+    for facet in sorted(options.degrade - facets):
+        raise MigrationError(f"nothing can be degraded by {facet!r}; facets are: {', '.join(sorted(facets))}")

@@ -1,0 +1,201 @@
+"""What a move did, as values: counts, losses, and every item that did not go as planned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from shiftable.migrate._journal import Named
+from shiftable.migrate.mover import Action, Loss, Outcome, Trouble
+
+__all__ = ["Counter", "LossCount", "Losses", "Report", "ResourceReport", "Tally"]
+
+SHOWN_EXAMPLES = 5
+SHOWN_ITEMS = 1_000
+
+
+@attrs.frozen
+class Tally:
+    """A number of items and their bytes."""
+
+    count: int = 0
+    bytes: int = 0
+
+    def plus(self, size: int) -> Tally:
+        """Return the tally with one more item."""
+        return Tally(self.count + 1, self.bytes + size)
+
+
+@attrs.frozen(kw_only=True)
+class LossCount:
+    """How many items lose the same thing, and the first of them.
+
+    Args:
+        accepted: by ``degrade``; ``None``: it is no data, and only told.
+    """
+
+    facet: str
+    detail: str
+    accepted: bool | None
+    count: int
+    examples: tuple[str, ...]
+
+
+class Losses:
+    """Gathers losses item by item; keeps counts and the first examples only."""
+
+    def __init__(self) -> None:
+        self._found: dict[Loss, tuple[int, tuple[str, ...]]] = {}
+
+    def add(self, key: str, losses: tuple[Loss, ...]) -> None:
+        """Take the losses of one item."""
+        for loss in losses:
+            count, examples = self._found.get(loss, (0, ()))
+            shown = (*examples, key) if len(examples) < SHOWN_EXAMPLES else examples
+            self._found[loss] = count + 1, shown
+
+    def counted(self) -> tuple[LossCount, ...]:
+        """Return what was gathered, by facet."""
+        return tuple(
+            LossCount(facet=loss.facet, detail=loss.detail, accepted=loss.accepted, count=count, examples=examples)
+            for loss, (count, examples) in sorted(self._found.items(), key=lambda found: found[0].facet)
+        )
+
+
+@attrs.frozen(kw_only=True)
+class ResourceReport:
+    """What was done with one resource.
+
+    Args:
+        done: by action; adopted items stand under ``compare``.
+        verified: items that were read on both sides and found equal.
+        troubles: how many items are named, by why.
+        named: the first of them; all stand in the journal.
+        refused: why the resource as a whole was not moved.
+    """
+
+    address: str
+    done: Mapping[Action, Tally] = attrs.Factory(dict)
+    verified: Tally = Tally()
+    troubles: Mapping[Trouble, int] = attrs.Factory(dict)
+    losses: tuple[LossCount, ...] = ()
+    named: tuple[Named, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> int:
+        """Items of the target that were written or deleted."""
+        wrote = (Action.CREATE, Action.REPLACE, Action.DELETE)
+        return sum(self.done.get(action, Tally()).count for action in wrote)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every item of the source is on the target."""
+        return not self.refused and not any(trouble.counts for trouble in self.troubles)
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What a move or a verification did.
+
+    Args:
+        stopped: why it ended early; the same command goes on.
+        skipped: declared resources that nobody can move yet.
+        degraded: facets whose loss was accepted.
+        seconds: how long it took.
+    """
+
+    source: str
+    target: str
+    plan: str
+    resources: tuple[ResourceReport, ...]
+    skipped: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+    stopped: str = ""
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything arrived: the source may be left. Skipped resources do not count."""
+        return not self.stopped and all(resource.complete for resource in self.resources)
+
+    @property
+    def changed(self) -> int:
+        """Items of the target that were written or deleted; 0 for a move that was done already."""
+        return sum(resource.changed for resource in self.resources)
+
+    @property
+    def rollback(self) -> str:
+        """How to go back."""
+        return (
+            f"{self.source} was not touched: to go back, set the environment's provider to {self.source!r} again;"
+            f" what was written to {self.target} since then stays there"
+        )
+
+    def to_json(self) -> str:
+        """Return the report for machines."""
+        found = attrs.asdict(self, value_serializer=lambda _, __, value: _plain(value))
+        extra = {"complete": self.complete, "changed": self.changed, "rollback": self.rollback}
+        return json.dumps(found | extra, indent=2)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  any attribute of any value
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+class Counter:
+    """Gathers what becomes of the items of one resource."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.losses = Losses()
+        self.items = 0
+        self.bytes = 0
+        self._done: dict[Action, Tally] = {}
+        self._verified = Tally()
+        self._troubles: dict[Trouble, int] = {}
+        self._named: list[Named] = []
+
+    def done(self, key: str, outcome: Outcome) -> None:
+        """Count an item that ended well."""
+        if outcome.action is not None:
+            self.seen(outcome.action, outcome.size)
+        self.losses.add(key, outcome.losses)
+
+    def seen(self, action: Action, size: int) -> None:
+        """Count an item by what was, or is to be, done with it."""
+        self.items += 1
+        self.bytes += size
+        self._done[action] = self._done.get(action, Tally()).plus(size)
+
+    def verified(self, size: int) -> None:
+        """Count an item that is equal on both sides."""
+        self.items += 1
+        self.bytes += size
+        self._verified = self._verified.plus(size)
+
+    def named(self, named: Named) -> None:
+        """Count an item that has to be named."""
+        self.items += 1
+        self._troubles[named.trouble] = self._troubles.get(named.trouble, 0) + 1
+        if len(self._named) < SHOWN_ITEMS:
+            self._named.append(named)
+
+    @property
+    def tallies(self) -> Mapping[Action, Tally]:
+        """Items and bytes by action."""
+        return dict(self._done)
+
+    def report(self) -> ResourceReport:
+        """Return what was gathered."""
+        return ResourceReport(
+            address=self.address,
+            done=self.tallies,
+            verified=self._verified,
+            troubles=dict(self._troubles),
+            losses=self.losses.counted(),
+            named=tuple(self._named),
+        )
