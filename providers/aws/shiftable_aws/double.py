@@ -23,6 +23,7 @@ except ImportError as exc:
     raise ConfigError(f'the AWS double needs moto and flask: pip install "shiftable-aws[testing]" ({exc})') from exc
 
 from shiftable.testing.harness import Double, Headers, Request, Response
+from shiftable_aws import _strict_s3
 from shiftable_aws._signatures import Refusal, refusal, scope_of
 from shiftable_aws._strict_secrets import StrictSecrets, json_error
 
@@ -94,6 +95,8 @@ class AwsDouble(Double):
             refused = refusal(request, self._credentials, self.clock.now())
             if refused is not None:
                 return _refused(request, refused, service)
+            if service == "s3":
+                return _strict_s3.answer(request, environ, lambda: Double.answer(self, request, environ))
             if service != "secretsmanager":
                 return super().answer(request, environ)
             scope = scope_of(request)

@@ -1,0 +1,158 @@
+"""The rules of S3 that moto does not keep."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable
+from urllib.parse import parse_qs, unquote
+from wsgiref.types import WSGIEnvironment
+from xml.sax.saxutils import escape, unescape
+
+import attrs
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
+
+from shiftable.testing.harness import Headers, Request, Response
+
+__all__ = ["answer"]
+
+_ENTRY = re.compile(rb"<(Version|DeleteMarker)>.*?</\1>", re.DOTALL)
+_KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
+_VERSION_ID = re.compile(rb"<VersionId>(.*?)</VersionId>")
+_BUCKETS = re.compile(rb"<Buckets>.*</Buckets>", re.DOTALL)
+_BUCKET = re.compile(rb"<Bucket>.*?</Bucket>", re.DOTALL)
+
+
+class _Refused(Exception):
+    def __init__(self, status: str, code: str, message: str) -> None:
+        super().__init__(message)
+        self.response = _error(status, code, message)
+
+
+def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Response]) -> Response:
+    """Refuse what S3 refuses, let moto execute the rest, and put its listings right. Not for several threads at once."""
+    bucket, _, key = unquote(request.target.partition("?")[0]).removeprefix("/").partition("/")
+    query = parse_qs(request.query, keep_blank_values=True)
+    try:
+        if request.method == "PUT" and key:
+            _check_digest(request)
+        if "x-amz-copy-source" in request.headers and "partNumber" not in query:
+            _check_source(request)
+            _check_target(request, bucket, key)
+        elif request.method == "POST" and "uploadId" in query and not _completed(bucket, key, query["uploadId"][0]):
+            _check_target(request, bucket, key)
+        elif request.method == "PUT" and "x-amz-copy-source" in request.headers:
+            _check_source(request)
+    except _Refused as exc:
+        return exc.response
+    # moto's routes end at a line break; it reads the key from the raw target.
+    environ["PATH_INFO"] = environ["PATH_INFO"].replace("\n", " ")
+    if request.method == "GET" and not bucket:
+        environ["QUERY_STRING"] = ""
+        return _paged(forward(), query)
+    response = forward()
+    if request.method == "GET" and not key and "versions" in query and response.code == 200:
+        return attrs.evolve(response, body=_in_order(bucket, response.body))
+    return response
+
+
+def _check_digest(request: Request) -> None:
+    stated = request.headers.get("Content-MD5")
+    if stated is None:
+        return
+    try:
+        digest = base64.b64decode(stated, validate=True)
+    except binascii.Error:
+        digest = b""
+    if len(digest) != 16:
+        raise _Refused("400 Bad Request", "InvalidDigest", "The Content-MD5 you specified was invalid.")
+    if hashlib.md5(request.body, usedforsecurity=False).digest() != digest:
+        message = "The Content-MD5 you specified did not match what we received."
+        raise _Refused("400 Bad Request", "BadDigest", message)
+
+
+def _check_source(request: Request) -> None:
+    """Check the condition on the object that is copied."""
+    expected = request.headers.get("x-amz-copy-source-if-match")
+    source, _, version = unquote(request.headers["x-amz-copy-source"]).removeprefix("/").partition("?versionId=")
+    etag = _etag(*source.split("/", 1)) if not version else None
+    if expected is not None and etag is not None and etag != expected.strip('"'):
+        raise _unmet("x-amz-copy-source-If-Match")
+
+
+def _check_target(request: Request, bucket: str, key: str) -> None:
+    """Check the conditions on the object that is replaced."""
+    etag = _etag(bucket, key)
+    if request.headers.get("If-None-Match") == "*" and etag is not None:
+        raise _unmet("If-None-Match")
+    expected = request.headers.get("If-Match")
+    if expected is not None and etag is None:
+        raise _Refused("404 Not Found", "NoSuchKey", "The specified key does not exist.")
+    if expected is not None and etag != expected.strip('"'):
+        raise _unmet("If-Match")
+
+
+def _unmet(condition: str) -> _Refused:
+    message = f"At least one of the pre-conditions you specified did not hold: {condition}"
+    return _Refused("412 Precondition Failed", "PreconditionFailed", message)
+
+
+def _etag(bucket: str, key: str) -> str | None:
+    found = _s3().buckets[bucket].keys.get(key) if bucket in _s3().buckets else None
+    etag: str | None = getattr(found, "etag", None)  # a delete marker has none
+    return None if etag is None else etag.strip('"')
+
+
+def _completed(bucket: str, key: str, upload: str) -> bool:
+    """Tell whether the object is this upload's own: completing it again is answered as the first time."""
+    found = _s3().buckets[bucket].keys.get(key) if bucket in _s3().buckets else None
+    return getattr(getattr(found, "multipart", None), "id", None) == upload
+
+
+def _in_order(bucket: str, body: bytes) -> bytes:
+    """Put versions and delete markers into one order, by key, then newest first; moto writes two lists."""
+    entries = [found.group() for found in _ENTRY.finditer(body)]
+    if not entries:
+        return body
+    keys = _s3().buckets[bucket].keys
+    ages = {
+        (name, version.version_id or "null"): -number
+        for name, versions in keys.iterlists()
+        for number, version in enumerate(versions)
+    }
+
+    def place(entry: bytes) -> tuple[str, int]:
+        name, version = (found.group(1).decode() for found in (_KEY.search(entry), _VERSION_ID.search(entry)) if found)
+        plain = unquote(unescape(name)) if b"<EncodingType>url" in body else unescape(name)
+        return plain, ages.get((plain, version), 0)
+
+    head, tail = body[: body.index(entries[0])], body[body.rindex(entries[-1]) + len(entries[-1]) :]
+    return head + b"".join(sorted(entries, key=place)) + tail
+
+
+def _paged(response: Response, query: dict[str, list[str]]) -> Response:
+    """Cut the list of buckets into pages; moto cuts it off."""
+    found = _BUCKETS.search(response.body)
+    if found is None or "max-buckets" not in query:
+        return response
+    buckets = _BUCKET.findall(found.group())
+    start = int(query.get("continuation-token", ["0"])[0])
+    stop = start + int(query["max-buckets"][0])
+    token = f"<ContinuationToken>{stop}</ContinuationToken>".encode() if stop < len(buckets) else b""
+    page = b"<Buckets>" + b"".join(buckets[start:stop]) + b"</Buckets>" + token
+    return attrs.evolve(response, body=response.body.replace(found.group(), page))
+
+
+def _s3():  # type: ignore[no-untyped-def]  # noqa: ANN202  moto's backends have no types
+    return get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
+
+
+def _error(status: str, code: str, message: str) -> Response:
+    body = (
+        f"<Error><Code>{code}</Code><Message>{escape(message)}</Message><RequestId>double-request</RequestId></Error>"
+    )
+    headers = Headers({"Content-Type": "application/xml", "x-amz-request-id": "double-request"})
+    return Response(status, headers, f'<?xml version="1.0" encoding="UTF-8"?>{body}'.encode())
