@@ -52,10 +52,11 @@ class Secret:
 
     Args:
         value: text, where the provider knows that it is; a provider that keeps bytes only answers bytes.
-        version: the provider's own id of it, opaque; another secret may have the same.
+        version: the provider's own id of it, opaque; another secret may have the same, as may a later one of that
+            name, after this one was deleted for good.
         stages: which of current, previous and pending this version is.
         token: of the secret, for ``if_match``: every ``put`` of a version, also a pending one, and every ``promote``
-            that changes something makes a new one.
+            that changes something makes a new one; what else changes the secret may.
         created: of this version; aware, UTC.
         labels: of the secret; empty where there are none.
         expires: aware, UTC; to the second.

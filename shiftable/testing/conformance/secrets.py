@@ -14,6 +14,7 @@ import pickle
 import threading
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -872,9 +873,16 @@ class _Outcome:
 
 @attrs.frozen
 class _Pair:
-    """The same version in the store and in the model."""
+    """The same version in the store and in the model.
+
+    Args:
+        life: how often the secret had been deleted for good: ids may come again after that.
+        epoch: how often its state had changed without a write: that may change the token, or not.
+    """
 
     key: str
+    life: int
+    epoch: int
     real: _Outcome
     model: _Outcome
 
@@ -893,7 +901,8 @@ class SecretsMachine(RuleBasedStateMachine):
         self.real = self.make_store()
         self.model = Secrets(MemorySecretsDriver()).store(self.real.name)
         self.features = self.real.features
-        self.ids: dict[str, str] = {}
+        self.lives, self.epochs = Counter[str](), Counter[str]()
+        self.ids: dict[tuple[str, int, str], str] = {}
 
     def both(self, act: Callable[[SecretStore], object]) -> tuple[_Outcome, _Outcome]:
         real, model = _outcome(self.real, act), _outcome(self.model, act)
@@ -919,12 +928,13 @@ class SecretsMachine(RuleBasedStateMachine):
     def paired(self, key: str, real: _Outcome, model: _Outcome) -> Any:  # noqa: ANN401  hypothesis' own
         if not real.version:
             return multiple()
-        assert self.ids.setdefault(f"{key} {real.version}", model.version) == model.version
-        return _Pair(key, real, model)
+        life = self.lives[key]
+        assert self.ids.setdefault((key, life, real.version), model.version) == model.version
+        return _Pair(key, life, self.epochs[key], real, model)
 
     @rule(target=versions, before=versions, value=_VALUES)
     def put_if_match(self, before: _Pair, value: str) -> Any:  # noqa: ANN401
-        if not self.features.if_match:
+        if not self.features.if_match or before.epoch != self.epochs[before.key]:
             return multiple()
         real = _outcome(self.real, lambda store: store.put(before.key, value, if_match=before.real.token))
         model = _outcome(self.model, lambda store: store.put(before.key, value, if_match=before.model.token))
@@ -951,13 +961,15 @@ class SecretsMachine(RuleBasedStateMachine):
     @rule(version=consumes(versions))
     def disable(self, version: _Pair) -> None:
         if self.features.disable:
+            self.epochs[version.key] += 1
             self.same(version, lambda store, id_: store.disable(version.key, id_))
 
     def same(self, version: _Pair, act: Callable[[SecretStore, str], object]) -> None:
-        """Do the same to one version, unless the provider has dropped it as too old."""
+        """Do the same to one version, unless the provider has dropped it as too old or may have given its id anew."""
         kept = self.features.max_versions
         ids = [entry[0] for entry in _living_history(self.model, version.key)]
-        if kept is not None and version.model.version in ids[kept.value :]:
+        dropped = kept is not None and version.model.version in ids[kept.value :]
+        if dropped or version.life != self.lives[version.key]:
             return
         real = _outcome(self.real, lambda store: act(store, version.real.version))
         model = _outcome(self.model, lambda store: act(store, version.model.version))
@@ -966,7 +978,10 @@ class SecretsMachine(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), forever=st.booleans())
     def delete(self, key: str, *, forever: bool) -> None:
         window = None if forever or not self.features.recovery else timedelta(days=7)
-        self.both(lambda store: store.delete(key, recovery=window))
+        real, _ = self.both(lambda store: store.delete(key, recovery=window))
+        if real.answer is None:
+            self.epochs[key] += 1
+            self.lives[key] += window is None
 
     @rule(key=st.sampled_from(KEYS))
     def restore(self, key: str) -> None:
@@ -987,7 +1002,7 @@ class SecretsMachine(RuleBasedStateMachine):
         for key in KEYS:
             real, model = _living_history(self.real, key), _living_history(self.model, key)
             stop = kept.value if kept is not None else None
-            named = [(self.ids[f"{key} {version}"], *rest) for version, *rest in real]
+            named = [(self.ids[key, self.lives[key], version], *rest) for version, *rest in real]
             assert [tuple(entry) for entry in model[:stop]] == named[:stop]
 
 
