@@ -11,7 +11,7 @@ from shiftable.paging import Page
 from shiftable.testing.conformance.blob import blob_machine
 from shiftable.testing.wrap import Call, Recorded
 
-SETTINGS = hypothesis.settings(max_examples=25, stateful_step_count=40)
+SETTINGS = hypothesis.settings(max_examples=100, stateful_step_count=40)
 # A fault is to be found, each time the same, and not to be made small.
 FINDING = hypothesis.settings(
     SETTINGS, phases=[hypothesis.Phase.generate], derandomize=True, report_multiple_bugs=False, database=None
