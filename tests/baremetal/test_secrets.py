@@ -150,3 +150,21 @@ class TestConformance(SecretsConformance):
     @pytest.fixture
     def oracle(self, decoder: Decoder) -> Decoder:
         return decoder
+
+
+# the state machine
+
+
+def _empty_store(folder: Path) -> Callable[[], SecretStore]:
+    def make() -> SecretStore:
+        driver = SopsDriver(Path(tempfile.mkdtemp(dir=folder)), identity_file=folder / "age.key")
+        driver.create(SecretsSpec(name="shop"))
+        return Secrets(driver).store("shop")
+
+    return make
+
+
+def test_any_sequence_of_calls_answers_as_the_memory_model(tmp_path: Path) -> None:
+    machine = secrets_machine(_empty_store(tmp_path)).TestCase
+    machine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+    machine().runTest()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import fcntl
-import hashlib
-import json
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Literal, NoReturn
 
 import attrs
 
@@ -35,7 +32,6 @@ from shiftable.features import Limit
 from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable.secrets.driver import (
-    STAGES,
     Secret,
     SecretInfo,
     SecretsDriver,
@@ -45,6 +41,7 @@ from shiftable.secrets.driver import (
     Stage,
 )
 from shiftable.tokens import Token
+from shiftable_baremetal._secretfile import MAX_VERSIONS, RULE, Entry, Version, entry_of, number, tree_of
 
 __all__ = ["FEATURES", "SopsDriver"]
 
@@ -65,14 +62,13 @@ FEATURES = SecretsFeatures(
     max_name=Limit(1024, "chosen; a path of Linux has 4,096 bytes, root and suffix included"),
     max_value=Limit(1_048_576, "chosen; the file holds all versions and is written anew each time"),
     max_labels=Limit(100, "chosen; they are read at each listing"),
-    max_versions=Limit(100, "chosen, as AWS Secrets Manager; the oldest without a stage go first"),
+    max_versions=Limit(MAX_VERSIONS, "chosen, as AWS Secrets Manager; the oldest without a stage go first"),
 )
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_.+=@-]+")
 _LONGEST_SEGMENT = 200
 """A file name of Linux has 255 bytes; the suffix and what an editor appends need some."""
 
-_RULE = sops.Rule("encrypted_regex", "^value$")
 _PAGE = 100
 
 
@@ -85,56 +81,11 @@ class Refusal(Exception):
 
 
 @attrs.frozen
-class _Version:
-    """One value."""
-
-    value: Masked
-    created: datetime
-    enabled: bool = True
-    idempotency_key: str | None = None
-
-
-@attrs.define
-class _Entry:
-    """What one file says: a secret, its versions, newest first, and which of them has which stage."""
-
-    name: str
-    labels: dict[str, str] = attrs.Factory(dict)
-    expires: datetime | None = None
-    stages: dict[Stage, str] = attrs.Factory(dict)
-    versions: dict[str, _Version] = attrs.Factory(dict)
-    deleted: datetime | None = None
-    until: datetime | None = None
-
-    def stages_of(self, version: str) -> frozenset[Stage]:
-        return frozenset(stage for stage, id_ in self.stages.items() if id_ == version)
-
-    def make_current(self, version: str) -> None:
-        """Move the stages as a promotion does."""
-        if "current" in self.stages:
-            self.stages["previous"] = self.stages["current"]
-        self.stages["current"] = version
-        if self.stages.get("pending") == version:
-            del self.stages["pending"]
-
-    def add(self, version: _Version) -> str:
-        """Store a new version and forget the oldest ones above the limit that have no stage."""
-        id_ = str(max(map(int, self.versions), default=0) + 1)
-        self.versions = {id_: version, **self.versions}
-        staged = {id_, *self.stages.values()}
-        free = [old for old in self.versions if old not in staged]
-        for old in free[max(0, cast("Limit", FEATURES.max_versions).value - len(staged)) :]:
-            del self.versions[old]
-        return id_
-
-
-@attrs.frozen
 class _File:
     """One file that was read and found whole."""
 
-    entry: _Entry
+    entry: Entry
     document: sops.Document = attrs.field(repr=False)
-    token: Token
 
 
 @attrs.define
@@ -289,18 +240,19 @@ class SopsDriver(SecretsDriver):
                 return _secret(file, known)
             if if_absent and file is not None:
                 _refuse(PreconditionFailed, "the secret exists")
-            if if_match is not None and (file is None or file.token != if_match):
+            if if_match is not None and (file is None or _token(file.entry) != if_match):
                 _refuse(PreconditionFailed, "the secret was changed, or does not exist")
             if file is None and stage == "pending":
                 _refuse(NotFound, "there is no such secret; store a current version first")
-            entry = file.entry if file is not None else _Entry(name)
-            id_ = entry.add(_Version(value, self._clock(), idempotency_key=idempotency_key))
+            entry = file.entry if file is not None else Entry(name)
+            id_ = entry.add(Version(value, self._clock(), idempotency_key=idempotency_key))
             if stage == "current":
                 entry.make_current(id_)
             else:
                 entry.stages["pending"] = id_
             entry.labels = entry.labels if labels is None else dict(labels)
             entry.expires = entry.expires if expires is None else expires
+            entry.touch()
             return _secret(self._save(entry, file), id_)
 
     def list(self, *, prefix: str, deleted: bool, cursor: str | None, limit: int | None) -> Page[SecretInfo]:
@@ -312,7 +264,7 @@ class SopsDriver(SecretsDriver):
     def history(self, name: str, *, cursor: str | None, limit: int | None) -> Page[SecretVersion]:
         """Return versions, newest first; the cursor is the last one of the page before."""
         entry = self._living(name).entry
-        left = [id_ for id_ in entry.versions if cursor is None or int(id_) < int(cursor)]
+        left = [id_ for id_ in entry.versions if cursor is None or number(id_) < number(cursor)]
         shown = left[: _PAGE if limit is None else limit]
         return Page(
             tuple(
@@ -338,6 +290,7 @@ class SopsDriver(SecretsDriver):
             if not found.enabled:
                 _refuse(Conflict, f"its version {version} is disabled")
             file.entry.make_current(version)
+            file.entry.touch()
             self._save(file.entry, file)
 
     def disable(self, name: str, version: str) -> None:
@@ -421,29 +374,29 @@ class SopsDriver(SecretsDriver):
             return None
         try:
             document = sops.load(content, sops.find_identities(self._identity_file), name=str(path))
-            entry = _entry(document)
+            entry = entry_of(document)
         except (IntegrityError, Unauthenticated) as exc:
             raise Refusal(type(exc), f"{path}: {exc.message}") from exc
         if entry.name != name or (entry.until is not None) is not deleted:
             _refuse(IntegrityError, f"{path}: the file is not where it was written; it is the secret {entry.name!r}")
-        return _File(entry, document, _token(content))
+        return _File(entry, document)
 
-    def _save(self, entry: _Entry, file: _File | None) -> _File:
+    def _save(self, entry: Entry, file: _File | None) -> _File:
         """Write an entry to its file; what did not change keeps its ciphertext."""
         readers = self._readers()
         if not readers:
             where = self._root / ".recipients"
             _refuse(ParentNotFound, f"nobody could read it: run `shiftable apply`, or write a public key to {where}")
-        document = file.document if file is not None else sops.Document({}, recipients=readers, rule=_RULE)
+        document = file.document if file is not None else sops.Document({}, recipients=readers, rule=RULE)
         document = document if document.recipients == readers else document.for_recipients(readers)
-        document.data = _tree(entry)
+        document.data = tree_of(entry)
         content = sops.dump(document, now=self._clock())
         path = self._path(entry.name, deleted=entry.until is not None)
         _mkdir(path.parent)
         self._write(path, content)
         if entry.until is not None:
             os.utime(path, (entry.until.timestamp(), entry.until.timestamp()))  # so that _purge need not decrypt
-        return _File(entry, document, _token(content))
+        return _File(entry, document)
 
     def _write(self, path: Path, content: bytes) -> None:
         """Replace a file as a whole. The temporary one has one name for all, so that none is left to look for."""
@@ -533,82 +486,6 @@ def _refuse(error: type[OperationError], message: str) -> NoReturn:
     raise Refusal(error, message)
 
 
-# what a file says
-
-
-def _tree(entry: _Entry) -> dict[str, Any]:
-    """Return an entry as the document of its file.
-
-    SOPS's MAC hashes values only. It does not notice when the names of labels are exchanged, when a version's id moves
-    from ``current`` to ``previous`` by way of null, or when a byte moves from one value in clear to the next. The
-    ``seal``, which is encrypted, covers all of that.
-    """
-    tree: dict[str, Any] = {
-        "name": entry.name,
-        "labels": dict(entry.labels),
-        "expires": _said(entry.expires),
-        **{stage: entry.stages.get(stage) for stage in STAGES},
-        **({"deleted": _said(entry.deleted), "until": _said(entry.until)} if entry.until else {}),
-        "versions": {id_: _version_tree(version) for id_, version in entry.versions.items()},
-    }
-    return {**tree, "seal": {"value": _seal(tree)}}
-
-
-def _version_tree(version: _Version) -> dict[str, Any]:
-    text = version.value.is_text
-    raw = version.value.reveal() if text else base64.b64encode(version.value.reveal_bytes()).decode()
-    return {
-        "created": _said(version.created),
-        "kind": "text" if text else "binary",
-        "enabled": version.enabled,
-        **({"idempotency_key": version.idempotency_key} if version.idempotency_key is not None else {}),
-        "value": raw,
-    }
-
-
-def _seal(tree: dict[str, Any]) -> str:
-    """Hash all that stands in clear, names of keys and order included."""
-    versions = {id_: {**version, "value": None} for id_, version in tree["versions"].items()}
-    return hashlib.sha256(json.dumps({**tree, "versions": versions}).encode()).hexdigest()
-
-
-def _entry(document: sops.Document) -> _Entry:
-    """Read an entry. Whoever holds the key may have written anything: what this driver would not write is refused."""
-    try:
-        entry = _parsed(document.data) if document.rule == _RULE else None
-        if entry is not None and _tree(entry) == document.data:
-            return entry
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        pass
-    raise IntegrityError("what stands in clear was changed, or the file was not written by shiftable")
-
-
-def _parsed(tree: dict[str, Any]) -> _Entry:
-    stages = {stage: tree[stage] for stage in STAGES if tree[stage] is not None}
-    versions = {id_: _parsed_version(version) for id_, version in tree["versions"].items()}
-    if not set(stages.values()) <= set(versions) or "current" not in stages:
-        raise ValueError("a stage without a version")
-    deleted, until = _time(tree.get("deleted")), _time(tree.get("until"))
-    return _Entry(tree["name"], dict(tree["labels"]), _time(tree["expires"]), stages, versions, deleted, until)
-
-
-def _parsed_version(tree: dict[str, Any]) -> _Version:
-    raw = tree["value"]
-    value = Masked(raw if tree["kind"] == "text" else base64.b64decode(raw, validate=True))
-    created = _time(tree["created"])
-    if created is None or not isinstance(raw, str):
-        raise ValueError("no version")
-    return _Version(value, created, tree["enabled"], tree.get("idempotency_key"))
-
-
-def _said(time: datetime | None) -> str | None:
-    return None if time is None else time.astimezone(UTC).isoformat()
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
-
-
 # answers
 
 
@@ -624,11 +501,15 @@ def _known(file: _File | None, value: Masked, idempotency_key: str | None) -> st
     return None
 
 
-def _version(entry: _Entry, id_: str) -> _Version:
+def _version(entry: Entry, id_: str) -> Version:
     found = entry.versions.get(id_)
     if found is None:
         _refuse(NotFound, f"it has no version {id_!r}")
     return found
+
+
+def _token(entry: Entry) -> Token:
+    return Token(entry.revision)
 
 
 def _secret(file: _File, id_: str) -> Secret:
@@ -638,7 +519,7 @@ def _secret(file: _File, id_: str) -> Secret:
         value=version.value,
         version=id_,
         stages=entry.stages_of(id_),
-        token=file.token,
+        token=_token(entry),
         created=version.created,
         labels=dict(entry.labels),
         expires=entry.expires,
@@ -704,7 +585,3 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _token(content: bytes) -> Token:
-    return Token(hashlib.sha256(content).hexdigest()[:32])
