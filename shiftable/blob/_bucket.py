@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, cast, get_args
@@ -183,6 +183,8 @@ class Bucket(Handle[BlobDriver]):
             )
         task = self._task("open", key)
         if mode == "rb":
+            if content_type or headers or metadata or tags or if_absent:
+                raise task.error(InvalidArgument, "an object that is read takes only if_match and version")
             return self._reader(key, if_match, version)
         if version is not None:
             raise task.error(InvalidArgument, "an older version cannot be written")
@@ -206,17 +208,10 @@ class Bucket(Handle[BlobDriver]):
             if_match: only over the target's object in this version.
 
         Raises:
+            ParentNotFound: one of the buckets does not exist; the error names it.
             Unsupported: the target cannot keep what the object has.
         """
-        target = self if to is None else to
-        task = self._task("copy", key)
-        self._check_target(target, to_key, if_absent=if_absent, if_match=if_match)
-        if target._driver is self._driver and self.features.copy:  # noqa: SLF001  of the same class
-            options = self._carried(task, if_absent, if_match) if if_absent or if_match else None
-            # Unsupported here: an object too large for one call, or a bucket elsewhere.
-            with suppress(Unsupported), task.translated():
-                return self._driver.copy(self.name, key, target.name, to_key, options)
-        return self._streamed(task, target, to_key, if_absent=if_absent, if_match=if_match)
+        return self._copied(key, self if to is None else to, to_key, if_absent=if_absent, if_match=if_match)
 
     # reading
 
@@ -513,10 +508,25 @@ class Bucket(Handle[BlobDriver]):
             results = zip(keys, pool.map(attempt, keys), strict=True)
             return {key: failure for key, failure in results if failure is not None}
 
-    def _check_target(self, target: Bucket, to_key: str, *, if_absent: bool, if_match: Token | None) -> None:
-        target._check_conditions(target._task("copy", to_key), if_absent=if_absent, if_match=if_match)
+    def _copied(self, key: str, target: Bucket, to_key: str, *, if_absent: bool, if_match: Token | None) -> ObjectInfo:
+        task, sink = self._task("copy", key), target._task("copy", to_key)
+        target._check_conditions(sink, if_absent=if_absent, if_match=if_match)
+        here = target._driver is self._driver
+        if here and (target.name, to_key) == (self.name, key):
+            raise task.error(InvalidArgument, "an object cannot be copied onto itself")
+        if not here or not self.features.copy:
+            return self._streamed(task, target, sink, if_absent=if_absent, if_match=if_match)
+        options = self._carried(task, if_absent=if_absent, if_match=if_match) if if_absent or if_match else None
+        try:
+            with _missing_is_mismatch(sink, if_match), task.translated():
+                return self._driver.copy(self.name, key, target.name, to_key, options)
+        except Unsupported:  # an object too large for one call, or a bucket elsewhere
+            return self._streamed(task, target, sink, if_absent=if_absent, if_match=if_match)
+        except ParentNotFound as exc:
+            self.stat(key)  # says so if it is the source's bucket
+            raise sink.error(ParentNotFound, f"{target.resource} does not exist") from exc
 
-    def _carried(self, task: Task, if_absent: bool, if_match: Token | None) -> PutOptions:  # noqa: FBT001  handed on
+    def _carried(self, task: Task, *, if_absent: bool, if_match: Token | None) -> PutOptions:
         """Say in full what a copy keeps, as conditions cannot be said alone."""
         with task.translated():
             info = self._driver.stat(self.name, task.key, version=None)
@@ -526,12 +536,11 @@ class Bucket(Handle[BlobDriver]):
         )
 
     def _streamed(
-        self, task: Task, target: Bucket, to_key: str, *, if_absent: bool, if_match: Token | None
+        self, task: Task, target: Bucket, sink: Task, *, if_absent: bool, if_match: Token | None
     ) -> ObjectInfo:
         with ObjectStream(task, start=0, stop=None, if_match=None, version=None) as stream:
             info = stream.info
             tags = self.tags(task.key) if self.features.tags else {}
-            sink = target._task("copy", to_key)
             options = target._options(sink, info.size, None, info.headers, info.metadata, tags, if_absent, if_match)
             with _missing_is_mismatch(sink, if_match), Uploader(sink, options, size=info.size) as uploader:
                 for chunk in stream:

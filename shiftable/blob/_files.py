@@ -25,10 +25,11 @@ class ObjectReader(io.RawIOBase):
     def __init__(self, open_at: Callable[[int, ObjectInfo | None], ObjectStream]) -> None:
         super().__init__()
         self._open_at = open_at
-        self._stream: ObjectStream | None = open_at(0, None)
-        self._info = self._stream.info
         self._rest = memoryview(b"")
         self._at = 0
+        self._stream: ObjectStream | None = None  # the base class closes also what could not be opened
+        self._stream = opened = open_at(0, None)
+        self._info = opened.info
 
     def readable(self) -> bool:
         return True

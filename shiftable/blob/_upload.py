@@ -6,6 +6,7 @@ import io
 import itertools
 import logging
 import os
+import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +33,8 @@ def size_of(source: Source) -> int | None:
     if isinstance(source, bytes | bytearray | memoryview):
         return memoryview(source).nbytes
     if isinstance(source, Path):
-        return source.stat().st_size
+        found = source.stat()
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
     if isinstance(source, io.BytesIO):
         return max(0, source.getbuffer().nbytes - source.tell())
     if isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO) and source.seekable():
@@ -103,14 +105,10 @@ class Uploader:
 
     def write(self, data: bytes | memoryview) -> None:
         """Take more bytes; waits while all workers are busy."""
-        self._buffer += data
-        # Strictly more than a part: what is left at the end is never empty, and an object of one part needs no upload.
-        while len(self._buffer) > self._wanted:
-            self._send(self._wanted)
-            size = next(self._sizes, None)
-            if size is None:
-                raise self._task.error(InvalidArgument, f"the content has more than {len(self._parts):,} parts")
-            self._wanted = size
+        view = memoryview(data).cast("B")
+        for at in range(0, len(view), _READ):
+            self._buffer += view[at : at + _READ]
+            self._send_full_parts()
 
     def finish(self) -> ObjectInfo:
         """Make the object visible."""
@@ -146,6 +144,15 @@ class Uploader:
 
     def __exit__(self, cls: type[BaseException] | None, *exc_info: object) -> None:
         self.abort()
+
+    def _send_full_parts(self) -> None:
+        # Strictly more than a part: what is left at the end is never empty, and an object of one part needs no upload.
+        while len(self._buffer) > self._wanted:
+            self._send(self._wanted)
+            size = next(self._sizes, None)
+            if size is None:
+                raise self._task.error(InvalidArgument, f"the content has more than {len(self._parts):,} parts")
+            self._wanted = size
 
     def _send(self, size: int) -> None:
         if self._upload is None or self._pool is None:

@@ -6,9 +6,11 @@ import hashlib
 import io
 import itertools
 import logging
+import os
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 
 import shiftable.blob
 from shiftable.blob import BlobFeatures, BlobStore, Bucket, BucketSpec, Headers, ObjectInfo, _bucket, _store
-from shiftable.blob._upload import part_sizes
+from shiftable.blob._upload import part_sizes, size_of
 from shiftable.blob.driver import BlobDriver, Download, Part, PutOptions, Upload
 from shiftable.errors import (
     Conflict,
@@ -563,6 +565,17 @@ def test_files_are_binary_and_old_versions_are_not_written(bucket: Bucket) -> No
         bucket.open("key", "w")  # type: ignore[arg-type]  # that is the point
     with pytest.raises(InvalidArgument):
         bucket.open("key", "wb", version="1")
+    with pytest.raises(InvalidArgument):
+        bucket.open("key", metadata={"a": "b"})
+
+
+def test_a_pipe_is_a_source_of_unknown_size(bucket: Bucket, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert size_of(pipe) is None
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pipe.write_bytes, DATA * 9)
+        assert bucket.put("key", pipe).size == 9 * MIB
 
 
 # copies

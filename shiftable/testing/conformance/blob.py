@@ -867,6 +867,21 @@ class BlobConformance(Conformance):
             assert bucket.get(key) == b"new"
             self._assert_kept(bucket, key, kept)
 
+    def test_a_copy_names_the_bucket_that_is_missing(self, bucket: Bucket, missing: Bucket) -> None:
+        bucket.put("key", b"x")
+        for source, target in ((bucket, missing), (missing, bucket)):
+            with pytest.raises(ParentNotFound) as caught:
+                source.copy("key", "other", to=target)
+            assert missing.name in str(caught.value)
+            assert f"{missing.resource} does not exist" in str(caught.value)
+
+    def test_an_object_is_not_copied_onto_itself(self, watched: Bucket, recorded: Recorded[BlobDriver]) -> None:
+        watched.put("key", b"x")
+        recorded.calls.clear()
+        with pytest.raises(InvalidArgument):
+            watched.copy("key", "key")
+        assert recorded.calls == []
+
     def test_a_copy_goes_to_and_comes_from_another_provider(self, bucket: Bucket, features: BlobFeatures) -> None:
         elsewhere = BlobStore(MemoryBlobDriver()).create(BucketSpec(name="elsewhere"))
         data = self._parts_of(features, 2)
