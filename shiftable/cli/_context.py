@@ -1,0 +1,112 @@
+"""What all commands share: the application, the terminal, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from shiftable.app import App, load
+from shiftable.errors import ConfigError
+from shiftable.manifest import Declared
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Context", "complete_addresses", "complete_labels", "json_option", "pass_context", "size_text"]
+
+
+class Context:
+    """The application of this call, read when a command first needs it."""
+
+    def __init__(self, file: Path | None = None, environment: str | None = None) -> None:
+        self.file = file
+        self.environment = environment
+        self._app: App | None = None
+        self._console: Console | None = None
+
+    @property
+    def app(self) -> App:
+        """The application of ``shiftable.toml``."""
+        if self._app is None:
+            self._app = load(self.file, environment=self.environment)
+        return self._app
+
+    @property
+    def console(self) -> Console:
+        """The terminal, or whatever standard output is: then lines are neither coloured nor cut."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(highlight=False, soft_wrap=True)
+        return self._console
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Show rows: aligned on a terminal, else as lines with tabs."""
+        if not self.console.is_terminal:
+            for row in rows:
+                click.echo("\t".join("" if cell is None else str(cell) for cell in row))
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        self.console.print(table)
+
+    def json(self, value: Any) -> None:  # noqa: ANN401  anything that JSON has
+        """Write one JSON document to standard output."""
+        json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
+        sys.stdout.write("\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._app is not None:
+            self._app.close()
+
+
+pass_context = click.make_pass_decorator(Context)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+
+
+def complete_labels(service: str, suffix: str = "") -> Any:  # noqa: ANN401  what click takes
+    """Complete the labels of the declared resources of a service."""
+
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        labels = [declared.label + suffix for declared in _declared(context) if declared.service == service]
+        return [label for label in labels if label.startswith(incomplete)]
+
+    return complete
+
+
+def complete_addresses(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the addresses of declared resources."""
+    addresses = [declared.address for declared in _declared(context)]
+    return [address for address in addresses if address.startswith(incomplete)]
+
+
+def _declared(context: click.Context) -> tuple[Declared, ...]:
+    """Return what the file declares; a wrong file completes nothing and says nothing."""
+    options = context.find_root().params
+    try:
+        return load(options.get("file"), environment=options.get("environment")).declared()
+    except ConfigError:
+        return ()
+
+
+def size_text(size: int) -> str:
+    """Say a number of bytes for people: ``3.2 MiB``."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError

@@ -1,0 +1,68 @@
+"""The root command, its options, and what becomes of errors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import shiftable
+from shiftable.cli import _blob, _check, _demo, _migrate, _project, _run, _secrets
+from shiftable.cli._context import Context
+from shiftable.errors import ConfigError, ShiftableError
+
+__all__ = ["cli"]
+
+
+class Root(click.Group):
+    """Turns errors of the library into one message and an exit code; anything else is a bug and shows itself."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click.Group
+        """Run a command and leave with its exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted; what has its journal goes on with the same command", err=True)
+            sys.exit(130)
+        except ConfigError as exc:
+            for problem in exc.problems:
+                click.echo(f"error: {problem}", err=True)
+            sys.exit(2)
+        except ShiftableError as exc:
+            click.echo(f"error: {exc}", err=True)
+            sys.exit(1)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader has gone: `shiftable blob ls | head`
+            sys.exit(141)
+
+
+@click.group(
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""
+\b
+Exit codes: 0 done, 1 failed or something is left to do, 2 wrong usage or configuration, 130 interrupted.
+Completion: eval "$(_SHIFTABLE_COMPLETE=bash_source shiftable)"
+""",
+)
+@click.version_option(shiftable.__version__, "-V", "--version", package_name="shiftable")
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="The shiftable.toml; else the nearest one above.")
+@click.option("-e", "--env", "environment", help="The environment; else SHIFTABLE_ENV, else the only one.")
+@click.option("-v", "--verbose", count=True, help="Log more; twice for everything.")
+@click.pass_context
+def cli(context: click.Context, file: Path | None, environment: str | None, verbose: int) -> None:
+    """Swap clouds by configuration only."""
+    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    logging.basicConfig(level=levels[min(verbose, 2)], format="%(levelname)s %(name)s: %(message)s")
+    context.obj = context.with_resource(Context(file, environment))
+
+
+for command in (
+    *(_project.init, _project.plan, _project.apply, _project.destroy),
+    *(_check.check, _check.providers, _check.schema),
+    *(_blob.blob, _secrets.secrets, _migrate.migrate, _run.run, _demo.demo),
+):
+    cli.add_command(command)

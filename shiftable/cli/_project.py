@@ -1,0 +1,224 @@
+"""``init``, ``plan``, ``apply``, ``destroy``: what is declared, and made to exist."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from shiftable.app import App
+from shiftable.cli._context import Context, complete_addresses, json_option, pass_context
+from shiftable.errors import ConfigError, NotFound, ShiftableError
+from shiftable.manifest import FILE_NAME, Declared, json_schema
+from shiftable.service import Change
+
+__all__ = ["apply", "destroy", "init", "plan"]
+
+TEMPLATE = """\
+#:schema ./.shiftable/schema.json
+# What this application needs, and where each environment gets it from. Credentials never stand here: the providers
+# find them by their own chain (profiles, roles, identities), or a setting refers to them:
+#     {{ env = "NAME" }}   {{ file = "path" }}   {{ secret = "app/some/key" }}
+
+[project]
+name = "{name}"
+# owner = "payments"                # who answers for it
+
+# SHIFTABLE_ENV picks one of these.
+[environments.development]
+provider = "local"
+
+# [environments.production]
+# provider = "frankfurt"            # change this line and the application runs elsewhere
+# [environments.production.overrides]
+# "secrets.app" = "local"           # one resource somewhere else
+
+[providers.local]
+type = "baremetal"                  # files below root; no server, no account
+root = ".shiftable/data"
+
+# [providers.frankfurt]
+# type = "aws"                      # pip install shiftable-aws
+# region = "eu-central-1"
+
+# shiftable.load().blob("assets").put("logo.png", data)
+[blob.assets]
+bucket = "{name}-assets"
+# versioning = true
+
+# shiftable.load().secrets("app").get("stripe/key").reveal()
+[secrets.app]
+prefix = "{name}"
+# env = {{ STRIPE_KEY = "stripe/key" }}   # for `shiftable run -- command`
+"""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
+@click.option("--name", help="The application's name; else the folder's.")
+@pass_context
+def init(context: Context, folder: Path, name: str | None) -> None:
+    """Write a commented shiftable.toml."""
+    path = context.file or folder / FILE_NAME
+    label = "".join(c if c.isalnum() else "-" for c in (name or path.resolve().parent.name).lower()).strip("-")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE.format(name=label or "app"))
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already; nothing was written") from None
+    _write_state(path.parent)
+    click.echo(f"wrote {path}; next: shiftable check, shiftable plan, shiftable apply")
+
+
+def _write_state(folder: Path) -> None:
+    """Give editors the schema, and keep local data and journals out of git by a file that git itself does not show."""
+    state = folder / ".shiftable"
+    state.mkdir(exist_ok=True)
+    (state / "schema.json").write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
+    ignore = state / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
+@attrs.frozen
+class Pending:
+    """A change, with the resource that needs it."""
+
+    declared: Declared
+    change: Change[Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        change = self.change
+        return {
+            "resource": self.declared.address,
+            "name": change.name,
+            "action": change.action,
+            "destroys": change.destroys,
+            "reason": change.reason,
+            "fields": {field.name: {"from": field.before, "to": field.after} for field in change.fields},
+        }
+
+
+def pending(app: App, addresses: tuple[str, ...]) -> Iterator[Pending]:
+    """Ask each provider what differs from what is declared."""
+    for declared in chosen(app, addresses):
+        for change in app.diff(declared):
+            yield Pending(declared, change)
+
+
+def chosen(app: App, addresses: tuple[str, ...]) -> tuple[Declared, ...]:
+    """Return the declared resources that are named: ``blob.assets`` one, ``blob`` all of a service, none: all."""
+    everything = app.declared()
+    unknown = [a for a in addresses if not any(a in (d.address, d.service) for d in everything)]
+    if unknown:
+        known = ", ".join(declared.address for declared in everything)
+        raise ConfigError(f"not declared: {', '.join(unknown)}; there is: {known}")
+    return tuple(d for d in everything if not addresses or d.address in addresses or d.service in addresses)
+
+
+resources = click.argument("resources", nargs=-1, metavar="[RESOURCE]...", shell_complete=complete_addresses)
+
+
+@click.command()
+@resources
+@click.option("--exit-code", is_flag=True, help="Exit with 1 when something would change.")
+@json_option
+@pass_context
+def plan(context: Context, resources: tuple[str, ...], exit_code: bool, as_json: bool) -> None:
+    """Show what of the file does not exist, or differs, in an environment. Changes nothing."""
+    found = list(pending(context.app, resources))
+    if as_json:
+        context.json({"environment": context.app.environment, "changes": [each.to_json() for each in found]})
+    else:
+        show(context, found)
+    sys.exit(1 if found and exit_code else 0)
+
+
+def show(context: Context, found: list[Pending]) -> None:
+    """Show changes for people, one resource a line and one field a line below it."""
+    app = context.app
+    signs = {"create": "+", "update": "~", "delete": "-"}
+    for each in found:
+        change = each.change
+        where = app.provider_of(each.declared)
+        note = "  destroys what it holds" if change.destroys else ""
+        click.echo(f"{signs[change.action]} {each.declared.address}  {change.action} {change.name!r} on {where}{note}")
+        for field in change.fields:
+            before = "" if change.before is None else f"{field.before!r} → "
+            click.echo(f"    {field.name}: {before}{field.after!r}")
+    total = len(app.declared())
+    if not found:
+        click.echo(f"{app.environment}: everything is as declared ({total} resources)")
+    else:
+        click.echo(f"{app.environment}: {len(found)} to change; shiftable apply does it")
+
+
+@click.command()
+@resources
+@json_option
+@pass_context
+def apply(context: Context, resources: tuple[str, ...], as_json: bool) -> None:
+    """Create what is declared and does not exist, change what differs. Deletes nothing."""
+    app, failed = context.app, 0
+    results = []
+    for each in pending(app, resources):
+        if each.change.destroys:
+            results.append(each.to_json() | {"result": "skipped: it would destroy something"})
+            failed += 1
+        else:
+            results.append(each.to_json() | {"result": _applied(app, each)})
+            failed += results[-1]["result"] != "done"
+        if not as_json:
+            result = results[-1]
+            click.echo(f"{result['action']} {result['resource']} ({result['name']}): {result['result']}")
+    if as_json:
+        context.json({"environment": app.environment, "changes": results})
+    elif not results:
+        click.echo(f"{app.environment}: everything is as declared")
+    sys.exit(1 if failed else 0)
+
+
+def _applied(app: App, each: Pending) -> str:
+    """Apply one change; a failure is told and does not stop the others. Applying again goes on where this ended."""
+    try:
+        app.service(each.declared).apply(each.change)
+    except ShiftableError as exc:
+        return f"failed: {exc}"
+    return "done"
+
+
+@click.command()
+@click.argument("resources", nargs=-1, required=True, metavar="RESOURCE...", shell_complete=complete_addresses)
+@click.option("--yes", multiple=True, metavar="NAME", help="Confirm by the provider's name, for scripts.")
+@pass_context
+def destroy(context: Context, resources: tuple[str, ...], yes: tuple[str, ...]) -> None:
+    """Delete resources, each after its name was typed. A bucket that holds objects is refused."""
+    app = context.app
+    for declared in chosen(app, resources):
+        name = app.spec(declared).name
+        service = app.service(declared)
+        if not service.exists(name):
+            click.echo(f"{declared.address} ({name}): does not exist")
+            continue
+        where = f"{app.provider_of(declared)}, environment {app.environment}"
+        if name not in yes:
+            if not sys.stdin.isatty():
+                raise ConfigError(f"to destroy {declared.address} ({where}) without a terminal, say --yes {name}")
+            typed = click.prompt(
+                f"{declared.address} on {where}: type {name} to destroy it", default="", show_default=False
+            )
+            if typed != name:
+                raise click.Abort
+        try:
+            service.delete(name)
+        except NotFound:
+            click.echo(f"{declared.address} ({name}): does not exist")
+        else:
+            click.echo(f"{declared.address} ({name}): destroyed")
