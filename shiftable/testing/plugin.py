@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,20 +14,22 @@ import pytest
 if TYPE_CHECKING:
     from shiftable.testing.harness import Double
 
-pytest.register_assert_rewrite("shiftable.testing.conformance")
+__all__ = ["aws_double", "shiftable_double"]
 
-_GROUP = "shiftable.doubles"
+pytest.register_assert_rewrite("shiftable.testing.conformance")
 
 
 @pytest.fixture(scope="session")
 def _shiftable_doubles() -> Iterator[Callable[[str], Double]]:
     """Start each double once, when it is first asked for, and stop them all at the end."""
+    from shiftable.testing.doubles import load
+
     running: dict[str, Double] = {}
     with contextlib.ExitStack() as stack:
 
         def started(name: str) -> Double:
             if name not in running:
-                double = _double(name)()
+                double = load(name)()
                 stack.callback(double.close)
                 running[name] = double.start()
             return running[name]
@@ -61,28 +62,3 @@ def shiftable_double(_shiftable_doubles: Callable[[str], Double]) -> Iterator[Ca
 def aws_double(shiftable_double: Callable[[str], Double]) -> Double:
     """AWS on loopback, empty. It needs ``shiftable-aws[testing]``."""
     return shiftable_double("aws")
-
-
-@pytest.fixture
-def azure_double(shiftable_double: Callable[[str], Double]) -> Double:
-    """Azure on loopback, empty. It needs ``shiftable-azure[testing]``."""
-    return shiftable_double("azure")
-
-
-@pytest.fixture
-def gcp_double(shiftable_double: Callable[[str], Double]) -> Double:
-    """Google Cloud on loopback, empty. It needs ``shiftable-gcp[testing]``."""
-    return shiftable_double("gcp")
-
-
-def _double(name: str) -> Callable[[], Double]:
-    from shiftable.errors import ConfigError
-
-    points = {point.name: point for point in entry_points(group=_GROUP)}
-    if name not in points:
-        found = ", ".join(sorted(points)) or "none"
-        raise ConfigError(
-            f"no double of {name!r}; installed: {found}; its provider brings it, with the extra [testing]"
-        )
-    made: Callable[[], Double] = points[name].load()
-    return made

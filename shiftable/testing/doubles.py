@@ -1,0 +1,32 @@
+"""The installed doubles, by the provider that they stand in for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from shiftable.errors import ConfigError
+
+if TYPE_CHECKING:
+    from shiftable.testing.harness import Double
+
+__all__ = ["GROUP", "load"]
+
+GROUP = "shiftable.doubles"
+
+
+def load(name: str) -> Callable[[], Double]:
+    """Return the class of a provider's double.
+
+    Raises:
+        ConfigError: none is installed, with what to install.
+    """
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        found = ", ".join(sorted(points)) or "none"
+        raise ConfigError(
+            f"no double of {name!r}; installed: {found}; its provider brings it, with the extra [testing]"
+        )
+    made: Callable[[], Double] = points[name].load()
+    return made
