@@ -166,8 +166,10 @@ class OperationError(ShiftableError):
 
 
 def _rebuilt(cls: type[OperationError], state: dict[str, Any]) -> OperationError:
-    message = state.pop("message")
-    return cls(message, **state)
+    facts = {name: state[name] for name in ("provider", "operation", "resource", "code", "request_id", "retry_after")}
+    error = cls(state["message"], **facts)
+    error.__dict__.update(state)  # notes, and what a subclass adds
+    return error
 
 
 class NotFound(OperationError):

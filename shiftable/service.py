@@ -81,7 +81,7 @@ class Change(Generic[S]):
 
     @property
     def fields(self) -> tuple[FieldChange, ...]:
-        """The fields that differ; of a resource to be created, those that are set."""
+        """The fields that differ; of a resource to be created, those that are no defaults."""
         if self.after is None:
             return ()
         changes = []
@@ -90,7 +90,7 @@ class Change(Generic[S]):
                 continue
             before = getattr(self.before, field.name) if self.before else None
             after = getattr(self.after, field.name)
-            if before != after:
+            if after != (before if self.before else field.default):
                 changes.append(FieldChange(field.name, before, after))
         return tuple(changes)
 

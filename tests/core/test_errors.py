@@ -106,6 +106,12 @@ def test_every_operation_error_survives_a_pickle(name: str) -> None:
     assert str(error) == str(again)
 
 
+def test_notes_survive_a_pickle() -> None:
+    error = NotFound("why", resource=OBJECT)
+    error.add_note("seen twice")
+    assert ["seen twice"] == pickle.loads(pickle.dumps(error)).__notes__  # noqa: S301
+
+
 def test_a_config_error_survives_a_pickle() -> None:
     error = ConfigError([Problem("[blob.x] y", "unknown", 3)])
     assert error.problems == pickle.loads(pickle.dumps(error)).problems  # noqa: S301
