@@ -139,8 +139,15 @@ class BlobMover(Mover[BlobItem]):
         rows = joined(self._source.list(), self._listed_target(), records, lambda found: found.key)
         for key, left, right, record in rows:
             under = folders.object_above(key) if folders else None
-            source, target = left and _pinned(left), right and _pinned(right)
-            yield BlobItem(key=key, source=source, target=target, record=record, left=left, right=right, under=under)
+            yield BlobItem(
+                key=key,
+                source=_pinned(left) if left else None,
+                target=_pinned(right) if right else None,
+                record=record,
+                left=left,
+                right=right,
+                under=under,
+            )
 
     def objection(self, item: BlobItem) -> str | None:
         """Refuse keys and sizes that the target does not take, and conflicts that sizes show already."""
@@ -244,7 +251,7 @@ class BlobMover(Mover[BlobItem]):
         return {}
 
     def _adopted(self, item: BlobItem, pin: Token) -> Outcome:
-        """Take what is on the target for ours if it is equal; else it stays, or is overwritten if that was asked for."""
+        """Take what is on the target for ours if it is equal; else it stays, unless it may be overwritten."""
         found = self._target_now(item.key)
         if found is None:
             return self._written(item.key, pin, None)

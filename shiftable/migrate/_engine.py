@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -80,33 +80,30 @@ class Engine:
         """
         self._stop.clear()
         self._kind, self._in_a_row = None, 0
-
-        def tell(item: T, future: Future[R]) -> None:
-            error = future.exception()
-            if error is None:
-                self._in_a_row = 0
-                ended(item, future.result())
-                return
-            if not isinstance(error, Exception):
-                raise error
-            failed(item, error)
-            self._count(error)
-
-        with Lane(lambda item: self._attempt(function, item), workers=self.options.concurrency) as lane:
+        lane: Lane[T, R] = Lane(lambda item: self._attempt(function, item), workers=self.options.concurrency)
+        with lane:
             try:
-                for batch in _batches(items):
-                    begun(batch)
-                    for item in batch:
-                        for finished in lane.put(item):
-                            tell(*finished)
-                for finished in lane.finish():
-                    tell(*finished)
+                for item, future in _fed(lane, items, begun):
+                    self._tell(item, future, ended, failed)
             except BaseException:
                 self._stop.set()
                 for item, future in lane.stop():
                     if future.exception() is None:
                         ended(item, future.result())
                 raise
+
+    def _tell(
+        self, item: T, future: Future[R], ended: Callable[[T, R], None], failed: Callable[[T, Exception], None]
+    ) -> None:
+        error = future.exception()
+        if error is None:
+            self._in_a_row = 0
+            ended(item, future.result())
+        elif isinstance(error, Exception):
+            failed(item, error)
+            self._count(error)
+        else:
+            raise error
 
     def _attempt(self, function: Callable[[T], R], item: T) -> R:
         """Run the function; again, where the provider's own client gave up on what may pass."""
@@ -140,7 +137,11 @@ def _delay(error: OperationError, attempt: int) -> float:
     return random.uniform(0, min(2.0**attempt, _LONGEST_PAUSE))  # noqa: S311  spreads load, hides nothing
 
 
-def _batches(items: Iterable[T]) -> Iterable[Sequence[T]]:
+def _fed(lane: Lane[T, R], items: Iterable[T], begun: Callable[[Sequence[T]], None]) -> Iterator[tuple[T, Future[R]]]:
+    """Feed a lane batch by batch, and yield what ends."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, _BATCH)):
-        yield batch
+        begun(batch)
+        for item in batch:
+            yield from lane.put(item)
+    yield from lane.finish()

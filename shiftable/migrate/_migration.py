@@ -75,7 +75,8 @@ class Migration:
     """Moves an application's resources from one of its providers to another.
 
     Nothing is ever written to the source. On the target nothing is replaced that the move did not write itself, unless
-    ``overwrite`` says so, and then only the version that was seen. Every call may be killed at any point and made again.
+    ``overwrite`` says so, and then only the version that was seen. Every call may be killed at any point and made
+    again.
 
     Changes are found by what listings tell: tokens, sizes, times of the source. What they do not tell (tags of an
     object that were changed in place) is found by ``verify``.
@@ -432,7 +433,7 @@ def _intent(item: Item, digest: str) -> Record:
         key=item.key,
         done=False,
         source=_pin(item),
-        target=here if item.is_ours else known and known.target,
+        target=here if item.is_ours else known.target if known else None,
         before=known.before if resumed and known else here,
         plan=digest,
     )

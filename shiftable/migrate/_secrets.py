@@ -30,7 +30,7 @@ from shiftable.migrate.mover import (
     joined,
 )
 from shiftable.parallel import parallel
-from shiftable.secrets import Secrets, SecretInfo, SecretStore, SecretsSpec, SecretVersion
+from shiftable.secrets import SecretInfo, Secrets, SecretsSpec, SecretStore, SecretVersion
 from shiftable.secrets.driver import Stage
 from shiftable.service import Change, Service, Spec
 from shiftable.tokens import Token
@@ -39,7 +39,6 @@ __all__ = ["SecretItem", "SecretsMover"]
 
 _OLDEST_FIRST: tuple[Stage, ...] = ("previous", "current", "pending")
 _NAMESPACE = uuid.UUID("5b1e7f0a-3c0d-5d6a-9a56-3f4f0c8f6b21")
-_WHOLE = "the whole secret"
 
 
 @attrs.frozen(kw_only=True)
@@ -165,9 +164,14 @@ class SecretsMover(Mover[SecretItem]):
         buried = self._buried()
         rows = joined(_sorted(left), _sorted(right), known, lambda found: found.info.name)
         for key, here, there, record in rows:
-            pins = here and here.pin, there and there.pin
             yield SecretItem(
-                key=key, source=pins[0], target=pins[1], record=record, left=here, right=there, buried=key in buried
+                key=key,
+                source=here.pin if here else None,
+                target=there.pin if there else None,
+                record=record,
+                left=here,
+                right=there,
+                buried=key in buried,
             )
 
     def objection(self, item: SecretItem) -> str | None:
@@ -191,7 +195,7 @@ class SecretsMover(Mover[SecretItem]):
         try:
             wanted, losses = self._wanted(cast("_Found", item.left))
             if step.action is Action.COMPARE:
-                step = self._compared(item, wanted)
+                step = self._compared(item, step, wanted)
         except NotFound as exc:
             return Step(action=Action.REFUSE, reason=exc.message, trouble=Trouble.VANISHED)
         except Refusal as refusal:
@@ -205,7 +209,7 @@ class SecretsMover(Mover[SecretItem]):
         here = cast("_Found", item.left)
         for changed in (False, True):
             try:
-                outcome = self._carried_out(item, here)
+                outcome = self._carried_out(item, step, here)
             except ParentNotFound:
                 raise
             except NotFound:
@@ -227,7 +231,7 @@ class SecretsMover(Mover[SecretItem]):
 
     # copying
 
-    def _carried_out(self, item: SecretItem, here: _Found) -> Outcome:
+    def _carried_out(self, item: SecretItem, step: Step, here: _Found) -> Outcome:
         key = item.key
         wanted, losses = self._wanted(here)
         there = self._find(self._target, key)
@@ -235,7 +239,7 @@ class SecretsMover(Mover[SecretItem]):
         if present is not None and self._difference(key, wanted, present) is None:
             return Outcome(action=Action.COMPARE, target=self._pin_now(key), losses=losses)
         if there is not None and present is not None:
-            self._check_may_replace(item, there, wanted, present)
+            self._check_may_replace(item, step, there, wanted, present)
         try:
             self._write(key, wanted, present)
         except PreconditionFailed:
@@ -243,12 +247,16 @@ class SecretsMover(Mover[SecretItem]):
         action = Action.CREATE if present is None else Action.REPLACE
         return Outcome(action=action, target=self._pin_now(key), losses=losses)
 
-    def _check_may_replace(self, item: SecretItem, there: _Found, wanted: _Content, present: _Content) -> None:
+    def _check_may_replace(
+        self, item: SecretItem, step: Step, there: _Found, wanted: _Content, present: _Content
+    ) -> None:
         difference = self._difference(item.key, wanted, present) or ""
         known = item.record
         ours = known is not None and known.target == there.pin.token
-        # We were killed between two versions of one secret: what is current there is one that we were to write.
-        halfway = known is not None and not known.done and self._done_already(wanted, present) > 0
+        # Between two versions of one secret we were killed, or an answer was lost: what is current there is one that
+        # we were to write. What was there before we began is nobody's half.
+        begun = step.action is not Action.COMPARE or (known is not None and not known.done)
+        halfway = begun and self._done_already(wanted, present) > 0
         if not (ours or halfway or self.options.overwrite):
             raise _conflict(difference)
         if present.expires is not None and wanted.expires is None:
@@ -317,21 +325,21 @@ class SecretsMover(Mover[SecretItem]):
 
     # comparing
 
-    def _compared(self, item: SecretItem, wanted: _Content) -> Step:
+    def _compared(self, item: SecretItem, step: Step, wanted: _Content) -> Step:
         there = self._find(self._target, item.key)
         if there is None:
             return Step(action=Action.CREATE)
         present = self._read(self._target, there)
         if self._difference(item.key, wanted, present) is None:
             return Step(action=Action.COMPARE)
-        self._check_may_replace(item, there, wanted, present)
+        self._check_may_replace(item, step, there, wanted, present)
         return Step(action=Action.REPLACE)
 
     def _difference(self, key: str, wanted: _Content, present: _Content) -> str | None:
         """Name the stages, labels and dates that differ; never what they are."""
         left = {stage: self._mac(key, stage, value) for stage, value in wanted.values}
         right = {stage: self._mac(key, stage, value) for stage, value in present.values}
-        found = [
+        found: list[str] = [
             stage for stage in _OLDEST_FIRST if not hmac.compare_digest(left.get(stage, b""), right.get(stage, b""))
         ]
         names = {*wanted.labels, *present.labels}

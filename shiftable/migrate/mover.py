@@ -75,6 +75,10 @@ class Trouble(StrEnum):
         return self not in {Trouble.CHANGED, Trouble.VANISHED, Trouble.STALE}
 
 
+def _facets(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """How a move is done.
@@ -92,7 +96,7 @@ class Options:
     """
 
     overwrite: bool = False
-    degrade: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    degrade: frozenset[str] = attrs.field(default=frozenset(), converter=_facets)
     prune: bool = False
     include_pending: bool = False
     inspect: bool = True
@@ -161,6 +165,17 @@ class Item:
             return False
         return known.target == here.token or (
             not known.done and here.content != "" and here.content == known.source.content
+        )
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether a copy of this very version was begun, and the target has changed since."""
+        known, here = self.record, self.target
+        return (
+            known is not None
+            and here is not None
+            and not known.done
+            and (known.source == self.source and known.target != here.token)
         )
 
 
@@ -238,7 +253,11 @@ class Mover(ABC, Generic[I]):
     confidential: ClassVar[bool] = False
 
     def __init__(
-        self, source: Service[Any, Any, Any], target: Service[Any, Any, Any], spec: Spec, options: Options
+        self,
+        source: Service[Any, Any, Any],  # noqa: ARG002  movers keep both with their own types
+        target: Service[Any, Any, Any],
+        spec: Spec,
+        options: Options,
     ) -> None:
         self.spec = self.wanted(target, spec, options)
         self.options = options
@@ -286,7 +305,7 @@ class Mover(ABC, Generic[I]):
             return Step(action=Action.REFUSE, reason=why)
         if item.target is None:
             return Step(action=Action.CREATE)
-        if item.is_ours:
+        if item.is_ours and not item.may_have_arrived:
             return Step(action=Action.REPLACE)
         return Step(action=Action.COMPARE)
 
