@@ -1,14 +1,42 @@
-from collections.abc import Iterator
+import hashlib
+import urllib.parse
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from moto import mock_aws
 
-from shiftable.testing.conformance.blob import BlobConformance, BlobOracle
+from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers
+from shiftable.blob.driver import PutOptions
+from shiftable.config import Credential
+from shiftable.errors import (
+    AlreadyExists,
+    IntegrityError,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    PreconditionFailed,
+    Throttled,
+    Unavailable,
+)
+from shiftable.testing.conformance.blob import BlobConformance, BlobOracle, blob_machine
+from shiftable.testing.harness import Call, Request, Response
 from shiftable_aws import AwsSettings
 from shiftable_aws._session import Session
 from shiftable_aws.blob import blob_driver
 from shiftable_aws.double import AwsDouble
+from shiftable_s3 import rules
 from shiftable_s3.driver import S3Driver
+
+MIB = 1024 * 1024
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+NO_UPLOAD = b"<Error><Code>NoSuchUpload</Code><Message>The specified upload does not exist.</Message></Error>"
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 
 class Inside:
@@ -43,3 +71,360 @@ class TestAmazonS3(BlobConformance):
     @pytest.fixture
     def oracle(self, aws_double: AwsDouble) -> BlobOracle:
         return Inside(aws_double)
+
+    def test_the_machine_finds_no_difference_to_the_model(self, driver: S3Driver) -> None:
+        run_state_machine_as_test(
+            blob_machine(lambda: BlobStore(driver)),
+            settings=settings(max_examples=8, stateful_step_count=25, suppress_health_check=list(HealthCheck)),
+        )
+
+
+@pytest.fixture
+def store(driver: S3Driver) -> BlobStore:
+    return BlobStore(driver)
+
+
+@pytest.fixture
+def bucket(store: BlobStore) -> Bucket:
+    return store.create(BucketSpec(name="shop"))
+
+
+def to(method: str, query: str = "") -> Callable[[Call], bool]:
+    return lambda call: call.method == method and query in call.query
+
+
+def trace(double: AwsDouble) -> list[tuple[str, int | None, str | None]]:
+    return [(call.method, call.status, call.fault) for call in double.calls]
+
+
+@pytest.fixture
+def fresh_log(aws_double: AwsDouble, bucket: Bucket) -> AwsDouble:
+    """Return the double with nothing in its log but what the test does, though the bucket stands."""
+    aws_double._calls.clear()
+    return aws_double
+
+
+# faults
+
+
+def test_throttled_calls_are_tried_again_by_the_sdk(bucket: Bucket, fresh_log: AwsDouble) -> None:
+    fresh_log.inject("status", match=to("PUT"), times=2, status=503, body=SLOW_DOWN)
+    bucket.put("key", b"x")
+    assert trace(fresh_log) == [("PUT", 503, "status"), ("PUT", 503, "status"), ("PUT", 200, None)]
+
+
+def test_throttling_that_does_not_end_is_throttled(bucket: Bucket, aws_double: AwsDouble) -> None:
+    aws_double.inject("status", match=to("PUT"), times=None, status=503, body=SLOW_DOWN)
+    with pytest.raises(Throttled) as caught:
+        bucket.put("key", b"x")
+    assert caught.value.retryable
+    assert caught.value.code == "SlowDown"
+
+
+def test_a_connection_that_never_answers_is_unavailable(bucket: Bucket, aws_double: AwsDouble) -> None:
+    aws_double.inject("drop_before", match=to("GET"), times=None)
+    with pytest.raises(Unavailable):
+        bucket.get("key")
+
+
+@pytest.mark.parametrize("fault", ["drop_before", "drop_after"])
+def test_a_create_only_put_whose_answer_is_lost_succeeds_once(bucket: Bucket, fresh_log: AwsDouble, fault: Any) -> None:
+    fresh_log.inject(fault, match=to("PUT"))
+    info = bucket.put("lock", b"mine", metadata={"holder": "a"}, content_type="text/plain", if_absent=True)
+    assert bucket.get("lock") == b"mine"
+    assert info == bucket.stat("lock")
+    with pytest.raises(PreconditionFailed):
+        bucket.put("lock", b"mine", metadata={"holder": "a"}, content_type="text/plain", if_absent=True)
+
+
+def test_a_lost_answer_to_compare_and_swap_is_found_out(bucket: Bucket, aws_double: AwsDouble) -> None:
+    first = bucket.put("key", b"1")
+    aws_double.inject("drop_after", match=to("PUT"))
+    second = bucket.put("key", b"2", if_match=first.token)
+    assert second.token == bucket.stat("key").token
+    assert bucket.get("key") == b"2"
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"Body": b"theirs"},
+        {"Body": b"mine", "Metadata": {"holder": "b"}},
+        {"Body": b"mine", "Metadata": {"holder": "a"}, "ContentType": "text/html"},
+    ],
+)
+def test_another_writers_object_is_not_taken_for_ours_after_a_lost_request(
+    bucket: Bucket, driver: S3Driver, aws_double: AwsDouble, theirs: Any
+) -> None:
+    driver.client.put_object(Bucket=bucket.name, Key="lock", **theirs)
+    aws_double.inject("drop_before", match=to("PUT"))
+    with pytest.raises(PreconditionFailed):
+        bucket.put("lock", b"mine", metadata={"holder": "a"}, if_absent=True)
+
+
+def test_an_older_object_with_the_same_content_is_not_taken_for_ours(bucket: Bucket, aws_double: AwsDouble) -> None:
+    bucket.put("lock", b"mine")
+    aws_double.backend("s3", "aws").buckets["shop"].keys["lock"].last_modified -= timedelta(seconds=30)
+    aws_double.inject("drop_before", match=to("PUT"))
+    with pytest.raises(PreconditionFailed):
+        bucket.put("lock", b"mine", if_absent=True)
+
+
+def test_a_multipart_upload_whose_completion_is_lost_succeeds(bucket: Bucket, aws_double: AwsDouble) -> None:
+    data = bytes(range(256)) * 4096 * 9
+    aws_double.inject("drop_after", match=to("POST", "uploadId"))
+    aws_double.inject("status", match=to("POST", "uploadId"), status=404, body=NO_UPLOAD)
+    info = bucket.put("long", data, if_absent=True)
+    assert info == bucket.stat("long")
+    assert bucket.get("long") == data
+
+
+def test_a_completion_that_is_refused_is_not_taken_for_a_success(bucket: Bucket, aws_double: AwsDouble) -> None:
+    bucket.put("long", b"theirs")
+    aws_double.inject("drop_before", match=to("POST", "uploadId"))
+    with pytest.raises(PreconditionFailed):
+        bucket.put("long", bytes(9 * MIB), if_absent=True)
+    assert bucket.get("long") == b"theirs"
+    assert not aws_double.backend("s3", "aws").buckets["shop"].multiparts
+
+
+def test_a_delete_whose_answer_is_lost_succeeds(bucket: Bucket, aws_double: AwsDouble) -> None:
+    info = bucket.put("key", b"x")
+    aws_double.inject("drop_after", match=to("DELETE"))
+    bucket.delete("key", if_match=info.token)
+    assert not bucket.exists("key")
+
+
+def test_a_truncated_download_goes_on_where_it_broke(bucket: Bucket, fresh_log: AwsDouble) -> None:
+    data = bytes(range(256)) * 4096 * 6
+    fresh_log.inject("truncate", match=to("GET"))
+    bucket.put("key", data)
+    assert bucket.get("key") == data
+    assert [call.status for call in fresh_log.calls if call.method == "GET"] == [200, 206]
+
+
+def test_an_altered_object_is_an_integrity_error(bucket: Bucket, aws_double: AwsDouble) -> None:
+    bucket.put("key", b"what was written")
+    aws_double.backend("s3", "aws").buckets["shop"].keys["key"].value = b"what was altered"
+    with pytest.raises(IntegrityError):
+        bucket.get("key")
+
+
+def test_content_that_is_not_what_its_md5_says_is_refused(
+    driver: S3Driver, bucket: Bucket, aws_double: AwsDouble
+) -> None:
+    digest = hashlib.md5(b"right", usedforsecurity=False).digest()
+    driver.put("shop", "key", b"right", PutOptions(md5=digest))
+    with pytest.raises(ClientError) as caught:
+        driver.put("shop", "key", b"wrong", PutOptions(md5=digest))
+    fault = driver.classify(caught.value)
+    assert fault is not None
+    assert fault.error is IntegrityError
+    assert bucket.get("key") == b"right"
+
+
+def test_a_slow_answer_is_waited_for(bucket: Bucket, aws_double: AwsDouble) -> None:
+    injection = aws_double.inject("latency", seconds=0.2)
+    bucket.put("key", b"x")
+    assert injection.hits == 1
+
+
+def test_the_in_process_mock_of_moto_still_works() -> None:
+    with mock_aws():
+        keys = {"access_key": Credential.literal("AKIA0"), "secret_key": Credential.literal("x")}
+        driver = blob_driver(Session(AwsSettings(region="eu-central-1", **keys)))
+        bucket = BlobStore(driver).create(BucketSpec(name="mocked"))
+        bucket.put("a/key", b"content", metadata={"n": "v"})
+        native = boto3.client("s3", region_name="eu-central-1", aws_access_key_id="AKIA0", aws_secret_access_key="x")
+        assert native.get_object(Bucket="mocked", Key="a/key")["Body"].read() == b"content"
+        assert [item.key for item in bucket.list()] == ["a/key"]
+
+
+# what is S3's own
+
+
+def test_a_head_that_finds_nothing_costs_one_more_call_and_one_that_finds_costs_none(
+    bucket: Bucket, fresh_log: AwsDouble
+) -> None:
+    bucket.put("key", b"x")
+    fresh_log._calls.clear()
+    assert bucket.exists("key")
+    assert [call.method for call in fresh_log.calls] == ["HEAD"]
+    assert not bucket.exists("absent")
+    assert [call.method for call in fresh_log.calls] == ["HEAD", "HEAD", "GET"]
+
+
+def test_an_etag_under_a_kms_key_is_no_md5(bucket: Bucket, driver: S3Driver) -> None:
+    driver.client.put_object(Bucket="shop", Key="key", Body=b"x", ServerSideEncryption="aws:kms")
+    assert bucket.stat("key").md5 is None
+    assert bucket.get("key") == b"x"
+
+
+def test_a_new_bucket_is_closed_to_the_public(bucket: Bucket, aws_double: AwsDouble) -> None:
+    block = aws_double.backend("s3", "aws").buckets[bucket.name].public_access_block
+    assert block.block_public_acls
+    assert block.ignore_public_acls
+    assert block.block_public_policy
+    assert block.restrict_public_buckets
+
+
+def test_a_bucket_that_cannot_be_made_as_declared_is_not_made(store: BlobStore, aws_double: AwsDouble) -> None:
+    aws_double.inject("status", match=to("PUT", "versioning"), status=403, body=DENIED)
+    with pytest.raises(PermissionDenied):
+        store.create(BucketSpec(name="half-made", versioning=True))
+    assert not store.exists("half-made")
+
+
+def test_the_oldest_region_too_says_that_a_bucket_exists(aws_double: AwsDouble) -> None:
+    store = BlobStore(blob_driver(Session(AwsSettings(**{**aws_double.config, "region": "us-east-1"}))))
+    store.create(BucketSpec(name="in-virginia"))
+    with pytest.raises(AlreadyExists):
+        store.create(BucketSpec(name="in-virginia"))
+    assert aws_double.backend("s3", "aws").buckets["in-virginia"].region_name == "us-east-1"
+
+
+def test_a_bucket_is_made_in_the_region_of_the_settings(bucket: Bucket, aws_double: AwsDouble) -> None:
+    assert aws_double.backend("s3", "aws").buckets[bucket.name].region_name == "eu-central-1"
+
+
+def test_buckets_are_listed_in_pages(store: BlobStore, driver: S3Driver) -> None:
+    for number in range(5):
+        store.create(BucketSpec(name=f"bucket-{number}"))
+    first = driver.names(None, 2)
+    second = driver.names(first.next, 2)
+    third = driver.names(second.next, 2)
+    assert first.items + second.items + third.items == tuple(f"bucket-{number}" for number in range(5))
+    assert third.next is None
+
+
+def test_a_large_object_is_copied_in_parts_with_all_that_belongs_to_it(
+    bucket: Bucket, driver: S3Driver, fresh_log: AwsDouble
+) -> None:
+    data = bytes(range(256)) * 4096 * 11
+    headers = Headers(content_type="text/plain", cache_control="no-store")
+    bucket.put("source", data, headers=headers, metadata={"n": "v"}, tags={"team": "a b"})
+    driver.copy_limit, driver.copy_part = 5 * MIB, 5 * MIB
+    info = bucket.copy("source", "target")
+    assert info == bucket.stat("target")
+    assert bucket.get("target") == data
+    assert (info.headers, info.metadata) == (headers, {"n": "v"})
+    assert bucket.tags("target") == {"team": "a b"}
+    assert info.token.value.endswith('-3"')
+
+
+def test_a_copy_in_parts_that_fails_leaves_no_parts(bucket: Bucket, driver: S3Driver, aws_double: AwsDouble) -> None:
+    bucket.put("source", bytes(11 * MIB))
+    driver.copy_limit, driver.copy_part = 5 * MIB, 5 * MIB
+    aws_double.inject("status", match=to("PUT", "partNumber=2"), times=None, status=403, body=DENIED)
+    with pytest.raises(PermissionDenied):
+        bucket.copy("source", "target")
+    assert not aws_double.backend("s3", "aws").buckets["shop"].multiparts
+
+
+def test_a_source_that_changes_while_it_is_copied_is_not_copied(bucket: Bucket, aws_double: AwsDouble) -> None:
+    bucket.put("source", b"before")
+    head = aws_double.inject("latency", match=to("HEAD"))
+    aws_double.validators.append(
+        lambda request, _: [] if request.method != "HEAD" else _overwritten(aws_double, "shop", "source")
+    )
+    try:
+        with pytest.raises(PreconditionFailed):
+            bucket.copy("source", "target")
+    finally:
+        aws_double.validators.pop()
+    assert head.hits == 1
+
+
+def _overwritten(double: AwsDouble, bucket: str, key: str) -> list[str]:
+    double.backend("s3", "aws").put_object(bucket, key, b"after")
+    return []
+
+
+def test_versions_and_delete_markers_come_in_one_order_over_pages(store: BlobStore, driver: S3Driver) -> None:
+    bucket = store.create(BucketSpec(name="history", versioning=True))
+    for number in range(2):
+        bucket.put("a", b"%d" % number)
+        bucket.delete("a")
+    bucket.put("a", b"last")
+    bucket.put("b", b"")
+    expected = [("a", False), ("a", True), ("a", False), ("a", True), ("a", False), ("b", False)]
+    assert [(row.key, row.deleted) for row in bucket.versions()] == expected
+    rows, cursor = [], None
+    while True:
+        page = driver.versions("history", prefix="", cursor=cursor, limit=1)
+        rows += page.items
+        cursor = page.next
+        if cursor is None:
+            break
+    assert [(row.key, row.deleted) for row in rows] == expected
+    assert [row.latest for row in rows] == [True, False, False, False, False, True]
+
+
+def test_a_delete_marker_read_by_its_version_is_no_object(store: BlobStore) -> None:
+    bucket = store.create(BucketSpec(name="history", versioning=True))
+    bucket.put("a", b"x")
+    bucket.delete("a")
+    marker = next(bucket.versions())
+    assert marker.deleted
+    for read in (bucket.get, bucket.stat):
+        with pytest.raises(NotFound):
+            read("a", version=marker.version)
+
+
+def test_parts_carry_checksums_that_completion_names(bucket: Bucket, aws_double: AwsDouble) -> None:
+    seen: list[Request] = []
+
+    def note(request: Request, _response: Response) -> list[str]:
+        seen.append(request)
+        return []
+
+    aws_double.validators.append(note)
+    try:
+        bucket.put("long", bytes(9 * MIB))
+    finally:
+        aws_double.validators.pop()
+    begin, *parts, complete = [request for request in seen if request.method in {"POST", "PUT"}]
+    assert begin.headers["x-amz-checksum-algorithm"] == "CRC32"
+    assert {begin.headers["x-amz-checksum-type"], complete.headers["x-amz-checksum-type"]} == {"FULL_OBJECT"}
+    sent = {part.headers["x-amz-checksum-crc32"] for part in parts}
+    assert all(f"<ChecksumCRC32>{checksum}</ChecksumCRC32>".encode() in complete.body for checksum in sent)
+
+
+def test_presigned_urls_are_of_version_4_and_valid_for_a_week_at_most(bucket: Bucket) -> None:
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(bucket.sign("key", expires=timedelta(days=7))).query)
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+    assert query["X-Amz-Expires"] == ["604800"]
+    with pytest.raises(InvalidArgument, match="7 days"):
+        bucket.sign("key", expires=timedelta(days=7, seconds=1))
+
+
+# rules
+
+
+RESERVED = ("xn--abc", "sthree-x", "amzn-s3-demo-x", "abc-s3alias", "abc--ol-s3", "abc.mrap", "abc--x-s3")
+MALFORMED = ("ab", "x" * 64, "Upper", "under_score", "-x-", "x.-", ".abc", "a..b", "192.168.0.1", "a b", "name\n")
+
+
+@pytest.mark.parametrize("name", [*RESERVED, *MALFORMED])
+def test_names_that_amazon_refuses_are_refused(driver: S3Driver, name: str) -> None:
+    assert driver.check_name(name) is not None
+
+
+@pytest.mark.parametrize("name", ["abc", "x" * 63, "a.b", "0-9", "a--b", "1.2.3.4.5"])
+def test_names_that_amazon_takes_are_taken(driver: S3Driver, name: str) -> None:
+    assert driver.check_name(name) is None
+
+
+@pytest.mark.parametrize("key", ["..", "../x", "a/../../b", "soap", "a\x00", "\x1f", "\ufffe", "é" * 513, ""])
+def test_keys_that_amazon_cannot_hold_are_refused(driver: S3Driver, key: str) -> None:
+    assert driver.check_key(key) is not None
+
+
+@pytest.mark.parametrize("key", [".", "a/../b", "a/..", "//..", "x/soap", "Icon\r", "a\nb", "\x7f", "é" * 512])
+def test_keys_that_amazon_holds_are_taken(driver: S3Driver, key: str) -> None:
+    assert driver.check_key(key) is None
+
+
+@pytest.mark.parametrize("key", [".", "..", "a/../b", "a/.", "./a"])
+def test_keys_that_a_proxy_may_resolve_are_refused_for_other_servers(key: str) -> None:
+    assert rules.server_key(key) is not None

@@ -33,7 +33,7 @@ class _Refused(Exception):
 
 
 def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Response]) -> Response:
-    """Refuse what S3 refuses, let moto execute the rest, and put its listings right. Not for several threads at once."""
+    """Refuse what S3 refuses, let moto execute the rest, put its listings right. Not for several threads at once."""
     bucket, _, key = unquote(request.target.partition("?")[0]).removeprefix("/").partition("/")
     query = parse_qs(request.query, keep_blank_values=True)
     try:
@@ -46,6 +46,8 @@ def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Res
             _check_target(request, bucket, key)
         elif request.method == "PUT" and "x-amz-copy-source" in request.headers:
             _check_source(request)
+        elif request.method == "DELETE" and "tagging" in query and _etag(bucket, key) is None:
+            raise _no_key()
     except _Refused as exc:
         return exc.response
     # moto's routes end at a line break; it reads the key from the raw target.
@@ -90,9 +92,13 @@ def _check_target(request: Request, bucket: str, key: str) -> None:
         raise _unmet("If-None-Match")
     expected = request.headers.get("If-Match")
     if expected is not None and etag is None:
-        raise _Refused("404 Not Found", "NoSuchKey", "The specified key does not exist.")
+        raise _no_key()
     if expected is not None and etag != expected.strip('"'):
         raise _unmet("If-Match")
+
+
+def _no_key() -> _Refused:
+    return _Refused("404 Not Found", "NoSuchKey", "The specified key does not exist.")
 
 
 def _unmet(condition: str) -> _Refused:

@@ -90,11 +90,11 @@ class S3Driver(BlobDriver):
     """Blob storage over an S3 client, whose credentials, retries and endpoint are whatever it was made with.
 
     Permissions: ``s3:ListBucket``, ``s3:GetObject``, ``s3:PutObject``, ``s3:DeleteObject``,
-    ``s3:AbortMultipartUpload``; for tags ``s3:GetObjectTagging`` and ``s3:PutObjectTagging``; for versions
-    ``s3:ListBucketVersions``, ``s3:GetObjectVersion`` and ``s3:DeleteObjectVersion``; for buckets
-    ``s3:CreateBucket``, ``s3:DeleteBucket``, ``s3:ListAllMyBuckets``, ``s3:GetBucketVersioning`` and
-    ``s3:PutBucketVersioning``, with ``block_public_access`` also ``s3:PutBucketPublicAccessBlock``. Without
-    ``s3:ListBucket`` S3 answers 403, not 404, for a missing key.
+    ``s3:AbortMultipartUpload``; for tags ``s3:GetObjectTagging``, ``s3:PutObjectTagging``,
+    ``s3:DeleteObjectTagging``; for versions ``s3:ListBucketVersions``, ``s3:GetObjectVersion``,
+    ``s3:DeleteObjectVersion``; for buckets ``s3:CreateBucket``, ``s3:DeleteBucket``, ``s3:ListAllMyBuckets``,
+    ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``, with ``block_public_access`` also
+    ``s3:PutBucketPublicAccessBlock``. Without ``s3:ListBucket`` S3 answers 403, not 404, for a missing key.
 
     MD5: the ETag of an object written in one piece, unless it is encrypted with a KMS key or the customer's own: then
     the ETag is something else that looks alike. ``stat``, ``get`` and ``put`` see the encryption and answer ``None``; a
@@ -357,10 +357,6 @@ class S3Driver(BlobDriver):
         arguments = {} if options is None else _content(options) | _conditions(options)
         if options is not None:
             arguments |= {"MetadataDirective": "REPLACE", "TaggingDirective": "REPLACE"}
-        elif (bucket, key) == (to_bucket, to_key):
-            # S3 refuses to copy an object onto itself as it is: say the same in full.
-            kept = PutOptions(headers=source.headers, metadata=source.metadata)
-            arguments = _content(kept) | {"MetadataDirective": "REPLACE", "TaggingDirective": "COPY"}
         answer = self.client.copy_object(
             Bucket=to_bucket,
             Key=to_key,
@@ -388,6 +384,9 @@ class S3Driver(BlobDriver):
 
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
         """Replace all tags of an object."""
+        if not tags:
+            self.client.delete_object_tagging(Bucket=bucket, Key=key)
+            return
         pairs = [{"Key": name, "Value": value} for name, value in tags.items()]
         self.client.put_object_tagging(Bucket=bucket, Key=key, Tagging={"TagSet": pairs})  # type: ignore[typeddict-item]  # a list of dicts
 
