@@ -181,7 +181,7 @@ class FilesDriver(BlobDriver):
 
     def check_key(self, key: str) -> str | None:
         """Say why a file system could not hold the key byte for byte."""
-        why = super().check_key(key)
+        why = BlobDriver.check_key(self, key)
         if why is not None:
             return why
         if "\0" in key:
@@ -196,7 +196,7 @@ class FilesDriver(BlobDriver):
     def check_metadata(self, metadata: Mapping[str, str]) -> str | None:
         """Refuse what is not Unicode text; there is no other limit."""
         try:
-            return super().check_metadata(metadata)
+            return BlobDriver.check_metadata(self, metadata)
         except UnicodeEncodeError:
             return "the metadata is not Unicode text"
 
@@ -392,6 +392,7 @@ class FilesDriver(BlobDriver):
                     _check_match(key, found, if_match)
                     if folder is not None and found is not None:
                         self._delete_current(bucket, key, _Place(top, folder, name), found)
+                    Sidecars(self._area, bucket).sweep(key, None)  # also what a crash left of an earlier delete
             prune(top, parents)
 
     def close(self) -> None:
@@ -620,7 +621,6 @@ class FilesDriver(BlobDriver):
         if kept:
             history.mark_deleted(key, token_of(found).value, self._stamp())
         self._area.unlink(place.folder, place.name)
-        Sidecars(self._area, bucket).sweep(key, None)
 
     def _delete_version(
         self,
