@@ -12,6 +12,7 @@ from shiftable.features import Features
 from shiftable.provider import Provider
 
 if TYPE_CHECKING:
+    from shiftable.blob.driver import BlobDriver
     from shiftable.secrets.driver import SecretsDriver
     from shiftable_aws._session import Session
 
@@ -71,10 +72,10 @@ class AwsProvider(Provider[AwsSettings]):
     Permissions, no more than these:
 
     * blob: ``s3:ListAllMyBuckets``, and on the buckets ``s3:CreateBucket``, ``s3:DeleteBucket``, ``s3:ListBucket``,
-      ``s3:ListBucketVersions``, ``s3:GetBucketLocation``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``; on
-      their objects ``s3:GetObject``, ``s3:GetObjectVersion``, ``s3:PutObject``, ``s3:DeleteObject``,
-      ``s3:DeleteObjectVersion``, ``s3:GetObjectTagging``, ``s3:PutObjectTagging``, ``s3:AbortMultipartUpload``. Without
-      ``s3:ListBucket`` S3 answers 403 for a missing key, and so does shiftable.
+      ``s3:ListBucketVersions``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``,
+      ``s3:PutBucketPublicAccessBlock``; on their objects ``s3:GetObject``, ``s3:GetObjectVersion``, ``s3:PutObject``,
+      ``s3:DeleteObject``, ``s3:DeleteObjectVersion``, ``s3:GetObjectTagging``, ``s3:PutObjectTagging``,
+      ``s3:AbortMultipartUpload``. Without ``s3:ListBucket`` S3 answers 403 for a missing key, and so does shiftable.
     * secrets: ``secretsmanager:ListSecrets`` (on ``*``, it knows no resources), and on the secrets
       ``secretsmanager:`` ``GetSecretValue``, ``DescribeSecret``, ``ListSecretVersionIds``, ``CreateSecret``,
       ``PutSecretValue``, ``UpdateSecretVersionStage``, ``TagResource``, ``UntagResource``, ``DeleteSecret``,
@@ -94,9 +95,9 @@ class AwsProvider(Provider[AwsSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_aws import secrets
+        from shiftable_aws import blob, secrets
 
-        return {"secrets": (secrets.FEATURES,)}
+        return {"blob": (blob.FEATURES,), "secrets": (secrets.FEATURES,)}
 
     @property
     def session(self) -> Session:
@@ -106,6 +107,12 @@ class AwsProvider(Provider[AwsSettings]):
 
             self._session = Session(self.settings)
         return self._session
+
+    def blob(self) -> BlobDriver:
+        """Make the driver for S3."""
+        from shiftable_aws.blob import blob_driver
+
+        return blob_driver(self.session)
 
     def secrets(self) -> SecretsDriver:
         """Make the driver for Secrets Manager."""

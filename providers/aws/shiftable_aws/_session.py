@@ -16,7 +16,7 @@ from botocore.credentials import (
     Credentials,
     DeferredRefreshableCredentials,
 )
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
@@ -79,9 +79,31 @@ class Session:
             if service == "s3":
                 config = config.merge(AWS_CONFIG)
             # The types know literal names of services only.
-            return self._session.client(service, endpoint_url=self._settings.endpoint, config=config)  # type: ignore[call-overload]
+            client: Any = self._session.client(service, endpoint_url=self._settings.endpoint, config=config)  # type: ignore[call-overload]
         except BotoCoreError as exc:
             raise ConfigError(f"aws: {exc}") from exc
+        if client.meta.service_model.resolved_protocol == "json":
+            client.meta.events.register("before-parse", _refuse_half)
+            client.meta.events.register("after-call", _raise_refused)
+        return client
+
+
+def _refuse_half(response_dict: dict[str, Any], **_: object) -> None:
+    """Turn an answer that ends before its stated length into an error that the SDK's retries know as transient.
+
+    botocore does not compare lengths, and reads JSON that it cannot parse as an empty answer: half of what
+    DescribeSecret says would be a secret without versions. Half an XML document is an error already.
+    """
+    body, stated = response_dict["body"], response_dict["headers"].get("content-length", "")
+    if isinstance(body, bytes) and stated.isdecimal() and len(body) < int(stated):
+        response_dict["status_code"] = 400
+        response_dict["body"] = b'{"__type": "RequestTimeoutException", "message": "the answer ends early"}'
+
+
+def _raise_refused(http_response: Any, parsed: Any, model: Any, **_: object) -> None:  # noqa: ANN401  botocore's own
+    """Raise what the retries left of it: the client looks at the status that came, which was good."""
+    if "Error" in parsed and http_response.status_code < 300:
+        raise ClientError(parsed, model.name)
 
 
 def _config(settings: AwsSettings) -> Config:

@@ -61,8 +61,9 @@ class StrictSecrets:
         self._last = 0.0
 
     def forget(self) -> None:
-        """Forget all scheduled deletions."""
+        """Forget all scheduled deletions, and the time: the clock may have been set back."""
         self._gone_at.clear()
+        self._last = 0.0
 
     def answer(self, operation: str, region: str, body: bytes, forward: Callable[[], Response]) -> Response:
         """Refuse what AWS refuses, answer what moto cannot, and repair what moto leaves behind."""

@@ -406,7 +406,7 @@ class SecretsManagerDriver(SecretsDriver):
         except ClientError as exc:
             if _code(exc) != "ResourceExistsException":
                 raise
-            raise _failure("PreconditionFailed", "the secret exists")
+            raise _failure("PreconditionFailed", "the secret exists") from exc
 
     def _put_or_create(self, write: _Write) -> bool:
         """Put a current version, and make the secret if there is none; tell whether it was made."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3.exceptions
 import botocore.exceptions as native
+from botocore.parsers import ResponseParserError
 
 from shiftable.errors import (
     AlreadyExists,
@@ -201,6 +202,7 @@ _CLIENT: tuple[tuple[type[Exception], type[OperationError]], ...] = (
     (native.IncompleteReadError, Unavailable),  # broken off: whoever reads on from there may still succeed
     (native.HTTPClientError, Unavailable),
     (native.ConnectionError, Unavailable),
+    (ResponseParserError, Unavailable),  # half an XML document, or a proxy's page
     (native.CapacityNotAvailableError, Throttled),  # the client's own rate limit
     (native.FlexibleChecksumError, IntegrityError),
     (native.ChecksumError, IntegrityError),
