@@ -129,8 +129,8 @@ class Journal:
         while True:
             with _translated(self.path):
                 found = self._db.execute(
-                    "SELECT key, done, source_token, source_size, source_modified, source_content, target_token, before,"
-                    " plan FROM item WHERE scope = (SELECT id FROM scope WHERE name = ?) AND key > ?"
+                    "SELECT key, done, source_token, source_size, source_modified, source_content, target_token,"
+                    " before, plan FROM item WHERE scope = (SELECT id FROM scope WHERE name = ?) AND key > ?"
                     " ORDER BY key LIMIT ?",
                     (scope, last, _PAGE),
                 ).fetchall()

@@ -130,12 +130,11 @@ class Plan:
     @property
     def digest(self) -> str:
         """Name this plan and the world it was made for; it does not depend on the machine or the time."""
-        chosen = attrs.evolve(self.options, inspect=True, concurrency=1, attempts=1, abort_after=1)
         pinned = [
             [found.address, found.spec, found.refused, [attrs.astuple(segment) for segment in found.segments]]
             for found in self.resources
         ]
-        facts = [FORMAT, self.source, self.target, _options(chosen), pinned]
+        facts = [FORMAT, self.source, self.target, _decisive(self.options), pinned]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -177,8 +176,9 @@ class Plan:
         return plan
 
 
-def _options(options: Options) -> dict[str, object]:
-    return {**attrs.asdict(options), "degrade": sorted(options.degrade)}
+def _decisive(options: Options) -> list[object]:
+    """Return the options that change what is done, not how."""
+    return [options.overwrite, sorted(options.degrade), options.prune, options.include_pending]
 
 
 def _converter() -> JsonConverter:
@@ -203,7 +203,7 @@ def _differences(plan: Plan, now: Plan) -> Iterator[str]:
         else:
             found = _moved(planned[address].segments, present[address].segments)
             yield from (f"{address}: {sentence}" for sentence in found)
-    if _options(plan.options) != _options(now.options):
+    if _decisive(plan.options) != _decisive(now.options):
         yield "the options are others than the plan's"
 
 
