@@ -318,7 +318,7 @@ def _check(path: Path) -> None:
             )
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise sqlite3.DatabaseError(found)
+            raise sqlite3.DatabaseError(" ".join(found.split()))
 
 
 @contextlib.contextmanager
