@@ -1,0 +1,159 @@
+import base64
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shiftable.blob import BlobStore, BucketSpec
+from shiftable.config import Credential
+from shiftable.errors import ConfigError, IntegrityError
+from shiftable.testing.conformance.blob import BlobConformance, BlobOracle
+from shiftable.testing.harness import Request, Response
+from shiftable_baremetal.blob_s3 import open_s3
+from shiftable_s3.driver import S3Driver
+
+# moto's S3 behind the AWS double, taken for what it is here: an S3-compatible server.
+AwsDouble = pytest.importorskip("shiftable_aws.double", reason="the server is that of shiftable-aws[testing]").AwsDouble
+
+MIB = 1024 * 1024
+CANARY = "canary-5e2f"
+
+
+class Inside:
+    """Looks into the server's own tables."""
+
+    def __init__(self, double: Any) -> None:
+        self._s3: Any = double.backend("s3", "aws")
+
+    def put_raw(self, bucket: str, key: str, data: bytes) -> None:
+        self._s3.put_object(bucket, key, data)
+
+    def get_raw(self, bucket: str, key: str) -> bytes | None:
+        found = self._s3.get_object(bucket, key)
+        return None if found is None else found.value
+
+    def keys(self, bucket: str) -> list[str]:
+        return [key for key in self._s3.buckets[bucket].keys if self._s3.get_object(bucket, key) is not None]
+
+
+@pytest.fixture
+def driver(aws_double: Any) -> Iterator[S3Driver]:
+    config = aws_double.config
+    made = open_s3(config["endpoint"], config["access_key"], config["secret_key"], "us-east-1")
+    yield made
+    made.close()
+
+
+class TestServer(BlobConformance):
+    @pytest.fixture
+    def driver(self, driver: S3Driver) -> S3Driver:
+        return driver
+
+    @pytest.fixture
+    def oracle(self, aws_double: Any) -> BlobOracle:
+        return Inside(aws_double)
+
+
+@pytest.fixture
+def seen(aws_double: Any) -> Iterator[list[Request]]:
+    requests: list[Request] = []
+
+    def note(request: Request, _response: Response) -> list[str]:
+        requests.append(request)
+        return []
+
+    aws_double.validators.append(note)
+    yield requests
+    aws_double.validators.remove(note)
+
+
+def test_nothing_is_sent_that_an_older_server_does_not_know(driver: S3Driver, seen: list[Request]) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    bucket.put("key", b"x")
+    bucket.put("long", bytes(9 * MIB))
+    assert bucket.get("long") == bytes(9 * MIB)
+    assert {name for request in seen for name in request.headers.keys() if "checksum" in name.lower()} == set()  # noqa: SIM118  these headers iterate over pairs
+    assert {request.headers.get("Transfer-Encoding") for request in seen} == {None}
+    assert {request.headers.get("Content-Encoding") for request in seen} == {None}
+
+
+def test_a_body_without_a_checksum_is_signed(driver: S3Driver, seen: list[Request]) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    bucket.put("key", b"content")
+    assert seen[-1].headers["X-Amz-Content-SHA256"] == hashlib.sha256(b"content").hexdigest()
+
+
+def test_a_batch_delete_carries_an_md5(driver: S3Driver, seen: list[Request]) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    assert bucket.delete_many(["a", "b"]) == {}
+    (request,) = [request for request in seen if request.method == "POST"]
+    digest = hashlib.md5(request.body, usedforsecurity=False).digest()
+    assert request.headers["Content-MD5"] == base64.b64encode(digest).decode()
+
+
+def test_buckets_are_addressed_by_path(driver: S3Driver, seen: list[Request], aws_double: Any) -> None:
+    BlobStore(driver).create(BucketSpec(name="shop"))
+    assert {request.host for request in seen} == {aws_double.url.removeprefix("http://")}
+    assert {request.path.strip("/") for request in seen} == {"shop"}
+
+
+def test_a_server_that_ignores_a_range_is_found_out(driver: S3Driver, aws_double: Any) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    bucket.put("key", b"0123456789")
+    headers = [
+        ("ETag", '"781e5e245d69b566979b86e28d23f2c7"'),
+        ("Last-Modified", "Sat, 21 Nov 2026 00:00:00 GMT"),
+    ]
+    aws_double.inject("status", match=lambda call: call.method == "GET", status=200, headers=headers, body=b"01234")
+    with pytest.raises(IntegrityError, match="range"):
+        bucket.get("key", start=5)
+
+
+@pytest.mark.parametrize("endpoint", ["", "s3.example.net", "ftp://s3.example.net", "https://", "https://host/bucket"])
+def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="endpoint"):
+        open_s3(endpoint, None, None)
+
+
+def test_a_password_in_the_endpoint_is_refused_and_not_shown() -> None:
+    for endpoint in (f"https://user:{CANARY}@s3.example.net", f"https://user:{CANARY}@s3.example.net/x"):
+        with pytest.raises(ConfigError) as caught:
+            open_s3(endpoint, None, None)
+        assert CANARY not in str(caught.value)
+
+
+def test_half_of_the_keys_is_refused() -> None:
+    with pytest.raises(ConfigError, match="secret_key is missing"):
+        open_s3("https://s3.example.net", Credential.literal("key"), None)
+    with pytest.raises(ConfigError, match="access_key is missing"):
+        open_s3("https://s3.example.net", None, Credential.literal("key"))
+
+
+def test_without_keys_the_chain_of_the_sdk_is_asked(monkeypatch: pytest.MonkeyPatch, aws_double: Any) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, aws_double.environ[name])
+    driver = open_s3(aws_double.url, None, None)
+    BlobStore(driver).create(BucketSpec(name="shop"))
+    assert BlobStore(driver).exists("shop")
+
+
+def test_no_key_is_shown(aws_double: Any) -> None:
+    driver = open_s3(aws_double.url, Credential.literal("key"), Credential.literal(CANARY))
+    assert CANARY not in repr(driver) + repr(BlobStore(driver))
+
+
+def test_a_certificate_authority_of_ones_own_is_used(tmp_path: Path, aws_double: Any) -> None:
+    missing = tmp_path / "ca.pem"
+    driver = open_s3(aws_double.url.replace("http:", "https:"), None, None, ca_bundle=str(missing))
+    assert driver.client._endpoint.http_session._verify == str(missing)  # type: ignore[attr-defined]  # botocore's own
+
+
+def test_without_the_s3_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("shiftable_s3")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "shiftable_s3", None)
+    with pytest.raises(ConfigError, match=r'pip install "shiftable-baremetal\[s3\]"'):
+        open_s3("https://s3.example.net", None, None)
