@@ -225,7 +225,7 @@ _CLIENT: tuple[tuple[type[Exception], type[OperationError]], ...] = (
     (boto3.exceptions.Boto3Error, OperationError),
 )
 
-_VALUE = re.compile(r", value: .*?(?=, (?:type|valid)|$)", re.DOTALL | re.MULTILINE)
+_VALUE = re.compile(r", value: .*?(?=, (?:type|valid [a-z ]+): |\Z)", re.DOTALL)
 
 
 def classify(exc: Exception, codes: Mapping[str, type[OperationError]] = CODES) -> Fault | None:

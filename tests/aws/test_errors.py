@@ -1,0 +1,286 @@
+"""The table of native errors: AWS's documented codes, botocore's own exceptions, and what no row knows."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import boto3.exceptions
+import botocore.exceptions as native
+import pytest
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
+
+from shiftable.errors import (
+    AlreadyExists,
+    Conflict,
+    IntegrityError,
+    InvalidArgument,
+    NotFound,
+    OperationError,
+    ParentNotFound,
+    PermissionDenied,
+    PreconditionFailed,
+    QuotaExceeded,
+    Resource,
+    Throttled,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+    translated,
+)
+from shiftable_aws._errors import SECRETS_CODES, classify_secrets
+from shiftable_s3.errors import CODES, classify
+
+OBJECT = Resource("object", "a.txt", Resource("bucket", "shop"))
+
+
+def answer(
+    code: str, status: int = 400, *, message: str = "said", headers: dict[str, str] | None = None
+) -> ClientError:
+    response: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "R1", "HTTPHeaders": headers or {}},
+    }
+    return ClientError(response, "PutObject")
+
+
+# Code and status as in the API references of S3 (Error responses) and Secrets Manager, and in "Common Errors".
+S3 = [
+    ("AccessDenied", 403, PermissionDenied),
+    ("AccountProblem", 403, PermissionDenied),
+    ("AllAccessDisabled", 403, PermissionDenied),
+    ("AuthorizationHeaderMalformed", 400, InvalidArgument),
+    ("BadDigest", 400, IntegrityError),
+    ("BucketAlreadyExists", 409, AlreadyExists),
+    ("BucketAlreadyOwnedByYou", 409, AlreadyExists),
+    ("BucketNotEmpty", 409, Conflict),
+    ("ConditionalRequestConflict", 409, Conflict),
+    ("EntityTooLarge", 400, InvalidArgument),
+    ("EntityTooSmall", 400, InvalidArgument),
+    ("ExpiredToken", 400, Unauthenticated),
+    ("IllegalLocationConstraintException", 400, InvalidArgument),
+    ("IncompleteBody", 400, IntegrityError),
+    ("InternalError", 500, Unavailable),
+    ("InvalidAccessKeyId", 403, Unauthenticated),
+    ("InvalidArgument", 400, InvalidArgument),
+    ("InvalidBucketName", 400, InvalidArgument),
+    ("InvalidBucketState", 409, Conflict),
+    ("InvalidDigest", 400, InvalidArgument),
+    ("InvalidObjectState", 403, Conflict),
+    ("InvalidPart", 400, InvalidArgument),
+    ("InvalidPartOrder", 400, InvalidArgument),
+    ("InvalidRange", 416, InvalidArgument),
+    ("InvalidRequest", 400, InvalidArgument),
+    ("InvalidSecurity", 403, Unauthenticated),
+    ("InvalidStorageClass", 400, InvalidArgument),
+    ("InvalidToken", 400, Unauthenticated),
+    ("KeyTooLongError", 400, InvalidArgument),
+    ("MalformedXML", 400, InvalidArgument),
+    ("MetadataTooLarge", 400, InvalidArgument),
+    ("MethodNotAllowed", 405, InvalidArgument),
+    ("NoSuchBucket", 404, NotFound),
+    ("NoSuchKey", 404, NotFound),
+    ("NoSuchUpload", 404, NotFound),
+    ("NoSuchVersion", 404, NotFound),
+    ("NotImplemented", 501, Unsupported),
+    ("NotSignedUp", 403, PermissionDenied),
+    ("OperationAborted", 409, Conflict),
+    ("PermanentRedirect", 301, InvalidArgument),
+    ("PreconditionFailed", 412, PreconditionFailed),
+    ("RequestTimeTooSkewed", 403, Unauthenticated),
+    ("RequestTimeout", 400, Timeout),
+    ("ServiceUnavailable", 503, Unavailable),
+    ("SignatureDoesNotMatch", 403, Unauthenticated),
+    ("SlowDown", 503, Throttled),
+    ("TooManyBuckets", 400, QuotaExceeded),
+    ("XAmzContentSHA256Mismatch", 400, IntegrityError),
+]
+SECRETS = [
+    ("AccessDeniedException", 400, PermissionDenied),
+    ("DecryptionFailure", 400, Conflict),
+    ("EncryptionFailure", 400, Conflict),
+    ("ExpiredTokenException", 400, Unauthenticated),
+    ("IncompleteSignature", 400, Unauthenticated),
+    ("InternalFailure", 500, Unavailable),
+    ("InternalServiceError", 500, Unavailable),
+    ("InvalidNextTokenException", 400, InvalidArgument),
+    ("InvalidParameterException", 400, InvalidArgument),
+    ("InvalidRequestException", 400, Conflict),
+    ("InvalidSignatureException", 400, Unauthenticated),
+    ("LimitExceededException", 400, QuotaExceeded),
+    ("MalformedPolicyDocumentException", 400, InvalidArgument),
+    ("MissingAuthenticationTokenException", 400, Unauthenticated),
+    ("OptInRequired", 403, PermissionDenied),
+    ("PreconditionNotMetException", 400, Conflict),
+    ("PublicPolicyException", 400, PermissionDenied),
+    ("RequestExpired", 400, Unauthenticated),
+    ("ResourceExistsException", 400, Conflict),
+    ("ResourceNotFoundException", 400, NotFound),
+    ("ServiceUnavailable", 503, Unavailable),
+    ("ThrottlingException", 400, Throttled),
+    ("UnrecognizedClientException", 400, Unauthenticated),
+    ("ValidationException", 400, InvalidArgument),
+]
+EXCEPTIONS: list[tuple[Exception, type[OperationError]]] = [
+    (native.ConnectTimeoutError(endpoint_url="http://x"), Timeout),
+    (native.ReadTimeoutError(endpoint_url="http://x"), Timeout),
+    (native.EndpointConnectionError(endpoint_url="http://x"), Unavailable),
+    (native.ConnectionClosedError(endpoint_url="http://x"), Unavailable),
+    (native.ProxyConnectionError(proxy_url="http://x"), Unavailable),
+    (native.SSLError(endpoint_url="http://x", error=ValueError("bad certificate")), Unavailable),
+    (native.HTTPClientError(error="broken"), Unavailable),
+    (native.ResponseStreamingError(error="broken"), Unavailable),
+    (native.IncompleteReadError(actual_bytes=1, expected_bytes=2), Unavailable),
+    (ResponseParserError("half"), Unavailable),
+    (native.CapacityNotAvailableError(), Throttled),
+    (native.FlexibleChecksumError(error_msg="differs"), IntegrityError),
+    (native.ChecksumError(checksum_type="crc32", expected_checksum="1", actual_checksum="2"), IntegrityError),
+    (native.NoCredentialsError(), Unauthenticated),
+    (native.PartialCredentialsError(provider="env", cred_var="key"), Unauthenticated),
+    (native.CredentialRetrievalError(provider="x", error_msg="y"), Unauthenticated),
+    (native.MetadataRetrievalError(error_msg="y"), Unauthenticated),
+    (native.TokenRetrievalError(provider="sso", error_msg="y"), Unauthenticated),
+    (native.NoAuthTokenError(), Unauthenticated),
+    (native.SSOTokenLoadError(error_msg="y"), Unauthenticated),
+    (native.UnauthorizedSSOTokenError(), Unauthenticated),
+    (native.RefreshWithMFAUnsupportedError(), Unauthenticated),
+    (native.ProfileNotFound(profile="x"), Unauthenticated),
+    (native.ParamValidationError(report="Missing required parameter"), InvalidArgument),
+    (native.NoRegionError(), InvalidArgument),
+    (native.UnseekableStreamError(stream_object=io.BytesIO()), OperationError),
+    (boto3.exceptions.S3UploadFailedError(), OperationError),
+]
+
+
+@pytest.mark.parametrize(("code", "status", "error"), S3)
+def test_an_s3_code_has_its_class(code: str, status: int, error: type[OperationError]) -> None:
+    fault = classify(answer(code, status))
+
+    assert fault is not None
+    assert (fault.error, fault.code, fault.message, fault.request_id) == (error, code, "said", "R1")
+
+
+@pytest.mark.parametrize(("code", "status", "error"), SECRETS)
+def test_a_secrets_manager_code_has_its_class(code: str, status: int, error: type[OperationError]) -> None:
+    fault = classify_secrets(answer(code, status))
+
+    assert fault is not None
+    assert (fault.error, fault.code) == (error, code)
+
+
+@pytest.mark.parametrize(("exc", "error"), EXCEPTIONS, ids=lambda value: type(value).__name__)
+def test_an_exception_of_the_sdk_has_its_class(exc: Exception, error: type[OperationError]) -> None:
+    for table in (classify, classify_secrets):
+        fault = table(exc)
+        assert fault is not None
+        assert (fault.error, fault.code) == (error, type(exc).__name__)
+
+
+def test_every_exception_of_botocore_is_claimed() -> None:
+    kinds = [
+        kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, native.BotoCoreError)
+    ]
+    made = [kind.__new__(kind) for kind in kinds]
+
+    assert len(kinds) > 80
+    assert [type(exc) for exc in made if classify(exc) is None] == []
+
+
+@pytest.mark.parametrize("exc", [ValueError("x"), KeyError("x"), RuntimeError("x"), AssertionError("x")])
+def test_what_is_not_the_sdks_passes_through(exc: Exception) -> None:
+    assert classify(exc) is None
+    assert classify_secrets(exc) is None
+
+
+def test_a_code_that_nobody_knows_keeps_its_code() -> None:
+    fault = classify(answer("BrandNewThing", 400))
+
+    assert fault is not None
+    assert (fault.error, fault.code) == (OperationError, "BrandNewThing")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, Unauthenticated),
+        (403, PermissionDenied),
+        (404, NotFound),
+        (408, Timeout),
+        (409, Conflict),
+        (412, PreconditionFailed),
+        (429, Throttled),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, Unavailable),
+        (418, OperationError),
+    ],
+)
+def test_an_unknown_code_and_a_head_without_a_body_go_by_the_status(status: int, error: type[OperationError]) -> None:
+    for code in ("BrandNewThing", str(status)):  # botocore makes the number the code of an answer to HEAD
+        fault = classify(answer(code, status))
+        assert fault is not None
+        assert fault.error is error
+
+
+def test_a_403_is_never_a_404() -> None:
+    for code in ("403", "BrandNewThing", *(code for code, status, _ in S3 + SECRETS if status == 403)):
+        fault = classify(answer(code, 403))
+        assert fault is not None
+        assert not issubclass(fault.error, NotFound)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [("NoSuchBucket", ParentNotFound), ("NoSuchKey", NotFound), ("404", NotFound)]
+)
+def test_a_missing_bucket_is_not_a_missing_key(code: str, expected: type[OperationError]) -> None:
+    with (
+        pytest.raises(NotFound) as caught,
+        translated(classify, provider="aws", operation="blob.get", resource=OBJECT),
+    ):
+        raise answer(code, 404)
+
+    assert type(caught.value) is expected
+
+
+def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    found = [
+        getattr(classify(answer("SlowDown", 503, headers={"retry-after": value})), "retry_after", "no fault")
+        for value in ("7", "0", later, "soon")
+    ]
+
+    assert found[:2] == [7.0, 0.0]
+    assert isinstance(found[2], float)
+    assert 60 < found[2] <= 90
+    assert found[3] is None
+
+
+def test_an_answer_without_anything_is_still_claimed() -> None:
+    empty: Any = {}
+    fault = classify(ClientError(empty, "PutObject"))
+
+    assert fault is not None
+    assert (fault.error, fault.code, fault.request_id) == (OperationError, "", None)
+
+
+def test_values_of_parameters_are_not_in_the_message() -> None:
+    report = (
+        "Invalid type for parameter SecretString, value: CANARY-1\nCANARY-2, type: <class 'bytes'>, valid types: "
+        "<class 'str'>\nInvalid length for parameter SecretBinary, value: 0, valid min length: 1"
+    )
+    fault = classify(native.ParamValidationError(report=report))
+
+    assert fault is not None
+    assert "CANARY" not in fault.message
+    assert "SecretString, type" in fault.message
+
+
+def test_the_tables_are_as_wide_as_promised() -> None:
+    assert len(S3) >= 40
+    assert len(CODES) >= 100
+    assert set(CODES) < set(SECRETS_CODES)
