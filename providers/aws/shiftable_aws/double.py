@@ -1,6 +1,7 @@
 """A stand-in for AWS on loopback: moto's server behind the harness, and the rules that moto does not keep.
 
-S3 and Secrets Manager are held to AWS's own rules; the other services are as lax as moto is.
+S3 and Secrets Manager are held to AWS's own rules; the other services are as lax as moto is. What moto still does
+otherwise: a PUT of an object as ``application/x-www-form-urlencoded`` is read as a form, and stored empty.
 """
 
 from __future__ import annotations
