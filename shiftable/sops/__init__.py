@@ -12,7 +12,8 @@ How the format protects a document, and where that ends:
   where one value ends and the next begins, nor the type that is noted beside a value: who depends on those must
   protect them as well.
 - Age does not say who encrypted. Whoever can write the file can replace all of it by another whole one, or by an
-  older one; signed commits show that.
+  older one; signed commits show that. Nor does anything vouch for the names of the recipients in a file: when you
+  encrypt anew, take them from rules of your own.
 
 Values are text, whole numbers of 64 bits, numbers with a point, booleans and (encrypted only) bytes. Comments are not
 kept; dates must be quoted; key groups and comment rules are refused.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import functools
 import hashlib
 import hmac
 import math
@@ -32,6 +33,8 @@ _ONLY_ENCRYPTED = hashlib.sha256(b"sops").digest()
 
 RuleKind = Literal["unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex"]
 _RULES: tuple[RuleKind, ...] = ("unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex")
+
+_unbase64 = functools.partial(binascii.a2b_base64, strict_mode=True)
 
 Leaf = str | int | float | bool | bytes
 Visit = Callable[[Leaf, str, bool], Leaf]
@@ -229,8 +232,8 @@ class _Leaves:
 
     def _opened(self, match: re.Match[str], place: str) -> bytes | None:
         try:
-            data, iv, tag = (binascii.a2b_base64(part, strict_mode=True) for part in match.group(1, 2, 3))
-            return bytes(self._cipher.decrypt(iv, data + tag, place.encode()))
+            data, iv, tag = map(_unbase64, match.group(1, 2, 3))
+            return cast("bytes", self._cipher.decrypt(iv, data + tag, place.encode()))
         except (self._invalid, ValueError):  # ValueError: no base64, or an IV of no length
             return None
 
@@ -245,6 +248,8 @@ def _mapped(node: Any, visit: Visit, rule: Rule) -> Any:  # noqa: ANN401  nested
     """Copy a tree with every leaf visited, in order; ``place`` is the leaf's keys, each ended by a colon."""
 
     def walk(node: Any, place: str, encrypted: bool) -> Any:  # noqa: ANN401, FBT001  the same
+        if isinstance(node, str):  # most are
+            return visit(node, place, encrypted)
         if isinstance(node, dict):
             copy = {}
             for key, value in node.items():
@@ -262,6 +267,8 @@ def _mapped(node: Any, visit: Visit, rule: Rule) -> Any:  # noqa: ANN401  nested
 def _plain(leaf: object, place: str) -> tuple[str, bytes]:
     """Return a leaf's type and bytes, both as sops notes them."""
     match leaf:
+        case str() if (plain := _utf8(leaf)) is not None:
+            return "str", plain
         case bool():
             return "bool", str(leaf).encode()
         case int() if -(2**63) <= leaf < 2**63:
@@ -270,10 +277,15 @@ def _plain(leaf: object, place: str) -> tuple[str, bytes]:
             return "float", _decimal(leaf).encode()
         case bytes():
             return "bytes", leaf
-        case str() if not any("\ud800" <= letter <= "\udfff" for letter in leaf):
-            return "str", leaf.encode()
     why = "is a number of more than 64 bits" if isinstance(leaf, int) else f"is a {type(leaf).__name__} (quote dates)"
     raise InvalidArgument(f"the value at {place!r} {'is not Unicode text' if isinstance(leaf, str) else why}")
+
+
+def _utf8(text: str) -> bytes | None:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # which holds the text, so nothing may be raised here
+        return None
 
 
 def _decimal(value: float) -> str:

@@ -105,7 +105,8 @@ class SopsDriver(SecretsDriver):
     file, ``~/.ssh/id_ed25519``. ``create`` makes the folder and, where nobody can read yet, writes this user's public
     key to ``.recipients``, after making a key pair in ``~/.config/shiftable/age.key`` if there is none. Keep a copy of
     that file: without it the secrets are lost. A change of the recipients takes effect at the next write of each
-    secret; what a person who left could read must be changed, not only encrypted anew.
+    secret; what a person who left could read must be changed, not only encrypted anew. Whoever may change
+    ``.recipients`` decides who reads what is written next: review it as you review code.
 
     **Permissions.** The folder must be writable by who writes. Its files are encrypted, meant to be committed and
     shared, and need no protection against reading: they get mode 0644 and folders 0755, less the umask. A private key
