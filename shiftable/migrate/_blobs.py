@@ -264,7 +264,7 @@ class BlobMover(Mover[BlobItem]):
             difference = self._content_difference(info, found)
         if difference is None:
             return Outcome(action=Action.COMPARE, target=found.token.value, size=info.size, losses=losses)
-        if self.options.overwrite:
+        if self.options.overwrite or _is_our_half(item, found):
             return self._written(item.key, pin, found.token)
         raise _conflict(difference)
 
@@ -299,7 +299,7 @@ class BlobMover(Mover[BlobItem]):
         difference = self._difference(info, facets, found)
         if difference is None:
             return Step(action=Action.COMPARE)
-        if self.options.overwrite:
+        if self.options.overwrite or _is_our_half(item, found):
             return Step(action=Action.REPLACE, reason=difference)
         raise _conflict(difference)
 
@@ -414,6 +414,12 @@ class _Folders:
 def _pinned(found: ObjectSummary) -> Pin:
     content = found.md5.hex() if found.md5 else ""
     return Pin(token=found.token.value, size=found.size, modified=found.modified.isoformat(), content=content)
+
+
+def _is_our_half(item: BlobItem, found: ObjectInfo) -> bool:
+    """Tell whether the target's object is what an earlier run was to write when it was killed."""
+    known = item.record
+    return known is not None and not known.done and found.md5 is not None and found.md5.hex() == known.source.content
 
 
 def _conflict(difference: str) -> Refusal:

@@ -203,3 +203,8 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def world_class() -> type[World]:
+    return World
