@@ -1,10 +1,13 @@
 import hashlib
 import urllib.parse
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
+import botocore.parsers
+import botocore.session
+import botocore.utils
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, settings
@@ -30,7 +33,7 @@ from shiftable_aws import AwsSettings
 from shiftable_aws._session import Session
 from shiftable_aws.blob import blob_driver
 from shiftable_aws.double import AwsDouble
-from shiftable_s3 import rules
+from shiftable_s3 import clients, rules
 from shiftable_s3.driver import S3Driver
 
 MIB = 1024 * 1024
@@ -396,6 +399,43 @@ def test_presigned_urls_are_of_version_4_and_valid_for_a_week_at_most(bucket: Bu
     assert query["X-Amz-Expires"] == ["604800"]
     with pytest.raises(InvalidArgument, match="7 days"):
         bucket.sign("key", expires=timedelta(days=7, seconds=1))
+
+
+# clients
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-20T12:00:00.000Z",
+        "2026-11-20T12:00:00Z",
+        "2026-11-20T13:00:00+01:00",
+        "20261120T120000Z",
+        "Fri, 20 Nov 2026 12:00:00 GMT",
+        "1795176000",
+        1795176000.0,
+    ],
+)
+def test_times_are_read_as_botocore_reads_them(text: Any) -> None:
+    session = botocore.session.Session()
+    clients.fast_timestamps(session)
+    parser = session.get_component("response_parser_factory").create_parser("rest-xml")._timestamp_parser
+    assert parser(text) == datetime(2026, 11, 20, 12, tzinfo=UTC)
+    assert parser(text) == botocore.utils.parse_timestamp(text)
+
+
+def test_a_text_that_is_no_time_is_refused_as_botocore_refuses_it() -> None:
+    session = botocore.session.Session()
+    clients.fast_timestamps(session)
+    parser = session.get_component("response_parser_factory").create_parser("rest-xml")._timestamp_parser
+    with pytest.raises(ValueError, match="Invalid timestamp"):
+        parser("2026-yesterday")
+
+
+def test_only_the_given_session_reads_times_anew() -> None:
+    clients.fast_timestamps(boto3.Session(region_name="eu-central-1"))
+    other = botocore.session.Session().get_component("response_parser_factory").create_parser("rest-xml")
+    assert other._timestamp_parser is botocore.parsers.DEFAULT_TIMESTAMP_PARSER
 
 
 # rules

@@ -61,12 +61,14 @@ def _with_md5(request: AWSRequest, **_: object) -> None:
 
 
 def _parsed(value: Any) -> datetime:  # noqa: ANN401  as botocore's own: text or a number
-    if isinstance(value, str):
-        try:
-            # XML bodies: 2026-11-20T12:00:00.000Z. Headers: Fri, 20 Nov 2026 12:00:00 GMT.
-            parsed = parsedate_to_datetime(value) if value.endswith("GMT") else datetime.fromisoformat(value)
-        except ValueError:
-            pass
+    """Read the two forms that services write; leave every other to botocore."""
+    try:
+        if isinstance(value, str) and value[4:5] == "-":  # 2026-11-20T12:00:00.000Z, in bodies
+            parsed = datetime.fromisoformat(value)
+        elif isinstance(value, str) and value.endswith(" GMT"):  # Fri, 20 Nov 2026 12:00:00 GMT, in headers
+            parsed = parsedate_to_datetime(value)
         else:
-            return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
-    return parse_timestamp(value)
+            return parse_timestamp(value)
+    except ValueError:
+        return parse_timestamp(value)
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
