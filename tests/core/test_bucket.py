@@ -7,6 +7,7 @@ import io
 import itertools
 import logging
 import os
+import stat
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -270,6 +271,18 @@ def test_a_failed_download_leaves_the_old_file(recorded: Recorded[BlobDriver], b
     assert target.read_bytes() == DATA * 2
 
 
+def test_a_download_is_on_disk_before_it_has_its_name(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put("key", DATA)
+    synced: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append((stat.S_ISDIR(os.fstat(fd).st_mode), (tmp_path / "file").exists()))
+    )
+    bucket.download("key", tmp_path / "file")
+    assert synced == [(False, False), (True, True)]
+
+
 # uploads that break
 
 
@@ -310,24 +323,37 @@ def test_an_interrupt_aborts_the_upload(recorded: Recorded[BlobDriver], bucket: 
     assert not bucket.exists("key")
 
 
-def test_no_part_is_sent_after_the_abort(recorded: Recorded[BlobDriver], bucket: Bucket) -> None:
+def test_the_abort_waits_for_the_parts_that_are_on_their_way(recorded: Recorded[BlobDriver], bucket: Bucket) -> None:
     entered, release = threading.Semaphore(0), threading.Event()
+    on_their_way: set[int] = set()
 
-    def slow(_call: Call, proceed: Callable[[], Any]) -> Part:
+    def slow(call: Call, proceed: Callable[[], Any]) -> Part:
+        on_their_way.add(call.args[1])
         entered.release()
         release.wait(30)
-        return proceed()  # type: ignore[no-any-return]  # the driver's part
+        part: Part = proceed()
+        on_their_way.discard(call.args[1])
+        return part
 
+    def abort(_call: Call, proceed: Callable[[], Any]) -> None:
+        left.append(sorted(on_their_way))
+        proceed()
+
+    left: list[list[int]] = []
     recorded.on("upload_part", slow)
+    recorded.on("upload_abort", abort)
+    releasing = threading.Timer(0.05, release.set)
 
     def source() -> Iterator[bytes]:
         yield from [DATA] * 20
         assert entered.acquire(timeout=30)
-        threading.Timer(0, release.set).start()
+        releasing.start()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         bucket.put("key", source())
+    releasing.join()
+    assert left == [[]]
     assert_nothing_is_left(recorded)
 
 
@@ -434,6 +460,16 @@ def test_an_object_known_to_be_too_large_is_refused_before_anything_is_sent(tmp_
         bucket.put("key", file)
     assert recorded.calls == []
     assert bucket.put("key", b"x" * 10).size == 10
+
+
+@pytest.mark.parametrize("metadata", [{"a": "b\r\nx-evil: 1"}, {"a\n": "b"}, {"a": "\0"}, {"": "b"}])
+def test_metadata_that_would_break_a_header_is_refused_before_anything_is_sent(
+    recorded: Recorded[BlobDriver], bucket: Bucket, metadata: dict[str, str]
+) -> None:
+    recorded.calls.clear()
+    with pytest.raises(InvalidArgument):
+        bucket.put("key", b"", metadata=metadata)
+    assert recorded.calls == []
 
 
 def test_text_is_no_content(bucket: Bucket) -> None:
