@@ -28,6 +28,11 @@ def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tup
     session.install(".[cli,sops,dns,sql,testing]", *places, *wanted)
 
 
+def python_executable(session: nox.Session) -> str:
+    """Return the interpreter of a session's environment."""
+    return str(Path(session.bin) / "python")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, and that imports run one way."""
@@ -41,9 +46,10 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Strict types, and the public interface as users see it."""
     stubs = ("boto3-stubs[s3,secretsmanager,sts]", "types-pyyaml", "types-psycopg2")
-    install(session, "mypy>=1.18", "pytest", *stubs)
+    install(session, "mypy>=1.18", "pyright>=1.1.400", *stubs)
     session.run("mypy")
     session.run("mypy", "tests/typing")
+    session.run("pyright", "--pythonpath", python_executable(session), "tests/typing")
 
 
 @nox.session(python=PYTHONS)
@@ -72,11 +78,6 @@ def lowest(session: nox.Session) -> None:
         *("providers/gcp", "providers/azure", *TEST_TOOLS),
     )
     session.run("pytest", "-n", "2")
-
-
-def python_executable(session: nox.Session) -> str:
-    """Return the interpreter of a session's environment."""
-    return str(Path(session.bin) / "python")
 
 
 @nox.session

@@ -3,7 +3,9 @@
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +64,23 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return home
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shiftable(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Start the installed command as a user does, and return what it said and how it ended."""
+
+    def start(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).parent / "shiftable"), *arguments]
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, cwd=folder, timeout=120
+        )
+
+    return start

@@ -1,0 +1,246 @@
+"""The command without any provider but memory: help, mistakes, exit codes, completion."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FILE = """
+[project]
+name = "shop"
+[environments.development]
+provider = "memory"
+[environments.production]
+provider = "memory"
+[blob.assets]
+bucket = "shop-assets"
+[secrets.app]
+prefix = "shop"
+"""
+
+
+@pytest.fixture
+def file(folder: Path) -> Path:
+    path = folder / "shiftable.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
+    answer = shiftable("--help")
+    assert 0 == answer.returncode
+    for command in (
+        "apply",
+        "blob",
+        "check",
+        "demo",
+        "destroy",
+        "init",
+        "migrate",
+        "plan",
+        "providers",
+        "run",
+        "schema",
+        "secrets",
+    ):
+        assert f"\n  {command} " in answer.stdout
+    assert "Exit codes" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "apply",
+        "blob",
+        "blob ls",
+        "blob cp",
+        "blob cat",
+        "blob rm",
+        "blob stat",
+        "blob sync",
+        "check",
+        "demo",
+        "destroy",
+        "init",
+        "migrate",
+        "plan",
+        "providers",
+        "run",
+        "schema",
+    ]
+    + [f"secrets {verb}" for verb in ("set", "get", "list", "history", "promote", "rm", "restore")],
+)
+def test_every_command_has_a_help_text(shiftable, command: str) -> None:
+    answer = shiftable(*command.split(), "--help")
+    assert 0 == answer.returncode
+    assert len(answer.stdout.splitlines()) >= 4
+
+
+def test_the_version_is_told(shiftable) -> None:
+    import shiftable as library
+
+    assert library.__version__ in shiftable("--version").stdout
+
+
+def test_an_unknown_command_is_wrong_usage(shiftable) -> None:
+    assert 2 == shiftable("moove").returncode
+
+
+def test_no_file_is_one_clear_error(shiftable) -> None:
+    answer = shiftable("plan")
+    assert 2 == answer.returncode
+    assert "there is no shiftable.toml in" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_all_mistakes_of_the_file_are_told_at_once(shiftable, file: Path) -> None:
+    file.write_text(FILE.replace("bucket =", "bukket =") + '[providers.x]\ntype = "awz"\n')
+    answer = shiftable("check")
+    assert 2 == answer.returncode
+    assert 2 == answer.stderr.count("error: ")
+    assert "did you mean bucket?" in answer.stderr
+
+
+def test_an_unknown_environment_is_answered_with_the_near_one(shiftable, file: Path) -> None:
+    answer = shiftable("-e", "prodution", "plan")
+    assert 2 == answer.returncode
+    assert "did you mean production?" in answer.stderr
+
+
+def test_the_file_may_be_named(shiftable, file: Path) -> None:
+    other = file.rename(file.parent / "other.toml")
+    assert 0 == shiftable("-f", str(other), "plan").returncode
+
+
+def test_plan_shows_what_is_missing_and_changes_nothing(shiftable, file: Path) -> None:
+    answer = shiftable("plan", "--json")
+    assert 0 == answer.returncode
+    assert ["blob.assets"] == [
+        change["resource"] for change in json.loads(answer.stdout)["changes"] if change["action"] == "create"
+    ][:1]
+    assert 1 == shiftable("plan", "--exit-code").returncode
+
+
+def test_a_resource_that_is_not_declared_is_named(shiftable, file: Path) -> None:
+    answer = shiftable("plan", "blob.asets")
+    assert 2 == answer.returncode
+    assert "not declared: blob.asets; there is: blob.assets, secrets.app" in answer.stderr
+
+
+def test_apply_says_what_it_did(shiftable, file: Path) -> None:
+    answer = shiftable("apply", "blob")
+    assert 0 == answer.returncode
+    assert "create blob.assets (shop-assets): done\n" == answer.stdout
+
+
+def test_check_tells_what_is_there_and_what_another_provider_lacks(shiftable, file: Path) -> None:
+    assert 0 == shiftable("check").returncode
+    assert 0 == shiftable("check", "--offline").returncode
+    answer = shiftable("check", "--target", "gcp", "--json")
+    found = json.loads(answer.stdout) if answer.stdout else None
+    if found is None:  # gcp is not installed
+        assert "pip install" in answer.stderr
+    else:
+        assert 1 == answer.returncode
+        assert not found["good"]
+
+
+def test_providers_lists_what_is_installed(shiftable) -> None:
+    assert "memory\tshiftable " in shiftable("providers").stdout
+    assert "Blob" not in shiftable("providers").stderr
+    answer = shiftable("providers", "memory", "--json")
+    assert json.loads(answer.stdout)["blob"][0]["if_match"] is True
+    answer = shiftable("providers", "memry")
+    assert 1 == answer.returncode
+    assert "did you mean memory?" in answer.stderr
+
+
+def test_the_schema_is_json(shiftable) -> None:
+    assert "shiftable.toml" == json.loads(shiftable("schema").stdout)["title"]
+
+
+def test_init_writes_a_file_that_is_right_once(shiftable, folder: Path) -> None:
+    assert 0 == shiftable("init", "--name", "My Shop").returncode
+    text = (folder / "shiftable.toml").read_text()
+    assert 'name = "my-shop"' in text
+    assert "*\n" == (folder / ".shiftable" / ".gitignore").read_text()
+    json.loads((folder / ".shiftable" / "schema.json").read_text())
+    again = shiftable("init")
+    assert 2 == again.returncode
+    assert "exists already" in again.stderr
+    assert text == (folder / "shiftable.toml").read_text()
+
+
+def test_a_missing_object_is_a_failure_and_no_traceback(shiftable, file: Path) -> None:
+    answer = shiftable("blob", "cat", "assets:absent")
+    assert 1 == answer.returncode
+    assert answer.stderr.startswith("error: blob.stream on object 'absent' in bucket 'shop-assets' (memory): ")
+
+
+def test_destroy_needs_the_name_where_nobody_can_type_it(shiftable, file: Path) -> None:
+    answer = shiftable("destroy", "secrets.app")
+    assert answer.returncode in (0, 2)
+    assert "Traceback" not in answer.stderr
+    assert 2 == shiftable("destroy").returncode
+
+
+def test_run_gives_the_resources_as_variables_and_the_exit_code_back(shiftable, file: Path) -> None:
+    names = "BLOB_ASSETS_BUCKET", "SECRETS_APP_PREFIX", "SHIFTABLE_ENV"
+    code = f"import os; print(*(os.environ[name] for name in {names}))"
+    answer = shiftable("-e", "production", "run", "--", sys.executable, "-c", code)
+    assert "shop-assets shop production\n" == answer.stdout
+    assert 7 == shiftable("run", "--", sys.executable, "-c", "import sys; sys.exit(7)").returncode
+
+
+def test_run_refuses_variables_that_are_taken_and_commands_that_are_not(
+    shiftable, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = shiftable("run", "--", "no-such-command-here")
+    assert 2 == answer.returncode
+    monkeypatch.setenv("BLOB_ASSETS_BUCKET", "mine")
+    answer = shiftable("run", "--", "env")
+    assert 2 == answer.returncode
+    assert "set already: BLOB_ASSETS_BUCKET" in answer.stderr
+    assert 0 == shiftable("run", "--override", "--", "env").returncode
+
+
+def test_two_resources_that_give_one_variable_are_refused(shiftable, file: Path) -> None:
+    file.write_text(FILE + '[blob."a-b"]\n[blob.a_b]\n')
+    answer = shiftable("run", "--", "env")
+    assert 2 == answer.returncode
+    assert "both give the variable BLOB_A_B_BUCKET" in answer.stderr
+
+
+def test_labels_are_completed(folder: Path, file: Path) -> None:
+    def completed(words: str) -> list[str]:
+        env = os.environ | {
+            "_SHIFTABLE_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+        }
+        command = [str(Path(sys.executable).parent / "shiftable")]
+        answer = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=True)
+        return [line.partition(",")[2] for line in answer.stdout.splitlines() if line]
+
+    assert "migrate" in completed("shiftable mig")
+    assert ["assets:"] == completed("shiftable blob ls a")
+    assert ["blob.assets", "secrets.app"] == completed("shiftable plan ")
+    file.write_text("not toml [")
+    assert [] == completed("shiftable blob ls a")
+
+
+def test_without_its_packages_the_command_says_what_to_install(folder: Path) -> None:
+    code = "import sys; sys.modules['click'] = None; from shiftable.cli import main; main()"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 2 == answer.returncode
+    assert 'pip install "shiftable[cli]"' in answer.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(folder: Path, file: Path) -> None:
+    command = f"{Path(sys.executable).parent / 'shiftable'} schema | head -1"
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in answer.stderr
+    assert "{\n" == answer.stdout

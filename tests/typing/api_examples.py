@@ -1,0 +1,72 @@
+"""What users write, and the types that they get. Checked by mypy and pyright, never run."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import assert_type
+
+import shiftable
+from shiftable.blob import BlobStore, Bucket, CommonPrefix, ObjectInfo, ObjectStream, ObjectSummary, SyncStep, sync
+from shiftable.errors import OperationError, Throttled
+from shiftable.masking import Masked
+from shiftable.migrate import Migration, Plan, Report
+from shiftable.secrets import Secret, SecretInfo, Secrets, SecretStore, SecretVersion
+
+
+def application() -> None:
+    app = shiftable.load()
+    assert_type(app, shiftable.App)
+    assert_type(shiftable.load("shiftable.toml", environment="production"), shiftable.App)
+    assert_type(app.blob("assets"), Bucket)
+    assert_type(app.secrets("app"), SecretStore)
+    assert_type(app.dns("shop"), shiftable.Zone)
+    assert_type(app.database("orders"), shiftable.Database)
+    assert_type(app.compute("web"), shiftable.Fleet)
+    assert_type(app.cloud("frankfurt"), shiftable.Cloud)
+
+
+def clouds() -> None:
+    with shiftable.connect("aws", region="eu-central-1") as cloud:
+        assert_type(cloud, shiftable.Cloud)
+        assert_type(cloud.blob, BlobStore)
+        assert_type(cloud.secrets, Secrets)
+        assert_type(cloud.blob.bucket("x"), Bucket)
+        assert_type(cloud.blob.create(shiftable.BucketSpec(name="x", versioning=True)), Bucket)
+        assert_type(cloud.blob.list(), Iterator[Bucket])
+
+
+def blobs(bucket: Bucket) -> None:
+    info = bucket.put("a", b"1", content_type="text/plain", metadata={"a": "b"}, if_absent=True)
+    assert_type(info, ObjectInfo)
+    assert_type(bucket.put("a", Path("x"), if_match=info.token), ObjectInfo)
+    assert_type(bucket.get("a", start=1, stop=2), bytes)
+    assert_type(bucket.exists("a"), bool)
+    assert_type(bucket.list("x/", limit=10), Iterator[ObjectSummary])
+    assert_type(bucket.list_folder("x/"), Iterator[ObjectSummary | CommonPrefix])
+    assert_type(bucket.delete_many(["a", "b"]), dict[str, OperationError])
+    assert_type(bucket.sign("a", expires=timedelta(minutes=5)), str)
+    with bucket.stream("a") as stream:
+        assert_type(stream, ObjectStream)
+        for chunk in stream:
+            assert_type(chunk, bytes)
+    assert_type(sync(Path("here"), (bucket, "prefix/"), delete=True), Iterator[SyncStep])
+
+
+def secrets(store: SecretStore) -> None:
+    secret = store.put("stripe/key", Masked("x"), if_absent=True)
+    assert_type(secret, Secret)
+    assert_type(store.get("stripe/key", stage="previous").reveal(), str)
+    assert_type(secret.reveal_bytes(), bytes)
+    assert_type(store.list(), Iterator[SecretInfo])
+    assert_type(store.history("stripe/key"), Iterator[SecretVersion])
+
+
+def moves(app: shiftable.App) -> None:
+    migration = Migration(app, "frankfurt", "local", ("blob.assets",))
+    assert_type(migration.plan(), Plan)
+    assert_type(migration.apply(), Report)
+
+
+def errors(error: Throttled) -> None:
+    assert_type(error.retry_after, float | None)
+    assert_type(error.retryable, bool)
