@@ -1,1 +1,32 @@
 """Databases: managed PostgreSQL and MySQL servers."""
+
+from shiftable.database._database import Connection, Database
+from shiftable.database._databases import Databases
+from shiftable.database._url import DatabaseUrl
+from shiftable.database.driver import (
+    ENGINES,
+    STATES,
+    DatabaseFeatures,
+    DatabaseInfo,
+    DatabaseSpec,
+    DatabaseState,
+    Engine,
+    Server,
+    Snapshot,
+)
+
+__all__ = [
+    "ENGINES",
+    "STATES",
+    "Connection",
+    "Database",
+    "DatabaseFeatures",
+    "DatabaseInfo",
+    "DatabaseSpec",
+    "DatabaseState",
+    "DatabaseUrl",
+    "Databases",
+    "Engine",
+    "Server",
+    "Snapshot",
+]

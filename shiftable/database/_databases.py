@@ -1,0 +1,116 @@
+"""The portable service object of databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from shiftable.database._database import Database
+from shiftable.database._rules import impossible_updates, merged
+from shiftable.database.driver import DatabaseDriver, DatabaseFeatures, DatabaseSpec
+from shiftable.errors import Conflict, NotFound, Unsupported
+from shiftable.service import Change, Service
+
+__all__ = ["Databases"]
+
+
+class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
+    """The database servers of one account.
+
+    ``create`` returns when it has begun; ``wait`` on the handle when there is a server to connect to.
+
+    >>> from shiftable.memory.database import MemoryDatabaseDriver
+    >>> databases = Databases(MemoryDatabaseDriver())
+    >>> spec = DatabaseSpec(name="orders", engine="postgresql", version="16", cpus=2, memory_gib=8, storage_gib=50)
+    >>> databases.create(spec).wait().state
+    'available'
+    >>> databases.diff(spec)
+    ()
+    """
+
+    service: ClassVar[str] = "database"
+    resource_type: ClassVar[str] = "database"
+
+    @property
+    def features(self) -> DatabaseFeatures:
+        """What the driver can do."""
+        return self._driver.features
+
+    def database(self, name: str) -> Database:
+        """Return the handle of a database server, whether or not it exists. Calls nobody.
+
+        Raises:
+            InvalidArgument: the provider cannot hold a server of that name.
+        """
+        self._checked("database", name)
+        return self._handle(name)
+
+    def open(self, spec: DatabaseSpec) -> Database:
+        """Return the handle of a declared database server. Calls nobody."""
+        self._checked("database", spec.name)
+        return Database(self._driver, spec.name, declared=spec)
+
+    def delete(self, name: str, *, final_snapshot: bool | str = True) -> None:
+        """Begin to delete a database server, after a last snapshot.
+
+        Args:
+            final_snapshot: its name; true names it after the server and the time, false takes none.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: it is protected from deletion.
+            Unsupported: the provider takes no such snapshot, and one is wanted.
+        """
+        resource = self._checked("delete", name)
+        if self.describe(name).deletion_protection:
+            raise Conflict(
+                "it is protected from deletion; declare deletion_protection = false or call protect(on=False)",
+                provider=self.provider,
+                operation="database.delete",
+                resource=resource,
+            )
+        if final_snapshot and not self.features.final_snapshot:
+            raise Unsupported(
+                "this provider takes no last snapshot that outlives the server; move the data, then pass"
+                " final_snapshot=False",
+                provider=self.provider,
+                operation="database.delete",
+                resource=resource,
+            )
+        snapshot = f"{name}-final-{datetime.now(UTC):%Y%m%d-%H%M%S}" if final_snapshot is True else final_snapshot
+        with self._translated("delete", resource):
+            self._driver.delete(name, final_snapshot=snapshot or None)
+
+    def diff(self, spec: DatabaseSpec) -> tuple[Change[DatabaseSpec], ...]:
+        """Say what would have to change for the server to be as declared; nothing, if it is.
+
+        A larger size, a newer minor version, and databases, parameters and labels that are not declared are no change.
+        """
+        try:
+            current = self.describe(spec.name)
+        except NotFound:
+            return (Change(service=self.service, before=None, after=spec),)
+        with self._translated("diff", self._checked("diff", spec.name)):
+            wanted = merged(current, self._driver.rounded(spec))
+        if current == wanted:
+            return ()
+        impossible = "; ".join(impossible_updates(current, wanted))
+        reason = f"cannot be done in place: {impossible}" if impossible else ""
+        return (Change(service=self.service, before=current, after=wanted, reason=reason),)
+
+    def apply(self, change: Change[DatabaseSpec]) -> None:
+        """Begin one change. Creating what exists meanwhile as declared is no error.
+
+        Raises:
+            Conflict: the server is no longer what the change starts from, or in a state that forbids it.
+            InvalidArgument: it cannot be done while the data stays where it is; nothing was sent.
+        """
+        if change.before is not None and change.after is not None:
+            impossible = tuple(impossible_updates(change.before, change.after))
+            if impossible:
+                why = f"{'; '.join(impossible)}; make a new server and move the data"
+                raise self._invalid("update", self._checked("update", change.name), why)
+        super().apply(change)
+
+    def _handle(self, name: str) -> Database:
+        return Database(self._driver, name)

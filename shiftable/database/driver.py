@@ -1,0 +1,332 @@
+"""What a provider of databases implements: ``DatabaseDriver``, its values and its features."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from datetime import datetime
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from shiftable.config import Credential
+from shiftable.errors import Unsupported
+from shiftable.features import Features, Limit, feature
+from shiftable.masking import Masked
+from shiftable.paging import Page
+from shiftable.service import Driver, Spec
+
+__all__ = [
+    "ENGINES",
+    "STATES",
+    "DatabaseDriver",
+    "DatabaseFeatures",
+    "DatabaseInfo",
+    "DatabaseSpec",
+    "DatabaseState",
+    "Engine",
+    "Server",
+    "Snapshot",
+]
+
+Engine = Literal["postgresql", "mysql", "mariadb"]
+ENGINES: tuple[Engine, ...] = ("postgresql", "mysql", "mariadb")
+
+DatabaseState = Literal[
+    "creating", "available", "updating", "stopping", "stopped", "starting", "deleting", "deleted", "failed", "unknown"
+]
+STATES: tuple[DatabaseState, ...] = (
+    "creating",
+    "available",
+    "updating",
+    "stopping",
+    "stopped",
+    "starting",
+    "deleting",
+    "deleted",
+    "failed",
+    "unknown",
+)
+
+_VERSION = re.compile(r"\d+(\.\d+)*")
+
+
+def _is_positive(_: object, field: attrs.Attribute[int], value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{field.name} must be at least 1, not {value}")
+
+
+def _is_not_negative(_: object, field: attrs.Attribute[int], value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{field.name} must not be negative, not {value}")
+
+
+def _is_engine(_: object, field: attrs.Attribute[str], value: str) -> None:
+    if value not in ENGINES:
+        raise ValueError(f"{field.name} must be one of {', '.join(ENGINES)}, not {value!r}")
+
+
+def _is_version(_: object, field: attrs.Attribute[str], value: str) -> None:
+    if not _VERSION.fullmatch(value):
+        raise ValueError(f"{field.name} must be numbers with dots, 16 or 8.4, not {value!r}")
+
+
+def _are_networks(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    for network in value:
+        try:
+            ip_network(network)
+        except ValueError as exc:
+            raise ValueError(f"{field.name}: {exc}; write a network as 192.0.2.0/24") from None
+
+
+@attrs.frozen(kw_only=True)
+class DatabaseSpec(Spec):
+    """``[database.x]``: a database server and the databases on it.
+
+    A provider that has sizes in steps takes the smallest one that has at least what is declared.
+
+    Args:
+        engine: ``postgresql``, ``mysql`` or ``mariadb``.
+        version: the major version, ``16``, or more of it; updates below it are the provider's.
+        cpus: at least so many.
+        memory_gib: at least so much.
+        storage_gib: at least so much. Storage never shrinks.
+        storage_autogrow: let the provider add storage before it is full.
+        high_availability: a second server that takes over.
+        backup_days: how long automatic backups are kept; 0 makes none.
+        deletion_protection: refuse to delete it until this is false.
+        public: reachable from the internet, by the networks in ``allow_from``.
+        allow_from: networks that may connect, as ``192.0.2.0/24``.
+        databases: their names; those that exist beside them are left alone.
+        parameters: of the engine; those that are not named are left alone.
+        labels: those that are not named are left alone.
+        admin: name of the administrator, who is no superuser at most providers.
+        password: of the administrator, by reference. Without one the provider makes and keeps it.
+    """
+
+    engine: Engine = attrs.field(validator=_is_engine)
+    version: str = attrs.field(validator=_is_version)
+    cpus: int = attrs.field(validator=_is_positive)
+    memory_gib: int = attrs.field(validator=_is_positive)
+    storage_gib: int = attrs.field(validator=_is_positive)
+    storage_autogrow: bool = True
+    high_availability: bool = False
+    backup_days: int = attrs.field(default=7, validator=_is_not_negative)
+    deletion_protection: bool = True
+    public: bool = False
+    allow_from: tuple[str, ...] = attrs.field(default=(), validator=_are_networks)
+    databases: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = attrs.Factory(dict)
+    labels: Mapping[str, str] = attrs.Factory(dict)
+    admin: str = attrs.field(default="shiftadmin", eq=False)
+    password: Credential | None = attrs.field(default=None, eq=False)
+
+
+@attrs.frozen(kw_only=True)
+class Server:
+    """Where a database server listens, and how to know that it is the right one.
+
+    Args:
+        host: a name, an address, or the folder of a Unix socket.
+        admin: name of the administrator.
+        ca: certificates that the server's is checked against; ``None``: those of the system.
+        tls: whether connections are encrypted and the server's name is checked.
+    """
+
+    host: str
+    port: int
+    admin: str
+    ca: Path | None = None
+    tls: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class DatabaseInfo:
+    """What a provider tells of a database server beside its declaration.
+
+    Args:
+        state: in our words.
+        raw_state: in the provider's.
+        version: the whole one, ``16.4``.
+        size: the provider's own name for it, ``db.m7g.large``.
+        server: ``None`` while it has no address yet.
+        created: aware, UTC.
+        id: the provider's own, where it has one.
+    """
+
+    name: str
+    state: DatabaseState
+    raw_state: str
+    engine: Engine
+    version: str
+    size: str | None = None
+    server: Server | None = None
+    created: datetime | None = None
+    id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """A whole database server as it was once.
+
+    Args:
+        name: what it was called when it was taken, or the provider's name of an automatic one.
+        database: the server it was taken of, which may be gone.
+        state: ``available`` when it can be restored.
+        storage_gib: of the server then.
+        automatic: taken by the provider itself.
+    """
+
+    name: str
+    database: str
+    state: DatabaseState
+    engine: Engine
+    version: str
+    created: datetime | None = None
+    storage_gib: int | None = None
+    automatic: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class DatabaseFeatures(Features):
+    """What a database driver can do."""
+
+    engines: Mapping[str, tuple[str, ...]] = feature("engines and their major versions; no version named: any")
+    connect: bool = feature("there is a server to connect to; if not, it is only simulated")
+    stop: bool = feature("a server is stopped and started, and costs less meanwhile")
+    snapshots: bool = feature("snapshots on demand, restored into a new server")
+    final_snapshot: bool = feature("a snapshot that outlives the server, taken when it is deleted")
+    point_in_time: bool = feature("restore to any second of the last days into a new server")
+    high_availability: bool = feature("a second server that takes over")
+    storage_autogrow: bool = feature("storage that grows by itself")
+    deletion_protection: bool = feature("the provider itself refuses to delete a protected server")
+    public: bool = feature("servers that are reachable from the internet")
+    allow_from: bool = feature("a list of networks that may connect")
+    parameters: bool = feature("parameters of the engine")
+    labels: bool = feature("labels")
+    managed_password: bool = feature("the provider makes and keeps the administrator's password")
+    max_name: Limit = feature("longest name, characters")
+    min_storage: Limit | None = feature("smallest storage, GiB", default=None)
+    max_storage: Limit | None = feature("largest storage, GiB", default=None)
+    max_backup_days: Limit | None = feature("longest time for which automatic backups are kept, days", default=None)
+
+
+class DatabaseDriver(Driver[DatabaseSpec]):
+    """Database servers of one provider. The admin verbs of ``Driver`` act on servers.
+
+    What takes minutes (``create``, ``update``, ``start``, ``stop``, ``delete``, ``snapshot``, ``restore``) returns when
+    it has begun; ``info`` tells the state. A state that forbids an operation is a conflict. Nothing here waits.
+    """
+
+    @property
+    @abstractmethod
+    def features(self) -> DatabaseFeatures:
+        """What this driver can do."""
+
+    def check_name(self, name: str) -> str | None:
+        """Say why the provider could not hold a server of that name; ``None`` if it can. Sends nothing."""
+        limit = self.features.max_name
+        if not name:
+            return "the name is empty"
+        if len(name) > limit.value:
+            return f"the name has {len(name):,} characters; the limit is {limit} ({limit.source})"
+        if not re.fullmatch(r"[a-z](-?[a-z0-9])*", name):
+            return "the name must be lower-case letters, digits and single hyphens, and begin with a letter"
+        return None
+
+    def missing_features(self, spec: DatabaseSpec) -> tuple[str, ...]:
+        """Say what a declaration needs and this driver does not have. Sends nothing."""
+        has = self.features
+        versions = has.engines.get(spec.engine)
+        needs = (
+            (versions is not None, f"engine {spec.engine}"),
+            (
+                not versions or spec.version.split(".")[0] in {v.split(".")[0] for v in versions},
+                f"{spec.engine} {spec.version}",
+            ),
+            (has.high_availability or not spec.high_availability, "high availability"),
+            (has.public or not spec.public, "public servers"),
+            (has.allow_from or not spec.allow_from, "list of networks that may connect"),
+            (has.parameters or not spec.parameters, "parameters"),
+            (has.labels or not spec.labels, "labels"),
+            (has.managed_password or spec.password is not None, "passwords of its own, so password = { … } is needed"),
+            (_fits(spec.storage_gib, has.min_storage, has.max_storage), f"storage of {spec.storage_gib:,} GiB"),
+            (_fits(spec.backup_days, None, has.max_backup_days), f"backups of {spec.backup_days:,} days"),
+        )
+        return tuple(what for met, what in needs if not met)
+
+    def rounded(self, spec: DatabaseSpec) -> DatabaseSpec:
+        """Return the declaration as ``describe`` would tell it once it is carried out: sizes rounded up to steps.
+
+        May ask the provider for its sizes.
+        """
+        return spec
+
+    @abstractmethod
+    def info(self, name: str) -> DatabaseInfo:
+        """Return the state of a server and where it listens."""
+
+    @abstractmethod
+    def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:
+        """Return what the administrator connects with now: the password, or a token that lives for minutes.
+
+        Called for each new connection: a driver keeps what it fetches for as long as that is good.
+
+        Args:
+            given: the declared reference; where the provider keeps the password itself, that one counts.
+            fresh: what is kept was refused by the server; fetch it again.
+        """
+
+    # changing state
+
+    def destroy(self, name: str) -> None:
+        """Delete a server without a snapshot."""
+        self.delete(name, final_snapshot=None)
+
+    @abstractmethod
+    def delete(self, name: str, *, final_snapshot: str | None) -> None:
+        """Begin to delete a server.
+
+        Args:
+            final_snapshot: name of the snapshot to take before; with ``features.final_snapshot`` only.
+        """
+
+    # optional: each goes with a field of the features
+
+    def start(self, name: str) -> None:
+        """Begin to start a stopped server."""
+        raise Unsupported("servers cannot be stopped")
+
+    def stop(self, name: str) -> None:
+        """Begin to stop an available server."""
+        raise Unsupported("servers cannot be stopped")
+
+    def snapshot(self, name: str, snapshot: str) -> Snapshot:
+        """Begin to take a snapshot. It fails if there is one of that name."""
+        raise Unsupported("no snapshots")
+
+    def snapshots(self, name: str | None, *, cursor: str | None, limit: int | None) -> Page[Snapshot]:
+        """Return one page of the snapshots of one server, which may be gone, or of all; in any order."""
+        raise Unsupported("no snapshots")
+
+    def delete_snapshot(self, name: str, snapshot: str) -> None:
+        """Delete a snapshot of a server."""
+        raise Unsupported("no snapshots")
+
+    def restore(self, name: str, snapshot: str, spec: DatabaseSpec) -> None:
+        """Begin to make a new server, ``spec``, with what the snapshot of the server ``name`` holds.
+
+        Where a provider restores in place, the driver creates the new server first. The old one is never touched.
+        """
+        raise Unsupported("no snapshots")
+
+    def restore_at(self, name: str, when: datetime, spec: DatabaseSpec) -> None:
+        """Begin to make a new server, ``spec``, as the server ``name`` was at that time."""
+        raise Unsupported("no restore to a point in time")
+
+
+def _fits(value: int, least: Limit | None, most: Limit | None) -> bool:
+    return (least is None or value >= least.value) and (most is None or value <= most.value)

@@ -1,0 +1,188 @@
+"""The memory driver of databases keeps the rules, at once and by a clock, and fails as a provider does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from shiftable.database import Databases, DatabaseSpec
+from shiftable.database.driver import DatabaseDriver
+from shiftable.errors import Conflict, QuotaExceeded, Timeout
+from shiftable.features import Limit
+from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
+from shiftable.testing.conformance.database import DatabaseConformance, Sleep, database_machine, small_spec
+
+LESSER = attrs.evolve(
+    FEATURES,
+    title="a lesser provider",
+    engines={"postgresql": ("15", "16")},
+    stop=False,
+    snapshots=False,
+    final_snapshot=False,
+    point_in_time=False,
+    high_availability=False,
+    storage_autogrow=False,
+    public=False,
+    allow_from=False,
+    parameters=False,
+    labels=False,
+    managed_password=False,
+    max_storage=Limit(100, "chosen"),
+)
+
+
+@attrs.define
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def monotonic(self) -> float:
+        return self.now.timestamp()
+
+
+class TestMemoryDatabase(DatabaseConformance):
+    @pytest.fixture
+    def driver(self) -> DatabaseDriver:
+        return MemoryDatabaseDriver()
+
+
+class TestSlowDatabase(DatabaseConformance):
+    """Everything takes five minutes."""
+
+    many = 25
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def driver(self, clock: Clock) -> DatabaseDriver:
+        return MemoryDatabaseDriver(clock=clock, delay=timedelta(minutes=5), page_size=10)
+
+    @pytest.fixture
+    def sleep(self, clock: Clock) -> Sleep:
+        return clock.sleep
+
+
+class TestLesserDatabase(DatabaseConformance):
+    """The rules hold for a driver that can do less, too: what it cannot is refused."""
+
+    @pytest.fixture
+    def driver(self) -> DatabaseDriver:
+        return MemoryDatabaseDriver(LESSER)
+
+
+def _slow(clock: Clock, **more: object) -> Databases:
+    return Databases(MemoryDatabaseDriver(clock=clock, delay=timedelta(minutes=5), **more))  # type: ignore[arg-type]
+
+
+def test_states_follow_the_clock() -> None:
+    clock = Clock()
+    databases = _slow(clock)
+    database = databases.create(small_spec("conf"))
+    states = [database.info().state]
+    for act in (lambda: None, database.stop, database.start, lambda: database.resize(cpus=4)):
+        act()
+        states.append(database.info().state)
+        clock.sleep(300)
+        states.append(database.info().state)
+    databases.delete("conf", final_snapshot="last")
+    states.append(database.info().state)
+    clock.sleep(300)
+    assert states == [
+        "creating",
+        "creating",
+        "available",
+        "stopping",
+        "stopped",
+        "starting",
+        "available",
+        "updating",
+        "available",
+        "deleting",
+    ]
+    assert not databases.exists("conf")
+    assert [snapshot.name for snapshot in database.snapshots()] == ["last"]
+
+
+def test_a_server_that_failed_ends_the_waiting() -> None:
+    clock = Clock()
+    database = _slow(clock, failing={"conf"}).create(small_spec("conf"))
+    with pytest.raises(Conflict, match="'FAILED'"):
+        database.wait(sleep=clock.sleep, clock=clock.monotonic)
+    assert database.wait("failed", sleep=clock.sleep, clock=clock.monotonic).server is None
+    with pytest.raises(Conflict, match="no address yet"):
+        database.url()
+
+
+def test_waiting_ends_at_the_deadline_and_says_for_what() -> None:
+    clock = Clock()
+    database = _slow(clock).create(small_spec("conf"))
+    with pytest.raises(Timeout, match=r"0:01:00 for database 'conf' to be available"):
+        database.wait(timeout=timedelta(minutes=1), sleep=clock.sleep, clock=clock.monotonic)
+
+
+def test_a_quota_refuses_one_server_too_many_and_counts_the_living() -> None:
+    clock = Clock()
+    databases = _slow(clock, quota=2)
+    databases.create(small_spec("a"))
+    databases.create(small_spec("b"))
+    with pytest.raises(QuotaExceeded, match="2 servers"):
+        databases.create(small_spec("c"))
+    clock.sleep(300)
+    databases.delete("a", final_snapshot=False)
+    with pytest.raises(QuotaExceeded):
+        databases.create(small_spec("c"))
+    clock.sleep(300)
+    databases.create(small_spec("c"))
+
+
+def test_a_password_that_nobody_gave_is_made() -> None:
+    databases = Databases(MemoryDatabaseDriver())
+    one, other = (databases.create(attrs.evolve(small_spec(name), password=None)) for name in ("a", "b"))
+    assert len(one.password().reveal()) >= 24
+    assert one.password().reveal() != other.password().reveal()
+
+
+def test_any_sequence_of_calls_leaves_the_servers_as_a_dictionary_says() -> None:
+    quick = settings(max_examples=40, stateful_step_count=25, deadline=None, database=None, derandomize=True)
+    clock = Clock()
+    slow = database_machine(
+        lambda: MemoryDatabaseDriver(clock=clock, delay=timedelta(minutes=5), page_size=2), clock.sleep
+    )
+    run_state_machine_as_test(slow, settings=quick)
+    run_state_machine_as_test(database_machine(lambda: MemoryDatabaseDriver(LESSER, page_size=2)), settings=quick)
+
+
+class StartsOnEveryUpdate(MemoryDatabaseDriver):
+    """A driver that breaks a rule: a stopped server that is changed is available afterwards."""
+
+    def update(self, current: DatabaseSpec, spec: DatabaseSpec) -> None:
+        super().update(current, spec)
+        self._entries[spec.name].then = "available"
+
+
+def test_the_machine_finds_a_driver_that_breaks_a_rule() -> None:
+    search = settings(max_examples=200, phases=[Phase.generate], deadline=None, database=None, derandomize=True)
+    clock = Clock()
+
+    def impatient(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.now > datetime(2026, 1, 2, tzinfo=UTC):
+            raise Timeout("a day passed")
+
+    with pytest.raises(Timeout, match="a day"):
+        run_state_machine_as_test(
+            database_machine(lambda: StartsOnEveryUpdate(clock=clock), impatient), settings=search
+        )
