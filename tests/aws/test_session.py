@@ -128,7 +128,7 @@ def test_clients_are_made_once_also_by_many_threads(session: Callable[..., Sessi
 
 def test_clients_are_configured_as_documented(session: Callable[..., Session]) -> None:
     for service in ("s3", "secretsmanager"):
-        client: Any = session(max_attempts=3).client(service)  # type: ignore[call-overload]
+        client: Any = session(max_attempts=3).client(service)
         config = client.meta.config
         assert config.retries == {"mode": "standard", "total_max_attempts": 3}
         assert config.max_pool_connections == 64

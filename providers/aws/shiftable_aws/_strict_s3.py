@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs, unquote
 from wsgiref.types import WSGIEnvironment
 from xml.sax.saxutils import escape, unescape
@@ -120,7 +121,7 @@ def _completed(bucket: str, key: str, upload: str) -> bool:
 
 def _in_order(bucket: str, body: bytes) -> bytes:
     """Put versions and delete markers into one order, by key, then newest first; moto writes two lists."""
-    entries = [found.group() for found in _ENTRY.finditer(body)]
+    entries: list[bytes] = [found.group() for found in _ENTRY.finditer(body)]
     if not entries:
         return body
     keys = _s3().buckets[bucket].keys
@@ -152,7 +153,7 @@ def _paged(response: Response, query: dict[str, list[str]]) -> Response:
     return attrs.evolve(response, body=response.body.replace(found.group(), page))
 
 
-def _s3():  # type: ignore[no-untyped-def]  # noqa: ANN202  moto's backends have no types
+def _s3() -> Any:  # noqa: ANN401  moto's backends have no types
     return get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
 
 
