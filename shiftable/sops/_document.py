@@ -307,7 +307,7 @@ def _typed(kind: str, plain: bytes) -> Leaf | None:
                 return float(plain)
             case "bool" if plain.lower() in (b"true", b"false"):
                 return plain.lower() == b"true"
-            case "bytes" | "comment":
+            case "bytes":
                 return plain
     except ValueError:
         pass

@@ -311,6 +311,36 @@ def test_a_file_that_was_changed_is_refused_and_named(
         assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda tree: tree.pop("seal"),
+        lambda tree: tree["labels"].update(team="web"),
+        lambda tree: tree.update(current=None),
+        lambda tree: tree.update(previous="7-00000000"),
+        lambda tree: tree.update(expires="tomorrow"),
+        lambda tree: tree.update(labels=None),
+        lambda tree: tree.update(versions=[]),
+        lambda tree: tree.update(versions={"first": next(iter(tree["versions"].values()))}, current="first"),
+        lambda tree: next(iter(tree["versions"].values())).update(created=None),
+        lambda tree: next(iter(tree["versions"].values())).update(value=5),
+        lambda tree: next(iter(tree["versions"].values())).update(kind="binary", value="no base64"),
+        lambda tree: tree.clear(),
+    ],
+    ids=itertools.count(),
+)
+def test_a_file_that_sops_edited_is_refused_and_named(
+    shop: SecretStore, root: Path, home: Path, edit: Callable[[dict[str, Any]], object]
+) -> None:
+    shop.put("key", "value")
+    path = root / "shop/key.yaml"
+    document = sops.load(path.read_bytes(), sops.find_identities())
+    edit(document.data)
+    path.write_bytes(sops.dump(document))
+    with pytest.raises(IntegrityError, match=r"key\.yaml: .*was not written by shiftable"):
+        shop.get("key")
+
+
 def test_a_rewritten_but_unchanged_file_is_accepted(shop: SecretStore, root: Path) -> None:
     shop.put("key", "value", labels={"team": "core"})
     path = root / "shop/key.yaml"
@@ -419,6 +449,16 @@ def test_creating_uses_the_key_that_is_there(tmp_path: Path, root: Path, home: P
     SopsDriver(root, identity_file=file).create(SecretsSpec(name="shop"))
     assert public == (root / ".recipients").read_text().splitlines()[-1]
     assert not home.exists()
+
+
+def test_creating_does_not_replace_a_key_file_that_it_cannot_read(tmp_path: Path, root: Path) -> None:
+    file = tmp_path / "own.key"
+    file.write_text("canary")
+    with pytest.raises(Conflict, match="own.key, line 1: this is no identity") as caught:
+        Secrets(SopsDriver(root, identity_file=file)).create(SecretsSpec(name="shop"))
+    assert "canary" == file.read_text()
+    assert "canary" not in str(caught.value)
+    assert not (root / ".recipients").exists()
 
 
 def test_a_store_that_was_not_made_says_what_to_do(root: Path) -> None:

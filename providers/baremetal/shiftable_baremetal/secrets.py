@@ -468,11 +468,13 @@ class SopsDriver(SecretsDriver):
 
     def _own_recipient(self) -> str:
         """Return this user's public key; make a key pair if there is none."""
-        own = sops.find_identities(self._identity_file).recipients
-        if own:
-            return own[0]
-        private, public = sops.generate_identity()
+        own = sops.find_identities(self._identity_file)
+        if own.recipients:
+            return own.recipients[0]
         path = self._identity_file or Path.home() / ".config/shiftable/age.key"
+        if path.exists():
+            _refuse(Conflict, "; ".join(own.unusable))
+        private, public = sops.generate_identity()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as stream:
             stream.write(f"# public key: {public}\n{private.reveal()}\n")
