@@ -137,7 +137,8 @@ def _in_order(bucket: str, body: bytes) -> bytes:
         return plain, ages.get((plain, version), 0)
 
     head, tail = body[: body.index(entries[0])], body[body.rindex(entries[-1]) + len(entries[-1]) :]
-    return head + b"".join(sorted(entries, key=place)) + tail
+    ordered = sorted(entries, key=place)
+    return head + b"".join(ordered) + tail
 
 
 def _paged(response: Response, query: dict[str, list[str]]) -> Response:
