@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -262,6 +263,21 @@ def test_no_logger_of_ours_shows_a_value_or_a_key(
 
 
 # what is AWS's own
+
+
+def test_of_many_creators_one_wins(store: SecretStore, oracle: Backend) -> None:
+    """The conformance suite asks it only where ``if_match`` is atomic too."""
+
+    def create(number: int) -> str | None:
+        try:
+            return store.put("key", f"writer {number}", if_absent=True).reveal()
+        except PreconditionFailed:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [value for value in pool.map(create, range(8)) if value is not None]
+
+    assert [value.encode() for value in won] == [oracle.value("shop/key")]
 
 
 def test_labels_are_tags_and_the_expiry_is_one_of_its_own(store: SecretStore, oracle: Backend) -> None:
