@@ -122,7 +122,7 @@ def sidecars(root: Path, bucket: str = "shop") -> list[str]:
 def leftovers(root: Path) -> list[str]:
     """Return what is on its way into place and should not stay."""
     area = root / ".shiftable"
-    return [*files_below(area / "tmp"), *(str(path) for path in area.glob("buckets/*/uploads/*"))]
+    return [*files_below(area / "staging"), *(str(path) for path in area.glob("buckets/*/uploads/*"))]
 
 
 # what native tools see
@@ -951,12 +951,13 @@ def test_everything_is_on_the_disk_before_the_object_is_in_its_place(
     monkeypatch.setattr(os, "rename", seen_rename)
     bucket.put("a/b/key", b"new", metadata={"n": "1"})
     monkeypatch.undo()
-    kinds = [next((kind for kind in ("tmp", "sidecars") if f"/{kind}/" in step), step) for step in steps]
+    kinds = [next((kind for kind in ("staging", "sidecars") if f"/{kind}/" in step), step) for step in steps]
     assert kinds.count("RENAME") == 1
     before, after = kinds[: kinds.index("RENAME")], kinds[kinds.index("RENAME") + 1 :]
-    assert before[0] == "tmp"  # the content
-    assert "shop/a" in before  # that there is a folder shop/a/b
-    assert before[-2:] == ["sidecars", "sidecars"]  # the metadata, and its name in its folder
+    assert "staging" in before  # the content
+    assert "shop/a" in before  # the name of the folder b
+    assert before.count("sidecars") == 2  # the metadata, and the name of its file
+    assert ".shiftable/buckets/shop/sidecars" in before  # the name of the folder of that file
     assert after == ["shop/a/b"]  # the object's name in its folder
 
 

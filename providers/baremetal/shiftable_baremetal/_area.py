@@ -1,7 +1,7 @@
 """The driver's own area, ``<root>/.shiftable``: locks, what is being written, and what goes with the objects.
 
     locks/3f                    one lock for many keys
-    tmp/<random>                files on their way into place; whoever writes one holds a lock on it
+    staging/<random>            files on their way into place; whoever writes one holds a lock on it
     buckets/<bucket>/
         bucket.json             {"versioning": true}
         sidecars/              see _sidecar.py
@@ -54,23 +54,25 @@ class Area:
 
     root: Path
     fsync: bool = True
+    own: Path = attrs.field(init=False)
+    _root: str = attrs.field(init=False, repr=False)  # joining Paths would be half of what a read costs
+    _text: str = attrs.field(init=False, repr=False)
     _swept: bool = attrs.field(default=False, init=False, repr=False)
 
-    @property
-    def own(self) -> Path:
-        """The hidden folder."""
-        return self.root / os.fsdecode(OWN)
+    def __attrs_post_init__(self) -> None:
+        self.own = self.root / os.fsdecode(OWN)
+        self._root, self._text = str(self.root), str(self.own)
 
-    def of(self, bucket: str) -> Path:
-        """Return what goes with one bucket."""
-        return self.own / "buckets" / bucket
+    def of(self, bucket: str) -> str:
+        """Return the folder of what goes with one bucket."""
+        return f"{self._text}/buckets/{bucket}"
 
     def sync(self, fd: int) -> None:
         """Make a file, or the names in a folder, survive a power failure."""
         if self.fsync:
             os.fsync(fd)
 
-    def sync_folder(self, path: Path) -> None:
+    def sync_folder(self, path: str | Path) -> None:
         """Make the names in a folder survive a power failure."""
         if self.fsync:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -81,12 +83,17 @@ class Area:
 
     def make(self, path: Path) -> Path:
         """Make a folder of ours, and those above it, durably."""
-        if not path.is_dir():
-            if path != self.root:
-                self.make(path.parent)
-            path.mkdir(exist_ok=True)
-            self.sync_folder(path.parent)
+        for parent in reversed(self.make_unsynced(path)):
+            self.sync_folder(parent)
         return path
+
+    def make_unsynced(self, path: Path) -> list[Path]:
+        """Make a folder of ours, and those above it; return the folders that must be synced, the deepest first."""
+        if path.is_dir():
+            return []
+        above = self.make_unsynced(path.parent) if path != self.root else []
+        path.mkdir(exist_ok=True)
+        return [path.parent, *above]
 
     @contextlib.contextmanager
     def bucket(self, name: str) -> Iterator[int]:
@@ -96,7 +103,7 @@ class Area:
             FilesError: there is none.
         """
         try:
-            root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise missing_bucket(name) from None
         try:
@@ -119,11 +126,11 @@ class Area:
         The lock belongs to the open file: it ends with this block, or with the process.
         """
         stripe = int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:4]) % _STRIPES
-        path = self.own / "locks" / f"{stripe:02x}"
+        path = f"{self._text}/locks/{stripe:02x}"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
-            self.make(path.parent)
+            self.make(self.own / "locks")
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -134,19 +141,18 @@ class Area:
     @contextlib.contextmanager
     def staged(self) -> Iterator[Staged]:
         """Open a new file; it is removed at the end, unless it was renamed into its place."""
-        folder = self.own / "tmp"
-        path = folder / secrets.token_hex(16)
+        path = Path(f"{self._text}/staging/{secrets.token_hex(16)}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             fd = os.open(path, flags, 0o666)
         except FileNotFoundError:
-            self.make(folder)
+            self.make(path.parent)
             fd = os.open(path, flags, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # tells _sweep that its writer lives
             if not self._swept:
                 self._swept = True
-                self._sweep(folder)
+                self._sweep(path.parent)
             yield Staged(path, fd)
         finally:
             path.unlink(missing_ok=True)

@@ -73,7 +73,7 @@ class History:
     @property
     def path(self) -> Path:
         """The folder of all."""
-        return self.area.of(self.bucket) / "versions"
+        return Path(self.area.of(self.bucket), "versions")
 
     def is_empty(self) -> bool:
         """Tell whether there is no older version and no marker of any object."""
@@ -119,7 +119,7 @@ class History:
         """Return what goes with an older version."""
         return read_sidecar(entry.name + _SIDECAR, folder=folder) or Sidecar()
 
-    def keep(self, key: str, folder: int, name: bytes, version: str, sidecar: Path, now: int) -> None:
+    def keep(self, key: str, folder: int, name: bytes, version: str, sidecar: str, now: int) -> None:
         """Keep the object that is in place as an older version too, before it is replaced."""
         with self._opened(key) as own:
             stamp = self._next_stamp(own, version, now)
@@ -143,7 +143,7 @@ class History:
             found = os.stat(entry.name, dir_fd=own, follow_symlinks=False)
             staged.path.unlink()
             os.link(entry.name, staged.path, src_dir_fd=own, follow_symlinks=False)
-            sidecars.write(key, token_of(found), self.sidecar(own, entry))
+            sidecars.write(key, token_of(found), self.sidecar(own, entry), own)
             os.rename(staged.path, name, dst_dir_fd=folder)
             self.area.sync(folder)
             sidecars.sweep(key, token_of(found))

@@ -55,17 +55,20 @@ class Sidecar:
 
     def dump(self) -> bytes:
         """Return it as JSON."""
-        return json.dumps(attrs.asdict(self, value_serializer=_plain), ensure_ascii=False).encode()
+        values = {
+            "headers": attrs.asdict(self.headers),
+            "metadata": dict(self.metadata),
+            "tags": dict(self.tags),
+            "md5": self.md5,
+            "versioned": self.versioned,
+        }
+        return json.dumps(values, ensure_ascii=False).encode()
 
     @classmethod
     def load(cls, text: bytes) -> Sidecar:
         """Read it from JSON."""
         values: dict[str, Any] = json.loads(text)
         return cls(**{**values, "headers": Headers(**values["headers"])})
-
-
-def _plain(instance: type, field: attrs.Attribute[Any], value: object) -> object:  # noqa: ARG001  the shape that attrs asks for
-    return dict(value) if isinstance(value, Mapping) else value
 
 
 def summary_of(key: str, found: os.stat_result) -> ObjectSummary:
@@ -87,7 +90,7 @@ def info_of(key: str, found: os.stat_result, sidecar: Sidecar, version: str | No
     )
 
 
-def read_sidecar(path: Path | str, *, folder: int | None = None) -> Sidecar | None:
+def read_sidecar(path: str, *, folder: int | None = None) -> Sidecar | None:
     """Read a sidecar's file; ``None`` if there is none.
 
     Raises:
@@ -97,12 +100,14 @@ def read_sidecar(path: Path | str, *, folder: int | None = None) -> Sidecar | No
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
         return None
-    with open(fd, "rb") as file:  # noqa: PTH123  a descriptor
-        text = file.read()
+    try:
+        text = os.read(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
     try:
         return Sidecar.load(text)
     except (ValueError, KeyError, TypeError) as exc:
-        raise damaged(f"the metadata in {os.fspath(path)} is damaged; write the object again") from exc
+        raise damaged(f"the metadata in {path} is damaged; write the object again") from exc
 
 
 @attrs.frozen
@@ -112,28 +117,51 @@ class Sidecars:
     area: Area
     bucket: str
 
-    def path(self, key: str, token: Token) -> Path:
+    def path(self, key: str, token: Token) -> str:
         """Return where the sidecar of one identity of an object lies."""
         folder, name = self._place(key)
-        return folder / f"{name}.{token}"
+        return f"{folder}/{name}.{token}"
 
     def read(self, key: str, token: Token) -> Sidecar | None:
         """Return the sidecar of one identity of an object; ``None`` if there is none."""
         return read_sidecar(self.path(key, token))
 
-    def write(self, key: str, token: Token, sidecar: Sidecar) -> None:
-        """Store the sidecar of a file that is not yet in its place. The key is locked."""
+    def write(self, key: str, token: Token, sidecar: Sidecar, content: int) -> None:
+        """Store the sidecar of a file that is not yet in its place, and make both durable. The key is locked.
+
+        Args:
+            content: the file, open. All syncs come last and together: most file systems then write their journal
+                once for all of them.
+        """
         path = self.path(key, token)
+        made: list[Path] = []
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            self._write(path, sidecar.dump())
+            try:
+                fd = os.open(path, flags, 0o666)
+            except FileNotFoundError:
+                made = self.area.make_unsynced(Path(path).parent)
+                fd = os.open(path, flags, 0o666)
+            try:
+                write_all(fd, sidecar.dump(), 0)
+                self.area.sync(content)
+                self.area.sync(fd)
+            finally:
+                os.close(fd)
+            for folder in (Path(path).parent, *made) if self.area.fsync else ():
+                self.area.sync_folder(folder)
         except BaseException:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            self.drop(key, token)
             raise
+
+    def drop(self, key: str, token: Token) -> None:
+        """Remove the sidecar of a file that did not come into its place."""
+        with contextlib.suppress(OSError):
+            Path(self.path(key, token)).unlink()
 
     def replace(self, key: str, token: Token, sidecar: Sidecar) -> None:
         """Change the sidecar of an object that stays as it is. The key is locked."""
-        path = self.path(key, token)
+        path = Path(self.path(key, token))
         self.area.make(path.parent)
         with self.area.staged() as staged:
             write_all(staged.fd, sidecar.dump(), 0)
@@ -143,26 +171,20 @@ class Sidecars:
 
     def sweep(self, key: str, keep: Token | None) -> None:
         """Remove the sidecars of all other identities: older ones, and those that a crash left. The key is locked."""
-        folder, name = self._place(key)
+        place, name = self._place(key)
         kept = f"{name}.{keep}"
-        with contextlib.suppress(FileNotFoundError):
-            for found in os.listdir(folder):  # noqa: PTH208  names suffice, and are three times as fast
-                if found != kept and found.startswith(name):
-                    (folder / found).unlink(missing_ok=True)
-
-    def _write(self, path: Path, text: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            fd = os.open(path, flags, 0o666)
+            folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            self.area.make(path.parent)
-            fd = os.open(path, flags, 0o666)
-        with open(fd, "wb") as file:  # noqa: PTH123  a descriptor
-            file.write(text)
-            file.flush()
-            self.area.sync(fd)
-        self.area.sync_folder(path.parent)
+            return
+        try:
+            for found in os.listdir(folder):  # noqa: PTH208  a descriptor
+                if found != kept and found.startswith(name):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(found, dir_fd=folder)
+        finally:
+            os.close(folder)
 
-    def _place(self, key: str) -> tuple[Path, str]:
+    def _place(self, key: str) -> tuple[str, str]:
         name = hashlib.sha256(key.encode()).hexdigest()[:40]
-        return self.area.of(self.bucket) / "sidecars" / name[:3], name
+        return f"{self.area.of(self.bucket)}/sidecars/{name[:3]}", name

@@ -76,6 +76,7 @@ _PATH_MAX = 4095
 _MAX_BUCKET = 200
 _PAGE = 1_000
 _TRIES = 100
+_MUCH = 1024 * 1024
 
 FEATURES = BlobFeatures(
     title="files",
@@ -512,7 +513,8 @@ class FilesDriver(BlobDriver):
             raise damaged("the content does not have the MD5 that came with it")
         stamp = self._stamp()
         os.utime(staged.fd, ns=(stamp, stamp))
-        self._area.sync(staged.fd)
+        if os.fstat(staged.fd).st_size > _MUCH:
+            self._area.sync(staged.fd)  # not while others wait for the lock
         parents, name = _split(key)
         with self._area.locked(bucket, key), self._area.bucket(bucket) as top:
             sidecar = Sidecar(
@@ -559,14 +561,14 @@ class FilesDriver(BlobDriver):
             self._keep(bucket, key, place, current)
         sidecars = Sidecars(self._area, bucket)
         token = token_of(os.fstat(staged.fd))
-        sidecars.write(key, token, sidecar)
+        sidecars.write(key, token, sidecar, staged.fd)
         try:
             if options.if_absent:
                 _link(staged.path, place, key)
             else:
                 os.rename(staged.path, place.name, dst_dir_fd=place.folder)
         except BaseException:
-            sidecars.path(key, token).unlink(missing_ok=True)
+            sidecars.drop(key, token)
             if not staged.path.exists():
                 raise missing_upload(staged.path.parent.name) from None  # somebody else has just completed it
             raise
@@ -674,25 +676,26 @@ class FilesDriver(BlobDriver):
     def _upload_path(self, upload: Upload) -> Path:
         if not upload.id.isalnum() or self.check_name(upload.bucket) is not None:
             raise invalid("this upload was not begun here")
-        return self._area.of(upload.bucket) / "uploads" / upload.id / "data"
+        return Path(self._area.of(upload.bucket), "uploads", upload.id, "data")
 
     # how it is done: buckets
 
     def _state(self, bucket: str) -> bool | None:
         """Tell whether a bucket has versioning; ``None`` if it never had."""
+        path = f"{self._area.of(bucket)}/bucket.json"
         try:
-            text = (self._area.of(bucket) / "bucket.json").read_bytes()
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            return bool(json.loads(text)["versioning"])
+            return bool(json.loads(os.read(fd, 4096))["versioning"])
         except (ValueError, KeyError, TypeError) as exc:
-            raise damaged(
-                f"{self._area.of(bucket) / 'bucket.json'} is damaged: does the bucket have versioning?"
-            ) from exc
+            raise damaged(f"{path} is damaged: does the bucket have versioning?") from exc
+        finally:
+            os.close(fd)
 
     def _write_state(self, spec: BucketSpec) -> None:
-        folder = self._area.make(self._area.of(spec.name))
+        folder = self._area.make(Path(self._area.of(spec.name)))
         with self._area.staged() as staged:
             write_all(staged.fd, json.dumps({"versioning": spec.versioning}).encode(), 0)
             self._area.sync(staged.fd)
