@@ -1,4 +1,5 @@
 import hashlib
+import io
 import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,8 @@ import botocore.parsers
 import botocore.session
 import botocore.utils
 import pytest
+import urllib3
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -430,6 +433,22 @@ def test_a_text_that_is_no_time_is_refused_as_botocore_refuses_it() -> None:
     parser = session.get_component("response_parser_factory").create_parser("rest-xml")._timestamp_parser
     with pytest.raises(ValueError, match="Invalid timestamp"):
         parser("2026-yesterday")
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "https://127.0.0.1:1"])
+@pytest.mark.parametrize("size", [0, 4096, MIB, MIB + 1])
+def test_small_objects_are_sent_without_asking_first(endpoint: str, size: int) -> None:
+    keys = {"access_key": Credential.literal("AKIA0"), "secret_key": Credential.literal("x")}
+    driver = blob_driver(Session(AwsSettings(region="eu-central-1", endpoint=endpoint, **keys)))
+    sent: list[Any] = []
+
+    def answer(request: Any, **_: object) -> AWSResponse:
+        sent.append(request.headers)
+        return AWSResponse(endpoint, 200, {"ETag": '"x"'}, urllib3.HTTPResponse(io.BytesIO(), preload_content=False))
+
+    driver.client.meta.events.register("before-send.s3.PutObject", answer)
+    driver.put("shop", "key", bytes(size), PutOptions())
+    assert ["Expect" in headers for headers in sent] == [size > MIB]
 
 
 def test_only_the_given_session_reads_times_anew() -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["AWS_CONFIG", "SERVER_CONFIG", "fast_timestamps", "md5_for_batches"]
+__all__ = ["AWS_CONFIG", "SERVER_CONFIG", "at_once", "fast_timestamps", "md5_for_batches"]
+
+_AT_ONCE = 1024 * 1024
 
 # Without a stated version botocore signs presigned URLs for older regions with Signature Version 2, which newer
 # regions and many servers refuse.
@@ -45,6 +48,29 @@ def fast_timestamps(session: boto3.Session | botocore.session.Session) -> None:
     """
     inner: Any = getattr(session, "_session", session)  # boto3 keeps the botocore session there, and tells it nowhere
     inner.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parsed)
+
+
+def at_once(client: S3Client) -> None:
+    """Have a client send objects of up to 1 MiB together with the request's head.
+
+    The SDK asks the server first whether it may send the body (``Expect: 100-continue``), whatever its size: one more
+    round trip for each small object, to spare sending what may be refused. A body that is refused or redirected is
+    sent again, as it is in memory; Amazon's SDKs for Java and Go draw the line at 1 and 2 MiB.
+    """
+    client.meta.events.register("before-sign.s3.PutObject", _without_asking, unique_id="shiftable-at-once")
+
+
+def _without_asking(request: AWSRequest, **_: object) -> None:
+    body: Any = request.data
+    stated = request.headers.get("X-Amz-Decoded-Content-Length")  # where a checksum follows the body
+    if stated is not None:
+        size = int(stated)
+    elif isinstance(body, BytesIO):
+        size = body.getbuffer().nbytes
+    else:
+        return
+    if size <= _AT_ONCE:
+        del request.headers["Expect"]
 
 
 def md5_for_batches(client: S3Client) -> None:

@@ -37,6 +37,7 @@ from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, O
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_s3 import rules
+from shiftable_s3.clients import at_once
 from shiftable_s3.errors import classify
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class S3Driver(BlobDriver):
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        at_once(self.client)
         self.client.meta.events.register(
             "before-parse.s3.ListObjectVersions", _keep_order, unique_id="shiftable-version-order"
         )
