@@ -1,0 +1,127 @@
+"""Move 200,000 objects that exist only as a listing, and print how much memory that takes.
+
+    python benchmarks/migrate_memory.py [objects]
+
+Each number of objects runs in a process of its own; what counts is that the last line is about 1.
+"""
+
+# ruff: noqa: ANN401, ARG002  the made-up driver takes what the contract passes, and needs little of it
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shiftable.blob import BlobStore, BucketSpec, ObjectInfo, ObjectSummary
+from shiftable.blob.driver import Download, PutOptions
+from shiftable.memory.blob import MemoryBlobDriver
+from shiftable.migrate import Migration, Options
+from shiftable.paging import Page
+from shiftable.tokens import Token
+
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+NAME = "shop"
+
+
+class Synthetic(MemoryBlobDriver):
+    """A bucket whose objects are made up as they are asked for; what is written is only counted, in order of keys."""
+
+    def __init__(self, count: int, *, filled: bool) -> None:
+        super().__init__()
+        self.create(BucketSpec(name=NAME))
+        self.count = count
+        self.present = bytearray(b"\1" if filled else b"\0") * count  # a byte an object, and nothing else
+
+    def list(self, bucket: str, *, cursor: str | None, limit: int | None, **_: Any) -> Page[Any]:
+        """Make up one page."""
+        first = int(cursor or 0)
+        last = min(first + min(limit or 1000, 1000), self.count)
+        items = tuple(_summary(number) for number in range(first, last) if self.present[number])
+        return Page(items, str(last) if last < self.count else None)
+
+    def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
+        """Make up an object."""
+        return _info(int(key[-9:]))
+
+    def get(self, bucket: str, key: str, **_: Any) -> Download:
+        """Make up its content."""
+        return Download(info=_info(int(key[-9:])), chunks=iter((b"x",)))
+
+    def tags(self, bucket: str, key: str) -> dict[str, str]:
+        """Say that there are none."""
+        return {}
+
+    def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
+        """Take an object, and forget it."""
+        self.present[int(key[-9:])] = 1
+        return _info(int(key[-9:]))
+
+
+def _summary(number: int) -> ObjectSummary:
+    return ObjectSummary(key=f"some/folder/{number:09}", size=1, token=Token(str(number)), modified=WHEN)
+
+
+def _info(number: int) -> ObjectInfo:
+    return ObjectInfo(key=f"some/folder/{number:09}", size=1, token=Token(str(number)), modified=WHEN)
+
+
+def passes(count: int, folder: Path) -> Iterator[tuple[str, float]]:
+    """Plan, move, move again and verify; yield each pass and its seconds."""
+    sides = {"a": Synthetic(count, filled=True), "b": Synthetic(count, filled=False)}
+    clouds = {name: types.SimpleNamespace(service=lambda _, d=side: BlobStore(d)) for name, side in sides.items()}
+    declared = types.SimpleNamespace(service="blob", label="assets", spec=BucketSpec(name=NAME))
+    app: Any = types.SimpleNamespace(state_dir=folder, declared=lambda: (declared,), cloud=clouds.__getitem__)
+    migration = Migration(app, "a", "b", options=Options(concurrency=4))
+    began = time.perf_counter()
+    plan = migration.plan()
+    yield "plan", time.perf_counter() - began
+    for name, changed in (("move", count), ("again", 0)):
+        began = time.perf_counter()
+        report = migration.apply(plan if name == "move" else None)
+        if not report.complete or report.changed != changed:
+            raise SystemExit(f"{name}: {report.changed} of {changed} changed, complete: {report.complete}")
+        yield name, time.perf_counter() - began
+    began = time.perf_counter()
+    if migration.verify().resources[0].verified.count != count:
+        raise SystemExit("verify: not everything")
+    yield "verify", time.perf_counter() - began
+
+
+def run(count: int) -> None:
+    """Run in this process; print the peak of its memory in bytes at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, seconds in passes(count, Path(folder)):
+            print(f"{count:>9,} objects  {name:<7}{seconds:7.2f} s  {count / seconds:>9,.0f}/s", flush=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def peak(count: int) -> int:
+    """Run in a process of its own; return the peak of its memory in bytes."""
+    command = [sys.executable, __file__, str(count), "here"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    *lines, last = output.splitlines()
+    print("\n".join(lines))
+    return int(last)
+
+
+def main() -> None:
+    """Compare a tenth with the whole."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
+    if len(sys.argv) > 2:
+        run(count)
+        return
+    small, large = peak(count // 10), peak(count)
+    print(f"peak of memory: {small / 2**20:.1f} MiB for {count // 10:,}, {large / 2**20:.1f} MiB for {count:,} objects")
+    print(f"ratio {large / small:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Memory does not grow with the number of objects, nor with the size of one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def lines(script: str, *arguments: str) -> list[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_ten_times_as_many_objects_take_the_same_memory() -> None:
+    few = int(lines("migrate_memory.py", "2500", "here")[-1])
+    many = int(lines("migrate_memory.py", "25000", "here")[-1])
+
+    assert many < 1.15 * few
+
+
+def test_an_object_that_is_larger_than_the_memory_that_is_used_is_moved_whole() -> None:
+    peak = float(lines("migrate_large.py", "512")[-1].split()[-2])
+
+    assert peak < 200
