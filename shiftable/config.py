@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hmac
 import os
 import re
 import types
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final
 
 import attrs
 
@@ -26,17 +27,23 @@ __all__ = ["Credential", "Place", "did_you_mean", "line_of", "schema", "structur
 T = TypeVar("T")
 
 
-@attrs.frozen(repr=False)
+@final
 class Credential:
     """A credential by reference: read when it is needed, never shown.
 
     In the file it is ``{ env = "NAME" }``, ``{ file = "path" }`` or ``{ secret = "app/stripe/key" }``; a literal is
-    refused there. Code may pass ``Credential.literal(…)``.
+    refused there. Code may pass ``Credential.literal(…)``. No attrs class, so that ``attrs.asdict`` of settings does
+    not take it apart.
     """
 
-    kind: Literal["env", "file", "secret", "literal"]
-    _target: str
-    _read: Callable[[str], str] = attrs.field(eq=False)
+    __slots__ = ("_kind", "_read", "_target")
+
+    def __init__(
+        self, kind: Literal["env", "file", "secret", "literal"], target: str, read: Callable[[str], str]
+    ) -> None:
+        self._kind = kind
+        self._target = target
+        self._read = read
 
     @classmethod
     def env(cls, name: str) -> Credential:
@@ -66,8 +73,19 @@ class Credential:
         """
         return self._read(self._target)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Credential):
+            return NotImplemented
+        return self._kind == other._kind and hmac.compare_digest(self._target.encode(), other._target.encode())
+
+    def __hash__(self) -> int:
+        return hash((self._kind, self._target))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a credential is not pickled")
+
     def __repr__(self) -> str:
-        return "Credential(***)" if self.kind == "literal" else f"Credential({self.kind}={self._target!r})"
+        return "Credential(***)" if self._kind == "literal" else f"Credential({self._kind}={self._target!r})"
 
 
 def _read_env(name: str) -> str:

@@ -1,6 +1,7 @@
 """Configuration: exact types, all problems at once, references instead of credentials, a schema that agrees."""
 
 import json
+import pickle
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -147,8 +148,19 @@ def test_a_credential_is_read_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_credential_never_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X_KEY", "canary")
     settings = made({"key": {"env": "X_KEY"}})
-    for text in (repr(settings), str(settings), f"{settings.key}", repr(Credential.literal("canary"))):
-        assert "canary" not in text
+    literal = made({}), Settings(region="eu", key=Credential.literal("canary"))
+    shown = (settings, *literal, settings.key, attrs.asdict(literal[1]), attrs.astuple(literal[1]), vars)
+    for value in shown:
+        assert "canary" not in f"{value!r} {value!s}"
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(literal[1])
+
+
+def test_credentials_are_equal_when_their_references_are() -> None:
+    assert Credential.env("A") == Credential.env("A")
+    assert Credential.env("A") != Credential.env("B")
+    assert Credential.literal("A") != Credential.env("A")
+    assert 2 == len({Credential.literal("a"), Credential.literal("a"), Credential.literal("b")})
 
 
 @pytest.mark.parametrize("value", [{}, {"env": 1}, {"env": "A", "file": "b"}, {"vault": "x"}, ["A"]])
