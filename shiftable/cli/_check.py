@@ -92,6 +92,8 @@ def _providers() -> Iterator[tuple[str, str, list[str], str]]:
             has = registry.load(found.name).features()
         except ProviderError as exc:
             yield found.name, found.distribution, [], str(exc)
+        except ImportError as exc:  # its SDK is missing or broken, and no reason to hide the others
+            yield found.name, found.distribution, [], f"cannot be used: {exc}"
         else:
             yield found.name, found.distribution, [service for service in SERVICES if service in has], ""
 
