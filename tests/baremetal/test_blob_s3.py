@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from shiftable.blob import BlobStore, BucketSpec
+from shiftable.blob import BlobStore, BucketSpec, Token
 from shiftable.config import Credential
-from shiftable.errors import ConfigError, IntegrityError
+from shiftable.errors import ConfigError, IntegrityError, ParentNotFound, PreconditionFailed, Unsupported
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle
 from shiftable.testing.harness import Request, Response
 from shiftable_baremetal.blob_s3 import open_s3
@@ -110,6 +110,54 @@ def test_a_server_that_ignores_a_range_is_found_out(driver: S3Driver, aws_double
     aws_double.inject("status", match=lambda call: call.method == "GET", status=200, headers=headers, body=b"01234")
     with pytest.raises(IntegrityError, match="range"):
         bucket.get("key", start=5)
+
+
+def _forget_conditions(request: Any, **_: object) -> None:
+    for name in ("If-Match", "If-None-Match"):
+        del request.headers[name]
+
+
+def test_a_server_that_ignores_conditions_is_found_out_before_it_overwrites(driver: S3Driver, aws_double: Any) -> None:
+    store = BlobStore(driver)
+    for bucket in (store.create(BucketSpec(name="plain")), store.create(BucketSpec(name="kept", versioning=True))):
+        info = bucket.put("key", b"theirs")
+        events = driver.client.meta.events
+        events.register_first("before-sign.s3", _forget_conditions, unique_id="ignored")
+        for condition in ({"if_absent": True}, {"if_match": info.token}):
+            for data in (b"ours", bytes(9 * MIB)):
+                with pytest.raises(Unsupported, match="ignores"):
+                    bucket.put("key", data, **condition)
+        events.unregister("before-sign.s3", unique_id="ignored")
+        assert bucket.get("key") == b"theirs"
+        assert [row.key for row in bucket.versions()] == ["key"]
+        assert not aws_double.backend("s3", "aws").buckets[bucket.name].multiparts
+
+
+def test_a_server_that_obeys_conditions_is_asked_once(driver: S3Driver, seen: list[Request]) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    for number in range(3):
+        bucket.put(f"key-{number}", b"", if_absent=True)
+    assert [item.key for item in bucket.list()] == ["key-0", "key-1", "key-2"]
+    assert sum("probe" in request.path and request.method == "PUT" for request in seen) == 2
+
+
+def test_a_copy_under_a_condition_is_sure_on_a_server_that_ignores_it_there(
+    driver: S3Driver, seen: list[Request]
+) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    bucket.put("source", b"new", metadata={"n": "v"})
+    target = bucket.put("target", b"old")
+    with pytest.raises(PreconditionFailed):
+        bucket.copy("source", "target", if_absent=True)
+    bucket.copy("source", "target", if_match=target.token)
+    assert (bucket.get("target"), bucket.stat("target").metadata) == (b"new", {"n": "v"})
+    assert not [request for request in seen if "x-amz-copy-source" in request.headers]
+
+
+def test_a_condition_in_a_missing_bucket_is_about_the_bucket(driver: S3Driver) -> None:
+    for condition in ({"if_absent": True}, {"if_match": Token("x")}):
+        with pytest.raises(ParentNotFound):
+            BlobStore(driver).bucket("nowhere").put("key", b"", **condition)
 
 
 @pytest.mark.parametrize("endpoint", ["", "s3.example.net", "ftp://s3.example.net", "https://", "https://host/bucket"])

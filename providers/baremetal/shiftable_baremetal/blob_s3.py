@@ -54,8 +54,9 @@ def open_s3(
     Credentials: the two keys, which the server's operator gives out. Without them the SDK's own chain is asked:
     ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, then ``~/.aws``. The key needs the permissions of ``S3Driver``.
 
-    The features are those of a complete server (Ceph and MinIO pass). One that ignores what it does not know, as
-    ``rclone serve s3`` does with conditions, cannot be told from one that obeys: do not build locks on it.
+    The features are those of a complete server, such as Ceph. Some ignore conditions (``if_absent``, ``if_match``) and
+    overwrite: before the first one the driver tries it on an object of its own, ``.shiftable-probe-…``, which it
+    deletes, and raises ``Unsupported`` where the server does not obey.
 
     Args:
         endpoint: ``https://s3.example.net:9000``, without a bucket.
@@ -95,7 +96,7 @@ def open_s3(
         config=clients.SERVER_CONFIG,
     )
     clients.md5_for_batches(client)
-    return S3Driver(client, "baremetal", FEATURES, region)
+    return S3Driver(client, "baremetal", FEATURES, region, probe_conditions=True)
 
 
 def _shown(endpoint: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,7 +34,7 @@ from shiftable.blob.driver import (
     Range,
     Upload,
 )
-from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, OperationError, Resource
+from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, OperationError, Resource, Unsupported
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_s3 import rules
@@ -111,6 +112,8 @@ class S3Driver(BlobDriver):
         region: where buckets are made.
         block_public_access: refuse public policies and ACLs on buckets that are made here.
         key_rule: says why a key that is otherwise fine cannot be held.
+        probe_conditions: before the first write under a condition, find out with an object of our own whether the
+            server obeys; some ignore what they do not know, and would overwrite.
         copy_limit: what is larger, in bytes, is copied in parts.
         copy_part: size of these parts; larger where 10,000 of them do not suffice.
     """
@@ -121,8 +124,10 @@ class S3Driver(BlobDriver):
     region: str
     block_public_access: bool = attrs.field(default=False, kw_only=True)
     key_rule: Callable[[str], str | None] = attrs.field(default=rules.server_key, kw_only=True)
+    probe_conditions: bool = attrs.field(default=False, kw_only=True)
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
+    _obeyed: set[tuple[str, bool]] = attrs.field(factory=set, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         at_once(self.client)
@@ -195,7 +200,7 @@ class S3Driver(BlobDriver):
 
     def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
         """Write an object in one piece, 5 GiB at most."""
-        arguments = _content(options) | _conditions(options)
+        arguments = _content(options) | self._conditions(bucket, options)
         if options.md5 is not None:
             arguments["ContentMD5"] = base64.b64encode(options.md5).decode()
         began = time.monotonic()
@@ -223,6 +228,7 @@ class S3Driver(BlobDriver):
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
         """Begin a multipart upload."""
+        self._conditions(bucket, options, parts=True)  # before all parts are sent in vain
         arguments = _content(options)
         if self._sends_checksums:
             # The SDK sends a CRC32 with each part, and S3 refuses one that was not announced here. Of the two types
@@ -241,7 +247,7 @@ class S3Driver(BlobDriver):
     def upload_complete(self, upload: Upload, parts: tuple[Part, ...]) -> ObjectInfo:
         """Make the object; S3 dates it back to when the upload began."""
         pieces = [{"PartNumber": part.number, **json.loads(part.token)} for part in parts]
-        arguments = _conditions(upload.options)
+        arguments = self._conditions(upload.bucket, upload.options, parts=True)
         if self._sends_checksums:
             arguments["ChecksumType"] = "FULL_OBJECT"
         try:
@@ -353,10 +359,13 @@ class S3Driver(BlobDriver):
 
     def copy(self, bucket: str, key: str, to_bucket: str, to_key: str, options: PutOptions | None) -> ObjectInfo:
         """Copy inside S3, in parts above 5 GiB; the source must stay in the version that was found first."""
+        if self.probe_conditions and options is not None and (options.if_absent or options.if_match):
+            # Even servers that know conditions of writes ignore them on copies, which Amazon has only since 2025.
+            raise Unsupported("no copies under a condition inside a server that may ignore it", provider=self.provider)
         source = self.stat(bucket, key, version=None)
         if source.size > self.copy_limit:
             return self._copy_parts(bucket, source, to_bucket, to_key, options)
-        arguments = {} if options is None else _content(options) | _conditions(options)
+        arguments = {} if options is None else _content(options) | self._conditions(to_bucket, options)
         if options is not None:
             arguments |= {"MetadataDirective": "REPLACE", "TaggingDirective": "REPLACE"}
         answer = self.client.copy_object(
@@ -474,6 +483,52 @@ class S3Driver(BlobDriver):
         """Fail with a body that names the code, as HEAD would not."""
         self.client.list_objects_v2(Bucket=name, MaxKeys=1)
 
+    def _conditions(self, bucket: str, options: PutOptions, *, parts: bool = False) -> _Arguments:
+        """Return the condition of a write, and refuse it where the server is found to ignore it."""
+        if options.if_absent:
+            name, value = "IfNoneMatch", "*"
+        elif options.if_match is not None:
+            name, value = "IfMatch", options.if_match.value
+        else:
+            return {}
+        if self.probe_conditions and (name, parts) not in self._obeyed:
+            if not self._obeys(bucket, name, parts=parts):
+                why = f"the server ignores the condition {name} and would overwrite"
+                raise Unsupported(why, provider=self.provider, resource=Resource("bucket", bucket))
+            self._obeyed.add((name, parts))
+        return {name: value}
+
+    def _obeys(self, bucket: str, name: str, *, parts: bool) -> bool:
+        """Find out whether a condition that does not hold stops a write; what is written for that is deleted."""
+        target: Any = {"Bucket": bucket, "Key": f".shiftable-probe-{uuid.uuid4().hex}"}
+        condition: Any = {name: "*" if name == "IfNoneMatch" else f'"{"0" * 32}"'}
+        written: list[Any] = []
+        try:
+            if name == "IfNoneMatch":
+                written.append(self.client.put_object(**target))
+            if parts:
+                written.append(self._written_in_parts(target, condition))
+            else:
+                written.append(self.client.put_object(**target, **condition))
+        except ClientError as exc:
+            if _code(exc) == "NoSuchBucket" or _status(exc.response) not in {404, 412, 501}:
+                raise
+            return _status(exc.response) != 501
+        finally:
+            for answer in written:
+                self.client.delete_object(**target, **_selected(None, _version(answer)))
+        return False
+
+    def _written_in_parts(self, target: Any, condition: Any) -> Mapping[str, Any]:  # noqa: ANN401  arguments of calls
+        upload = {**target, "UploadId": self.client.create_multipart_upload(**target)["UploadId"]}
+        try:
+            part = self.client.upload_part(**upload, PartNumber=1, Body=b"x")
+            pieces: Any = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+            return self.client.complete_multipart_upload(**upload, MultipartUpload=pieces, **condition)
+        except ClientError:
+            self.client.abort_multipart_upload(**upload)
+            raise
+
     def _head(self, bucket: str, key: str, arguments: _Arguments) -> ObjectInfo:
         try:
             answer = self.client.head_object(Bucket=bucket, Key=key, **arguments)
@@ -566,12 +621,6 @@ def _content(options: PutOptions) -> _Arguments:
     if options.tags:
         arguments["Tagging"] = urlencode(options.tags)
     return arguments
-
-
-def _conditions(options: PutOptions) -> _Arguments:
-    if options.if_absent:
-        return {"IfNoneMatch": "*"}
-    return {} if options.if_match is None else {"IfMatch": options.if_match.value}
 
 
 def _selected(if_match: Token | None, version: str | None) -> _Arguments:
