@@ -364,6 +364,40 @@ def test_a_link_beside_the_buckets_is_no_bucket(tmp_path: Path, driver: FilesDri
         store.bucket("link").put("key", b"")
 
 
+def test_no_key_leads_out_of_the_root_even_unchecked(tmp_path: Path, driver: FilesDriver, bucket: Bucket) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    bucket.put("a/key", b"x")
+    for key in ("../secret", "a/../../secret", "/etc/passwd", "a//key", "."):
+        for call in (
+            lambda key=key: driver.get("shop", key, range_=None, if_match=None, version=None),
+            lambda key=key: driver.put("shop", key, b"evil", NOTHING),
+            lambda key=key: driver.delete("shop", key, if_match=None, version=None),
+            lambda key=key: driver.copy("shop", "a/key", "shop", key, None),
+        ):
+            with pytest.raises(Exception, match="is no path below the bucket"):
+                call()
+    for name in ("..", ".", ".shiftable", "shop/a", "/"):
+        with pytest.raises(Exception, match="no folder for the bucket"):
+            driver.put(name, "key", b"evil", NOTHING)
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+    assert files_below(tmp_path / "shop") == ["a/key"]
+
+
+def test_a_lock_ends_although_a_child_was_forked_meanwhile(driver: FilesDriver, bucket: Bucket) -> None:
+    read, write = os.pipe()
+    with driver._area.locked("shop", "key"):
+        child = os.fork()
+        if child == 0:
+            os.close(write)
+            os.read(read, 1)  # until the parent is done
+            os._exit(0)
+    os.close(read)
+    bucket.put("key", b"x")
+    os.close(write)
+    assert os.waitpid(child, 0)[1] == 0
+    assert bucket.get("key") == b"x"
+
+
 def test_pipes_and_sockets_are_no_objects(folder: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(folder / "pipe")
     monkeypatch.chdir(folder)  # a socket's path must be short
@@ -931,6 +965,23 @@ def test_a_killed_writer_leaves_whole_objects_with_their_own_metadata(tmp_path: 
     assert len(sidecars(tmp_path)) == len(keys(bucket)) == 15
 
 
+def test_an_interrupt_right_after_the_last_step_costs_no_metadata(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, options in (("rename", {}), ("link", {"if_absent": True})):
+        real = getattr(os, name)
+
+        def interrupted(*args: Any, real: Callable[..., None] = real, **kwargs: Any) -> None:
+            real(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bucket.put(name, b"x", metadata={"n": "1"}, **options)
+        monkeypatch.undo()
+        assert (bucket.get(name), bucket.stat(name).metadata) == (b"x", {"n": "1"})
+
+
 def test_everything_is_on_the_disk_before_the_object_is_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1156,6 +1207,8 @@ def test_a_read_only_disk_can_be_read_and_refuses_writes(tmp_path: Path) -> None
         assert bucket.get("a/key") == b"x"
         assert keys(bucket) == ["a/key"]
         assert bucket.stat("a/key").metadata == {"n": "1"}
+        with pytest.raises(NotFound):
+            bucket.stat("a/absent")
         for write in (lambda: bucket.put("a/key", b""), lambda: bucket.delete("a/key")):
             with pytest.raises(PermissionDenied):
                 write()

@@ -102,6 +102,8 @@ class Area:
         Raises:
             FilesError: there is none.
         """
+        if name.startswith(".") or "/" in name:
+            raise missing_bucket(name)
         try:
             root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -136,6 +138,7 @@ class Area:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked meanwhile has a copy of the descriptor
             os.close(fd)
 
     @contextlib.contextmanager

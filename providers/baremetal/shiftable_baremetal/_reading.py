@@ -25,12 +25,12 @@ class Chunks(Iterator[bytes]):
     Writes of shiftable never change an open file. Those of other programs may: they are noticed at the end.
     """
 
-    def __init__(self, fd: int, key: str, start: int, stop: int) -> None:
+    def __init__(self, fd: int, found: os.stat_result, key: str, start: int, stop: int) -> None:
         self._fd = fd
         self._key = key
         self._at = start
         self._stop = stop
-        self._written = os.fstat(fd).st_mtime_ns
+        self._written = found.st_mtime_ns
 
     def __iter__(self) -> Self:
         return self

@@ -75,7 +75,9 @@ Rows = list[ObjectVersion]
 _PATH_MAX = 4095
 _MAX_BUCKET = 200
 _PAGE = 1_000
+_ELSEWHERE = frozenset({b"", b".", b".."})
 _TRIES = 100
+_GLANCES = 5
 _MUCH = 1024 * 1024
 
 FEATURES = BlobFeatures(
@@ -113,6 +115,10 @@ class _Opened:
     found: os.stat_result
     sidecar: Sidecar
     info: ObjectInfo
+
+
+class _OvertakenError(Exception):
+    """A writer came between two looks at an object."""
 
 
 def _absolute(path: Path) -> Path:
@@ -326,7 +332,7 @@ class FilesDriver(BlobDriver):
             raise unmet(f"the object {key!r} is not in that version")
         wanted = range_ or Range(0)
         stop = opened.info.size if wanted.stop is None else min(wanted.stop, opened.info.size)
-        return Download(info=opened.info, chunks=Chunks(opened.fd, key, wanted.start, stop))
+        return Download(info=opened.info, chunks=Chunks(opened.fd, opened.found, key, wanted.start, stop))
 
     def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
         """Return everything about an object but its content."""
@@ -427,54 +433,48 @@ class FilesDriver(BlobDriver):
         """Open an object together with the metadata of exactly this content.
 
         A writer may come between the two; then what is there now is read instead. Whoever is overtaken again and
-        again waits for the lock.
+        again waits for the lock; ``settled`` says that the caller has it.
         """
         with self._area.bucket(bucket) as top:
-            for _ in range(0 if settled else 5):
-                opened = self._try_open(bucket, top, key, version, settled=False)
-                if opened is not None:
-                    return opened
+            for _ in range(0 if settled else _GLANCES):
+                with contextlib.suppress(_OvertakenError):
+                    return self._try_open(bucket, top, key, version, settled=False)
             with contextlib.nullcontext() if settled else self._area.locked(bucket, key):
-                opened = self._try_open(bucket, top, key, version, settled=True)
-                if opened is None:
-                    raise missing_object(key) if version is None else missing_version(key, version)
-                return opened
+                return self._try_open(bucket, top, key, version, settled=True)
 
-    def _try_open(self, bucket: str, top: int, key: str, version: str | None, *, settled: bool) -> _Opened | None:
-        """Open an object, or return ``None``: it is missing, or must be looked at again unless ``settled``."""
+    def _try_open(self, bucket: str, top: int, key: str, version: str | None, *, settled: bool) -> _Opened:
         parents, name = _split(key)
         with found_folder(top, parents) as folder:
             fd = open_file(folder, name) if folder is not None else None
-            if folder is None or fd is None:
-                return self._open_older(bucket, key, version)
-            return self._with_sidecar(bucket, key, version, _Place(top, folder, name), fd, settled=settled)
+            if folder is not None and fd is not None:
+                opened = self._with_sidecar(bucket, key, version, _Place(top, folder, name), fd, settled=settled)
+                if opened is not None:
+                    return opened
+        if version is None:
+            raise missing_object(key)
+        return self._open_older(bucket, key, version)
 
     def _with_sidecar(
         self, bucket: str, key: str, version: str | None, place: _Place, fd: int, *, settled: bool
     ) -> _Opened | None:
-        try:
+        """Return an open file with what goes with it, or close it: it is not the version that is wanted."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, fd)
             found = os.fstat(fd)
             token = token_of(found)
             if version is not None and token.value != version:
-                os.close(fd)
-                return self._open_older(bucket, key, version)
+                return None
             sidecar = Sidecars(self._area, bucket).read(key, token)
             if sidecar is None and not settled:
                 there = regular(place.folder, place.name)
                 if there is None or token_of(there) != token:
-                    os.close(fd)
-                    return None
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-            raise
-        sidecar = sidecar or Sidecar()
-        named = token.value if version is not None or sidecar.versioned or self._state(bucket) else None
-        return _Opened(fd, found, sidecar, info_of(key, found, sidecar, named))
+                    raise _OvertakenError
+            sidecar = sidecar or Sidecar()
+            named = token.value if version is not None or sidecar.versioned or self._state(bucket) else None
+            stack.pop_all()
+            return _Opened(fd, found, sidecar, info_of(key, found, sidecar, named))
 
-    def _open_older(self, bucket: str, key: str, version: str | None) -> _Opened | None:
-        if version is None:
-            return None
+    def _open_older(self, bucket: str, key: str, version: str) -> _Opened:
         history = History(self._area, bucket)
         with history.folder(key) as own:
             for entry in history.entries(own, None):
@@ -485,7 +485,7 @@ class FilesDriver(BlobDriver):
                 if fd is not None:
                     found = os.fstat(fd)
                     return _Opened(fd, found, sidecar, info_of(key, found, sidecar, version))
-        return None
+        raise missing_version(key, version)
 
     def _rows(self, bucket: str, key: str) -> Rows:
         """Return the history of one key, newest first."""
@@ -568,11 +568,14 @@ class FilesDriver(BlobDriver):
             else:
                 os.rename(staged.path, place.name, dst_dir_fd=place.folder)
         except BaseException:
-            sidecars.drop(key, token)
-            if not staged.path.exists():
+            there = regular(place.folder, place.name)
+            if there is None or token_of(there) != token:  # an interrupt may come when it is done
+                sidecars.drop(key, token)
+            if there is None and not staged.path.exists():
                 raise missing_upload(staged.path.parent.name) from None  # somebody else has just completed it
             raise
         self._area.sync(place.folder)
+        staged.path.unlink(missing_ok=True)
         sidecars.sweep(key, token)
 
     def _current(self, key: str, place: _Place) -> os.stat_result | None:
@@ -715,7 +718,10 @@ def _check_segment(segment: str) -> str | None:
 
 
 def _split(key: str) -> tuple[tuple[bytes, ...], bytes]:
+    """Split a key into its folders and its name; refuse what leads elsewhere, whoever forgot ``check_key``."""
     *parents, name = key.encode().split(b"/")
+    if not _ELSEWHERE.isdisjoint((*parents, name)):
+        raise invalid(f"{key!r} is no path below the bucket")
     return tuple(parents), name
 
 
@@ -737,7 +743,6 @@ def _link(path: Path, place: _Place, key: str) -> None:
         os.link(path, place.name, dst_dir_fd=place.folder, follow_symlinks=False)
     except FileExistsError:
         raise unmet(f"there is an object {key!r}") from None
-    path.unlink()
 
 
 def _check_match(key: str, found: os.stat_result | None, if_match: Token | None) -> None:
