@@ -1,5 +1,7 @@
 import hashlib
 import io
+import subprocess
+import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from moto import mock_aws
 
+import shiftable
 from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers
 from shiftable.blob.driver import PutOptions
 from shiftable.config import Credential
@@ -487,3 +490,15 @@ def test_keys_that_amazon_holds_are_taken(driver: S3Driver, key: str) -> None:
 @pytest.mark.parametrize("key", [".", "..", "a/../b", "a/.", "./a"])
 def test_keys_that_a_proxy_may_resolve_are_refused_for_other_servers(key: str) -> None:
     assert rules.server_key(key) is not None
+
+
+def test_asking_for_the_features_loads_no_sdk() -> None:
+    code = "import sys; from shiftable_aws.blob import FEATURES; sys.exit('botocore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_provider_hands_out_this_driver(aws_double: AwsDouble) -> None:
+    with shiftable.connect("aws", **aws_double.config) as cloud:
+        bucket = cloud.blob.create(BucketSpec(name="shop"))
+        bucket.put("key", b"x")
+        assert bucket.unwrap(S3Driver).client.get_object(Bucket="shop", Key="key")["Body"].read() == b"x"

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from shiftable.blob.driver import BlobFeatures
 from shiftable.features import Limit
 from shiftable_s3 import rules
-from shiftable_s3.driver import S3Driver
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from shiftable_s3.driver import S3Driver
 
 __all__ = ["FEATURES", "blob_driver"]
 
@@ -50,6 +51,8 @@ def blob_driver(session: _Session) -> S3Driver:
     Permissions: those of ``S3Driver``. Buckets that it makes are closed to the public, as Amazon's own are since April
     2023; here it is said, so that it also holds where an organisation changed the default.
     """
+    from shiftable_s3.driver import S3Driver
+
     client = session.client("s3")
     return S3Driver(
         client,
