@@ -61,10 +61,7 @@ class Listings:
         except BaseException:
             listing.source.close()
             raise
-        if listing.cursor is None:
-            listing.source.close()
-        else:
-            self._wait(about, listing)
+        self._wait(about, listing)
 
     def close(self) -> None:
         """Drop them all."""
@@ -74,6 +71,10 @@ class Listings:
             listing.source.close()
 
     def _wait(self, about: Hashable, listing: Listing) -> None:
+        """Keep a listing for its next page; close it if it has none."""
+        if listing.cursor is None:
+            listing.source.close()
+            return
         listing.since = time.monotonic()
         dropped = []
         with self._lock:
