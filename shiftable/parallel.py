@@ -17,7 +17,7 @@ class Lane(Generic[T, R]):
     """A thread pool that never holds more than ``workers`` running and as many waiting items.
 
     One thread feeds it and takes the results; each is an item with its future, which is done. Leaving the ``with``
-    block drops what waits and lets what runs come to its end.
+    block drops what waits and lets what runs come to its end, without waiting for that after Ctrl-C.
     """
 
     def __init__(self, function: Callable[[T], R], *, workers: int) -> None:
@@ -51,7 +51,7 @@ class Lane(Generic[T, R]):
         return self
 
     def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=not isinstance(exc, KeyboardInterrupt), cancel_futures=True)
 
 
 def parallel(function: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, Future[R]]]:

@@ -69,8 +69,8 @@ class Engine:
     ) -> None:
         """Run the function over all items; items are taken as there is room.
 
-        Whatever ends it early, Ctrl-C too, items that run come to their end and are told of; a second Ctrl-C does not
-        wait for them.
+        Whatever ends it early, Ctrl-C too, items that run come to their end and are told of; a second Ctrl-C leaves
+        them to themselves.
 
         Args:
             begun: called with a batch before its first item is run.

@@ -18,7 +18,7 @@ from shiftable.migrate._engine import Engine
 from shiftable.migrate._journal import Journal, Named, Row
 from shiftable.migrate._plan import Fingerprint, Plan, ResourcePlan
 from shiftable.migrate._progress import Observer, Phase, PhaseName, Progress, Silent
-from shiftable.migrate._report import Counter, Report, ResourceReport
+from shiftable.migrate._report import Counter, Report, ResourceReport, Tally
 from shiftable.migrate._secrets import SecretsMover
 from shiftable.migrate.mover import Action, Item, Mover, Options, Outcome, Pin, Record, Refusal, Step, Trouble
 from shiftable.service import Change, Service, Spec
@@ -144,7 +144,7 @@ class Migration:
         with Journal.open(self.journal_path) as journal:
             if plan is not None:
                 self._check_pin(plan, journal)
-            report = self._applied(plan.digest if plan else "", journal, observer)
+            report = self._applied(plan, journal, observer)
         observer.on_done(report)
         return report
 
@@ -232,15 +232,17 @@ class Migration:
 
     # moving
 
-    def _applied(self, digest: str, journal: Journal, observer: Observer) -> Report:
-        began = time.monotonic()
+    def _applied(self, plan: Plan | None, journal: Journal, observer: Observer) -> Report:
+        began, digest = time.monotonic(), plan.digest if plan else ""
+        expected = {found.address: found.everything for found in plan.resources} if plan else {}
         route = {"source": self.source, "target": self.target}
         chosen = {**attrs.asdict(self.options), "degrade": sorted(self.options.degrade)}
         run = journal.start(plan=digest, options=route | chosen, at=self._clock().isoformat())
         reports: list[ResourceReport] = []
         try:
             for found in self._movable():
-                reports.append(self._moved(found, digest, journal, run, observer))  # noqa: PERF401  one may stop all
+                phase = _phase("copy", _address(found), expected.get(_address(found)))
+                reports.append(self._moved(found, digest, journal, run, observer, phase))
         except (Exception, KeyboardInterrupt) as exc:
             stopped = "interrupted" if isinstance(exc, KeyboardInterrupt) else type(exc).__name__
             with contextlib.suppress(MigrationError):  # the journal may be what failed
@@ -252,7 +254,7 @@ class Migration:
         return report
 
     def _moved(
-        self, found: DeclaredLike, digest: str, journal: Journal, run: int, observer: Observer
+        self, found: DeclaredLike, digest: str, journal: Journal, run: int, observer: Observer, phase: Phase
     ) -> ResourceReport:
         address, scope = _address(found), self._scope(found)
         mover, refused = self._mover(found)
@@ -260,7 +262,7 @@ class Migration:
             return ResourceReport(address=address, refused=refused)
         observer.on_phase(Phase("prepare", address))
         mover.prepare()
-        observer.on_phase(Phase("copy", address))
+        observer.on_phase(phase)
         counter = Counter(address)
         watch = _Watch(mover, counter, observer, "copy", lambda named: journal.name(run, scope, named))
 
@@ -333,8 +335,8 @@ class Migration:
             target = self._app.cloud(self.target).service(found.service)
             mover = MOVERS[found.service](source, target, found.spec, self.options)
             refused = mover.objections()
-        except (OperationError, NotImplementedError) as exc:
-            if getattr(exc, "retryable", False):
+        except OperationError as exc:
+            if exc.retryable:
                 raise
             return None, (str(exc),)
         return (None, refused) if refused else (mover, ())
@@ -433,7 +435,7 @@ def _intent(item: Item, digest: str) -> Record:
         key=item.key,
         done=False,
         source=_pin(item),
-        target=here if item.is_ours else known.target if known else None,
+        target=here if item.is_ours and not item.may_have_arrived else known.target if known else None,
         before=known.before if resumed and known else here,
         plan=digest,
     )
@@ -449,6 +451,10 @@ def _pin(item: Item) -> Pin:
 def _described(change: Change[Any]) -> str:
     fields = ", ".join(f"{field.name}: {field.before} → {field.after}" for field in change.fields)
     return f"{change.action} {change.service} {change.name}" + (f" ({fields})" if fields else "")
+
+
+def _phase(name: PhaseName, address: str, expected: Tally | None) -> Phase:
+    return Phase(name, address, expected.count, expected.bytes) if expected else Phase(name, address)
 
 
 def _address(found: DeclaredLike) -> str:

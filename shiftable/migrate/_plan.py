@@ -107,6 +107,13 @@ class ResourcePlan:
     segments: tuple[Segment, ...] = ()
 
     @property
+    def everything(self) -> Tally:
+        """All items that a move will look at."""
+        beside = sum(count for trouble, count in self.troubles.items() if trouble is not Trouble.STALE)
+        tallies = self.actions.values()
+        return Tally(beside + sum(tally.count for tally in tallies), sum(tally.bytes for tally in tallies))
+
+    @property
     def to_do(self) -> Tally:
         """Items that will be written or compared."""
         found = [self.actions.get(action, Tally()) for action in (Action.CREATE, Action.REPLACE, Action.COMPARE)]

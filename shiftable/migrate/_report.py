@@ -102,7 +102,6 @@ class Report:
     """What a move or a verification did.
 
     Args:
-        stopped: why it ended early; the same command goes on.
         skipped: declared resources that nobody can move yet.
         degraded: facets whose loss was accepted.
         seconds: how long it took.
@@ -114,13 +113,12 @@ class Report:
     resources: tuple[ResourceReport, ...]
     skipped: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
-    stopped: str = ""
     seconds: float = 0.0
 
     @property
     def complete(self) -> bool:
         """Whether everything arrived: the source may be left. Skipped resources do not count."""
-        return not self.stopped and all(resource.complete for resource in self.resources)
+        return all(resource.complete for resource in self.resources)
 
     @property
     def changed(self) -> int:
@@ -178,8 +176,8 @@ class Counter:
         self._verified = self._verified.plus(size)
 
     def named(self, named: Named) -> None:
-        """Count an item that has to be named."""
-        self.items += 1
+        """Count an item that has to be named; what was moved nevertheless is counted already."""
+        self.items += named.trouble not in {Trouble.CHANGED, Trouble.STALE}
         self._troubles[named.trouble] = self._troubles.get(named.trouble, 0) + 1
         if len(self._named) < SHOWN_ITEMS:
             self._named.append(named)

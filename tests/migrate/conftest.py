@@ -128,11 +128,13 @@ class Watching(Silent):
 
     def __init__(self) -> None:
         self.phases: list[tuple[str, str]] = []
+        self.begun: list[Any] = []
         self.failed: list[Any] = []
         self.done: list[Any] = []
 
     def on_phase(self, phase: Any) -> None:
         self.phases.append((phase.name, phase.resource))
+        self.begun.append(phase)
 
     def on_item_failed(self, named: Any) -> None:
         self.failed.append(named)

@@ -11,11 +11,17 @@ from shiftable.blob import BucketSpec, Headers
 from shiftable.errors import IntegrityError, PermissionDenied, Throttled, Timeout, Unavailable
 from shiftable.features import Limit
 from shiftable.migrate import Action, Tally, Trouble
+from shiftable.migrate._journal import Journal
 
 
 def troubles(report: Any, address: str = "blob.assets") -> dict[str, Trouble]:
     found = next(each for each in report.resources if each.address == address)
     return {named.key: named.trouble for named in found.named}
+
+
+def forget_md5(driver: Any) -> None:
+    for entries in driver._buckets["shop-assets"].history.values():
+        entries[-1] = attrs.evolve(entries[-1], info=attrs.evolve(entries[-1].info, md5=None))
 
 
 def test_everything_arrives_with_headers_metadata_and_tags(world: Any) -> None:
@@ -140,17 +146,13 @@ def test_equal_content_with_other_facets_is_a_conflict_that_names_no_values(worl
 
 
 def test_without_an_md5_an_equal_size_is_read_before_it_is_adopted(world: Any) -> None:
-    def without_md5(info: Any) -> Any:
-        return attrs.evolve(info, md5=None)
-
     world.source.put("a", b"1")
     world.source.put("b", b"1")
     target = world.make_target()
     target.put("a", b"1")
     target.put("b", b"2")
     for driver in (world.left, world.right):
-        for entries in driver._buckets["shop-assets"].history.values():
-            entries[-1] = attrs.evolve(entries[-1], info=without_md5(entries[-1].info))
+        forget_md5(driver)
 
     report = world.migration("blob").apply()
 
@@ -180,6 +182,23 @@ def test_what_we_wrote_and_somebody_changed_is_not_replaced(world: Any) -> None:
     world.target.put("a", b"theirs")
     world.source.put("a", b"2")
 
+    report = world.migration("blob").apply()
+
+    assert troubles(report) == {"a": Trouble.CONFLICT}
+    assert world.target.get("a") == b"theirs"
+
+
+def test_a_writer_on_the_target_between_listing_and_replacement_is_not_clobbered(world: Any) -> None:
+    world.source.put("a", b"1")
+    world.migration("blob").apply()
+    world.source.put("a", b"2")
+
+    def write_first(operation: str, key: str) -> None:
+        if operation == "get":
+            world.left.hook = lambda *_: None
+            world.target.put(key, b"theirs")
+
+    world.left.hook = write_first
     report = world.migration("blob").apply()
 
     assert troubles(report) == {"a": Trouble.CONFLICT}
@@ -253,6 +272,57 @@ def test_a_source_that_vanishes_is_named_and_stops_nothing(world: Any) -> None:
     assert troubles(report) == {"b": Trouble.VANISHED}
     assert report.complete
     assert world.contents(world.target) == {"a": b"1", "c": b"1"}
+
+
+def test_what_was_moved_earlier_and_vanishes_while_it_is_read_is_still_known_as_ours(world: Any) -> None:
+    world.source.put("a", b"1")
+    world.migration("blob").apply()
+    world.source.put("a", b"2")
+
+    def vanish(operation: str, key: str) -> None:
+        if operation == "get":
+            world.left.hook = lambda *_: None
+            world.source.delete(key)
+
+    world.left.hook = vanish
+    first = world.migration("blob").apply()
+    second = world.migration("blob").apply()
+
+    assert troubles(first) == {"a": Trouble.VANISHED}
+    assert troubles(second) == {"a": Trouble.STALE}
+
+
+def test_a_source_that_changes_while_it_is_compared_is_compared_again(world: Any) -> None:
+    world.source.put("a", b"1")
+    world.make_target().put("a", b"2")
+    for driver in (world.left, world.right):
+        forget_md5(driver)
+
+    def change(operation: str, key: str) -> None:
+        if operation == "get":
+            world.left.hook = lambda *_: None
+            world.source.put(key, b"2")
+
+    world.left.hook = change
+    report = world.migration("blob").apply()
+
+    assert troubles(report) == {"a": Trouble.CHANGED}
+    assert report.resources[0].done == {Action.COMPARE: Tally(1, 1)}
+
+
+def test_a_killed_write_of_an_older_version_is_known_as_ours_by_its_content(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.source.put("a", b"1")
+    monkeypatch.setattr(Journal, "arrived", lambda *_: None)  # as a kill does before the batch is written
+    world.migration("blob").apply()
+    monkeypatch.undo()
+    world.source.put("a", b"2")
+
+    report = world.migration("blob").apply()
+
+    assert report.complete
+    assert world.contents(world.target) == {"a": b"2"}
 
 
 def test_what_is_gone_from_the_source_is_named_and_deleted_only_with_prune(world: Any) -> None:
@@ -422,6 +492,21 @@ def test_an_object_that_arrives_damaged_does_not_stay(world: Any) -> None:
     assert IntegrityError.__name__ in first.resources[0].named[0].reason
     assert left == {}
     assert second.complete
+
+
+@pytest.mark.parametrize("tells_md5", [True, False])
+def test_a_source_whose_content_is_damaged_leaves_nothing_on_the_target(world: Any, *, tells_md5: bool) -> None:
+    world.source.put("a", b"0" * 1000)
+    entries = world.left._buckets["shop-assets"].history["a"]
+    entries[-1] = attrs.evolve(entries[-1], data=b"1" * 1000 if tells_md5 else b"0" * 999)
+    if not tells_md5:
+        forget_md5(world.left)
+
+    report = world.migration("blob").apply()
+
+    assert troubles(report) == {"a": Trouble.FAILED}
+    assert "IntegrityError" in report.resources[0].named[0].reason
+    assert world.contents(world.target) == {}
 
 
 def test_what_may_pass_is_tried_again_and_what_fails_is_named(world: Any) -> None:

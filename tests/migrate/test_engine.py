@@ -133,31 +133,35 @@ def test_parallel_never_runs_more_than_its_workers() -> None:
 
 def test_an_interrupt_waits_for_what_runs_and_drops_the_rest() -> None:
     found, _ = engine(concurrency=4)
-    running, started = threading.Event(), []
+    others, interrupted = threading.Semaphore(0), threading.Event()
+    started: list[int] = []
     done: list[int] = []
 
-    def run(item: int) -> int:
+    def run(item: int) -> None:
         started.append(item)
-        if len(started) == 4:
-            running.set()
-        running.wait(30)
-        return item
+        if item == 0:
+            [others.acquire(timeout=30) for _ in range(3)]
+        else:
+            others.release()
+            interrupted.wait(30)
 
-    def items() -> Any:
-        yield from range(64)  # one batch: what comes next is asked for while these run
-        running.wait(30)
-        raise KeyboardInterrupt
+    def ended(item: int, _result: None) -> None:
+        done.append(item)
+        if item == 0:
+            interrupted.set()
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         found.drive(
-            items(),
+            range(64),
             run,
             begun=lambda _: None,
-            ended=lambda item, _: done.append(item),
+            ended=ended,
             failed=lambda item, error: pytest.fail(f"{item} {error}"),
         )
 
     assert sorted(done) == sorted(started)
+    assert 4 <= len(done) < 64
 
 
 def test_an_interrupted_move_leaves_a_journal_that_goes_on(world: Any) -> None:

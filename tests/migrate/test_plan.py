@@ -12,6 +12,7 @@ import pytest
 
 from shiftable.errors import MigrationError
 from shiftable.migrate import Action, JsonEvents, Migration, Options, Plan
+from shiftable.migrate._journal import Journal
 
 
 def test_a_plan_survives_a_file(world: Any) -> None:
@@ -133,6 +134,34 @@ def test_a_pinned_plan_goes_on_after_it_was_stopped_halfway(world: Any) -> None:
     assert report.complete
     assert world.contents(world.target) == world.contents(world.source)
     assert len(world.right.writes) == 300
+
+
+def test_a_pinned_plan_goes_on_although_no_batch_was_ever_written_down(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        world.source.put(f"{number:03}", b"1")
+    migration = world.migration("blob")
+    plan = migration.plan()
+    monkeypatch.setattr(Journal, "arrived", lambda *_: None)  # as a kill does before the batch is written
+    changed = [migration.apply(plan).changed, migration.apply(plan).changed]
+    monkeypatch.undo()
+    changed += [migration.apply(plan).changed, migration.apply(plan).changed]
+
+    assert changed == [20, 0, 0, 0]
+    assert len(world.right.writes) == 20
+
+
+def test_a_pinned_plan_tells_the_copy_how_much_there_is(world: Any) -> None:
+    world.source.put("a", b"123")
+    world.source.put("same", b"1")
+    world.make_target().put("same", b"1")
+    migration = world.migration("blob")
+    watching = world.Watching()
+
+    migration.apply(migration.plan(), watching)
+
+    assert [(phase.items, phase.bytes) for phase in watching.begun if phase.name == "copy"] == [(2, 4)]
 
 
 def test_resources_are_chosen_by_service_or_address_and_a_wrong_one_is_named(world: Any) -> None:

@@ -257,6 +257,27 @@ def test_a_lost_answer_between_two_versions_doubles_nothing(world: Any) -> None:
     assert [version.reveal() for version in versions] == ["two", "one"]
 
 
+@pytest.mark.parametrize("moved_before", [False, True])
+def test_a_writer_on_the_target_just_before_the_write_is_not_clobbered(world: Any, *, moved_before: bool) -> None:
+    world.source_secrets.put("a", "one")
+    if moved_before:
+        move(world)
+        world.source_secrets.put("a", "two")
+
+    def write_first(operation: str, _name: str) -> None:
+        if operation == "put":
+            world.right_hidden.hook = lambda *_: None
+            world.target_secrets.put("a", "theirs")
+
+    world.right_hidden.hook = write_first
+    first = move(world)
+    second = move(world)
+
+    assert troubles(first) == {"a": Trouble.FAILED}
+    assert troubles(second) == {"a": Trouble.CONFLICT}
+    assert world.target_secrets.get("a").reveal() == "theirs"
+
+
 def test_a_source_that_is_rotated_during_the_copy_is_read_again(world: Any) -> None:
     world.source_secrets.put("a", "one")
 
