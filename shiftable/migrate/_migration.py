@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import attrs
 
 from shiftable.config import did_you_mean
-from shiftable.errors import MigrationError, OperationError, ShiftableError
+from shiftable.errors import MigrationError, OperationError, ShiftableError, Unauthenticated
 from shiftable.migrate._blobs import BlobMover
 from shiftable.migrate._engine import Engine
 from shiftable.migrate._journal import Journal, Named, Row
@@ -122,6 +122,7 @@ class Migration:
     def plan(self, observer: Observer | None = None) -> Plan:
         """Say what a move would do. Writes nothing, neither to source or target nor to the journal."""
         observer = observer or Silent()
+        self._connect()
         with Journal.reading(self.journal_path) as journal:
             plan = self._planned(journal, observer, inspect=self.options.inspect, pinned="")
         observer.on_done(plan)
@@ -141,6 +142,7 @@ class Migration:
                 cannot be used; too many failures of one kind.
         """
         observer = observer or Silent()
+        self._connect()
         with Journal.open(self.journal_path) as journal:
             if plan is not None:
                 self._check_pin(plan, journal)
@@ -155,6 +157,7 @@ class Migration:
             quick: where both sides tell a digest of the content, believe it instead of reading.
         """
         observer = observer or Silent()
+        self._connect()
         began = time.monotonic()
         reports = [self._verified(found, observer, quick=quick) for found in self._movable()]
         report = self._report("", reports, began)
@@ -325,6 +328,13 @@ class Migration:
 
     # what they share
 
+    def _connect(self) -> None:
+        """Make all clients: what is wrong with the settings of one is told before anything is done with another."""
+        for found in self._movable():
+            for label in (self.source, self.target):
+                with contextlib.suppress(OperationError):  # such a resource is refused by name
+                    self._app.cloud(label).service(found.service)
+
     def _movable(self) -> list[DeclaredLike]:
         return [found for found in self._chosen if found.service in MOVERS]
 
@@ -335,8 +345,10 @@ class Migration:
             target = self._app.cloud(self.target).service(found.service)
             mover = MOVERS[found.service](source, target, found.spec, self.options)
             refused = mover.objections()
+        except Unauthenticated:
+            raise  # it says nothing of this resource: none can be moved
         except OperationError as exc:
-            if exc.retryable:
+            if exc.retryable or isinstance(exc, Unauthenticated):
                 raise
             return None, (str(exc),)
         return (None, refused) if refused else (mover, ())

@@ -129,7 +129,8 @@ class SecretsMover(Mover[SecretItem]):
     # before and around the items
 
     def objections(self) -> tuple[str, ...]:
-        """Refuse a target that cannot write under a condition."""
+        """Refuse a source that cannot be listed, and a target that cannot write under a condition."""
+        next(self._source.list(limit=1), None)
         features = self._target.features
         if (features.if_absent and features.if_match) or "guards" in self.options.degrade:
             return ()

@@ -17,6 +17,7 @@ from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.memory.secrets import MemorySecretsDriver
 from shiftable.migrate import Migration, Options, Silent
 from shiftable.migrate._engine import Engine
+from shiftable.paging import Page
 from shiftable.secrets import Secrets, SecretsFeatures, SecretsSpec, SecretStore
 from shiftable.service import Spec
 from shiftable.tokens import Token
@@ -34,6 +35,7 @@ class Blobs(MemoryBlobDriver):
         self.hook: Callable[[str, str], None] = lambda _operation, _key: None
         self.damage: Callable[[str, bytes], bytes] = lambda _key, data: data
         self.keys_refused: Callable[[str], str | None] = lambda _key: None
+        self.lists_md5 = True
         self.writes: list[tuple[str, str]] = []
 
     @property
@@ -42,6 +44,10 @@ class Blobs(MemoryBlobDriver):
 
     def check_key(self, key: str) -> str | None:
         return super().check_key(key) or self.keys_refused(key)
+
+    def list(self, bucket: str, **kwargs: Any) -> Page[Any]:
+        page = super().list(bucket, **kwargs)
+        return page if self.lists_md5 else Page(tuple(attrs.evolve(item, md5=None) for item in page.items), page.next)
 
     def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
         self.hook("put", key)

@@ -310,9 +310,34 @@ def test_a_source_that_changes_while_it_is_compared_is_compared_again(world: Any
     assert report.resources[0].done == {Action.COMPARE: Tally(1, 1)}
 
 
-def test_a_killed_write_of_an_older_version_is_known_as_ours_by_its_content(
+def test_a_killed_write_of_an_older_version_is_still_ours_after_another_kill(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world.source.put("a", b"1")
+    monkeypatch.setattr(Journal, "arrived", lambda *_: None)  # as a kill does before the batch is written
+    world.migration("blob").apply()
+    monkeypatch.undo()
+    world.source.put("a", b"2")
+
+    def interrupt(operation: str, _key: str) -> None:
+        if operation == "put":
+            raise KeyboardInterrupt
+
+    world.right.hook = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        world.migration("blob").apply()
+    world.right.hook = lambda *_: None
+    report = world.migration("blob").apply()
+
+    assert report.complete
+    assert world.contents(world.target) == {"a": b"2"}
+
+
+@pytest.mark.parametrize("lists_md5", [True, False])
+def test_a_killed_write_of_an_older_version_is_known_as_ours_by_its_content(
+    world: Any, monkeypatch: pytest.MonkeyPatch, *, lists_md5: bool
+) -> None:
+    world.right.lists_md5 = lists_md5
     world.source.put("a", b"1")
     monkeypatch.setattr(Journal, "arrived", lambda *_: None)  # as a kill does before the batch is written
     world.migration("blob").apply()
@@ -342,6 +367,25 @@ def test_what_is_gone_from_the_source_is_named_and_deleted_only_with_prune(world
     assert kept == {"a": b"1", "b": b"changed by somebody", "theirs": b"1"}
     assert pruned.resources[0].done[Action.DELETE].count == 1
     assert world.contents(world.target) == {"b": b"changed by somebody", "theirs": b"1"}
+
+
+def test_what_is_back_at_the_source_is_not_pruned(world: Any) -> None:
+    world.source.put("a", b"1")
+    world.migration("blob").apply()
+    world.source.delete("a")
+
+    def bring_back(operation: str, key: str) -> None:
+        if operation == "stat":
+            world.left.hook = lambda *_: None
+            world.source.put(key, b"1")
+
+    world.left.hook = bring_back
+    first = world.migration("blob", prune=True).apply()
+    second = world.migration("blob", prune=True).apply()
+
+    assert troubles(first) == {"a": Trouble.FAILED}
+    assert second.complete
+    assert world.contents(world.target) == {"a": b"1"}
 
 
 def test_a_key_that_the_target_refuses_is_refused_before_anything_is_sent(world: Any) -> None:
