@@ -7,9 +7,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
+import attrs
+
 from shiftable.errors import Timeout
 
-__all__ = ["wait_until"]
+__all__ = ["Timing", "wait_until"]
 
 T = TypeVar("T")
 
@@ -42,3 +44,15 @@ def wait_until(
             raise Timeout(f"waited {timeout} for {what}")
         sleep(min(pause, left))
         pause = min(pause * 1.5, longest.total_seconds())
+
+
+@attrs.frozen
+class Timing:
+    """How a handle waits; tests hand in a clock of their own."""
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def until(self, probe: Callable[[], T | None], what: str, timeout: timedelta) -> T:
+        """Call ``probe`` until it returns something, and return that, as ``wait_until`` does."""
+        return wait_until(probe, what=what, timeout=timeout, clock=self.clock, sleep=self.sleep)

@@ -1,1 +1,38 @@
 """Compute: fleets of machines."""
+
+from shiftable.compute._compute import Compute
+from shiftable.compute._fleet import Fleet
+from shiftable.compute._machine import Machine
+from shiftable.compute._sizes import Arch, Choice, Size, choose_size
+from shiftable.compute._ssh import Completed
+from shiftable.compute.driver import (
+    ALIASES,
+    FLEET_LABEL,
+    STATES,
+    ComputeFeatures,
+    Disk,
+    FleetSpec,
+    Image,
+    MachineInfo,
+    MachineState,
+)
+
+__all__ = [
+    "ALIASES",
+    "FLEET_LABEL",
+    "STATES",
+    "Arch",
+    "Choice",
+    "Completed",
+    "Compute",
+    "ComputeFeatures",
+    "Disk",
+    "Fleet",
+    "FleetSpec",
+    "Image",
+    "Machine",
+    "MachineInfo",
+    "MachineState",
+    "Size",
+    "choose_size",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,7 +26,7 @@ from shiftable.errors import ConfigError, Conflict, NotFound, OperationError, Un
 from shiftable.masking import Masked
 from shiftable.paging import Page, paged
 from shiftable.service import Handle
-from shiftable.waiting import wait_until
+from shiftable.waiting import Timing
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -38,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _MAINTENANCE = {"postgresql": "postgres", "mysql": "", "mariadb": ""}  # the database that always exists
 _MYSQL_ACCESS_DENIED = 1045
+
+TIMEOUT = timedelta(minutes=60)
 
 E = TypeVar("E", bound=OperationError)
 T = TypeVar("T")
@@ -65,9 +66,17 @@ class Database(Handle[DatabaseDriver]):
     service: ClassVar[str] = "database"
     resource_type: ClassVar[str] = "database"
 
-    def __init__(self, driver: DatabaseDriver, name: str, *, declared: DatabaseSpec | None = None) -> None:
+    def __init__(
+        self,
+        driver: DatabaseDriver,
+        name: str,
+        *,
+        declared: DatabaseSpec | None = None,
+        timing: Timing | None = None,
+    ) -> None:
         super().__init__(driver, name)
         self._declared = declared
+        self._timing = timing or Timing()
 
     @property
     def features(self) -> DatabaseFeatures:
@@ -210,9 +219,7 @@ class Database(Handle[DatabaseDriver]):
         self,
         state: DatabaseState = "available",
         *,
-        timeout: timedelta = timedelta(minutes=60),
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        timeout: timedelta = TIMEOUT,
     ) -> DatabaseInfo:
         """Wait until the server is in a state, and return what it is then.
 
@@ -229,14 +236,12 @@ class Database(Handle[DatabaseDriver]):
                 raise self._refusal(Conflict, "wait", why)
             return info if info.state == state else None
 
-        return wait_until(probe, what=f"{self.resource} to be {state}", timeout=timeout, clock=clock, sleep=sleep)
+        return self._timing.until(probe, f"{self.resource} to be {state}", timeout)
 
     def wait_deleted(
         self,
         *,
-        timeout: timedelta = timedelta(minutes=60),
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        timeout: timedelta = TIMEOUT,
     ) -> None:
         """Wait until the server is gone.
 
@@ -250,7 +255,7 @@ class Database(Handle[DatabaseDriver]):
             except NotFound:
                 return True
 
-        wait_until(probe, what=f"{self.resource} to be deleted", timeout=timeout, clock=clock, sleep=sleep)
+        self._timing.until(probe, f"{self.resource} to be deleted", timeout)
 
     # snapshots
 
@@ -316,7 +321,7 @@ class Database(Handle[DatabaseDriver]):
                 self._driver.restore(self.name, snapshot, spec)
             else:
                 self._driver.restore_at(self.name, cast("datetime", at), spec)
-        return Database(self._driver, spec.name, declared=spec)
+        return Database(self._driver, spec.name, declared=spec, timing=self._timing)
 
     # below: one step each
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -10,6 +12,7 @@ from shiftable.database._rules import impossible_updates, merged
 from shiftable.database.driver import DatabaseDriver, DatabaseFeatures, DatabaseSpec
 from shiftable.errors import Conflict, NotFound, Unsupported
 from shiftable.service import Change, Service
+from shiftable.waiting import Timing
 
 __all__ = ["Databases"]
 
@@ -31,6 +34,16 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
     service: ClassVar[str] = "database"
     resource_type: ClassVar[str] = "database"
 
+    def __init__(
+        self,
+        driver: DatabaseDriver,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(driver)
+        self._timing = Timing(clock, sleep)
+
     @property
     def features(self) -> DatabaseFeatures:
         """What the driver can do."""
@@ -48,7 +61,7 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
     def open(self, spec: DatabaseSpec) -> Database:
         """Return the handle of a declared database server. Calls nobody."""
         self._checked("database", spec.name)
-        return Database(self._driver, spec.name, declared=spec)
+        return Database(self._driver, spec.name, declared=spec, timing=self._timing)
 
     def delete(self, name: str, *, final_snapshot: bool | str = True) -> None:
         """Begin to delete a database server, after a last snapshot.
@@ -113,4 +126,4 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
         super().apply(change)
 
     def _handle(self, name: str) -> Database:
-        return Database(self._driver, name)
+        return Database(self._driver, name, timing=self._timing)

@@ -12,6 +12,9 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.compute.driver import ComputeDriver
+    from shiftable.database.driver import DatabaseDriver
+    from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
 
 __all__ = ["MemoryProvider", "MemorySettings"]
@@ -32,9 +35,15 @@ class MemoryProvider(Provider[MemorySettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable.memory import blob, secrets
+        from shiftable.memory import blob, compute, database, dns, secrets
 
-        return {"blob": (blob.FEATURES,), "secrets": (secrets.FEATURES,)}
+        return {
+            "blob": (blob.FEATURES,),
+            "secrets": (secrets.FEATURES,),
+            "dns": (dns.FEATURES,),
+            "database": (database.FEATURES,),
+            "compute": (compute.FEATURES,),
+        }
 
     def blob(self) -> BlobDriver:
         """Make the driver for blob storage."""
@@ -47,3 +56,21 @@ class MemoryProvider(Provider[MemorySettings]):
         from shiftable.memory.secrets import MemorySecretsDriver
 
         return MemorySecretsDriver()
+
+    def dns(self) -> DnsDriver:
+        """Make the driver for DNS."""
+        from shiftable.memory.dns import MemoryDnsDriver
+
+        return MemoryDnsDriver()
+
+    def database(self) -> DatabaseDriver:
+        """Make the driver for databases."""
+        from shiftable.memory.database import MemoryDatabaseDriver
+
+        return MemoryDatabaseDriver()
+
+    def compute(self) -> ComputeDriver:
+        """Make the driver for compute."""
+        from shiftable.memory.compute import MemoryComputeDriver
+
+        return MemoryComputeDriver()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 import pytest
@@ -83,8 +84,9 @@ class TestLesserDatabase(DatabaseConformance):
         return MemoryDatabaseDriver(LESSER)
 
 
-def _slow(clock: Clock, **more: object) -> Databases:
-    return Databases(MemoryDatabaseDriver(clock=clock, delay=timedelta(minutes=5), **more))  # type: ignore[arg-type]
+def _slow(clock: Clock, **more: Any) -> Databases:
+    driver = MemoryDatabaseDriver(clock=clock, delay=timedelta(minutes=5), **more)
+    return Databases(driver, clock=clock.monotonic, sleep=clock.sleep)
 
 
 def test_states_follow_the_clock() -> None:
@@ -120,8 +122,8 @@ def test_a_server_that_failed_ends_the_waiting() -> None:
     clock = Clock()
     database = _slow(clock, failing={"conf"}).create(small_spec("conf"))
     with pytest.raises(Conflict, match="'FAILED'"):
-        database.wait(sleep=clock.sleep, clock=clock.monotonic)
-    assert database.wait("failed", sleep=clock.sleep, clock=clock.monotonic).server is None
+        database.wait()
+    assert database.wait("failed").server is None
     with pytest.raises(Conflict, match="no address yet"):
         database.url()
 
@@ -130,7 +132,7 @@ def test_waiting_ends_at_the_deadline_and_says_for_what() -> None:
     clock = Clock()
     database = _slow(clock).create(small_spec("conf"))
     with pytest.raises(Timeout, match=r"0:01:00 for database 'conf' to be available"):
-        database.wait(timeout=timedelta(minutes=1), sleep=clock.sleep, clock=clock.monotonic)
+        database.wait(timeout=timedelta(minutes=1))
 
 
 def test_a_quota_refuses_one_server_too_many_and_counts_the_living() -> None:

@@ -75,35 +75,35 @@ class DatabaseConformance(Conformance):
     @pytest.fixture
     def databases(self, driver: DatabaseDriver, sleep: Sleep) -> Iterator[Databases]:
         """Return the service, and delete all servers afterwards."""
-        service = Databases(driver)
+        service = Databases(driver, sleep=sleep)
         yield service
         for database in list(service.list()):
-            _delete(service, database.name, sleep)
+            _delete(service, database.name)
 
     @pytest.fixture
-    def database(self, databases: Databases, sleep: Sleep) -> Database:
+    def database(self, databases: Databases) -> Database:
         """Return an available server."""
         database = databases.create(small_spec("conf"))
-        database.wait(sleep=sleep)
+        database.wait()
         return database
 
     # creating
 
-    def test_a_new_server_becomes_available(self, databases: Databases, sleep: Sleep) -> None:
+    def test_a_new_server_becomes_available(self, databases: Databases) -> None:
         database = databases.create(small_spec("conf"))
         assert database.info().state in {"creating", "available"}
-        info = database.wait(sleep=sleep)
+        info = database.wait()
         assert (info.name, info.state, info.engine) == ("conf", "available", "postgresql")
         assert info.version.split(".")[0] == "16"
         assert info.server is not None
         assert info.server.admin == "shiftadmin"
 
-    def test_a_declared_server_is_made_and_then_nothing_differs(self, databases: Databases, sleep: Sleep) -> None:
+    def test_a_declared_server_is_made_and_then_nothing_differs(self, databases: Databases) -> None:
         spec = small_spec("conf")
         (change,) = databases.diff(spec)
         assert change.action == "create"
         databases.apply(change)
-        databases.open(spec).wait(sleep=sleep)
+        databases.open(spec).wait()
         databases.apply(change)
         assert databases.diff(spec) == ()
         held = databases.describe("conf")
@@ -174,7 +174,7 @@ class DatabaseConformance(Conformance):
 
     # states
 
-    def test_a_server_is_stopped_and_started(self, database: Database, sleep: Sleep) -> None:
+    def test_a_server_is_stopped_and_started(self, database: Database) -> None:
         if not database.features.stop:
             for call in (database.start, database.stop):
                 with pytest.raises(Unsupported):
@@ -182,35 +182,35 @@ class DatabaseConformance(Conformance):
             return
         database.stop()
         assert database.info().state in {"stopping", "stopped"}
-        assert database.wait("stopped", sleep=sleep).state == "stopped"
+        assert database.wait("stopped").state == "stopped"
         database.start()
-        assert database.wait(sleep=sleep).state == "available"
+        assert database.wait().state == "available"
 
-    def test_stop_and_start_are_idempotent(self, database: Database, sleep: Sleep) -> None:
+    def test_stop_and_start_are_idempotent(self, database: Database) -> None:
         if not database.features.stop:
             pytest.skip("servers of this provider cannot be stopped")
         database.start()
         assert database.info().state == "available"
         database.stop()
         database.stop()
-        database.wait("stopped", sleep=sleep)
+        database.wait("stopped")
         database.stop()
         assert database.info().state == "stopped"
 
-    def test_what_the_state_forbids_is_a_conflict(self, databases: Databases, sleep: Sleep) -> None:
+    def test_what_the_state_forbids_is_a_conflict(self, databases: Databases) -> None:
         database = databases.create(small_spec("conf"))
         if database.info().state == "creating" and database.features.stop:
             with pytest.raises(Conflict):
                 database.stop()
             with pytest.raises(Conflict):
                 database.resize(storage_gib=40)
-        assert database.wait(sleep=sleep).state == "available"
+        assert database.wait().state == "available"
 
     # changing
 
-    def test_a_server_grows(self, databases: Databases, database: Database, sleep: Sleep) -> None:
+    def test_a_server_grows(self, databases: Databases, database: Database) -> None:
         became = database.resize(cpus=4, memory_gib=16, storage_gib=40)
-        database.wait(sleep=sleep)
+        database.wait()
         assert databases.describe("conf") == became
         assert (became.cpus, became.memory_gib, became.storage_gib) >= (4, 16, 40)
 
@@ -225,22 +225,22 @@ class DatabaseConformance(Conformance):
             databases.apply(change)
         assert databases.describe("conf") == before
 
-    def test_grown_storage_is_no_difference(self, databases: Databases, database: Database, sleep: Sleep) -> None:
+    def test_grown_storage_is_no_difference(self, databases: Databases, database: Database) -> None:
         if not databases.features.storage_autogrow:
             pytest.skip("storage of this provider does not grow by itself")
         database.resize(storage_gib=40)
-        database.wait(sleep=sleep)
+        database.wait()
         assert databases.diff(small_spec("conf")) == ()
 
-    def test_what_is_not_declared_is_left_alone(self, databases: Databases, sleep: Sleep) -> None:
+    def test_what_is_not_declared_is_left_alone(self, databases: Databases) -> None:
         if not databases.features.labels:
             pytest.skip("the provider has no labels")
         spec = attrs.evolve(small_spec("conf"), labels={"team": "shop", "tier": "1"})
-        databases.create(spec).wait(sleep=sleep)
+        databases.create(spec).wait()
         (change,) = databases.diff(attrs.evolve(spec, labels={"tier": "2"}))
         assert [field.name for field in change.fields] == ["labels"]
         databases.apply(change)
-        databases.open(spec).wait(sleep=sleep)
+        databases.open(spec).wait()
         assert databases.describe("conf").labels == {"team": "shop", "tier": "2"}
 
     @pytest.mark.usefixtures("database")
@@ -254,51 +254,49 @@ class DatabaseConformance(Conformance):
             databases.apply(Change(service="database", before=before, after=attrs.evolve(before, version="15")))
         assert databases.describe("conf") == before
 
-    def test_a_stale_change_is_a_conflict(self, databases: Databases, database: Database, sleep: Sleep) -> None:
+    def test_a_stale_change_is_a_conflict(self, databases: Databases, database: Database) -> None:
         (change,) = databases.diff(attrs.evolve(small_spec("conf"), backup_days=3))
         database.resize(storage_gib=40)
-        database.wait(sleep=sleep)
+        database.wait()
         with pytest.raises(Conflict):
             databases.apply(change)
 
     # deleting
 
-    def test_a_protected_server_is_not_deleted(self, databases: Databases, database: Database, sleep: Sleep) -> None:
+    def test_a_protected_server_is_not_deleted(self, databases: Databases, database: Database) -> None:
         database.protect(on=True)
-        database.wait(sleep=sleep)
+        database.wait()
         with pytest.raises(Conflict, match="protected"):
             databases.delete("conf")
         assert database.info().state == "available"
         database.protect(on=False)
-        database.wait(sleep=sleep)
+        database.wait()
         databases.delete("conf", final_snapshot=False)
-        database.wait_deleted(sleep=sleep)
+        database.wait_deleted()
         assert not databases.exists("conf")
 
-    def test_a_last_snapshot_is_taken_and_outlives_the_server(
-        self, databases: Databases, database: Database, sleep: Sleep
-    ) -> None:
+    def test_a_last_snapshot_is_taken_and_outlives_the_server(self, databases: Databases, database: Database) -> None:
         if not databases.features.final_snapshot:
             with pytest.raises(Unsupported, match="final_snapshot=False"):
                 databases.delete("conf")
             assert database.info().state == "available"
             return
         databases.delete("conf")
-        database.wait_deleted(sleep=sleep)
+        database.wait_deleted()
         (last,) = database.snapshots()
         assert last.name.startswith("conf-final-")
         restored = database.restore(small_spec("conf-again"), snapshot=last.name)
-        assert restored.wait(sleep=sleep).state == "available"
+        assert restored.wait().state == "available"
         database.delete_snapshot(last.name)
 
-    def test_a_change_that_destroys_deletes(self, databases: Databases, database: Database, sleep: Sleep) -> None:
+    def test_a_change_that_destroys_deletes(self, databases: Databases, database: Database) -> None:
         change = Change(service="database", before=databases.describe("conf"), after=None, destroys=True)
         if not databases.features.final_snapshot:
             with pytest.raises(Unsupported):
                 databases.apply(change)
             return
         databases.apply(change)
-        database.wait_deleted(sleep=sleep)
+        database.wait_deleted()
         assert not databases.exists("conf")
         _forget_snapshots(database)
 
@@ -317,7 +315,7 @@ class DatabaseConformance(Conformance):
         assert (taken.name, taken.database) == ("first", "conf")
         self._until_complete(database, sleep)
         copy = database.restore("copy", snapshot="first")
-        assert copy.wait(sleep=sleep).name == "copy"
+        assert copy.wait().name == "copy"
         assert databases.describe("copy") == attrs.evolve(before, name="copy")
         assert databases.describe("conf") == before
         database.delete_snapshot("first")
@@ -328,7 +326,7 @@ class DatabaseConformance(Conformance):
             pytest.skip("the provider has no snapshots")
         database.snapshot("first")
         self._until_complete(database, sleep)
-        databases.create(small_spec("other")).wait(sleep=sleep)
+        databases.create(small_spec("other")).wait()
         with pytest.raises(InvalidArgument, match="new server"):
             database.restore("conf", snapshot="first")
         with pytest.raises(AlreadyExists):
@@ -342,13 +340,13 @@ class DatabaseConformance(Conformance):
             database.snapshot("first")
         _forget_snapshots(database)
 
-    def test_a_time_is_restored_into_a_new_server(self, database: Database, sleep: Sleep) -> None:
+    def test_a_time_is_restored_into_a_new_server(self, database: Database) -> None:
         now = database.info().created or datetime.now(UTC)
         if not database.features.point_in_time:
             with pytest.raises(Unsupported):
                 database.restore("copy", at=now)
             return
-        assert database.restore("copy", at=now).wait(sleep=sleep).state == "available"
+        assert database.restore("copy", at=now).wait().state == "available"
         with pytest.raises(OperationError):
             database.restore("older", at=now - timedelta(days=400))
         with pytest.raises(InvalidArgument, match="time zone"):
@@ -406,7 +404,7 @@ class DatabaseConformance(Conformance):
     def _until_complete(self, database: Database, sleep: Sleep) -> None:
         while any(snapshot.state == "creating" for snapshot in database.snapshots()):
             sleep(1)
-        database.wait(sleep=sleep)
+        database.wait()
 
 
 def _forget_snapshots(database: Database) -> None:
@@ -414,14 +412,14 @@ def _forget_snapshots(database: Database) -> None:
         database.delete_snapshot(snapshot.name)
 
 
-def _delete(service: Databases, name: str, sleep: Sleep) -> None:
+def _delete(service: Databases, name: str) -> None:
     database = service.database(name)
     if database.info().state != "deleting":
         if service.describe(name).deletion_protection:
             database.protect(on=False)
-            database.wait(sleep=sleep)
+            database.wait()
         service.delete(name, final_snapshot=False)
-    database.wait_deleted(sleep=sleep)
+    database.wait_deleted()
 
 
 class DatabaseMachine(RuleBasedStateMachine):
@@ -432,7 +430,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.databases = Databases(self.make_driver())
+        self.databases = Databases(self.make_driver(), sleep=self.sleep)
         self.model: dict[str, tuple[DatabaseState, int]] = {}
         self.taken: dict[str, int] = {}
 
@@ -446,7 +444,7 @@ class DatabaseMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for database in list(self.databases.list()):
-            _delete(self.databases, database.name, self.sleep)
+            _delete(self.databases, database.name)
             if self.databases.features.snapshots:
                 _forget_snapshots(database)
 
@@ -457,7 +455,7 @@ class DatabaseMachine(RuleBasedStateMachine):
             with pytest.raises(AlreadyExists):
                 self.databases.create(spec)
             return
-        self.databases.create(spec).wait(sleep=self.sleep)
+        self.databases.create(spec).wait()
         self.model[name] = ("available", storage)
 
     @rule(name=names)
@@ -467,7 +465,7 @@ class DatabaseMachine(RuleBasedStateMachine):
                 self.databases.delete(name, final_snapshot=False)
             return
         self.databases.delete(name, final_snapshot=False)
-        self.databases.database(name).wait_deleted(sleep=self.sleep)
+        self.databases.database(name).wait_deleted()
         del self.model[name]
 
     @rule(name=names, start=st.booleans())
@@ -479,7 +477,7 @@ class DatabaseMachine(RuleBasedStateMachine):
                 verb()
             return
         verb()
-        reached = database.wait("available" if start else "stopped", sleep=self.sleep)
+        reached = database.wait("available" if start else "stopped")
         assert reached.state == state
         self.model[name] = (reached.state, self.model[name][1])
 
@@ -491,7 +489,7 @@ class DatabaseMachine(RuleBasedStateMachine):
                 database.resize(storage_gib=storage)
             return
         database.resize(storage_gib=storage)
-        database.wait(self.model[name][0], sleep=self.sleep)
+        database.wait(self.model[name][0])
         self.model[name] = (self.model[name][0], storage)
 
     @rule(name=names)
@@ -501,7 +499,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         for change in self.databases.diff(spec):
             assert change.action == "create"
             self.databases.apply(change)
-            self.databases.database(name).wait(sleep=self.sleep)
+            self.databases.database(name).wait()
             self.model[name] = ("available", spec.storage_gib)
         assert self.databases.diff(spec) == ()
 

@@ -1,0 +1,291 @@
+"""The portable service object of compute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import ClassVar, cast
+
+from shiftable.compute._fleet import Fleet
+from shiftable.compute._machine import TIMEOUT, Machine
+from shiftable.compute._rules import (
+    MADE_ANEW,
+    as_declared,
+    missing,
+    steps,
+    surplus,
+    token_of,
+    wrongly_made,
+    wrongly_sized,
+)
+from shiftable.compute.driver import Choice, ComputeDriver, ComputeFeatures, Disk, FleetSpec, Image, MachineInfo, Size
+from shiftable.errors import AlreadyExists, Conflict, OperationError, Resource
+from shiftable.paging import Page, paged
+from shiftable.service import Change, Service
+from shiftable.waiting import Timing
+
+__all__ = ["Compute"]
+
+
+class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
+    """The fleets of one account.
+
+    ``create`` and ``apply`` return when the machines are on their way; ``wait`` on the handle when they run.
+
+    >>> from shiftable.memory.compute import MemoryComputeDriver
+    >>> compute = Compute(MemoryComputeDriver())
+    >>> spec = FleetSpec(name="web", image="debian-12", cpus=2, memory_gib=4, count=2)
+    >>> fleet = compute.create(spec)
+    >>> [(machine.name, machine.state, machine.size) for machine in fleet.wait()]
+    [('web-0', 'running', 'm2-4'), ('web-1', 'running', 'm2-4')]
+    """
+
+    service: ClassVar[str] = "compute"
+    resource_type: ClassVar[str] = "fleet"
+
+    def __init__(
+        self,
+        driver: ComputeDriver,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(driver)
+        self._timing = Timing(clock, sleep)
+
+    @property
+    def features(self) -> ComputeFeatures:
+        """What the driver can do."""
+        return self._driver.features
+
+    def fleet(self, name: str) -> Fleet:
+        """Return the handle of a fleet, whether or not it has machines. Calls nobody.
+
+        Raises:
+            InvalidArgument: the provider cannot hold a fleet of that name.
+        """
+        self._checked("fleet", name)
+        return self._handle(name)
+
+    def open(self, spec: FleetSpec) -> Fleet:
+        """Return the handle of a declared fleet. Calls nobody."""
+        self._checked("fleet", spec.name)
+        return Fleet(self._driver, spec.name, declared=spec, timing=self._timing)
+
+    # what there is to choose from
+
+    def sizes(self, *, limit: int | None = None) -> Iterator[Size]:
+        """Iterate over the sizes that this account can have."""
+
+        def fetch(cursor: str | None, left: int | None) -> Page[Size]:
+            with self._translated("sizes", None):
+                return self._driver.sizes(cursor=cursor, limit=left)
+
+        return paged(fetch, limit=limit)
+
+    def images(self, *, limit: int | None = None) -> Iterator[Image]:
+        """Iterate over images: the newest of each alias, and the account's own."""
+
+        def fetch(cursor: str | None, left: int | None) -> Page[Image]:
+            with self._translated("images", None):
+                return self._driver.images(cursor=cursor, limit=left)
+
+        return paged(fetch, limit=limit)
+
+    def disks(self, *, limit: int | None = None) -> Iterator[Disk]:
+        """Iterate over the disks that live longer than their machines."""
+
+        def fetch(cursor: str | None, left: int | None) -> Page[Disk]:
+            with self._translated("disks", None):
+                return self._driver.disks(cursor=cursor, limit=left)
+
+        self._require(self.features.disks, "disks", Resource("disk", "*"), "disks")
+        return paged(fetch, limit=limit)
+
+    def create_disk(self, name: str, size_gib: int, *, zone: str | None = None) -> Disk:
+        """Make a disk, to be attached to a machine."""
+        resource = Resource("disk", name)
+        self._require(self.features.disks, "create_disk", resource, "disks")
+        with self._translated("create_disk", resource):
+            return self._driver.create_disk(name, size_gib, zone=zone)
+
+    def delete_disk(self, disk: str) -> None:
+        """Delete a disk, by its id.
+
+        Raises:
+            Conflict: it is attached to a machine.
+        """
+        resource = Resource("disk", disk)
+        self._require(self.features.disks, "delete_disk", resource, "disks")
+        with self._translated("delete_disk", resource):
+            self._driver.delete_disk(disk)
+
+    def choose(self, spec: FleetSpec) -> Choice:
+        """Say which size a declaration gets, why, and what it costs.
+
+        Raises:
+            InvalidArgument: no size is large enough.
+        """
+        resource = self._checked("choose", spec.name)
+        try:
+            with self._translated("choose", resource):
+                return self._driver.choose(spec)
+        except OperationError:
+            raise
+        except ValueError as exc:
+            raise self._invalid("choose", resource, str(exc)) from exc
+
+    # fleets
+
+    def create(self, spec: FleetSpec) -> Fleet:
+        """Begin to make all machines of a fleet.
+
+        Raises:
+            AlreadyExists: it has machines.
+            InvalidArgument: no size is large enough, or the provider cannot hold such a name.
+            Unsupported: the declaration needs what the provider does not have.
+            QuotaExceeded: not all could be made; ``diff`` and ``apply`` go on from there.
+        """
+        resource = self._possible("create", spec)
+        if self._living(spec.name):
+            raise self._refusal(AlreadyExists, "create", resource, "it has machines; diff() and apply() change them")
+        self._fill(spec, resource)
+        return self.open(spec)
+
+    def delete(self, name: str, *, timeout: timedelta = TIMEOUT) -> None:
+        """Delete all machines of a fleet and what they shared, and wait until they are gone. Other disks stay.
+
+        Raises:
+            NotFound: it has no machines.
+            Timeout: it took longer; call it again.
+        """
+        resource = self._checked("delete", name)
+        self.describe(name)
+        machines = list(self._handle(name).machines())
+        for machine in machines:
+            if machine.seen.state != "deleting":
+                machine.delete()
+        for machine in machines:
+            machine.wait_deleted(timeout=timeout)
+        with self._translated("delete", resource):
+            self._driver.destroy(name)
+
+    def diff(self, spec: FleetSpec) -> tuple[Change[FleetSpec], ...]:
+        """Say in which steps the fleet would become as declared: fewer machines, others, larger ones, more."""
+        living = self._living(spec.name)
+        if not living:
+            return (Change(service=self.service, before=None, after=spec),) if spec.count else ()
+        current = as_declared(spec, living, self.choose(spec).size)
+        return tuple(self._change(before, after, living) for before, after in steps(current, spec))
+
+    def apply(self, change: Change[FleetSpec]) -> None:
+        """Carry out one step. It may be done again after a failure: what is done already is not done twice.
+
+        Machines are deleted only by a change that ``destroys``. Those that are made anew or resized are taken one after
+        another, each when the one before runs.
+
+        Raises:
+            Conflict: the fleet is no longer what the change starts from.
+        """
+        before, after = change.before, change.after
+        if before is None or after is None:
+            super().apply(change)
+            return
+        resource, living, fields = self._possible("update", after), self._living(after.name), _names(change)
+        size = self.choose(after).size
+        self._require_unmoved(change, as_declared(after, living, size), resource)
+        if fields & MADE_ANEW:
+            self._make_anew(after, wrongly_made(after, living), resource)
+        if fields & {"cpus", "memory_gib"}:
+            for seen in wrongly_sized(after, living, size):
+                self._machine(seen).resize_to(size)
+        if fields & {"open_ports", "allow_from"}:
+            with self._translated("update", resource):
+                self._driver.update(before, after)
+        if "count" in fields:
+            for seen in surplus(after, living):
+                self._machine(seen).delete()
+            self._fill(after, resource)
+
+    # below: one step each
+
+    def _handle(self, name: str) -> Fleet:
+        return Fleet(self._driver, name, timing=self._timing)
+
+    def _machine(self, seen: MachineInfo) -> Machine:
+        return Machine(self._driver, seen, timing=self._timing)
+
+    def _living(self, name: str) -> list[MachineInfo]:
+        return [machine.seen for machine in self._handle(name).machines() if machine.seen.state != "deleting"]
+
+    def _possible(self, operation: str, spec: FleetSpec) -> Resource:
+        """Refuse what the provider cannot hold or does not have, before anything is sent."""
+        resource = self._checked(operation, spec.name)
+        lacking = self.missing_features(spec)
+        self._require(not lacking, operation, resource, " and no ".join(lacking))
+        limit, size = self.features.max_user_data, len(spec.read_user_data() or b"")
+        if limit is not None and size > limit.value:
+            why = f"the user data has {size:,} bytes; the limit is {limit} ({limit.source})"
+            raise self._invalid(operation, resource, why)
+        return resource
+
+    def _require_unmoved(self, change: Change[FleetSpec], now: FleetSpec, resource: Resource) -> None:
+        """Refuse a change if the fleet is neither as before it nor on the way that it goes."""
+        before, after = cast("FleetSpec", change.before), cast("FleetSpec", change.after)
+        least, most = sorted((before.count, after.count))
+        moved = {
+            name
+            for name in _names(change) - {"count"}
+            if getattr(now, name) not in (getattr(before, name), getattr(after, name))
+        }
+        if not least <= now.count <= most:
+            moved.add("count")
+        if not change.destroys and (now.count > after.count or _names(change) & MADE_ANEW):
+            moved.add("what it would delete, without destroys=True")
+        if moved:
+            why = f"it is no longer what the change starts from: {', '.join(sorted(moved))}; compare again"
+            raise self._refusal(Conflict, "update", resource, why)
+
+    def _fill(self, spec: FleetSpec, resource: Resource) -> None:
+        """Make the machines that are missing, each with the token that it always has."""
+        choice, user_data = self.choose(spec), spec.read_user_data()
+        with self._translated("create", resource):
+            self._driver.create(spec)
+        seen = [machine.seen for machine in self._handle(spec.name).machines()]
+        living = [machine for machine in seen if machine.state != "deleting"]
+        for name in missing(spec, living, frozenset(machine.name for machine in seen)):
+            self._make(spec, name, choice.size, user_data)
+
+    def _make(self, spec: FleetSpec, name: str, size: Size, user_data: bytes | None) -> Machine:
+        with self._translated("create", Resource("machine", name, Resource("fleet", spec.name))):
+            return self._machine(
+                self._driver.create_machine(spec, name, size=size, token=token_of(name), user_data=user_data)
+            )
+
+    def _make_anew(self, spec: FleetSpec, wrong: Iterable[MachineInfo], resource: Resource) -> None:
+        choice, user_data = self.choose(spec), spec.read_user_data()
+        with self._translated("update", resource):
+            self._driver.create(spec)
+        for seen in wrong:
+            self._machine(seen).delete()
+            self._machine(seen).wait_deleted()
+            self._make(spec, seen.name, choice.size, user_data).wait()
+
+    def _change(self, before: FleetSpec, after: FleetSpec, living: list[MachineInfo]) -> Change[FleetSpec]:
+        change = Change(service=self.service, before=before, after=after)
+        fewer, anew = surplus(after, living), _names(change) & MADE_ANEW
+        if after.count < before.count:
+            reason = f"{', '.join(machine.name for machine in fewer)} are deleted"
+        elif anew:
+            reason = f"{', '.join(machine.name for machine in wrongly_made(after, living))} are made anew"
+        else:
+            return change
+        return Change(service=self.service, before=before, after=after, destroys=True, reason=reason)
+
+    def _refusal(self, error: type[OperationError], operation: str, resource: Resource, why: str) -> OperationError:
+        return error(why, provider=self.provider, operation=f"compute.{operation}", resource=resource)
+
+
+def _names(change: Change[FleetSpec]) -> frozenset[str]:
+    return frozenset(field.name for field in change.fields)

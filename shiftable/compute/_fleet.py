@@ -1,0 +1,143 @@
+"""A fleet of machines and what one does with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import ClassVar, TypeVar
+
+from shiftable.compute._machine import TIMEOUT, Machine
+from shiftable.compute._rules import in_order
+from shiftable.compute._ssh import Completed
+from shiftable.compute.driver import ComputeDriver, ComputeFeatures, FleetSpec, MachineInfo, MachineState
+from shiftable.errors import NotFound, Resource
+from shiftable.paging import Page, paged
+from shiftable.parallel import parallel
+from shiftable.service import Handle
+from shiftable.waiting import Timing
+
+__all__ = ["Fleet"]
+
+T = TypeVar("T")
+
+_AT_ONCE = 16  # calls, sessions of ssh
+
+
+class Fleet(Handle[ComputeDriver]):
+    """The machines of one name. What a verb does, it does to each of them."""
+
+    service: ClassVar[str] = "compute"
+    resource_type: ClassVar[str] = "fleet"
+
+    def __init__(
+        self, driver: ComputeDriver, name: str, *, declared: FleetSpec | None = None, timing: Timing | None = None
+    ) -> None:
+        super().__init__(driver, name)
+        self.declared = declared
+        self._timing = timing or Timing()
+
+    @property
+    def features(self) -> ComputeFeatures:
+        """What the driver can do."""
+        return self._driver.features
+
+    def machines(self, *, limit: int | None = None) -> Iterator[Machine]:
+        """Iterate over the fleet's machines, those included that are being made or deleted; in the provider's order."""
+
+        def fetch(cursor: str | None, left: int | None) -> Page[MachineInfo]:
+            with self._translated("machines", self.resource):
+                return self._driver.machines(self.name, cursor=cursor, limit=left)
+
+        return (Machine(self._driver, seen, timing=self._timing) for seen in paged(fetch, limit=limit))
+
+    def machine(self, name: str) -> Machine:
+        """Return one machine, ``web-0``.
+
+        Raises:
+            NotFound: the fleet has none of that name.
+        """
+        for machine in self.machines():
+            if machine.name == name and machine.seen.state != "deleting":
+                return machine
+        raise NotFound(
+            "the fleet has no such machine",
+            provider=self.provider,
+            operation="compute.machine",
+            resource=Resource("machine", name, self.resource),
+        )
+
+    # state
+
+    def start(self) -> None:
+        """Begin to start all machines. Those that run are left alone."""
+        self._each(Machine.start)
+
+    def stop(self) -> None:
+        """Begin to stop all machines, so that they cost less. Those that are stopped are left alone."""
+        self._each(Machine.stop)
+
+    def reboot(self) -> None:
+        """Restart the machines one after another, each when the one before runs again."""
+        for machine in self._living():
+            machine.reboot()
+            machine.wait()
+
+    def resize(self, *, cpus: int | None = None, memory_gib: int | None = None) -> None:
+        """Make the machines larger or smaller, one after another; those that run are stopped for it meanwhile.
+
+        What is declared stays declared: the next ``apply`` goes back to it.
+        """
+        for machine in self._living():
+            machine.resize(cpus=cpus, memory_gib=memory_gib)
+
+    def wait(self, state: MachineState = "running", *, timeout: timedelta = TIMEOUT) -> tuple[MachineInfo, ...]:
+        """Wait until all machines are in a state, and return what they are then.
+
+        Raises:
+            Conflict: one failed.
+            Timeout: it took longer.
+        """
+        deadline = self._timing.clock() + timeout.total_seconds()
+
+        def left() -> timedelta:
+            return timedelta(seconds=max(0.0, deadline - self._timing.clock()))
+
+        return tuple(machine.wait(state, timeout=left()) for machine in self._living())
+
+    # inside and around
+
+    def console(self) -> dict[str, bytes]:
+        """Return what each machine wrote to its console, by name."""
+        return self._each(Machine.console)
+
+    def run(
+        self, command: str | Sequence[str], *, stdin: bytes = b"", timeout: timedelta = timedelta(minutes=5)
+    ) -> dict[str, Completed]:
+        """Run a command over ssh on all machines at once, and return what each said, by name.
+
+        Raises:
+            Unavailable: a machine cannot be reached; the command may have run on others.
+        """
+        return self._each(lambda machine: machine.run(command, stdin=stdin, timeout=timeout))
+
+    def attach(self, machine: str, disk: str) -> None:
+        """Attach a disk, by its id, to one machine, by its name."""
+        self.machine(machine).attach(disk)
+
+    def detach(self, machine: str, disk: str) -> None:
+        """Detach a disk, by its id, from one machine, by its name."""
+        self.machine(machine).detach(disk)
+
+    # below: one step each
+
+    def _living(self) -> list[Machine]:
+        found = {
+            machine.id: machine for machine in self.machines() if machine.seen.state not in {"deleting", "deleted"}
+        }
+        return [found[seen.id] for seen in in_order(self.name, [machine.seen for machine in found.values()])]
+
+    def _each(self, act: Callable[[Machine], T]) -> dict[str, T]:
+        """Do something to all machines at once; if one fails, the others are still done."""
+        machines = self._living()
+        done = {machine.name: future for machine, future in parallel(act, machines, workers=_AT_ONCE)}
+        return {machine.name: done[machine.name].result() for machine in machines}

@@ -1,0 +1,233 @@
+"""One machine and what one does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import ClassVar, TypeVar
+
+from shiftable.compute import _ssh
+from shiftable.compute._ssh import Completed
+from shiftable.compute.driver import (
+    GIB,
+    ComputeDriver,
+    ComputeFeatures,
+    FleetSpec,
+    Image,
+    MachineInfo,
+    MachineState,
+    Size,
+)
+from shiftable.errors import Conflict, NotFound, OperationError, Resource, Unsupported
+from shiftable.service import Handle
+from shiftable.waiting import Timing
+
+__all__ = ["TIMEOUT", "Machine"]
+
+TIMEOUT = timedelta(minutes=15)
+
+E = TypeVar("E", bound=OperationError)
+T = TypeVar("T")
+
+
+class Machine(Handle[ComputeDriver]):
+    """One machine. It keeps its id; what ``info`` told when it was listed is in ``seen``."""
+
+    service: ClassVar[str] = "compute"
+    resource_type: ClassVar[str] = "machine"
+
+    def __init__(self, driver: ComputeDriver, seen: MachineInfo, *, timing: Timing | None = None) -> None:
+        super().__init__(driver, seen.name)
+        if seen.fleet is not None:
+            self.resource = Resource("machine", seen.name, Resource("fleet", seen.fleet))
+        self.id = seen.id
+        self.seen = seen
+        self._timing = timing or Timing()
+
+    @property
+    def features(self) -> ComputeFeatures:
+        """What the driver can do."""
+        return self._driver.features
+
+    def info(self) -> MachineInfo:
+        """Return the machine's state and addresses, as they are now.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        with self._translated("info", self.resource):
+            return self._driver.machine(self.id)
+
+    # state
+
+    def start(self) -> None:
+        """Begin to start the machine. One that runs is left alone.
+
+        Raises:
+            Conflict: its state forbids it.
+        """
+        self._require(self.features.stop, "start", self.resource, "way to stop and start a machine")
+        if self.info().state not in {"running", "starting"}:
+            with self._translated("start", self.resource):
+                self._driver.start(self.id)
+
+    def stop(self) -> None:
+        """Begin to stop the machine, so that it costs less. One that is stopped is left alone.
+
+        Raises:
+            Conflict: its state forbids it.
+        """
+        self._require(self.features.stop, "stop", self.resource, "way to stop and start a machine")
+        if self.info().state not in {"stopped", "stopping"}:
+            with self._translated("stop", self.resource):
+                self._driver.stop(self.id)
+
+    def reboot(self) -> None:
+        """Begin to restart the machine.
+
+        Raises:
+            Conflict: it does not run.
+        """
+        with self._translated("reboot", self.resource):
+            self._driver.reboot(self.id)
+
+    def resize(
+        self, *, cpus: int | None = None, memory_gib: int | None = None, timeout: timedelta = TIMEOUT
+    ) -> MachineInfo:
+        """Make the machine larger or smaller, and wait for it. One that runs is stopped for it and started again.
+
+        Raises:
+            InvalidArgument: no size is large enough.
+        """
+        info = self.info()
+        spec = FleetSpec(
+            name=info.fleet or info.name,
+            image=info.image,
+            cpus=cpus or info.cpus,
+            memory_gib=memory_gib or max(1, info.memory // GIB),
+            arch=info.arch,
+            gpus=info.gpus,
+        )
+        try:
+            with self._translated("resize", self.resource):
+                size = self._driver.choose(spec).size
+        except OperationError:
+            raise
+        except ValueError as exc:
+            raise self._invalid("resize", self.resource, str(exc)) from exc
+        return self.resize_to(size, timeout=timeout)
+
+    def resize_to(self, size: Size, *, timeout: timedelta = TIMEOUT) -> MachineInfo:
+        """Give the machine that size, and wait for it. One that runs is stopped for it and started again."""
+        self._require(self.features.resize, "resize", self.resource, "way to change the size of a machine")
+        info = self.info()
+        if (info.size, info.cpus, info.memory) == (size.name, size.cpus, size.memory):
+            return info
+        ran = info.state not in {"stopped", "stopping"}
+        self.stop()
+        self.wait("stopped", timeout=timeout)
+        with self._translated("resize", self.resource):
+            self._driver.resize(self.id, size)
+        if not ran:
+            return self.info()
+        self.start()
+        return self.wait("running", timeout=timeout)
+
+    def delete(self) -> None:
+        """Begin to delete the machine, with the disk that it starts from; other disks stay. One gone is no error.
+
+        A machine of a declared fleet comes back with the next ``apply``.
+        """
+        try:
+            with self._translated("delete", self.resource):
+                self._driver.delete_machine(self.id)
+        except NotFound:
+            return
+
+    def wait(self, state: MachineState = "running", *, timeout: timedelta = TIMEOUT) -> MachineInfo:
+        """Wait until the machine is in a state, and return what it is then.
+
+        Raises:
+            Conflict: it failed.
+            NotFound: it is gone.
+            Timeout: it took longer.
+        """
+
+        def probe() -> MachineInfo | None:
+            info = self.info()
+            if info.state == "failed" != state:
+                why = f"it failed (the provider says {info.raw_state!r}); look at its console, then delete it"
+                raise self._refusal(Conflict, "wait", why)
+            return info if info.state == state else None
+
+        return self._timing.until(probe, f"{self.resource} to be {state}", timeout)
+
+    def wait_deleted(self, *, timeout: timedelta = TIMEOUT) -> None:
+        """Wait until the machine is gone.
+
+        Raises:
+            Timeout: it took longer.
+        """
+
+        def probe() -> bool | None:
+            try:
+                return self.info().state == "deleted" or None
+            except NotFound:
+                return True
+
+        self._timing.until(probe, f"{self.resource} to be deleted", timeout)
+
+    # inside and around
+
+    def console(self) -> bytes:
+        """Return what the machine wrote to its console, the last of it."""
+        self._require(self.features.console, "console", self.resource, "console")
+        with self._translated("console", self.resource):
+            return self._driver.console(self.id)
+
+    def run(
+        self, command: str | Sequence[str], *, stdin: bytes = b"", timeout: timedelta = timedelta(minutes=5)
+    ) -> Completed:
+        """Run a command over ssh as the machine's user, with the caller's own keys.
+
+        Args:
+            command: for the user's shell there; a sequence is quoted for it.
+
+        Returns:
+            what it said, and its exit code; another than 0 is no error.
+
+        Raises:
+            Unavailable: the machine cannot be reached, or lets nobody in.
+            Conflict: it has no address.
+            Timeout: it took longer.
+            Unsupported: the machine is only simulated.
+        """
+        if not self.features.ssh:
+            why = "it is only simulated: there is no machine to log in to; the provider baremetal runs one"
+            raise self._refusal(Unsupported, "run", why)
+        info = self.info()
+        host = next(iter((*info.public_addresses, *info.addresses)), None)
+        if host is None:
+            raise self._refusal(Conflict, "run", f"it has no address (it is {info.state})")
+        return _ssh.run(host, info.user, command, stdin=stdin, timeout=timeout)
+
+    def attach(self, disk: str) -> None:
+        """Attach a disk, by its id. One that is attached to it already is no error."""
+        self._require(self.features.disks, "attach", self.resource, "disks to attach")
+        with self._translated("attach", self.resource):
+            self._driver.attach(self.id, disk)
+
+    def detach(self, disk: str) -> None:
+        """Detach a disk, by its id. One that is attached to none is no error."""
+        self._require(self.features.disks, "detach", self.resource, "disks to detach")
+        with self._translated("detach", self.resource):
+            self._driver.detach(self.id, disk)
+
+    def snapshot(self, name: str) -> Image:
+        """Begin to make an image of the machine, to make others from."""
+        self._require(self.features.snapshots, "snapshot", self.resource, "images of machines")
+        with self._translated("snapshot", self.resource):
+            return self._driver.snapshot(self.id, name)
+
+    def _refusal(self, error: type[E], operation: str, why: str) -> E:
+        return error(why, provider=self.provider, operation=f"compute.{operation}", resource=self.resource)

@@ -1,0 +1,132 @@
+"""What a fleet needs to be as declared: which machines are wrong, too many, or not there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import attrs
+
+from shiftable.compute.driver import GIB, FleetSpec, MachineInfo, Size
+
+__all__ = [
+    "MADE_ANEW",
+    "as_declared",
+    "in_order",
+    "machine_name",
+    "missing",
+    "steps",
+    "surplus",
+    "token_of",
+    "wrongly_made",
+    "wrongly_sized",
+]
+
+MADE_ANEW = frozenset({"image", "arch", "gpus", "disk_gib", "zone", "spot", "public_ip"})
+"""What no machine changes while it lives."""
+
+_NAMESPACE = uuid.UUID("7a1c5b0e-3c62-5d0f-9f0a-2b6f0a3f7d11")
+
+
+def machine_name(fleet: str, number: int) -> str:
+    """Return the name of a fleet's machine, counted from 0."""
+    return f"{fleet}-{number}"
+
+
+def token_of(name: str) -> str:
+    """Return the client token with which a machine is made: always the same, so that an answer may be lost."""
+    return str(uuid.uuid5(_NAMESPACE, name))
+
+
+def _number(fleet: str, machine: MachineInfo) -> int:
+    """Return a machine's number; one that is called otherwise comes last."""
+    number = machine.name.removeprefix(f"{fleet}-")
+    return int(number) if number.isdecimal() else 2**31
+
+
+def in_order(fleet: str, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
+    """Sort machines by their numbers."""
+    return sorted(machines, key=lambda machine: (_number(fleet, machine), machine.name, machine.id))
+
+
+def missing(spec: FleetSpec, living: Sequence[MachineInfo], taken: frozenset[str]) -> list[str]:
+    """Return the names of the machines that are to be made: the lowest numbers that are free."""
+    names = (machine_name(spec.name, number) for number in range(spec.count + len(taken)))
+    return list(islice((name for name in names if name not in taken), max(0, spec.count - len(living))))
+
+
+def surplus(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
+    """Return the machines that are too many: the highest numbers."""
+    return in_order(spec.name, machines)[spec.count :]
+
+
+def wrongly_made(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
+    """Return the machines that would have to be made anew to be as declared."""
+    return [machine for machine in in_order(spec.name, machines) if any(_differing(spec, machine))]
+
+
+def wrongly_sized(spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) -> list[MachineInfo]:
+    """Return the machines that are larger or smaller; another size of the same extent will do."""
+    return [machine for machine in in_order(spec.name, machines) if not _has_size(machine, size)]
+
+
+def _has_size(machine: MachineInfo, size: Size) -> bool:
+    return machine.size == size.name or (machine.cpus, machine.memory) == (size.cpus, size.memory)
+
+
+def _differing(spec: FleetSpec, machine: MachineInfo) -> Iterator[str]:
+    """Yield the fields of a declaration that no machine changes while it lives."""
+    kept = {
+        "image": machine.image == spec.image,
+        "arch": machine.arch == spec.arch,
+        "gpus": machine.gpus >= spec.gpus and bool(machine.gpus) is bool(spec.gpus),
+        "disk_gib": machine.disk_gib >= spec.disk_gib,
+        "zone": spec.zone in (None, machine.zone),
+        "spot": machine.spot == spec.spot,
+        "public_ip": bool(machine.public_addresses) is spec.public_ip or machine.state != "running",
+    }
+    yield from (name for name, same in kept.items() if not same)
+
+
+def as_declared(spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) -> FleetSpec:
+    """Return the fleet in the declaration's words: as declared, but where a machine differs, as that machine is."""
+    found: dict[str, Any] = {"count": len(machines)}
+    for machine in in_order(spec.name, machines):
+        values = {
+            "image": machine.image,
+            "arch": machine.arch,
+            "gpus": machine.gpus,
+            "disk_gib": max(1, machine.disk_gib),
+            "zone": machine.zone,
+            "spot": machine.spot,
+            "public_ip": bool(machine.public_addresses),
+        }
+        for name in _differing(spec, machine):
+            found.setdefault(name, values[name])
+        if not _has_size(machine, size):
+            found.setdefault("cpus", machine.cpus)
+            found.setdefault("memory_gib", max(1, machine.memory // GIB))
+        if set(machine.open_ports) != set(spec.open_ports):
+            found.setdefault("open_ports", machine.open_ports)
+        if machine.open_ports and spec.open_ports and set(machine.allow_from) != set(spec.allow_from):
+            found.setdefault("allow_from", machine.allow_from)
+    return attrs.evolve(spec, **found)
+
+
+def steps(current: FleetSpec, wanted: FleetSpec) -> Iterator[tuple[FleetSpec, FleetSpec]]:
+    """Split the way from one to the other into steps of one kind: fewer, made anew, resized, opened, more."""
+    groups: tuple[Collection[str], ...] = (
+        ("count",) if wanted.count < current.count else (),
+        MADE_ANEW,
+        ("cpus", "memory_gib"),
+        ("open_ports", "allow_from"),
+        ("count",),
+    )
+    here = current
+    for group in groups:
+        there = attrs.evolve(here, **{name: getattr(wanted, name) for name in group})
+        if there != here:
+            yield here, there
+        here = there

@@ -1,0 +1,87 @@
+"""The smallest size that has what is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Literal
+
+import attrs
+
+__all__ = ["GIB", "Arch", "Choice", "Size", "choose_size"]
+
+Arch = Literal["x86_64", "arm64"]
+
+GIB = 2**30
+
+
+@attrs.frozen(kw_only=True)
+class Size:
+    """What a provider sells as one machine.
+
+    Args:
+        name: the provider's, ``t3.medium``.
+        memory: in bytes.
+        gpu: kind of its GPUs, in the provider's words.
+        price: US dollars an hour, where that is known.
+    """
+
+    name: str
+    cpus: int
+    memory: int
+    arch: Arch = "x86_64"
+    gpus: int = 0
+    gpu: str | None = None
+    price: Decimal | None = None
+
+    def __str__(self) -> str:
+        gpus = f", {self.gpus} {self.gpu or 'GPU'}" if self.gpus else ""
+        return f"{self.name} ({self.cpus} CPUs, {self.memory / GIB:g} GiB{gpus})"
+
+
+@attrs.frozen
+class Choice:
+    """A size, and why it is this one.
+
+    Args:
+        price: US dollars an hour, where that is known.
+    """
+
+    size: Size
+    reason: str
+    price: Decimal | None = None
+
+
+def choose_size(
+    cpus: int, memory_gib: int, arch: Arch, sizes: Iterable[Size], *, gpus: int = 0, gpu: str | None = None
+) -> Choice:
+    """Choose the cheapest size that has at least what is needed; where prices are not known, the smallest.
+
+    The same needs and sizes give the same choice, in whatever order the sizes come. A size with more GPUs than needed
+    is never taken for a need of none.
+
+    Raises:
+        ValueError: none is large enough; names the nearest.
+    """
+    of_kind = [
+        size
+        for size in sizes
+        if size.arch == arch and bool(size.gpus) is bool(gpus) and (gpu is None or size.gpu == gpu)
+    ]
+    enough = [s for s in of_kind if s.cpus >= cpus and s.memory >= memory_gib * GIB and s.gpus >= gpus]
+    needed = f"{cpus} CPUs, {memory_gib} GiB" + (f" and {gpus} {gpu or 'GPU'}" if gpus else "") + f" of {arch}"
+    if not enough:
+        largest = max(of_kind, key=_extent, default=None)
+        raise ValueError(
+            f"no size has {needed}; " + (f"the largest is {largest}" if largest else f"there is none of {arch}")
+        )
+    priced = [size for size in enough if size.price is not None]
+    if len(priced) == len(enough):
+        best = min(priced, key=lambda size: (size.price or Decimal(0), *_extent(size)))
+        return Choice(best, f"the cheapest of {len(enough):,} sizes with at least {needed}", best.price)
+    best = min(enough, key=_extent)
+    return Choice(best, f"the smallest of {len(enough):,} sizes with at least {needed}", best.price)
+
+
+def _extent(size: Size) -> tuple[int, int, int, str]:
+    return size.gpus, size.cpus, size.memory, size.name

@@ -1,0 +1,449 @@
+"""What a provider of compute implements: ``ComputeDriver``, its values and its features."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from shiftable.compute._sizes import GIB, Arch, Choice, Size, choose_size
+from shiftable.errors import ConfigError, NotFound, Unsupported
+from shiftable.features import Features, Limit, feature
+from shiftable.paging import Page, paged
+from shiftable.service import Driver, Spec
+
+__all__ = [
+    "ALIASES",
+    "FLEET_LABEL",
+    "GIB",
+    "STATES",
+    "Arch",
+    "Choice",
+    "ComputeDriver",
+    "ComputeFeatures",
+    "Disk",
+    "FleetSpec",
+    "Image",
+    "MachineInfo",
+    "MachineState",
+    "Size",
+    "choose_size",
+]
+
+FLEET_LABEL = "shiftable-fleet"
+"""The label whose value is the name of the fleet that a machine belongs to."""
+
+ALIASES = ("debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04")
+"""Images that every provider knows by these names, the newest of each; other names are the provider's own."""
+
+MachineState = Literal[
+    "creating",
+    "running",
+    "stopping",
+    "stopped",
+    "starting",
+    "rebooting",
+    "deleting",
+    "deleted",
+    "failed",
+    "suspended",
+    "unknown",
+]
+STATES: tuple[MachineState, ...] = (
+    "creating",
+    "running",
+    "stopping",
+    "stopped",
+    "starting",
+    "rebooting",
+    "deleting",
+    "deleted",
+    "failed",
+    "suspended",
+    "unknown",
+)
+
+
+def _is_positive(_: object, field: attrs.Attribute[int], value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{field.name} must be at least 1, not {value}")
+
+
+def _is_not_negative(_: object, field: attrs.Attribute[int], value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{field.name} must not be negative, not {value}")
+
+
+def _are_ports(_: object, field: attrs.Attribute[tuple[int, ...]], value: tuple[int, ...]) -> None:
+    wrong = [port for port in value if not 0 < port < 65536]
+    if wrong:
+        raise ValueError(f"{field.name} must be 1 to 65535, not {wrong[0]}")
+
+
+def _are_networks(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    for network in value:
+        try:
+            ip_network(network)
+        except ValueError as exc:
+            raise ValueError(f"{field.name}: {exc}; write a network as 192.0.2.0/24") from None
+
+
+@attrs.frozen(kw_only=True)
+class FleetSpec(Spec):
+    """``[compute.x]``: machines that are alike. A fleet is a label on its machines: without any, there is none.
+
+    Args:
+        image: ``debian-12`` or another alias, or the provider's own name or id.
+        cpus: at least so many; the smallest size that has all that is asked for is taken.
+        memory_gib: at least so much.
+        count: how many machines.
+        arch: of the processors, ``x86_64`` or ``arm64``.
+        gpus: at least so many.
+        gpu: their kind, in the provider's words, where it matters.
+        disk_gib: of the disk that it starts from, at least.
+        zone: the provider's name of the part of the region; none: the provider chooses.
+        spot: cheaper machines that the provider may take away.
+        public_ip: reachable from the internet.
+        open_ports: TCP ports that may be connected to from the networks in ``allow_from``.
+        allow_from: networks that may connect, as ``192.0.2.0/24``.
+        network: the provider's name of an existing network, for new machines; none: its default.
+        identity: the provider's name of who the machine is to the provider: a role, a service account.
+        user: who logs in by ssh, for new machines.
+        ssh_keys: public keys of who may, as in ``authorized_keys``, for new machines.
+        user_data: a file for cloud-init, for new machines. It is read when a machine is made.
+        user_data_text: the same, here.
+        labels: for new machines.
+    """
+
+    image: str
+    cpus: int = attrs.field(validator=_is_positive)
+    memory_gib: int = attrs.field(validator=_is_positive)
+    count: int = attrs.field(default=1, validator=_is_not_negative)
+    arch: Arch = "x86_64"
+    gpus: int = attrs.field(default=0, validator=_is_not_negative)
+    gpu: str | None = None
+    disk_gib: int = attrs.field(default=20, validator=_is_positive)
+    zone: str | None = None
+    spot: bool = False
+    public_ip: bool = False
+    open_ports: tuple[int, ...] = attrs.field(default=(), validator=_are_ports)
+    allow_from: tuple[str, ...] = attrs.field(default=("0.0.0.0/0", "::/0"), validator=_are_networks)
+    network: str | None = attrs.field(default=None, eq=False)
+    identity: str | None = attrs.field(default=None, eq=False)
+    user: str = attrs.field(default="shift", eq=False)
+    ssh_keys: tuple[str, ...] = attrs.field(default=(), eq=False)
+    user_data: Path | None = attrs.field(default=None, eq=False)
+    user_data_text: str | None = attrs.field(default=None, eq=False, repr=False)
+    labels: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.user_data is not None and self.user_data_text is not None:
+            raise ValueError("give either user_data or user_data_text")
+        if FLEET_LABEL in self.labels:
+            raise ValueError(f"the label {FLEET_LABEL} is the fleet's own")
+
+    def read_user_data(self) -> bytes | None:
+        """Return what cloud-init gets.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        if self.user_data is None:
+            return self.user_data_text.encode() if self.user_data_text is not None else None
+        try:
+            return self.user_data.read_bytes()
+        except OSError as exc:
+            raise ConfigError(
+                f"cannot read the user data of fleet {self.name!r}, {self.user_data}: {exc.strerror}"
+            ) from exc
+
+
+@attrs.frozen(kw_only=True)
+class MachineInfo:
+    """What a provider tells of a machine.
+
+    Args:
+        id: the provider's own; what its other methods take.
+        name: of its host, ``web-0``.
+        fleet: whose it is, ``None`` for one that nobody made by shiftable.
+        state: in our words.
+        raw_state: in the provider's.
+        size: the provider's name of it.
+        memory: in bytes.
+        image: as it was asked for.
+        disk_gib: of the disk that it starts from.
+        addresses: inside the provider's network.
+        public_addresses: from the internet.
+        user: who logs in by ssh.
+        open_ports: TCP ports that may be connected to.
+        allow_from: from where.
+        disks: ids of the disks that are attached beside the first.
+        created: aware, UTC.
+    """
+
+    id: str
+    name: str
+    fleet: str | None
+    state: MachineState
+    raw_state: str
+    size: str
+    cpus: int
+    memory: int
+    image: str
+    arch: Arch = "x86_64"
+    gpus: int = 0
+    disk_gib: int = 0
+    zone: str | None = None
+    spot: bool = False
+    addresses: tuple[str, ...] = ()
+    public_addresses: tuple[str, ...] = ()
+    user: str = "shift"
+    open_ports: tuple[int, ...] = ()
+    allow_from: tuple[str, ...] = ()
+    disks: tuple[str, ...] = ()
+    labels: Mapping[str, str] = attrs.Factory(dict)
+    created: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Image:
+    """What a machine starts from.
+
+    Args:
+        id: the provider's own.
+        name: an alias, or the name of a snapshot.
+        own: made by this account.
+    """
+
+    id: str
+    name: str
+    arch: Arch = "x86_64"
+    disk_gib: int | None = None
+    own: bool = False
+    created: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Disk:
+    """A disk that lives longer than the machine that it is attached to.
+
+    Args:
+        machine: id of the machine, ``None`` while it is attached to none.
+    """
+
+    id: str
+    name: str
+    size_gib: int
+    zone: str | None = None
+    machine: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ComputeFeatures(Features):
+    """What a compute driver can do."""
+
+    create: bool = feature("machines are made and deleted; if not, they are claimed from an inventory")
+    arches: frozenset[str] = feature("architectures")
+    gpus: bool = feature("machines with GPUs")
+    stop: bool = feature("a machine is stopped and started, and costs less meanwhile")
+    resize: bool = feature("the size of a stopped machine can be changed")
+    console: bool = feature("what the machine wrote to its console")
+    disks: bool = feature("disks that are attached and detached")
+    snapshots: bool = feature("an image is made of a machine")
+    spot: bool = feature("cheaper machines that may be taken away")
+    public_ip: bool = feature("machines that are reachable from the internet")
+    open_ports: bool = feature("a firewall around the machines")
+    user_data: bool = feature("data for cloud-init")
+    zones: bool = feature("a choice of the part of the region")
+    network: bool = feature("a choice of the network")
+    identity: bool = feature("machines that are somebody to the provider")
+    prices: bool = feature("prices of sizes are known")
+    ssh: bool = feature("there is a machine to log in to; if not, it is only simulated")
+    max_name: Limit = feature("longest name of a fleet, characters; its machines add a number")
+    max_user_data: Limit | None = feature("largest user data, bytes", default=None)
+    max_labels: Limit | None = feature("labels of one machine, the fleet's own included", default=None)
+
+
+class ComputeDriver(Driver[FleetSpec]):
+    """Machines of one provider. A fleet is the value of their label ``FLEET_LABEL``.
+
+    What takes minutes returns when it has begun; ``machine`` tells the state. A state that forbids an operation is a
+    conflict. Nothing here waits, and nothing decides how many machines there should be: the portable ``Compute`` does.
+    """
+
+    @property
+    @abstractmethod
+    def features(self) -> ComputeFeatures:
+        """What this driver can do."""
+
+    def check_name(self, name: str) -> str | None:
+        """Say why the provider could not hold a fleet of that name; ``None`` if it can. Sends nothing."""
+        limit = self.features.max_name
+        if not name:
+            return "the name is empty"
+        if len(name) > limit.value:
+            return f"the name has {len(name):,} characters; the limit is {limit} ({limit.source})"
+        if not re.fullmatch(r"[a-z](-?[a-z0-9])*", name):
+            return "the name must be lower-case letters, digits and single hyphens, and begin with a letter"
+        return None
+
+    def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
+        """Say what a declaration needs and this driver does not have. Sends nothing."""
+        has = self.features
+        needs = (
+            (has.create, "way to make machines"),
+            (spec.arch in has.arches, f"machines of {spec.arch}"),
+            (has.gpus or not spec.gpus, "GPUs"),
+            (has.spot or not spec.spot, "spot machines"),
+            (has.public_ip or not spec.public_ip, "public addresses"),
+            (has.open_ports or not spec.open_ports, "firewall"),
+            (has.user_data or (spec.user_data is None and spec.user_data_text is None), "user data"),
+            (has.zones or spec.zone is None, "choice of zones"),
+            (has.network or spec.network is None, "choice of networks"),
+            (has.identity or spec.identity is None, "identities of machines"),
+            (
+                has.max_labels is None or len(spec.labels) < has.max_labels.value,
+                f"room for {len(spec.labels):,} labels",
+            ),
+        )
+        return tuple(what for met, what in needs if not met)
+
+    # fleets: what machines share; most of it is told by the machines themselves
+
+    def create(self, spec: FleetSpec) -> None:
+        """Make what the machines of a fleet share (a firewall, a key), without any machine. Again: no change."""
+
+    def describe(self, name: str) -> FleetSpec:
+        """Return the fleet as its machines tell, the first one where they differ."""
+        found = sorted((m for m in self._all(name) if m.state != "deleting"), key=lambda machine: machine.name)
+        if not found:
+            raise NotFound("no machine has that label", provider=self.provider)
+        first = found[0]
+        return FleetSpec(
+            name=name,
+            image=first.image,
+            cpus=first.cpus,
+            memory_gib=max(1, first.memory // GIB),
+            count=len(found),
+            arch=first.arch,
+            gpus=first.gpus,
+            disk_gib=max(1, first.disk_gib),
+            zone=first.zone,
+            spot=first.spot,
+            public_ip=bool(first.public_addresses),
+            open_ports=first.open_ports,
+            allow_from=first.allow_from,
+            labels={key: value for key, value in first.labels.items() if key != FLEET_LABEL},
+        )
+
+    def update(self, current: FleetSpec, spec: FleetSpec) -> None:
+        """Change what the machines share, ``open_ports`` and ``allow_from``; without touching a machine."""
+        raise Unsupported("no firewall", provider=self.provider)
+
+    def destroy(self, name: str) -> None:
+        """Delete what the machines of a fleet shared; there are none any more. Again: no change."""
+
+    def names(self, cursor: str | None, limit: int | None) -> Page[str]:
+        """Return the names of all fleets: one page, since every machine must be seen for it."""
+        found = sorted({machine.fleet for machine in self._all(None) if machine.fleet is not None})
+        return Page(tuple(found[:limit]))
+
+    def _all(self, fleet: str | None) -> Iterator[MachineInfo]:
+        return paged(lambda cursor, left: self.machines(fleet, cursor=cursor, limit=left))
+
+    # sizes and images
+
+    @abstractmethod
+    def sizes(self, *, cursor: str | None, limit: int | None) -> Page[Size]:
+        """Return one page of the sizes that this account can have here. Kept for an hour where it takes many calls."""
+
+    @abstractmethod
+    def images(self, *, cursor: str | None, limit: int | None) -> Page[Image]:
+        """Return one page of images: the newest of each alias, and the account's own."""
+
+    def choose(self, spec: FleetSpec) -> Choice:
+        """Choose the size for a declaration. A driver overrides it where any size can be had, or ``native`` names one.
+
+        Raises:
+            ValueError: no size is large enough.
+        """
+        every = paged(lambda cursor, left: self.sizes(cursor=cursor, limit=left))
+        return choose_size(spec.cpus, spec.memory_gib, spec.arch, every, gpus=spec.gpus, gpu=spec.gpu)
+
+    # machines
+
+    @abstractmethod
+    def create_machine(
+        self, spec: FleetSpec, name: str, *, size: Size, token: str, user_data: bytes | None
+    ) -> MachineInfo:
+        """Begin to make one machine of a fleet, with its label.
+
+        Args:
+            name: of the host.
+            token: a UUID. The same one, again, returns the machine that it made, also if the answer to the first call
+                was lost; but if that machine was deleted meanwhile, it makes a new one.
+        """
+
+    @abstractmethod
+    def machines(self, fleet: str | None, *, cursor: str | None, limit: int | None) -> Page[MachineInfo]:
+        """Return one page of the machines of one fleet, or of all, in any order; without those that are gone."""
+
+    @abstractmethod
+    def machine(self, id: str) -> MachineInfo:
+        """Return one machine. One that is gone is missing."""
+
+    @abstractmethod
+    def delete_machine(self, id: str) -> None:
+        """Begin to delete a machine, with the disk that it starts from and its addresses; other disks stay."""
+
+    @abstractmethod
+    def reboot(self, id: str) -> None:
+        """Begin to restart a running machine."""
+
+    # optional: each goes with a field of the features
+
+    def start(self, id: str) -> None:
+        """Begin to start a stopped machine."""
+        raise Unsupported("machines cannot be stopped")
+
+    def stop(self, id: str) -> None:
+        """Begin to stop a running machine, so that it costs less: on Azure, deallocate it."""
+        raise Unsupported("machines cannot be stopped")
+
+    def resize(self, id: str, size: Size) -> None:
+        """Change the size of a stopped machine."""
+        raise Unsupported("machines cannot be resized")
+
+    def console(self, id: str) -> bytes:
+        """Return what the machine wrote to its console, the last of it."""
+        raise Unsupported("no console")
+
+    def disks(self, *, cursor: str | None, limit: int | None) -> Page[Disk]:
+        """Return one page of the disks that live longer than their machines."""
+        raise Unsupported("no disks")
+
+    def create_disk(self, name: str, size_gib: int, *, zone: str | None) -> Disk:
+        """Make a disk."""
+        raise Unsupported("no disks")
+
+    def delete_disk(self, disk: str) -> None:
+        """Delete a disk that is attached to no machine."""
+        raise Unsupported("no disks")
+
+    def attach(self, id: str, disk: str) -> None:
+        """Attach a disk to a machine. One that is attached to it already is no error."""
+        raise Unsupported("no disks")
+
+    def detach(self, id: str, disk: str) -> None:
+        """Detach a disk from a machine. One that is attached to none is no error."""
+        raise Unsupported("no disks")
+
+    def snapshot(self, id: str, name: str) -> Image:
+        """Begin to make an image of a machine."""
+        raise Unsupported("no images of machines")

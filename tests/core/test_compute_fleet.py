@@ -1,0 +1,240 @@
+"""Declarations, sizes, and commands on machines."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shiftable.compute import Compute, FleetSpec, MachineInfo, Size, choose_size
+from shiftable.compute._rules import missing, steps, surplus, token_of
+from shiftable.compute.driver import FLEET_LABEL, GIB
+from shiftable.config import Place, structure
+from shiftable.errors import ConfigError, Conflict, Timeout, Unavailable
+from shiftable.memory.compute import FEATURES, SIZES, MemoryComputeDriver
+from shiftable.service import Change
+from shiftable.testing.conformance.compute import small_fleet
+
+# declarations
+
+
+def test_a_declaration_is_read_from_the_file_and_its_path_later(tmp_path: Path) -> None:
+    table = {
+        "name": "web",
+        "image": "debian-12",
+        "cpus": 2,
+        "memory_gib": 4,
+        "count": 2,
+        "user_data": "cloud-init.yaml",
+        "open_ports": [80, 443],
+        "labels": {"team": "shop"},
+    }
+    spec = structure(FleetSpec, table, Place("compute.web", folder=tmp_path))
+    assert (spec.count, spec.user_data, spec.public_ip) == (2, tmp_path / "cloud-init.yaml", False)
+    with pytest.raises(ConfigError, match=r"user data of fleet 'web'.*No such file"):
+        spec.read_user_data()
+    (tmp_path / "cloud-init.yaml").write_bytes(b"#cloud-config\n\xff")
+    assert spec.read_user_data() == b"#cloud-config\n\xff"
+    assert attrs.evolve(spec, user_data=None, user_data_text="ü").read_user_data() == "ü".encode()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"cpus": 0}, "cpus"),
+        ({"count": -1}, "count"),
+        ({"open_ports": (0,)}, "open_ports"),
+        ({"allow_from": ("here",)}, "allow_from"),
+        ({"labels": {FLEET_LABEL: "x"}}, FLEET_LABEL),
+        ({"user_data": Path("x"), "user_data_text": "y"}, "either"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        attrs.evolve(small_fleet(), **wrong)
+
+
+def test_user_data_shows_nowhere() -> None:
+    assert "hunter2" not in repr(attrs.evolve(small_fleet(), user_data_text="password: hunter2"))
+
+
+# sizes
+
+SOME = st.lists(
+    st.builds(
+        Size,
+        name=st.text("abc", min_size=1, max_size=3),
+        cpus=st.integers(1, 8),
+        memory=st.integers(1, 16).map(lambda gib: gib * GIB // 2),
+        arch=st.sampled_from(["x86_64", "arm64"]),
+        gpus=st.integers(0, 1),
+        price=st.one_of(st.none(), st.integers(1, 20).map(Decimal)),
+    ),
+    max_size=12,
+    unique_by=lambda size: size.name,
+)
+
+
+@given(SOME, st.integers(1, 8), st.integers(1, 8), st.integers(0, 1), st.randoms(use_true_random=False))
+def test_the_choice_is_enough_and_nothing_that_is_enough_is_better(
+    sizes: list[Size], cpus: int, memory_gib: int, gpus: int, shuffle: random.Random
+) -> None:
+    enough = [
+        size
+        for size in sizes
+        if size.arch == "x86_64" and size.cpus >= cpus and size.memory >= memory_gib * GIB and size.gpus == gpus
+    ]
+    if not enough:
+        with pytest.raises(ValueError, match=f"{cpus} CPUs"):
+            choose_size(cpus, memory_gib, "x86_64", sizes, gpus=gpus)
+        return
+    choice = choose_size(cpus, memory_gib, "x86_64", sizes, gpus=gpus)
+    assert choice.size in enough
+    if all(size.price is not None for size in enough):
+        assert choice.price == min(size.price for size in enough if size.price is not None)
+    else:
+        assert choice.size.cpus == min(size.cpus for size in enough)
+    shuffle.shuffle(sizes)
+    assert choose_size(cpus, memory_gib, "x86_64", sizes, gpus=gpus) == choice
+
+
+def test_a_choice_says_why() -> None:
+    choice = choose_size(2, 3, "x86_64", SIZES)
+    assert (choice.size.name, choice.price) == ("m2-4", Decimal("0.10"))
+    assert choice.reason == "the cheapest of 23 sizes with at least 2 CPUs, 3 GiB of x86_64"
+    assert choose_size(1, 1, "x86_64", SIZES, gpus=1).size.name == "g4-32"
+    with pytest.raises(ValueError, match=r"the largest is m64-512 \(64 CPUs, 512 GiB\)"):
+        choose_size(65, 1, "x86_64", SIZES)
+    with pytest.raises(ValueError, match="there is none"):
+        choose_size(1, 1, "arm64", SIZES, gpus=1)
+
+
+def test_the_memory_driver_has_that_choice() -> None:
+    cheapest = [size for size in SIZES if size.arch == "x86_64" and not size.gpus and size.cpus >= 2]
+    count = sum(size.memory >= 3 * GIB for size in cheapest)
+    choice = Compute(MemoryComputeDriver()).choose(attrs.evolve(small_fleet(), cpus=2, memory_gib=3))
+    assert choice.reason.startswith(f"the cheapest of {count} sizes")
+
+
+# rules
+
+
+def _machine(name: str, **more: Any) -> MachineInfo:
+    given = {"fleet": "conf", "state": "running", "raw_state": "", "size": "m1-1", "cpus": 1, "memory": GIB}
+    return MachineInfo(**{**given, "id": name, "name": name, "image": "debian-12", "disk_gib": 20, **more})
+
+
+def test_the_lowest_free_numbers_are_made_and_the_highest_deleted() -> None:
+    living = [_machine(f"conf-{number}") for number in (10, 2, 0)]
+    names = frozenset(machine.name for machine in living)
+    assert missing(small_fleet(count=5), living, names) == ["conf-1", "conf-3"]
+    assert missing(small_fleet(count=4), living, names | {"conf-1"}) == ["conf-3"]
+    assert missing(small_fleet(count=2), living, names) == []
+    assert [machine.name for machine in surplus(small_fleet(count=1), living)] == ["conf-2", "conf-10"]
+    assert [m.name for m in surplus(small_fleet(count=3), [*living, _machine("stray")])] == ["stray"]
+
+
+def test_a_token_is_a_uuid_and_always_the_same() -> None:
+    assert token_of("conf-0") == token_of("conf-0") != token_of("conf-1")
+    assert str(uuid.UUID(token_of("conf-0"))) == token_of("conf-0")
+
+
+def test_steps_go_from_fewer_to_more() -> None:
+    current = attrs.evolve(small_fleet(count=3), image="debian-11", open_ports=(22,))
+    wanted = attrs.evolve(small_fleet(count=5), cpus=2)
+    found = list(steps(current, wanted))
+    kinds = [[field.name for field in Change(service="compute", before=a, after=b).fields] for a, b in found]
+    assert kinds == [["image"], ["cpus"], ["open_ports"], ["count"]]
+    assert (found[0][0], found[-1][1]) == (current, wanted)
+    fewer = list(steps(current, attrs.evolve(wanted, count=1)))
+    assert (fewer[0][1].count, fewer[0][1].image) == (1, "debian-11")
+
+
+def test_another_size_of_the_same_extent_is_no_difference() -> None:
+    driver = MemoryComputeDriver()
+    compute = Compute(driver)
+    compute.create(small_fleet())
+    (entry,) = driver._entries.values()
+    entry.info = attrs.evolve(entry.info, size="renamed")
+    assert compute.diff(small_fleet()) == ()
+    entry.info = attrs.evolve(entry.info, memory=2 * GIB)
+    assert [field.name for change in compute.diff(small_fleet()) for field in change.fields] == ["memory_gib"]
+
+
+# commands
+
+SSH = """#!/usr/bin/env python3
+import sys, time
+host, command = sys.argv[-2:]
+if command == "fail to connect":
+    print("Permission denied (publickey).", file=sys.stderr)
+    sys.exit(255)
+if command == "sleep":
+    time.sleep(60)
+sys.stdout.write(f"{sys.argv[1:-2]} {host} {command} ")
+sys.stdout.write(sys.stdin.read())
+print("warned", file=sys.stderr)
+sys.exit(3 if command == "false" else 0)
+"""
+
+
+@pytest.fixture
+def fleet_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Compute]:
+    """Put an ssh on the path that says what it was called with."""
+    program = tmp_path / "ssh"
+    program.write_text(SSH)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return lambda: Compute(MemoryComputeDriver(attrs.evolve(FEATURES, ssh=True)))
+
+
+def test_a_command_runs_on_all_machines(fleet_of: Callable[..., Compute]) -> None:
+    fleet = fleet_of().create(attrs.evolve(small_fleet(count=3), user="ops"))
+    done = fleet.run(["echo", "it's; fine"], stdin=b"given")
+    assert list(done) == ["conf-0", "conf-1", "conf-2"]
+    said = [completed.stdout.decode() for completed in done.values()]
+    assert all("'-l', 'ops', '--'" in text and "BatchMode=yes" in text for text in said)
+    assert all("""echo 'it'"'"'s; fine' given""" in text for text in said)
+    assert [text.split("] ")[1].split()[0] for text in said] == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    assert {completed.stderr for completed in done.values()} == {b"warned\n"}
+
+
+def test_an_exit_code_is_an_answer(fleet_of: Callable[..., Compute]) -> None:
+    fleet = fleet_of().create(attrs.evolve(small_fleet(), public_ip=True))
+    done = fleet.machine("conf-0").run("false")
+    assert done.exit_code == 3
+    assert "203.0.113." in done.stdout.decode()
+
+
+def test_a_machine_that_lets_nobody_in_is_unavailable(fleet_of: Callable[..., Compute]) -> None:
+    fleet = fleet_of().create(small_fleet())
+    with pytest.raises(Unavailable, match=r"Permission denied \(publickey\)"):
+        fleet.run("fail to connect")
+    with pytest.raises(Timeout, match="may still run there"):
+        fleet.run("sleep", timeout=timedelta(milliseconds=300))
+
+
+def test_a_machine_without_an_address_is_refused(fleet_of: Callable[..., Compute]) -> None:
+    compute = fleet_of()
+    fleet = compute.create(small_fleet())
+    driver = compute.unwrap(MemoryComputeDriver)
+    (entry,) = driver._entries.values()
+    entry.info = attrs.evolve(entry.info, addresses=())
+    with pytest.raises(Conflict, match="no address"):
+        fleet.run("true")
+
+
+def test_ssh_that_is_missing_is_named(fleet_of: Callable[..., Compute], monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = fleet_of().create(small_fleet())
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match="OpenSSH"):
+        fleet.run("true")
