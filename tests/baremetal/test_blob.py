@@ -172,7 +172,8 @@ def test_a_file_that_other_tools_replaced_and_dated_back_has_another_token(folde
     os.utime(folder / "new", ns=(found.st_mtime_ns, found.st_mtime_ns))
     (folder / "new").rename(folder / "key")
     assert bucket.stat("key").token != old.token
-    assert bucket.stat("key").metadata == {}
+    assert bucket.stat("key").md5 is None  # its time and size are those of a copy of the root, its content may not be
+    assert bucket.get("key") == b"abcde"
 
 
 def test_tags_of_a_file_that_other_tools_placed_are_kept(folder: Path, bucket: Bucket) -> None:
@@ -1273,3 +1274,19 @@ def test_every_error_names_operation_and_resource(bucket: Bucket) -> None:
     with pytest.raises(OperationError) as caught:
         bucket.get("absent")
     assert str(caught.value) == "blob.get on object 'absent' in bucket 'shop' (baremetal): there is no object 'absent'"
+
+
+def test_a_root_that_was_copied_with_its_times_keeps_headers_metadata_and_tags(tmp_path: Path) -> None:
+    original = BlobStore(FilesDriver(tmp_path / "one", fsync=False)).create(BucketSpec(name="shop"))
+    original.put("a/b", b"x", content_type="text/plain", metadata={"m": "1"}, tags={"t": "2"})
+    original.put("c", b"y", content_type="text/css")
+    subprocess.run(["cp", "-a", str(tmp_path / "one"), str(tmp_path / "two")], check=True)
+    copied = BlobStore(FilesDriver(tmp_path / "two", fsync=False)).bucket("shop")
+    for key in ("a/b", "c"):
+        before, after = original.stat(key), copied.stat(key)
+        assert (before.headers, before.metadata) == (after.headers, after.metadata)
+        assert original.tags(key) == copied.tags(key)
+    (tmp_path / "two/shop/c").write_bytes(b"z")
+    assert copied.stat("c").headers.content_type is None
+    copied.put("a/b", b"new")
+    assert (copied.stat("a/b").headers.content_type, copied.tags("a/b")) == (None, {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import shiftable
 from shiftable.blob import BucketSpec
 from shiftable.config import Credential
-from shiftable.errors import ConfigError
+from shiftable.errors import ConfigError, NotFound
 from shiftable_baremetal import BaremetalProvider, BaremetalSettings
 from shiftable_baremetal.blob import FilesDriver
 
@@ -69,12 +68,23 @@ def test_a_root_without_a_parent_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_root_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def mkdir(*args: object, **kwargs: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)  # root may write everywhere
     path = tmp_path / "data"
-    assert broken(path) == f"root: {path} cannot be made: Read-only file system; make it, or choose another"
+    assert broken(path) == f"root: {path} cannot be made: {tmp_path} is not writable; make it, or choose another"
+
+
+def test_connecting_and_looking_make_nothing(tmp_path: Path) -> None:
+    with shiftable.connect("baremetal", root=tmp_path / "data") as cloud:
+        assert not cloud.blob.exists("shop")
+        assert list(cloud.blob.list()) == []
+        assert len(cloud.blob.diff(BucketSpec(name="shop"))) == 1
+        assert not cloud.secrets.exists("shop")
+        assert list(cloud.secrets.store("shop").list()) == []
+        with pytest.raises(NotFound):
+            cloud.blob.bucket("shop").get("key")
+        with pytest.raises(NotFound):
+            cloud.blob.delete("shop")
+    assert list(tmp_path.iterdir()) == []
 
 
 UNREADABLE = """

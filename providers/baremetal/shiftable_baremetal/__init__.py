@@ -95,34 +95,26 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         return SopsDriver(self._root() / "secrets", settings.recipients, settings.identity_file)
 
     def _root(self) -> Path:
-        """Return the folder of all data; make it if it is missing.
+        """Return the folder of all data, which need not exist yet: whoever creates something makes it.
 
         Raises:
-            ConfigError: it cannot be made or read. A read-only one is good for reading.
+            ConfigError: it can neither be read nor made. A read-only one is good for reading.
         """
         root = self.settings.root.absolute()
-        if root.parts[-2:] == _DEFAULT_ROOT.parts and root.parent.parent.is_dir():
-            _make(root.parent)  # both folders of the default are ours
-        _make(root)
-        if not os.access(root, os.R_OK | os.X_OK):
-            raise _wrong(f"{root} cannot be read: give this user the permission, or choose another folder")
+        if root.is_dir():
+            if not os.access(root, os.R_OK | os.X_OK):
+                raise _wrong(f"{root} cannot be read: give this user the permission, or choose another folder")
+            return root
+        parent = root.parent.parent if root.parts[-2:] == _DEFAULT_ROOT.parts else root.parent  # both are ours then
+        if os.path.lexists(root):
+            raise _wrong(f"{root} is no folder: remove it, or choose another")
+        if os.path.lexists(parent) and not parent.is_dir():
+            raise _wrong(f"{parent} is no folder: choose another place for {root.name}")
+        if not parent.is_dir():
+            raise _wrong(f"{root} has no parent: make the folder {parent} first, or choose another")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise _wrong(f"{root} cannot be made: {parent} is not writable; make it, or choose another")
         return root
-
-
-def _make(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        if not folder.is_dir():
-            raise _wrong(f"{folder} is no folder: remove it, or choose another") from None
-    except FileNotFoundError:
-        raise _wrong(f"{folder} has no parent: make the folder {folder.parent} first, or choose another") from None
-    except NotADirectoryError:
-        raise _wrong(f"{folder.parent} is no folder: choose another place for {folder.name}") from None
-    except OSError as exc:
-        raise _wrong(f"{folder} cannot be made: {exc.strerror}; make it, or choose another") from exc
 
 
 def _wrong(message: str) -> ConfigError:

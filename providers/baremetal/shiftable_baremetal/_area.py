@@ -91,7 +91,7 @@ class Area:
         """Make a folder of ours, and those above it; return the folders that must be synced, the deepest first."""
         if path.is_dir():
             return []
-        above = self.make_unsynced(path.parent) if path != self.root else []
+        above = self.make_unsynced(path.parent)
         path.mkdir(exist_ok=True)
         return [path.parent, *above]
 

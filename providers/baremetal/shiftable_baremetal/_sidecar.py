@@ -2,7 +2,8 @@
 
 A sidecar belongs to one *identity* of the object's file: its inode, modification time and size. It is written before
 the file is put into place and found only through the file that is there, so content and metadata change in one step.
-A file that other tools made or changed has another identity, and so no sidecar.
+A file that other tools made or changed has another identity, and so no sidecar; but one that they moved with its root
+to another disk (``rsync -a``, ``cp -a``) still has its time and size, to the nanosecond and the byte, and keeps it.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class Sidecars:
 
     def read(self, key: str, token: Token) -> Sidecar | None:
         """Return the sidecar of one identity of an object; ``None`` if there is none."""
-        return read_sidecar(self.path(key, token))
+        return read_sidecar(self.path(key, token)) or self._of_a_copy(key, token)
 
     def write(self, key: str, token: Token, sidecar: Sidecar, content: int) -> None:
         """Store the sidecar of a file that is not yet in its place, and make both durable. The key is locked.
@@ -184,6 +185,21 @@ class Sidecars:
                         os.unlink(found, dir_fd=folder)
         finally:
             os.close(folder)
+
+    def _of_a_copy(self, key: str, token: Token) -> Sidecar | None:
+        """Return the sidecar of a file of the same time and size: the whole root was copied, and only inodes differ.
+
+        Not its MD5, as time and size can be given to any content.
+        """
+        place, name = self._place(key)
+        time, _, size = token.value.split("-")
+        try:
+            found = [path.name for path in Path(place).iterdir()]
+        except FileNotFoundError:
+            return None
+        same = [each for each in found if each.startswith(f"{name}.{time}-") and each.endswith(f"-{size}")]
+        sidecar = read_sidecar(f"{place}/{same[0]}") if len(same) == 1 else None
+        return attrs.evolve(sidecar, md5=None) if sidecar else None
 
     def _place(self, key: str) -> tuple[str, str]:
         name = hashlib.sha256(key.encode()).hexdigest()[:40]

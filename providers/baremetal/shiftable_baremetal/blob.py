@@ -131,8 +131,8 @@ class FilesDriver(BlobDriver):
 
     There are no credentials: who may read and write is up to the permissions of the files. What does not fit into a
     file lies in ``<root>/.shiftable`` and belongs to that very file: when other tools change it, or put another one
-    in its place, it has default headers again and no metadata. A copy of the root made by other tools keeps the
-    objects, not what goes with them: move it with ``shiftable migrate``.
+    in its place, it has default headers again and no metadata. A copy of the root keeps all of that, if it keeps times
+    to the nanosecond (``rsync -a``, ``cp -a``).
 
     Threads and processes may use one root at once, also over NFS 4. The file system must keep names as they are given
     and support hard links, as those of Linux do.
@@ -236,6 +236,7 @@ class FilesDriver(BlobDriver):
 
     def destroy(self, name: str) -> None:
         """Delete a folder that holds no files, and what is ours of it. Older versions count as content."""
+        self.describe(name)  # a missing one fails before a lock is made
         with self._area.locked(name):
             with self._area.bucket(name) as top:
                 found = _first(top, b"")

@@ -125,7 +125,7 @@ class SopsDriver(SecretsDriver):
     """
 
     _root: Path = attrs.field(converter=Path)
-    _recipients: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    _recipients: tuple[str, ...] = ()
     _identity_file: Path | None = None
     _clock: Callable[[], datetime] = attrs.field(default=lambda: datetime.now(UTC), repr=False)
 
