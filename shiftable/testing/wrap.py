@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
@@ -88,6 +89,7 @@ class _Proxy:
 
     def __init__(self, inner: Driver[Any], features: Features, call: Callable[[Call, Callable[[], Any]], Any]) -> None:
         self._inner = inner
+        self._checks = _with_features(inner, features)
         self._call = call
         self.features = features
 
@@ -96,7 +98,7 @@ class _Proxy:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the driver has
         if name in _SENDS_NOTHING:
-            return getattr(type(self._inner), name).__get__(self)  # so that it sees the features given here
+            return getattr(self._checks, name)
         attribute = getattr(self._inner, name)
         if name.startswith("_") or name == "close" or not inspect.ismethod(attribute):
             return attribute
@@ -105,6 +107,15 @@ class _Proxy:
             return self._call(Call(name, args, kwargs), lambda: attribute(*args, **kwargs))
 
         return method
+
+
+def _with_features(driver: Driver[Any], features: Features) -> Driver[Any]:
+    """Return a driver that has other features, for the checks that read them."""
+    if features is driver.features:
+        return driver
+    changed = copy.copy(driver)
+    changed.__class__ = type(type(driver).__name__, (type(driver),), {"__slots__": (), "features": features})
+    return changed
 
 
 def fault(error: type[OperationError], *, after: int = 0, times: int | None = None) -> Action:
