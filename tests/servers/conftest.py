@@ -1,0 +1,210 @@
+"""Real servers: programs of Debian's packages, started on loopback and stopped again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import runpy
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+
+INSTALL = Path(__file__).with_name("install.py")
+ROOT: Path = runpy.run_path(str(INSTALL))["ROOT"]  # now: each test has a home of its own
+PATIENCE = 120
+"""Seconds after which a server that has not answered never will."""
+
+
+@attrs.frozen
+class Debian:
+    """Programs out of packages that were unpacked and not installed."""
+
+    root: Path
+
+    @property
+    def libraries(self) -> Path:
+        """Where the packages keep what they load."""
+        return next((self.root / "usr/lib").glob("*-linux-gnu"))
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Let programs find each other and their libraries here first."""
+        libraries = self.libraries
+        known = (libraries, libraries / "ceph", self.root / "lib" / libraries.name)
+        path = f"{self.root}/usr/bin:{self.root}/usr/sbin:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": ":".join(map(str, known))}
+
+    def run(self, *command: str | Path, data: bytes = b"") -> bytes:
+        """Run a program to its end and return what it printed."""
+        done = subprocess.run(command, env=self.environ, input=data, capture_output=True, check=False, timeout=PATIENCE)
+        assert done.returncode == 0, f"{command} failed:\n{done.stderr.decode(errors='replace')[-4000:]}"
+        return done.stdout
+
+    @contextlib.contextmanager
+    def running(self, log: Path, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a server until the end of the block; it ends as well when these tests are killed."""
+        with log.open("wb") as out:
+            server = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+        try:
+            yield server
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+@pytest.fixture(scope="session")
+def debian() -> Debian:
+    if not ROOT.is_dir():
+        pytest.fail(f"the servers are not here: run `nox -s servers`, or python {INSTALL} once", pytrace=False)
+    return Debian(ROOT)
+
+
+def free_ports(count: int) -> list[int]:
+    """Have the kernel choose ports of loopback that nobody uses now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_until(answers: Callable[[], bool], what: str, log: Path, server: subprocess.Popen[bytes]) -> None:
+    """Wait until a server answers; fail with the end of its log if it ends or does not."""
+    deadline = time.monotonic() + PATIENCE
+    while not answers():
+        if server.poll() is not None or time.monotonic() > deadline:
+            end = log.read_text(errors="replace")[-4000:]
+            pytest.fail(f"{what} does not answer (status {server.poll()}); its log ends with:\n{end}", pytrace=False)
+        time.sleep(0.05)
+
+
+# Ceph
+
+
+@attrs.frozen
+class Ceph:
+    """One cluster: a monitor, an object store in memory, and the gateway that speaks S3.
+
+    Args:
+        folder: of its configuration and logs.
+        processes: id of each, by program.
+    """
+
+    debian: Debian
+    folder: Path
+    endpoint: str
+    processes: Mapping[str, int]
+    access_key: str = "access"
+    secret_key: str = "secret"
+
+    def admin(self, *arguments: str) -> bytes:
+        """Run the operator's own command, which goes to the object store and not through the gateway."""
+        return self.debian.run("radosgw-admin", "--conf", self.folder / "ceph.conf", *arguments)
+
+
+# Nobody has to log in inside the cluster: it ends with the tests and listens on loopback. One copy of everything, in
+# memory, and a monitor that decides at once: the gateway answers after three seconds instead of forty.
+CONFIG = """
+[global]
+fsid = {fsid}
+mon_host = v2:127.0.0.1:{monitor}
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+auth_cluster_required = none
+auth_service_required = none
+auth_client_required = none
+ms_mon_client_mode = crc
+
+run_dir = {folder}
+crash_dir = {folder}
+admin_socket =
+log_file =
+log_to_stderr = true
+err_to_stderr = true
+log_max_recent = 100
+plugin_dir = {libraries}/ceph
+erasure_code_dir = {libraries}/ceph/erasure-code
+osd_class_dir = {libraries}/rados-classes
+
+mon_data = {folder}/mon
+mon_osd_auto_mark_in = true
+mon_allow_pool_size_one = true
+mon_max_pg_per_osd = 1000
+paxos_propose_interval = 0.02
+
+osd_data = {folder}/osd
+osd_objectstore = memstore
+memstore_device_bytes = 4294967296
+osd_crush_update_on_start = false
+osd_crush_chooseleaf_type = 0
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 1
+osd_pool_default_pgp_num = 1
+osd_pool_default_pg_autoscale_mode = off
+
+rgw_data = {folder}/rgw
+rgw_frontends = beast endpoint=127.0.0.1:{gateway}
+rgw_thread_pool_size = 64
+rgw_dynamic_resharding = false
+"""
+
+
+@pytest.fixture(scope="session")
+def ceph(debian: Debian) -> Iterator[Ceph]:
+    """Start a cluster with one user."""
+    with tempfile.TemporaryDirectory(prefix="ceph-") as name, contextlib.ExitStack() as stack:
+        folder, (monitor, gateway) = Path(name), free_ports(2)
+        _prepare(debian, folder, monitor, gateway)
+        servers = {}
+        for program, identity in (("ceph-mon", ("-i", "a")), ("ceph-osd", ("-i", "0")), ("radosgw", ())):
+            command = (program, "-f", "--conf", folder / "ceph.conf", *identity)
+            servers[program] = stack.enter_context(debian.running(folder / f"{program}.log", *command))
+        cluster = Ceph(
+            debian,
+            folder,
+            f"http://127.0.0.1:{gateway}",
+            {program: server.pid for program, server in servers.items()},
+        )
+        wait_until(lambda: _answers(cluster.endpoint), "radosgw", folder / "radosgw.log", servers["radosgw"])
+        keys = ("--access-key", cluster.access_key, "--secret-key", cluster.secret_key)
+        cluster.admin("user", "create", "--uid", "tests", "--display-name", "tests", *keys)
+        yield cluster
+
+
+def _prepare(debian: Debian, folder: Path, monitor: int, gateway: int) -> None:
+    """Write the configuration and the empty stores: a map with one monitor, one with one object store."""
+    for part in ("mon", "osd", "rgw"):
+        (folder / part).mkdir()
+    fsid, conf = str(uuid.uuid4()), folder / "ceph.conf"
+    known = {"fsid": fsid, "folder": folder, "libraries": debian.libraries, "monitor": monitor, "gateway": gateway}
+    conf.write_text(CONFIG.format(**known))
+    monmap, osdmap, conf_ = folder / "monmap", folder / "osdmap", ("--conf", conf)
+    debian.run("monmaptool", *conf_, "--create", "--fsid", fsid, "--addv", "a", f"[v2:127.0.0.1:{monitor}]", monmap)
+    debian.run("osdmaptool", *conf_, "--createsimple", "1", "--osd_crush_chooseleaf_type", "0", osdmap)
+    debian.run("ceph-mon", *conf_, "-i", "a", "--mkfs", "--monmap", monmap, "--osdmap", osdmap)
+    debian.run("ceph-osd", *conf_, "-i", "0", "--mkfs", "--osd-uuid", fsid, "--no-mon-config")
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(endpoint, timeout=5):  # noqa: S310  the gateway's
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,71 @@
+"""Fetch the servers of ``tests/servers`` from Debian into a folder of the user's own.
+
+Nothing is installed on the system: packages are downloaded by apt and unpacked beside each other, and the tests start
+what is in them from there. Run it again at any time: it does something only where Debian has newer packages.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGES = (
+    *("age", "openssh-client"),  # test_age_interop.py
+    *("ceph-mon", "ceph-osd", "ceph-base", "radosgw"),  # test_s3_radosgw.py
+)
+
+FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shiftable" / "servers"
+ROOT = FOLDER / "root"
+_LIST = FOLDER / "packages.txt"
+_PLANNED = re.compile(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) ", re.MULTILINE)
+
+
+def main() -> None:
+    """Bring the folder up to date."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        sys.exit("tests on real servers need Debian's packages, and here is no apt-get: use Debian 12 or a container")
+    if os.geteuid() == 0:
+        _apt("update")
+    wanted = _wanted()
+    if ROOT.is_dir() and _LIST.is_file() and _LIST.read_text().split() == wanted:
+        return
+    print(f"fetching {len(wanted)} packages into {ROOT}", flush=True)  # noqa: T201  a script's output
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER) as new:
+        _unpack(wanted, Path(new))
+        shutil.rmtree(ROOT, ignore_errors=True)
+        (Path(new) / "root").rename(ROOT)
+    _LIST.write_text("\n".join(wanted))
+
+
+def _wanted() -> list[str]:
+    """Ask apt which packages would be installed: those that are named, and what of their needs is not here yet."""
+    planned = _apt("install", "--simulate", "--reinstall", "--no-install-recommends", *PACKAGES)
+    return sorted({f"{name}={version}" for name, version in _PLANNED.findall(planned)})
+
+
+def _unpack(wanted: list[str], folder: Path) -> None:
+    _apt("download", *wanted, folder=folder)
+    (folder / "root").mkdir()
+    for package in sorted(folder.glob("*.deb")):
+        subprocess.run(["dpkg", "--extract", str(package), str(folder / "root")], check=True)
+
+
+def _apt(*arguments: str, folder: Path | None = None) -> str:
+    # As root apt would download as its own user, who must not write here; and it would say so on each file.
+    command = ["apt-get", "--quiet", "--quiet", "--option", "APT::Sandbox::User=root", *arguments]
+    environ = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        hint = "" if os.geteuid() == 0 else " (not root: run `apt-get update` yourself if packages are not found)"
+        sys.exit(f"{' '.join(command)} failed{hint}:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
