@@ -29,6 +29,7 @@ MOVERS: Mapping[str, type[Mover[Any]]] = {mover.service: mover for mover in (Blo
 
 _ACTIVE = frozenset({Action.CREATE, Action.REPLACE, Action.COMPARE, Action.DELETE})
 _EVERY = 64
+_ALWAYS_PRUNED = 10
 
 
 class DeclaredLike(Protocol):
@@ -243,9 +244,14 @@ class Migration:
         run = journal.start(plan=digest, options=route | chosen, at=self._clock().isoformat())
         reports: list[ResourceReport] = []
         try:
-            for found in self._movable():
-                phase = _phase("copy", _address(found), expected.get(_address(found)))
-                reports.append(self._moved(found, digest, journal, run, observer, phase))
+            # All are asked before the first is touched: what stops one of them is told while nothing is written yet.
+            for found, (mover, refused) in [(found, self._mover(found)) for found in self._movable()]:
+                address = _address(found)
+                if mover is None:
+                    reports.append(ResourceReport(address=address, refused=refused))
+                    continue
+                phase = _phase("copy", address, expected.get(address))
+                reports.append(self._moved(found, mover, digest, journal, run, observer, phase))
         except (Exception, KeyboardInterrupt) as exc:
             stopped = "interrupted" if isinstance(exc, KeyboardInterrupt) else type(exc).__name__
             with contextlib.suppress(MigrationError):  # the journal may be what failed
@@ -257,13 +263,19 @@ class Migration:
         return report
 
     def _moved(
-        self, found: DeclaredLike, digest: str, journal: Journal, run: int, observer: Observer, phase: Phase
+        self,
+        found: DeclaredLike,
+        mover: Mover[Any],
+        digest: str,
+        journal: Journal,
+        run: int,
+        observer: Observer,
+        phase: Phase,
     ) -> ResourceReport:
         address, scope = _address(found), self._scope(found)
-        mover, refused = self._mover(found)
-        if mover is None:
-            return ResourceReport(address=address, refused=refused)
         observer.on_phase(Phase("prepare", address))
+        if self.options.prune:
+            self._check_prune(address, mover, journal.records(scope))
         mover.prepare()
         observer.on_phase(phase)
         counter = Counter(address)
@@ -299,6 +311,19 @@ class Migration:
             counter.losses.add("", (loss,))
         return counter.report()
 
+    def _check_prune(self, address: str, mover: Mover[Any], records: Iterable[Record]) -> None:
+        """Count before anything is done what would be deleted."""
+        ours = gone = 0
+        for item in mover.inventory(records):
+            ours += item.is_ours
+            gone += mover.delta(item).action is Action.DELETE
+        if gone > max(_ALWAYS_PRUNED, ours * self.options.prune_share):
+            raise MigrationError(
+                f"{address}: the source has no more {gone:,} of {ours:,} items that were moved, and prune deletes at"
+                f" most a share of {self.options.prune_share:g}; look at the source, or raise that share;"
+                " nothing was done to it"
+            )
+
     # verifying
 
     def _verified(self, found: DeclaredLike, observer: Observer, *, quick: bool) -> ResourceReport:
@@ -309,15 +334,8 @@ class Migration:
             return ResourceReport(address=address, refused=refused)
         watch = _Watch(mover, Counter(address), observer, "verify")
 
-        def items() -> Iterator[Item]:
-            for item in mover.inventory(()):
-                if item.source is not None and item.target is None:
-                    watch.name(item.key, Trouble.MISSING, "it is not on the target")
-                elif item.source is not None:
-                    yield item
-
         self._engine.drive(
-            items(),
+            (item for item in mover.inventory(()) if item.source is not None),
             lambda item: mover.verify(item, quick=quick),
             begun=lambda _: None,
             ended=watch.compared,

@@ -185,7 +185,13 @@ class Plan:
 
 def _decisive(options: Options) -> list[object]:
     """Return the options that change what is done, not how."""
-    return [options.overwrite, sorted(options.degrade), options.prune, options.include_pending]
+    return [
+        options.overwrite,
+        sorted(options.degrade),
+        options.prune,
+        options.prune_share,
+        options.include_pending,
+    ]
 
 
 def _converter() -> JsonConverter:

@@ -226,9 +226,11 @@ class SecretsMover(Mover[SecretItem]):
 
     def verify(self, item: SecretItem, *, quick: bool) -> str | None:  # noqa: ARG002  no provider tells a digest of a secret
         """Compare stages by an HMAC under a key that only this run knows, labels and expiry by what they are."""
+        there = item.right or self._find(self._target, item.key)
+        if there is None:
+            raise Refusal("it is not on the target", Trouble.MISSING)
         wanted, _ = self._kept(self._read(self._source, cast("_Found", item.left)))
-        present = self._read(self._target, cast("_Found", item.right))
-        return self._difference(item.key, wanted, present)
+        return self._difference(item.key, wanted, self._read(self._target, there))
 
     # copying
 
@@ -422,8 +424,18 @@ class SecretsMover(Mover[SecretItem]):
 
     def _find(self, store: SecretStore, key: str) -> _Found | None:
         """Return what a side tells of one secret now."""
-        info = next((info for info in store.list(key) if info.name == key), None)
+        info = next((info for info in store.list(key) if info.name == key), None) or self._unlisted(store, key)
         return self._with_history(store, info) if info else None
+
+    def _unlisted(self, store: SecretStore, key: str) -> SecretInfo | None:
+        """Look for a secret that listings, which lag behind writes at some providers, do not show yet."""
+        try:
+            found = store.get(key)
+        except ParentNotFound:
+            raise
+        except NotFound:
+            return None
+        return SecretInfo(name=key, version=found.version, labels=found.labels, expires=found.expires)
 
     def _pin_now(self, key: str) -> str:
         """Return the target's token as the next listing will tell it."""

@@ -88,6 +88,8 @@ class Options:
         degrade: facets that may be lost where the target cannot hold them; recorded in journal and report. The names
             are those of the movers: ``Mover.facets``.
         prune: delete from the target what we wrote and whose source is gone, if nobody changed it since.
+        prune_share: the most of a resource that ``prune`` deletes, between 0 and 1; ten items always. More stops the
+            move before it begins: a source that is nearly empty is more often a mistake than a wish.
         include_pending: move secrets' pending versions too; without it a rotation in flight is a refusal.
         inspect: a plan looks at each item that would be written (a call or two), so that it knows every refusal.
         concurrency: items at once.
@@ -98,6 +100,7 @@ class Options:
     overwrite: bool = False
     degrade: frozenset[str] = attrs.field(default=frozenset(), converter=_facets)
     prune: bool = False
+    prune_share: float = 0.3
     include_pending: bool = False
     inspect: bool = True
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
@@ -333,10 +336,13 @@ class Mover(ABC, Generic[I]):
 
     @abstractmethod
     def verify(self, item: I, *, quick: bool) -> str | None:
-        """Read both sides and say how they differ; ``None`` if they do not.
+        """Read both sides of an item that the source has and say how they differ; ``None`` if they do not.
 
         Args:
             quick: where both sides tell a digest of the content, believe it.
+
+        Raises:
+            Refusal: the target does not have it.
         """
 
 

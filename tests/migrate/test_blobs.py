@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from shiftable.blob import BucketSpec, Headers
-from shiftable.errors import IntegrityError, PermissionDenied, Throttled, Timeout, Unavailable
+from shiftable.errors import IntegrityError, MigrationError, PermissionDenied, Throttled, Timeout, Unavailable
 from shiftable.features import Limit
 from shiftable.migrate import Action, Tally, Trouble
 from shiftable.migrate._journal import Journal
@@ -386,6 +386,23 @@ def test_what_is_back_at_the_source_is_not_pruned(world: Any) -> None:
     assert troubles(first) == {"a": Trouble.FAILED}
     assert second.complete
     assert world.contents(world.target) == {"a": b"1"}
+
+
+def test_prune_stops_before_anything_is_done_when_much_of_the_source_is_gone(world: Any) -> None:
+    for number in range(30):
+        world.source.put(f"{number:02}", b"1")
+    world.migration("blob").apply()
+    for number in range(20):
+        world.source.delete(f"{number:02}")
+    world.source.put("new", b"1")
+
+    with pytest.raises(MigrationError, match="has no more 20 of 30 items that were moved"):
+        world.migration("blob", prune=True).apply()
+    kept = len(world.contents(world.target))
+    world.migration("blob", prune=True, prune_share=0.7).apply()
+
+    assert kept == 30
+    assert world.contents(world.target) == world.contents(world.source)
 
 
 def test_a_key_that_the_target_refuses_is_refused_before_anything_is_sent(world: Any) -> None:

@@ -14,6 +14,7 @@ import pytest
 from shiftable.errors import PermissionDenied, Timeout
 from shiftable.features import Limit
 from shiftable.migrate import Action, JsonEvents, Trouble
+from shiftable.paging import Page
 
 CANARY = "canary-7f3a9c-sk_live"
 
@@ -255,6 +256,42 @@ def test_a_lost_answer_between_two_versions_doubles_nothing(world: Any) -> None:
     assert report.complete
     versions = [world.target_secrets.get("a", version=each.version) for each in world.target_secrets.history("a")]
     assert [version.reveal() for version in versions] == ["two", "one"]
+
+
+def test_a_kill_between_two_versions_goes_on_with_the_second(world: Any) -> None:
+    for value in ("one", "two"):
+        world.source_secrets.put("a", value)
+    puts = iter(range(100))
+
+    def interrupt(operation: str, _name: str) -> None:
+        if operation == "put" and next(puts) == 1:
+            raise KeyboardInterrupt
+
+    world.right_hidden.hook = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        move(world)
+    world.right_hidden.hook = lambda *_: None
+    halfway = world.target_secrets.get("a").reveal()
+    report = move(world)
+
+    assert halfway == "one"
+    assert report.complete
+    assert [found.stages for found in world.target_secrets.history("a")] == [{"current"}, {"previous"}]
+    assert world.target_secrets.get("a").reveal() == "two"
+
+
+def test_a_listing_that_lags_behind_neither_doubles_nor_hides_a_secret(world: Any) -> None:
+    world.source_secrets.put("a", "one")
+    listing = world.right_hidden.list
+    world.right_hidden.list = lambda **kwargs: Page(())
+
+    first, verified, second = move(world), world.migration("secrets").verify(), move(world)
+    world.right_hidden.list = listing
+    third = move(world)
+
+    assert (first.changed, second.changed, third.changed) == (1, 0, 0)
+    assert verified.complete
+    assert world.right_hidden.writes == ["shop/a"]
 
 
 @pytest.mark.parametrize("moved_before", [False, True])
