@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import shiftable
+from shiftable import registry
 from shiftable.cli import _blob, _check, _demo, _migrate, _project, _run, _secrets
 from shiftable.cli._context import Context
 from shiftable.errors import ConfigError, ShiftableError
@@ -51,13 +52,24 @@ Completion: eval "$(_SHIFTABLE_COMPLETE=bash_source shiftable)"
 @click.version_option(shiftable.__version__, "-V", "--version", package_name="shiftable")
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="The shiftable.toml; else the nearest one above.")
 @click.option("-e", "--env", "environment", help="The environment; else SHIFTABLE_ENV, else the only one.")
-@click.option("-v", "--verbose", count=True, help="Log more; twice for everything.")
+@click.option("-v", "--verbose", count=True, help="Log more of what shiftable does; twice for all of it.")
 @click.pass_context
 def cli(context: click.Context, file: Path | None, environment: str | None, verbose: int) -> None:
     """Swap clouds by configuration only."""
-    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
-    logging.basicConfig(level=levels[min(verbose, 2)], format="%(levelname)s %(name)s: %(message)s")
+    _log(verbose)
     context.obj = context.with_resource(Context(file, environment))
+
+
+def _log(verbose: int) -> None:
+    """Log everybody's warnings, and more only of shiftable and its providers.
+
+    At DEBUG the SDKs log what they send and receive, the values of secrets among it.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if verbose:
+        targets = (each.target for each in registry.installed())
+        for package in {"shiftable", *(target.partition(":")[0].partition(".")[0] for target in targets)}:
+            logging.getLogger(package).setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
 
 
 for command in (

@@ -115,13 +115,29 @@ def _run(
     if not apply:
         plan = migration.plan(observer)
         if save_plan is not None:
-            save_plan.write_text(plan.to_json() + "\n", encoding="utf-8")
+            _save(plan, save_plan)
         return [plan]
-    pinned = Plan.from_json(plan_file.read_text(encoding="utf-8")) if plan_file else None
+    pinned = _saved(plan_file) if plan_file else None
     results: list[Plan | Report] = [migration.apply(pinned, observer)]
     if not no_verify:
         results.append(migration.verify(observer, quick=quick))
     return results
+
+
+def _save(plan: Plan, path: Path) -> None:
+    try:
+        path.write_text(plan.to_json() + "\n", encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"the plan cannot be written to {path}: {exc.strerror}; choose another place") from exc
+
+
+def _saved(path: Path) -> Plan:
+    try:
+        return Plan.from_json(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"the plan {path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no saved plan: it is not text") from None
 
 
 def _show(result: Plan | Report, migration: Migration) -> None:
