@@ -80,7 +80,7 @@ class Session:
                 config = config.merge(AWS_CONFIG)
             # The types know literal names of services only.
             client: Any = self._session.client(service, endpoint_url=self._settings.endpoint, config=config)  # type: ignore[call-overload]
-        except BotoCoreError as exc:
+        except (BotoCoreError, ValueError) as exc:  # an endpoint that is no URL is a ValueError
             raise ConfigError(f"aws: {exc}") from exc
         if client.meta.service_model.resolved_protocol == "json":
             client.meta.events.register("before-parse", _refuse_half)
