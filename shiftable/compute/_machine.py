@@ -123,6 +123,8 @@ class Machine(Handle[ComputeDriver]):
         info = self.info()
         if (info.size, info.cpus, info.memory) == (size.name, size.cpus, size.memory):
             return info
+        if info.state in {"creating", "starting", "rebooting"}:
+            info = self.wait("running", timeout=timeout)
         ran = info.state not in {"stopped", "stopping"}
         self.stop()
         self.wait("stopped", timeout=timeout)

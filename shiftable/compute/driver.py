@@ -13,7 +13,7 @@ from typing import Literal
 import attrs
 
 from shiftable.compute._sizes import GIB, Arch, Choice, Size, choose_size
-from shiftable.errors import ConfigError, NotFound, Unsupported
+from shiftable.errors import ConfigError, NotFound, Resource, Unsupported
 from shiftable.features import Features, Limit, feature
 from shiftable.paging import Page, paged
 from shiftable.service import Driver, Spec
@@ -323,7 +323,12 @@ class ComputeDriver(Driver[FleetSpec]):
         """Return the fleet as its machines tell, the first one where they differ."""
         found = sorted((m for m in self._all(name) if m.state != "deleting"), key=lambda machine: machine.name)
         if not found:
-            raise NotFound("no machine has that label", provider=self.provider)
+            raise NotFound(
+                "no machine belongs to it",
+                provider=self.provider,
+                operation="compute.describe",
+                resource=Resource("fleet", name),
+            )
         first = found[0]
         return FleetSpec(
             name=name,
@@ -382,7 +387,7 @@ class ComputeDriver(Driver[FleetSpec]):
     def create_machine(
         self, spec: FleetSpec, name: str, *, size: Size, token: str, user_data: bytes | None
     ) -> MachineInfo:
-        """Begin to make one machine of a fleet, with its label.
+        """Begin to make one machine of a fleet, with its label, and so that its image is told as it was asked for.
 
         Args:
             name: of the host.

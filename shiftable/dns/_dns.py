@@ -44,6 +44,16 @@ class Dns(Service[ZoneSpec, DnsDriver, Zone]):
         self._checked("zone", spec.name)
         return Zone(self._driver, spec.name, ttl=spec.ttl)
 
+    def create(self, spec: ZoneSpec) -> Zone:
+        """Make a zone, with its SOA and NS.
+
+        Raises:
+            AlreadyExists: the account has it already.
+            Unsupported: zones of this provider are made elsewhere.
+        """
+        self._require(self.features.zones, "create", self._checked("create", spec.name), "way to create a zone")
+        return super().create(spec)
+
     def describe(self, name: str) -> ZoneSpec:
         """Return an existing zone as a declaration would say it.
 
@@ -58,8 +68,11 @@ class Dns(Service[ZoneSpec, DnsDriver, Zone]):
         Raises:
             NotFound: there is none.
             Conflict: it holds more than its own SOA and NS.
+            Unsupported: zones of this provider are deleted elsewhere.
         """
-        super().delete(zone_name(name))
+        name = zone_name(name)
+        self._require(self.features.zones, "delete", self._checked("delete", name), "way to delete a zone")
+        super().delete(name)
 
     def _handle(self, name: str) -> Zone:
         return Zone(self._driver, name)

@@ -40,10 +40,13 @@ def broken_rules(origin: str, current: Zone, changes: tuple[RecordChange, ...], 
             yield f"{change.key}: it is changed twice in one batch"
         seen.add(change.key)
         yield from (f"{change.key}: {why}" for why in _change_rules(origin, change, apex=apex))
-    final = _after(current, changes)
-    for name in dict.fromkeys(change.key.name for change in changes):
-        here = [record for key, record in final.items() if key.name == name]
-        yield from (f"{name}: {why}" for why in _name_rules(here))
+    names = dict.fromkeys(change.key.name for change in changes)
+    final: dict[str, list[RecordSet]] = {name: [] for name in names}
+    for record in _after(current, changes).values():
+        if record.name in final:
+            final[record.name].append(record)
+    for name, records in final.items():
+        yield from (f"{name}: {why}" for why in _name_rules(records))
 
 
 def _change_rules(origin: str, change: RecordChange, *, apex: bool) -> Iterator[str]:

@@ -33,6 +33,8 @@ def labels(name: str) -> tuple[bytes, ...]:
     """
     if name == ".":
         return ()
+    if _PLAIN.fullmatch(name) and len(name) < _LONGEST_NAME:
+        return tuple(name[:-1].encode().split(b"."))
     found, label = [], bytearray()
     for piece in _pieces(name.removesuffix(".") if _is_absolute(name) else name):
         if piece is None:
@@ -113,6 +115,8 @@ def is_within(name: str, origin: str) -> bool:
     r"""Tell whether a canonical name is the origin or below it: by labels, since ``a\.b.`` is not below ``b.``."""
     if not name.endswith(origin):
         return False
+    if "\\" not in name:
+        return origin in {name, "."} or name.endswith(f".{origin}")
     inner = labels(origin)
     return not inner or labels(name)[-len(inner) :] == inner
 

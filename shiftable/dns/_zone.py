@@ -85,8 +85,9 @@ class Zone(Handle[DnsDriver]):
         owner = None if name is None else self._key("records", name, "A").name
         if type is None:
             return self._listing("records", self.resource, owner, limit)
+        wanted = self._key("records", "@", type).type
         found = self._listing("records", self.resource, owner, None)
-        return islice((record for record in found if record.type == type.upper()), limit)
+        return islice((record for record in found if record.type == wanted), limit)
 
     def get(self, name: str, type: str, *, set_id: str = "") -> RecordSet:
         """Return one record set.
@@ -199,8 +200,8 @@ class Zone(Handle[DnsDriver]):
         theirs = other.records() if isinstance(other, Zone) else other
         here = _comparable(self.records(), self.origin, apex=apex)
         there = _comparable(theirs, self.origin, apex=apex)
-        pairs = ((here.get(key), there.get(key)) for key in sorted({*here, *there}, key=_order))
-        return tuple(RecordChange(before=before, after=after) for before, after in pairs if before != after)
+        differing = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+        return tuple(RecordChange(before=here.get(k), after=there.get(k)) for k in sorted(differing, key=_order))
 
     def export_file(self, path: Path | None = None, *, omit_policies: bool = False) -> str:
         """Return the zone as a zone file that any name server loads: a record a line, sorted; and write it to a path.
@@ -262,8 +263,8 @@ class Zone(Handle[DnsDriver]):
 
     def _state(self, operation: str, resource: Resource, names: Iterable[str]) -> dict[RecordKey, RecordSet]:
         """Return all record sets of those names that are in the zone."""
-        within = sorted({name for name in names if is_within(name, self.origin)})
-        owners = [None] if len(within) > _BY_NAME else within
+        within = {name for name in names if is_within(name, self.origin)}
+        owners = [None] if len(within) > _BY_NAME else sorted(within)
         found = (record for owner in owners for record in self._listing(operation, resource, owner, None))
         return {record.key: record for record in found if record.name in within}
 
@@ -331,6 +332,8 @@ class Zone(Handle[DnsDriver]):
             why = None if change.after is None else self._driver.check_record(self.name, change.after)
             if why is not None:
                 yield f"{change.key}: {why}"
+            if (change.key.name, change.key.type) == (self.origin, "NS") and not self.features.apex_ns:
+                yield f"{change.key}: this provider changes it for nobody"
 
     def _verify(self, operation: str, resource: Resource, changes: tuple[RecordChange, ...]) -> None:
         """Read back what was changed: name servers answer NOERROR to changes that they ignore."""

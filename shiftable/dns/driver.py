@@ -45,6 +45,11 @@ def zone_name(name: str) -> str:
     return name.lower().removesuffix(".")
 
 
+def _is_ttl(_: object, field: attrs.Attribute[int], value: int) -> None:
+    if not 0 <= value <= MAX_TTL:
+        raise ValueError(f"{field.name} must be 0 to {MAX_TTL:,} seconds, not {value:,}")
+
+
 @attrs.frozen(kw_only=True)
 class ZoneSpec(Spec):
     """``[dns.x]``: a zone. Its records are data, not declarations: they are written through the handle.
@@ -57,7 +62,7 @@ class ZoneSpec(Spec):
     name_key: ClassVar[str] = "zone"
 
     name: str = attrs.field(converter=zone_name)
-    ttl: int = attrs.field(default=300, eq=False)
+    ttl: int = attrs.field(default=300, eq=False, validator=_is_ttl)
 
 
 @attrs.frozen(kw_only=True)
@@ -216,7 +221,7 @@ class RecordChange:
 class DnsFeatures(Features):
     """What a DNS driver can do."""
 
-    zones: bool = feature("zones are created, listed and deleted; if not, they must exist")
+    zones: bool = feature("zones are created and deleted; if not, they must exist")
     types: frozenset[str] | None = feature("record types that are held; none named: every type there is")
     any_name: bool = feature("every owner name, not only letters, digits, hyphens, underscores and a leading *")
     policy: bool = feature("its own routing policies and aliases are read and written back")

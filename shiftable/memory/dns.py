@@ -116,7 +116,7 @@ class MemoryDnsDriver(DnsDriver):
         """Return one page of record sets, by name and type."""
         with self._lock:
             here = self._zone(zone)
-            found = [here[key] for key in sorted(here) if name is None or key.name == name]
+            found = sorted((record for record in here.values() if name in (None, record.name)), key=_mark)
             return self._page(found, _mark, cursor, limit)
 
     # writing

@@ -126,6 +126,16 @@ def test_waiting_ends_at_the_deadline_of_the_whole_fleet() -> None:
     assert clock.now - begin == timedelta(minutes=5)
 
 
+def test_machines_that_are_on_their_way_are_resized_when_they_run() -> None:
+    clock = Clock()
+    driver = MemoryComputeDriver(clock=clock, delay=timedelta(minutes=1))
+    compute = Compute(driver, clock=clock.monotonic, sleep=clock.sleep)
+    compute.create(small_fleet(count=2))
+    for change in compute.diff(attrs.evolve(small_fleet(count=2), cpus=2)):
+        compute.apply(change)
+    assert {(machine.state, machine.cpus) for machine in compute.fleet("conf").wait()} == {("running", 2)}
+
+
 def test_what_a_quota_left_out_is_made_later() -> None:
     driver = MemoryComputeDriver(quota=2)
     compute, spec = Compute(driver), small_fleet(count=3)

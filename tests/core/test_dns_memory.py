@@ -22,6 +22,7 @@ LESSER = attrs.evolve(
     types=frozenset({"A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"}),
     any_name=False,
     policy=False,
+    apex_ns=False,
     atomic_batch=False,
     max_batch=Limit(10, "chosen"),
     max_values=Limit(100, "chosen"),

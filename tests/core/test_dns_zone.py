@@ -207,7 +207,30 @@ def test_a_stale_diff_is_refused() -> None:
         one.change(changes)
 
 
+def test_zones_that_are_made_elsewhere_are_not_created_here() -> None:
+    driver = MemoryDnsDriver(attrs.evolve(FEATURES, zones=False))
+    driver.create(ZoneSpec(name="shop.example"))
+    service = Dns(driver)
+    with pytest.raises(Unsupported, match="no way to create a zone"):
+        service.create(ZoneSpec(name="other.example"))
+    with pytest.raises(Unsupported, match="no way to delete a zone"):
+        service.delete("shop.example")
+    assert service.get("shop.example").set("www", "A", "192.0.2.1").ttl == 300
+
+
+def test_a_type_may_be_given_by_its_number() -> None:
+    zone = _zone(MemoryDnsDriver())
+    zone.set("www", "TYPE1", "192.0.2.1")
+    assert zone.get("www", "A") == zone.get("www", "type1")
+    assert len(list(zone.records(type="TYPE1"))) == 1
+
+
+def test_a_ttl_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="ttl must be 0 to"):
+        ZoneSpec(name="shop.example", ttl=-1)
+
+
 def test_importing_the_service_does_not_import_dnspython() -> None:
     code = "import shiftable.dns, shiftable.memory.dns, sys; print('dns' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603  ours
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

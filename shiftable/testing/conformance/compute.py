@@ -407,8 +407,8 @@ class ComputeConformance(Conformance):
         with pytest.raises(Conflict):
             compute.delete_disk(disk.id)
         compute.delete("conf")
-        (left,) = compute.disks()
-        assert (left.id, left.name, left.size_gib, left.machine) == (disk.id, "data", 10, None)
+        left = [(found.id, found.name, found.size_gib, found.machine) for found in compute.disks()]
+        assert left == [(disk.id, "data", 10, None)]
         compute.delete_disk(disk.id)
         assert list(compute.disks()) == []
 

@@ -283,11 +283,11 @@ class DatabaseConformance(Conformance):
             return
         databases.delete("conf")
         database.wait_deleted()
-        (last,) = database.snapshots()
-        assert last.name.startswith("conf-final-")
-        restored = database.restore(small_spec("conf-again"), snapshot=last.name)
+        last = [snapshot.name for snapshot in database.snapshots()]
+        assert [name.startswith("conf-final-") for name in last] == [True]
+        restored = database.restore(small_spec("conf-again"), snapshot=last[0])
         assert restored.wait().state == "available"
-        database.delete_snapshot(last.name)
+        database.delete_snapshot(last[0])
 
     def test_a_change_that_destroys_deletes(self, databases: Databases, database: Database) -> None:
         change = Change(service="database", before=databases.describe("conf"), after=None, destroys=True)
