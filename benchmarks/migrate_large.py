@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import resource
 import sys
 import tempfile
 import time
@@ -17,6 +16,8 @@ import types
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from _memory import peak_rss
 
 from shiftable.blob import BlobStore, BucketSpec, ObjectInfo
 from shiftable.blob.driver import Download, Part, Range, Upload
@@ -95,7 +96,7 @@ def main() -> None:
     if not (report.complete and report.changed == 1 and verified.complete):
         raise SystemExit(report.to_json())
     print(f"{blocks:,} MiB copied at {blocks / copied:,.0f} MiB/s, verified at {blocks / checked:,.0f} MiB/s")
-    print(f"peak of memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.1f} MiB")
+    print(f"peak of memory {peak_rss() / 1024**2:.1f} MiB")
 
 
 if __name__ == "__main__":

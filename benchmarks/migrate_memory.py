@@ -9,7 +9,6 @@ Each number of objects runs in a process of its own; what counts is that the las
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from _memory import peak_rss
 
 from shiftable.blob import BlobStore, BucketSpec, ObjectInfo, ObjectSummary
 from shiftable.blob.driver import Download, PutOptions
@@ -100,7 +101,7 @@ def run(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, seconds in passes(count, Path(folder)):
             print(f"{count:>9,} objects  {name:<7}{seconds:7.2f} s  {count / seconds:>9,.0f}/s", flush=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_rss())
 
 
 def peak(count: int) -> int:
