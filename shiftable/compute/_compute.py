@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from decimal import Decimal
 from typing import ClassVar, cast
 
 from shiftable.compute._fleet import Fleet
@@ -20,12 +21,14 @@ from shiftable.compute._rules import (
     wrongly_sized,
 )
 from shiftable.compute.driver import Choice, ComputeDriver, ComputeFeatures, Disk, FleetSpec, Image, MachineInfo, Size
-from shiftable.errors import AlreadyExists, Conflict, OperationError, Resource
+from shiftable.errors import AlreadyExists, Conflict, InvalidArgument, OperationError, Resource
 from shiftable.paging import Page, paged
 from shiftable.service import Change, Service
 from shiftable.waiting import Timing
 
 __all__ = ["Compute"]
+
+_HOURS = 730  # of a month, as providers count them
 
 
 class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
@@ -175,7 +178,8 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         """Say in which steps the fleet would become as declared: fewer machines, others, larger ones, more."""
         living = self._living(spec.name)
         if not living:
-            return (Change(service=self.service, before=None, after=spec),) if spec.count else ()
+            made = Change(service=self.service, before=None, after=spec, monthly_cost=self._monthly(spec))
+            return (made,) if spec.count else ()
         current = as_declared(spec, living, self.choose(spec).size)
         return tuple(self._change(before, after, living) for before, after in steps(current, spec))
 
@@ -273,15 +277,31 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
             self._make(spec, seen.name, choice.size, user_data).wait()
 
     def _change(self, before: FleetSpec, after: FleetSpec, living: list[MachineInfo]) -> Change[FleetSpec]:
-        change = Change(service=self.service, before=before, after=after)
-        fewer, anew = surplus(after, living), _names(change) & MADE_ANEW
+        fields = frozenset(field.name for field in Change(service=self.service, before=before, after=after).fields)
+        reason = ""
         if after.count < before.count:
-            reason = f"{', '.join(machine.name for machine in fewer)} are deleted"
-        elif anew:
+            reason = f"{', '.join(machine.name for machine in surplus(after, living))} are deleted"
+        elif fields & MADE_ANEW:
             reason = f"{', '.join(machine.name for machine in wrongly_made(after, living))} are made anew"
-        else:
-            return change
-        return Change(service=self.service, before=before, after=after, destroys=True, reason=reason)
+        was, will = self._monthly(before), self._monthly(after)
+        return Change(
+            service=self.service,
+            before=before,
+            after=after,
+            destroys=bool(reason),
+            reason=reason,
+            monthly_cost=None if was is None or will is None else will - was,
+        )
+
+    def _monthly(self, spec: FleetSpec) -> Decimal | None:
+        """Return what a fleet costs a month, where prices are known."""
+        if not self.features.prices:
+            return None
+        try:
+            price = self.choose(spec).price
+        except InvalidArgument:  # as it is, it has what is no longer sold
+            return None
+        return None if price is None else price * spec.count * _HOURS
 
     def _refusal(self, error: type[OperationError], operation: str, resource: Resource, why: str) -> OperationError:
         return error(why, provider=self.provider, operation=f"compute.{operation}", resource=resource)

@@ -125,6 +125,19 @@ def test_the_memory_driver_has_that_choice() -> None:
     assert choice.reason.startswith(f"the cheapest of {count} sizes")
 
 
+def test_a_change_says_what_it_costs_a_month() -> None:
+    compute = Compute(MemoryComputeDriver())
+    spec = attrs.evolve(small_fleet(count=2), cpus=2, memory_gib=3)
+    (made,) = compute.diff(spec)
+    assert made.monthly_cost == Decimal("0.10") * 2 * 730
+    compute.apply(made)
+    fewer, larger = compute.diff(attrs.evolve(spec, count=1, cpus=4, memory_gib=4))
+    assert fewer.monthly_cost == Decimal("-0.10") * 730
+    assert larger.monthly_cost == (Decimal("0.16") - Decimal("0.10")) * 730
+    unpriced = Compute(MemoryComputeDriver(attrs.evolve(FEATURES, prices=False)))
+    assert [change.monthly_cost for change in unpriced.diff(spec)] == [None]
+
+
 # rules
 
 
