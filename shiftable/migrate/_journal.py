@@ -100,7 +100,7 @@ class Journal:
             lock = _locked(path)
             try:
                 _check(path)
-                connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                connection = sqlite3.connect(path, isolation_level=None)
                 with _closing_on_error(connection):
                     _prepare(connection)
             except BaseException:

@@ -183,10 +183,10 @@ class SecretsMover(Mover[SecretItem]):
         if "pending" in stages and not self._target.features.pending:
             return "it has a pending version, which the target cannot keep; finish the rotation first"
         current = stages.get("current")
-        if current is not None and not current.enabled:
-            return "its current version is disabled and cannot be read"
-        if not stages:
+        if current is None:
             return "it has no current version"
+        if not current.enabled:
+            return "its current version is disabled and cannot be read"
         if item.buried:
             return "the target has a deleted secret of that name; restore it there, or delete it for good"
         return self._target.check_key(item.key)
@@ -209,15 +209,18 @@ class SecretsMover(Mover[SecretItem]):
             return self._deleted(item)
         here = cast("_Found", item.left)
         for changed in (False, True):
+            outcome, missing = None, None
             try:
                 outcome = self._carried_out(item, step, here)
             except ParentNotFound:
                 raise
-            except NotFound:
-                outcome = None  # a version went while it was read; what is there now decides
+            except NotFound as exc:
+                missing = exc  # perhaps a version went while it was read; what is there now decides
             now = self._find(self._source, item.key)
             if now is None:
                 return Outcome(action=None)
+            if missing is not None and now.pin == here.pin:
+                raise missing
             if outcome is not None and now.pin == here.pin:
                 return attrs.evolve(outcome, changed=changed)
             here = now
@@ -257,9 +260,9 @@ class SecretsMover(Mover[SecretItem]):
         known = item.record
         ours = known is not None and known.target == there.pin.token
         # Between two versions of one secret we were killed, or an answer was lost: what is current there is one that
-        # we were to write. What was there before we began is nobody's half.
+        # we were to write, now or in an earlier run. What was there before we began is nobody's half.
         begun = step.action is not Action.COMPARE or (known is not None and not known.done)
-        halfway = begun and self._done_already(wanted, present) > 0
+        halfway = begun and self._is_known(item, wanted, present)
         if not (ours or halfway or self.options.overwrite):
             raise _conflict(difference)
         if present.expires is not None and wanted.expires is None:
@@ -268,6 +271,15 @@ class SecretsMover(Mover[SecretItem]):
             raise Refusal(
                 "the target's secret has a pending version that the source has not; finish or delete it there"
             )
+
+    def _is_known(self, item: SecretItem, wanted: _Content, present: _Content) -> bool:
+        """Tell whether the target's current value is one that the source has too, be it as an older version."""
+        found = present.current
+        if found is None or any(_same(value, found) for _, value in wanted.values):
+            return found is not None
+        here = cast("_Found", item.left)
+        older = [version.version for version in here.versions if version.enabled and not version.stages]
+        return any(_same(self._source.get(item.key, version=version).value, found) for version in older)
 
     def _write(self, key: str, wanted: _Content, present: _Content | None) -> None:
         """Put the versions that are missing, each over the one before it."""
@@ -339,9 +351,13 @@ class SecretsMover(Mover[SecretItem]):
         return Step(action=Action.REPLACE)
 
     def _difference(self, key: str, wanted: _Content, present: _Content) -> str | None:
-        """Name the stages, labels and dates that differ; never what they are."""
+        """Name the stages, labels and dates that differ; never what they are.
+
+        A previous version that only the target has is no difference: every write there leaves one.
+        """
         left = {stage: self._mac(key, stage, value) for stage, value in wanted.values}
         right = {stage: self._mac(key, stage, value) for stage, value in present.values}
+        right = {stage: mac for stage, mac in right.items() if stage in left or stage != "previous"}
         found: list[str] = [
             stage for stage in _OLDEST_FIRST if not hmac.compare_digest(left.get(stage, b""), right.get(stage, b""))
         ]
