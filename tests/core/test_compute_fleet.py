@@ -40,6 +40,8 @@ def test_a_declaration_is_read_from_the_file_and_its_path_later(tmp_path: Path) 
     }
     spec = structure(FleetSpec, table, Place("compute.web", folder=tmp_path))
     assert (spec.count, spec.user_data, spec.public_ip) == (2, tmp_path / "cloud-init.yaml", False)
+    with pytest.raises(ConfigError, match="either user_data or user_data_text"):
+        structure(FleetSpec, {**table, "user_data_text": "x"}, Place("compute.web", folder=tmp_path))
     with pytest.raises(ConfigError, match=r"user data of fleet 'web'.*No such file"):
         spec.read_user_data()
     (tmp_path / "cloud-init.yaml").write_bytes(b"#cloud-config\n\xff")

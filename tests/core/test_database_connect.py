@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -303,11 +304,17 @@ def test_connections_outlive_a_rotation(postgres: _Postgres) -> None:
 def test_a_client_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = MemoryDatabaseDriver(attrs.evolve(FEATURES, connect=True))
     database = Databases(driver).create(attrs.evolve(small_spec("conf"), engine="mysql", version="8.4"))
-    monkeypatch.setitem(__import__("sys").modules, "pymysql", None)
+    monkeypatch.setitem(sys.modules, "pymysql", None)
     with pytest.raises(ConfigError, match="pip install pymysql"):
         database.connect()
     with pytest.raises(ConfigError, match="pip install pymysql"):
         database.engine()
+
+
+def test_sqlalchemy_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(ConfigError, match=r"pip install 'shiftable\[sql\]'"):
+        _url().sqlalchemy()
 
 
 def test_tls_checks_the_certificate_and_the_name(tmp_path: Path) -> None:

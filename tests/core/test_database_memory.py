@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shiftable.database import Databases, DatabaseSpec
+from shiftable.database import Databases, DatabaseSpec, Engine
 from shiftable.database.driver import DatabaseDriver
 from shiftable.errors import Conflict, QuotaExceeded, Timeout
 from shiftable.features import Limit
@@ -20,7 +20,7 @@ from shiftable.testing.conformance.database import DatabaseConformance, Sleep, d
 LESSER = attrs.evolve(
     FEATURES,
     title="a lesser provider",
-    engines={"postgresql": ("15", "16")},
+    engines=frozenset({"postgresql 15", "postgresql 16", "mysql 8.4"}),
     stop=False,
     snapshots=False,
     final_snapshot=False,
@@ -87,6 +87,26 @@ class TestLesserDatabase(DatabaseConformance):
 def _slow(clock: Clock, **more: Any) -> Databases:
     driver = MemoryDatabaseDriver(clock=clock, delay=timedelta(minutes=5), **more)
     return Databases(driver, clock=clock.monotonic, sleep=clock.sleep)
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "missing"),
+    [
+        ("postgresql", "16", False),
+        ("postgresql", "16.4", False),
+        ("postgresql", "1", True),
+        ("postgresql", "17", True),
+        ("mysql", "8.4", False),
+        ("mysql", "8", False),
+        ("mysql", "8.4.1", False),
+        ("mysql", "8.0", True),
+        ("mariadb", "11", True),
+    ],
+)
+def test_an_engine_is_held_in_its_versions(engine: Engine, version: str, *, missing: bool) -> None:
+    spec = attrs.evolve(small_spec("conf"), engine=engine, version=version)
+    expected = (f"{engine} {version}",) if missing else ()
+    assert Databases(MemoryDatabaseDriver(LESSER)).missing_features(spec) == expected
 
 
 def test_states_follow_the_clock() -> None:

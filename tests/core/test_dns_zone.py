@@ -12,7 +12,7 @@ import pytest
 
 from shiftable.dns import Dns, Policy, RecordChange, RecordSet, Zone, ZoneSpec
 from shiftable.dns.driver import DnsDriver
-from shiftable.errors import Conflict, IntegrityError, InvalidArgument, PreconditionFailed, Unsupported
+from shiftable.errors import ConfigError, Conflict, IntegrityError, InvalidArgument, PreconditionFailed, Unsupported
 from shiftable.features import Limit
 from shiftable.memory.dns import FEATURES, MemoryDnsDriver
 
@@ -228,6 +228,17 @@ def test_a_type_may_be_given_by_its_number() -> None:
 def test_a_ttl_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="ttl must be 0 to"):
         ZoneSpec(name="shop.example", ttl=-1)
+
+
+def test_dnspython_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    zone = _zone(MemoryDnsDriver())
+    monkeypatch.setitem(sys.modules, "dns", None)
+    record = RecordSet(name="www.shop.example.", type="A", ttl=60, rdatas=(b"\xc0\0\2\1",))
+    zone.change([RecordChange(before=None, after=record)])
+    assert zone.get("www", "A") == record
+    for call in (lambda: zone.set("a", "A", "192.0.2.1"), lambda: record.texts, zone.export_file):
+        with pytest.raises(ConfigError, match=r"pip install 'shiftable\[dns\]'"):
+            call()
 
 
 def test_importing_the_service_does_not_import_dnspython() -> None:

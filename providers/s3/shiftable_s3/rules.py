@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["aws_key", "bucket_name", "metadata", "server_key"]
+__all__ = ["aws_key", "bucket_name", "metadata", "server_key", "server_metadata"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
@@ -72,6 +72,16 @@ def metadata(items: Mapping[str, str]) -> str | None:
         if not _META_VALUE.fullmatch(value):
             return f"the value of metadata {name!r} must be printable ASCII without blanks at its ends; encode it"
     return None
+
+
+def server_metadata(items: Mapping[str, str]) -> str | None:
+    """Say why an S3-compatible server may not give that metadata back exactly."""
+    for name in items:
+        if "_" in name:
+            return (
+                f"Ceph turns the underscore of the metadata name {name!r} into a hyphen, and proxies drop such headers"
+            )
+    return metadata(items)
 
 
 def _xml(key: str) -> str | None:
