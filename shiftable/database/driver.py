@@ -194,7 +194,7 @@ class Snapshot:
 class DatabaseFeatures(Features):
     """What a database driver can do."""
 
-    engines: Mapping[str, tuple[str, ...]] = feature("engines and their major versions; no version named: any")
+    engines: frozenset[str] = feature("engines, each with a version where only some are held: postgresql 16")
     connect: bool = feature("there is a server to connect to; if not, it is only simulated")
     stop: bool = feature("a server is stopped and started, and costs less meanwhile")
     snapshots: bool = feature("snapshots on demand, restored into a new server")
@@ -240,13 +240,8 @@ class DatabaseDriver(Driver[DatabaseSpec]):
     def missing_features(self, spec: DatabaseSpec) -> tuple[str, ...]:
         """Say what a declaration needs and this driver does not have. Sends nothing."""
         has = self.features
-        versions = has.engines.get(spec.engine)
         needs = (
-            (versions is not None, f"engine {spec.engine}"),
-            (
-                not versions or spec.version.split(".")[0] in {v.split(".")[0] for v in versions},
-                f"{spec.engine} {spec.version}",
-            ),
+            (_has_engine(has.engines, spec.engine, spec.version), f"{spec.engine} {spec.version}"),
             (has.high_availability or not spec.high_availability, "high availability"),
             (has.public or not spec.public, "public servers"),
             (has.allow_from or not spec.allow_from, "list of networks that may connect"),
@@ -326,6 +321,11 @@ class DatabaseDriver(Driver[DatabaseSpec]):
     def restore_at(self, name: str, when: datetime, spec: DatabaseSpec) -> None:
         """Begin to make a new server, ``spec``, as the server ``name`` was at that time."""
         raise Unsupported("no restore to a point in time")
+
+
+def _has_engine(engines: frozenset[str], engine: str, version: str) -> bool:
+    held = {found.partition(" ")[2] for found in engines if found.partition(" ")[0] == engine}
+    return any(not one or f"{version}.".startswith(f"{one}.") or one.startswith(f"{version}.") for one in held)
 
 
 def _fits(value: int, least: Limit | None, most: Limit | None) -> bool:

@@ -13,6 +13,7 @@ import attrs
 
 from shiftable.config import Credential
 from shiftable.database.driver import (
+    ENGINES,
     DatabaseDriver,
     DatabaseFeatures,
     DatabaseInfo,
@@ -31,7 +32,7 @@ __all__ = ["FEATURES", "MemoryDatabaseDriver"]
 
 FEATURES = DatabaseFeatures(
     title="this process",
-    engines={"postgresql": (), "mysql": (), "mariadb": ()},
+    engines=frozenset(ENGINES),
     connect=False,
     stop=True,
     snapshots=True,
