@@ -185,8 +185,8 @@ class BlobMover(Mover[BlobItem]):
             except SourceChanged:
                 pass
             try:
-                pin = self._source.stat(item.key).token
-                return attrs.evolve(self._carried_out(item, step, pin), changed=True)
+                now = _pinned(self._source.stat(item.key))
+                return attrs.evolve(self._carried_out(item, step, Token(now.token)), changed=now)
             except SourceChanged:
                 raise Refusal("its source changed again and again while it was read", Trouble.FAILED) from None
             except ParentNotFound:

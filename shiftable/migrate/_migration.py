@@ -295,7 +295,8 @@ class Migration:
         def ended(task: _Task, outcome: Outcome) -> None:
             item, _ = task
             if outcome.action is not None:
-                row = Row(key=item.key, source=_pin(item), target=outcome.target, sha256=outcome.sha256)
+                source = outcome.changed or _pin(item)
+                row = Row(key=item.key, source=source, target=outcome.target, sha256=outcome.sha256)
                 journal.arrived(scope, row)
             watch.moved(item.key, outcome)
 
@@ -416,7 +417,7 @@ class _Watch:
         self.counter.done(key, outcome)
         if outcome.action is None:
             self.name(key, Trouble.VANISHED, "its source was deleted before it was read")
-        elif outcome.changed:
+        elif outcome.changed is not None:
             self.name(key, Trouble.CHANGED, "its source changed while it was read; the newer version was moved")
         self._tell()
 

@@ -222,7 +222,7 @@ class SecretsMover(Mover[SecretItem]):
             if missing is not None and now.pin == here.pin:
                 raise missing
             if outcome is not None and now.pin == here.pin:
-                return attrs.evolve(outcome, changed=changed)
+                return attrs.evolve(outcome, changed=here.pin if changed else None)
             here = now
             item = self._again(item, here, outcome)
         raise Refusal("its source changed again and again while it was read", Trouble.FAILED)

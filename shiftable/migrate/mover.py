@@ -214,14 +214,14 @@ class Outcome:
     Args:
         action: what was done: created, replaced, adopted (``COMPARE``) or deleted; ``None``: the source vanished.
         target: token of what the target has now.
-        changed: whether the source changed while it was read, and was read again.
+        changed: the source's version that was moved, if it changed while the listed one was read.
         sha256: of the content that went through, where that is no secret.
     """
 
     action: Action | None
     target: str | None = None
     size: int = 0
-    changed: bool = False
+    changed: Pin | None = None
     sha256: bytes | None = None
     losses: tuple[Loss, ...] = ()
 

@@ -237,6 +237,7 @@ def test_a_source_that_changes_during_the_copy_is_read_again_and_named(world: An
     assert troubles(report) == {"a": Trouble.CHANGED}
     assert report.complete
     assert world.target.get("a") == b"22"
+    assert world.migration("blob").apply().changed == 0
 
 
 def test_a_source_that_changes_all_the_time_is_reported_and_the_next_run_goes_on(world: Any) -> None:
