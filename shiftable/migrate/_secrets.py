@@ -189,7 +189,7 @@ class SecretsMover(Mover[SecretItem]):
             return "its current version is disabled and cannot be read"
         if item.buried:
             return "the target has a deleted secret of that name; restore it there, or delete it for good"
-        return self._target.check_key(item.key)
+        return self._source.check_key(item.key) or self._target.check_key(item.key)
 
     def plan(self, item: SecretItem, step: Step) -> Step:
         """Read the values: their sizes and kinds decide, and whether what is on the target is equal."""
@@ -459,7 +459,7 @@ class SecretsMover(Mover[SecretItem]):
         return found.pin.token if found else ""
 
     def _with_history(self, store: SecretStore, info: SecretInfo) -> _Found | None:
-        if not store.features.history:
+        if not store.features.history or store.check_key(info.name) is not None:  # others may have named it so
             only = SecretVersion(
                 name=info.name, version=info.version or "", stages=frozenset({"current"}), created=info.modified
             )
