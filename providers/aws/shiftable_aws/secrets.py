@@ -349,6 +349,8 @@ class SecretsManagerDriver(SecretsDriver):
         except ClientError as exc:
             if _code(exc) == "ResourceNotFoundException":
                 return None
+            if _code(exc) == "InvalidRequestException" and self._state(name).deleted:  # since it was found alive
+                return None
             raise
         value = answer["SecretString"] if "SecretString" in answer else answer["SecretBinary"]
         return _Value(answer["VersionId"], Masked(value), answer["CreatedDate"])
