@@ -156,7 +156,7 @@ class BlobMover(Mover[BlobItem]):
             return f"the object has {item.size:,} bytes; the target's limit is {limit} ({limit.source})"
         if item.under is not None:
             return f"the target keeps keys as paths, and {item.under!r} is an object and cannot be a folder too"
-        return self._target.check_key(item.key)
+        return self._target.check_key(item.key) or self._source.check_key(item.key)
 
     def plan(self, item: BlobItem, step: Step) -> Step:
         """Look at metadata and tags where they decide; contents are not read."""
