@@ -19,7 +19,7 @@ PROVIDERS = {
     "baremetal": ("providers/s3", "providers/baremetal[s3]"),
     "gcp": ("providers/gcp",),
 }
-TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.112", "jsonschema>=4.20")
+TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.112", "jsonschema>=4.20", "psycopg[binary]>=3.2")
 
 
 def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tuple(PROVIDERS)) -> None:
@@ -35,11 +35,12 @@ def python_executable(session: nox.Session) -> str:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, and that imports run one way."""
+    """Style, that imports run one way, and that the generated pages are what the code says."""
     install(session, "ruff>=0.14", "import-linter>=2.5")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
+    session.run("python", "docs/generate.py", "--check")
 
 
 @nox.session
