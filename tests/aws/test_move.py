@@ -858,6 +858,16 @@ def test_what_files_cannot_hold_is_refused_by_the_plan_as_by_the_move_and_all_el
     assert before == shop.stored()
 
 
+def test_a_key_that_no_client_can_read_is_refused_by_the_plan_as_by_the_move(shop: Shop) -> None:
+    shop.configure(FILE.replace("versioning = true\n", ""))  # moto cannot list versions of such a key
+    shop.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": shop.double.region})
+    for key in ("control \x01", "good"):
+        shop.put(key, Blob(data=b"1"))
+    answers = [shop.run(*MOVE, *more, "--json") for more in ((), ("--apply",))]
+    assert [(1, {"control \x01": "refused"})] * 2 == [(answer.code, answer.named) for answer in answers]
+    assert {"good": b"1"} == shop.files()
+
+
 # providers
 
 
