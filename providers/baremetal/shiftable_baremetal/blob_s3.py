@@ -56,8 +56,8 @@ def open_s3(
 
     The features are those of a complete server, such as Ceph. Some ignore conditions (``if_absent``, ``if_match``) and
     overwrite: before the first one the driver tries it on an object of its own, ``.shiftable-probe-…``, which it
-    deletes, and raises ``Unsupported`` where the server does not obey. Ceph 16 obeys for objects in one piece, and not
-    for those in parts, which is above 8 MiB.
+    deletes, and raises ``Unsupported`` where the server does not obey. Ceph 16 obeys in buckets without versions, for
+    objects in one piece, which is up to 8 MiB.
 
     Args:
         endpoint: ``https://s3.example.net:9000``, without a bucket.

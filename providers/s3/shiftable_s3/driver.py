@@ -129,7 +129,7 @@ class S3Driver(BlobDriver):
     compatible: bool = attrs.field(default=False, kw_only=True)
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
-    _obeyed: set[tuple[str, bool]] = attrs.field(factory=set, init=False, repr=False)
+    _obeyed: set[tuple[str, str, bool]] = attrs.field(factory=set, init=False, repr=False)
     _bare_etags: bool = attrs.field(default=False, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -484,6 +484,7 @@ class S3Driver(BlobDriver):
         )
 
     def _set_versioning(self, name: str, *, enabled: bool) -> None:
+        self._obeyed -= {known for known in self._obeyed if known[0] == name}
         self.client.put_bucket_versioning(
             Bucket=name, VersioningConfiguration={"Status": "Enabled" if enabled else "Suspended"}
         )
@@ -500,14 +501,25 @@ class S3Driver(BlobDriver):
             name, value = "IfMatch", options.if_match.value
         else:
             return {}
-        if self.compatible and (name, parts) not in self._obeyed:
-            if not self._obeys(bucket, name, parts=parts):
-                why = f"the server ignores the condition {name}{' of uploads in parts' * parts} and would overwrite"
+        # Once for each bucket: Ceph 16 obeys in plain buckets, and not in those with versions.
+        if self.compatible and (bucket, name, parts) not in self._obeyed:
+            why = self._objection(bucket, name, parts=parts)
+            if why is not None:
                 raise Unsupported(why, provider=self.provider, resource=Resource("bucket", bucket))
-            if name == "IfMatch":
-                self._bare_etags = self._compares_bare_etags(bucket)
-            self._obeyed.add((name, parts))
+            self._obeyed.add((bucket, name, parts))
         return {name: value.strip('"') if self._bare_etags else value}
+
+    def _objection(self, bucket: str, name: str, *, parts: bool) -> str | None:
+        """Find out why a condition cannot be relied on; learn how the server wants ETags."""
+        kind = " of uploads in parts" * parts
+        if not self._obeys(bucket, name, parts=parts):
+            return f"the server ignores the condition {name}{kind} in this bucket and would overwrite"
+        if name == "IfMatch":
+            bare = self._wants_bare_etags(bucket)
+            if bare is None:
+                return f"the server refuses every write under the condition {name} in this bucket"
+            self._bare_etags = bare
+        return None
 
     def _obeys(self, bucket: str, name: str, *, parts: bool) -> bool:
         """Find out whether a condition that does not hold stops a write; what is written for that is deleted."""
@@ -529,18 +541,26 @@ class S3Driver(BlobDriver):
             self._remove(target, written)
         return False
 
-    def _compares_bare_etags(self, bucket: str) -> bool:
-        """Find out how the server wants an ETag: Ceph 16 compares without the quotes that it tells it with."""
+    def _wants_bare_etags(self, bucket: str) -> bool | None:
+        """Find out how the server wants an ETag: Ceph 16 compares without the quotes that it tells it with.
+
+        With versions Ceph 16 compares with what does not exist yet: ``None``.
+        """
         target = _probe(bucket)
         written: list[Any] = [self.client.put_object(**target)]
+        etag: str = written[0]["ETag"]
         try:
-            written.append(self.client.put_object(**target, IfMatch=written[0]["ETag"]))
-        except ClientError as exc:
-            if _status(exc.response) != 412:
-                raise
+            for bare in (False, True):
+                try:
+                    written.append(self.client.put_object(**target, IfMatch=etag.strip('"') if bare else etag))
+                except ClientError as exc:
+                    if _status(exc.response) != 412:
+                        raise
+                else:
+                    return bare
         finally:
             self._remove(target, written)
-        return len(written) == 1
+        return None
 
     def _remove(self, target: _Arguments, written: Iterable[Any]) -> None:
         for answer in written:
