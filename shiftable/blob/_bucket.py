@@ -127,6 +127,7 @@ class Bucket(Handle[BlobDriver]):
         tags: Mapping[str, str] | None = None,
         if_absent: bool = False,
         if_match: Token | None = None,
+        size: int | None = None,
     ) -> ObjectInfo:
         """Write an object, replacing what is there.
 
@@ -139,12 +140,15 @@ class Bucket(Handle[BlobDriver]):
                 ``application/octet-stream`` or nothing.
             if_absent: only if there is no object of that key.
             if_match: only over the object in this version.
+            size: in bytes, of data that do not tell it themselves. It is a hint: the parts of a large object are then
+                just as large as they must be.
 
         Raises:
             PreconditionFailed: ``if_absent`` or ``if_match`` does not hold.
         """
         task = self._task("put", key)
-        size = size_of(data)
+        told = size_of(data)
+        size = size if told is None else told
         options = self._options(task, size, content_type, headers, metadata, tags, if_absent, if_match)
         with _missing_is_mismatch(task, if_match):
             if isinstance(data, bytes) and len(data) <= PART_SIZE:

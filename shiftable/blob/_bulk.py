@@ -129,6 +129,7 @@ def copy_object(
                 tags=facets.tags or None,
                 if_absent=if_absent,
                 if_match=if_match,
+                size=reader.info.size,
             )
         except Exception:
             if reader.failure is not None:

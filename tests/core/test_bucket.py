@@ -12,6 +12,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from shiftable.memory import blob as memory_blob
 from shiftable.memory.blob import FEATURES, MemoryBlobDriver
 from shiftable.testing import wrap
 from shiftable.testing.wrap import Call, Injected, Recorded, dropped, fault
+from shiftable.tokens import Token
 
 MIB = 1024 * 1024
 DATA = bytes(range(256)) * 4096  # 1 MiB
@@ -746,3 +748,24 @@ def test_a_prefix_that_is_no_text_is_refused_before_anything_is_sent(
         with pytest.raises(InvalidArgument):
             listing()
     assert recorded.calls == []
+
+
+def test_the_size_of_data_that_do_not_tell_it_decides_the_size_of_parts() -> None:
+    """100 parts of 8 MiB do not hold 1,000 MiB; a stream of unknown length begins small and doubles its parts."""
+    features = attrs.evolve(FEATURES, max_parts=Limit(100, "this test"))
+    recorded = Recorded(MemoryBlobDriver(), features=features)
+    bucket = BlobStore(recorded.driver).create(BucketSpec(name="shop"))
+    recorded.on("upload_part", lambda call, _: Part(number=call.args[1], size=len(call.args[2]), token="t"))
+    recorded.on("upload_complete", lambda _call, _proceed: stat_of("key"))
+    mebibyte = bytes(1024**2)
+    for size, first in ((1000 * len(mebibyte), 10), (None, 8)):
+        recorded.calls.clear()
+        bucket.put("key", itertools.repeat(mebibyte, 1000), size=size)
+        parts = [len(call.args[2]) // len(mebibyte) for call in recorded.named("upload_part")]
+        assert parts[0] == first
+        assert sum(parts) == 1000
+        assert (len(set(parts)) == 1) == (size is not None)
+
+
+def stat_of(key: str) -> ObjectInfo:
+    return ObjectInfo(key=key, size=0, token=Token("t"), modified=datetime.now(UTC))
