@@ -19,7 +19,7 @@ from shiftable.blob._bulk import (
     digest_object,
     read_tags,
 )
-from shiftable.errors import AlreadyExists, NotFound, ParentNotFound, PreconditionFailed
+from shiftable.errors import AlreadyExists, NotFound, ParentNotFound, PreconditionFailed, Unsupported
 from shiftable.migrate.mover import (
     Action,
     Item,
@@ -225,11 +225,18 @@ class BlobMover(Mover[BlobItem]):
 
         def fit(info: ObjectInfo, tags: Mapping[str, str]) -> Facets:
             facets, found = self._fitted(info, tags)
-            losses.extend(found)
+            losses[:] = found
             return facets
 
         guard = self._guard(key, if_match)
-        copied: Copied = copy_object(self._source, self._target, key, token=pin, fit=fit, **guard)
+        copied: Copied
+        try:
+            copied = copy_object(self._source, self._target, key, token=pin, fit=fit, **guard)
+        except Unsupported:  # of some servers only a try tells, and for objects in parts (Ceph 16)
+            if not guard:
+                raise
+            self._look(key, if_match)
+            copied = copy_object(self._source, self._target, key, token=pin, fit=fit)
         return Outcome(
             action=Action.CREATE if if_match is None else Action.REPLACE,
             target=copied.token.value,
@@ -245,12 +252,16 @@ class BlobMover(Mover[BlobItem]):
             return {"if_absent": True}
         if if_match is not None and features.if_match:
             return {"if_match": if_match}
+        self._look(key, if_match)
+        return {}
+
+    def _look(self, key: str, if_match: Token | None) -> None:
+        """Compare now what no condition of the write can compare then."""
         if "guards" not in self.options.degrade:
             raise Refusal("the target has no compare-and-swap writes; accept that with degrade 'guards'")
         found = self._target_now(key)
         if (found.token if found else None) != if_match:
             raise PreconditionFailed("the target's object is not in the version that was seen")
-        return {}
 
     def _adopted(self, item: BlobItem, pin: Token) -> Outcome:
         """Take what is on the target for ours if it is equal; else it stays, unless it may be overwritten."""
