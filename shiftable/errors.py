@@ -1,24 +1,26 @@
 """Everything that shiftable raises, and the one place where native errors are translated.
 
-ShiftableError
-├── ConfigError               the file, an argument or the environment is wrong; .problems
-├── ProviderError             a provider is unknown, broken, ambiguous or too old
-├── MigrationError            a move stopped; its journal says where
-└── OperationError            one operation on one resource failed
-    ├── NotFound
-    │   └── ParentNotFound    what should hold it is missing: the bucket of an object, the zone of a record
-    ├── AlreadyExists
-    ├── Conflict              another writer, or a state that forbids it
-    ├── PreconditionFailed    if_absent or if_match did not hold
-    ├── InvalidArgument
-    ├── PermissionDenied
-    ├── Unauthenticated
-    ├── QuotaExceeded         a limit of the account, the disk or the service
-    ├── Throttled             retryable; .retry_after
-    ├── Unavailable           retryable
-    ├── Timeout               retryable
-    ├── Unsupported           this driver cannot; nothing was sent
-    └── IntegrityError        what arrived is not what was sent
+::
+
+    ShiftableError
+    ├── ConfigError               the file, an argument or the environment is wrong; .problems
+    ├── ProviderError             a provider is unknown, broken, ambiguous or too old
+    ├── MigrationError            a move stopped; its journal says where
+    └── OperationError            one operation on one resource failed
+        ├── NotFound
+        │   └── ParentNotFound    what should hold it is missing: the bucket of an object, the zone of a record
+        ├── AlreadyExists
+        ├── Conflict              another writer, or a state that forbids it
+        ├── PreconditionFailed    if_absent or if_match did not hold
+        ├── InvalidArgument
+        ├── PermissionDenied
+        ├── Unauthenticated
+        ├── QuotaExceeded         a limit of the account, the disk or the service
+        ├── Throttled             retryable; .retry_after
+        ├── Unavailable           retryable
+        ├── Timeout               retryable
+        ├── Unsupported           this driver cannot; nothing was sent
+        └── IntegrityError        what arrived is not what was sent
 """
 
 from __future__ import annotations
