@@ -110,8 +110,8 @@ def bench(session: nox.Session) -> None:
 def servers(session: nox.Session) -> None:
     """Tests on real servers, from Debian's packages."""
     install(session, *TEST_TOOLS)
-    session.run("python", "tests/servers/install.py", external=True)
-    session.run("pytest", "tests/servers", "--servers")
+    session.run("python", "tests/servers/install.py")
+    session.run("pytest", "tests/servers", "--servers", *session.posargs)
 
 
 @nox.session
