@@ -5,11 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from shiftable.blob import BlobStore, BucketSpec, Token
 from shiftable.config import Credential
-from shiftable.errors import ConfigError, IntegrityError, ParentNotFound, PreconditionFailed, Unsupported
+from shiftable.errors import (
+    ConfigError,
+    Conflict,
+    IntegrityError,
+    ParentNotFound,
+    PreconditionFailed,
+    Unsupported,
+)
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle
 from shiftable.testing.harness import Request, Response
 from shiftable_baremetal.blob_s3 import open_s3
@@ -152,6 +160,89 @@ def test_a_copy_under_a_condition_is_sure_on_a_server_that_ignores_it_there(
     bucket.copy("source", "target", if_match=target.token)
     assert (bucket.get("target"), bucket.stat("target").metadata) == (b"new", {"n": "v"})
     assert not [request for request in seen if "x-amz-copy-source" in request.headers]
+
+
+def _compare_bare_etags(request: Any, **_: object) -> None:
+    """Do as Ceph 16 does: an ETag in quotes is never the stored one."""
+    stated = request.headers.get("If-Match")
+    if stated is not None:
+        del request.headers["If-Match"]
+        request.headers["If-Match"] = f'"{stated}"' if not stated.startswith('"') else '"never"'
+
+
+def test_a_server_that_compares_etags_without_quotes_is_given_them_so(driver: S3Driver) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    driver.client.meta.events.register_first("before-sign.s3.PutObject", _compare_bare_etags)
+    first = bucket.put("key", b"1")
+    second = bucket.put("key", b"2", if_match=first.token)
+    with pytest.raises(PreconditionFailed):
+        bucket.put("key", b"3", if_match=first.token)
+    assert bucket.stat("key").token == second.token
+    assert [item.key for item in bucket.list()] == ["key"]
+
+
+def _match_nothing(request: Any, **_: object) -> None:
+    if "If-Match" in request.headers:
+        del request.headers["If-Match"]
+        request.headers["If-Match"] = '"never"'
+
+
+def test_a_server_under_whose_conditions_nothing_can_be_written_is_found_out(driver: S3Driver) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    driver.client.meta.events.register_first("before-sign.s3.PutObject", _match_nothing)
+    token = bucket.put("key", b"1").token
+    with pytest.raises(Unsupported, match="refuses every write"):
+        bucket.put("key", b"2", if_match=token)
+    assert [item.key for item in bucket.list()] == ["key"]
+
+
+def test_each_bucket_is_asked_and_asked_again_when_it_gets_versions(driver: S3Driver, seen: list[Request]) -> None:
+    store = BlobStore(driver)
+    for name in ("shop", "other"):
+        seen.clear()
+        bucket = store.create(BucketSpec(name=name))
+        bucket.put("key", b"", if_absent=True)
+        assert any("probe" in request.path for request in seen)
+    (change,) = store.diff(BucketSpec(name="other", versioning=True))
+    store.apply(change)
+    seen.clear()
+    bucket.put("key-2", b"", if_absent=True)
+    assert any("probe" in request.path for request in seen)
+
+
+def test_tags_of_an_object_in_parts_are_set_when_it_is_complete(driver: S3Driver, seen: list[Request]) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    bucket.put("long", bytes(9 * MIB), tags={"team": "a b"})
+    assert bucket.tags("long") == {"team": "a b"}
+    assert [request for request in seen if "x-amz-tagging" in request.headers] == []
+
+
+def test_a_blank_in_a_tag_is_not_sent_as_a_plus(driver: S3Driver, seen: list[Request]) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    bucket.put("key", b"", tags={"team": "a b+c"})
+    assert seen[-1].headers["x-amz-tagging"] == "team=a%20b%2Bc"
+    assert bucket.tags("key") == {"team": "a b+c"}
+
+
+def test_metadata_with_an_underscore_is_refused(driver: S3Driver) -> None:
+    assert "hyphen" in (driver.check_metadata({"build_id": "7"}) or "")
+    assert driver.check_metadata({"build-id": "7"}) is None
+
+
+def test_a_copy_in_parts_of_what_was_changed_meanwhile_leaves_nothing(driver: S3Driver, aws_double: Any) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    bucket.put("source", bytes(6 * MIB))
+    in_parts = attrs.evolve(driver, copy_limit=5 * MIB, copy_part=5 * MIB)
+
+    def change(params: dict[str, Any], **_: object) -> None:
+        params["headers"].pop("x-amz-copy-source-if-match", None)
+        Inside(aws_double).put_raw("shop", "source", b"!" * 6 * MIB)
+
+    driver.client.meta.events.register("before-call.s3.UploadPartCopy", change)
+    with pytest.raises(Conflict, match="changed during the copy"):
+        BlobStore(in_parts).bucket("shop").copy("source", "target")
+    assert [item.key for item in bucket.list()] == ["source"]
+    assert not aws_double.backend("s3", "aws").buckets["shop"].multiparts
 
 
 def test_a_condition_in_a_missing_bucket_is_about_the_bucket(driver: S3Driver) -> None:
