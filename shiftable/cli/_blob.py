@@ -32,7 +32,7 @@ class Remote:
         return f"{self.label}:{self.key}"
 
 
-class PlaceType(click.ParamType[Path | Remote]):
+class PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A file, ``-``, or ``label:key``. A file whose name has a colon is written ``./a:b``."""
 
     name = "place"
@@ -45,7 +45,7 @@ class PlaceType(click.ParamType[Path | Remote]):
         return Remote(label, key) if colon and "/" not in label and label else Path(value)
 
 
-class RemoteType(click.ParamType[Remote]):
+class RemoteType(click.ParamType):  # type: ignore[type-arg]  # the same
     """``label`` or ``label:key``."""
 
     name = "label:key"
