@@ -23,6 +23,8 @@ _APPLICATION = 0x53686966
 _SCHEMA_VERSION = 1
 _PAGE = 1_000
 _BATCH = 64
+_BATCH_BYTES = 8 * 1024 * 1024
+"""What a lost batch had copied has to be compared, which may be to read it on both sides: it must not be much."""
 
 _SCHEMA = """
 CREATE TABLE scope (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -85,6 +87,7 @@ class Journal:
         self._lock = lock
         self._scopes: dict[str, int] = {}
         self._rows: list[tuple[Any, ...]] = []
+        self._bytes = 0
         self._gone: list[tuple[int, bytes]] = []
         self._named: list[tuple[Any, ...]] = []
 
@@ -160,6 +163,7 @@ class Journal:
             self._gone.append(place)
         else:
             self._rows.append((*_pin(row.source), row.target, row.sha256, *place))
+            self._bytes += row.source.size
         self._flush_if_full()
 
     # what is named
@@ -205,7 +209,7 @@ class Journal:
 
     def flush(self) -> None:
         """Write what waits for its batch."""
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._bytes = self._rows, [], 0
         gone, self._gone = self._gone, []
         named, self._named = self._named, []
         if not (rows or gone or named):
@@ -231,7 +235,7 @@ class Journal:
                 self._lock = None
 
     def _flush_if_full(self) -> None:
-        if len(self._rows) + len(self._gone) + len(self._named) >= _BATCH:
+        if len(self._rows) + len(self._gone) + len(self._named) >= _BATCH or self._bytes >= _BATCH_BYTES:
             self.flush()
 
     def _key(self, scope: str, key: str) -> tuple[int, bytes]:

@@ -59,6 +59,19 @@ def test_what_arrived_is_known_after_the_journal_is_closed(path: Path) -> None:
     assert found == [arrived, record("b", before="t0")]
 
 
+def test_what_was_much_work_is_written_down_at_once(path: Path) -> None:
+    small, large = Pin(token="s", size=1), Pin(token="s", size=8 * 1024 * 1024)
+    with Journal.open(path) as journal, Journal.reading(path) as other:
+        assert other is not None
+        journal.begin(SCOPE, [record(key) for key in "abc"])
+        done = []
+        for key, pin in (("a", small), ("b", large), ("c", small)):
+            journal.arrived(SCOPE, Row(key=key, source=pin, target="t"))
+            done.append([each.key for each in other.records(SCOPE) if each.done])
+
+    assert done == [[], ["a", "b"], ["a", "b"]]
+
+
 def test_a_missing_journal_is_read_as_none_and_not_made(path: Path) -> None:
     with Journal.reading(path) as journal:
         assert journal is None
