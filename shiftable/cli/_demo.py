@@ -96,7 +96,7 @@ ODD_NAMES = (
     "odd/composed-\u00e9.txt",
     "odd/empty",
 )
-AT_LEAST = 300
+ENOUGH = 320
 LARGE = 16 * 1024 * 1024
 SKIPPED = {".git", ".nox", ".venv", "venv", "__pycache__", "node_modules", ".shiftable"}
 
@@ -200,7 +200,7 @@ class _Demo:
         with subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
-            while process.poll() is None and _count(arrived) < AT_LEAST // 3:
+            while process.poll() is None and _count(arrived) < ENOUGH // 3:
                 time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
         click.echo(f"   killed after {_count(arrived)} objects had arrived")
@@ -273,8 +273,8 @@ def _tree() -> Iterator[tuple[str, Path]]:
             if path.is_file() and not SKIPPED & set(inner.parts) and path.suffix != ".pyc":
                 yield f"{place.name}/{inner.as_posix()}", path
                 count += 1
-        if count >= AT_LEAST:
-            return
+                if count == ENOUGH:
+                    return
 
 
 def _count(folder: Path) -> int:
