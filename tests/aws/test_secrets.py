@@ -205,7 +205,8 @@ def test_answers_that_always_end_early_are_never_taken_for_whole(
     quick = AwsProvider(AwsSettings(**aws_double.config, max_attempts=2))
     half = Secrets(quick.secrets()).store("shop")
 
-    with pytest.raises(Timeout, match="ends early"):
+    # botocore below 1.43 notices by itself, and says that the connection was closed
+    with pytest.raises((Timeout, Unavailable), match="ends early|closed before"):
         list(half.list()), list(half.history("key")), half.get("key")
 
     quick.close()
