@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -117,6 +120,49 @@ class App:
     def diff(self, declared: Declared) -> tuple[Change[Any], ...]:
         """Say what would have to change for a resource to be as declared."""
         return self.service(declared).diff(self.spec(declared))
+
+    def apply(self, declared: Declared, change: Change[Any]) -> None:
+        """Carry out one change of a declared resource, and write it down before and after."""
+        with self._recorded(declared, change.action, change.name):
+            self.service(declared).apply(change)
+
+    def destroy(self, declared: Declared) -> None:
+        """Delete a declared resource, and write it down before and after.
+
+        Raises:
+            NotFound: it does not exist.
+            Conflict: it is not empty.
+        """
+        name = self.spec(declared).name
+        with self._recorded(declared, "delete", name):
+            self.service(declared).delete(name)
+
+    @contextlib.contextmanager
+    def _recorded(self, declared: Declared, action: str, name: str) -> Iterator[None]:
+        """Append to ``.shiftable/applied.jsonl`` what begins and how it ends, so that what was under way can be seen."""
+        facts = {
+            "environment": self.environment,
+            "provider": self.provider_of(declared),
+            "resource": declared.address,
+            "name": name,
+            "action": action,
+        }
+        self._record(facts | {"state": "begun"})
+        try:
+            yield
+        except BaseException as exc:
+            self._record(facts | {"state": "failed", "error": type(exc).__name__})
+            raise
+        self._record(facts | {"state": "done"})
+
+    def _record(self, facts: dict[str, str]) -> None:
+        line = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **facts}, ensure_ascii=False) + "\n"
+        try:
+            self.state_dir.mkdir(exist_ok=True)
+            with (self.state_dir / "applied.jsonl").open("ab", buffering=0) as file:
+                file.write(line.encode())  # one write to the end of the file: lines of two processes never mix
+        except OSError as exc:
+            raise ConfigError(f"cannot write down what is done in {self.state_dir}: {exc.strerror}") from exc
 
     def close(self) -> None:
         """Give back all connections. The app may be used again."""

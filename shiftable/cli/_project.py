@@ -188,7 +188,7 @@ def apply(context: Context, resources: tuple[str, ...], as_json: bool) -> None:
 def _applied(app: App, each: Pending) -> str:
     """Apply one change; a failure is told and does not stop the others. Applying again goes on where this ended."""
     try:
-        app.service(each.declared).apply(each.change)
+        app.apply(each.declared, each.change)
     except ShiftableError as exc:
         return f"failed: {exc}"
     return "done"
@@ -217,7 +217,7 @@ def destroy(context: Context, resources: tuple[str, ...], yes: tuple[str, ...]) 
             if typed != name:
                 raise click.Abort
         try:
-            service.delete(name)
+            app.destroy(declared)
         except NotFound:
             click.echo(f"{declared.address} ({name}): does not exist")
         else:

@@ -54,6 +54,23 @@ def test_apply_makes_what_plan_shows_and_the_second_time_nothing(folder: Path, s
     assert 0 == shiftable("plan", "--exit-code").returncode
 
 
+def test_what_is_applied_and_destroyed_is_written_down(shop: Path, shiftable) -> None:
+    (shop / "local/blob/shop-assets/a").write_text("1")
+    shiftable("destroy", "blob.assets", "blob.logs", "--yes", "shop-assets", "--yes", "logs")
+    lines = [json.loads(line) for line in (shop / ".shiftable/applied.jsonl").read_text().splitlines()]
+    assert [
+        ("blob.assets", "create", "begun"),
+        ("blob.assets", "create", "done"),
+        ("blob.logs", "create", "begun"),
+        ("blob.logs", "create", "done"),
+        ("secrets.app", "create", "begun"),
+        ("secrets.app", "create", "done"),
+        ("blob.assets", "delete", "begun"),
+        ("blob.assets", "delete", "failed"),
+    ] == [(line["resource"], line["action"], line["state"]) for line in lines]
+    assert {"local"} == {line["provider"] for line in lines}
+
+
 def test_destroy_deletes_by_name_and_refuses_what_is_not_empty(shop: Path, shiftable) -> None:
     (shop / "local/blob/shop-assets/a").write_text("1")
     refused = shiftable("destroy", "blob.assets", "--yes", "shop-assets")
