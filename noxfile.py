@@ -19,7 +19,14 @@ PROVIDERS = {
     "baremetal": ("providers/s3", "providers/baremetal[s3]"),
     "gcp": ("providers/gcp",),
 }
-TEST_TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.112", "jsonschema>=4.20", "psycopg[binary]>=3.2")
+TEST_TOOLS = (
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.112",
+    "jsonschema>=4.20",
+    "hatchling>=1.27",
+    "psycopg[binary]>=3.2",
+)
 
 
 def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tuple(PROVIDERS)) -> None:

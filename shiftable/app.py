@@ -139,7 +139,7 @@ class App:
 
     @contextlib.contextmanager
     def _recorded(self, declared: Declared, action: str, name: str) -> Iterator[None]:
-        """Append to ``.shiftable/applied.jsonl`` what begins and how it ends, so that what was under way can be seen."""
+        """Append to ``.shiftable/applied.jsonl`` what begins and how it ends, for whoever looks later."""
         facts = {
             "environment": self.environment,
             "provider": self.provider_of(declared),
