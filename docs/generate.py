@@ -18,7 +18,7 @@ import attrs
 from shiftable import registry
 from shiftable.config import schema
 from shiftable.features import Features, Limit
-from shiftable.manifest import SPECS, Environment, Project, json_schema
+from shiftable.manifest import Environment, Project, json_schema, spec_type
 from shiftable.provider import SERVICES
 
 ROOT = Path(__file__).parent.parent
@@ -137,8 +137,8 @@ def toml_page() -> str:
     for provider in json_schema()["properties"]["providers"]["additionalProperties"]["oneOf"]:
         kind = provider["properties"].pop("type")["const"]
         lines += table(f'[providers.x] with type = "{kind}"', provider)
-    for service, spec in SPECS.items():
-        lines += table(f"[{service}.x]", schema(spec))
+    for service in SERVICES:
+        lines += table(f"[{service}.x]", schema(spec_type(service)))
     return "\n".join(lines) + "\n"
 
 

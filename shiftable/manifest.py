@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,19 +11,13 @@ from typing import Any
 import attrs
 
 from shiftable import registry
-from shiftable.blob.driver import BucketSpec
-from shiftable.compute.driver import FleetSpec
 from shiftable.config import Place, did_you_mean, schema, structure
-from shiftable.database.driver import DatabaseSpec
-from shiftable.dns.driver import ZoneSpec
 from shiftable.errors import ConfigError, Problem, ProviderError
 from shiftable.provider import SERVICES, Provider
-from shiftable.secrets.driver import SecretsSpec
 from shiftable.service import Spec
 
 __all__ = [
     "FILE_NAME",
-    "SPECS",
     "Declared",
     "Environment",
     "Manifest",
@@ -31,17 +26,24 @@ __all__ = [
     "json_schema",
     "known_types",
     "read",
+    "spec_type",
 ]
 
 FILE_NAME = "shiftable.toml"
 
-SPECS: Mapping[str, type[Spec]] = {
-    "blob": BucketSpec,
-    "secrets": SecretsSpec,
-    "dns": ZoneSpec,
-    "database": DatabaseSpec,
-    "compute": FleetSpec,
+_SPECS = {
+    "blob": "BucketSpec",
+    "secrets": "SecretsSpec",
+    "dns": "ZoneSpec",
+    "database": "DatabaseSpec",
+    "compute": "FleetSpec",
 }
+
+
+def spec_type(service: str) -> type[Spec]:
+    """Return what a table of a service becomes. A service that no file mentions is not imported."""
+    found: type[Spec] = getattr(importlib.import_module(f"shiftable.{service}.driver"), _SPECS[service])
+    return found
 
 
 @attrs.frozen(kw_only=True)
@@ -186,14 +188,15 @@ class _Reader:
         )
 
     def _resources(self) -> Iterator[Declared]:
-        for service, spec_type in SPECS.items():
+        for service in SERVICES:
             for label, table in self._tables(service):
-                fields = {field.name for field in attrs.fields(spec_type)}
+                cls = spec_type(service)
+                fields = {field.name for field in attrs.fields(cls)}
                 native = {
                     k: v for k, v in table.items() if isinstance(v, dict) and k not in fields and k in known_types()
                 }
-                own = {spec_type.name_key: label} | {k: v for k, v in table.items() if k not in native}
-                spec = self._structured(spec_type, f"{service}.{label}", own)
+                own = {cls.name_key: label} | {k: v for k, v in table.items() if k not in native}
+                spec = self._structured(cls, f"{service}.{label}", own)
                 if spec is not None:
                     yield Declared(service=service, label=label, spec=spec, native=native)
 
@@ -284,7 +287,7 @@ def json_schema() -> dict[str, Any]:
     def tables(of: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401
         return {"type": "object", "additionalProperties": of, **more}
 
-    services = {service: tables(_with_native(service, schema(spec))) for service, spec in SPECS.items()}
+    services = {service: tables(_with_native(service, schema(spec_type(service)))) for service in SERVICES}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": FILE_NAME,

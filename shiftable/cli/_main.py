@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from pathlib import Path
@@ -10,16 +11,42 @@ from typing import Any
 import click
 
 import shiftable
-from shiftable import registry
-from shiftable.cli import _blob, _check, _demo, _migrate, _project, _run, _secrets
 from shiftable.cli._context import Context
 from shiftable.errors import ConfigError, ShiftableError
 
 __all__ = ["cli"]
 
 
+COMMANDS = {
+    "apply": "_project",
+    "blob": "_blob",
+    "check": "_check",
+    "demo": "_demo",
+    "destroy": "_project",
+    "init": "_project",
+    "migrate": "_migrate",
+    "plan": "_project",
+    "providers": "_check",
+    "run": "_run",
+    "schema": "_check",
+    "secrets": "_secrets",
+}
+"""Commands and the modules that hold them, which are imported when they are called."""
+
+
 class Root(click.Group):
     """Turns errors of the library into one message and an exit code; anything else is a bug and shows itself."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  as click.Group
+        """Name all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  as click.Group
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"shiftable.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click.Group
         """Run a command and leave with its exit code."""
@@ -67,14 +94,8 @@ def _log(verbose: int) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if verbose:
+        from shiftable import registry
+
         targets = (each.target for each in registry.installed())
         for package in {"shiftable", *(target.partition(":")[0].partition(".")[0] for target in targets)}:
             logging.getLogger(package).setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
-
-
-for command in (
-    *(_project.init, _project.plan, _project.apply, _project.destroy),
-    *(_check.check, _check.providers, _check.schema),
-    *(_blob.blob, _secrets.secrets, _migrate.migrate, _run.run, _demo.demo),
-):
-    cli.add_command(command)
