@@ -246,7 +246,7 @@ def test_an_unreadable_journal_is_one_clear_error_and_stays_as_it_is(shop: Path,
 
 
 def test_ctrl_c_ends_a_move_that_then_goes_on(shop: Path, shiftable) -> None:
-    for n in range(1500):
+    for n in range(4000):
         path = shop / f"local/blob/shop-assets/{n % 10}/{n}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(os.urandom(2000))
@@ -261,15 +261,15 @@ def test_ctrl_c_ends_a_move_that_then_goes_on(shop: Path, shiftable) -> None:
     ]
     with subprocess.Popen(command, cwd=shop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         arrived = shop / "cellar/blob/shop-assets"
-        while process.poll() is None and sum(len(files) for _, _, files in os.walk(arrived)) < 100:
-            time.sleep(0.005)
+        while process.poll() is None and not (arrived.exists() and any(arrived.iterdir())):
+            time.sleep(0.001)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert 130 == process.returncode
     assert "goes on with the same command" in errors
     assert "Traceback" not in errors
     assert 0 == shiftable("migrate", "--from", "local", "--to", "cellar", "--apply").returncode
-    assert 1500 == sum(len(files) for _, _, files in os.walk(arrived))
+    assert 4000 == sum(len(files) for _, _, files in os.walk(arrived))
 
 
 def test_on_a_terminal_there_are_bars_and_a_prompt_that_hides(shop: Path) -> None:
