@@ -17,7 +17,7 @@ from shiftable.manifest import Declared
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Context", "complete_addresses", "complete_labels", "json_option", "pass_context", "size_text"]
+__all__ = ["Context", "complete_addresses", "complete_labels", "items_text", "json_option", "pass_context", "size_text"]
 
 
 class Context:
@@ -100,6 +100,11 @@ def _declared(context: click.Context) -> tuple[Declared, ...]:
         return load(options.get("file"), environment=options.get("environment")).declared()
     except ConfigError:
         return ()
+
+
+def items_text(count: int) -> str:
+    """Say a number of items for people."""
+    return "1 item" if count == 1 else f"{count:,} items"
 
 
 def size_text(size: int) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from shiftable.cli._context import Context, complete_addresses, json_option, pass_context, size_text
+from shiftable.cli._context import Context, complete_addresses, items_text, json_option, pass_context, size_text
 from shiftable.cli._progress import Bars, Lines
 from shiftable.errors import ConfigError
-from shiftable.migrate import MOVERS, JsonEvents, LossCount, Migration, Named, Options, Plan, Report
+from shiftable.migrate import MOVERS, JsonEvents, LossCount, Migration, Named, Options, Plan, Report, Tally
 
 __all__ = ["migrate"]
 
@@ -93,8 +93,7 @@ def migrate(
     else:
         with Bars() if sys.stderr.isatty() else Lines() as observer:
             result = _run(migration, observer, apply, only_verify, no_verify, quick, save_plan, plan_file)
-        for each in result:
-            _show(each, migration)
+        _show(result, migration)
         good = result
     sys.exit(0 if all(each.complete for each in good) else 1)
 
@@ -140,11 +139,20 @@ def _saved(path: Path) -> Plan:
         raise ConfigError(f"{path} is no saved plan: it is not text") from None
 
 
-def _show(result: Plan | Report, migration: Migration) -> None:
-    if isinstance(result, Plan):
-        _show_plan(result, migration)
-    else:
-        _show_report(result)
+def _show(results: list[Plan | Report], migration: Migration) -> None:
+    for result in results:
+        if isinstance(result, Plan):
+            _show_plan(result, migration)
+        else:
+            _show_report(result)
+    reports = [result for result in results if isinstance(result, Report)]
+    if reports:
+        complete = all(report.complete for report in reports)
+        seconds = sum(report.seconds for report in reports)
+        verdict = "everything is there" if complete else "NOT everything is there: see above"
+        click.echo(f"{migration.source} → {migration.target}: {verdict} ({seconds:.1f} s)")
+    if any(report.changed for report in reports):
+        click.echo(reports[0].rollback)
 
 
 def _show_plan(plan: Plan, migration: Migration) -> None:
@@ -156,7 +164,7 @@ def _show_plan(plan: Plan, migration: Migration) -> None:
         for change in found.changes:
             click.echo(f"  first: {change}")
         for action, tally in found.actions.items():
-            click.echo(f"  {action}: {tally.count:,} items, {size_text(tally.bytes)}")
+            click.echo(f"  {action}: {_tally(tally)}")
         _show_losses(found.losses)
         _show_named(found.named, sum(found.troubles.values()))
     _show_skipped(plan.skipped)
@@ -174,23 +182,24 @@ def _show_report(report: Report) -> None:
         for why in found.refused:
             click.echo(f"  REFUSED as a whole: {why}")
         for action, tally in found.done.items():
-            click.echo(f"  {action}: {tally.count:,} items, {size_text(tally.bytes)}")
+            click.echo(f"  {action}: {_tally(tally)}")
         if found.verified.count:
-            click.echo(f"  verified equal: {found.verified.count:,} items, {size_text(found.verified.bytes)}")
+            click.echo(f"  verified equal: {_tally(found.verified)}")
         _show_losses(found.losses)
         _show_named(found.named, sum(found.troubles.values()))
     _show_skipped(report.skipped)
-    verdict = "everything is there" if report.complete else "NOT everything is there: see above"
-    click.echo(f"{report.source} → {report.target}: {verdict} ({report.seconds:.1f} s)")
-    if report.changed:
-        click.echo(report.rollback)
+
+
+def _tally(tally: Tally) -> str:
+    """Say a number of items, and their bytes where those are known: secrets tell none."""
+    return items_text(tally.count) + (f", {size_text(tally.bytes)}" if tally.bytes else "")
 
 
 def _show_losses(losses: Iterable[LossCount]) -> None:
     for loss in losses:
         facet, detail, accepted = loss.facet, loss.detail, loss.accepted
         word = {True: "lost, accepted", False: "WOULD BE LOST", None: "not moved"}[accepted]
-        click.echo(f"  {word}: {facet}: {detail} ({loss.count:,} items, {', '.join(loss.examples)})")
+        click.echo(f"  {word}: {facet}: {detail} ({items_text(loss.count)}: {', '.join(loss.examples)})")
 
 
 def _show_named(named: Iterable[Named], total: int) -> None:

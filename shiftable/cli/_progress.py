@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from shiftable.cli._context import size_text
+from shiftable.cli._context import items_text, size_text
 from shiftable.migrate import Named, Phase, Progress, Silent
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Lines(Silent):
         if self._clock() >= self._next:
             self._next = self._clock() + self._every
             words = WORDS[progress.phase]
-            text = f"{words} {progress.resource}: {progress.items:,} items, {size_text(progress.bytes)}"
+            text = f"{words} {progress.resource}: {items_text(progress.items)}, {size_text(progress.bytes)}"
             click.echo(text, err=True)
 
     def on_item_failed(self, named: Named) -> None:
@@ -75,6 +75,8 @@ class Bars(Silent):
     def on_phase(self, phase: Phase) -> None:
         """Begin a bar; it has an end where a plan has told how much there is."""
         self._end()
+        if phase.name == "prepare":  # it has no items, and is over at once
+            return
         self._began = time.monotonic()
         self._task = self._progress.add_task(
             f"{WORDS[phase.name]} {phase.resource}", total=phase.items, size="", speed=""
@@ -84,8 +86,9 @@ class Bars(Silent):
         """Move it."""
         if self._task is not None:
             seconds = max(time.monotonic() - self._began, 0.001)
-            speed = f"{size_text(int(progress.bytes / seconds))}/s"
-            self._progress.update(self._task, completed=progress.items, size=size_text(progress.bytes), speed=speed)
+            size = size_text(progress.bytes) if progress.bytes else ""
+            speed = f"{size_text(int(progress.bytes / seconds))}/s" if size else ""
+            self._progress.update(self._task, completed=progress.items, size=size, speed=speed)
 
     def on_item_failed(self, named: Named) -> None:
         """Write it above the bars."""
@@ -101,6 +104,6 @@ class Bars(Silent):
 
     def _end(self) -> None:
         if self._task is not None:
-            done = self._progress.tasks[self._task].completed
+            done = next(task.completed for task in self._progress.tasks if task.id == self._task)
             self._progress.update(self._task, total=done or 1, completed=done or 1)
             self._task = None
