@@ -90,9 +90,15 @@ class Change(Generic[S]):
                 continue
             before = getattr(self.before, field.name) if self.before else None
             after = getattr(self.after, field.name)
-            if after != (before if self.before else field.default):
+            if after != (before if self.before else _default(field)):
                 changes.append(FieldChange(field.name, before, after))
         return tuple(changes)
+
+
+def _default(field: attrs.Attribute[Any]) -> object:
+    """Return what a field is when nothing is said of it."""
+    factory = getattr(field.default, "factory", None)
+    return factory() if factory is not None and not field.default.takes_self else field.default
 
 
 class Driver(ABC, Generic[S]):
