@@ -15,7 +15,7 @@ import attrs
 
 from shiftable import manifest
 from shiftable.cloud import Cloud
-from shiftable.config import Place, did_you_mean, structure
+from shiftable.config import Credential, Place, did_you_mean, in_file, structure
 from shiftable.errors import ConfigError
 from shiftable.manifest import Declared, Manifest
 from shiftable.provider import SERVICES, Provider
@@ -97,13 +97,16 @@ class App:
     def spec(self, declared: Declared, provider: str | None = None) -> Spec:
         """Return what is declared, with what ``[service.label.provider]`` adds for its own or another provider."""
         type_ = self.config.provider_type(provider or self.provider_of(declared))
+        spec = self._readable(declared.spec)
         if type_ not in declared.native:
-            return declared.spec
+            return spec
         cls = self.cloud(provider or self.provider_of(declared)).unwrap(Provider).native_types.get(declared.service)
-        place = Place(f"{declared.address}.{type_}", folder=self.config.path.parent, text=self.config.text)
+        place = Place(
+            f"{declared.address}.{type_}", folder=self.config.path.parent, secret=self._reveal, text=self.config.text
+        )
         if cls is None:
             raise ConfigError([place.problem((), f"the provider {type_} has no settings of its own for this service")])
-        return attrs.evolve(declared.spec, native=structure(cls, declared.native[type_], place))
+        return attrs.evolve(spec, native=structure(cls, declared.native[type_], place))
 
     def cloud(self, label: str) -> Cloud:
         """Return the services of a provider by the label of its ``[providers.x]`` table, or by its type.
@@ -187,6 +190,12 @@ class App:
             raise ConfigError(f"{self.config.path.name} declares no [{service}.{label}]{did_you_mean(label, labels)}")
         return found
 
+    def _readable(self, spec: Spec) -> Spec:
+        """Let the credentials of a resource that refer to secrets find them: the file alone cannot."""
+        values = {field.name: getattr(spec, field.name) for field in in_file(type(spec))}
+        bound: dict[str, Any] = {n: v.read_by(self._reveal) for n, v in values.items() if isinstance(v, Credential)}
+        return attrs.evolve(spec, **bound) if bound else spec
+
     def _reveal(self, name: str) -> str:
         """Read the secret that a credential of the file refers to, as ``label/key``."""
         label, _, key = name.partition("/")
@@ -195,7 +204,11 @@ class App:
             raise ConfigError(f"the credential {{ secret = {name!r} }} needs itself to be read")
         reading.add(name)
         try:
-            return self.secrets(label).get(key).reveal()
+            secret = self.secrets(label).get(key)
+            try:
+                return secret.reveal()
+            except ValueError:
+                raise ConfigError(f"the credential {{ secret = {name!r} }} is binary; it must be text") from None
         finally:
             reading.discard(name)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import attrs
 
 from shiftable import registry
-from shiftable.config import Credential, did_you_mean
+from shiftable.config import Credential, Place, did_you_mean, in_file, structure
 from shiftable.errors import ConfigError, Problem
 from shiftable.provider import SERVICES, Provider
 
@@ -105,10 +105,12 @@ class Cloud:
         self._provider.close()
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
-        with self._lock:
-            if name not in self._services:
-                self._services[name] = make()
-            return cast("T", self._services[name])
+        found = self._services.get(name)
+        if found is None:
+            made = make()  # without the lock: it may read a credential from the secrets of this very cloud
+            with self._lock:
+                found = self._services.setdefault(name, made)  # of two threads at once, the first one's
+        return cast("T", found)
 
     def __enter__(self) -> Self:
         return self
@@ -152,9 +154,24 @@ def _settings(provider: str, cls: type[T], given: dict[str, object]) -> T:
         for name, value in given.items()
         if isinstance(value, str) and Credential in (hints.get(name), *typing.get_args(hints.get(name)))
     ]
+    if not problems:
+        given, problems = _taken(cls, given, place)
     if problems:
         raise ConfigError(problems)
     try:
         return cls(**given)
     except (TypeError, ValueError) as exc:
         raise ConfigError([Problem(place, str(exc))]) from exc
+
+
+def _taken(cls: type[Any], given: dict[str, object], place: str) -> tuple[dict[str, object], list[Problem]]:
+    """Read each setting that could also stand in the file as if it did: a path may be text, a number may not."""
+    hints, taken, problems = typing.get_type_hints(cls), dict(given), []
+    for field in in_file(cls):
+        if field.alias in given:
+            try:
+                value: Any = given[field.alias]  # as a value stands in a table
+                taken[field.alias] = structure(hints[field.name], value, Place(""))
+            except ConfigError as exc:
+                problems += [attrs.evolve(each, place=f"{place} {field.alias}") for each in exc.problems]
+    return taken, problems

@@ -22,7 +22,7 @@ from shiftable.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = ["Credential", "Place", "did_you_mean", "line_of", "schema", "structure"]
+__all__ = ["Credential", "Place", "did_you_mean", "in_file", "line_of", "schema", "structure"]
 
 T = TypeVar("T")
 
@@ -59,6 +59,10 @@ class Credential:
     def secret(cls, name: str, read: Callable[[str], str]) -> Credential:
         """Refer to a secret of the application; ``read`` fetches it."""
         return cls("secret", name, read)
+
+    def read_by(self, read: Callable[[str], str]) -> Credential:
+        """Return the same reference; a secret that it refers to is fetched by ``read``."""
+        return Credential.secret(self._target, read) if self._kind == "secret" else self
 
     @classmethod
     def literal(cls, value: str) -> Credential:
@@ -181,9 +185,9 @@ def _converter(place: Place) -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     for kind in _KINDS:
         converter.register_structure_hook(kind, functools.partial(_exact, kind))
-    converter.register_structure_hook(Path, lambda value, _: place.folder / Path(_exact(str, value)).expanduser())
+    converter.register_structure_hook(Path, lambda value, _: _path(value, place))
     converter.register_structure_hook(timedelta, lambda value, _: _duration(value))
-    converter.register_structure_hook(Decimal, lambda value, _: Decimal(str(_exact(float, value))))
+    converter.register_structure_hook(Decimal, lambda value, _: _decimal(value))
     converter.register_structure_hook(Credential, lambda value, _: _credential(value, place))
     converter.register_structure_hook_func(_is_literal, _literal)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(cls, converter))
@@ -234,7 +238,7 @@ def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], An
 
     overrides = {}
     for field in attrs.fields(cls):
-        if not _in_file(field):
+        if field not in in_file(cls):
             overrides[field.name] = override(omit=True)
         elif _key(cls, field.name) != field.name:
             overrides[field.name] = override(rename=_key(cls, field.name))
@@ -252,10 +256,23 @@ def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], An
     return hook
 
 
+# The file has text, numbers, lists and tables; ``connect()`` may also hand over what these become.
+
+
+def _path(value: object, place: Place) -> Path:
+    return value if isinstance(value, Path) else place.folder / Path(_exact(str, value)).expanduser()
+
+
+def _decimal(value: object) -> Decimal:
+    return value if isinstance(value, Decimal) else Decimal(str(_exact(float, value)))
+
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
     match = re.fullmatch(r"(\d+)([smhdw])", value) if isinstance(value, str) else None
     if match is None:
         raise _WrongType('must be a duration such as "90s", "15m", "12h", "30d" or "4w"')
@@ -263,6 +280,8 @@ def _duration(value: object) -> timedelta:
 
 
 def _credential(value: object, place: Place) -> Credential:
+    if isinstance(value, Credential):
+        return value
     how = '{ env = "NAME" }, { file = "path" } or { secret = "label/key" }'
     if not isinstance(value, Mapping):
         raise _WrongType(f"a credential does not stand in the file; refer to it: {how}")
@@ -284,8 +303,9 @@ def _key(cls: type[Any], name: str) -> str:
     return str(getattr(cls, "name_key", name)) if name == "name" else name
 
 
-def _in_file(field: attrs.Attribute[Any]) -> bool:
-    return bool(field.metadata.get("in_file", True)) and field.init
+def in_file(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
+    """Return the fields of a class that are keys in the file."""
+    return tuple(field for field in attrs.fields(cls) if field.init and field.metadata.get("in_file", True))
 
 
 def _problems(exc: BaseException, cls: Any, place: Place, path: tuple[str, ...]) -> Iterator[Problem]:  # noqa: ANN401
@@ -306,7 +326,7 @@ def _problems(exc: BaseException, cls: Any, place: Place, path: tuple[str, ...])
             for error in rest:
                 yield from _problems(error, cls, place, path)
         case ForbiddenExtraKeysError():
-            known = [_key(exc.cl, field.name) for field in attrs.fields(exc.cl) if _in_file(field)]
+            known = [_key(exc.cl, field.name) for field in in_file(exc.cl)]
             for extra in sorted(exc.extra_fields):
                 yield place.problem((*path, extra), f"unknown{did_you_mean(extra, known)}")
         case KeyError():
@@ -331,7 +351,7 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
     wanted = list(path)
     table: list[str] = []
     best: tuple[int, int | None] = (0, None)
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # TOML and editors know no other line ends
         header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
         if header:
             table = _name_parts(header["name"])
@@ -398,9 +418,7 @@ def schema(cls: Any) -> dict[str, Any]:  # noqa: ANN401  any annotation
 def _class_schema(cls: type[Any]) -> dict[str, Any]:
     hints, about = typing.get_type_hints(cls), _argument_texts(cls)
     properties, required = {}, []
-    for field in attrs.fields(cls):
-        if not _in_file(field):
-            continue
+    for field in in_file(cls):
         key = _key(cls, field.name)
         properties[key] = schema(hints[field.name])
         if field.name in about:

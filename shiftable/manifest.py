@@ -145,7 +145,7 @@ def read(path: Path) -> Manifest:
             another environment may use it; a type that nobody knows is.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
         document = tomllib.loads(text)
     except OSError as exc:
         raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
@@ -197,8 +197,20 @@ class _Reader:
                 }
                 own = {cls.name_key: label} | {k: v for k, v in table.items() if k not in native}
                 spec = self._structured(cls, f"{service}.{label}", own)
+                for type_, settings in native.items():
+                    self._check_native(service, f"{service}.{label}", type_, settings)
                 if spec is not None:
                     yield Declared(service=service, label=label, spec=spec, native=native)
+
+    def _check_native(self, service: str, place: str, type_: str, table: Mapping[str, Any]) -> None:
+        provider = _loaded(type_)
+        if provider is None:
+            return  # not installed, or broken: whoever uses it is told
+        cls = provider.native_types.get(service)
+        if cls is None:
+            self._problem(place, (type_,), f"the provider {type_} has no settings of its own for {service}")
+        else:
+            self._structured(cls, f"{place}.{type_}", table)
 
     def _check_providers(self, providers: dict[str, Mapping[str, Any]]) -> None:
         for label, table in providers.items():
@@ -209,16 +221,9 @@ class _Reader:
                 self._problem(place, ("type",), "must be text")
             elif table["type"] not in known_types():
                 self._problem(place, ("type",), f"unknown provider {table['type']!r}; {_choices(table['type'])}")
-            elif table["type"] in registry.names():
-                self._check_settings(label, dict(table))
-
-    def _check_settings(self, label: str, table: dict[str, Any]) -> None:
-        place = f"providers.{label}"
-        try:
-            cls = registry.load(table.pop("type"))
-        except ProviderError:
-            return  # broken, and perhaps not used here: whoever uses it is told
-        self._structured(cls.settings_type, place, table)
+            elif (provider := _loaded(table["type"])) is not None:
+                settings = {key: value for key, value in table.items() if key != "type"}
+                self._structured(provider.settings_type, place, settings)
 
     def _check_environments(
         self,
@@ -303,25 +308,31 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _loadable() -> Iterator[tuple[str, type[Provider[Any]]]]:
-    for name in registry.names():
-        try:
-            yield name, registry.load(name)
-        except ProviderError:
-            continue
+def _loaded(type_: str) -> type[Provider[Any]] | None:
+    """Return a provider's class; ``None`` if it is not installed, or broken."""
+    try:
+        return registry.load(type_)
+    except ProviderError:
+        return None
 
 
 def _with_native(service: str, spec: dict[str, Any]) -> dict[str, Any]:
-    for name, provider in _loadable():
-        native = provider.native_types.get(service)
+    for name in sorted(known_types()):
+        provider = _loaded(name)
+        native = provider.native_types.get(service) if provider else None
         if native is not None:
-            spec["properties"][name] = schema(native)
+            spec["properties"].setdefault(name, schema(native))
+        elif provider is None:
+            spec["properties"].setdefault(name, {"type": "object"})  # nobody here can say what is in it
     return spec
 
 
 def _provider_schemas() -> Iterator[dict[str, Any]]:
-    for name, provider in _loadable():
-        settings = schema(provider.settings_type)
+    for name in sorted(known_types()):
+        provider = _loaded(name)
+        settings: dict[str, Any] = {"type": "object", "properties": {}}
+        if provider is not None:
+            settings = schema(provider.settings_type)
         settings["properties"] = {"type": {"const": name}, **settings["properties"]}
         settings["required"] = ["type", *settings.get("required", [])]
         yield settings

@@ -13,6 +13,8 @@ import pytest
 
 from shiftable.config import Credential, Place, did_you_mean, line_of, schema, structure
 from shiftable.errors import ConfigError
+from shiftable.manifest import spec_type
+from shiftable.provider import SERVICES
 from shiftable.service import Spec
 
 
@@ -237,3 +239,39 @@ def test_the_schema_agrees_with_what_is_taken() -> None:
     assert "name" not in schema(NamedSpec)["properties"]
     assert "bucket" in schema(NamedSpec)["properties"]
     assert "required" not in schema(NamedSpec)
+
+
+def test_the_schema_takes_and_refuses_what_reading_does() -> None:
+    """Whatever stands at a key of a declared resource, editors and the application say the same of it."""
+    import jsonschema
+
+    values: list[Any] = ["x", "", 5, -1, 1.5, True, 10**40, [], ["a"], [5], [True], {}, {"a": "b"}, {"a": 1}]
+    values += [{"env": "X"}, {"file": "x"}, {"secret": "app/x"}, {"env": "X", "file": "x"}, {"env": 1}, "postgresql"]
+    for service in SERVICES:
+        cls = spec_type(service)
+        wanted = schema(cls)
+        full = {"image": "debian-12", "engine": "postgresql", "version": "16", "zone": "shop.example"}
+        full |= {"cpus": 1, "memory_gib": 1, "storage_gib": 1, "bucket": "x", "prefix": "x"}
+        good = {cls.name_key: "shop.example"} | {k: v for k, v in full.items() if k in wanted["properties"]}
+        validator = jsonschema.Draft202012Validator(wanted)
+        for key in [*wanted["properties"], "unknown", "native"]:
+            for value in values:
+                table = good | {key: value}
+                try:
+                    structure(cls, table, Place("x", secret=str))
+                    wrong = ""
+                except ConfigError as exc:
+                    wrong = str(exc)
+                refused = bool(list(validator.iter_errors(table)))
+                if refused:
+                    assert wrong, f"{service}: the schema refuses {key} = {value!r}"
+                elif wrong:  # the schema knows types; what a value may be beside that, only the class does
+                    assert ": must be " not in wrong or "must be at least" in wrong, (
+                        f"{service}: {key} = {value!r}: {wrong}"
+                    )
+                    assert ": unknown" not in wrong
+                    assert ": is missing" not in wrong
+
+
+def test_lines_are_counted_as_editors_and_toml_do() -> None:
+    assert 3 == line_of("# a\u2028b\x0bc\n[project]\r\nname = 'x'\n", ("project", "name"))

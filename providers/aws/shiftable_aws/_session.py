@@ -38,7 +38,7 @@ class Session:
 
     def __init__(self, settings: AwsSettings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a key that refers to a secret of this session is then told, not waited for
         self._session: boto3.Session | None = None
         self._clients: dict[str, Any] = {}
 
