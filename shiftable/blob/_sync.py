@@ -51,11 +51,15 @@ def sync(
 
     Raises:
         NotFound: the source does not exist; nothing was done.
-        InvalidArgument: both are folders.
+        InvalidArgument: both are folders, or one prefix lies within the other.
     """
     here, there = _side(source), _side(target, may_be_missing=True)
     if isinstance(here, _Folder) and isinstance(there, _Folder):
         raise InvalidArgument("one of the two must be a bucket", operation="blob.sync")
+    if isinstance(here, _Prefix) and isinstance(there, _Prefix) and here.overlaps(there):
+        raise InvalidArgument(
+            f"source and target overlap: {here.prefix!r} and {there.prefix!r} of one bucket", operation="blob.sync"
+        )
     steps = _steps(here, there, delete=delete)
     if dry_run:
         return steps
@@ -96,6 +100,9 @@ def _steps(here: _Side, there: _Side, *, delete: bool) -> Iterator[SyncStep]:
     theirs = iter(there.entries())
     their = next(theirs, None)
     for mine in here.entries():
+        if isinstance(there, _Folder) and mine.name.endswith("/") and not mine.size:
+            logger.debug("%s is left out: it only marks a folder", mine.name)
+            continue
         while their is not None and their.name < mine.name:
             if delete:
                 yield SyncStep(name=their.name, action="delete", size=their.size)
@@ -115,7 +122,10 @@ def _same(here: _Side, mine: _Entry, there: _Side, their: _Entry) -> bool:
     if mine.size != their.size:
         return False
     if mine.md5 or their.md5:
-        digests = here.md5(mine), there.md5(their)
+        try:
+            digests = here.md5(mine), there.md5(their)
+        except OperationError:
+            return False  # whoever copies it says why it cannot be read
         if None not in digests:
             return digests[0] == digests[1]
     return their.modified >= mine.modified
@@ -160,6 +170,11 @@ class _Prefix(_Side):
     def delete(self, name: str) -> None:
         self.bucket.delete(self.prefix + name)
 
+    def overlaps(self, other: _Prefix) -> bool:
+        """Tell whether some key would be both read and written."""
+        same = self.bucket.name == other.bucket.name and self.bucket.unwrap(object) is other.bucket.unwrap(object)
+        return same and (self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix))
+
 
 @attrs.frozen
 class _Folder(_Side):
@@ -177,10 +192,13 @@ class _Folder(_Side):
             # A folder sorts as its name and a slash, as the keys below it do.
             entries = sorted((entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in found)
         for name, entry in entries:
-            if name.endswith("/"):
-                yield from self._below(folder / entry.name, base + name)
-                continue
-            status = entry.stat(follow_symlinks=False)
+            try:
+                if name.endswith("/"):
+                    yield from self._below(folder / entry.name, base + name)
+                    continue
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # deleted since its folder was read
             if stat.S_ISREG(status.st_mode):
                 yield _Entry(base + name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
             else:

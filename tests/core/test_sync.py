@@ -1,0 +1,171 @@
+"""Sync: what is compared, what is left out, and what is never touched."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+import shiftable
+from shiftable.blob import Bucket, BucketSpec, SyncStep, sync
+from shiftable.errors import InvalidArgument, NotFound
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with shiftable.connect("memory") as cloud:
+        yield cloud.blob.create(BucketSpec(name="shop"))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a", "b/c", "b-d", "new\nline", "ü"):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "tree"
+
+
+def done(steps: Iterator[SyncStep]) -> list[tuple[str, str, str]]:
+    return sorted((step.action, step.name, type(step.error).__name__ if step.error else "") for step in steps)
+
+
+def keys(bucket: Bucket) -> list[str]:
+    return [item.key for item in bucket.list()]
+
+
+def test_all_names_go_up_and_come_down_once(bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    copies = [("copy", name, "") for name in ("a", "b-d", "b/c", "new\nline", "ü")]
+    assert copies == done(sync(tree, (bucket, "x/"), dry_run=True))
+    assert [] == keys(bucket)
+    assert copies == done(sync(tree, (bucket, "x/")))
+    assert [] == done(sync(tree, (bucket, "x/"), delete=True))
+    assert copies == done(sync((bucket, "x/"), tmp_path / "down"))
+    assert [] == done(sync((bucket, "x/"), tmp_path / "down", delete=True))
+    assert "new\nline" == (tmp_path / "down" / "new\nline").read_text()
+
+
+def test_another_content_of_the_same_size_and_age_is_copied(bucket: Bucket, tree: Path) -> None:
+    list(sync(tree, bucket))
+    (tree / "a").write_text("A")
+    os.utime(tree / "a", (0, 0))
+    assert [("copy", "a", "")] == done(sync(tree, bucket))
+    assert b"A" == bucket.get("a")
+
+
+def test_without_a_digest_the_time_decides(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(sync(tree, bucket))
+    listed = bucket.list
+
+    def undigested(prefix: str = "") -> Iterator[object]:
+        return (attrs.evolve(item, md5=None) for item in listed(prefix))
+
+    monkeypatch.setattr(bucket, "list", undigested)
+    os.utime(tree / "a", (0, 0))
+    assert [] == done(sync(tree, bucket))
+    modified = bucket.stat("a").modified.timestamp()
+    os.utime(tree / "a", (modified + 1, modified + 1))
+    assert [("copy", "a", "")] == done(sync(tree, bucket, dry_run=True))
+
+
+def test_what_is_no_regular_file_is_left_out(bucket: Bucket, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_text("x")
+    (tree / "folder").symlink_to(tmp_path / "elsewhere")
+    (tree / "file").symlink_to(tree / "a")
+    os.mkfifo(tree / "pipe")
+    list(sync(tree, bucket))
+    assert ["a", "b-d", "b/c", "new\nline", "ü"] == keys(bucket)
+
+
+def test_a_missing_source_deletes_nothing(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("a", b"1")
+    with pytest.raises(NotFound):
+        list(sync(tmp_path / "absent", bucket, delete=True))
+    assert ["a"] == keys(bucket)
+
+
+def test_what_vanishes_while_it_is_listed_is_not_there(
+    bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = sync(tree, bucket, delete=True, dry_run=True)
+    assert "a" == next(steps).name
+    (tree / "b" / "c").unlink()
+    (tree / "b").rmdir()
+    (tree / "ü").unlink()
+    assert ["b-d", "new\nline"] == [step.name for step in steps]
+
+
+def test_what_vanishes_before_it_is_copied_is_one_error(
+    bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = bucket.put
+
+    def late(key: str, path: Path) -> object:
+        if key == "a":
+            path.unlink()
+        return put(key, path)
+
+    monkeypatch.setattr(bucket, "put", late)
+    failed = [step for step in done(sync(tree, bucket)) if step[2]]
+    assert [("copy", "a", "NotFound")] == failed
+    assert ["b-d", "b/c", "new\nline", "ü"] == keys(bucket)
+
+
+def test_a_file_that_cannot_be_read_is_one_error(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(sync(tree, bucket))
+    opened = Path.open
+
+    def refused(path: Path, *rest: object, **more: object) -> object:
+        if path == tree / "a":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *rest, **more)  # type: ignore[call-overload]  # whatever it was called with
+
+    monkeypatch.setattr(Path, "open", refused)
+    (tree / "ü").write_text("other")
+    assert [("copy", "a", "PermissionDenied"), ("copy", "ü", "")] == done(sync(tree, bucket, delete=True))
+
+
+def test_a_folder_in_place_of_a_file_is_one_error(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("a", "b", "c/d"):
+        bucket.put(key, b"1")
+    (tmp_path / "down" / "a" / "x").mkdir(parents=True)
+    (tmp_path / "down" / "c").write_text("a file")
+    expected = [("copy", "a", "Conflict"), ("copy", "b", ""), ("copy", "c/d", "AlreadyExists")]
+    assert expected == done(sync(bucket, tmp_path / "down"))
+    assert ["a", "b", "c"] == sorted(path.name for path in (tmp_path / "down").iterdir())
+
+
+@pytest.mark.parametrize("key", ["../evil", "a/../../evil", "a//b", "/evil", "./a", "a/", "nul\0"])
+def test_a_key_that_is_no_path_leaves_the_folder_alone(bucket: Bucket, tmp_path: Path, key: str) -> None:
+    bucket.put(key, b"1")
+    bucket.put("good", b"1")
+    expected = sorted([("copy", key, "InvalidArgument"), ("copy", "good", "")])
+    assert expected == done(sync(bucket, tmp_path / "down"))
+    assert ["down"] == [path.name for path in tmp_path.iterdir()]
+    assert ["good"] == [path.name for path in (tmp_path / "down").iterdir()]
+
+
+def test_objects_that_only_mark_folders_become_no_files(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("x/", "x/sub/"):
+        bucket.put(key, b"")
+    bucket.put("x/sub/a", b"1")
+    assert [("copy", "sub/a", "")] == done(sync((bucket, "x/"), tmp_path / "down"))
+    assert [] == done(sync((bucket, "x/"), tmp_path / "down", delete=True))
+
+
+@pytest.mark.parametrize(("source", "target"), [("", "backup/"), ("backup/", ""), ("x", "x")])
+def test_a_prefix_is_not_copied_into_itself(bucket: Bucket, source: str, target: str) -> None:
+    bucket.put("a", b"1")
+    with pytest.raises(InvalidArgument, match="source and target overlap"):
+        sync((bucket, source), (bucket, target), delete=True)
+
+
+def test_prefixes_side_by_side_are_copied(bucket: Bucket) -> None:
+    bucket.put("one/a", b"1")
+    bucket.put("two/b", b"1")
+    assert [("copy", "a", ""), ("delete", "b", "")] == done(sync((bucket, "one/"), (bucket, "two/"), delete=True))
+    assert ["one/a", "two/a"] == keys(bucket)
+    assert hashlib.md5(b"1").digest() == bucket.stat("two/a").md5  # noqa: S324  as the listing tells it
