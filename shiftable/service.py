@@ -97,8 +97,8 @@ class Change(Generic[S]):
 
 def _default(field: attrs.Attribute[Any]) -> object:
     """Return what a field is when nothing is said of it."""
-    factory = getattr(field.default, "factory", None)
-    return factory() if factory is not None and not field.default.takes_self else field.default
+    default: Any = field.default
+    return default if not hasattr(default, "factory") or default.takes_self else default.factory()
 
 
 class Driver(ABC, Generic[S]):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from pathlib import Path
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line; exit codes are in ``shiftable --help``."""
+    _open_streams()
     try:
         from shiftable.cli._main import cli
     except ModuleNotFoundError as exc:
@@ -17,3 +21,12 @@ def main() -> None:
         sys.stderr.write('the command line needs more packages; run: pip install "shiftable[cli]"\n')
         sys.exit(2)
     cli(prog_name="shiftable")
+
+
+def _open_streams() -> None:
+    """Let a stream that the shell has closed be empty, and write names that are no Unicode as they are."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -61,8 +61,7 @@ class Context:
 
     def json(self, value: Any) -> None:  # noqa: ANN401  anything that JSON has
         """Write one JSON document to standard output."""
-        json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-        sys.stdout.write("\n")
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +69,10 @@ class Context:
     def __exit__(self, *exc_info: object) -> None:
         if self._app is not None:
             self._app.close()
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 pass_context = click.make_pass_decorator(Context)

@@ -65,6 +65,11 @@ class Root(click.Group):
         except BrokenPipeError:
             sys.stderr.close()  # the reader has gone: `shiftable blob ls | head`
             sys.exit(141)
+        except OSError as exc:  # a file that was named, or what standard output goes to
+            logging.getLogger(__name__).debug("the operating system refuses", exc_info=True)
+            subject = f"{exc.filename}: " if exc.filename is not None else ""
+            click.echo(f"error: {subject}{exc.strerror or exc}", err=True)
+            sys.exit(1)
 
 
 @click.group(

@@ -40,8 +40,21 @@ def run(context: Context, command: tuple[str, ...], override: bool) -> None:
         raise ConfigError(f"there is no command {command[0]!r}")
     context.__exit__()
     sys.stdout.flush()
-    revealed = {name: value.reveal() if isinstance(value, Masked) else value for name, value in variables.items()}
-    os.execve(program, list(command), os.environ | revealed)  # noqa: S606  the user's own command, no shell
+    revealed = {name: _text(name, value) if isinstance(value, Masked) else value for name, value in variables.items()}
+    try:
+        os.execve(program, list(command), os.environ | revealed)  # noqa: S606  the user's own command, no shell
+    except OSError as exc:
+        raise ConfigError(f"cannot run {program}: {exc.strerror}") from exc
+
+
+def _text(name: str, value: Masked) -> str:
+    try:
+        text = value.reveal()
+    except ValueError:
+        text = "\0"
+    if "\0" in text:
+        raise ConfigError(f"the secret for {name} is binary, which an environment variable cannot hold")
+    return text
 
 
 def environment(app: App) -> dict[str, str | Masked]:
@@ -54,6 +67,8 @@ def environment(app: App) -> dict[str, str | Masked]:
     origins = {ENVIRONMENT_VARIABLE: "the environment"}
 
     def add(name: str, value: str | Masked, origin: str) -> None:
+        if not name or "=" in name or "\0" in name:
+            raise ConfigError(f"{origin}: {name!r} cannot be the name of an environment variable")
         if name in origins:
             raise ConfigError(f"{origins[name]} and {origin} both give the variable {name}; rename one")
         variables[name], origins[name] = value, origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import click
 from shiftable.cli._context import Context, complete_labels, json_option, pass_context
 from shiftable.errors import ConfigError, NotFound
 from shiftable.masking import Masked
-from shiftable.secrets import SecretStore
+from shiftable.secrets import Secret, SecretStore
 
 __all__ = ["secrets"]
 
@@ -83,11 +84,19 @@ def get(
         "labels": dict(secret.labels),
     }
     if as_json:
-        context.json(about | ({"value": secret.reveal()} if reveal else {}))
+        context.json(about | (_revealed(secret) if reveal else {}))
         return
     for name, value in about.items():
         click.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value or '-'}")
     click.echo("value: *** (--reveal shows it)")
+
+
+def _revealed(secret: Secret) -> dict[str, str]:
+    """Return the value as JSON can hold it."""
+    try:
+        return {"value": secret.reveal()}
+    except ValueError:
+        return {"value_base64": base64.b64encode(secret.reveal_bytes()).decode()}
 
 
 @secrets.command("list")
