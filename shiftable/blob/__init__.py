@@ -13,6 +13,7 @@ from shiftable.blob.driver import (
     ObjectInfo,
     ObjectSummary,
     ObjectVersion,
+    PendingUpload,
 )
 from shiftable.tokens import Token
 
@@ -28,6 +29,7 @@ __all__ = [
     "ObjectStream",
     "ObjectSummary",
     "ObjectVersion",
+    "PendingUpload",
     "Source",
     "SyncStep",
     "Token",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, cast, get_args
 
@@ -26,7 +26,9 @@ from shiftable.blob.driver import (
     ObjectInfo,
     ObjectSummary,
     ObjectVersion,
+    PendingUpload,
     PutOptions,
+    Upload,
 )
 from shiftable.errors import (
     InvalidArgument,
@@ -308,6 +310,27 @@ class Bucket(Handle[BlobDriver]):
 
         return paged(fetch)
 
+    def uploads(self, prefix: str = "", *, older_than: timedelta = timedelta()) -> Iterator[PendingUpload]:
+        """Iterate over the writes in parts that are under way, or were left by a writer that was killed, by key.
+
+        Args:
+            older_than: only those that began at least so long ago; nothing tells which writers still live.
+        """
+        resource = self._keys(prefix)
+        self._require(self.features.uploads, "uploads", resource, "a list of uploads")
+        if older_than < timedelta():
+            raise self._invalid("uploads", resource, f"older_than must not be negative: {older_than}")
+        if not _is_unicode(prefix):
+            raise self._invalid("uploads", resource, "the prefix is not Unicode text")
+
+        def fetch(cursor: str | None, left: int | None) -> Page[PendingUpload]:
+            with self._translated("uploads", resource):
+                return self._driver.uploads(self.name, prefix=prefix, cursor=cursor, limit=left)
+
+        now = datetime.now(UTC)
+        # The provider's clock may be ahead of ours: without an age, all are meant.
+        return (upload for upload in paged(fetch) if not older_than or now - upload.started >= older_than)
+
     # deleting
 
     def delete(self, key: str, *, if_match: Token | None = None, version: str | None = None) -> None:
@@ -342,6 +365,20 @@ class Bucket(Handle[BlobDriver]):
             if valid:
                 failed |= remove(valid)
         return failed
+
+    def abort_uploads(self, prefix: str = "", *, older_than: timedelta = timedelta(days=1)) -> int:
+        """Drop what killed writers left of objects in parts, which takes space and money unseen; return how many.
+
+        Args:
+            older_than: only what began so long ago. A writer that is still at it would fail at its end.
+        """
+        count = 0
+        for pending in self.uploads(prefix, older_than=older_than):
+            upload = Upload(bucket=self.name, key=pending.key, id=pending.id, options=PutOptions())
+            with self._translated("abort_uploads", self._object(pending.key)):
+                self._driver.upload_abort(upload)
+            count += 1
+        return count
 
     # tags, URLs
 

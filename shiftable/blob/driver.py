@@ -26,6 +26,7 @@ __all__ = [
     "ObjectSummary",
     "ObjectVersion",
     "Part",
+    "PendingUpload",
     "PutOptions",
     "Range",
     "Upload",
@@ -158,12 +159,29 @@ class Download:
 
 @attrs.frozen(kw_only=True)
 class Upload:
-    """A multipart upload that has begun: picklable, so that another process can go on with it."""
+    """A multipart upload that has begun: picklable, so that another process can go on with it.
+
+    A store may drop an upload that nobody goes on with: files do after an hour in which no process holds it, S3 as the
+    bucket's lifecycle says.
+    """
 
     bucket: str
     key: str
     id: str
     options: PutOptions
+
+
+@attrs.frozen(kw_only=True)
+class PendingUpload:
+    """A multipart upload that has begun and is neither complete nor aborted. Its parts take space, unseen.
+
+    Args:
+        started: aware, UTC.
+    """
+
+    key: str
+    id: str
+    started: datetime
 
 
 @attrs.frozen(kw_only=True)
@@ -188,6 +206,7 @@ class BlobFeatures(Features):
     versioning: bool = feature("versions of objects")
     copy: bool = feature("copies inside the provider, without a download")
     sign: bool = feature("presigned URLs")
+    uploads: bool = feature("uploads that were begun and not completed are listed", default=False)
     md5_in_listing: bool = feature("a listing tells the MD5 of objects written in one piece")
     any_key: bool = feature("every key up to the limit, not only those that are file paths")
     max_key: Limit = feature("longest key, bytes of UTF-8")
@@ -321,6 +340,10 @@ class BlobDriver(Driver[BucketSpec]):
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return one page of the history of all objects of that prefix: by key, then newest first."""
         raise Unsupported("no versions")
+
+    def uploads(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[PendingUpload]:
+        """Return one page of the uploads that are neither complete nor aborted, in the order of their keys."""
+        raise Unsupported("no list of uploads")
 
     def sign(
         self,

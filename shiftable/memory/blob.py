@@ -21,6 +21,7 @@ from shiftable.blob.driver import (
     ObjectSummary,
     ObjectVersion,
     Part,
+    PendingUpload,
     PutOptions,
     Range,
     Upload,
@@ -55,6 +56,7 @@ FEATURES = BlobFeatures(
     versioning=True,
     copy=True,
     sign=False,
+    uploads=True,
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, _AS_S3),
@@ -81,6 +83,15 @@ class _Entry:
     @property
     def id(self) -> str:
         return self.info.version or _UNVERSIONED
+
+
+@attrs.frozen(kw_only=True)
+class _Upload:
+    """The parts of an object that is not complete, by number."""
+
+    bucket: str
+    pending: PendingUpload
+    parts: dict[int, bytes] = attrs.Factory(dict)
 
 
 @attrs.define
@@ -140,7 +151,7 @@ class MemoryBlobDriver(BlobDriver):
     page_size: int = 1_000
     clock: Callable[[], datetime] = _utc_now
     _buckets: dict[str, _Bucket] = attrs.field(factory=dict, init=False, repr=False)
-    _uploads: dict[str, dict[int, bytes]] = attrs.field(factory=dict, init=False, repr=False)
+    _uploads: dict[str, _Upload] = attrs.field(factory=dict, init=False, repr=False)
     _lock: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False)
     _serial: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False, repr=False)
 
@@ -207,7 +218,8 @@ class MemoryBlobDriver(BlobDriver):
         with self._lock:
             self._bucket(bucket)
             upload = Upload(bucket=bucket, key=key, id=str(next(self._serial)), options=options)
-            self._uploads[upload.id] = {}
+            pending = PendingUpload(key=key, id=upload.id, started=self.clock())
+            self._uploads[upload.id] = _Upload(bucket=bucket, pending=pending)
             return upload
 
     def upload_part(self, upload: Upload, number: int, data: bytes, offset: int) -> Part:  # noqa: ARG002  parts are put together by number
@@ -336,6 +348,17 @@ class MemoryBlobDriver(BlobDriver):
         stop = start + self._most(limit)
         return Page(tuple(rows[start:stop]), _mark(rows[stop - 1]) if stop < len(rows) else None)
 
+    def uploads(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[PendingUpload]:
+        """Return one page: by key, then in the order in which they began."""
+        with self._lock:
+            self._bucket(bucket)
+            begun = [upload.pending for upload in self._uploads.values() if upload.bucket == bucket]
+        found = sorted((each for each in begun if each.key.startswith(prefix)), key=_turn)
+        start = 0 if cursor is None else bisect_right(found, _turn_of(cursor), key=_turn)
+        stop = start + self._most(limit)
+        last = found[stop - 1] if stop < len(found) else None
+        return Page(tuple(found[start:stop]), f"{last.id} {last.key}" if last is not None else None)
+
     # within the lock
 
     def _most(self, limit: int | None) -> int:
@@ -356,7 +379,7 @@ class MemoryBlobDriver(BlobDriver):
 
     def _parts(self, upload: Upload) -> dict[int, bytes]:
         try:
-            return self._uploads[upload.id]
+            return self._uploads[upload.id].parts
         except KeyError:
             raise MemoryFault(Fault(NotFound, "there is no such upload", "NoSuchUpload", missing="upload")) from None
 
@@ -426,6 +449,15 @@ def _row(entries: list[_Entry], at: int) -> ObjectVersion:
         latest=at == len(entries) - 1,
         deleted=entry.deleted,
     )
+
+
+def _turn(upload: PendingUpload) -> tuple[str, int]:
+    return upload.key, int(upload.id)
+
+
+def _turn_of(cursor: str) -> tuple[str, int]:
+    serial, _, key = cursor.partition(" ")
+    return key, int(serial)
 
 
 def _mark(row: ObjectVersion) -> str:

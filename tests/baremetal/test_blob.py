@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
+import pickle
 import random
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec, CommonPrefix, Headers
-from shiftable.blob.driver import PutOptions, Range
+from shiftable.blob.driver import Part, PutOptions, Range, Upload
 from shiftable.errors import (
     AlreadyExists,
     Conflict,
@@ -1013,18 +1016,199 @@ def test_everything_is_on_the_disk_before_the_object_is_in_its_place(
     assert after == ["shop/a/b"]  # the object's name in its folder
 
 
-def test_files_of_dead_writers_are_removed_and_those_of_living_ones_are_not(
-    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def later(hours: float) -> Callable[[], int]:
+    """Return a clock that is ahead of the file system's."""
+    return lambda: time.time_ns() + round(hours * 3600 * 10**9)
+
+
+def test_files_of_dead_writers_are_removed_and_those_of_living_ones_are_not(tmp_path: Path, bucket: Bucket) -> None:
     first = FilesDriver(tmp_path)
     with first._area.staged() as living:
         dead = living.path.with_name("0" * 32)
         dead.write_bytes(b"half")
-        fresh = living.path.with_name("1" * 32)
-        fresh.write_bytes(b"half")
-        monkeypatch.setattr("shiftable_baremetal._area._age", lambda path: 0.0 if path == fresh else 7200.0)
-        BlobStore(FilesDriver(tmp_path)).bucket("shop").put("key", b"x")
-        assert (living.path.exists(), dead.exists(), fresh.exists()) == (True, False, True)
+        for clock, remains in ((later(0), True), (later(0.9), True), (later(1.1), False)):
+            BlobStore(FilesDriver(tmp_path, clock=clock)).bucket("shop").put("key", b"x")
+            assert (living.path.exists(), dead.exists()) == (True, remains)
+
+
+UPLOADER = """
+import pickle, sys, time
+from pathlib import Path
+from shiftable.blob.driver import PutOptions
+from shiftable_baremetal.blob import FilesDriver
+
+driver = FilesDriver(Path(sys.argv[1]), fsync=False)
+if sys.argv[2] == "begin":
+    upload = driver.upload_begin("shop", "large", PutOptions())
+    part = driver.upload_part(upload, 1, b"1" * 70_000, 0)
+else:
+    upload = pickle.loads(bytes.fromhex(sys.argv[2]))
+    part = driver.upload_part(upload, 2, b"2" * 70_000, 70_000)
+print(pickle.dumps((upload, part)).hex(), flush=True)
+sys.stdin.read()  # until it is told to end, or killed
+"""
+
+
+@contextmanager
+def uploading(root: Path, upload: Upload | None = None) -> Iterator[tuple[Upload, Part, subprocess.Popen[str]]]:
+    """Begin or go on with an upload in another process, which waits in the midst of it."""
+    told = pickle.dumps(upload).hex() if upload else "begin"
+    command = [sys.executable, "-c", UPLOADER, str(root), told]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield (*pickle.loads(bytes.fromhex(process.stdout.readline())), process)  # noqa: S301  our own
+        finally:
+            process.kill()
+
+
+def overwrite(bucket: Bucket) -> None:
+    bucket.put("key", b"x")
+
+
+def overwrite_in_parts(bucket: Bucket) -> None:
+    with suppress(ZeroDivisionError), bucket.open("key", "wb") as file:
+        file.write(bytes(9 * 1024 * 1024))
+        raise ZeroDivisionError
+
+
+def overwrite_by_copy(bucket: Bucket) -> None:
+    bucket.copy("source", "key")
+
+
+@pytest.mark.parametrize("write", [overwrite, overwrite_in_parts, overwrite_by_copy])
+def test_what_a_killed_upload_left_goes_with_the_next_write_when_its_grace_is_over(
+    tmp_path: Path, bucket: Bucket, write: Callable[[Bucket], None]
+) -> None:
+    bucket.put("source", b"x")
+    for _ in range(3):
+        with uploading(tmp_path) as (_, _, process):
+            process.kill()
+    for hours, left in ((0.9, 3), (1.1, 0)):
+        write(BlobStore(FilesDriver(tmp_path, fsync=False, clock=later(hours))).bucket("shop"))
+        assert (len(leftovers(tmp_path)), len(list(bucket.uploads()))) == (left, left)
+
+
+def test_a_driver_that_stays_looks_again_for_what_others_left(tmp_path: Path, bucket: Bucket) -> None:
+    ahead = [0]
+    driver = FilesDriver(tmp_path, fsync=False, clock=lambda: time.time_ns() + ahead[0])
+    own = BlobStore(driver).bucket("shop")
+    own.put("key", b"x")
+    with uploading(tmp_path) as (_, _, process):
+        process.kill()
+    own.put("key", b"x")
+    assert len(leftovers(tmp_path)) == 1
+    ahead[0] = 3700 * 10**9
+    own.put("key", b"x")
+    assert leftovers(tmp_path) == []
+
+
+def test_the_upload_of_a_living_process_is_never_dropped(tmp_path: Path, driver: FilesDriver, bucket: Bucket) -> None:
+    own = driver.upload_begin("shop", "own", NOTHING)
+    with uploading(tmp_path) as (upload, part, _):
+        far = FilesDriver(tmp_path, fsync=False, clock=later(10_000))
+        BlobStore(far).bucket("shop").put("key", b"x")
+        assert [pending.key for pending in bucket.uploads()] == ["large", "own"]
+        driver.upload_complete(upload, (part,))
+        driver.upload_complete(own, (driver.upload_part(own, 1, b"x", 0),))
+    assert bucket.get("large") == b"1" * 70_000
+    assert leftovers(tmp_path) == []
+
+
+def test_an_upload_from_elsewhere_lives_as_long_as_who_goes_on_with_it(tmp_path: Path, bucket: Bucket) -> None:
+    with uploading(tmp_path) as (upload, first, process):
+        process.kill()
+    with uploading(tmp_path, upload) as (_, second, _):
+        far = FilesDriver(tmp_path, fsync=False, clock=later(10_000))
+        BlobStore(far).bucket("shop").put("key", b"x")
+        third = FilesDriver(tmp_path, fsync=False)
+        info = third.upload_complete(upload, (first, second))
+    content = b"1" * 70_000 + b"2" * 70_000
+    assert bucket.get("large") == content
+    assert info.md5 == hashlib.md5(content, usedforsecurity=False).digest()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_forked_child_keeps_its_own_hold_and_not_its_parents(tmp_path: Path, bucket: Bucket) -> None:
+    driver = FilesDriver(tmp_path, fsync=False)
+    upload = driver.upload_begin("shop", "large", NOTHING)
+    first = driver.upload_part(upload, 1, b"a", 0)
+    child = os.fork()
+    if not child:
+        try:
+            driver.upload_part(upload, 2, b"b", 1)
+            driver.close()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0) == (child, 0)
+    BlobStore(FilesDriver(tmp_path, fsync=False, clock=later(9))).bucket("shop").put("key", b"x")
+    second = driver.upload_part(upload, 2, b"c", 1)
+    info = driver.upload_complete(upload, (first, second))
+    assert (bucket.get("large"), info.md5) == (b"ac", hashlib.md5(b"ac", usedforsecurity=False).digest())
+
+
+def test_a_dropped_upload_is_said_to_whoever_goes_on_with_it(tmp_path: Path, bucket: Bucket) -> None:
+    gone = FilesDriver(tmp_path, fsync=False)
+    upload = gone.upload_begin("shop", "large", NOTHING)
+    gone.close()
+    BlobStore(FilesDriver(tmp_path, fsync=False, clock=later(2))).bucket("shop").put("key", b"x")
+    assert leftovers(tmp_path) == []
+    with pytest.raises(Exception, match="was completed or aborted"):
+        gone.upload_part(upload, 1, b"x", 0)
+    assert leftovers(tmp_path) == []
+    assert list(bucket.uploads()) == []
+
+
+@pytest.mark.parametrize("left", [(), ("upload.json",), ("data",)])
+def test_half_an_upload_is_not_listed_and_goes_with_the_rest(
+    tmp_path: Path, bucket: Bucket, left: tuple[str, ...]
+) -> None:
+    half = tmp_path / ".shiftable/buckets/shop/uploads" / ("0" * 32)
+    half.mkdir(parents=True)
+    for name in left:
+        (half / name).touch()
+    assert list(bucket.uploads()) == []
+    BlobStore(FilesDriver(tmp_path, fsync=False, clock=later(2))).bucket("shop").put("key", b"x")
+    assert leftovers(tmp_path) == []
+
+
+def test_descriptors_of_uploads_are_given_back(tmp_path: Path, driver: FilesDriver, bucket: Bucket) -> None:
+    overwrite(bucket)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        overwrite_in_parts(bucket)
+        bucket.put("long", iter([bytes(9 * 1024 * 1024)]))
+        other = FilesDriver(tmp_path, fsync=False)
+        upload = other.upload_begin("shop", "key", NOTHING)
+        driver.upload_part(upload, 1, b"x", 0)
+        other.upload_abort(upload)
+        with pytest.raises(Exception, match="was completed or aborted"):
+            driver.upload_part(upload, 2, b"x", 1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_md5_is_right_however_parts_arrive(driver: FilesDriver, bucket: Bucket, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311  an order, not a secret
+    pieces = [chance.randbytes(chance.randrange(1, 2_000_000)) for _ in range(12)]
+    offsets = [sum(map(len, pieces[:number])) for number in range(12)]
+    upload = driver.upload_begin("shop", "key", NOTHING)
+    order = chance.sample(range(12), 12) if seed % 2 else list(range(12))
+    with ThreadPoolExecutor(4) as pool:
+        if seed > 1:  # one of them comes twice, and differs
+            driver.upload_part(upload, 4, bytes(len(pieces[3])), offsets[3])
+        sent = {at: pool.submit(driver.upload_part, upload, at + 1, pieces[at], offsets[at]) for at in order}
+        parts = tuple(sent[at].result() for at in range(12))
+    info = driver.upload_complete(upload, parts)
+    assert info.md5 == hashlib.md5(b"".join(pieces), usedforsecurity=False).digest()
+    assert bucket.get("key") == b"".join(pieces)
+
+
+def test_what_came_once_is_not_read_again(driver: FilesDriver, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shiftable_baremetal._uploads.digest", lambda *_: pytest.fail("it was read again"))
+    data = random.Random(1).randbytes(40 * 1024 * 1024)  # noqa: S311  content, not a secret
+    info = bucket.put("long", iter([data]))
+    assert info.md5 == hashlib.md5(data, usedforsecurity=False).digest()
 
 
 def test_damaged_metadata_is_said_and_a_new_write_heals_it(tmp_path: Path, bucket: Bucket) -> None:

@@ -7,8 +7,9 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote_plus, unquote
 from wsgiref.types import WSGIEnvironment
 from xml.sax.saxutils import escape, unescape
 
@@ -24,6 +25,7 @@ _ENTRY = re.compile(rb"<(Version|DeleteMarker)>.*?</\1>", re.DOTALL)
 _KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 _VERSION_ID = re.compile(rb"<VersionId>(.*?)</VersionId>")
 _BUCKETS = re.compile(rb"<Buckets>.*</Buckets>", re.DOTALL)
+_BEGUN = "shiftable_begun"
 _BUCKET = re.compile(rb"<Bucket>.*?</Bucket>", re.DOTALL)
 
 
@@ -33,7 +35,7 @@ class _Refused(Exception):
         self.response = _error(status, code, message)
 
 
-def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Response]) -> Response:
+def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Response], now: datetime) -> Response:
     """Refuse what S3 refuses, let moto execute the rest, put its listings right. Not for several threads at once."""
     bucket, _, key = unquote(request.target.partition("?")[0]).removeprefix("/").partition("/")
     query = parse_qs(request.query, keep_blank_values=True)
@@ -57,6 +59,9 @@ def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Res
         environ["QUERY_STRING"] = ""
         return _paged(forward(), query)
     response = forward()
+    if "uploads" in query and response.code == 200:
+        _date_uploads(bucket, now)
+        return response if key else attrs.evolve(response, body=_uploads(bucket, query))
     if request.method == "GET" and not key and "versions" in query and response.code == 200:
         return attrs.evolve(response, body=_in_order(bucket, response.body))
     return response
@@ -139,6 +144,39 @@ def _in_order(bucket: str, body: bytes) -> bytes:
     head, tail = body[: body.index(entries[0])], body[body.rindex(entries[-1]) + len(entries[-1]) :]
     ordered = sorted(entries, key=place)
     return head + b"".join(ordered) + tail
+
+
+def _date_uploads(bucket: str, now: datetime) -> None:
+    """Note when an upload began; moto says 2010 of all."""
+    for upload in _s3().buckets[bucket].multiparts.values():
+        if not hasattr(upload, _BEGUN):
+            setattr(upload, _BEGUN, now)
+
+
+def _uploads(bucket: str, query: dict[str, list[str]]) -> bytes:
+    """List uploads as S3 does: in order, in pages, with their times; moto does none of that."""
+    prefix, key_marker, id_marker = (query.get(name, [""])[0] for name in ("prefix", "key-marker", "upload-id-marker"))
+    most = min(int(query.get("max-uploads", ["1000"])[0]), 1000)
+    encode = quote_plus if query.get("encoding-type") == ["url"] else escape
+    begun = sorted(_s3().buckets[bucket].multiparts.values(), key=lambda upload: (upload.key_name.encode(), upload.id))
+    left = [upload for upload in begun if upload.key_name.startswith(prefix)]
+    if key_marker:
+        marker = (key_marker.encode(), id_marker or "\U0010ffff")
+        left = [upload for upload in left if (upload.key_name.encode(), upload.id) > marker]
+    entries = [
+        f"<Upload><Key>{encode(upload.key_name)}</Key><UploadId>{upload.id}</UploadId>"
+        f"<StorageClass>STANDARD</StorageClass><Initiated>{getattr(upload, _BEGUN):%Y-%m-%dT%H:%M:%S.000Z}</Initiated>"
+        "</Upload>"
+        for upload in left[:most]
+    ]
+    more = len(left) > most > 0
+    last = f"<NextKeyMarker>{encode(left[most - 1].key_name)}</NextKeyMarker>" if more else ""
+    last += f"<NextUploadIdMarker>{left[most - 1].id}</NextUploadIdMarker>" if more else ""
+    head = f"<Bucket>{bucket}</Bucket><KeyMarker/><UploadIdMarker/><MaxUploads>{most}</MaxUploads>"
+    head += "<EncodingType>url</EncodingType>" * (encode is quote_plus)
+    head += f"<IsTruncated>{str(more).lower()}</IsTruncated>{last}"
+    start = '<?xml version="1.0" encoding="UTF-8"?><ListMultipartUploadsResult>'
+    return f"{start}{head}{''.join(entries)}</ListMultipartUploadsResult>".encode()
 
 
 def _paged(response: Response, query: dict[str, list[str]]) -> Response:

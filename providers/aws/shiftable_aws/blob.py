@@ -28,6 +28,7 @@ FEATURES = BlobFeatures(
     versioning=True,
     copy=True,
     sign=True,
+    uploads=True,
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, "Amazon S3 User Guide, naming objects"),

@@ -6,6 +6,7 @@ otherwise: a PUT of an object as ``application/x-www-form-urlencoded`` is read a
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any, ClassVar, Self
 from wsgiref.types import WSGIEnvironment
@@ -97,7 +98,8 @@ class AwsDouble(Double):
             if refused is not None:
                 return _refused(request, refused, service)
             if service == "s3":
-                return _strict_s3.answer(request, environ, lambda: Double.answer(self, request, environ))
+                forward = functools.partial(Double.answer, self, request, environ)
+                return _strict_s3.answer(request, environ, forward, self.clock.now())
             if service != "secretsmanager":
                 return super().answer(request, environ)
             scope = scope_of(request)

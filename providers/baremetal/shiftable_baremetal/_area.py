@@ -6,7 +6,7 @@
         bucket.json             {"versioning": true}
         sidecars/              see _sidecar.py
         versions/              see _history.py
-        uploads/<id>/           data, being filled part by part
+        uploads/<id>/          see _uploads.py
 
 All of it lies on the file system of the objects, so that a rename puts a file into place in one step.
 """
@@ -19,9 +19,8 @@ import fcntl
 import hashlib
 import os
 import secrets
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -29,11 +28,11 @@ import attrs
 from shiftable_baremetal._faults import missing_bucket
 from shiftable_baremetal._tree import MISSING, OWN, open_folder
 
-__all__ = ["Area", "Staged", "write_all"]
+__all__ = ["GRACE", "Area", "Staged", "unlocked", "write_all"]
 
 _STRIPES = 256
-_STALE = 3600.0
-_STALE_UPLOAD = 7 * 24 * 3600.0  # as long as Azure keeps blocks that nobody commits
+GRACE = 3600 * 10**9
+"""Nanoseconds for which what no living process holds is left alone."""
 
 
 @attrs.frozen
@@ -50,14 +49,16 @@ class Area:
 
     Args:
         fsync: wait until the disk has it, at every step that later steps rely on.
+        clock: nanoseconds since 1970.
     """
 
     root: Path
     fsync: bool = True
+    clock: Callable[[], int] = attrs.field(default=time.time_ns, repr=False)
     own: Path = attrs.field(init=False)
     _root: str = attrs.field(init=False, repr=False)  # joining Paths would be half of what a read costs
     _text: str = attrs.field(init=False, repr=False)
-    _swept: bool = attrs.field(default=False, init=False, repr=False)
+    _due: dict[str, int] = attrs.field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.own = self.root / os.fsdecode(OWN)
@@ -153,8 +154,7 @@ class Area:
             fd = os.open(path, flags, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # tells _sweep that its writer lives
-            if not self._swept:
-                self._swept = True
+            if self.is_due("staging/"):
                 self._sweep(path.parent)
             yield Staged(path, fd)
         finally:
@@ -167,32 +167,42 @@ class Area:
             os.unlink(name, dir_fd=folder)
         self.sync(folder)
 
+    def is_due(self, what: str) -> bool:
+        """Tell whether this is to be looked through: at the first write, and again an hour after the last time."""
+        now = self.clock()
+        if now < self._due.get(what, now):
+            return False
+        self._due[what] = now + GRACE
+        return True
+
+    def age(self, path: Path) -> int:
+        """Return for how many nanoseconds nobody wrote to a file, or changed the names in a folder."""
+        return self.clock() - path.stat().st_ctime_ns
+
     def _sweep(self, folder: Path) -> None:
         """Remove what killed writers left: nobody holds a lock on it any more."""
         for path in folder.iterdir():
             with contextlib.suppress(OSError):
-                if _age(path) > _STALE and _unlocked(path):
+                if self.age(path) > GRACE and _abandoned(path):
                     path.unlink()
-        for path in self.own.glob("buckets/*/uploads/*"):
-            with contextlib.suppress(OSError):
-                if _age(path / "data") > _STALE_UPLOAD:
-                    shutil.rmtree(path)
 
 
-def _age(path: Path) -> float:
-    return time.time() - path.stat().st_ctime
-
-
-def _unlocked(path: Path) -> bool:
+def _abandoned(path: Path) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return unlocked(fd)
+    finally:
+        os.close(fd)
+
+
+def unlocked(fd: int) -> bool:
+    """Tell whether nobody else has a lock on a file; then we have it until the file is closed."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         if exc.errno == errno.EWOULDBLOCK:
             return False
         raise
-    finally:
-        os.close(fd)
     return True
 
 

@@ -13,7 +13,6 @@ import shutil
 import stat
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
@@ -30,6 +29,7 @@ from shiftable.blob.driver import (
     ObjectSummary,
     ObjectVersion,
     Part,
+    PendingUpload,
     PutOptions,
     Range,
     Upload,
@@ -51,7 +51,7 @@ from shiftable_baremetal._faults import (
 )
 from shiftable_baremetal._history import Entry, History
 from shiftable_baremetal._listings import Listings
-from shiftable_baremetal._reading import Chunks, digest, transfer
+from shiftable_baremetal._reading import Chunks, transfer
 from shiftable_baremetal._sidecar import Sidecar, Sidecars, info_of, modified, summary_of, token_of
 from shiftable_baremetal._tree import (
     NAME_MAX,
@@ -66,6 +66,7 @@ from shiftable_baremetal._tree import (
     prune_below,
     regular,
 )
+from shiftable_baremetal._uploads import Uploads
 
 __all__ = ["FEATURES", "FilesDriver"]
 
@@ -91,6 +92,7 @@ FEATURES = BlobFeatures(
     versioning=True,
     copy=True,
     sign=False,
+    uploads=True,
     md5_in_listing=False,  # it would open one more file for each object that is listed
     any_key=False,
     max_key=Limit(3072, "PATH_MAX of Linux is 4,096; the rest is for the root and the bucket"),
@@ -137,8 +139,11 @@ class FilesDriver(BlobDriver):
     Threads and processes may use one root at once, also over NFS 4. The file system must keep names as they are given
     and support hard links, as those of Linux do.
 
+    An upload in parts belongs to the processes that write it. What a killed one leaves is dropped by a write into the
+    same bucket, of any process, when nobody has written to it for an hour; ``uploads`` lists it before.
+
     Args:
-        clock: nanoseconds since 1970, for the modification times of what is written.
+        clock: nanoseconds since 1970, for the modification times of what is written, and to tell what is abandoned.
         fsync: wait until the disk has what was written; without it, a power failure may cost the last writes, and
             their metadata.
     """
@@ -147,12 +152,14 @@ class FilesDriver(BlobDriver):
     clock: Callable[[], int] = attrs.field(default=time.time_ns, kw_only=True, repr=False)
     fsync: bool = attrs.field(default=True, kw_only=True)
     _area: Area = attrs.field(init=False, repr=False)
+    _uploads: Uploads = attrs.field(init=False, repr=False)
     _listings: Listings = attrs.field(factory=Listings, init=False, repr=False)
     _last: int = attrs.field(default=0, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._area = Area(self.root, self.fsync)
+        self._area = Area(self.root, self.fsync, self.clock)
+        self._uploads = Uploads(self._area)
 
     @property
     def provider(self) -> str:
@@ -265,54 +272,39 @@ class FilesDriver(BlobDriver):
 
     def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
         """Write an object in one piece."""
+        self._uploads.sweep(bucket)
         with self._area.bucket(bucket), self._area.staged() as staged:
             write_all(staged.fd, data, 0)
             return self._commit(bucket, key, staged, hashlib.md5(data, usedforsecurity=False).hexdigest(), options)
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
-        """Begin a file in our area."""
+        """Begin a file in our area. It is kept while this driver or another that writes parts of it lives."""
         upload = Upload(bucket=bucket, key=key, id=token_hex(16), options=options)
         with self._area.bucket(bucket):
-            path = self._upload_path(upload)
-            self._area.make(path.parent)
-            path.touch()
+            self._uploads.sweep(bucket)
+            self._uploads.begin(upload)
         return upload
 
     def upload_part(self, upload: Upload, number: int, data: bytes, offset: int) -> Part:
         """Write one part to where it belongs in that file."""
-        try:
-            fd = os.open(self._upload_path(upload), os.O_WRONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise missing_upload(upload.id) from None
-        try:
-            write_all(fd, data, offset)
-        finally:
-            os.close(fd)
-        return Part(number=number, size=len(data), token=f"{offset:x}-{zlib.crc32(data):08x}")
+        return self._uploads.write(upload, number, data, offset)
 
     def upload_complete(self, upload: Upload, parts: tuple[Part, ...]) -> ObjectInfo:
-        """Read the parts once more, for the MD5 and to see that they are what was sent, and put the file into place."""
-        path = self._upload_path(upload)
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise missing_upload(upload.id) from None
-        try:
-            md5 = digest(fd, parts)
-            os.ftruncate(fd, sum(part.size for part in parts))
-            info = self._commit(upload.bucket, upload.key, Staged(path, fd), md5, upload.options)
-        finally:
-            os.close(fd)
-        shutil.rmtree(path.parent, ignore_errors=True)
-        return info
+        """Put the file into place.
+
+        The parts are read once more, for the MD5 and to see that they are what was sent, unless all of them came once,
+        through this driver: then the MD5 is known.
+        """
+        with self._uploads.finished(upload, parts) as (staged, md5):
+            return self._commit(upload.bucket, upload.key, staged, md5, upload.options)
 
     def upload_abort(self, upload: Upload) -> None:
         """Remove the file."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._upload_path(upload).parent)
+        self._uploads.abort(upload)
 
     def copy(self, bucket: str, key: str, to_bucket: str, to_key: str, options: PutOptions | None) -> ObjectInfo:
         """Copy inside the kernel; where the file system can, the copy shares the blocks of its source."""
+        self._uploads.sweep(to_bucket)
         with self._area.bucket(to_bucket), self._opened(bucket, key, None) as source, self._area.staged() as staged:
             transfer(source.fd, staged.fd, source.found.st_size)
             if token_of(os.fstat(source.fd)) != token_of(source.found):
@@ -366,6 +358,16 @@ class FilesDriver(BlobDriver):
                 listing.cursor = _cursor(items[-1])
         return Page(items, listing.cursor)
 
+    def uploads(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[PendingUpload]:
+        """Return one page: by key, then the oldest first."""
+        with self._area.bucket(bucket):
+            found = self._uploads.pending(bucket, prefix)
+        if cursor is not None:
+            found = [upload for upload in found if _pending_mark(upload) > tuple(json.loads(cursor))]
+        most = _most(limit)
+        shown = tuple(found[:most])
+        return Page(shown, json.dumps(_pending_mark(shown[-1])) if len(found) > most > 0 else None)
+
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return one page: whole histories, so that it may be longer than was asked for."""
 
@@ -404,8 +406,9 @@ class FilesDriver(BlobDriver):
             prune(top, parents)
 
     def close(self) -> None:
-        """Give back the descriptors of listings that were not read to their end."""
+        """Give back the descriptors of listings that were not read to their end, and of uploads that were not ended."""
         self._listings.close()
+        self._uploads.close()
 
     # tags
 
@@ -677,11 +680,6 @@ class FilesDriver(BlobDriver):
             self._last = max(self.clock(), self._last + 1)
             return self._last
 
-    def _upload_path(self, upload: Upload) -> Path:
-        if not upload.id.isalnum() or self.check_name(upload.bucket) is not None:
-            raise invalid("this upload was not begun here")
-        return Path(self._area.of(upload.bucket), "uploads", upload.id, "data")
-
     # how it is done: buckets
 
     def _state(self, bucket: str) -> bool | None:
@@ -782,6 +780,10 @@ def _cursor(item: ObjectSummary | CommonPrefix) -> str:
 def _behind(cursor: str) -> bytes:
     last = cursor[1:].encode()
     return past(last) if cursor[0] == "p" else last
+
+
+def _pending_mark(upload: PendingUpload) -> tuple[str, str, str]:
+    return upload.key, upload.started.isoformat(timespec="microseconds"), upload.id
 
 
 def _row(key: str, version: str, found: os.stat_result, *, latest: bool) -> ObjectVersion:

@@ -28,6 +28,7 @@ FEATURES = BlobFeatures(
     versioning=True,
     copy=True,
     sign=True,
+    uploads=True,
     md5_in_listing=True,
     any_key=False,
     max_key=Limit(1024, _PROTOCOL),

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote_plus, urlencode
 
 import attrs
 from botocore.exceptions import ClientError
@@ -30,6 +30,7 @@ from shiftable.blob.driver import (
     ObjectSummary,
     ObjectVersion,
     Part,
+    PendingUpload,
     PutOptions,
     Range,
     Upload,
@@ -92,11 +93,11 @@ class S3Driver(BlobDriver):
     """Blob storage over an S3 client, whose credentials, retries and endpoint are whatever it was made with.
 
     Permissions: ``s3:ListBucket``, ``s3:GetObject``, ``s3:PutObject``, ``s3:DeleteObject``,
-    ``s3:AbortMultipartUpload``; for tags ``s3:GetObjectTagging``, ``s3:PutObjectTagging``,
-    ``s3:DeleteObjectTagging``; for versions ``s3:ListBucketVersions``, ``s3:GetObjectVersion``,
-    ``s3:DeleteObjectVersion``; for buckets ``s3:CreateBucket``, ``s3:DeleteBucket``, ``s3:ListAllMyBuckets``,
-    ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``, with ``block_public_access`` also
-    ``s3:PutBucketPublicAccessBlock``. Without ``s3:ListBucket`` S3 answers 403, not 404, for a missing key.
+    ``s3:AbortMultipartUpload``, ``s3:ListBucketMultipartUploads``; for tags ``s3:GetObjectTagging``,
+    ``s3:PutObjectTagging``, ``s3:DeleteObjectTagging``; for versions ``s3:ListBucketVersions``,
+    ``s3:GetObjectVersion``, ``s3:DeleteObjectVersion``; for buckets ``s3:CreateBucket``, ``s3:DeleteBucket``,
+    ``s3:ListAllMyBuckets``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``, with ``block_public_access``
+    also ``s3:PutBucketPublicAccessBlock``. Without ``s3:ListBucket`` S3 answers 403, not 404, for a missing key.
 
     MD5: the ETag of an object written in one piece, unless it is encrypted with a KMS key or the customer's own: then
     the ETag is something else that looks alike. ``stat``, ``get`` and ``put`` see the encryption and answer ``None``; a
@@ -423,6 +424,24 @@ class S3Driver(BlobDriver):
         # Amazon's order, which is kept: sorting is stable. Other servers write all versions before all delete markers.
         entries = sorted(_history(answer), key=lambda entry: entry.modified, reverse=True)
         return Page(tuple(sorted(entries, key=lambda entry: (entry.key, not entry.latest))), following)
+
+    def uploads(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[PendingUpload]:
+        """Return one page of at most 1,000; the cursor holds S3's two markers."""
+        # URL-encoded, so that XML cannot change keys. The SDK asks for that, and decodes it, in other listings only.
+        arguments: _Arguments = {"EncodingType": "url"} | ({"Prefix": prefix} if prefix else {})
+        if cursor is not None:
+            arguments["KeyMarker"], arguments["UploadIdMarker"] = json.loads(cursor)
+        if limit is not None and limit < _PAGE:
+            arguments["MaxUploads"] = limit
+        answer = self.client.list_multipart_uploads(Bucket=bucket, **arguments)
+        plain = unquote_plus if answer.get("EncodingType") == "url" else str
+        found = tuple(
+            PendingUpload(key=plain(entry["Key"]), id=entry["UploadId"], started=_utc(entry["Initiated"]))
+            for entry in answer.get("Uploads", ())
+        )
+        if not answer.get("IsTruncated"):
+            return Page(found)
+        return Page(found, json.dumps([plain(answer["NextKeyMarker"]), answer["NextUploadIdMarker"]]))
 
     def sign(
         self,

@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -21,7 +21,7 @@ import attrs
 import pytest
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec, CommonPrefix, Headers, ObjectSummary, Token
-from shiftable.blob.driver import BlobDriver, BlobFeatures, PutOptions
+from shiftable.blob.driver import BlobDriver, BlobFeatures, PendingUpload, PutOptions, Upload
 from shiftable.errors import (
     AlreadyExists,
     Conflict,
@@ -33,6 +33,7 @@ from shiftable.errors import (
     Unsupported,
 )
 from shiftable.memory.blob import MemoryBlobDriver
+from shiftable.paging import Page, paged
 from shiftable.testing.conformance import Conformance
 from shiftable.testing.conformance._blob_machine import blob_machine
 from shiftable.testing.wrap import Recorded
@@ -710,6 +711,58 @@ class BlobConformance(Conformance):
         assert oracle.get_raw(bucket.name, "key") is None
         assert list(bucket.list()) == []
 
+    def test_uploads_that_are_not_complete_are_listed_until_they_are(
+        self, driver: BlobDriver, bucket: Bucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "uploads")
+        bucket.put("a", b"x")
+        before = datetime.now(UTC) - timedelta(minutes=15)  # clocks differ
+        completed, aborted, left = (driver.upload_begin(bucket.name, key, PutOptions()) for key in ("c", "b", "a"))
+        found = list(bucket.uploads())
+        assert [(upload.key, upload.id) for upload in found] == [("a", left.id), ("b", aborted.id), ("c", completed.id)]
+        for upload in found:
+            assert upload.started.tzinfo is UTC
+            assert before < upload.started < before + timedelta(minutes=30)
+        driver.upload_complete(completed, (driver.upload_part(completed, 1, b"x", 0),))
+        driver.upload_abort(aborted)
+        assert [(upload.key, upload.id) for upload in bucket.uploads()] == [("a", left.id)]
+        assert bucket.get("a") == b"x"
+
+    def test_all_pages_of_uploads_are_listed_in_order_and_dropped(
+        self, driver: BlobDriver, bucket: Bucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "uploads")
+        keys = ["u/Z", "u/a b+c&<d>'\"%2F", "u/same", "u/same", "u/é", "u/\uff5e", "u/\U0001f600", "v"]
+        begun = {(upload.key, upload.id) for upload in (self._begun(driver, bucket, key) for key in reversed(keys))}
+        for limit in (1, 3, None):
+
+            def fetch(cursor: str | None, _: int | None, limit: int | None = limit) -> Page[PendingUpload]:
+                return driver.uploads(bucket.name, prefix="", cursor=cursor, limit=limit)
+
+            found = list(paged(fetch))
+            assert {(upload.key, upload.id) for upload in found} == begun
+            assert [upload.key for upload in found] == keys
+        assert [upload.key for upload in bucket.uploads("u/s")] == ["u/same", "u/same"]
+        assert bucket.abort_uploads("u/", older_than=timedelta()) == len(keys) - 1
+        assert [upload.key for upload in bucket.uploads()] == ["v"]
+        assert list(bucket.list()) == []
+
+    def test_uploads_that_began_just_now_are_not_dropped_by_default(
+        self, driver: BlobDriver, bucket: Bucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "uploads")
+        upload = driver.upload_begin(bucket.name, "key", PutOptions())
+        assert list(bucket.uploads(older_than=timedelta(hours=1))) == []
+        assert bucket.abort_uploads() == 0
+        driver.upload_complete(upload, (driver.upload_part(upload, 1, b"x", 0),))
+        assert bucket.get("key") == b"x"
+
+    def test_uploads_of_a_missing_bucket_are_not_found(self, missing: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "uploads")
+        for use in (lambda: list(missing.uploads()), missing.abort_uploads):
+            with pytest.raises(ParentNotFound):
+                use()
+
     def test_a_source_that_fails_leaves_the_old_object(
         self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
     ) -> None:
@@ -962,6 +1015,7 @@ class BlobConformance(Conformance):
             "sign": lambda: driver.sign(
                 bucket.name, "key", method="GET", expires=timedelta(hours=1), content_type=None
             ),
+            "uploads": lambda: driver.uploads(bucket.name, prefix="", cursor=None, limit=None),
             "delete_batch": lambda: driver.delete_many(bucket.name, ("key",)),
         }
         denied = {name: use for name, use in uses.items() if not getattr(features, name)}
@@ -984,6 +1038,12 @@ class BlobConformance(Conformance):
     def _parts_of(self, features: BlobFeatures, count: int) -> bytes:
         """Return content that needs at least so many parts."""
         return _content((count - 1) * max(features.part_size.value, 8 * MIB) + 12_345)
+
+    def _begun(self, driver: BlobDriver, bucket: Bucket, key: str) -> Upload:
+        """Begin an upload that is never completed, and send one byte of it."""
+        upload = driver.upload_begin(bucket.name, key, PutOptions())
+        driver.upload_part(upload, 1, b"x", 0)
+        return upload
 
     def _many(self, bucket: Bucket, oracle: BlobOracle) -> list[str]:
         """Write many keys in a random order and return them sorted; the last one lies outside ``k/``."""
@@ -1058,6 +1118,7 @@ _OPTIONAL: Mapping[str, tuple[Callable[[Bucket], object], ...]] = {
         lambda bucket: bucket.versions(),
     ),
     "sign": (lambda bucket: bucket.sign("key"),),
+    "uploads": (lambda bucket: bucket.uploads(), lambda bucket: bucket.abort_uploads()),
 }
 
 
@@ -1085,6 +1146,8 @@ def _cut(data: bytes, sizes: tuple[int, ...]) -> Iterator[bytes]:
 
 
 def _emptied(bucket: Bucket, *, versioning: bool) -> None:
+    if bucket.features.uploads:
+        bucket.abort_uploads(older_than=timedelta())
     if not versioning:  # in batches, where a version has to be deleted by itself
         assert bucket.delete_many(item.key for item in bucket.list()) == {}
     if bucket.features.versioning:
