@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import attrs
 import click
@@ -15,6 +17,8 @@ from shiftable.cli._context import Context, complete_labels, json_option, pass_c
 from shiftable.errors import ConfigError
 
 __all__ = ["blob"]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @attrs.frozen
@@ -56,6 +60,21 @@ class RemoteType(click.ParamType):  # type: ignore[type-arg]  # the same
             return value
         label, _colon, key = value.partition(":")
         return Remote(label, key)
+
+
+class AgeType(click.ParamType):  # type: ignore[type-arg]  # the same
+    """A number with a unit: ``90s``, ``15m``, ``12h``, ``1d``, ``4w``."""
+
+    name = "age"
+
+    def convert(self, value: str | timedelta, *where: Any) -> timedelta:  # noqa: ANN401  handed on
+        """Read it as the durations in the file are written."""
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6})([smhdw])", value)
+        if found is None:
+            self.fail(f"{value!r} is no duration such as 90s, 15m, 12h, 1d or 4w", *where)
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 remote = click.argument("place", type=RemoteType(), metavar="LABEL[:KEY]", shell_complete=complete_labels("blob", ":"))
@@ -228,3 +247,23 @@ def sync(context: Context, source: Path | Remote, target: Path | Remote, delete:
     done = "done" if apply else "to do; --apply does it"
     click.echo(f"{copied:,} {done} ({size_text(size)}), {failed:,} failed", err=True)
     sys.exit(1 if failed else 0)
+
+
+@blob.command()
+@remote
+@click.option("--older-than", type=AgeType(), default="1d", show_default=True, help="Only what began so long ago.")
+@click.option("--apply", is_flag=True, help="Do it; without this, only say what would be dropped.")
+@pass_context
+def clean(context: Context, place: Remote, older_than: timedelta, apply: bool) -> None:
+    """Drop uploads in parts that were never completed: what killed writers left takes space and money, unseen.
+
+    An upload that is still under way would fail at its end; --older-than keeps it. Without --apply nothing changes.
+    """
+    bucket = place.bucket(context.app)
+    found = list(bucket.uploads(place.key, older_than=older_than))
+    for upload in found:
+        click.echo(f"{upload.started:%Y-%m-%dT%H:%M:%SZ}  {upload.key}")
+    if apply:
+        click.echo(f"{bucket.abort_uploads(place.key, older_than=older_than):,} dropped", err=True)
+    else:
+        click.echo(f"{len(found):,} to drop; --apply does it", err=True)

@@ -133,6 +133,26 @@ def test_sync_says_what_it_would_do_and_then_does_it_once(shop: Path, shiftable)
     assert "site/b-d\nsite/b/c\n" == shiftable("blob", "ls", "-r", "assets").stdout
 
 
+def test_clean_says_what_killed_writers_left_and_drops_it_when_it_is_told_to(shop: Path, shiftable) -> None:
+    folders = [shop / "local/blob/.shiftable/buckets/shop-assets/uploads" / name for name in ("0" * 32, "1" * 32)]
+    for folder, key in zip(folders, ("x/large", "y"), strict=True):
+        folder.mkdir(parents=True)
+        (folder / "upload.json").write_text(json.dumps({"key": key, "started": 1_700_000_000 * 10**9}))
+        (folder / "data").write_bytes(b"half")
+    listed = "2023-11-14T22:13:20Z  x/large\n"
+    dry = shiftable("blob", "clean", "assets:x/")
+    assert (0, listed, "1 to drop; --apply does it\n") == (dry.returncode, dry.stdout, dry.stderr)
+    assert "" == shiftable("blob", "clean", "assets", "--older-than", "10000w", "--apply").stdout
+    assert [True, True] == [folder.exists() for folder in folders]
+    done = shiftable("blob", "clean", "assets:x/", "--apply")
+    assert (0, listed, "1 dropped\n") == (done.returncode, done.stdout, done.stderr)
+    assert [False, True] == [folder.exists() for folder in folders]
+    assert "1 dropped\n" == shiftable("blob", "clean", "assets", "--older-than", "0s", "--apply").stderr
+    for wrong in ("1", "d", "-1d", "1y", "\uff11d", "9999999d"):
+        answer = shiftable("blob", "clean", "assets", "--older-than", wrong)
+        assert (2, True) == (answer.returncode, "is no duration such as" in answer.stderr)
+
+
 def test_a_secret_is_shown_only_when_that_is_asked_for(shop: Path, shiftable) -> None:
     answers = [
         shiftable("-vv", "secrets", "set", "app", "stripe/key", stdin=CANARY + "\n"),

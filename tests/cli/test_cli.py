@@ -61,6 +61,7 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
         "blob rm",
         "blob stat",
         "blob sync",
+        "blob clean",
         "check",
         "demo",
         "destroy",
