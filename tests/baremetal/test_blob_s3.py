@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,10 +234,14 @@ def test_a_copy_in_parts_of_what_was_changed_meanwhile_leaves_nothing(driver: S3
     bucket = BlobStore(driver).create(BucketSpec(name="shop"))
     bucket.put("source", bytes(6 * MIB))
     in_parts = attrs.evolve(driver, copy_limit=5 * MIB, copy_part=5 * MIB)
+    lock, changed = threading.Lock(), threading.Event()
 
     def change(params: dict[str, Any], **_: object) -> None:
         params["headers"].pop("x-amz-copy-source-if-match", None)
-        Inside(aws_double).put_raw("shop", "source", b"!" * 6 * MIB)
+        with lock:  # once, and before any part: moto closes what it replaces, even while it is read
+            if not changed.is_set():
+                Inside(aws_double).put_raw("shop", "source", b"!" * 6 * MIB)
+                changed.set()
 
     driver.client.meta.events.register("before-call.s3.UploadPartCopy", change)
     with pytest.raises(Conflict, match="changed during the copy"):
