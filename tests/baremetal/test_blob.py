@@ -1204,13 +1204,6 @@ def test_the_md5_is_right_however_parts_arrive(driver: FilesDriver, bucket: Buck
     assert bucket.get("key") == b"".join(pieces)
 
 
-def test_what_came_once_is_not_read_again(driver: FilesDriver, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shiftable_baremetal._uploads.digest", lambda *_: pytest.fail("it was read again"))
-    data = random.Random(1).randbytes(40 * 1024 * 1024)  # noqa: S311  content, not a secret
-    info = bucket.put("long", iter([data]))
-    assert info.md5 == hashlib.md5(data, usedforsecurity=False).digest()
-
-
 def test_damaged_metadata_is_said_and_a_new_write_heals_it(tmp_path: Path, bucket: Bucket) -> None:
     bucket.put("key", b"x", metadata={"n": "1"})
     (path,) = (tmp_path / ".shiftable/buckets/shop/sidecars").rglob("*.*-*")

@@ -13,7 +13,7 @@ from shiftable.blob.driver import Part
 from shiftable_baremetal._area import write_all
 from shiftable_baremetal._faults import damaged, invalid
 
-__all__ = ["Chunks", "digest", "digest_part", "transfer"]
+__all__ = ["Chunks", "digest", "transfer"]
 
 _CHUNK = 1024 * 1024
 _NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM})
@@ -76,14 +76,13 @@ def digest(fd: int, parts: Sequence[Part]) -> str:
         offset, _, crc = part.token.partition("-")
         if offset != f"{at:x}":
             raise invalid(f"part {part.number} begins at byte {int(offset, 16):,}; the parts before it end at {at:,}")
-        if crc != f"{digest_part(fd, at, part.size, md5):08x}":
+        if crc != f"{_digest_part(fd, at, part.size, md5):08x}":
             raise damaged(f"part {part.number} is not what was sent with it; send it again")
         at += part.size
     return md5.hexdigest()
 
 
-def digest_part(fd: int, start: int, size: int, md5: hashlib._Hash) -> int:
-    """Read one part of a file into a digest; return the CRC-32 of the part."""
+def _digest_part(fd: int, start: int, size: int, md5: hashlib._Hash) -> int:
     crc, stop = 0, start + size
     for at in range(start, stop, _CHUNK):
         data = os.pread(fd, min(_CHUNK, stop - at), at)

@@ -2,7 +2,6 @@
 
     upload.json     its key, and when it began; each process that writes it holds a shared lock on this file
     data            the object, being filled part by part
-    joined          more than one process wrote parts
 
 A killed writer leaves all of that behind, and nobody sees it. The kernel, though, releases the lock with the last
 descriptor: an upload that no living process holds, and that nobody wrote to for an hour, is dropped by the next write
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -30,61 +28,10 @@ import attrs
 from shiftable.blob.driver import Part, PendingUpload, Upload
 from shiftable_baremetal._area import GRACE, Area, Staged, unlocked, write_all
 from shiftable_baremetal._faults import invalid, missing_upload
-from shiftable_baremetal._reading import digest, digest_part
+from shiftable_baremetal._reading import digest
 from shiftable_baremetal._sidecar import modified
 
 __all__ = ["Uploads"]
-
-
-class _Md5:
-    """The MD5 of an upload while its parts arrive, so that it need not be read again when it is complete.
-
-    Parts come from several threads and only nearly in order. One thread at a time digests what lies next, from the
-    page cache; the others leave theirs to it. A part that comes twice makes this worthless.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._at = 0
-        self._done: list[str] = []
-        self._waiting: dict[int, Part] = {}
-        self._busy = False
-        self._usable = True
-
-    def add(self, fd: int, part: Part, offset: int) -> None:
-        """Take a part that was written to the file, and digest what can be digested."""
-        with self._lock:
-            self._usable = self._usable and offset >= self._at and offset not in self._waiting
-            self._waiting[offset] = part
-            if self._busy or not self._usable:
-                return
-            self._busy = True
-        try:
-            while (following := self._next()) is not None:
-                self._digest(fd, following)
-        except BaseException:
-            self._usable = False
-            raise
-
-    def of(self, parts: tuple[Part, ...]) -> str | None:
-        """Return the MD5 of these parts, in hex, if it is exactly they that arrived, each once; else ``None``."""
-        with self._lock:
-            known = self._usable and not self._busy and [part.token for part in parts] == self._done
-            return self._md5.hexdigest() if known else None
-
-    def _next(self) -> Part | None:
-        with self._lock:
-            part = self._waiting.pop(self._at, None) if self._usable else None
-            self._busy = part is not None
-            return part
-
-    def _digest(self, fd: int, part: Part) -> None:
-        crc = digest_part(fd, self._at, part.size, self._md5)
-        with self._lock:
-            self._usable = self._usable and part.token == _token(self._at, crc)
-            self._at += part.size
-            self._done.append(part.token)
 
 
 @attrs.frozen(eq=False)
@@ -93,7 +40,6 @@ class _Held:
 
     lock: int
     process: int
-    md5: _Md5
 
 
 @attrs.define(eq=False)
@@ -121,25 +67,21 @@ class Uploads:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         with self._lock:
-            self._held[str(folder)] = _Held(lock, os.getpid(), _Md5())
+            self._held[str(folder)] = _Held(lock, os.getpid())
 
     def write(self, upload: Upload, number: int, data: bytes, offset: int) -> Part:
         """Write one part to where it belongs."""
-        held = self._hold(upload)
+        self._hold(upload)
         with self._opened(upload) as staged:
             write_all(staged.fd, data, offset)
-            part = Part(number=number, size=len(data), token=_token(offset, zlib.crc32(data)))
-            held.md5.add(staged.fd, part, offset)
-        return part
+        return Part(number=number, size=len(data), token=f"{offset:x}-{zlib.crc32(data):08x}")
 
     @contextlib.contextmanager
     def finished(self, upload: Upload, parts: tuple[Part, ...]) -> Iterator[tuple[Staged, str]]:
         """Open the file, of just these parts, and tell its MD5; remove what remains if the block does not fail."""
-        held = self._hold(upload)
+        self._hold(upload)
         with self._opened(upload) as staged:
-            alone = not os.path.lexists(f"{self._folder(upload)}/joined")
-            md5 = held.md5.of(parts) if alone else None
-            md5 = md5 or digest(staged.fd, parts)
+            md5 = digest(staged.fd, parts)
             os.ftruncate(staged.fd, sum(part.size for part in parts))
             yield staged, md5
         self._release(upload)
@@ -191,33 +133,21 @@ class Uploads:
             os.close(lock)
         shutil.rmtree(folder)  # only now: NFS keeps the names of files that are open
 
-    def _hold(self, upload: Upload) -> _Held:
-        """Return what this process knows of an upload. Another process's, or the parent's of a fork, is joined."""
+    def _hold(self, upload: Upload) -> None:
+        """Keep an upload from being dropped, whoever began it: what a fork has of its parent's is not its own."""
         path = str(self._folder(upload))
         with self._lock:
             held = self._held.get(path)
-            if held is None or held.process != os.getpid():
-                joined = self._join(upload)
-                if held is not None:
-                    os.close(held.lock)  # our copy of it; never unlocked, for that would unlock the parent's too
-                held = self._held[path] = joined
-            return held
-
-    def _join(self, upload: Upload) -> _Held:
-        folder = self._folder(upload)
-        try:
-            lock = os.open(folder / "upload.json", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise missing_upload(upload.id) from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            (folder / "joined").touch()
-        except BaseException as exc:
-            os.close(lock)
-            if isinstance(exc, FileNotFoundError):
+            if held is not None and held.process == os.getpid():
+                return
+            try:
+                lock = os.open(f"{path}/upload.json", os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
                 raise missing_upload(upload.id) from None
-            raise
-        return _Held(lock, os.getpid(), _Md5())
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            self._held[path] = _Held(lock, os.getpid())
+            if held is not None:
+                os.close(held.lock)  # our copy of it; never unlocked, for that would unlock the parent's too
 
     def _release(self, upload: Upload) -> None:
         with self._lock:
@@ -248,7 +178,3 @@ class Uploads:
         with contextlib.suppress(FileNotFoundError):
             return list(Path(self._area.of(bucket), "uploads").iterdir())
         return []
-
-
-def _token(offset: int, crc: int) -> str:
-    return f"{offset:x}-{crc:08x}"

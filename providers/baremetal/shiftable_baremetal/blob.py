@@ -290,11 +290,7 @@ class FilesDriver(BlobDriver):
         return self._uploads.write(upload, number, data, offset)
 
     def upload_complete(self, upload: Upload, parts: tuple[Part, ...]) -> ObjectInfo:
-        """Put the file into place.
-
-        The parts are read once more, for the MD5 and to see that they are what was sent, unless all of them came once,
-        through this driver: then the MD5 is known.
-        """
+        """Read the parts once more, for the MD5 and to see that they are what was sent, and put the file into place."""
         with self._uploads.finished(upload, parts) as (staged, md5):
             return self._commit(upload.bucket, upload.key, staged, md5, upload.options)
 
