@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
 
+from shiftable.checks import are_networks, is_not_negative, is_positive, label_problem
 from shiftable.compute._sizes import GIB, Arch, Choice, Size, choose_size
 from shiftable.errors import ConfigError, NotFound, Resource, Unsupported
 from shiftable.features import Features, Limit, feature
@@ -55,43 +54,13 @@ MachineState = Literal[
     "suspended",
     "unknown",
 ]
-STATES: tuple[MachineState, ...] = (
-    "creating",
-    "running",
-    "stopping",
-    "stopped",
-    "starting",
-    "rebooting",
-    "deleting",
-    "deleted",
-    "failed",
-    "suspended",
-    "unknown",
-)
-
-
-def _is_positive(_: object, field: attrs.Attribute[int], value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{field.name} must be at least 1, not {value}")
-
-
-def _is_not_negative(_: object, field: attrs.Attribute[int], value: int) -> None:
-    if value < 0:
-        raise ValueError(f"{field.name} must not be negative, not {value}")
+STATES: tuple[MachineState, ...] = get_args(MachineState)
 
 
 def _are_ports(_: object, field: attrs.Attribute[tuple[int, ...]], value: tuple[int, ...]) -> None:
     wrong = [port for port in value if not 0 < port < 65536]
     if wrong:
         raise ValueError(f"{field.name} must be 1 to 65535, not {wrong[0]}")
-
-
-def _are_networks(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
-    for network in value:
-        try:
-            ip_network(network)
-        except ValueError as exc:
-            raise ValueError(f"{field.name}: {exc}; write a network as 192.0.2.0/24") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -122,18 +91,18 @@ class FleetSpec(Spec):
     """
 
     image: str
-    cpus: int = attrs.field(validator=_is_positive)
-    memory_gib: int = attrs.field(validator=_is_positive)
-    count: int = attrs.field(default=1, validator=_is_not_negative)
+    cpus: int = attrs.field(validator=is_positive)
+    memory_gib: int = attrs.field(validator=is_positive)
+    count: int = attrs.field(default=1, validator=is_not_negative)
     arch: Arch = "x86_64"
-    gpus: int = attrs.field(default=0, validator=_is_not_negative)
+    gpus: int = attrs.field(default=0, validator=is_not_negative)
     gpu: str | None = None
-    disk_gib: int = attrs.field(default=20, validator=_is_positive)
+    disk_gib: int = attrs.field(default=20, validator=is_positive)
     zone: str | None = None
     spot: bool = False
     public_ip: bool = False
     open_ports: tuple[int, ...] = attrs.field(default=(), validator=_are_ports)
-    allow_from: tuple[str, ...] = attrs.field(default=("0.0.0.0/0", "::/0"), validator=_are_networks)
+    allow_from: tuple[str, ...] = attrs.field(default=("0.0.0.0/0", "::/0"), validator=are_networks)
     network: str | None = attrs.field(default=None, eq=False)
     identity: str | None = attrs.field(default=None, eq=False)
     user: str = attrs.field(default="shift", eq=False)
@@ -284,14 +253,7 @@ class ComputeDriver(Driver[FleetSpec]):
 
     def check_name(self, name: str) -> str | None:
         """Say why the provider could not hold a fleet of that name; ``None`` if it can. Sends nothing."""
-        limit = self.features.max_name
-        if not name:
-            return "the name is empty"
-        if len(name) > limit.value:
-            return f"the name has {len(name):,} characters; the limit is {limit} ({limit.source})"
-        if not re.fullmatch(r"[a-z](-?[a-z0-9])*", name):
-            return "the name must be lower-case letters, digits and single hyphens, and begin with a letter"
-        return None
+        return label_problem(name, self.features.max_name)
 
     def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
         """Say what a declaration needs and this driver does not have. Sends nothing."""

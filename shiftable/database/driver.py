@@ -6,12 +6,12 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
 
+from shiftable.checks import are_networks, is_not_negative, is_positive, label_problem
 from shiftable.config import Credential
 from shiftable.errors import Unsupported
 from shiftable.features import Features, Limit, feature
@@ -38,30 +38,9 @@ ENGINES: tuple[Engine, ...] = ("postgresql", "mysql", "mariadb")
 DatabaseState = Literal[
     "creating", "available", "updating", "stopping", "stopped", "starting", "deleting", "deleted", "failed", "unknown"
 ]
-STATES: tuple[DatabaseState, ...] = (
-    "creating",
-    "available",
-    "updating",
-    "stopping",
-    "stopped",
-    "starting",
-    "deleting",
-    "deleted",
-    "failed",
-    "unknown",
-)
+STATES: tuple[DatabaseState, ...] = get_args(DatabaseState)
 
 _VERSION = re.compile(r"\d+(\.\d+)*")
-
-
-def _is_positive(_: object, field: attrs.Attribute[int], value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{field.name} must be at least 1, not {value}")
-
-
-def _is_not_negative(_: object, field: attrs.Attribute[int], value: int) -> None:
-    if value < 0:
-        raise ValueError(f"{field.name} must not be negative, not {value}")
 
 
 def _is_engine(_: object, field: attrs.Attribute[str], value: str) -> None:
@@ -72,14 +51,6 @@ def _is_engine(_: object, field: attrs.Attribute[str], value: str) -> None:
 def _is_version(_: object, field: attrs.Attribute[str], value: str) -> None:
     if not _VERSION.fullmatch(value):
         raise ValueError(f"{field.name} must be numbers with dots, 16 or 8.4, not {value!r}")
-
-
-def _are_networks(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
-    for network in value:
-        try:
-            ip_network(network)
-        except ValueError as exc:
-            raise ValueError(f"{field.name}: {exc}; write a network as 192.0.2.0/24") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -109,15 +80,15 @@ class DatabaseSpec(Spec):
 
     engine: Engine = attrs.field(validator=_is_engine)
     version: str = attrs.field(validator=_is_version)
-    cpus: int = attrs.field(validator=_is_positive)
-    memory_gib: int = attrs.field(validator=_is_positive)
-    storage_gib: int = attrs.field(validator=_is_positive)
+    cpus: int = attrs.field(validator=is_positive)
+    memory_gib: int = attrs.field(validator=is_positive)
+    storage_gib: int = attrs.field(validator=is_positive)
     storage_autogrow: bool = True
     high_availability: bool = False
-    backup_days: int = attrs.field(default=7, validator=_is_not_negative)
+    backup_days: int = attrs.field(default=7, validator=is_not_negative)
     deletion_protection: bool = True
     public: bool = False
-    allow_from: tuple[str, ...] = attrs.field(default=(), validator=_are_networks)
+    allow_from: tuple[str, ...] = attrs.field(default=(), validator=are_networks)
     databases: tuple[str, ...] = ()
     parameters: Mapping[str, str] = attrs.Factory(dict)
     labels: Mapping[str, str] = attrs.Factory(dict)
@@ -228,14 +199,7 @@ class DatabaseDriver(Driver[DatabaseSpec]):
 
     def check_name(self, name: str) -> str | None:
         """Say why the provider could not hold a server of that name; ``None`` if it can. Sends nothing."""
-        limit = self.features.max_name
-        if not name:
-            return "the name is empty"
-        if len(name) > limit.value:
-            return f"the name has {len(name):,} characters; the limit is {limit} ({limit.source})"
-        if not re.fullmatch(r"[a-z](-?[a-z0-9])*", name):
-            return "the name must be lower-case letters, digits and single hyphens, and begin with a letter"
-        return None
+        return label_problem(name, self.features.max_name)
 
     def missing_features(self, spec: DatabaseSpec) -> tuple[str, ...]:
         """Say what a declaration needs and this driver does not have. Sends nothing."""
