@@ -32,6 +32,16 @@ class Secrets(Service[SecretsSpec, SecretsDriver, SecretStore]):
         self._checked("store", prefix)
         return self._handle(prefix)
 
+    def exists(self, name: str) -> bool:
+        """Tell whether there is such a prefix: where none needs making, whether its secrets can be listed.
+
+        A refused permission is an error, not a no.
+        """
+        if not super().exists(name):
+            return False
+        next(self._handle(name).list(limit=1), None)
+        return True
+
     def open(self, spec: SecretsSpec) -> SecretStore:
         """Return the secrets of a declared prefix. Calls nobody."""
         return self.store(spec.name)

@@ -388,3 +388,14 @@ def test_a_deleted_name_says_how_to_go_on(store: SecretStore) -> None:
 
     with pytest.raises(Conflict, match="deleted|deletion"):
         store.put("key", "another")
+
+
+def test_a_prefix_is_not_said_to_exist_by_credentials_that_do_not_work(
+    provider: AwsProvider, aws_double: AwsDouble
+) -> None:
+    secrets = Secrets(provider.secrets())
+    assert secrets.exists("shop")
+    assert ["ListSecrets"] == calls_of(aws_double)
+    aws_double.inject("status", status=403)
+    with pytest.raises(OperationError):
+        secrets.exists("shop")
