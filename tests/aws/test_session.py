@@ -167,3 +167,22 @@ def test_features_are_known_before_a_driver_is_made() -> None:
     provider = AwsProvider(AwsSettings())
     with pytest.raises(NotImplementedError, match="has no dns; it has: blob, secrets"):
         provider.dns()
+
+
+def test_keys_that_are_secrets_of_the_same_account_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "shiftable.toml").write_text(
+        '[project]\nname = "x"\n[environments.d]\nprovider = "a"\n[secrets.app]\n'
+        '[providers.a]\ntype = "aws"\nregion = "eu-central-1"\n'
+        'access_key = { secret = "app/id" }\nsecret_key = { secret = "app/key" }\n'
+    )
+    said: list[str] = []
+
+    def use() -> None:
+        with pytest.raises(ConfigError) as caught:
+            shiftable.load(tmp_path).secrets("app").get("x")
+        said.append(str(caught.value))
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert ["the credential { secret = 'app/id' } needs itself to be read"] == said
