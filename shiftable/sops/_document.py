@@ -34,7 +34,7 @@ _ONLY_ENCRYPTED = hashlib.sha256(b"sops").digest()
 RuleKind = Literal["unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex"]
 _RULES: tuple[RuleKind, ...] = ("unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex")
 
-_unbase64 = functools.partial(binascii.a2b_base64, strict_mode=True)
+_unbase64 = binascii.a2b_base64
 
 Leaf = str | int | float | bool | bytes
 Visit = Callable[[Leaf, str, bool], Leaf]
@@ -47,11 +47,17 @@ class Rule:
     kind: RuleKind = "unencrypted_suffix"
     pattern: str = "_unencrypted"
 
-    def below(self, key: str, *, encrypted: bool) -> bool:
-        """Say whether values below a key are encrypted, given whether those beside it are."""
-        regex = self.kind.endswith("regex")
-        matches = re.search(self.pattern, key) is not None if regex else key.endswith(self.pattern)
-        return self.kind.startswith("encrypted") if matches else encrypted
+    @property
+    def encrypts(self) -> bool:
+        """Whether it is encrypted what a matching key holds; else all but that."""
+        return self.kind.startswith("encrypted")
+
+    def matcher(self) -> Callable[[str], object]:
+        """Return what answers something true for a key that matches."""
+        if self.kind.endswith("regex"):
+            return re.compile(self.pattern).search
+        pattern = self.pattern
+        return lambda key: key.endswith(pattern)
 
 
 @attrs.define
@@ -72,7 +78,7 @@ class Document:
     lastmodified: str = attrs.field(kw_only=True, default="")
     _key: bytes = attrs.field(kw_only=True, factory=lambda: os.urandom(32), repr=False, eq=False)
     _wraps: dict[str, str] = attrs.field(kw_only=True, factory=dict, repr=False, eq=False)
-    _known: dict[tuple[str, str, bytes], str] = attrs.field(kw_only=True, factory=dict, repr=False, eq=False)
+    _sealed: list[tuple[str, str]] = attrs.field(kw_only=True, factory=list, repr=False, eq=False)
     _others: dict[str, Any] = attrs.field(kw_only=True, factory=dict, repr=False, eq=False)
 
     def for_recipients(self, recipients: tuple[str, ...]) -> Document:
@@ -175,7 +181,7 @@ class _Leaves:
     def __init__(self, document: Document) -> None:
         self._cipher = needed("cryptography.hazmat.primitives.ciphers.aead").AESGCM(document._key)  # noqa: SLF001
         self._invalid = needed("cryptography.exceptions").InvalidTag
-        self._known = document._known  # noqa: SLF001  the document keeps them from load to dump
+        self._sealed = document._sealed  # noqa: SLF001  the document keeps them from load to dump
         self._only_encrypted = document.mac_only_encrypted
         self._hash = hashlib.sha512(_ONLY_ENCRYPTED if self._only_encrypted else b"")
 
@@ -184,12 +190,18 @@ class _Leaves:
         return self._hash.hexdigest().upper()
 
     def read(self, leaf: Leaf, place: str, encrypted: bool) -> Leaf:  # noqa: FBT001  a visitor
-        """Decrypt one leaf of a file."""
-        if encrypted and leaf != "":
-            leaf = self.decrypted(leaf, place) if isinstance(leaf, str) else _broken(place)
-        if encrypted or not self._only_encrypted:
-            self._hash.update(_plain(leaf, place)[1])
-        return leaf
+        """Decrypt one leaf of a file and remember its ciphertext."""
+        if not encrypted or leaf == "":
+            if encrypted or not self._only_encrypted:
+                self._hash.update(_plain(leaf, place)[1])
+            return leaf
+        kind, plain = self._opened(leaf, place)
+        value = _typed(kind, plain)
+        if value is None:
+            return _broken(place)
+        self._hash.update(plain if kind == "str" else _plain(value, place)[1])
+        self._sealed.append((place, cast("str", leaf)))
+        return value
 
     def write(self, leaf: Leaf, place: str, encrypted: bool) -> Leaf:  # noqa: FBT001  a visitor
         """Encrypt one leaf for a file. The empty text stays as it is, as in sops."""
@@ -217,25 +229,33 @@ class _Leaves:
             binascii.b2a_base64(part, newline=False).decode() for part in (sealed[:-16], iv, sealed[-16:])
         )
         text = f"ENC[AES256_GCM,data:{data},iv:{iv64},tag:{tag},type:{kind}]"
+        self._sealed.append((place, text))
         self._known[place, kind, plain] = text
         return text
 
     def decrypted(self, text: str, place: str) -> Leaf:
         """Decrypt one value and remember its ciphertext."""
-        match = _LEAF.fullmatch(text)
-        plain = self._opened(match, place) if match else None
-        value = _typed(match[4], plain) if match and plain is not None else None
-        if match is None or plain is None or value is None:
-            return _broken(place)
-        self._known[place, match[4], plain] = text
-        return value
+        value = _typed(*self._opened(text, place))
+        self._sealed.append((place, text))
+        return _broken(place) if value is None else value
 
-    def _opened(self, match: re.Match[str], place: str) -> bytes | None:
+    @functools.cached_property
+    def _known(self) -> dict[tuple[str, str, bytes], str]:
+        """What was encrypted before, by what it is; made when something is written, so that reading is fast."""
+        return {(place, *self._opened(text, place)): text for place, text in self._sealed}
+
+    def _opened(self, text: Leaf, place: str) -> tuple[str, bytes]:
+        """Return the type and the bytes of one encrypted value."""
+        match = _LEAF.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            return _broken(place)
+        data, iv, tag, kind = match.groups()
         try:
-            data, iv, tag = map(_unbase64, match.group(1, 2, 3))
-            return cast("bytes", self._cipher.decrypt(iv, data + tag, place.encode()))
+            sealed = _unbase64(data, strict_mode=True) + _unbase64(tag, strict_mode=True)
+            return kind, self._cipher.decrypt(_unbase64(iv, strict_mode=True), sealed, place.encode())
         except (self._invalid, ValueError):  # ValueError: no base64, or an IV of no length
-            return None
+            pass
+        return _broken(place)
 
 
 def _broken(place: str) -> NoReturn:
@@ -246,22 +266,23 @@ def _broken(place: str) -> NoReturn:
 
 def _mapped(node: Any, visit: Visit, rule: Rule) -> Any:  # noqa: ANN401  nested dicts, lists and leaves
     """Copy a tree with every leaf visited, in order; ``place`` is the leaf's keys, each ended by a colon."""
+    matches, encrypts = rule.matcher(), rule.encrypts
 
     def walk(node: Any, place: str, encrypted: bool) -> Any:  # noqa: ANN401, FBT001  the same
-        if isinstance(node, str):  # most are
-            return visit(node, place, encrypted)
         if isinstance(node, dict):
             copy = {}
             for key, value in node.items():
                 if not isinstance(key, str):
                     raise InvalidArgument(f"a key below {place!r} is not text")
-                copy[key] = walk(value, f"{place}{key}:", rule.below(key, encrypted=encrypted))
+                below = encrypts if matches(key) else encrypted
+                here = f"{place}{key}:"
+                copy[key] = visit(value, here, below) if type(value) is str else walk(value, here, below)
             return copy
         if isinstance(node, list | tuple):
             return [walk(item, place, encrypted) for item in node]
         return None if node is None else visit(node, place, encrypted)
 
-    return walk(node, "", rule.kind.startswith("unencrypted"))
+    return walk(node, "", not encrypts)
 
 
 def _plain(leaf: object, place: str) -> tuple[str, bytes]:
@@ -298,20 +319,17 @@ def _decimal(value: float) -> str:
 def _typed(kind: str, plain: bytes) -> Leaf | None:
     """Return the value of a decrypted leaf; ``None`` if it is not of that type. No error may hold the value."""
     try:
-        match kind:
-            case "str":
-                return plain.decode()
-            case "int" | "int64":
-                return int(plain)
-            case "float":
-                return float(plain)
-            case "bool" if plain.lower() in (b"true", b"false"):
-                return plain.lower() == b"true"
-            case "bytes":
-                return plain
+        if kind == "str":  # most are
+            return plain.decode()
+        if kind in {"int", "int64"}:
+            return int(plain)
+        if kind == "float":
+            return float(plain)
     except ValueError:
-        pass
-    return None
+        return None
+    if kind == "bytes":
+        return plain
+    return {b"true": True, b"false": False}.get(plain.lower()) if kind == "bool" else None
 
 
 # the section `sops`
