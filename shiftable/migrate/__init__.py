@@ -22,6 +22,7 @@
 
 from __future__ import annotations
 
+from shiftable.migrate._filters import Filter, KeyList, Rule
 from shiftable.migrate._journal import Named
 from shiftable.migrate._migration import MOVERS, Migration
 from shiftable.migrate._plan import Plan, ResourcePlan
@@ -32,7 +33,9 @@ from shiftable.migrate.mover import Action, Options, Trouble
 __all__ = [
     "MOVERS",
     "Action",
+    "Filter",
     "JsonEvents",
+    "KeyList",
     "LossCount",
     "Migration",
     "Named",
@@ -44,6 +47,7 @@ __all__ = [
     "Report",
     "ResourcePlan",
     "ResourceReport",
+    "Rule",
     "Silent",
     "Tally",
     "Trouble",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -74,6 +75,7 @@ class BlobMover(Mover[BlobItem]):
     """
 
     service: ClassVar[str] = "blob"
+    filtered: ClassVar[bool] = True
     facets: ClassVar[Mapping[str, str]] = {
         "guards": "writes that cannot overwrite somebody else's",
         "headers": "content type and the other headers",
@@ -136,7 +138,7 @@ class BlobMover(Mover[BlobItem]):
     def inventory(self, records: Iterable[Record]) -> Iterator[BlobItem]:
         """Join the two listings; a bucket that is still to be made is an empty one."""
         folders = _Folders() if not self._target.features.any_key else None
-        rows = joined(self._source.list(), self._listed_target(), records, lambda found: found.key)
+        rows = joined(self._listed(self._source), self._listed_target(), records, lambda found: found.key)
         for key, left, right, record in rows:
             under = folders.object_above(key) if folders else None
             yield BlobItem(
@@ -402,7 +404,12 @@ class BlobMover(Mover[BlobItem]):
             return None
 
     def _listed_target(self) -> Iterator[ObjectSummary]:
-        return self._target.list() if self._to.exists(self.spec.name) else iter(())
+        return self._listed(self._target) if self._to.exists(self.spec.name) else iter(())
+
+    def _listed(self, bucket: Bucket) -> Iterator[ObjectSummary]:
+        """List what the filter's prefixes leave, in order."""
+        prefixes = self.options.filter.prefixes or ("",)
+        return itertools.chain.from_iterable(bucket.list(prefix=prefix) for prefix in prefixes)
 
     def _destroying(self) -> list[Change[Any]]:
         return [change for change in self.changes() if change.destroys]

@@ -107,6 +107,7 @@ class Migration:
         self.options = options or Options()
         _check_degrade(self.options)
         self._chosen = _chosen(app.declared(), resources)
+        _check_filter(self.options, self._movable())
         self._engine = engine or Engine(self.options)
         self._clock = clock
 
@@ -197,8 +198,9 @@ class Migration:
 
         def tasks() -> Iterator[_Task]:
             for item in mover.inventory(records):
-                fingerprint.add(item, pinned)
                 step = mover.delta(item)
+                if step.action is not Action.HIDDEN:
+                    fingerprint.add(item, pinned)
                 if inspect and step.action in _ACTIVE and step.action is not Action.DELETE:
                     yield item, step
                 else:
@@ -240,8 +242,7 @@ class Migration:
         began, digest = time.monotonic(), plan.digest if plan else ""
         expected = {found.address: found.everything for found in plan.resources} if plan else {}
         route = {"source": self.source, "target": self.target}
-        chosen = {**attrs.asdict(self.options), "degrade": sorted(self.options.degrade)}
-        run = journal.start(plan=digest, options=route | chosen, at=self._clock().isoformat())
+        run = journal.start(plan=digest, options=route | self.options.facts, at=self._clock().isoformat())
         reports: list[ResourceReport] = []
         try:
             # All are asked before the first is touched: what stops one of them is told while nothing is written yet.
@@ -316,8 +317,9 @@ class Migration:
         """Count before anything is done what would be deleted."""
         ours = gone = 0
         for item in mover.inventory(records):
-            ours += item.is_ours
-            gone += mover.delta(item).action is Action.DELETE
+            action = mover.delta(item).action
+            ours += item.is_ours and action is not Action.HIDDEN
+            gone += action is Action.DELETE
         if gone > max(_ALWAYS_PRUNED, ours * self.options.prune_share):
             raise MigrationError(
                 f"{address}: the source has no more {gone:,} of {ours:,} items that were moved, and prune deletes at"
@@ -336,7 +338,7 @@ class Migration:
         watch = _Watch(mover, Counter(address), observer, "verify")
 
         self._engine.drive(
-            (item for item in mover.inventory(()) if item.source is not None),
+            (item for item in mover.inventory(()) if item.source is not None and self.options.filter.shows(item)),
             lambda item: mover.verify(item, quick=quick),
             begun=lambda _: None,
             ended=watch.compared,
@@ -504,3 +506,13 @@ def _check_degrade(options: Options) -> None:
     facets = {facet for mover in MOVERS.values() for facet in mover.facets}
     for facet in sorted(options.degrade - facets):
         raise MigrationError(f"nothing can be degraded by {facet!r}; facets are: {', '.join(sorted(facets))}")
+
+
+def _check_filter(options: Options, chosen: Sequence[DeclaredLike]) -> None:
+    """Refuse to move whole what a filter cannot choose from."""
+    beside = [_address(found) for found in chosen if not MOVERS[found.service].filtered]
+    if beside and not options.filter.is_open:
+        raise MigrationError(
+            f"a filter chooses objects of buckets and says nothing of {', '.join(beside)};"
+            " name what is to be moved with it: blob, or blob.assets"
+        )

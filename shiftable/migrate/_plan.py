@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shiftable.errors import MigrationError
+from shiftable.migrate._filters import KeyList
 from shiftable.migrate._journal import Named
 from shiftable.migrate._report import LossCount, Tally
 from shiftable.migrate.mover import Action, Item, Options, Trouble
@@ -191,13 +192,16 @@ def _decisive(options: Options) -> list[object]:
         options.prune,
         options.prune_share,
         options.include_pending,
+        options.filter.facts,
     ]
 
 
 def _converter() -> JsonConverter:
     from cattrs.preconf.json import make_converter
 
-    return make_converter(forbid_extra_keys=True)
+    converter = make_converter(forbid_extra_keys=True)
+    converter.register_unstructure_hook(KeyList, lambda keys: {"digest": keys.digest, "count": keys.count})
+    return converter
 
 
 def _differences(plan: Plan, now: Plan) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import attrs
 
 from shiftable.errors import MigrationError, ShiftableError
+from shiftable.migrate._filters import Filter
 from shiftable.service import Change, Service, Spec
 
 __all__ = [
@@ -47,6 +48,8 @@ class Action(StrEnum):
     """Only the target has it, and it is not ours: left alone."""
     REFUSE = "refuse"
     """The target cannot hold it, or holds something else: named, never forced."""
+    HIDDEN = "hidden"
+    """The filter leaves it out: left alone on both sides, whatever it is."""
 
 
 class Trouble(StrEnum):
@@ -95,6 +98,7 @@ class Options:
         concurrency: items at once.
         attempts: how often an item is tried whose error may pass.
         abort_after: so many failures of one kind in a row end the move.
+        filter: which objects the move is about; it goes with buckets only.
     """
 
     overwrite: bool = False
@@ -106,6 +110,13 @@ class Options:
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     abort_after: int = attrs.field(default=10, validator=attrs.validators.ge(1))
+    filter: Filter = attrs.field(factory=Filter)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return the options for JSON."""
+        own = {field.name: getattr(self, field.name) for field in attrs.fields(Options)}
+        return own | {"degrade": sorted(self.degrade), "filter": self.filter.facts}
 
 
 @attrs.frozen(kw_only=True)
@@ -249,11 +260,13 @@ class Mover(ABC, Generic[I]):
     Attributes:
         facets: what ``degrade`` may name, and what it gives up.
         confidential: texts of errors that are not ours are not repeated.
+        filtered: whether a filter may choose among its items.
     """
 
     service: ClassVar[str]
     facets: ClassVar[Mapping[str, str]]
     confidential: ClassVar[bool] = False
+    filtered: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -299,8 +312,11 @@ class Mover(ABC, Generic[I]):
         What we wrote and nobody touched may be replaced; anything else on the target is compared, and stays if it
         differs, unless ``overwrite`` says otherwise.
         """
-        if item.source is None:
-            return self._without_source(item)
+        if not self.options.filter.shows(item):
+            return Step(action=Action.HIDDEN)
+        return self._without_source(item) if item.source is None else self._with_source(item)
+
+    def _with_source(self, item: I) -> Step:
         if item.is_ours and item.record is not None and item.record.done and item.record.source == item.source:
             return Step(action=Action.UNCHANGED)
         why = self.objection(item)
