@@ -10,7 +10,16 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
 import attrs
 
-from shiftable.errors import AlreadyExists, Fault, InvalidArgument, NotFound, Resource, Unsupported, translated
+from shiftable.errors import (
+    AlreadyExists,
+    Conflict,
+    Fault,
+    InvalidArgument,
+    NotFound,
+    Resource,
+    Unsupported,
+    translated,
+)
 from shiftable.features import Features
 from shiftable.paging import Page, paged
 
@@ -299,8 +308,12 @@ class Service(_Portable[D], ABC, Generic[S, D, H]):
     def apply(self, change: Change[S]) -> None:
         """Carry out one change. Creating what exists meanwhile as declared is no error.
 
+        Few providers change settings by compare-and-swap, so the resource is described once more right before it is
+        updated or deleted: a plan that is out of date is refused, two writers in the same moment are not told apart.
+
         Raises:
             Conflict: the resource is no longer what the change starts from.
+            NotFound: it is gone.
         """
         match change:
             case Change(before=None, after=spec) if spec is not None:
@@ -310,12 +323,23 @@ class Service(_Portable[D], ABC, Generic[S, D, H]):
                     if self.diff(spec):
                         raise
             case Change(before=current, after=None) if current is not None:
+                self._check_unchanged("delete", current)
                 self.delete(current.name)
             case Change(before=current, after=spec) if current is not None and spec is not None:
                 resource, missing = self._checked("update", spec.name), self.missing_features(spec)
                 self._require(not missing, "update", resource, " and no ".join(missing))
+                self._check_unchanged("update", current)
                 with self._translated("update", resource):
                     self._driver.update(current, spec)
+
+    def _check_unchanged(self, operation: str, before: S) -> None:
+        if self.describe(before.name) != before:
+            raise Conflict(
+                "it is no longer what the change starts from; plan again",
+                provider=self.provider,
+                operation=f"{self.service}.{operation}",
+                resource=Resource(self.resource_type, before.name),
+            )
 
     def list(self, *, limit: int | None = None) -> Iterator[H]:
         """Iterate over the handles of all resources of the account."""

@@ -107,11 +107,6 @@ class RestoresOver(MemoryDatabaseDriver):
         self._add(spec)
 
 
-class IgnoresCurrent(MemoryDatabaseDriver):
-    def update(self, current: DatabaseSpec, spec: DatabaseSpec) -> None:
-        super().update(self._found(spec.name).spec, spec)
-
-
 class TakesNoLastSnapshot(MemoryDatabaseDriver):
     def delete(self, name: str, *, final_snapshot: str | None) -> None:
         super().delete(name, final_snapshot=None)
@@ -134,7 +129,6 @@ class NamesOnePage(MemoryDatabaseDriver):
 
 BROKEN_DATABASE: list[tuple[type[MemoryDatabaseDriver], Rule]] = [
     (RestoresOver, DatabaseConformance.test_restoring_never_overwrites),
-    (IgnoresCurrent, DatabaseConformance.test_a_stale_change_is_a_conflict),
     (TakesNoLastSnapshot, DatabaseConformance.test_a_last_snapshot_is_taken_and_outlives_the_server),
     (ShowsThePassword, DatabaseConformance.test_the_password_shows_nowhere),
     (ForgetsProtection, DatabaseConformance.test_a_protected_server_is_not_deleted),
