@@ -19,6 +19,14 @@ __all__ = ["sealed"]
 _ENOUGH = 24
 """Characters of the value's beginning that give it away: messages are often cut short."""
 
+_UNLIKELY = 8
+"""A spelling of so many characters stands in no message by chance."""
+
+_WORD = 3
+"""A spelling of so many characters, that stands alone, is hardly a word of the message."""
+
+_QUOTES = "\"'`"
+
 
 def sealed(
     error: Exception, value: Masked, *, name: str, provider: str, operation: str, resource: Resource
@@ -28,6 +36,11 @@ def sealed(
     Ours keeps its native cause, which loses its frames. Whatever shows the value anywhere in its chain is replaced by
     an error of the same class that stands alone; the secret's name does not count, where the value may be a part of it
     (``db/user/app`` is ``app``). An error that no table knows is a bug and keeps its frames.
+
+    A short value stands in many messages by chance: ``e`` in nearly all. Withholding them all would tell nobody
+    anything, and telling that they are withheld would tell the value. A spelling of fewer than 8 characters therefore
+    counts only where it stands alone (``password is hunter``, not ``hunters``), one of fewer than 3 only between
+    quotes, as messages and Python's own texts show values.
     """
     chain = tuple(_chain(error))
     spellings = _spellings(value)
@@ -67,8 +80,32 @@ def _spellings(value: Masked) -> frozenset[str]:
 
 
 def _shows(link: BaseException, spellings: frozenset[str], name: str) -> bool:
-    texts = " ".join(_texts(link)).replace(name, "")
-    return any(spelling in texts for spelling in spellings)
+    return any(_tells(text.replace(name, ""), spellings) for text in _texts(link))
+
+
+def _tells(text: str, spellings: frozenset[str]) -> bool:
+    return any(_stands(spelling, text) for spelling in spellings)
+
+
+def _stands(spelling: str, text: str) -> bool:
+    """Tell whether a spelling is in a text, and not by chance. No regular expression: ``re`` keeps them, and so it."""
+    if len(spelling) >= _UNLIKELY or text == spelling:
+        return spelling in text
+    at = text.find(spelling)
+    while at >= 0:
+        before, after = text[at - 1 : at], text[at + len(spelling) :][:1]
+        if len(spelling) < _WORD:
+            stands = bool(before and after) and before in _QUOTES and after in _QUOTES
+        else:
+            stands = not (_in_word(before) or _in_word(after))
+        if stands:
+            return True
+        at = text.find(spelling, at + 1)
+    return False
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _texts(link: BaseException) -> tuple[str, ...]:
@@ -83,9 +120,7 @@ def _alone(
 ) -> OperationError:
     """Make an error of the same class without anything that shows the value, and without a chain."""
     ours = error if isinstance(error, OperationError) else OperationError("")
-    code, request_id = (
-        "" if any(spelling in mark for spelling in spellings) else mark for mark in (ours.code, ours.request_id or "")
-    )
+    code, request_id = ("" if _tells(mark, spellings) else mark for mark in (ours.code, ours.request_id or ""))
     return type(ours)(
         f"the message of {type(error.__cause__ or error).__name__} is withheld, because it shows the value",
         provider=provider,

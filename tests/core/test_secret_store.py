@@ -335,6 +335,41 @@ def test_a_value_that_is_a_part_of_the_name_may_stand_in_the_name() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("e", "the server is busy, request 65 failed"), ("ok", "it looked OK, the token is not"), ("hunter", "hunters")],
+)
+def test_a_short_value_withholds_no_message_that_has_it_by_chance(value: str, message: str) -> None:
+    with pytest.raises(Unavailable, match=message):
+        Secrets(Failing(MemoryFault(Fault(Unavailable, message)))).store("shop").put("key", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("e", "the value 'e' is too short"),
+        ("e", '{"SecretString": "e"}'),
+        ("e", "ZQ is the base64 of 'ZQ'"),
+        ("42", "no value `42`"),
+        ("hunter", "bad password: hunter"),
+        ("hunter", "password=hunter&user=app"),
+        ("hunter2!", "xxhunter2!xx"),
+    ],
+)
+def test_a_short_value_that_stands_alone_is_found(value: str, message: str) -> None:
+    native = MemoryFault(Fault(Unavailable, message))
+    with pytest.raises(Unavailable, match="withheld") as caught:
+        Secrets(Failing(native)).store("shop").put("key", value)
+    assert [caught.value] == list(chain(caught.value))
+
+
+def test_a_code_that_is_the_value_is_withheld_however_short_it_is() -> None:
+    native = MemoryFault(Fault(Unavailable, "no", code="e", request_id="e1"))
+    with pytest.raises(Unavailable, match="withheld") as caught:
+        Secrets(Failing(native)).store("shop").put("key", "e")
+    assert ("", "e1") == (caught.value.code, caught.value.request_id)
+
+
 def test_a_note_that_shows_the_value_is_found() -> None:
     native = MemoryFault(Fault(Unavailable, "no"))
     native.add_note(f"the body was {CANARY}")
