@@ -14,6 +14,7 @@ from typing import Literal
 
 import attrs
 
+from shiftable.blob._below import path_below
 from shiftable.blob._bucket import Bucket
 from shiftable.errors import InvalidArgument, OperationError, Resource, classify_os, translated
 from shiftable.parallel import parallel
@@ -42,6 +43,7 @@ def sync(
 
     Names are compared in one pass over two sorted listings, at a memory that does not grow with them. Equal are a
     size and, where both sides can tell it, an MD5; where not, a target that is not older than its source.
+    Nothing is written through a symbolic link within a target folder: such a step ends as a ``Conflict``.
 
     Args:
         source: a folder, a bucket, or a bucket and a prefix.
@@ -214,11 +216,7 @@ class _Folder(_Side):
 
     def path(self, name: str) -> Path:
         """Return the file of a name, which never lies outside the folder."""
-        if "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
-            raise InvalidArgument(
-                "a folder cannot hold this name", operation="blob.sync", resource=self._resource(name)
-            )
-        return self.root / name
+        return path_below(self.root, name, operation="blob.sync")
 
     def translated(self, name: str) -> translated:
         """Turn the errors of files into ours."""

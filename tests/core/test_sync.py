@@ -148,6 +148,33 @@ def test_a_key_that_is_no_path_leaves_the_folder_alone(bucket: Bucket, tmp_path:
     assert ["good"] == [path.name for path in (tmp_path / "down").iterdir()]
 
 
+def test_a_link_within_the_target_is_never_written_through(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("link/a", "deep/link/a", "file", "good"):
+        bucket.put(key, b"new")
+    down, outside = tmp_path / "down", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_text("old")
+    (outside / "other").write_text("old")
+    (down / "deep").mkdir(parents=True)
+    (down / "link").symlink_to(outside)
+    (down / "deep" / "link").symlink_to(outside)
+    (down / "file").symlink_to(outside / "a")
+    expected = [("copy", "deep/link/a", "Conflict"), ("copy", "file", ""), ("copy", "good", "")]
+    assert [*expected, ("copy", "link/a", "Conflict")] == done(sync(bucket, down, delete=True))
+    assert {"a": "old", "other": "old"} == {path.name: path.read_text() for path in outside.iterdir()}
+    assert (down / "file").is_symlink() is False
+    (step, *_) = (step for step in sync(bucket, down) if step.error)
+    assert "is a symbolic link, which is not followed" in str(step.error)
+
+
+def test_the_target_itself_may_be_a_link(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("a/b", b"1")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "down").symlink_to(tmp_path / "real")
+    assert [("copy", "a/b", "")] == done(sync(bucket, tmp_path / "down"))
+    assert b"1" == (tmp_path / "real" / "a" / "b").read_bytes()
+
+
 def test_objects_that_only_mark_folders_become_no_files(bucket: Bucket, tmp_path: Path) -> None:
     for key in ("x/", "x/sub/"):
         bucket.put(key, b"")
