@@ -116,7 +116,7 @@ def shown(value: object, sources: list[str]) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, frozenset | tuple | set):
-        return ", ".join(map(str, sorted(value)))
+        return ", ".join(sorted(map(str, value)))
     return str(value)
 
 

@@ -12,6 +12,7 @@
         ├── AlreadyExists
         ├── Conflict              another writer, or a state that forbids it
         ├── PreconditionFailed    if_absent or if_match did not hold
+        │   └── NotModified       if_none_match did not hold: the object is still in that version
         ├── InvalidArgument
         ├── PermissionDenied
         ├── Unauthenticated
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidArgument",
     "MigrationError",
     "NotFound",
+    "NotModified",
     "OperationError",
     "ParentNotFound",
     "PermissionDenied",
@@ -192,6 +194,10 @@ class Conflict(OperationError):
 
 class PreconditionFailed(OperationError):
     """The resource is not in the version that ``if_match`` names, or exists despite ``if_absent``."""
+
+
+class NotModified(PreconditionFailed):
+    """The resource is still in the version that ``if_none_match`` names."""
 
 
 class InvalidArgument(OperationError, ValueError):

@@ -14,6 +14,9 @@ from shiftable.blob.driver import (
     ObjectSummary,
     ObjectVersion,
     PendingUpload,
+    SignedURL,
+    StorageClass,
+    translate_class,
 )
 from shiftable.tokens import Token
 
@@ -30,8 +33,11 @@ __all__ = [
     "ObjectSummary",
     "ObjectVersion",
     "PendingUpload",
+    "SignedURL",
     "Source",
+    "StorageClass",
     "SyncStep",
     "Token",
     "sync",
+    "translate_class",
 ]

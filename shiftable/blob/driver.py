@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self, get_args
 
 import attrs
 
@@ -29,8 +29,34 @@ __all__ = [
     "PendingUpload",
     "PutOptions",
     "Range",
+    "SignOptions",
+    "SignedURL",
+    "StorageClass",
+    "Tier",
     "Upload",
+    "translate_class",
 ]
+
+Tier = Literal["standard", "infrequent", "cold", "archive"]
+"""How often an object is read, from always to hardly ever: what it costs to keep falls, what it costs to read rises."""
+
+
+@attrs.frozen
+class StorageClass:
+    """One storage class of a provider.
+
+    Args:
+        name: the provider's own, ``STANDARD_IA``.
+        tier: the neutral name of what it is for.
+        online: an object in it can be read at once; else it has to be brought back first, which takes hours.
+    """
+
+    name: str
+    tier: Tier
+    online: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.tier})" if self.name != self.tier else self.name
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +95,8 @@ class ObjectSummary:
         modified: aware, UTC.
         md5: of the whole content, where the provider tells it; ``None`` means unknown.
         storage_class: the provider's own name for it.
+        checksums: others of the whole content that the provider stores and tells, by name: ``crc32``, ``crc32c``,
+            ``crc64nvme``, ``sha1``, ``sha256``; big-endian bytes. Those of parts, or made of them, are left out.
     """
 
     key: str
@@ -77,6 +105,7 @@ class ObjectSummary:
     modified: datetime
     md5: bytes | None = None
     storage_class: str | None = None
+    checksums: Mapping[str, bytes] = attrs.field(factory=dict, hash=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -86,11 +115,13 @@ class ObjectInfo(ObjectSummary):
     Args:
         metadata: the user's own, names as the provider keeps them.
         version: its id in a bucket with versioning, else ``None``.
+        tag_count: how many tags it has, where that is known without another call; ``None`` means unknown.
     """
 
     headers: Headers = Headers()
     metadata: Mapping[str, str] = attrs.Factory(dict)
     version: str | None = None
+    tag_count: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -133,6 +164,7 @@ class PutOptions:
         if_absent: only if there is no object of that key.
         if_match: only over the object in this version.
         md5: of the whole content, where the caller knows it; the driver has the provider check it where it can.
+        storage_class: the provider's own name of one of ``features.storage_classes``; ``None``: its default.
     """
 
     headers: Headers = Headers()
@@ -141,6 +173,44 @@ class PutOptions:
     if_absent: bool = False
     if_match: Token | None = None
     md5: bytes | None = None
+    storage_class: str | None = None
+
+
+class SignedURL(str):
+    """A presigned URL; it is a string.
+
+    Attributes:
+        headers: what the request must carry, by name. Most requests need none.
+    """
+
+    __slots__ = ("headers",)
+
+    headers: Mapping[str, str]
+
+    def __new__(cls, url: str, headers: Mapping[str, str] | None = None) -> Self:
+        """Make one of a URL."""
+        made = super().__new__(cls, url)
+        made.headers = dict(headers or {})
+        return made
+
+    def __getnewargs__(self) -> tuple[str, Mapping[str, str]]:  # type: ignore[override]  # what __new__ takes
+        """Keep the headers in pickles and copies."""
+        return str(self), self.headers
+
+
+@attrs.frozen(kw_only=True)
+class SignOptions:
+    """What a presigned URL binds besides method, key and time.
+
+    Args:
+        answer: for GET: the content type and the content disposition that the answer has in place of the object's.
+        md5: for PUT: of the only content that may be written.
+        size: for PUT: of the content, in bytes, to the byte.
+    """
+
+    answer: Headers = Headers()
+    md5: bytes | None = None
+    size: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -207,6 +277,14 @@ class BlobFeatures(Features):
     copy: bool = feature("copies inside the provider, without a download")
     sign: bool = feature("presigned URLs")
     uploads: bool = feature("uploads that were begun and not completed are listed", default=False)
+    sign_answer: bool = feature("presigned URLs that say the content type and disposition of the answer", default=False)
+    sign_md5: bool = feature("presigned URLs for just one content, by its MD5", default=False)
+    sign_size: bool = feature("presigned URLs for content of just one size", default=False)
+    if_none_match: bool = feature("a read of what has not changed brings no content, in one call", default=False)
+    restore: bool = feature("older versions are copied inside the provider, and their tags read", default=False)
+    tag_count: bool = feature("reading an object tells how many tags it has", default=False)
+    storage_classes: tuple[StorageClass, ...] = feature("storage classes", default=())
+    checksums: tuple[str, ...] = feature("checksums of every object's whole content, beside MD5", default=())
     md5_in_listing: bool = feature("a listing tells the MD5 of objects written in one piece")
     any_key: bool = feature("every key up to the limit, not only those that are file paths")
     max_key: Limit = feature("longest key, bytes of UTF-8")
@@ -217,6 +295,34 @@ class BlobFeatures(Features):
     max_part: Limit | None = feature("largest part of a multipart upload, bytes", default=None)
     max_parts: Limit | None = feature("parts of one upload", default=None)
     delete_batch: Limit | None = feature("objects deleted in one call", default=None)
+
+    def storage_class(self, name: str) -> StorageClass | None:
+        """Return the class of that name, the provider's own or a neutral one; ``None`` if there is none.
+
+        A neutral name means the first class of that tier.
+        """
+        own = (each for each in self.storage_classes if each.name == name)
+        return next(own, None) or next((each for each in self.storage_classes if each.tier == name), None)
+
+
+def translate_class(name: str | None, source: BlobFeatures, target: BlobFeatures) -> str | None:
+    """Say in which class a provider keeps what another keeps in the class of that name, its own or neutral.
+
+    It is a class of the same tier, or where there is none of the nearest warmer one; and never one that has to be
+    brought back before it is read for one that can be read at once.
+
+    Returns:
+        The target's own name; ``None``, its default, where one of both has no such classes.
+    """
+    found = source.storage_class(name) if name is not None else None
+    if found is None:
+        return None
+    tiers = get_args(Tier)
+    for tier in reversed(tiers[: tiers.index(found.tier) + 1]):
+        for each in target.storage_classes:
+            if each.tier == tier and (each.online or not found.online):
+                return each.name
+    return None
 
 
 class BlobDriver(Driver[BucketSpec]):
@@ -285,9 +391,21 @@ class BlobDriver(Driver[BucketSpec]):
 
     @abstractmethod
     def get(
-        self, bucket: str, key: str, *, range_: Range | None, if_match: Token | None, version: str | None
+        self,
+        bucket: str,
+        key: str,
+        *,
+        range_: Range | None,
+        if_match: Token | None,
+        version: str | None,
+        if_none_match: Token | None = None,
     ) -> Download:
-        """Open an object for reading. A range that begins at or after the end answers no bytes."""
+        """Open an object for reading. A range that begins at or after the end answers no bytes.
+
+        Args:
+            if_none_match: fail as ``NotModified`` if this is the object's version, whatever the range. Given only where
+                the features say so.
+        """
 
     @abstractmethod
     def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
@@ -325,12 +443,31 @@ class BlobDriver(Driver[BucketSpec]):
 
     # optional: each goes with a field of the features
 
-    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str, options: PutOptions | None) -> ObjectInfo:
-        """Copy within the provider, headers, metadata and tags as they are, or as ``options`` says."""
+    def copy(
+        self,
+        bucket: str,
+        key: str,
+        to_bucket: str,
+        to_key: str,
+        options: PutOptions | None,
+        *,
+        version: str | None = None,
+    ) -> ObjectInfo:
+        """Copy within the provider, headers, metadata and tags as they are, or as ``options`` says.
+
+        Without options the storage class is the target's default.
+
+        Args:
+            version: of the source; also onto itself. Given only where ``features.restore`` says so.
+        """
         raise Unsupported("no copy")
 
-    def tags(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return an object's tags."""
+    def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
+        """Return an object's tags.
+
+        Args:
+            version: given only where ``features.restore`` says so.
+        """
         raise Unsupported("no tags")
 
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
@@ -353,10 +490,14 @@ class BlobDriver(Driver[BucketSpec]):
         method: Literal["GET", "PUT", "DELETE"],
         expires: timedelta,
         content_type: str | None,
+        options: SignOptions = SignOptions(),
     ) -> str:
         """Return a URL that lets whoever has it do one thing for a while.
 
+        A ``SignedURL`` names the headers that the request must carry; of another string that is the content type.
+
         Args:
             content_type: for PUT: the header that the request must then carry.
+            options: what else it binds. Given only where the features say so.
         """
         raise Unsupported("no presigned URLs")
