@@ -46,6 +46,14 @@ class Cloud:
         return self._provider.name
 
     @property
+    def region(self) -> str | None:
+        """Where its settings place it; ``None``, if they do not say, or name an endpoint of their own."""
+        settings = self._provider.settings
+        if getattr(settings, "endpoint", None) is not None:
+            return None
+        return getattr(settings, "region", None) or getattr(settings, "location", None)
+
+    @property
     def blob(self) -> BlobStore:
         """Blob storage: buckets of objects."""
         from shiftable.blob import BlobStore

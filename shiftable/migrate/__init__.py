@@ -22,6 +22,7 @@
 
 from __future__ import annotations
 
+from shiftable.migrate._estimate import Cost, Demand, Estimate, Source
 from shiftable.migrate._filters import Filter, KeyList, Rule
 from shiftable.migrate._journal import Named
 from shiftable.migrate._migration import MOVERS, Migration
@@ -33,6 +34,9 @@ from shiftable.migrate.mover import Action, Options, Trouble
 __all__ = [
     "MOVERS",
     "Action",
+    "Cost",
+    "Demand",
+    "Estimate",
     "Filter",
     "JsonEvents",
     "KeyList",
@@ -49,6 +53,7 @@ __all__ = [
     "ResourceReport",
     "Rule",
     "Silent",
+    "Source",
     "Tally",
     "Trouble",
 ]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
 
@@ -15,6 +15,7 @@ from shiftable.config import did_you_mean
 from shiftable.errors import MigrationError, OperationError, ShiftableError, Unauthenticated
 from shiftable.migrate._blobs import BlobMover
 from shiftable.migrate._engine import Engine
+from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, place_of
 from shiftable.migrate._journal import Journal, Named, Row
 from shiftable.migrate._plan import Fingerprint, Plan, ResourcePlan
 from shiftable.migrate._progress import Observer, Phase, PhaseName, Progress, Silent
@@ -22,6 +23,9 @@ from shiftable.migrate._report import Counter, Report, ResourceReport, Tally
 from shiftable.migrate._secrets import SecretsMover
 from shiftable.migrate.mover import Action, Item, Mover, Options, Outcome, Pin, Record, Refusal, Step, Trouble
 from shiftable.service import Change, Service, Spec
+
+if TYPE_CHECKING:
+    from shiftable.blob import BlobFeatures, BlobStore
 
 __all__ = ["MOVERS", "AppLike", "CloudLike", "DeclaredLike", "Migration"]
 
@@ -227,6 +231,20 @@ class Migration:
             named=report.named,
             inspected=inspect,
             segments=fingerprint.segments(),
+            estimate=self._estimate(found, counter.sizes),
+        )
+
+    def _estimate(self, found: DeclaredLike, sizes: Sizes) -> Estimate | None:
+        """Say what moving a bucket would ask for and cost; of other services no prices are known."""
+        if found.service != "blob":
+            return None
+        here, there = (self._app.cloud(label) for label in (self.source, self.target))
+        return estimated(
+            sizes,
+            labels=(self.source, self.target),
+            places=(place_of(here), place_of(there)),
+            features=(_features(here, found), _features(there, found)),
+            limits=Limits(),
         )
 
     def _check_pin(self, plan: Plan, journal: Journal) -> None:
@@ -405,6 +423,7 @@ class _Watch:
 
     def planned(self, item: Item, step: Step) -> None:
         """Take what is to be done with an item."""
+        self.counter.sizes.add(step.action, item.size, here=item.source is not None, there=item.target is not None)
         if step.action is Action.REFUSE:
             self.name(item.key, step.trouble, step.reason, step.losses)
             return
@@ -484,6 +503,10 @@ def _pin(item: Item) -> Pin:
 def _described(change: Change[Any]) -> str:
     fields = ", ".join(f"{field.name}: {field.before} → {field.after}" for field in change.fields)
     return f"{change.action} {change.service} {change.name}" + (f" ({fields})" if fields else "")
+
+
+def _features(cloud: CloudLike, found: DeclaredLike) -> BlobFeatures:
+    return cast("BlobStore", cloud.service("blob")).bucket(found.spec.name).features
 
 
 def _phase(name: PhaseName, address: str, expected: Tally | None) -> Phase:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shiftable.errors import MigrationError
+from shiftable.migrate._estimate import Estimate
 from shiftable.migrate._filters import KeyList
 from shiftable.migrate._journal import Named
 from shiftable.migrate._report import LossCount, Tally
@@ -94,6 +95,7 @@ class ResourcePlan:
         refused: why the resource as a whole cannot be moved.
         inspected: whether every item to be written was looked at; else refusals may still turn up.
         segments: the world that this was made for.
+        estimate: what moving and verifying it would ask for and cost; ``None`` for what no prices are known of.
     """
 
     address: str
@@ -106,6 +108,7 @@ class ResourcePlan:
     refused: tuple[str, ...] = ()
     inspected: bool = True
     segments: tuple[Segment, ...] = ()
+    estimate: Estimate | None = None
 
     @property
     def everything(self) -> Tally:

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from shiftable.migrate._estimate import Sizes
 from shiftable.migrate._journal import Named
 from shiftable.migrate.mover import Action, Loss, Outcome, Trouble
 
@@ -152,6 +153,7 @@ class Counter:
         self.losses = Losses()
         self.items = 0
         self.bytes = 0
+        self.sizes = Sizes()
         self._done: dict[Action, Tally] = {}
         self._verified = Tally()
         self._troubles: dict[Trouble, int] = {}

@@ -1,0 +1,254 @@
+"""What a move would ask for and cost, as far as plans and published prices tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from shiftable.migrate._prices import RequestClass, price_lists, priced
+from shiftable.migrate.mover import Action
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from shiftable.blob.driver import BlobFeatures
+
+__all__ = ["Cost", "Demand", "Estimate", "Source", "estimated"]
+
+_LISTED = 1_000
+"""Objects a page of a listing, on every provider."""
+_PART = 8 * 1024 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class Demand:
+    """What copying and verifying asks of one side.
+
+    Args:
+        requests: by class, as price lists have them.
+        egress: bytes that leave.
+    """
+
+    requests: Mapping[RequestClass, int]
+    egress: int
+
+
+@attrs.frozen(kw_only=True)
+class Cost:
+    """One line of an estimate.
+
+    Args:
+        what: ``requests to frankfurt``.
+        amount: ``None``: unknown, and ``why``.
+    """
+
+    what: str
+    amount: float | None
+    currency: str = ""
+    why: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Source:
+    """Where prices stand that an estimate was made with."""
+
+    provider: str
+    region: str
+    tier: str
+    dated: str
+    urls: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Estimate:
+    """What moving one resource, and verifying it, would ask for and cost.
+
+    The costs are list prices of requests and of data that leaves for the internet, as from a machine outside of the
+    providers' networks; before free allowances, discounts and taxes; storage not counted.
+
+    Args:
+        source: what it asks of the source.
+        target: what it asks of the target.
+        seconds: the least time that the documented rates and the move's own limits allow; ``None``: none is known.
+        bound: what makes it so long.
+        costs: line by line.
+        prices: where the prices stand.
+    """
+
+    source: Demand
+    target: Demand
+    seconds: float | None
+    bound: str
+    costs: tuple[Cost, ...]
+    prices: tuple[Source, ...]
+
+    @property
+    def total(self) -> Mapping[str, float]:
+        """The sum of what is known, by currency."""
+        found: dict[str, float] = {}
+        for cost in self.costs:
+            if cost.amount is not None:
+                found[cost.currency] = found.get(cost.currency, 0.0) + cost.amount
+        return found
+
+    @property
+    def unknown(self) -> tuple[Cost, ...]:
+        """The lines that have no price."""
+        return tuple(cost for cost in self.costs if cost.amount is None)
+
+
+@attrs.define
+class Sizes:
+    """Counts items and requests of writes as a plan sees them; a few numbers, however many items there are."""
+
+    listed_source: int = 0
+    listed_target: int = 0
+    created: int = 0
+    compared: int = 0
+    deleted: int = 0
+    writes: int = 0
+    bytes: int = 0
+    all_bytes: int = 0
+    all_count: int = 0
+
+    def add(self, action: Action, size: int, *, here: bool, there: bool) -> None:
+        """Take one item.
+
+        Args:
+            here: the source has it.
+            there: the target has it.
+        """
+        self.listed_source += here
+        self.listed_target += there
+        if action in {Action.CREATE, Action.REPLACE}:
+            self.created += 1
+            self.bytes += size
+            self.writes += 1 if size <= _PART else -(-size // _PART) + 2
+        elif action is Action.COMPARE:
+            self.compared += 1
+        elif action is Action.DELETE:
+            self.deleted += 1
+        if action in {Action.CREATE, Action.REPLACE, Action.COMPARE, Action.UNCHANGED}:
+            self.all_count += 1
+            self.all_bytes += size
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What a move keeps itself to: bytes and requests a second."""
+
+    bandwidth: int | None = None
+    requests: float | None = None
+
+
+def estimated(
+    sizes: Sizes,
+    *,
+    labels: tuple[str, str],
+    places: tuple[tuple[str | None, str | None], tuple[str | None, str | None]],
+    features: tuple[BlobFeatures, BlobFeatures],
+    limits: Limits,
+) -> Estimate:
+    """Estimate a move and its verification.
+
+    Args:
+        labels: of source and target, for people.
+        places: provider and region of both.
+    """
+    source, target = _demands(sizes, *features)
+    seconds, bound = _time(sizes, source, target, places, labels, limits)
+    inside = places[0][0] is not None and places[0][0] == places[1][0]
+    costs: list[Cost] = []
+    prices: list[Source] = []
+    for label, (provider, region), demand in zip(labels, places, (source, target), strict=True):
+        place, why = priced(provider, region)
+        currency = price_lists()[provider].currency if place and provider else ""
+        amount = place.requests_cost(demand.requests) if place else None
+        costs.append(Cost(what=f"requests to {label}", amount=amount, currency=currency, why=why))
+        if inside and demand.egress:
+            told = "data that moves inside one provider may be free or not, by the way that it takes"
+            costs.append(Cost(what=f"data that leaves {label}", amount=None, why=told))
+        elif demand.egress:
+            amount = place.egress_cost(demand.egress) if place else None
+            costs.append(Cost(what=f"data that leaves {label}", amount=amount, currency=currency, why=why))
+        if place and provider:
+            found = Source(
+                provider=provider,
+                region=place.region,
+                tier=place.tier,
+                dated=_iso(place.dated),
+                urls=place.sources,
+            )
+            prices.append(found)
+    return Estimate(
+        source=source,
+        target=target,
+        seconds=seconds,
+        bound=bound,
+        costs=tuple(costs),
+        prices=tuple(dict.fromkeys(prices)),
+    )
+
+
+def _demands(sizes: Sizes, here: BlobFeatures, there: BlobFeatures) -> tuple[Demand, Demand]:
+    """Count what copying asks for (an object, its tags), and verifying (those of both sides, and a description)."""
+    moved, compared, every = sizes.created, sizes.compared, sizes.all_count
+    listings = 2  # one to move, one to verify
+    source: Mapping[RequestClass, int] = {
+        "list": listings * _pages(sizes.listed_source),
+        "read": (moved + compared) * (1 + here.tags) + every * (2 + here.tags),
+        "write": 0,
+        "delete": 0,
+    }
+    target: Mapping[RequestClass, int] = {
+        "list": _pages(sizes.listed_target) + _pages(sizes.listed_target + moved),
+        "read": compared * (1 + there.tags) + every * (2 + there.tags),
+        "write": sizes.writes,
+        "delete": sizes.deleted,
+    }
+    return (
+        Demand(requests=source, egress=sizes.bytes + sizes.all_bytes),
+        Demand(requests=target, egress=sizes.all_bytes),
+    )
+
+
+def _pages(items: int) -> int:
+    return max(1, -(-items // _LISTED))
+
+
+def _time(
+    sizes: Sizes,
+    source: Demand,
+    target: Demand,
+    places: Iterable[tuple[str | None, str | None]],
+    labels: tuple[str, str],
+    limits: Limits,
+) -> tuple[float | None, str]:
+    """Return the longest of the times that rates and limits ask for, and what it comes from."""
+    found: list[tuple[float, str]] = []
+    for label, (provider, _), demand in zip(labels, places, (source, target), strict=True):
+        known = price_lists().get(provider or "")
+        if known is None:
+            continue
+        rates, requests = known.rates, demand.requests
+        reads = requests["read"] + requests["list"]
+        found.append((reads / rates.reads, f"{rates.reads:,} reads a second from {label} ({rates.scope})"))
+        writes = requests["write"] + requests["delete"]
+        found.append((writes / rates.writes, f"{rates.writes:,} writes a second to {label} ({rates.scope})"))
+    if limits.bandwidth is not None:
+        found.append((sizes.bytes / limits.bandwidth, "the move's own limit of bandwidth"))
+    if limits.requests is not None:
+        every = sum(source.requests.values()) + sum(target.requests.values())
+        found.append((every / limits.requests, "the move's own limit of requests"))
+    return max(found, default=(None, ""), key=lambda each: each[0] or 0.0)
+
+
+def _iso(found: date) -> str:
+    return found.isoformat()
+
+
+def place_of(cloud: Any) -> tuple[str | None, str | None]:  # noqa: ANN401  an application's own clouds may tell nothing
+    """Return a cloud's provider and region, as far as it tells."""
+    return getattr(cloud, "name", None), getattr(cloud, "region", None)
