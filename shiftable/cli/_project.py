@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import click
@@ -18,6 +20,8 @@ from shiftable.manifest import FILE_NAME, Declared, json_schema
 from shiftable.service import Change
 
 __all__ = ["apply", "destroy", "init", "plan"]
+
+T = TypeVar("T")
 
 TEMPLATE = """\
 #:schema ./.shiftable/schema.json
@@ -65,15 +69,21 @@ prefix = "{name}"
 def init(context: Context, folder: Path, name: str | None) -> None:
     """Write a commented shiftable.toml."""
     path = context.file or folder / FILE_NAME
-    label = "".join(c if c.isalnum() else "-" for c in (name or path.resolve().parent.name).lower()).strip("-")
+    label = _slug(name or path.resolve().parent.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATE.format(name=label or "app"))
+            file.write(TEMPLATE.format(name=label))
     except FileExistsError:
         raise ConfigError(f"{path} exists already; nothing was written") from None
     _write_state(path.parent)
     click.echo(f"wrote {path}; next: shiftable check, shiftable plan, shiftable apply")
+
+
+def _slug(text: str) -> str:
+    """Make a name that begins the names of buckets anywhere: ASCII letters, digits and single hyphens, and short."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "app"
 
 
 def _write_state(folder: Path) -> None:
@@ -106,11 +116,53 @@ class Pending:
         }
 
 
-def pending(app: App, addresses: tuple[str, ...]) -> Iterator[Pending]:
-    """Ask each provider what differs from what is declared."""
-    for declared in chosen(app, addresses):
-        for change in app.diff(declared):
-            yield Pending(declared, change)
+@attrs.frozen
+class Failed:
+    """A resource whose provider could not be asked, or did not do what it was told."""
+
+    declared: Declared
+    error: Exception
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {"resource": self.declared.address, "error": str(self.error)}
+
+
+@attrs.define
+class Failures:
+    """What failed of several resources; none of them keeps the others from their turn."""
+
+    found: list[Failed] = attrs.Factory(list)
+
+    def attempt(self, declared: Declared, function: Callable[[Declared], T]) -> T | None:
+        """Do something for one resource; ``None`` if it failed, which is then among those found."""
+        try:
+            return function(declared)
+        except (ShiftableError, ImportError) as exc:  # an SDK that is missing or broken
+            self.found.append(Failed(declared, exc))
+            return None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return them as JSON has them."""
+        return [each.to_json() for each in self.found]
+
+    def show(self) -> None:
+        """Name each with its resource."""
+        for each in self.found:
+            lines = str(each.error).splitlines()
+            click.echo(f"error: {each.declared.address}: {'; '.join(lines)}", err=True)
+
+    @property
+    def exit_code(self) -> int:
+        """2 where the configuration is wrong, 1 where something else is, 0 without any."""
+        if any(isinstance(each.error, ConfigError) for each in self.found):
+            return 2
+        return 1 if self.found else 0
+
+
+def pending(app: App, declared: Declared) -> list[Pending]:
+    """Ask a provider what differs from what is declared."""
+    return [Pending(declared, change) for change in app.diff(declared)]
 
 
 def chosen(app: App, addresses: tuple[str, ...]) -> tuple[Declared, ...]:
@@ -133,15 +185,20 @@ resources = click.argument("resources", nargs=-1, metavar="[RESOURCE]...", shell
 @pass_context
 def plan(context: Context, resources: tuple[str, ...], exit_code: bool, as_json: bool) -> None:
     """Show what of the file does not exist, or differs, in an environment. Changes nothing."""
-    found = list(pending(context.app, resources))
+    app, failures = context.app, Failures()
+    found: list[Pending] = []
+    for declared in chosen(app, resources):
+        found += failures.attempt(declared, lambda each: pending(app, each)) or ()
     if as_json:
-        context.json({"environment": context.app.environment, "changes": [each.to_json() for each in found]})
+        changes = [each.to_json() for each in found]
+        context.json({"environment": app.environment, "changes": changes, "failures": failures.to_json()})
     else:
-        show(context, found)
-    sys.exit(1 if found and exit_code else 0)
+        show(context, found, complete=not failures.found)
+    failures.show()
+    sys.exit(failures.exit_code or (1 if found and exit_code else 0))
 
 
-def show(context: Context, found: list[Pending]) -> None:
+def show(context: Context, found: list[Pending], *, complete: bool) -> None:
     """Show changes for people, one resource a line and one field a line below it."""
     app = context.app
     signs = {"create": "+", "update": "~", "delete": "-"}
@@ -154,7 +211,9 @@ def show(context: Context, found: list[Pending]) -> None:
             before = "" if change.before is None else f"{field.before!r} → "
             click.echo(f"    {field.name}: {before}{field.after!r}")
     total = len(app.declared())
-    if not found:
+    if not found and not complete:
+        click.echo(f"{app.environment}: nothing to change is known; not every resource could be asked")
+    elif not found:
         click.echo(f"{app.environment}: everything is as declared ({total} resources)")
     else:
         click.echo(f"{app.environment}: {len(found)} to change; shiftable apply does it")
@@ -165,33 +224,43 @@ def show(context: Context, found: list[Pending]) -> None:
 @json_option
 @pass_context
 def apply(context: Context, resources: tuple[str, ...], as_json: bool) -> None:
-    """Create what is declared and does not exist, change what differs. Deletes nothing."""
-    app, failed = context.app, 0
-    results = []
-    for each in pending(app, resources):
-        if each.change.destroys:
-            results.append(each.to_json() | {"result": "skipped: it would destroy something"})
-            failed += 1
-        else:
-            results.append(each.to_json() | {"result": _applied(app, each)})
-            failed += results[-1]["result"] != "done"
-        if not as_json:
-            result = results[-1]
-            click.echo(f"{result['action']} {result['resource']} ({result['name']}): {result['result']}")
-    if as_json:
-        context.json({"environment": app.environment, "changes": results})
-    elif not results:
-        click.echo(f"{app.environment}: everything is as declared")
-    sys.exit(1 if failed else 0)
+    """Create what is declared and does not exist, change what differs. Deletes nothing.
 
+    A resource that fails does not keep the others from their turn; applying again goes on where this ended.
+    """
+    app, failures = context.app, Failures()
+    results: list[dict[str, Any]] = []
 
-def _applied(app: App, each: Pending) -> str:
-    """Apply one change; a failure is told and does not stop the others. Applying again goes on where this ended."""
     try:
-        app.apply(each.declared, each.change)
-    except ShiftableError as exc:
-        return f"failed: {exc}"
-    return "done"
+        for declared in chosen(app, resources):
+            for each in failures.attempt(declared, lambda each: pending(app, each)) or ():
+                results.append(each.to_json() | {"result": "interrupted"})
+                results[-1]["result"] = _applied(app, each, failures)
+                if not as_json:
+                    _say(results[-1])
+    finally:
+        if as_json:  # also when it is interrupted: what was done is told
+            context.json({"environment": app.environment, "changes": results, "failures": failures.to_json()})
+    if not as_json and not results and not failures.found:
+        click.echo(f"{app.environment}: everything is as declared")
+    failures.show()
+    skipped = any(result["result"] != "done" for result in results)
+    sys.exit(failures.exit_code or (1 if skipped else 0))
+
+
+def _applied(app: App, each: Pending, failures: Failures) -> str:
+    if each.change.destroys:
+        return "skipped: it would destroy something"
+
+    def carry_out(declared: Declared) -> bool:
+        app.apply(declared, each.change)
+        return True
+
+    return "done" if failures.attempt(each.declared, carry_out) else f"failed: {failures.found[-1].error}"
+
+
+def _say(result: dict[str, Any]) -> None:
+    click.echo(f"{result['action']} {result['resource']} ({result['name']}): {result['result']}")
 
 
 @click.command()

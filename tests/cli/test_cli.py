@@ -137,6 +137,25 @@ def test_apply_says_what_it_did(shiftable, file: Path) -> None:
     assert "create blob.assets (shop-assets): done\n" == answer.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("Café Zürich", "cafe-zurich"),
+        ("Магазин", "app"),
+        ("店 shop №1", "shop-no1"),
+        ("straße__x", "strae-x"),
+        ("xn--a", "xn-a"),
+        ("İstanbul", "istanbul"),
+        ("-" * 5, "app"),
+        ("a" * 90, "a" * 40),
+    ],
+)
+def test_init_makes_a_valid_bucket_name_of_any_name(shiftable, folder: Path, name: str, label: str) -> None:
+    assert 0 == shiftable("init", "--name", name).returncode
+    assert f'bucket = "{label}-assets"' in (folder / "shiftable.toml").read_text()
+    assert 0 == shiftable("check", "--offline").returncode
+
+
 def test_check_tells_what_is_there_and_what_another_provider_lacks(shiftable, file: Path) -> None:
     assert 0 == shiftable("check").returncode
     assert 0 == shiftable("check", "--offline").returncode
