@@ -14,7 +14,7 @@ import click
 from shiftable.app import App
 from shiftable.blob import Bucket, CommonPrefix, ObjectSummary
 from shiftable.cli._context import Context, complete_labels, json_option, pass_context, size_text
-from shiftable.errors import ConfigError
+from shiftable.errors import ConfigError, NotFound, Resource
 
 __all__ = ["blob"]
 
@@ -206,7 +206,12 @@ def rm(context: Context, place: Remote, recursive: bool, yes: bool) -> None:
     bucket = place.bucket(context.app)
     if not recursive:
         if not bucket.exists(place.key):
-            raise ConfigError(f"there is no object {place.key!r} in {bucket.name!r}; -r deletes by prefix")
+            raise NotFound(
+                "there is no such object; -r deletes what is below a folder",
+                provider=bucket.provider,
+                operation="blob.delete",
+                resource=Resource("object", place.key, bucket.resource),
+            )
         bucket.delete(place.key)
         click.echo(f"{place}: deleted", err=True)
         return

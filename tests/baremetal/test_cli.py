@@ -54,6 +54,50 @@ def test_apply_makes_what_plan_shows_and_the_second_time_nothing(folder: Path, s
     assert 0 == shiftable("plan", "--exit-code").returncode
 
 
+@pytest.fixture
+def half_broken(folder: Path) -> Path:
+    """Give the first of three resources a provider that cannot be used."""
+    (folder / "no-folder").write_text("a file")
+    overrides = '[environments.development.overrides]\n"blob.assets" = "broken"\n[providers.local]'
+    broken = '[providers.broken]\ntype = "baremetal"\nroot = "no-folder"\n'
+    (folder / "shiftable.toml").write_text(FILE.replace("[providers.local]", overrides) + broken)
+    return folder
+
+
+def test_a_provider_that_fails_does_not_hide_the_others_from_a_plan(shiftable, half_broken: Path) -> None:
+    answer = shiftable("plan", "--json")
+    assert 2 == answer.returncode
+    document = json.loads(answer.stdout)
+    assert ["blob.logs", "secrets.app"] == [change["resource"] for change in document["changes"]]
+    (failure,) = document["failures"]
+    assert "blob.assets" == failure["resource"]
+    assert "is no folder" in failure["error"]
+    assert answer.stderr.startswith("error: blob.assets: ")
+    said = shiftable("plan")
+    assert 2 == said.returncode
+    assert "+ blob.logs" in said.stdout
+
+
+def test_a_provider_that_fails_does_not_keep_the_others_from_being_applied(shiftable, half_broken: Path) -> None:
+    answer = shiftable("apply", "--json")
+    assert 2 == answer.returncode
+    document = json.loads(answer.stdout)
+    assert [("blob.logs", "done"), ("secrets.app", "done")] == [
+        (change["resource"], change["result"]) for change in document["changes"]
+    ]
+    assert ["blob.assets"] == [failure["resource"] for failure in document["failures"]]
+    said = shiftable("apply")
+    assert (2, "") == (said.returncode, said.stdout)
+    assert 1 == said.stderr.count("error: ")
+
+
+def test_nothing_known_to_change_is_not_everything_as_declared(shiftable, half_broken: Path) -> None:
+    answer = shiftable("plan", "blob.assets")
+    assert 2 == answer.returncode
+    assert "not every resource could be asked" in answer.stdout
+    assert "everything is as declared" not in shiftable("apply", "blob.assets").stdout
+
+
 def test_what_is_applied_and_destroyed_is_written_down(shop: Path, shiftable) -> None:
     (shop / "local/blob/shop-assets/a").write_text("1")
     shiftable("destroy", "blob.assets", "blob.logs", "--yes", "shop-assets", "--yes", "logs")
@@ -96,7 +140,7 @@ def test_files_go_up_and_come_down(shop: Path, shiftable) -> None:
     assert 0 == shiftable("blob", "cp", "assets:album/photo.bin", "logs:").returncode
     assert 0 == shiftable("blob", "rm", "assets:album/photo.bin").returncode
     assert "" == shiftable("blob", "ls", "-r", "assets").stdout
-    assert 2 == shiftable("blob", "rm", "assets:album/photo.bin").returncode
+    assert 1 == shiftable("blob", "rm", "assets:album/photo.bin").returncode
 
 
 def test_standard_input_and_output_are_files_too(shop: Path, shiftable) -> None:
