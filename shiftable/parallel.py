@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -18,6 +19,8 @@ class Lane(Generic[T, R]):
 
     One thread feeds it and takes the results; each is an item with its future, which is done. Leaving the ``with``
     block drops what waits and lets what runs come to its end, without waiting for that after Ctrl-C.
+
+    Results come through a queue: to wait for any of many futures costs as much as there are of them, for each item.
     """
 
     def __init__(self, function: Callable[[T], R], *, workers: int) -> None:
@@ -25,27 +28,40 @@ class Lane(Generic[T, R]):
         self._room = 2 * workers
         self._pool = ThreadPoolExecutor(workers)
         self._running: dict[Future[R], T] = {}
+        self._done: SimpleQueue[Future[R]] = SimpleQueue()
 
     def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
         """Hand over an item, and yield what has finished meanwhile; wait for that while the lane is full."""
-        self._running[self._pool.submit(self._function, item)] = item
-        yield from self._finished(None if len(self._running) >= self._room else 0)
+        future = self._pool.submit(self._function, item)
+        self._running[future] = item
+        future.add_done_callback(self._done.put)
+        if len(self._running) >= self._room:
+            yield self._taken(self._done.get())
+        yield from self._finished()
 
     def finish(self) -> Iterator[tuple[T, Future[R]]]:
         """Yield everything that is still under way, as it ends."""
         while self._running:
-            yield from self._finished(None)
+            yield self._taken(self._done.get())
 
     def stop(self) -> Iterator[tuple[T, Future[R]]]:
         """Drop what has not begun, and yield the rest as it ends."""
         for future in [future for future in self._running if future.cancel()]:
             del self._running[future]
-        yield from self.finish()
+        while self._running:  # not the queue: an interrupt may have lost what was just taken from it
+            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            yield from map(self._taken, done)
 
-    def _finished(self, timeout: float | None) -> Iterator[tuple[T, Future[R]]]:
-        done, _ = wait(self._running, timeout=timeout, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield self._running.pop(future), future
+    def _finished(self) -> Iterator[tuple[T, Future[R]]]:
+        while True:
+            try:
+                future = self._done.get_nowait()
+            except Empty:
+                return
+            yield self._taken(future)
+
+    def _taken(self, future: Future[R]) -> tuple[T, Future[R]]:
+        return self._running.pop(future), future
 
     def __enter__(self) -> Self:
         return self

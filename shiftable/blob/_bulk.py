@@ -118,7 +118,7 @@ def copy_object(
     """
     with _Reader.opened(source, key, token) as reader:
         with _of_the_source(source, reader.info):
-            tags = read_tags(source, key)
+            tags = read_tags(source, reader.info)
         facets = fit(reader.info, tags)
         try:
             written = target.put(
@@ -139,9 +139,9 @@ def copy_object(
         return Copied(key=key, source=reader.info, target=written, sha256=reader.sha256.digest())
 
 
-def read_tags(bucket: Bucket, key: str) -> Mapping[str, str]:
-    """Return an object's tags; none where the provider has no tags."""
-    return bucket.tags(key) if bucket.features.tags else {}
+def read_tags(bucket: Bucket, info: ObjectInfo) -> Mapping[str, str]:
+    """Return an object's tags, with a call only where it may have some."""
+    return bucket.tags(info.key) if bucket.features.tags and info.tag_count != 0 else {}
 
 
 def digest_object(bucket: Bucket, key: str) -> tuple[ObjectInfo, bytes]:

@@ -327,7 +327,7 @@ class BlobMover(Mover[BlobItem]):
         return (
             _different("headers", _headers(facets.headers), _headers(found.headers))
             or _different("metadata", facets.metadata, found.metadata)
-            or _different("tags", facets.tags, read_tags(self._target, info.key))
+            or _different("tags", facets.tags, read_tags(self._target, found))
         )
 
     def _content_difference(self, info: ObjectInfo, found: ObjectInfo) -> str | None:
@@ -393,7 +393,8 @@ class BlobMover(Mover[BlobItem]):
 
     def _described(self, key: str) -> tuple[ObjectInfo, Mapping[str, str]]:
         """Return everything about the source's object but its content."""
-        return self._source.stat(key), read_tags(self._source, key)
+        info = self._source.stat(key)
+        return info, read_tags(self._source, info)
 
     def _target_now(self, key: str) -> ObjectInfo | None:
         try:

@@ -667,3 +667,16 @@ def test_verify_names_what_is_missing_and_what_carries_other_facets(world: Any) 
 
     assert troubles(report) == {"a": Trouble.MISSING, "b": Trouble.DIFFERS}
     assert report.resources[0].named[1].reason == "tags differ: t"
+
+
+def test_tags_are_asked_for_only_where_there_may_be_some(world: Any) -> None:
+    world.source.put("tagged", b"1", tags={"t": "1"})
+    world.source.put("plain", b"1")
+    asked: list[str] = []
+    tags = world.left.tags
+    world.left.tags = lambda bucket, key, **more: asked.append(key) or tags(bucket, key, **more)
+
+    world.migration("blob").apply()
+
+    assert asked == ["tagged"]
+    assert world.target.tags("tagged") == {"t": "1"}
