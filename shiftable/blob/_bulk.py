@@ -29,6 +29,7 @@ __all__ = [
     "copy_many",
     "copy_object",
     "digest_object",
+    "of_the_source",
     "read_tags",
 ]
 
@@ -117,7 +118,7 @@ def copy_object(
         IntegrityError: what arrived is not what was sent.
     """
     with _Reader.opened(source, key, token) as reader:
-        with _of_the_source(source, reader.info):
+        with of_the_source(source, reader.info):
             tags = read_tags(source, reader.info)
         facets = fit(reader.info, tags)
         try:
@@ -194,13 +195,13 @@ class _Reader:
     def opened(cls, source: Bucket, key: str, token: Token | None) -> Iterator[Self]:
         """Open an object and close it again, whatever becomes of the copy."""
         with contextlib.ExitStack() as stack:
-            with _of_the_source(source, None):
+            with of_the_source(source, None):
                 stream = stack.enter_context(source.stream(key, if_match=token))
             yield cls(source, stream.info, stream)
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            with _of_the_source(self._source, self.info):
+            with of_the_source(self._source, self.info):
                 for chunk in self._chunks:
                     self.size += len(chunk)
                     self.sha256.update(chunk)
@@ -218,7 +219,7 @@ class _Reader:
 
 
 @contextlib.contextmanager
-def _of_the_source(source: Bucket, info: ObjectInfo | None) -> Iterator[None]:
+def of_the_source(source: Bucket, info: ObjectInfo | None) -> Iterator[None]:
     """Tell the source's failed conditions from the target's."""
     try:
         yield
