@@ -17,7 +17,7 @@ PROVIDERS = {
     "aws": ("providers/s3", "providers/aws[testing]"),
     "azure": ("providers/azure",),
     "baremetal": ("providers/s3", "providers/baremetal[s3]"),
-    "gcp": ("providers/gcp",),
+    "gcp": ("providers/gcp[testing]",),
 }
 TEST_TOOLS = (
     "pytest>=8.3",
@@ -83,7 +83,7 @@ def lowest(session: nox.Session) -> None:
     session.run(
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
         *(".[cli,sops,dns,sql,testing]", "providers/s3", "providers/aws[testing]", "providers/baremetal[s3]"),
-        *("providers/gcp", "providers/azure", *TEST_TOOLS),
+        *("providers/gcp[testing]", "providers/azure", *TEST_TOOLS),
     )
     session.run("pytest", "-n", "2")
 

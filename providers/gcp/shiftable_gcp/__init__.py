@@ -1,13 +1,19 @@
-"""Google Cloud: its settings. No service has a driver yet."""
+"""Google Cloud: Cloud Storage."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
 from shiftable.config import Credential
+from shiftable.features import Features
 from shiftable.provider import Provider
+
+if TYPE_CHECKING:
+    from shiftable.blob.driver import BlobDriver
+    from shiftable_gcp._session import Session
 
 __all__ = ["GcpProvider", "GcpSettings"]
 
@@ -16,28 +22,74 @@ __version__ = "0.1.0"
 
 @attrs.frozen(kw_only=True)
 class GcpSettings:
-    """``[providers.x]`` with ``type = "gcp"``.
+    """``type = "gcp"``. Without any setting everything comes from Application Default Credentials.
 
     Args:
         project: the project id; else the one of the credentials.
-        region: where regional resources are made, ``europe-west3``.
+        region: where buckets are made, ``europe-west3``; else Google's default, the multi-region ``US``.
         service_account: a service account's key as JSON; else Application Default Credentials.
-        endpoint: another address for all services, for a test double.
+        endpoint: URL of all services, for a stand-in; then no credentials are looked for.
+        retry_seconds: for how long a call that may be repeated is tried again.
     """
 
     project: str | None = None
     region: str | None = None
     service_account: Credential | None = None
     endpoint: str | None = None
+    retry_seconds: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
 
 
 class GcpProvider(Provider[GcpSettings]):
-    """Google Cloud.
+    """Cloud Storage through google-cloud-storage.
 
-    Credentials: Application Default Credentials (``gcloud auth application-default login``, workload identity, the
-    metadata server), or ``service_account``.
+    Credentials come from ``service_account``, or else from Application Default Credentials, in their order:
+    ``GOOGLE_APPLICATION_CREDENTIALS`` (a key, or workload identity federation), ``gcloud auth application-default
+    login``, the metadata server of Google's machines. With ``endpoint`` and no ``service_account`` there are none.
+
+    Permissions, no more than these; ``roles/storage.admin`` has them all:
+
+    * blob: on the project ``storage.buckets.list`` and ``storage.buckets.create``; on the buckets
+      ``storage.buckets.get``, ``storage.buckets.update``, ``storage.buckets.delete``, ``storage.objects.list``,
+      ``storage.multipartUploads.list``; on their objects ``storage.objects.get``, ``storage.objects.create``,
+      ``storage.objects.delete``, ``storage.objects.update``, ``storage.objects.move``,
+      ``storage.multipartUploads.create``, ``storage.multipartUploads.abort``,
+      ``storage.multipartUploads.listParts``. Without ``storage.objects.list`` Cloud Storage answers 403 for a missing
+      key, and so does shiftable. Without ``storage.buckets.get`` a single object does not tell its version.
+
+    What only reads needs only ``get`` and ``list`` of these. Presigned URLs need a service account's key.
     """
 
     name: ClassVar[str] = "gcp"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[GcpSettings]] = GcpSettings
+
+    def __init__(self, settings: GcpSettings) -> None:
+        super().__init__(settings)
+        self._session: Session | None = None
+
+    @classmethod
+    def features(cls) -> Mapping[str, tuple[Features, ...]]:
+        """Say what each service's driver can do."""
+        from shiftable_gcp import blob
+
+        return {"blob": (blob.FEATURES,)}
+
+    @property
+    def session(self) -> Session:
+        """The session that all services share: ``cloud.unwrap(GcpProvider).session.client``."""
+        if self._session is None:
+            from shiftable_gcp._session import Session
+
+            self._session = Session(self.settings)
+        return self._session
+
+    def blob(self) -> BlobDriver:
+        """Make the driver for Cloud Storage."""
+        from shiftable_gcp.blob import GcsDriver
+
+        return GcsDriver(self.session)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            self._session.close()

@@ -1,0 +1,189 @@
+"""One set of credentials for all services of a provider, and the connections that carry them, made when first used."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import google.auth
+from google.api_core.client_info import ClientInfo
+from google.api_core.retry import Retry
+from google.auth.credentials import AnonymousCredentials, Signing
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud import storage
+from google.oauth2 import service_account
+from requests.adapters import HTTPAdapter
+
+from shiftable.errors import ConfigError, Throttled
+from shiftable_gcp import GcpSettings, __version__
+from shiftable_gcp.errors import classify, is_retryable
+
+__all__ = ["TIMEOUT", "Attempts", "Session", "Transport", "Untyped"]
+
+Untyped = Any
+"""What Google's libraries and requests hand out: none of them has types."""
+
+TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_CONNECTIONS = 64  # the bulk lane has up to 64 threads; urllib3 throws surplus connections away
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 16.0  # seconds; what is waited is random up to these
+_REFRESH_TIMEOUT = 120  # as in google-cloud-storage
+
+
+class Transport(AuthorizedSession):
+    """Connections with credentials on every request; they also tell the server's time."""
+
+    def __init__(self, credentials: Untyped) -> None:
+        super().__init__(credentials, refresh_timeout=_REFRESH_TIMEOUT)
+        self._ahead = timedelta(0)
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS)
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
+
+    def request(self, method: str, url: str, *args: Untyped, **kwargs: Untyped) -> Untyped:  # type: ignore[override]  # google-auth changed the order of requests' own
+        """Send a request, and note how far the server's clock is from ours."""
+        response = super().request(method, url, *args, **kwargs)
+        date = response.headers.get("date")
+        if date:
+            self._ahead = parsedate_to_datetime(date) - datetime.now(UTC)
+        return response
+
+    def server_time(self, moment: datetime) -> datetime:
+        """Say what the server's clock showed at a moment of ours, within two seconds."""
+        return moment + self._ahead
+
+
+class Attempts:
+    """How one call is tried again, and what is known of the tries that failed.
+
+    Args:
+        seconds: for how long new tries begin.
+        repeatable: the call may be executed twice, or its condition forbids that. Any other is tried again only when
+            the service says that it refused it for coming too fast.
+    """
+
+    def __init__(self, seconds: float, *, repeatable: bool) -> None:
+        self._seconds = seconds
+        self._repeatable = repeatable
+        self.doubtful = False
+        """Whether a try failed that may yet have been executed."""
+
+    @property
+    def policy(self) -> Untyped:
+        """The policy for one call of the SDK."""
+        return Retry(
+            predicate=is_retryable if self._repeatable else _refused,
+            initial=_FIRST_WAIT,
+            maximum=_LONGEST_WAIT,
+            multiplier=2.0,
+            timeout=self._seconds,
+            on_error=self._note,
+        )
+
+    def _note(self, exc: Exception) -> None:
+        self.doubtful = self.doubtful or not _refused(exc)
+
+
+class Session:
+    """The credentials, the project and the connections of one provider. It may be used from many threads."""
+
+    def __init__(self, settings: GcpSettings) -> None:
+        self._settings = settings
+        self._lock = threading.RLock()
+        self._client: Untyped = None
+        self._transport: Transport | None = None
+        self._project: str | None = None
+
+    @property
+    def client(self) -> Untyped:
+        """The ``google.cloud.storage.Client``; the same one each time.
+
+        Raises:
+            google.auth.exceptions.DefaultCredentialsError: there are no credentials.
+            ConfigError: ``service_account`` is no service account's key.
+        """
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._made()
+        return self._client
+
+    @property
+    def signs(self) -> bool:
+        """Whether the credentials hold a key that signs URLs."""
+        return isinstance(self.transport.credentials, Signing)
+
+    @property
+    def transport(self) -> Transport:
+        """The connections, for what the SDK cannot do."""
+        with self._lock:
+            if self._transport is None:
+                credentials, self._project = self._credentials()
+                self._transport = Transport(credentials)
+            return self._transport
+
+    @property
+    def region(self) -> str | None:
+        """Where resources are made, if the settings say so."""
+        return self._settings.region
+
+    def attempts(self, *, repeatable: bool = True) -> Attempts:
+        """Say how one call is to be tried again."""
+        return Attempts(self._settings.retry_seconds, repeatable=repeatable)
+
+    def require_project(self) -> str:
+        """Return the project.
+
+        Raises:
+            ConfigError: neither the settings nor the credentials name one.
+        """
+        project: str | None = self.client.project
+        if not project or project == "<none>":  # what the SDK says of no project
+            raise ConfigError("gcp: no project: say `project` in the provider's table, or GOOGLE_CLOUD_PROJECT")
+        return project
+
+    def close(self) -> None:
+        """Close all connections. A session that is used afterwards opens new ones."""
+        with self._lock:
+            transport, self._transport, self._client = self._transport, None, None
+        if transport is not None:
+            transport.close()
+
+    def __repr__(self) -> str:
+        return f"<Session project={self._settings.project!r} region={self._settings.region!r}>"
+
+    def _made(self) -> Untyped:
+        endpoint, transport = self._settings.endpoint, self.transport
+        return storage.Client(
+            project=self._settings.project or self._project,
+            credentials=transport.credentials,
+            _http=transport,  # the SDK's own has ten connections, and many threads share it
+            client_options={"api_endpoint": endpoint} if endpoint else None,
+            client_info=ClientInfo(user_agent=f"shiftable/{__version__}"),
+        )
+
+    def _credentials(self) -> tuple[Untyped, str | None]:
+        key = self._settings.service_account
+        if key is not None:
+            try:
+                stated = json.loads(key.reveal())
+                made = service_account.Credentials.from_service_account_info(stated, scopes=_SCOPES)
+            except (ValueError, TypeError, AttributeError):
+                # The cause is left out: it may quote the key.
+                raise ConfigError(
+                    "gcp: service_account is not the JSON key of a service account; refer to the file as Google gave it"
+                ) from None
+            return made, made.project_id
+        if self._settings.endpoint is not None:
+            return AnonymousCredentials(), None
+        found: tuple[Untyped, str | None] = google.auth.default(scopes=_SCOPES)
+        return found
+
+
+def _refused(exc: Exception) -> bool:
+    """Tell whether a call was refused for coming too fast, and so was not executed."""
+    fault = classify(exc)
+    return fault is not None and fault.error is Throttled

@@ -1,0 +1,132 @@
+"""A stand-in for Google Cloud on loopback: Cloud Storage's JSON and XML APIs in memory, as strict as the service.
+
+What goes over the wire is compared with Google's own description of the JSON API; a violation fails the test.
+"""
+
+from __future__ import annotations
+
+import json
+from email.utils import format_datetime
+from typing import Any, ClassVar, Self
+from wsgiref.types import WSGIEnvironment
+
+from shiftable.config import Credential
+from shiftable.errors import ConfigError
+
+try:
+    from shiftable_gcp._discovery import Discovery
+
+    _STORAGE = Discovery("storage.v1")
+    from shiftable_gcp._identity import Account
+except ImportError as exc:
+    raise ConfigError(
+        f'the double of Google Cloud needs more than its driver: pip install "shiftable-gcp[testing]" ({exc})'
+    ) from exc
+
+from shiftable.testing.harness import Double, Request, Response
+from shiftable_gcp._json_api import JsonApi, rendered
+from shiftable_gcp._state import Refused, State
+from shiftable_gcp._xml_api import XmlApi
+
+__all__ = ["GcpDouble"]
+
+_PAGE = 1000
+
+
+class GcpDouble(Double):
+    """Google Cloud in this process: Cloud Storage, and the issuer of tokens for one service account.
+
+    Callers without credentials are let in, as emulators do; a wrong token, key or signature is refused. Presigned URLs
+    expire (by ``clock``), conditions hold under concurrent requests.
+    """
+
+    name: ClassVar[str] = "gcp"
+    project: ClassVar[str] = "shiftable-double"
+    region: ClassVar[str] = "europe-west3"
+
+    def __init__(self) -> None:
+        super().__init__(_never, validators=[_STORAGE.violations])
+        self.state = State(self.clock.now)
+        self._json = JsonApi(self.state, lambda: self.url)
+        self._xml = XmlApi(self.state)
+        self._account = Account(self.project)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings for ``shiftable.connect("gcp", **double.config)``; what is tried again is so for two seconds."""
+        return {
+            "project": self.project,
+            "region": self.region,
+            "endpoint": self.url,
+            "service_account": Credential.literal(json.dumps(self._account.key(self.url))),
+            "retry_seconds": 2.0,
+        }
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment variables that bring any client of Cloud Storage, in any process, to this double."""
+        return {"STORAGE_EMULATOR_HOST": self.url, "GOOGLE_CLOUD_PROJECT": self.project}
+
+    @property
+    def page_size(self) -> int:
+        """How much a page of a listing holds at most; set it to have small pages."""
+        return self._json.page_size
+
+    @page_size.setter
+    def page_size(self, size: int) -> None:
+        self._json.page_size = self._xml.page_size = size
+
+    @property
+    def rewrite_bytes(self) -> int | None:
+        """How many bytes one call of a rewrite copies; ``None``: all."""
+        return self._json.rewrite_bytes
+
+    @rewrite_bytes.setter
+    def rewrite_bytes(self, size: int | None) -> None:
+        self._json.rewrite_bytes = size
+
+    def limit_writes(self) -> None:
+        """From now on refuse a second write to one object within a second, as Cloud Storage does."""
+        self.state.writes_limited = True
+
+    def identify(self, request: Request) -> tuple[str, str]:
+        """Name the method of the JSON API, by its id in Google's description."""
+        method = _STORAGE.method(request.method, request.target)
+        return "storage", method.id if method else "xml"
+
+    def answer(self, request: Request, environ: WSGIEnvironment) -> Response:  # noqa: ARG002  there is no application
+        """Check who asks, then execute, one request at a time, so that conditions hold."""
+        response = self._answered(request)
+        response.headers["Date"] = format_datetime(self.clock.now(), usegmt=True)
+        return response
+
+    def forget(self) -> None:
+        """Delete all buckets, and return to large pages."""
+        with self.state.lock:
+            self.state.forget()
+            self._json.page_size = self._xml.page_size = _PAGE
+            self._json.rewrite_bytes = None
+
+    def start(self) -> Self:
+        """Begin to listen, without any bucket."""
+        super().start()
+        self.forget()
+        return self
+
+    def _answered(self, request: Request) -> Response:
+        if request.path == "/token":
+            return self._account.token(request, self.clock.now())
+        refused = self._account.refusal(request, self.clock.now())
+        with self.state.lock:
+            if _STORAGE.method(request.method, request.target) is None:
+                return self._xml.answer(request) if refused is None else self._xml.refuse(refused)
+            if refused is not None:
+                return rendered(refused)
+            response = self._json.answer(request)
+        if response is None:
+            return rendered(Refused(501, "notImplemented", "NotImplemented", "not in the double"))
+        return response
+
+
+def _never(_environ: WSGIEnvironment, _start_response: object) -> list[bytes]:
+    raise AssertionError("the double answers without an application")
