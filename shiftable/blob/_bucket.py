@@ -571,7 +571,7 @@ class Bucket(Handle[BlobDriver]):
         """Say in full what a copy keeps, as conditions cannot be said alone."""
         with task.translated():
             info = self._driver.stat(self.name, task.key, version=None)
-            tags = self._driver.tags(self.name, task.key) if self.features.tags else {}
+            tags = self._driver.tags(self.name, task.key) if self.features.tags and info.tag_count != 0 else {}
         return PutOptions(
             headers=info.headers, metadata=info.metadata, tags=tags, if_absent=if_absent, if_match=if_match
         )
@@ -581,7 +581,7 @@ class Bucket(Handle[BlobDriver]):
     ) -> ObjectInfo:
         with ObjectStream(task, start=0, stop=None, if_match=None, version=None) as stream:
             info = stream.info
-            tags = self.tags(task.key) if self.features.tags else {}
+            tags = self.tags(task.key) if self.features.tags and info.tag_count != 0 else {}
             options = target._options(sink, info.size, None, info.headers, info.metadata, tags, if_absent, if_match)
             with _missing_is_mismatch(sink, if_match), Uploader(sink, options, size=info.size) as uploader:
                 for chunk in stream:

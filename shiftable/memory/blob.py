@@ -57,6 +57,7 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=False,
     uploads=True,
+    tag_count=True,
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, _AS_S3),
@@ -335,7 +336,8 @@ class MemoryBlobDriver(BlobDriver):
         with self._lock:
             entry = self._entry(bucket, key, None)
             entries = self._bucket(bucket).history[key]
-            entries[-1] = attrs.evolve(entry, tags=dict(tags))
+            info = attrs.evolve(entry.info, tag_count=len(tags))
+            entries[-1] = attrs.evolve(entry, info=info, tags=dict(tags))
 
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return one page of the history; the cursor is the last key and its token."""
@@ -408,6 +410,7 @@ class MemoryBlobDriver(BlobDriver):
             headers=options.headers,
             metadata=dict(options.metadata),
             version=serial if bucket.versioning else None,
+            tag_count=len(options.tags),
         )
 
 

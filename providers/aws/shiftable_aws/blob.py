@@ -29,6 +29,7 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=True,
     uploads=True,
+    tag_count=True,
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, "Amazon S3 User Guide, naming objects"),

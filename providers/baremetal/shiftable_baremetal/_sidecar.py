@@ -88,6 +88,7 @@ def info_of(key: str, found: os.stat_result, sidecar: Sidecar, version: str | No
         headers=sidecar.headers,
         metadata=sidecar.metadata,
         version=version,
+        tag_count=len(sidecar.tags),
     )
 
 

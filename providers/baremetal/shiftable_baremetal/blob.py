@@ -93,6 +93,7 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=False,
     uploads=True,
+    tag_count=True,
     md5_in_listing=False,  # it would open one more file for each object that is listed
     any_key=False,
     max_key=Limit(3072, "PATH_MAX of Linux is 4,096; the rest is for the root and the bucket"),

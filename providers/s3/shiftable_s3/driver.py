@@ -104,6 +104,10 @@ class S3Driver(BlobDriver):
     the ETag is something else that looks alike. ``stat``, ``get`` and ``put`` see the encryption and answer ``None``; a
     listing does not tell it. Where KMS keys are in use, ask ``stat`` before believing a listing's MD5 that differs.
 
+    Tags: answers count an object's tags, unless there are none or the credentials may not read them. That nothing is
+    told means none only in a bucket where a count was told before, or tags were read: let the permission to read tags
+    be one of the bucket, not of some of its keys.
+
     Conditions: when an answer is lost, the SDK sends the request again and a conditional write then fails on its own
     first success. The driver looks: what is there now and was written meanwhile, with the same content, headers and
     metadata, was written by us. A rival that writes the very same bytes in the same seconds cannot be told apart; let
@@ -131,6 +135,7 @@ class S3Driver(BlobDriver):
     compatible: bool = attrs.field(default=False, kw_only=True)
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
+    _counted: set[tuple[str, str]] = attrs.field(factory=set, init=False, repr=False)
     _obeyed: set[tuple[str, str, bool]] = attrs.field(factory=set, init=False, repr=False)
     _bare_etags: bool = attrs.field(default=False, init=False, repr=False)
 
@@ -230,6 +235,7 @@ class S3Driver(BlobDriver):
             headers=_kept(options.headers),
             metadata=options.metadata,
             version=_version(answer),
+            tag_count=len(options.tags),
         )
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
@@ -272,7 +278,8 @@ class S3Driver(BlobDriver):
             return info
         if self.compatible and upload.options.tags:
             self.set_tags(upload.bucket, upload.key, upload.options.tags)
-        return self.stat(upload.bucket, upload.key, version=_version(answer))
+        info = self.stat(upload.bucket, upload.key, version=_version(answer))
+        return attrs.evolve(info, tag_count=len(upload.options.tags))
 
     def upload_abort(self, upload: Upload) -> None:
         """Drop the parts."""
@@ -312,7 +319,8 @@ class S3Driver(BlobDriver):
                 resource=Resource("object", key, Resource("bucket", bucket)),
             )
         size = answer["ContentLength"] if content is None else int(content.rpartition("/")[2])
-        return Download(info=_info(key, size, answer), chunks=_Chunks(answer["Body"]))
+        info = _info(key, size, answer, self._tag_count(bucket, "GET", answer))
+        return Download(info=info, chunks=_Chunks(answer["Body"]))
 
     def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
         """Return an object's properties; a second call tells a missing bucket from a missing key, as HEAD does not."""
@@ -397,11 +405,14 @@ class S3Driver(BlobDriver):
             headers=source.headers if options is None else _kept(options.headers),
             metadata=source.metadata if options is None else options.metadata,
             version=_version(answer),
+            tag_count=source.tag_count if options is None else len(options.tags),
         )
 
     def tags(self, bucket: str, key: str) -> Mapping[str, str]:
         """Return an object's tags."""
         answer = self.client.get_object_tagging(Bucket=bucket, Key=key)
+        if not self.compatible:  # other servers may never count
+            self._counted.update([(bucket, "GET"), (bucket, "HEAD")])
         return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", ())}
 
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
@@ -620,7 +631,14 @@ class S3Driver(BlobDriver):
             if _is_marker(exc, arguments.get("VersionId")):
                 raise _no_version(exc) from exc
             raise
-        return _info(key, answer["ContentLength"], answer)
+        return _info(key, answer["ContentLength"], answer, self._tag_count(bucket, "HEAD", answer))
+
+    def _tag_count(self, bucket: str, method: str, answer: Mapping[str, Any]) -> int | None:
+        """Return how many tags an answer tells of; none only where that is known to mean something."""
+        told: int | None = answer.get("TagCount")
+        if told is not None:
+            self._counted.add((bucket, method))
+        return 0 if told is None and (bucket, method) in self._counted else told
 
     def _nothing(self, bucket: str, key: str, arguments: _Arguments) -> Download:
         return Download(info=self._head(bucket, key, arguments), chunks=iter(()))
@@ -651,7 +669,7 @@ class S3Driver(BlobDriver):
         self, bucket: str, source: ObjectInfo, to_bucket: str, to_key: str, options: PutOptions | None
     ) -> ObjectInfo:
         if options is None:
-            tags = self.tags(bucket, source.key) if self.features.tags else {}
+            tags = self.tags(bucket, source.key) if self.features.tags and source.tag_count != 0 else {}
             options = PutOptions(headers=source.headers, metadata=source.metadata, tags=tags)
         upload = self.upload_begin(to_bucket, to_key, options)
         step = max(self.copy_part, -(-source.size // 10_000))
@@ -728,7 +746,7 @@ def _selected(if_match: Token | None, version: str | None) -> _Arguments:
 # values out of answers
 
 
-def _info(key: str, size: int, answer: Mapping[str, Any]) -> ObjectInfo:
+def _info(key: str, size: int, answer: Mapping[str, Any], tag_count: int | None) -> ObjectInfo:
     etag = answer["ETag"]
     return ObjectInfo(
         key=key,
@@ -746,6 +764,7 @@ def _info(key: str, size: int, answer: Mapping[str, Any]) -> ObjectInfo:
         ),
         metadata=answer["Metadata"],
         version=_version(answer),
+        tag_count=tag_count,
     )
 
 

@@ -363,6 +363,36 @@ class BlobConformance(Conformance):
                 call("absent")
             assert type(caught.value) is NotFound
 
+    def test_reading_an_object_tells_how_many_tags_it_has(self, bucket: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "tags")
+        untold = set() if features.tag_count else {None}
+        assert bucket.put("two", b"x", tags={"a": "1", "b": "2"}).tag_count in {2} | untold
+        assert bucket.put("none", b"x").tag_count in {0} | untold
+        long = bucket.put("long", iter([self._parts_of(features, 2)]), tags={"a": "1"})
+        assert long.tag_count in {1} | untold
+        assert bucket.tags("none") == {}
+        bucket.copy("two", "copy")
+        bucket.put("fewer", b"x", tags={"a": "1", "b": "2"})
+        bucket.set_tags("fewer", {"c": "3"})
+        bucket.put("no more", b"x", tags={"a": "1"})
+        bucket.set_tags("no more", {})
+        # A provider may need to have told once before that nothing told means none: the last come last.
+        for key, count in {"two": 2, "long": 1, "copy": 2, "fewer": 1, "none": 0, "no more": 0}.items():
+            with bucket.stream(key) as stream:
+                assert stream.info.tag_count in {count} | untold, key
+            assert bucket.stat(key).tag_count in {count} | untold, key
+
+    def test_a_copy_of_what_has_no_tags_asks_for_none(
+        self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
+    ) -> None:
+        self._needs(features, "tags", "tag_count")
+        elsewhere = BlobStore(MemoryBlobDriver()).create(BucketSpec(name="elsewhere"))
+        watched.put("key", b"x")
+        watched.tags("key")
+        recorded.calls.clear()
+        watched.copy("key", "key", to=elsewhere)
+        assert recorded.named("tags") == []
+
     def test_too_many_tags_are_refused_before_anything_is_sent(
         self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
     ) -> None:
