@@ -165,7 +165,16 @@ class Migration:
         observer = observer or Silent()
         self._connect()
         began = time.monotonic()
-        reports = [self._verified(found, observer, quick=quick) for found in self._movable()]
+        reports: list[ResourceReport] = []
+        under_way: list[Counter] = []
+        try:
+            for found in self._movable():
+                under_way = [Counter(_address(found))]
+                reports.append(self._verified(found, observer, under_way[0], quick=quick))
+                under_way = []
+        except (Exception, KeyboardInterrupt) as exc:
+            self._tell_stopped("", reports, under_way, began, exc, observer)
+            raise
         report = self._report("", reports, began)
         observer.on_done(report)
         return report
@@ -262,6 +271,7 @@ class Migration:
         route = {"source": self.source, "target": self.target}
         run = journal.start(plan=digest, options=route | self.options.facts, at=self._clock().isoformat())
         reports: list[ResourceReport] = []
+        under_way: list[Counter] = []
         try:
             # All are asked before the first is touched: what stops one of them is told while nothing is written yet.
             for found, (mover, refused) in [(found, self._mover(found)) for found in self._movable()]:
@@ -270,9 +280,12 @@ class Migration:
                     reports.append(ResourceReport(address=address, refused=refused))
                     continue
                 phase = _phase("copy", address, expected.get(address))
-                reports.append(self._moved(found, mover, digest, journal, run, observer, phase))
+                under_way = [Counter(address)]
+                reports.append(self._moved(found, mover, digest, journal, run, observer, phase, under_way[0]))
+                under_way = []
         except (Exception, KeyboardInterrupt) as exc:
             stopped = "interrupted" if isinstance(exc, KeyboardInterrupt) else type(exc).__name__
+            self._tell_stopped(digest, reports, under_way, began, exc, observer)
             with contextlib.suppress(MigrationError):  # the journal may be what failed
                 journal.finish(run, outcome={"stopped": stopped}, at=self._clock().isoformat())
             raise
@@ -290,14 +303,15 @@ class Migration:
         run: int,
         observer: Observer,
         phase: Phase,
+        counter: Counter,
     ) -> ResourceReport:
         address, scope = _address(found), self._scope(found)
         observer.on_phase(Phase("prepare", address))
         if self.options.prune:
             self._check_prune(address, mover, journal.records(scope))
+        mover.notes, mover.stopping = journal.notes(scope), self._engine.stopping
         mover.prepare()
         observer.on_phase(phase)
-        counter = Counter(address)
         watch = _Watch(mover, counter, observer, "copy", lambda named: journal.name(run, scope, named))
 
         def tasks() -> Iterator[_Task]:
@@ -326,6 +340,7 @@ class Migration:
             ended=ended,
             failed=lambda task, error: watch.failed(task[0].key, error),
         )
+        mover.tidy()
         watch.report_progress()
         for loss in mover.general_losses():
             counter.losses.add("", (loss,))
@@ -347,13 +362,13 @@ class Migration:
 
     # verifying
 
-    def _verified(self, found: DeclaredLike, observer: Observer, *, quick: bool) -> ResourceReport:
+    def _verified(self, found: DeclaredLike, observer: Observer, counter: Counter, *, quick: bool) -> ResourceReport:
         address = _address(found)
         observer.on_phase(Phase("verify", address))
         mover, refused = self._mover(found)
         if mover is None:
             return ResourceReport(address=address, refused=refused)
-        watch = _Watch(mover, Counter(address), observer, "verify")
+        watch = _Watch(mover, counter, observer, "verify")
 
         self._engine.drive(
             (item for item in mover.inventory(()) if item.source is not None and self.options.filter.shows(item)),
@@ -394,6 +409,24 @@ class Migration:
 
     def _scope(self, found: DeclaredLike) -> str:
         return f"{_address(found)} {self.source}>{self.target} {found.spec.name}"
+
+    def _tell_stopped(
+        self,
+        digest: str,
+        reports: Sequence[ResourceReport],
+        under_way: Sequence[Counter],
+        began: float,
+        exc: BaseException,
+        observer: Observer,
+    ) -> None:
+        """Tell the observer what was done until now; what it raises, as it may have been it that failed, is dropped."""
+        if isinstance(exc, KeyboardInterrupt):
+            why = "interrupted"
+        else:  # the texts of our own errors hold no secret; of others nobody knows
+            why = f"{type(exc).__name__}: {exc}" if isinstance(exc, ShiftableError) else type(exc).__name__
+        report = self._report(digest, [*reports, *(counter.report() for counter in under_way)], began)
+        with contextlib.suppress(Exception):
+            observer.on_done(attrs.evolve(report, stopped=why))
 
     def _report(self, digest: str, reports: Sequence[ResourceReport], began: float) -> Report:
         return Report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +13,13 @@ from shiftable.migrate._estimate import Sizes
 from shiftable.migrate._journal import Named
 from shiftable.migrate.mover import Action, Loss, Outcome, Trouble
 
-__all__ = ["Counter", "LossCount", "Losses", "Report", "ResourceReport", "Tally"]
+__all__ = ["Counter", "Large", "LossCount", "Losses", "Report", "ResourceReport", "Tally"]
 
 SHOWN_EXAMPLES = 5
 SHOWN_ITEMS = 1_000
+SHOWN_LARGE = 20
+SHOWN_LOSSES = 200
+"""Different losses that are told; a loss may name what is lost, and then every item may have its own."""
 
 
 @attrs.frozen
@@ -54,6 +58,8 @@ class Losses:
     def add(self, key: str, losses: tuple[Loss, ...]) -> None:
         """Take the losses of one item."""
         for loss in losses:
+            if loss not in self._found and len(self._found) >= SHOWN_LOSSES:
+                loss = Loss(loss.facet, "and others", loss.accepted)  # noqa: PLW2901  it stands for the rest of its facet
             count, examples = self._found.get(loss, (0, ()))
             shown = (*examples, key) if len(examples) < SHOWN_EXAMPLES else examples
             self._found[loss] = count + 1, shown
@@ -66,6 +72,14 @@ class Losses:
         )
 
 
+@attrs.frozen
+class Large:
+    """An item and its bytes."""
+
+    key: str
+    bytes: int
+
+
 @attrs.frozen(kw_only=True)
 class ResourceReport:
     """What was done with one resource.
@@ -76,6 +90,7 @@ class ResourceReport:
         troubles: how many items are named, by why.
         named: the first of them; all stand in the journal.
         refused: why the resource as a whole was not moved.
+        largest: the largest items that were written, largest first.
     """
 
     address: str
@@ -85,6 +100,7 @@ class ResourceReport:
     losses: tuple[LossCount, ...] = ()
     named: tuple[Named, ...] = ()
     refused: tuple[str, ...] = ()
+    largest: tuple[Large, ...] = ()
 
     @property
     def changed(self) -> int:
@@ -106,6 +122,7 @@ class Report:
         skipped: declared resources that nobody can move yet.
         degraded: facets whose loss was accepted.
         seconds: how long it took.
+        stopped: why it ended before its end, if it did; then the counts are those until then.
     """
 
     source: str
@@ -115,11 +132,12 @@ class Report:
     skipped: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
     seconds: float = 0.0
+    stopped: str = ""
 
     @property
     def complete(self) -> bool:
         """Whether everything arrived: the source may be left. Skipped resources do not count."""
-        return all(resource.complete for resource in self.resources)
+        return not self.stopped and all(resource.complete for resource in self.resources)
 
     @property
     def changed(self) -> int:
@@ -158,11 +176,14 @@ class Counter:
         self._verified = Tally()
         self._troubles: dict[Trouble, int] = {}
         self._named: list[Named] = []
+        self._large: list[tuple[int, str]] = []
 
     def done(self, key: str, outcome: Outcome) -> None:
         """Count an item that ended well."""
         if outcome.action is not None:
             self.seen(outcome.action, outcome.size)
+        if outcome.action in {Action.CREATE, Action.REPLACE} and outcome.size:
+            self._keep_large(key, outcome.size)
         self.losses.add(key, outcome.losses)
 
     def seen(self, action: Action, size: int) -> None:
@@ -189,6 +210,12 @@ class Counter:
         """Items and bytes by action."""
         return dict(self._done)
 
+    def _keep_large(self, key: str, size: int) -> None:
+        if len(self._large) < SHOWN_LARGE:
+            heapq.heappush(self._large, (size, key))
+        else:
+            heapq.heappushpop(self._large, (size, key))
+
     def report(self) -> ResourceReport:
         """Return what was gathered."""
         return ResourceReport(
@@ -198,4 +225,5 @@ class Counter:
             troubles=dict(self._troubles),
             losses=self.losses.counted(),
             named=tuple(self._named),
+            largest=tuple(Large(key, size) for size, key in sorted(self._large, key=lambda each: (-each[0], each[1]))),
         )
