@@ -360,6 +360,14 @@ class BlobDriver(Driver[BucketSpec]):
             return f"the metadata has {size:,} bytes; the limit is {limit} ({limit.source})"
         return None
 
+    def lane(self) -> BlobDriver:
+        """Return the driver that bulk operations use: the same contract at a lower cost for each object.
+
+        It has the same identity, is closed with this one and may be this one, as it is by default and wherever a faster
+        way would leave out what somebody counts on.
+        """
+        return self
+
     # writing
 
     @abstractmethod

@@ -65,10 +65,14 @@ class Inside:
         return [key for key in self._s3.buckets[bucket].keys if self._s3.get_object(bucket, key) is not None]
 
 
-@pytest.fixture
-def driver(aws_double: AwsDouble) -> Iterator[S3Driver]:
+@pytest.fixture(params=["sdk", "lane"])
+def driver(aws_double: AwsDouble, request: pytest.FixtureRequest) -> Iterator[S3Driver]:
     made = blob_driver(Session(AwsSettings(**aws_double.config)))
-    yield made
+    if request.param == "lane":
+        assert made.lane() is not made
+        yield made.lane()
+    else:
+        yield made
     made.close()
 
 

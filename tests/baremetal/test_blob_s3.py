@@ -66,6 +66,14 @@ class TestServer(BlobConformance):
         return Inside(aws_double)
 
 
+class TestServerOverTheBulkLane(TestServer):
+    @pytest.fixture
+    def driver(self, driver: S3Driver) -> S3Driver:
+        lane = driver.lane()
+        assert lane is not driver
+        return lane
+
+
 @pytest.fixture
 def seen(aws_double: Any) -> Iterator[list[Request]]:
     requests: list[Request] = []

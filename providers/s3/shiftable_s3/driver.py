@@ -42,6 +42,7 @@ from shiftable.tokens import Token
 from shiftable_s3 import rules
 from shiftable_s3.clients import at_once
 from shiftable_s3.errors import classify
+from shiftable_s3.wire import fast_client, fits, is_fast
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -87,6 +88,14 @@ class _Chunks(Iterator[bytes]):
     def close(self) -> None:
         """Give the connection back."""
         self._body.close()
+
+
+@attrs.define
+class _Learned:
+    """What the driver has found out about a server that is not Amazon's."""
+
+    obeyed: set[tuple[str, str, bool]] = attrs.field(factory=set)
+    bare_etags: bool = False
 
 
 @attrs.define(eq=False)
@@ -136,8 +145,8 @@ class S3Driver(BlobDriver):
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
     _counted: set[tuple[str, str]] = attrs.field(factory=set, init=False, repr=False)
-    _obeyed: set[tuple[str, str, bool]] = attrs.field(factory=set, init=False, repr=False)
-    _bare_etags: bool = attrs.field(default=False, init=False, repr=False)
+    _learned: _Learned = attrs.field(factory=_Learned, kw_only=True, repr=False)
+    _fast: S3Driver | None = attrs.field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         at_once(self.client)
@@ -481,8 +490,18 @@ class S3Driver(BlobDriver):
         seconds = max(1, int(expires.total_seconds()))
         return self.client.generate_presigned_url(_SIGNED[method], Params=parameters, ExpiresIn=seconds)
 
+    def lane(self) -> S3Driver:
+        """Return this driver over a client that sends the hot operations directly, if it understands this one."""
+        if is_fast(self.client) or not fits(self.client):
+            return self
+        if self._fast is None:
+            self._fast = attrs.evolve(self, client=fast_client(self.client))
+        return self._fast
+
     def close(self) -> None:
         """Close the client's connections."""
+        if self._fast is not None:
+            self._fast.close()
         self.client.close()
 
     # work
@@ -530,7 +549,7 @@ class S3Driver(BlobDriver):
         )
 
     def _set_versioning(self, name: str, *, enabled: bool) -> None:
-        self._obeyed -= {known for known in self._obeyed if known[0] == name}
+        self._learned.obeyed -= {known for known in self._learned.obeyed if known[0] == name}
         self.client.put_bucket_versioning(
             Bucket=name, VersioningConfiguration={"Status": "Enabled" if enabled else "Suspended"}
         )
@@ -548,12 +567,12 @@ class S3Driver(BlobDriver):
         else:
             return {}
         # Once for each bucket: Ceph 16 obeys in plain buckets, and not in those with versions.
-        if self.compatible and (bucket, name, parts) not in self._obeyed:
+        if self.compatible and (bucket, name, parts) not in self._learned.obeyed:
             why = self._objection(bucket, name, parts=parts)
             if why is not None:
                 raise Unsupported(why, provider=self.provider, resource=Resource("bucket", bucket))
-            self._obeyed.add((bucket, name, parts))
-        return {name: value.strip('"') if self._bare_etags else value}
+            self._learned.obeyed.add((bucket, name, parts))
+        return {name: value.strip('"') if self._learned.bare_etags else value}
 
     def _objection(self, bucket: str, name: str, *, parts: bool) -> str | None:
         """Find out why a condition cannot be relied on; learn how the server wants ETags."""
@@ -564,7 +583,7 @@ class S3Driver(BlobDriver):
             bare = self._wants_bare_etags(bucket)
             if bare is None:
                 return f"the server refuses every write under the condition {name} in this bucket"
-            self._bare_etags = bare
+            self._learned.bare_etags = bare
         return None
 
     def _obeys(self, bucket: str, name: str, *, parts: bool) -> bool:
