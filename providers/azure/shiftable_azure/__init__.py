@@ -1,13 +1,19 @@
-"""Azure: its settings. No service has a driver yet."""
+"""Azure: Blob Storage."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
 from shiftable.config import Credential
+from shiftable.features import Features
 from shiftable.provider import Provider
+
+if TYPE_CHECKING:
+    from shiftable.blob.driver import BlobDriver
+    from shiftable_azure._session import Session
 
 __all__ = ["AzureProvider", "AzureSettings"]
 
@@ -16,34 +22,114 @@ __version__ = "0.1.0"
 
 @attrs.frozen(kw_only=True)
 class AzureSettings:
-    """``[providers.x]`` with ``type = "azure"``.
+    """``type = "azure"``. Without a credential azure-identity's default chain is asked.
 
     Args:
         subscription: the subscription id.
         resource_group: where resources are made.
         location: ``germanywestcentral``.
-        storage_account: for blobs.
+        storage_account: for blobs; without hierarchical namespace.
+        endpoint: URL of the account's blob service, for another cloud, a private endpoint, a stand-in or Azurite; else
+            ``https://ACCOUNT.blob.core.windows.net``.
+        account_key: of the storage account.
+        connection_string: of the storage account, in place of its name, endpoint and key.
+        sas_token: a shared access signature for the account or a container; URLs cannot be signed with it.
+        blob_versioning: the storage account keeps versions of blobs, which is set on the account as a whole and which
+            credentials for blobs cannot ask.
         vault: for secrets, the name of a Key Vault.
-        tenant: with ``client_id`` and ``client_secret``, a service principal; else the default credential chain.
+        tenant: with ``client_id`` and ``client_secret``, a service principal.
+        client_id: alone: the user-assigned managed identity.
+        max_attempts: how often a call is tried in all.
     """
 
     subscription: str | None = None
     resource_group: str | None = None
     location: str | None = None
     storage_account: str | None = None
+    endpoint: str | None = attrs.field(default=None)
+    account_key: Credential | None = attrs.field(default=None)
+    connection_string: Credential | None = attrs.field(default=None)
+    sas_token: Credential | None = attrs.field(default=None)
+    blob_versioning: bool = False
     vault: str | None = None
     tenant: str | None = None
     client_id: str | None = None
-    client_secret: Credential | None = None
+    client_secret: Credential | None = attrs.field(default=None)
+    max_attempts: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+
+    @endpoint.validator
+    def _plain(self, _field: object, value: str | None) -> None:
+        if value is not None and ("?" in value or "://" not in value):
+            raise ValueError("endpoint is a URL without a query; a shared access signature is sas_token")
+
+    @account_key.validator
+    def _needs_account(self, _field: object, value: Credential | None) -> None:
+        if value is not None and self.storage_account is None:
+            raise ValueError("account_key goes with storage_account")
+
+    @connection_string.validator
+    def _says_all(self, _field: object, value: Credential | None) -> None:
+        if value is not None and (self.account_key or self.endpoint):
+            raise ValueError("connection_string takes the place of endpoint and account_key")
+
+    @sas_token.validator
+    def _alone(self, _field: object, value: Credential | None) -> None:
+        if value is not None and (self.account_key or self.connection_string):
+            raise ValueError("sas_token, account_key and connection_string exclude each other")
+
+    @client_secret.validator
+    def _needs_principal(self, _field: object, value: Credential | None) -> None:
+        if value is not None and (self.tenant is None or self.client_id is None):
+            raise ValueError("client_secret goes with tenant and client_id")
 
 
 class AzureProvider(Provider[AzureSettings]):
-    """Azure.
+    """Blob Storage through azure-storage-blob.
 
-    Credentials: azure-identity's default chain (environment, workload identity, managed identity, ``az login``), or a
-    service principal by ``tenant``, ``client_id`` and ``client_secret``.
+    Credentials: ``account_key``, ``connection_string`` or ``sas_token`` of the settings; or else of Microsoft Entra: a
+    service principal by ``tenant``, ``client_id`` and ``client_secret``, or azure-identity's default chain
+    (environment, workload identity, managed identity, ``az login``).
+
+    Permissions: the role *Storage Blob Data Contributor* on the storage account covers everything but tags, for which
+    *Storage Blob Data Owner* or the actions ``blobs/tags/read`` and ``blobs/tags/write`` are needed. URLs are signed
+    with the account's key or with a user delegation key, which takes ``generateUserDelegationKey/action`` (*Storage
+    Blob Delegator*, contained in both roles). What only reads needs *Storage Blob Data Reader*.
     """
 
     name: ClassVar[str] = "azure"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[AzureSettings]] = AzureSettings
+
+    def __init__(self, settings: AzureSettings) -> None:
+        super().__init__(settings)
+        self._session: Session | None = None
+
+    @classmethod
+    def features(cls) -> Mapping[str, tuple[Features, ...]]:
+        """Say what each service's driver can do."""
+        from shiftable_azure import _features
+
+        return {"blob": (_features.BLOB, _features.VERSIONED_BLOB)}
+
+    @property
+    def session(self) -> Session:
+        """The session that all services share: ``cloud.unwrap(AzureProvider).session.blobs``."""
+        if self._session is None:
+            from shiftable_azure._session import Session
+
+            self._session = Session(self.settings)
+        return self._session
+
+    def blob(self) -> BlobDriver:
+        """Make the driver for Blob Storage."""
+        from shiftable_azure import _features
+        from shiftable_azure.blob import AzureBlobDriver
+
+        return AzureBlobDriver(
+            self.session, _features.VERSIONED_BLOB if self.settings.blob_versioning else _features.BLOB
+        )
+
+    def close(self) -> None:
+        """Close the connections of all clients."""
+        if self._session is not None:
+            self._session.close()

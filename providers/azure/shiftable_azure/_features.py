@@ -1,0 +1,51 @@
+"""What the drivers can do. No SDK is imported for it."""
+
+from __future__ import annotations
+
+import attrs
+
+from shiftable.blob.driver import BlobFeatures, StorageClass
+from shiftable.features import Limit
+
+__all__ = ["BLOB", "VERSIONED_BLOB"]
+
+_TARGETS = "Azure, scalability and performance targets for Blob storage"
+_BLOCKS = 50_000
+_BLOCK = 4_000 * 1024**2
+
+BLOB = BlobFeatures(
+    title="Azure Blob Storage",
+    if_absent=True,
+    if_match=True,
+    delete_if_match=True,
+    headers=True,
+    metadata=True,
+    tags=True,
+    versioning=False,
+    copy=True,
+    sign=True,
+    uploads=False,
+    sign_answer=True,
+    if_none_match=True,
+    tag_count=True,
+    storage_classes=(
+        StorageClass("Hot", "standard"),
+        StorageClass("Cool", "infrequent"),
+        StorageClass("Cold", "cold"),
+        StorageClass("Archive", "archive", online=False),
+    ),
+    md5_in_listing=True,
+    any_key=False,
+    max_key=Limit(3 * 1024, "Azure Storage, naming and referencing containers, blobs and metadata: 1,024 UTF-16 units"),
+    max_object=Limit(_BLOCKS * _BLOCK, f"{_TARGETS}: 50,000 blocks of 4,000 MiB"),
+    max_metadata=Limit(8 * 1024, "Azure Storage, setting and retrieving properties and metadata for blob resources"),
+    max_tags=Limit(10, "Azure Storage, Set Blob Tags"),
+    part_size=Limit(1, "Azure Storage, Put Block: a block is not empty"),
+    max_part=Limit(_BLOCK, f"{_TARGETS}: maximum size of a block"),
+    max_parts=Limit(_BLOCKS, f"{_TARGETS}: blocks in a block blob"),
+    delete_batch=Limit(256, "Azure Storage, Blob Batch: subrequests"),
+)
+"""An account that keeps no versions."""
+
+VERSIONED_BLOB = attrs.evolve(BLOB, title="Azure Blob Storage with versions", versioning=True, restore=True)
+"""An account with blob versioning: every container then keeps versions."""

@@ -1,0 +1,718 @@
+"""Azure Blob Storage."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import attrs
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError
+from azure.storage.blob import BlobBlock, BlobPrefix, BlobProperties, ContentSettings, StandardBlobTier
+
+from shiftable.blob.driver import (
+    BlobDriver,
+    BlobFeatures,
+    BucketSpec,
+    CommonPrefix,
+    Download,
+    Headers,
+    ObjectInfo,
+    ObjectSummary,
+    ObjectVersion,
+    Part,
+    PutOptions,
+    Range,
+    SignedURL,
+    SignOptions,
+    Upload,
+)
+from shiftable.errors import Conflict, Fault, InvalidArgument, Resource, Unsupported
+from shiftable.paging import Page
+from shiftable.tokens import Token
+from shiftable_azure import _order, rules
+from shiftable_azure._order import Fetched, Stretch
+from shiftable_azure.errors import classify, code_of, fault_of
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobClient, ContainerClient
+
+    from shiftable_azure._session import Session
+
+__all__ = ["AzureBlobDriver"]
+
+_PAGE = 5_000
+_COPY_LIMIT = 5_000 * 1024**2
+_COPY_PART = 512 * 1024**2
+_COPY_WORKERS = 8
+_BLOCKS = 50_000
+_SIGNED_LIMIT = timedelta(days=7)
+_SKEW = timedelta(seconds=2)
+_PERMISSIONS = {"GET": "r", "PUT": "cw", "DELETE": "d"}
+_DEFAULT_TYPE = "application/octet-stream"
+_PLAIN = SignOptions()
+
+# What is optional in a call, by name; the SDK itself takes it as **kwargs.
+_Arguments = dict[str, Any]
+
+
+@attrs.define
+class _Tries:
+    """Learns from the SDK that a request was sent again: its first answer may have been lost."""
+
+    began: float = attrs.field(factory=time.monotonic)
+    again: bool = False
+
+    def __call__(self, **_: object) -> None:
+        self.again = True
+
+    def moment(self, exc: HttpResponseError) -> datetime:
+        """Return the server's time of the first attempt, at the latest."""
+        response: Any = exc.response  # azure-core types less than all responses have
+        stated = response.headers.get("Date") if response is not None else None
+        now = parsedate_to_datetime(stated) if stated else datetime.now(UTC)
+        return now - timedelta(seconds=time.monotonic() - self.began) - _SKEW
+
+
+class _Opened(Exception):
+    """Carries the answer to a GET past the SDK's downloader, which would read all of it, or the first megabytes."""
+
+    def __init__(self, headers: Mapping[str, str], body: Any) -> None:  # noqa: ANN401  azure-core's generator
+        super().__init__()
+        self.headers = headers
+        self.body = body
+
+
+def _take_over(answer: Any, body: Any, _headers: object) -> NoReturn:  # noqa: ANN401  as the SDK hands it over
+    raise _Opened(answer.http_response.headers, body)
+
+
+@attrs.define
+class _Chunks(Iterator[bytes]):
+    """The body of an answer, as it comes; unlike a generator's, its ``close`` works before the first chunk too."""
+
+    _body: Any
+
+    def __next__(self) -> bytes:
+        return bytes(next(self._body))
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._body.response.internal_response.close()
+
+
+@attrs.define(eq=False)
+class AzureBlobDriver(BlobDriver):
+    """Block blobs of one storage account; containers are buckets.
+
+    Permissions: those of ``AzureProvider``. Containers are made without public access, and stay without.
+
+    Accounts with hierarchical namespace are another kind of storage: directories exist there, and some of what is said
+    here does not hold.
+
+    MD5: sent with every object that is written in one piece, and with each part; Azure compares it. It is kept with the
+    object, so that listings tell it, also for objects in parts if the writer knows the MD5 of the whole.
+
+    Conditions: when an answer is lost, the SDK sends the request again and a conditional write then fails on its own
+    first success. The driver looks: what is there now and was written meanwhile, with the same content, headers and
+    metadata, was written by us. An object in parts is known by the ids of its blocks. A rival that writes the very same
+    bytes in the same seconds cannot be told apart; let what serves as a lock name its holder.
+
+    Uploads in parts: a part is an uncommitted block whose id begins with the id of the upload, so that the parts of two
+    writers do not mix. Azure drops all uncommitted blocks of a key with each write of that key, by whomever: of two
+    uploads to one key the first that completes lives, and the other fails with ``Conflict``. It also drops them a week
+    after the last. It has no call to drop or to list them: an aborted upload leaves them until then, unseen.
+
+    Deleting a container: Azure would delete it with all that it holds. The driver looks first; what another writer adds
+    between the look and the deletion is lost.
+
+    Presigned URLs: a PUT must carry the header ``x-ms-blob-type: BlockBlob``, as ``SignedURL.headers`` says. Azure
+    binds no content type to a URL: what the request says is stored.
+
+    Versions: an account keeps them for all of its containers or for none. There are no delete markers. To delete the
+    current version is to delete the object and then that version; the one before it does not become the current one.
+
+    Args:
+        session: whose credentials, retries and endpoint are used.
+        features: ``VERSIONED_BLOB`` where the account keeps versions.
+        copy_limit: what is larger, in bytes, is copied in parts.
+        copy_part: size of these parts; larger where 50,000 of them do not suffice.
+    """
+
+    session: Session
+    features: BlobFeatures
+    provider: str = "azure"
+    copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
+    copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
+    _told_tags: set[str] = attrs.field(factory=set, init=False, repr=False)
+
+    def classify(self, exc: Exception) -> Fault | None:
+        """Claim the exceptions of azure-core and of the HTTP clients beneath it."""
+        return classify(exc)
+
+    def check_name(self, name: str) -> str | None:
+        """Apply the rules for containers."""
+        return rules.container_name(name)
+
+    def check_key(self, key: str) -> str | None:
+        """Refuse what Azure would change or cannot have."""
+        return BlobDriver.check_key(self, key) or rules.blob_key(key)
+
+    def check_metadata(self, metadata: Mapping[str, str]) -> str | None:
+        """Refuse what is no C# identifier, or what HTTP headers would change."""
+        return BlobDriver.check_metadata(self, metadata) or rules.metadata(metadata)
+
+    # buckets
+
+    def create(self, spec: BucketSpec) -> None:
+        """Make a container, without public access."""
+        if spec.versioning != self.features.versioning:
+            raise self._fixed_versioning(spec.name, "create")
+        tries = _Tries()
+        try:
+            self.session.blobs.create_container(spec.name, public_access=None, retry_hook=tries)
+        except HttpResponseError as exc:
+            if not (tries.again and code_of(exc) == "ContainerAlreadyExists"):
+                raise
+            made = self._container(spec.name).get_container_properties()
+            if made.last_modified is None or made.last_modified < tries.moment(exc):
+                raise
+
+    def describe(self, name: str) -> BucketSpec:
+        """Return the declaration; whether versions are kept is the account's."""
+        self._container(name).get_container_properties()
+        return BucketSpec(name=name, versioning=self.features.versioning)
+
+    def update(self, current: BucketSpec, spec: BucketSpec) -> None:
+        """Refuse: nothing of a container that can be declared can be changed."""
+        if spec.versioning != current.versioning:
+            raise self._fixed_versioning(spec.name, "update")
+
+    def destroy(self, name: str) -> None:
+        """Delete a container that holds no blob, no version and no snapshot."""
+        held = self._container(name).list_blobs(include=["snapshots", "versions"], results_per_page=1).by_page()
+        for page in held:
+            if next(iter(page), None) is not None:
+                why = "the container is not empty; versions and snapshots count as content"
+                raise Conflict(why, provider=self.provider, operation="blob.delete", resource=Resource("bucket", name))
+        tries = _Tries()
+        try:
+            self.session.blobs.delete_container(name, retry_hook=tries)
+        except HttpResponseError as exc:
+            # Sent again after a lost answer: what the first one was to delete is gone.
+            if not (tries.again and code_of(exc) in {"ContainerNotFound", "ContainerBeingDeleted"}):
+                raise
+
+    def names(self, cursor: str | None, limit: int | None) -> Page[str]:
+        """Return one page of at most 5,000 containers."""
+        listing = self.session.blobs.list_containers(results_per_page=min(limit or _PAGE, _PAGE))
+        pages: Any = listing.by_page(cursor)  # azure-core types a bare iterator
+        names = tuple(str(container.name) for container in next(pages))
+        return Page(names, pages.continuation_token or None)
+
+    # writing
+
+    def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
+        """Write an object in one piece, 5,000 MiB at most."""
+        options = attrs.evolve(options, md5=options.md5 or hashlib.md5(data, usedforsecurity=False).digest())
+        tries = _Tries()
+        try:
+            answer = self._blob(bucket, key).upload_blob(
+                data, overwrite=True, retry_hook=tries, **self._content(options), **_conditions(options)
+            )
+        except HttpResponseError as exc:
+            info = self._found_own(bucket, key, len(data), options, exc, tries)
+            if info is None:
+                raise
+            return info
+        return self._written(key, len(data), options, answer)
+
+    def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
+        """Begin a block list. Azure does not hear of it; a missing container is found out here all the same."""
+        self._content(options)
+        self._container(bucket).get_container_properties()
+        return Upload(bucket=bucket, key=key, id=uuid.uuid4().hex, options=options)
+
+    def upload_part(self, upload: Upload, number: int, data: bytes, offset: int) -> Part:  # noqa: ARG002  ids say the order
+        """Send one uncommitted block with its MD5."""
+        block = _block(upload, number)
+        self._blob(upload.bucket, upload.key).stage_block(block, data, length=len(data), validate_content=True)
+        return Part(number=number, size=len(data), token=block)
+
+    def upload_complete(self, upload: Upload, parts: tuple[Part, ...]) -> ObjectInfo:
+        """Commit the block list."""
+        blocks = [BlobBlock(part.token) for part in parts]
+        blob, options, tries = self._blob(upload.bucket, upload.key), upload.options, _Tries()
+        try:
+            answer = blob.commit_block_list(blocks, retry_hook=tries, **self._content(options), **_conditions(options))
+        except HttpResponseError:
+            if not (tries.again and self._holds(blob, parts)):
+                raise
+            return self.stat(upload.bucket, upload.key, version=None)
+        return self._written(upload.key, sum(part.size for part in parts), options, answer)
+
+    def upload_abort(self, upload: Upload) -> None:
+        """Leave the blocks to Azure, which drops them a week later and shows them to no reader."""
+
+    # reading
+
+    def get(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        range_: Range | None,
+        if_match: Token | None,
+        version: str | None,
+        if_none_match: Token | None = None,
+    ) -> Download:
+        """Open an object; one request, whatever its size."""
+        selected = _selected(if_match, version, if_none_match)
+        arguments = dict(selected)
+        if range_ is not None:
+            if range_.stop is not None and range_.stop <= range_.start:
+                return self._nothing(bucket, key, selected)
+            arguments["offset"] = range_.start
+            if range_.stop is not None:
+                arguments["length"] = range_.stop - range_.start
+        try:
+            self._blob(bucket, key).download_blob(cls=_take_over, decompress=False, **arguments)
+        except _Opened as opened:
+            content = opened.headers.get("Content-Range")
+            size = int(content.rpartition("/")[2]) if content else int(opened.headers["Content-Length"])
+            return Download(info=self._info(bucket, key, size, opened.headers), chunks=_Chunks(opened.body))
+        except HttpResponseError as exc:
+            if range_ is None or code_of(exc) != "InvalidRange":
+                raise
+        return self._nothing(bucket, key, selected)
+
+    def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
+        """Return an object's properties. Azure states the error's code in a header, so that HEAD tells it too."""
+        return self._head(bucket, key, _selected(None, version))
+
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str,
+        delimiter: str | None,
+        start_after: str | None,
+        cursor: str | None,
+        limit: int | None,
+    ) -> Page[ObjectSummary | CommonPrefix]:
+        """Return one page of at most 5,000, brought into the order of UTF-8.
+
+        ``start_after`` is Azure's ``startFrom``. A server that does not know it is listed from the prefix on.
+        """
+        if cursor is not None:
+            stretches = _order.restored(cursor)
+        elif start_after is None:
+            stretches = (Stretch(prefix, known=len(prefix)),)
+        else:
+            stretches = self._behind(bucket, prefix, delimiter, start_after)
+        if not stretches:
+            self._container(bucket).get_container_properties()
+            return Page(())
+        container, size = self._container(bucket), min((limit or _PAGE) + (start_after is not None), _PAGE)
+        entries, left = _order.read(stretches, lambda stretch: _fetched(container, stretch, delimiter, size))
+        return Page(tuple(map(_item, entries)), _order.written(left))
+
+    # deleting
+
+    def delete(self, bucket: str, key: str, *, if_match: Token | None, version: str | None) -> None:
+        """Delete an object or one version of it. A blob with snapshots is not deleted."""
+        tries = _Tries()
+        try:
+            self._delete(bucket, key, version, {"retry_hook": tries, **_selected(if_match, None)})
+        except HttpResponseError as exc:
+            # Sent again after a lost answer: what the first one was to delete is gone.
+            if code_of(exc) != "BlobNotFound" or (if_match is not None and not tries.again):
+                raise
+
+    def delete_many(self, bucket: str, keys: tuple[str, ...]) -> Mapping[str, Fault]:
+        """Delete up to 256 objects."""
+        answers = self._container(bucket).delete_blobs(*keys, raise_on_any_failure=False)
+        failed = {key: _fault(answer) for key, answer in zip(keys, answers, strict=True) if answer.status_code >= 300}
+        return {key: fault for key, fault in failed.items() if fault.code != "BlobNotFound"}
+
+    # optional
+
+    def copy(
+        self,
+        bucket: str,
+        key: str,
+        to_bucket: str,
+        to_key: str,
+        options: PutOptions | None,
+        *,
+        version: str | None = None,
+    ) -> ObjectInfo:
+        """Copy inside Azure, in parts above 5,000 MiB; the source must stay in the version that was found first."""
+        source = self.stat(bucket, key, version=version)
+        wanted = options
+        if wanted is None:
+            tags = {} if source.tag_count == 0 else self.tags(bucket, key, version=version)
+            wanted = PutOptions(headers=source.headers, metadata=source.metadata, tags=tags)
+        wanted = attrs.evolve(wanted, md5=source.md5)
+        if source.size > self.copy_limit:
+            return self._copy_blocks(bucket, source, to_bucket, to_key, wanted, version)
+        url, authorization = self.session.source(bucket, key, version)
+        tries = _Tries()
+        try:
+            # The source's own properties are copied with its MD5, which cannot be said beside other properties.
+            self._blob(to_bucket, to_key).upload_blob_from_url(
+                url,
+                overwrite=True,
+                retry_hook=tries,
+                include_source_blob_properties=options is None,
+                source_content_md5=bytearray(source.md5) if source.md5 is not None else None,
+                source_etag=_quoted(source.token),
+                source_match_condition=MatchConditions.IfNotModified,
+                **authorization,
+                **self._content(wanted, with_headers=options is not None),
+                **_conditions(wanted),
+            )
+        except HttpResponseError as exc:
+            info = self._found_own(to_bucket, to_key, source.size, wanted, exc, tries)
+            if info is None:
+                raise
+            return info
+        return self.stat(to_bucket, to_key, version=None)
+
+    def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
+        """Return an object's tags."""
+        tags = dict(self._blob(bucket, key).get_blob_tags(**_selected(None, version)))
+        self._told_tags.add(bucket)
+        return tags
+
+    def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
+        """Replace all tags of an object."""
+        self._check(rules.tags(tags))
+        self._blob(bucket, key).set_blob_tags(dict(tags))
+
+    def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
+        """Return one page of versions. Those of one object come together, and are in memory at once."""
+        if not self.features.versioning:
+            raise Unsupported("no versions: the account keeps none, or the setting blob_versioning does not say so")
+        stretches = (Stretch(prefix, known=len(prefix)),) if cursor is None else _order.restored(cursor)
+        container, size = self._container(bucket), min(max(limit or _PAGE, 2), _PAGE)
+        entries, left = _order.read(stretches, lambda stretch: _fetched_whole(container, stretch, size))
+        rows: list[ObjectVersion] = []
+        for _, group in groupby(entries, key=lambda entry: entry.name):
+            rows += sorted(map(_row, group), key=lambda row: row.version, reverse=True)
+        return Page(tuple(rows), _order.written(left))
+
+    def sign(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        method: Literal["GET", "PUT", "DELETE"],
+        expires: timedelta,
+        content_type: str | None,
+        options: SignOptions = _PLAIN,
+    ) -> str:
+        """Sign a URL, for seven days at most: no longer does a user delegation key live."""
+        if expires > _SIGNED_LIMIT:
+            raise InvalidArgument(
+                f"a presigned URL is valid for 7 days at most, not {expires} (user delegation SAS)",
+                provider=self.provider,
+                operation="blob.sign",
+                resource=Resource("object", key, Resource("bucket", bucket)),
+            )
+        overrides = {
+            "content_type": options.answer.content_type,
+            "content_disposition": options.answer.content_disposition,
+        }
+        url = self.session.signed(bucket, key, _PERMISSIONS[method], max(expires, timedelta(seconds=1)), **overrides)
+        if method != "PUT":
+            return SignedURL(url)
+        typed = {} if content_type is None else {"Content-Type": content_type}
+        return SignedURL(url, {"x-ms-blob-type": "BlockBlob", **typed})
+
+    def close(self) -> None:
+        """Close the session's connections."""
+        self.session.close()
+
+    # work
+
+    def _container(self, name: str) -> ContainerClient:
+        return self.session.blobs.get_container_client(name)
+
+    def _blob(self, bucket: str, key: str) -> BlobClient:
+        return self.session.blobs.get_blob_client(bucket, key)
+
+    def _content(self, options: PutOptions, *, with_headers: bool = True) -> _Arguments:
+        """Return what is stored with an object. The type is always said, so that it does not depend on the call."""
+        self._check(rules.headers(options.headers) or rules.tags(options.tags))
+        headers = _kept(options.headers)
+        arguments: _Arguments = {"metadata": dict(options.metadata)}
+        if with_headers:
+            arguments["content_settings"] = ContentSettings(
+                content_type=headers.content_type,
+                cache_control=headers.cache_control,
+                content_disposition=headers.content_disposition,
+                content_encoding=headers.content_encoding,
+                content_language=headers.content_language,
+                content_md5=bytearray(options.md5) if options.md5 is not None else None,
+            )
+        if options.tags:
+            arguments["tags"] = dict(options.tags)
+        if options.storage_class is not None:
+            arguments["standard_blob_tier"] = StandardBlobTier(options.storage_class)
+        return arguments
+
+    def _check(self, why: str | None) -> None:
+        if why is not None:
+            raise InvalidArgument(why, provider=self.provider)
+
+    def _fixed_versioning(self, name: str, operation: str) -> Unsupported:
+        keeps = "keeps versions of blobs" if self.features.versioning else "keeps no versions of blobs"
+        return Unsupported(
+            f"the storage account {keeps} (setting blob_versioning); that holds for all of its containers",
+            provider=self.provider,
+            operation=f"blob.{operation}",
+            resource=Resource("bucket", name),
+        )
+
+    def _head(self, bucket: str, key: str, arguments: _Arguments) -> ObjectInfo:
+        seen: list[Mapping[str, str]] = []
+        self._blob(bucket, key).get_blob_properties(
+            raw_response_hook=lambda answer: seen.append(answer.http_response.headers), **arguments
+        )
+        return self._info(bucket, key, int(seen[-1]["Content-Length"]), seen[-1])
+
+    def _nothing(self, bucket: str, key: str, arguments: _Arguments) -> Download:
+        return Download(info=self._head(bucket, key, arguments), chunks=iter(()))
+
+    def _info(self, bucket: str, key: str, size: int, headers: Mapping[str, str]) -> ObjectInfo:
+        digest = headers.get("x-ms-blob-content-md5") or (
+            None if "Content-Range" in headers else headers.get("Content-MD5")
+        )
+        return ObjectInfo(
+            key=key,
+            size=size,
+            token=_token(headers["ETag"]),
+            modified=parsedate_to_datetime(headers["Last-Modified"]),
+            md5=base64.b64decode(digest) if digest else None,
+            storage_class=headers.get("x-ms-access-tier"),
+            headers=Headers(
+                content_type=headers.get("Content-Type") or None,
+                cache_control=headers.get("Cache-Control") or None,
+                content_disposition=headers.get("Content-Disposition") or None,
+                content_encoding=headers.get("Content-Encoding") or None,
+                content_language=headers.get("Content-Language") or None,
+            ),
+            metadata={name[10:]: value for name, value in headers.items() if name.lower().startswith("x-ms-meta-")},
+            version=self._version(headers.get("x-ms-version-id")),
+            tag_count=self._tag_count(bucket, headers),
+        )
+
+    def _tag_count(self, bucket: str, headers: Mapping[str, str]) -> int | None:
+        """Return how many tags an object has. Azure tells of none neither to all who ask nor to whom may not read them.
+
+        Whoever was told of tags in a container once, or holds the account's key, has none where none are told.
+        """
+        told = headers.get("x-ms-tag-count")
+        if told is not None:
+            self._told_tags.add(bucket)
+            return int(told)
+        return 0 if bucket in self._told_tags or self.session.has_account_key else None
+
+    def _written(self, key: str, size: int, options: PutOptions, answer: Mapping[str, Any]) -> ObjectInfo:
+        return ObjectInfo(
+            key=key,
+            size=size,
+            token=_token(answer["etag"]),
+            modified=answer["last_modified"],
+            md5=options.md5,
+            storage_class=options.storage_class,
+            headers=_kept(options.headers),
+            metadata=options.metadata,
+            version=self._version(answer.get("version_id")),
+            tag_count=len(options.tags),
+        )
+
+    def _version(self, id_: str | None) -> str | None:
+        return id_ if self.features.versioning else None
+
+    def _behind(self, bucket: str, prefix: str, delimiter: str | None, start_after: str) -> tuple[Stretch, ...]:
+        """Return what comes behind a key; a prefix that holds it, and more behind it, is still to come."""
+        at = start_after.find(delimiter, len(prefix)) if delimiter and start_after.startswith(prefix) else -1
+        if delimiter is None or at < 0:
+            return _order.behind(prefix, start_after)
+        rolled = start_after[: at + len(delimiter)]
+        rest = self.list(bucket, prefix=rolled, delimiter=None, start_after=start_after, cursor=None, limit=1)
+        while not rest.items and rest.next is not None:
+            rest = self.list(bucket, prefix=rolled, delimiter=None, start_after=None, cursor=rest.next, limit=1)
+        first, *others = _order.behind(prefix, rolled)
+        return (attrs.evolve(first, without_start=not rest.items), *others)
+
+    def _delete(self, bucket: str, key: str, version: str | None, arguments: _Arguments) -> None:
+        blob = self._blob(bucket, key)
+        if version is None:
+            blob.delete_blob(**arguments)
+            return
+        try:
+            blob.delete_blob(version_id=version, **arguments)
+        except HttpResponseError as exc:
+            if code_of(exc) != "OperationNotAllowedOnRootBlob":
+                raise
+            # It is the current version: it becomes an older one with the deletion of the object, if that is still it.
+            token = self.stat(bucket, key, version=version).token
+            blob.delete_blob(**arguments | _selected(token, None))
+            blob.delete_blob(version_id=version)
+
+    def _found_own(
+        self, bucket: str, key: str, size: int, options: PutOptions, exc: HttpResponseError, tries: _Tries
+    ) -> ObjectInfo | None:
+        """Return what is there if it is what we have just written: a write that failed on its own first attempt."""
+        if not tries.again or code_of(exc) not in {"BlobAlreadyExists", "ConditionNotMet"} or options.md5 is None:
+            return None
+        try:
+            info = self.stat(bucket, key, version=None)
+        except HttpResponseError:
+            return None
+        same = (info.md5, info.size) == (options.md5, size) and info.modified >= tries.moment(exc)
+        return info if same and (info.headers, info.metadata) == (_kept(options.headers), options.metadata) else None
+
+    def _holds(self, blob: BlobClient, parts: tuple[Part, ...]) -> bool:
+        """Tell whether a blob is made of these parts; their ids are of one upload."""
+        try:
+            committed, _ = blob.get_block_list("committed")
+        except HttpResponseError:
+            return False
+        return [block.id for block in committed] == [part.token for part in parts]
+
+    def _copy_blocks(
+        self,
+        bucket: str,
+        source: ObjectInfo,
+        to_bucket: str,
+        to_key: str,
+        options: PutOptions,
+        version: str | None,
+    ) -> ObjectInfo:
+        upload = self.upload_begin(to_bucket, to_key, options)
+        blob = self._blob(to_bucket, to_key)
+        step = max(self.copy_part, -(-source.size // _BLOCKS))
+
+        def part(start: int) -> Part:
+            number, size = start // step + 1, min(step, source.size - start)
+            url, authorization = self.session.source(bucket, source.key, version)
+            blob.stage_block_from_url(
+                _block(upload, number),
+                url,
+                source_offset=start,
+                source_length=size,
+                headers={"x-ms-source-if-match": _quoted(source.token)},  # the SDK has no argument for it
+                **authorization,
+            )
+            return Part(number=number, size=size, token=_block(upload, number))
+
+        with ThreadPoolExecutor(_COPY_WORKERS, thread_name_prefix="shiftable-copy") as pool:
+            parts = tuple(pool.map(part, range(0, source.size, step)))
+        return self.upload_complete(upload, parts)
+
+
+# arguments of calls
+
+
+def _conditions(options: PutOptions) -> _Arguments:
+    if options.if_absent:
+        return {"match_condition": MatchConditions.IfMissing}
+    return {} if options.if_match is None else _selected(options.if_match, None)
+
+
+def _selected(if_match: Token | None, version: str | None, if_none_match: Token | None = None) -> _Arguments:
+    arguments: _Arguments = {} if version is None else {"version_id": version}
+    if if_match is not None:
+        arguments |= {"etag": _quoted(if_match), "match_condition": MatchConditions.IfNotModified}
+    elif if_none_match is not None:
+        arguments |= {"etag": _quoted(if_none_match), "match_condition": MatchConditions.IfModified}
+    return arguments
+
+
+def _block(upload: Upload, number: int) -> str:
+    """Return a block's id: all of one key must have the same length, 64 bytes at most."""
+    return f"{upload.id}-{number:05d}"
+
+
+def _quoted(token: Token) -> str:
+    return f'"{token.value}"'
+
+
+# values out of answers
+
+
+def _token(etag: str) -> Token:
+    """Return an ETag without the quotes that headers have around it and listings have not."""
+    return Token(etag.strip('"'))
+
+
+def _kept(headers: Headers) -> Headers:
+    return headers if headers.content_type is not None else attrs.evolve(headers, content_type=_DEFAULT_TYPE)
+
+
+def _fetched(
+    container: ContainerClient, stretch: Stretch, delimiter: str | None, size: int, **arguments: object
+) -> Fetched:
+    """Make one call of a listing."""
+    known: _Arguments = {"name_starts_with": stretch.prefix or None, "results_per_page": size, **arguments}
+    if stretch.start > stretch.prefix and stretch.marker is None:
+        known["start_from"] = stretch.start
+    listing = container.walk_blobs(delimiter=delimiter, **known) if delimiter else container.list_blobs(**known)
+    pages: Any = listing.by_page(stretch.marker)  # azure-core types a bare iterator
+    entries = tuple(next(pages))
+    return Fetched(entries, pages.continuation_token or None)
+
+
+def _fetched_whole(container: ContainerClient, stretch: Stretch, size: int) -> Fetched:
+    """Fetch versions until those of one object are complete; go on from the name of the next."""
+    fetched: list[BlobProperties] = []
+    page = Fetched((), stretch.marker)
+    while True:
+        page = _fetched(container, attrs.evolve(stretch, marker=page.marker), None, size, include=["versions"])
+        fetched += page.entries
+        if page.marker is None:
+            return Fetched(tuple(fetched))
+        if fetched and fetched[-1].name != fetched[0].name:
+            last = fetched[-1].name
+            return Fetched(tuple(entry for entry in fetched if entry.name != last), start=last)
+
+
+def _item(entry: BlobProperties | BlobPrefix) -> ObjectSummary | CommonPrefix:
+    if isinstance(entry, BlobPrefix):
+        return CommonPrefix(entry.name)
+    digest = entry.content_settings.content_md5
+    return ObjectSummary(
+        key=entry.name,
+        size=entry.size,
+        token=_token(entry.etag),
+        modified=entry.last_modified,
+        md5=bytes(digest) if digest else None,
+        storage_class=entry.blob_tier,
+    )
+
+
+def _row(entry: BlobProperties) -> ObjectVersion:
+    return ObjectVersion(
+        key=entry.name,
+        version=str(entry.version_id),
+        size=entry.size,
+        token=_token(entry.etag),
+        modified=entry.last_modified,
+        latest=bool(entry.is_current_version),
+    )
+
+
+def _fault(answer: Any) -> Fault:  # noqa: ANN401  azure-core's response to a part of a batch
+    return fault_of(answer.status_code, answer.headers, answer.headers.get("x-ms-error-code", ""), answer.reason or "")

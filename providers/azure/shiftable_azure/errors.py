@@ -1,0 +1,269 @@
+"""What the exceptions of Azure's Storage SDK mean: one table of the service's own error codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests.exceptions
+import urllib3.exceptions
+from azure.core import exceptions as native
+
+from shiftable.errors import (
+    AlreadyExists,
+    Conflict,
+    Fault,
+    IntegrityError,
+    InvalidArgument,
+    NotFound,
+    NotModified,
+    OperationError,
+    PermissionDenied,
+    PreconditionFailed,
+    QuotaExceeded,
+    Throttled,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+)
+
+__all__ = ["CODES", "classify", "code_of", "fault_of", "seconds_asked"]
+
+# Status and error codes of the Blob service and those that all of Azure Storage shares, in the REST reference's words.
+CODES: Mapping[str, type[OperationError]] = {
+    # what does not exist
+    "BlobNotFound": NotFound,
+    "ContainerNotFound": NotFound,
+    "ResourceNotFound": NotFound,
+    "CopyIdMismatch": NotFound,
+    # what exists already
+    "ContainerAlreadyExists": AlreadyExists,
+    "ResourceAlreadyExists": AlreadyExists,
+    "AccountAlreadyExists": AlreadyExists,
+    # conditions: a create-only write over a blob is answered with 409 BlobAlreadyExists, not with 412
+    "BlobAlreadyExists": PreconditionFailed,
+    "ConditionNotMet": PreconditionFailed,
+    "SourceConditionNotMet": PreconditionFailed,
+    "TargetConditionNotMet": PreconditionFailed,
+    "AppendPositionConditionNotMet": PreconditionFailed,
+    "MaxBlobSizeConditionNotMet": PreconditionFailed,
+    "SequenceNumberConditionNotMet": PreconditionFailed,
+    # another writer, or the wrong state
+    "AccountBeingCreated": Conflict,
+    "BlobArchived": Conflict,
+    "BlobBeingRehydrated": Conflict,
+    "BlobImmutableDueToLegalHold": Conflict,
+    "BlobImmutableDueToPolicy": Conflict,
+    "BlobNotArchived": Conflict,
+    "BlobOverwritten": Conflict,
+    "BlobUsesCustomerSpecifiedEncryption": Conflict,
+    "BlockListTooLong": InvalidArgument,
+    "ContainerBeingDeleted": Conflict,
+    "ContainerDisabled": Conflict,
+    "ContainerImmutableDueToPolicy": Conflict,
+    "InvalidBlobOrBlock": Conflict,  # uncommitted blocks of another tool, whose ids have another length
+    "InvalidBlobTier": InvalidArgument,
+    "InvalidBlobType": Conflict,  # an append or page blob of that key
+    "InvalidBlockList": Conflict,  # another write to that key dropped the blocks, or Azure did, after a week
+    "InvalidSourceBlobType": Conflict,
+    "InvalidVersionForPageBlobOperation": InvalidArgument,
+    "LeaseAlreadyPresent": Conflict,
+    "LeaseIdMismatchWithBlobOperation": Conflict,
+    "LeaseIdMismatchWithContainerOperation": Conflict,
+    "LeaseIdMissing": Conflict,
+    "LeaseLost": Conflict,
+    "LeaseNotPresentWithBlobOperation": Conflict,
+    "LeaseNotPresentWithContainerOperation": Conflict,
+    "NoPendingCopyOperation": Conflict,
+    "OperationNotAllowedOnIncrementalCopyBlob": Conflict,
+    "OperationNotAllowedOnRootBlob": Conflict,
+    "PendingCopyOperation": Conflict,
+    "ResourceTypeMismatch": Conflict,
+    "SnapshotsPresent": Conflict,
+    "SystemInUse": Conflict,
+    "UncommittedBlockCountExceedsLimit": QuotaExceeded,
+    # what the caller got wrong
+    "ContentLengthLargerThanTierLimit": InvalidArgument,
+    "CopyAcrossAccountsNotSupported": Unsupported,
+    "EmptyMetadataKey": InvalidArgument,
+    "InvalidBlockId": InvalidArgument,
+    "InvalidHeaderValue": InvalidArgument,
+    "InvalidHttpVerb": InvalidArgument,
+    "InvalidInput": InvalidArgument,
+    "InvalidMetadata": InvalidArgument,
+    "InvalidOperation": InvalidArgument,
+    "InvalidQueryParameterValue": InvalidArgument,
+    "InvalidRange": InvalidArgument,
+    "InvalidResourceName": InvalidArgument,
+    "InvalidSourceBlobUrl": InvalidArgument,
+    "InvalidTag": InvalidArgument,
+    "InvalidUri": InvalidArgument,
+    "InvalidVersionId": InvalidArgument,
+    "InvalidXmlDocument": InvalidArgument,
+    "InvalidXmlNodeValue": InvalidArgument,
+    "MetadataTooLarge": InvalidArgument,
+    "MissingContentLengthHeader": InvalidArgument,
+    "MissingRequiredHeader": InvalidArgument,
+    "MissingRequiredQueryParameter": InvalidArgument,
+    "MissingRequiredXmlNode": InvalidArgument,
+    "MultipleConditionHeadersNotSupported": InvalidArgument,
+    "OutOfRangeInput": InvalidArgument,
+    "OutOfRangeQueryParameterValue": InvalidArgument,
+    "RequestBodyTooLarge": InvalidArgument,
+    "RequestUrlFailedToParse": InvalidArgument,
+    "TagsTooLarge": InvalidArgument,
+    "UnsupportedHeader": InvalidArgument,
+    "UnsupportedHttpVerb": InvalidArgument,
+    "UnsupportedQueryParameter": InvalidArgument,
+    "UnsupportedXmlNode": InvalidArgument,
+    # content that is not what was promised
+    "BlockCountExceedsLimit": QuotaExceeded,
+    "Crc64Mismatch": IntegrityError,
+    "InvalidMd5": InvalidArgument,
+    "Md5Mismatch": IntegrityError,
+    # who asks, and whether they may
+    "AccountIsDisabled": PermissionDenied,
+    "AccountRequiresHttps": PermissionDenied,
+    "AuthorizationFailure": PermissionDenied,
+    "AuthorizationPermissionMismatch": PermissionDenied,
+    "AuthorizationProtocolMismatch": PermissionDenied,
+    "AuthorizationResourceTypeMismatch": PermissionDenied,
+    "AuthorizationServiceMismatch": PermissionDenied,
+    "AuthorizationSourceIPMismatch": PermissionDenied,
+    "InsufficientAccountPermissions": PermissionDenied,
+    "KeyBasedAuthenticationNotPermitted": PermissionDenied,
+    "PublicAccessNotPermitted": PermissionDenied,
+    "UnauthorizedBlobOverwrite": PermissionDenied,
+    "AuthenticationFailed": Unauthenticated,
+    "InvalidAuthenticationInfo": Unauthenticated,
+    "NoAuthenticationInformation": Unauthenticated,
+    # how much
+    "AccountLimitExceeded": QuotaExceeded,
+    "SnapshotCountExceeded": QuotaExceeded,
+    "SnapshotOperationRateExceeded": Throttled,
+    "ServerBusy": Throttled,
+    "TooManyRequests": Throttled,
+    # the service's own trouble
+    "InternalError": Unavailable,
+    "CannotVerifyCopySource": Unavailable,
+    "OperationTimedOut": Timeout,
+    "APINotImplemented": Unsupported,
+    "FeatureNotSupportedForAccount": Unsupported,
+    "BlobTypeNotSupported": Unsupported,
+    "FeatureVersionMismatch": Unsupported,
+    "NotImplemented": Unsupported,
+}
+
+# For codes that no row knows: Azure states one in all of its answers, a proxy or an emulator may not.
+_STATUS: Mapping[int, type[OperationError]] = {
+    304: NotModified,
+    400: InvalidArgument,
+    401: Unauthenticated,
+    403: PermissionDenied,
+    404: NotFound,
+    408: Timeout,
+    409: Conflict,
+    411: InvalidArgument,
+    412: PreconditionFailed,
+    413: InvalidArgument,
+    416: InvalidArgument,
+    429: Throttled,
+    500: Unavailable,
+    501: Unsupported,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+
+_MISSING: Mapping[str, str] = {"ContainerNotFound": "bucket", "BlobNotFound": "object"}
+
+# A copy's target states what its source answered in a header of its own.
+_OF_SOURCE = "x-ms-copy-source-error-code"
+
+# Exceptions that come from no answer of the service; the first row that fits counts.
+_CLIENT: tuple[tuple[type[Exception], type[OperationError]], ...] = (
+    (native.ServiceRequestTimeoutError, Timeout),
+    (native.ServiceResponseTimeoutError, Timeout),
+    (native.ServiceRequestError, Unavailable),
+    (native.ServiceResponseError, Unavailable),
+    (native.IncompleteReadError, Unavailable),  # broken off: whoever reads on from there may still succeed
+    (native.DecodeError, Unavailable),  # half an XML document, or a proxy's page
+    (native.ClientAuthenticationError, Unauthenticated),  # also azure-identity's CredentialUnavailableError
+    (native.HttpResponseError, Unavailable),
+    (native.AzureError, OperationError),
+    (requests.exceptions.Timeout, Timeout),
+    (requests.exceptions.InvalidURL, InvalidArgument),
+    (requests.exceptions.RequestException, Unavailable),
+    (urllib3.exceptions.TimeoutError, Timeout),
+    (urllib3.exceptions.HTTPError, Unavailable),
+)
+
+
+def classify(exc: Exception) -> Fault | None:
+    """Claim the exceptions of azure-core and of the HTTP clients beneath it, by the service's code and not by class.
+
+    The SDK's classes mislead: a full quota may come as ``ResourceExistsError``.
+    """
+    response = getattr(exc, "response", None) if isinstance(exc, native.HttpResponseError) else None
+    if response is not None and response.status_code >= 300:
+        return fault_of(response.status_code, response.headers, code_of(exc), getattr(exc, "reason", "") or "")
+    for kind, error in _CLIENT:
+        if isinstance(exc, kind):
+            return Fault(error, _first_line(exc), type(exc).__name__)
+    return None
+
+
+def fault_of(status: int, headers: Mapping[str, str], code: str, message: str = "") -> Fault:
+    """Say what an answer means that is no success: an exception's, or one part of a batch."""
+    source = headers.get(_OF_SOURCE, "")
+    if code == "CannotVerifyCopySource" and source:
+        code = source
+    error = CODES.get(code) or _STATUS.get(status) or OperationError
+    if code == "CannotVerifyCopySource":  # says nothing but that the source answered so
+        error = _STATUS.get(status, Unavailable)
+    if status == 304:
+        error = NotModified
+    if status == 403 and issubclass(error, NotFound):
+        error = PermissionDenied
+    return Fault(
+        error,
+        message=message,
+        code=code,
+        request_id=headers.get("x-ms-request-id"),
+        retry_after=seconds_asked(headers),
+        missing=_MISSING.get(code),
+    )
+
+
+def code_of(exc: Exception) -> str:
+    """Return the service's own code of an exception, empty if it has none."""
+    stated = getattr(exc, "error_code", None)
+    response: Any = getattr(exc, "response", None)
+    if not stated and response is not None:
+        stated = response.headers.get("x-ms-error-code")
+    return str(getattr(stated, "value", stated) or "")
+
+
+def _first_line(exc: Exception) -> str:
+    """Return the message without what the SDK appends to it, and without a URL that may carry a signature."""
+    line = str(exc).partition("\n")[0]
+    return line if "sig=" not in line else line.partition("?")[0]
+
+
+def seconds_asked(headers: Mapping[str, str]) -> float | None:
+    """Read ``Retry-After``: seconds, or a date; Azure also has milliseconds in a header of its own."""
+    millis = headers.get("x-ms-retry-after-ms") or headers.get("retry-after-ms")
+    value = headers.get("Retry-After")
+    try:
+        if millis is not None:
+            return max(0.0, float(millis) / 1000)
+        return None if value is None else max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value or "") - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
