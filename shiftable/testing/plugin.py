@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from shiftable.testing.harness import Double
 
-__all__ = ["aws_double", "shiftable_double"]
+__all__ = ["aws_double", "azure_double", "shiftable_double"]
 
 pytest.register_assert_rewrite("shiftable.testing.conformance")
 
@@ -62,3 +62,9 @@ def shiftable_double(_shiftable_doubles: Callable[[str], Double]) -> Iterator[Ca
 def aws_double(shiftable_double: Callable[[str], Double]) -> Double:
     """AWS on loopback, empty. It needs ``shiftable-aws[testing]``."""
     return shiftable_double("aws")
+
+
+@pytest.fixture
+def azure_double(shiftable_double: Callable[[str], Double]) -> Double:
+    """Azure on loopback, empty. It needs ``shiftable-azure[testing]``."""
+    return shiftable_double("azure")
