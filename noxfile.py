@@ -15,7 +15,7 @@ nox.options.error_on_missing_interpreters = False
 PYTHONS = ["3.11", "3.12", "3.13"]
 PROVIDERS = {
     "aws": ("providers/s3", "providers/aws[testing]"),
-    "azure": ("providers/azure",),
+    "azure": ("providers/azure[testing]",),
     "baremetal": ("providers/s3", "providers/baremetal[s3]"),
     "gcp": ("providers/gcp[testing]",),
 }
