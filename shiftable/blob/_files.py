@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +131,7 @@ class ObjectWriter(io.BufferedIOBase):
         self.abort()
 
 
-def save(stream: ObjectStream, path: Path) -> None:
+def save(stream: Iterable[bytes], path: Path) -> None:
     """Write a stream to a file that appears whole or not at all."""
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
