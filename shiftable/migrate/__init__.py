@@ -22,24 +22,28 @@
 
 from __future__ import annotations
 
+from shiftable.migrate._document import SCHEMA, Document
 from shiftable.migrate._estimate import Cost, Demand, Estimate, Source
 from shiftable.migrate._filters import Filter, KeyList, Rule
 from shiftable.migrate._journal import Named
 from shiftable.migrate._migration import MOVERS, Migration
 from shiftable.migrate._plan import Plan, ResourcePlan
-from shiftable.migrate._progress import JsonEvents, Observer, Phase, Progress, Silent
-from shiftable.migrate._report import LossCount, Report, ResourceReport, Tally
+from shiftable.migrate._progress import JsonEvents, Observer, Phase, Progress, Recorder, Sample, Silent
+from shiftable.migrate._report import Large, LossCount, Report, ResourceReport, Tally
 from shiftable.migrate.mover import Action, Options, Trouble
 
 __all__ = [
     "MOVERS",
+    "SCHEMA",
     "Action",
     "Cost",
     "Demand",
+    "Document",
     "Estimate",
     "Filter",
     "JsonEvents",
     "KeyList",
+    "Large",
     "LossCount",
     "Migration",
     "Named",
@@ -48,10 +52,12 @@ __all__ = [
     "Phase",
     "Plan",
     "Progress",
+    "Recorder",
     "Report",
     "ResourcePlan",
     "ResourceReport",
     "Rule",
+    "Sample",
     "Silent",
     "Source",
     "Tally",

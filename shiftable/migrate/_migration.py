@@ -173,9 +173,9 @@ class Migration:
                 reports.append(self._verified(found, observer, under_way[0], quick=quick))
                 under_way = []
         except (Exception, KeyboardInterrupt) as exc:
-            self._tell_stopped("", reports, under_way, began, exc, observer)
+            self._tell_stopped("verification", "", reports, under_way, began, exc, observer)
             raise
-        report = self._report("", reports, began)
+        report = attrs.evolve(self._report("", reports, began), kind="verification")
         observer.on_done(report)
         return report
 
@@ -285,7 +285,7 @@ class Migration:
                 under_way = []
         except (Exception, KeyboardInterrupt) as exc:
             stopped = "interrupted" if isinstance(exc, KeyboardInterrupt) else type(exc).__name__
-            self._tell_stopped(digest, reports, under_way, began, exc, observer)
+            self._tell_stopped("move", digest, reports, under_way, began, exc, observer)
             with contextlib.suppress(MigrationError):  # the journal may be what failed
                 journal.finish(run, outcome={"stopped": stopped}, at=self._clock().isoformat())
             raise
@@ -412,6 +412,7 @@ class Migration:
 
     def _tell_stopped(
         self,
+        kind: str,
         digest: str,
         reports: Sequence[ResourceReport],
         under_way: Sequence[Counter],
@@ -426,7 +427,7 @@ class Migration:
             why = f"{type(exc).__name__}: {exc}" if isinstance(exc, ShiftableError) else type(exc).__name__
         report = self._report(digest, [*reports, *(counter.report() for counter in under_way)], began)
         with contextlib.suppress(Exception):
-            observer.on_done(attrs.evolve(report, stopped=why))
+            observer.on_done(attrs.evolve(report, kind=kind, stopped=why))
 
     def _report(self, digest: str, reports: Sequence[ResourceReport], began: float) -> Report:
         return Report(

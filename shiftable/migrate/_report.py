@@ -122,6 +122,7 @@ class Report:
         skipped: declared resources that nobody can move yet.
         degraded: facets whose loss was accepted.
         seconds: how long it took.
+        kind: ``move`` or ``verification``.
         stopped: why it ended before its end, if it did; then the counts are those until then.
     """
 
@@ -132,6 +133,7 @@ class Report:
     skipped: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
     seconds: float = 0.0
+    kind: str = "move"
     stopped: str = ""
 
     @property
