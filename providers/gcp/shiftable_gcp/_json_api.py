@@ -331,7 +331,7 @@ class JsonApi:
         token = call.query.get("rewriteToken")
         before = 0
         if token is not None:
-            known, before = self.state.rewrites.pop(token, (None, 0))
+            known, before = self.state.rewrites.get(token, (None, 0))  # good for a week, again and again
             if known != same:
                 raise invalid("The rewrite token is invalid, or the request is another one than it was given for.")
         step = self.rewrite_bytes

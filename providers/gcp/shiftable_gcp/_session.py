@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -21,7 +23,7 @@ from shiftable.errors import ConfigError, Throttled
 from shiftable_gcp import GcpSettings, __version__
 from shiftable_gcp.errors import classify, is_retryable
 
-__all__ = ["TIMEOUT", "Attempts", "Session", "Transport", "Untyped"]
+__all__ = ["TIMEOUT", "Attempts", "ServerClock", "Session", "Transport", "Untyped"]
 
 Untyped = Any
 """What Google's libraries and requests hand out: none of them has types."""
@@ -30,30 +32,64 @@ TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _CONNECTIONS = 64  # the bulk lane has up to 64 threads; urllib3 throws surplus connections away
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 16.0  # seconds; what is waited is random up to these
+_SECOND = timedelta(seconds=1)
+_GRAIN = timedelta(milliseconds=1)  # of the times of objects
 _REFRESH_TIMEOUT = 120  # as in google-cloud-storage
 
 
-class Transport(AuthorizedSession):
-    """Connections with credentials on every request; they also tell the server's time."""
+class ServerClock:
+    """What is known of the server's time: its distance from our monotonic clock, between two bounds.
 
-    def __init__(self, credentials: Untyped) -> None:
+    Every answer's ``Date`` narrows it to a second, and the creation time of what we wrote to the length of that call.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._low, self._high = -math.inf, math.inf
+
+    def observe(self, told: datetime, grain: timedelta, sent: float, received: float) -> None:
+        """Take in a time that the server told, cut to whole grains, between two moments of ours."""
+        low = told.timestamp() - received
+        high = told.timestamp() + grain.total_seconds() - sent
+        with self._lock:
+            if low > self._high or high < self._low:  # a clock was set
+                self._low, self._high = low, high
+            else:
+                self._low, self._high = max(low, self._low), min(high, self._high)
+
+    def is_before(self, made: datetime, moment: float) -> bool | None:
+        """Tell whether the server made something before a moment of ours; ``None`` if that is not known."""
+        with self._lock:
+            if made.timestamp() + _GRAIN.total_seconds() < moment + self._low:
+                return True
+            return False if made.timestamp() > moment + self._high else None
+
+
+class Transport(AuthorizedSession):
+    """Connections with credentials on every request; they also note the server's time."""
+
+    def __init__(self, credentials: Untyped, clock: ServerClock) -> None:
         super().__init__(credentials, refresh_timeout=_REFRESH_TIMEOUT)
-        self._ahead = timedelta(0)
+        self._clock = clock
         adapter = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
     def request(self, method: str, url: str, *args: Untyped, **kwargs: Untyped) -> Untyped:  # type: ignore[override]  # google-auth changed the order of requests' own
-        """Send a request, and note how far the server's clock is from ours."""
+        """Send a request."""
+        sent = time.monotonic()
         response = super().request(method, url, *args, **kwargs)
         date = response.headers.get("date")
         if date:
-            self._ahead = parsedate_to_datetime(date) - datetime.now(UTC)
+            self._clock.observe(parsedate_to_datetime(date), _SECOND, sent, time.monotonic())
         return response
 
-    def server_time(self, moment: datetime) -> datetime:
-        """Say what the server's clock showed at a moment of ours, within two seconds."""
-        return moment + self._ahead
+
+class _Elsewhere(service_account.Credentials):
+    """A service account's credentials for a stand-in: they ask nobody but the key's own ``token_uri``."""
+
+    def _after_refresh(self, request: Untyped, method: str, url: str, headers: Untyped) -> None:
+        """Leave out what google-auth does here, in a thread: ask Google where the account may be used."""
 
 
 class Attempts:
@@ -96,6 +132,7 @@ class Session:
         self._client: Untyped = None
         self._transport: Transport | None = None
         self._project: str | None = None
+        self.clock = ServerClock()
 
     @property
     def client(self) -> Untyped:
@@ -122,7 +159,7 @@ class Session:
         with self._lock:
             if self._transport is None:
                 credentials, self._project = self._credentials()
-                self._transport = Transport(credentials)
+                self._transport = Transport(credentials, self.clock)
             return self._transport
 
     @property
@@ -170,7 +207,8 @@ class Session:
         if key is not None:
             try:
                 stated = json.loads(key.reveal())
-                made = service_account.Credentials.from_service_account_info(stated, scopes=_SCOPES)
+                kind = service_account.Credentials if self._settings.endpoint is None else _Elsewhere
+                made = kind.from_service_account_info(stated, scopes=_SCOPES)
             except (ValueError, TypeError, AttributeError):
                 # The cause is left out: it may quote the key.
                 raise ConfigError(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 from urllib.parse import quote
 
@@ -51,7 +52,7 @@ _QUOTAS = "Cloud Storage quotas and limits"
 _CHUNK = 1024 * 1024
 _PAGE = 1_000
 _SIGNED_LIMIT = timedelta(days=7)
-_SKEW = timedelta(seconds=2)  # the server's time is known from its Date headers, which tell whole seconds
+_GRAIN = timedelta(milliseconds=1)
 _DEFAULT_TYPE = "application/octet-stream"
 _GENERATION = re.compile(r"[1-9][0-9]{0,18}")
 _SUMMARY_FIELDS = "nextPageToken,prefixes,items(name,generation,size,md5Hash,crc32c,storageClass,timeCreated)"
@@ -188,7 +189,7 @@ class GcsDriver(BlobDriver):
         bucket.iam_configuration.public_access_prevention = "enforced"
         bucket.versioning_enabled = spec.versioning
         self._keeps.pop(spec.name, None)
-        project, began = self.session.require_project(), datetime.now(UTC)
+        project, began = self.session.require_project(), time.monotonic()
         try:
             self.client.create_bucket(
                 bucket, project=project, location=self.session.region, timeout=TIMEOUT, retry=attempts.policy
@@ -247,6 +248,7 @@ class GcsDriver(BlobDriver):
             blob = self._described(bucket, key, options)
             if options.md5 is not None:
                 blob.md5_hash = base64.b64encode(options.md5).decode()
+            sent = time.monotonic()
             blob.upload_from_string(
                 data,
                 content_type=options.headers.content_type or _DEFAULT_TYPE,
@@ -255,6 +257,7 @@ class GcsDriver(BlobDriver):
                 timeout=TIMEOUT,
                 retry=policy,
             )
+            self.session.clock.observe(blob.time_created, _GRAIN, sent, time.monotonic())
             return blob
 
         checksum = told(crc32c(data))
@@ -281,7 +284,7 @@ class GcsDriver(BlobDriver):
         id_, staged = _told_apart(upload)
         sent = [SentPart(part.number, *json.loads(part.token)) for part in parts]
         checksum = told(combined((each.crc32c, part.size) for each, part in zip(sent, parts, strict=True)))
-        key, began, attempts = staged or upload.key, datetime.now(UTC), self.session.attempts()
+        key, began, attempts = staged or upload.key, time.monotonic(), self.session.attempts()
         try:
             self._uploads.complete(upload.bucket, key, id_, sent, attempts)
             blob = self._found(upload.bucket, key)
@@ -384,15 +387,20 @@ class GcsDriver(BlobDriver):
         if if_match is not None:
             self._delete(bucket, key, condition=self._generation(if_match), strict=True)
             return
-        began = datetime.now(UTC)
+        began = time.monotonic()
         try:
             self._delete(bucket, key, repeatable=False)
         except Exception as exc:
             if not _may_be_done(exc):
                 raise
             found = self._look(bucket, key)
-            # What was written since we began is younger than our delete, which it may have followed.
-            if found is not None and not self._since(found, began):
+            if found is None:
+                return
+            before = self.session.clock.is_before(found.time_created, began)
+            if before is None:
+                raise
+            # What was written since we began may have followed our delete, and is not what that was about.
+            if before:
                 with suppress(PreconditionFailed):
                     self._delete(bucket, key, condition=found.generation)
 
@@ -524,7 +532,7 @@ class GcsDriver(BlobDriver):
         self._keeps[bucket.name] = bool(bucket.versioning_enabled)
         return BucketSpec(name=bucket.name, versioning=self._keeps[bucket.name])
 
-    def _made_since(self, spec: BucketSpec, began: datetime) -> bool:
+    def _made_since(self, spec: BucketSpec, began: float) -> bool:
         """Tell whether a bucket that exists is the one that we have just made."""
         try:
             bucket = self._bucket(spec.name)
@@ -573,7 +581,7 @@ class GcsDriver(BlobDriver):
             write: makes the call under a condition, with a policy for repeating it.
             is_ours: tells what this write would have made from anything else.
         """
-        began = datetime.now(UTC)
+        began = time.monotonic()
         if condition is not None:
             return self._written_over(condition, bucket, key, began, write, is_ours, always_look=False)
         try:
@@ -597,7 +605,7 @@ class GcsDriver(BlobDriver):
         generation: int,
         bucket: str,
         key: str,
-        began: datetime,
+        began: float,
         write: _Write,
         is_ours: Callable[[_Blob], bool],
         *,
@@ -613,15 +621,14 @@ class GcsDriver(BlobDriver):
                 raise
             return blob
 
-    def _since(self, resource: Untyped, began: datetime) -> bool:
-        """Tell whether the server made something after a moment of our clock."""
-        made: datetime = resource.time_created
-        return made >= self.session.transport.server_time(began) - _SKEW
+    def _since(self, resource: Untyped, began: float) -> bool:
+        """Tell whether the server may have made a blob or a bucket since a moment of ours."""
+        return self.session.clock.is_before(resource.time_created, began) is not True
 
     def _moved(self, upload: Upload, staged: _Blob) -> _Blob:
         """Move what an upload made onto its key, under the upload's condition; drop it if that does not hold."""
         bucket, options = self.client.bucket(upload.bucket), upload.options
-        began, attempts = datetime.now(UTC), self.session.attempts()
+        began, attempts = time.monotonic(), self.session.attempts()
         generation, checksum = staged.generation, staged.crc32c
         try:
             if not _rules.fits_headers(options):
