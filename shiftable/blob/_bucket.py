@@ -103,6 +103,14 @@ class Bucket(Handle[BlobDriver]):
         """What the driver of this bucket can do."""
         return self._driver.features
 
+    def lane(self) -> Bucket:
+        """Return this bucket over the driver's bulk lane, where an object costs less; it may be this one. Calls nobody.
+
+        ``sync`` and migrations use it by themselves. It is for many small operations, from as many threads as you like.
+        """
+        driver = self._driver.lane()
+        return self if driver is self._driver else Bucket(driver, self.name)
+
     def check_key(self, key: str) -> str | None:
         """Say why the provider could not hold an object of that key; ``None`` if it can. Sends nothing."""
         return self._driver.check_key(key)
@@ -130,6 +138,7 @@ class Bucket(Handle[BlobDriver]):
         if_absent: bool = False,
         if_match: Token | None = None,
         size: int | None = None,
+        storage_class: str | None = None,
     ) -> ObjectInfo:
         """Write an object, replacing what is there.
 
@@ -144,6 +153,8 @@ class Bucket(Handle[BlobDriver]):
             if_match: only over the object in this version.
             size: in bytes, of data that do not tell it themselves. It is a hint: the parts of a large object are then
                 just as large as they must be.
+            storage_class: ``standard``, ``infrequent``, ``cold`` or ``archive`` as far as the provider has them, or one
+                of its classes by the provider's name: see ``features.storage_classes``. Else its default.
 
         Raises:
             PreconditionFailed: ``if_absent`` or ``if_match`` does not hold.
@@ -151,7 +162,7 @@ class Bucket(Handle[BlobDriver]):
         task = self._task("put", key)
         told = size_of(data)
         size = size if told is None else told
-        options = self._options(task, size, content_type, headers, metadata, tags, if_absent, if_match)
+        options = self._options(task, size, content_type, headers, metadata, tags, if_absent, if_match, storage_class)
         with _missing_is_mismatch(task, if_match):
             if isinstance(data, bytes) and len(data) <= PART_SIZE:
                 with task.translated():
@@ -173,6 +184,7 @@ class Bucket(Handle[BlobDriver]):
         if_absent: bool = False,
         if_match: Token | None = None,
         version: str | None = None,
+        storage_class: str | None = None,
     ) -> BinaryIO:
         """Open an object as a binary file.
 
@@ -189,12 +201,12 @@ class Bucket(Handle[BlobDriver]):
             )
         task = self._task("open", key)
         if mode == "rb":
-            if content_type or headers or metadata or tags or if_absent:
+            if content_type or headers or metadata or tags or if_absent or storage_class:
                 raise task.error(InvalidArgument, "an object that is read takes only if_match and version")
             return self._reader(key, if_match, version)
         if version is not None:
             raise task.error(InvalidArgument, "an older version cannot be written")
-        options = self._options(task, None, content_type, headers, metadata, tags, if_absent, if_match)
+        options = self._options(task, None, content_type, headers, metadata, tags, if_absent, if_match, storage_class)
         return cast("BinaryIO", ObjectWriter(Uploader(task, options)))
 
     def copy(
@@ -205,6 +217,8 @@ class Bucket(Handle[BlobDriver]):
         to: Bucket | None = None,
         if_absent: bool = False,
         if_match: Token | None = None,
+        version: str | None = None,
+        storage_class: str | None = None,
     ) -> ObjectInfo:
         """Copy an object with its headers, metadata and tags: inside the provider where it can, else through here.
 
@@ -212,12 +226,22 @@ class Bucket(Handle[BlobDriver]):
             to: another bucket, perhaps of another provider.
             if_absent: only if the target has no object of that key.
             if_match: only over the target's object in this version.
+            version: an older one of the source; it may be copied over the object itself.
+            storage_class: as for ``put``; of the target. Without it the target's default, whatever the source has.
 
         Raises:
             ParentNotFound: one of the buckets does not exist; the error names it.
             Unsupported: the target cannot keep what the object has.
         """
-        return self._copied(key, self if to is None else to, to_key, if_absent=if_absent, if_match=if_match)
+        target = self if to is None else to
+        return self._copied("copy", key, target, to_key, version, if_absent, if_match, storage_class)
+
+    def restore(self, key: str, version: str) -> ObjectInfo:
+        """Make an older version the latest again: a copy of it over the object, or in place of the deleted one.
+
+        All versions stay, and there is one more.
+        """
+        return self._copied("restore", key, self, key, version, if_absent=False, if_match=None, storage_class=None)
 
     # reading
 
@@ -229,13 +253,18 @@ class Bucket(Handle[BlobDriver]):
         stop: int | None = None,
         if_match: Token | None = None,
         version: str | None = None,
+        if_none_match: Token | None = None,
     ) -> bytes:
         """Return an object's content, or bytes ``start`` (included) to ``stop`` (excluded) of it.
 
         A range that begins behind the end is empty; one that ends there is shorter. For large objects: ``stream``,
         ``open`` or ``download``.
+
+        Args:
+            if_match: only in this version; else ``PreconditionFailed``.
+            if_none_match: only if it is no longer in this version, which the caller has; else ``NotModified``.
         """
-        with self._stream("get", key, start, stop, if_match, version) as stream:
+        with self._stream("get", key, start, stop, if_match, version, if_none_match) as stream:
             return stream.read()
 
     def stream(
@@ -246,23 +275,45 @@ class Bucket(Handle[BlobDriver]):
         stop: int | None = None,
         if_match: Token | None = None,
         version: str | None = None,
+        if_none_match: Token | None = None,
     ) -> ObjectStream:
         """Open an object for reading from its beginning to its end; use it in a ``with`` block."""
-        return self._stream("stream", key, start, stop, if_match, version)
+        return self._stream("stream", key, start, stop, if_match, version, if_none_match)
 
     def download(
-        self, key: str, path: Path, *, if_match: Token | None = None, version: str | None = None
+        self,
+        key: str,
+        path: Path,
+        *,
+        if_match: Token | None = None,
+        version: str | None = None,
+        if_none_match: Token | None = None,
     ) -> ObjectInfo:
         """Write an object to a file, which appears whole or not at all, and replaces the one that is there."""
-        with self._stream("download", key, 0, None, if_match, version) as stream:
+        with self._stream("download", key, 0, None, if_match, version, if_none_match) as stream:
             save(stream, path)
             return stream.info
 
-    def stat(self, key: str, *, version: str | None = None) -> ObjectInfo:
-        """Return everything about an object but its content."""
+    def stat(
+        self,
+        key: str,
+        *,
+        version: str | None = None,
+        if_match: Token | None = None,
+        if_none_match: Token | None = None,
+    ) -> ObjectInfo:
+        """Return everything about an object but its content.
+
+        Args:
+            if_match: only in this version; else ``PreconditionFailed``.
+            if_none_match: only if it is no longer in this version; else ``NotModified``.
+        """
         task = self._versioned("stat", key, version)
+        _check_one_condition(task, if_match, if_none_match)
         with task.translated():
-            return self._driver.stat(self.name, key, version=version)
+            info = self._driver.stat(self.name, key, version=version)
+        task.check_token(info, if_match, if_none_match)
+        return info
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such an object.
@@ -382,11 +433,17 @@ class Bucket(Handle[BlobDriver]):
 
     # tags, URLs
 
-    def tags(self, key: str) -> dict[str, str]:
-        """Return an object's tags."""
+    def tags(self, key: str, *, version: str | None = None) -> dict[str, str]:
+        """Return an object's tags.
+
+        Args:
+            version: an older one of the object.
+        """
         task = self._tagged("tags", key)
+        if version is not None:
+            self._require(self.features.restore, "tags", task.resource, "tags of older versions")
         with task.translated():
-            return dict(self._driver.tags(self.name, key))
+            return dict(self._read_tags(key, version))
 
     def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
         """Replace all tags of an object."""
@@ -470,6 +527,7 @@ class Bucket(Handle[BlobDriver]):
         tags: Mapping[str, str] | None,
         if_absent: bool,  # noqa: FBT001  handed on
         if_match: Token | None,
+        storage_class: str | None = None,
     ) -> PutOptions:
         operation = task.operation.removeprefix("blob.")
         merged = _merged(task, headers or Headers(), content_type)
@@ -494,17 +552,40 @@ class Bucket(Handle[BlobDriver]):
             tags=dict(tags or {}),
             if_absent=if_absent,
             if_match=if_match,
+            storage_class=self._class_name(task, storage_class),
         )
+
+    def _class_name(self, task: Task, name: str | None) -> str | None:
+        """Return the provider's own name of a storage class."""
+        if name is None:
+            return None
+        classes = self.features.storage_classes
+        self._require(classes, task.operation.removeprefix("blob."), task.resource, "storage classes")
+        found = self.features.storage_class(name)
+        if found is None:
+            choices = dict.fromkeys([*(each.tier for each in classes), *(each.name for each in classes)])
+            raise task.error(InvalidArgument, f"there is no storage class {name!r}; choose one of {', '.join(choices)}")
+        return found.name
 
     # work
 
     def _stream(
-        self, operation: str, key: str, start: int, stop: int | None, if_match: Token | None, version: str | None
+        self,
+        operation: str,
+        key: str,
+        start: int,
+        stop: int | None,
+        if_match: Token | None,
+        version: str | None,
+        if_none_match: Token | None = None,
     ) -> ObjectStream:
         task = self._versioned(operation, key, version)
+        _check_one_condition(task, if_match, if_none_match)
         if start < 0 or (stop is not None and stop < start):
             raise task.error(InvalidArgument, f"there is no range from {start} to {stop}; positions count from 0")
-        return ObjectStream(task, start=start, stop=stop, if_match=if_match, version=version)
+        return ObjectStream(
+            task, start=start, stop=stop, if_match=if_match, version=version, if_none_match=if_none_match
+        )
 
     def _reader(self, key: str, if_match: Token | None, version: str | None) -> BinaryIO:
         def open_at(start: int, opened: ObjectInfo | None) -> ObjectStream:
@@ -549,40 +630,77 @@ class Bucket(Handle[BlobDriver]):
             results = zip(keys, pool.map(attempt, keys), strict=True)
             return {key: failure for key, failure in results if failure is not None}
 
-    def _copied(self, key: str, target: Bucket, to_key: str, *, if_absent: bool, if_match: Token | None) -> ObjectInfo:
-        task, sink = self._task("copy", key), target._task("copy", to_key)
+    def _copied(
+        self,
+        operation: str,
+        key: str,
+        target: Bucket,
+        to_key: str,
+        version: str | None,
+        if_absent: bool,  # noqa: FBT001  handed on
+        if_match: Token | None,
+        storage_class: str | None,
+    ) -> ObjectInfo:
+        task, sink = self._versioned(operation, key, version), target._task(operation, to_key)
         target._check_conditions(sink, if_absent=if_absent, if_match=if_match)
+        wanted = PutOptions(
+            if_absent=if_absent, if_match=if_match, storage_class=target._class_name(sink, storage_class)
+        )
         here = target._driver is self._driver
-        if here and (target.name, to_key) == (self.name, key):
+        if here and (target.name, to_key) == (self.name, key) and version is None:
             raise task.error(InvalidArgument, "an object cannot be copied onto itself")
-        if not here or not self.features.copy:
-            return self._streamed(task, target, sink, if_absent=if_absent, if_match=if_match)
-        options = self._carried(task, if_absent=if_absent, if_match=if_match) if if_absent or if_match else None
+        if not here or not self.features.copy or (version is not None and not self.features.restore):
+            return self._streamed(task, target, sink, wanted, version)
+        options = self._carried(task, wanted, version) if wanted != PutOptions() else None
+        source = {"version": version} if version is not None else {}
         try:
             with _missing_is_mismatch(sink, if_match), task.translated():
-                return self._driver.copy(self.name, key, target.name, to_key, options)
+                return self._driver.copy(self.name, key, target.name, to_key, options, **source)
         except Unsupported:  # an object too large for one call, or a bucket elsewhere
-            return self._streamed(task, target, sink, if_absent=if_absent, if_match=if_match)
+            return self._streamed(task, target, sink, wanted, version)
         except ParentNotFound as exc:
-            self.stat(key)  # says so if it is the source's bucket
+            self.stat(key, version=version)  # says so if it is the source's bucket
             raise sink.error(ParentNotFound, f"{target.resource} does not exist") from exc
 
-    def _carried(self, task: Task, *, if_absent: bool, if_match: Token | None) -> PutOptions:
-        """Say in full what a copy keeps, as conditions cannot be said alone."""
+    def _carried(self, task: Task, wanted: PutOptions, version: str | None) -> PutOptions:
+        """Say in full what a copy keeps, as conditions and a storage class cannot be said alone."""
         with task.translated():
-            info = self._driver.stat(self.name, task.key, version=None)
-            tags = self._driver.tags(self.name, task.key) if self.features.tags and info.tag_count != 0 else {}
-        return PutOptions(
-            headers=info.headers, metadata=info.metadata, tags=tags, if_absent=if_absent, if_match=if_match
+            info = self._driver.stat(self.name, task.key, version=version)
+        return attrs.evolve(
+            wanted, headers=info.headers, metadata=info.metadata, tags=self._tags_of(task, info, version)
         )
 
-    def _streamed(
-        self, task: Task, target: Bucket, sink: Task, *, if_absent: bool, if_match: Token | None
-    ) -> ObjectInfo:
-        with ObjectStream(task, start=0, stop=None, if_match=None, version=None) as stream:
+    def _tags_of(self, task: Task, info: ObjectInfo, version: str | None) -> Mapping[str, str]:
+        """Return the tags of what is copied, without a call where it is known to have none."""
+        if not self.features.tags or info.tag_count == 0:
+            return {}
+        if version is not None:
+            operation = task.operation.removeprefix("blob.")
+            self._require(self.features.restore, operation, task.resource, "way to read the tags of older versions")
+        with task.translated():
+            return self._read_tags(task.key, version)
+
+    def _read_tags(self, key: str, version: str | None) -> Mapping[str, str]:
+        if version is None:
+            return self._driver.tags(self.name, key)
+        return self._driver.tags(self.name, key, version=version)
+
+    def _streamed(self, task: Task, target: Bucket, sink: Task, wanted: PutOptions, version: str | None) -> ObjectInfo:
+        if_match = wanted.if_match
+        with ObjectStream(task, start=0, stop=None, if_match=None, version=version) as stream:
             info = stream.info
-            tags = self.tags(task.key) if self.features.tags and info.tag_count != 0 else {}
-            options = target._options(sink, info.size, None, info.headers, info.metadata, tags, if_absent, if_match)
+            tags = self._tags_of(task, info, version)
+            options = target._options(
+                sink,
+                info.size,
+                None,
+                info.headers,
+                info.metadata,
+                tags,
+                wanted.if_absent,
+                if_match,
+                wanted.storage_class,
+            )
             with _missing_is_mismatch(sink, if_match), Uploader(sink, options, size=info.size) as uploader:
                 for chunk in stream:
                     uploader.write(chunk)
@@ -598,6 +716,11 @@ def _missing_is_mismatch(task: Task, if_match: Token | None) -> Iterator[None]:
         if if_match is None or type(exc) is not NotFound:
             raise
         raise task.error(PreconditionFailed, "the object is not in that version: it does not exist") from exc
+
+
+def _check_one_condition(task: Task, if_match: Token | None, if_none_match: Token | None) -> None:
+    if if_match is not None and if_none_match is not None:
+        raise task.error(InvalidArgument, "if_match and if_none_match exclude each other")
 
 
 def _merged(task: Task, headers: Headers, content_type: str | None) -> Headers:

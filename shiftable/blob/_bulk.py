@@ -163,9 +163,10 @@ def copy_many(
     if_absent: bool = False,
 ) -> Iterator[Copied | CopyFailed]:
     """Copy many objects, so many at once, and yield what became of each as it ends. Keys are taken as there is room."""
+    here, there = source.lane(), target.lane()
 
     def one(key: str) -> Copied:
-        return copy_object(source, target, key, if_absent=if_absent)
+        return copy_object(here, there, key, if_absent=if_absent)
 
     for key, future in parallel(one, keys, workers=concurrency):
         error = future.exception()

@@ -229,7 +229,8 @@ class _Folder(_Side):
 def _side(end: End, *, may_be_missing: bool = False) -> _Side:
     if isinstance(end, Path):
         return _Folder(end, may_be_missing)
-    return _Prefix(end, "") if isinstance(end, Bucket) else _Prefix(*end)
+    bucket, prefix = (end, "") if isinstance(end, Bucket) else end
+    return _Prefix(bucket.lane(), prefix)
 
 
 def _md5() -> hashlib._Hash:

@@ -88,8 +88,8 @@ class BlobMover(Mover[BlobItem]):
         self, source: Service[Any, Any, Any], target: Service[Any, Any, Any], spec: Spec, options: Options
     ) -> None:
         super().__init__(source, target, spec, options)
-        self._from = cast("BlobStore", source)
-        self._to = cast("BlobStore", target)
+        self._from = cast("BlobStore", source).lane()
+        self._to = cast("BlobStore", target).lane()
         self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
         name = self.spec.name
         self._source: Bucket = self._from.bucket(name)
