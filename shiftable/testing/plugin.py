@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from shiftable.testing.harness import Double
 
-__all__ = ["aws_double", "azure_double", "shiftable_double"]
+__all__ = ["aws_double", "azure_double", "gcp_double", "shiftable_double"]
 
 pytest.register_assert_rewrite("shiftable.testing.conformance")
 
@@ -68,3 +68,9 @@ def aws_double(shiftable_double: Callable[[str], Double]) -> Double:
 def azure_double(shiftable_double: Callable[[str], Double]) -> Double:
     """Azure on loopback, empty. It needs ``shiftable-azure[testing]``."""
     return shiftable_double("azure")
+
+
+@pytest.fixture
+def gcp_double(shiftable_double: Callable[[str], Double]) -> Double:
+    """Google Cloud on loopback, empty. It needs ``shiftable-gcp[testing]``."""
+    return shiftable_double("gcp")

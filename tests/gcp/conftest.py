@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from shiftable.testing.harness import Double
 from shiftable_gcp import GcpProvider, GcpSettings
 
 if TYPE_CHECKING:
     from shiftable_gcp.double import GcpDouble
 
 pytest.importorskip("googleapiclient", reason="the double of Google Cloud needs shiftable-gcp[testing]")
-
-
-@pytest.fixture
-def gcp_double(shiftable_double: Callable[[str], Double]) -> GcpDouble:
-    return cast("GcpDouble", shiftable_double("gcp"))
 
 
 @pytest.fixture
