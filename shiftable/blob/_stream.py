@@ -30,11 +30,18 @@ class ObjectStream(Iterator[bytes]):
     info: ObjectInfo
 
     def __init__(
-        self, task: Task, *, start: int, stop: int | None, if_match: Token | None, version: str | None
+        self,
+        task: Task,
+        *,
+        start: int,
+        stop: int | None,
+        if_match: Token | None,
+        version: str | None,
+        if_none_match: Token | None = None,
     ) -> None:
         self._task = task
         self._version = version
-        self._download = self._opened(start, stop, if_match)
+        self._download = self._opened(start, stop, if_match, if_none_match)
         self.info = self._download.info
         size = self.info.size
         self._at = min(start, size)
@@ -64,17 +71,27 @@ class ObjectStream(Iterator[bytes]):
     def __repr__(self) -> str:
         return f"<ObjectStream of {self._task.resource}, {self._at:,} of {self._end:,} bytes>"
 
-    def _opened(self, start: int, stop: int | None, if_match: Token | None) -> Download:
+    def _opened(
+        self, start: int, stop: int | None, if_match: Token | None, if_none_match: Token | None = None
+    ) -> Download:
         driver, bucket, key = self._task.driver, self._task.bucket, self._task.key
         range_ = Range(start, stop) if start or stop is not None else None
+        condition = {} if if_none_match is None else {"if_none_match": if_none_match}
+        # HTTP cannot ask for no bytes at all. And not every driver can be told what the caller has.
+        look = start == stop or (condition and not driver.features.if_none_match)
         with self._task.translated():
-            if start != stop:
-                return driver.get(bucket, key, range_=range_, if_match=if_match, version=self._version)
-            # HTTP cannot ask for no bytes at all.
-            info = driver.stat(bucket, key, version=self._version)
-        if if_match is not None and info.token != if_match:
-            raise self._task.error(PreconditionFailed, "the object is not in that version")
-        return Download(info=info, chunks=iter(()))
+            info = driver.stat(bucket, key, version=self._version) if look else None
+        if info is not None:
+            self._task.check_token(info, if_match, if_none_match)
+            if start == stop:
+                return Download(info=info, chunks=iter(()))
+            condition = {}
+        with self._task.translated():
+            download = driver.get(bucket, key, range_=range_, if_match=if_match, version=self._version, **condition)
+        if condition and download.info.token == if_none_match:  # a server that does not know the condition
+            download.close()
+            self._task.check_token(download.info, None, if_none_match)
+        return download
 
     def _checked(self) -> Generator[bytes, None, None]:
         yield from self._resumed()

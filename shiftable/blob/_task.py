@@ -6,8 +6,9 @@ from typing import TypeVar
 
 import attrs
 
-from shiftable.blob.driver import BlobDriver
-from shiftable.errors import OperationError, Resource, translated
+from shiftable.blob.driver import BlobDriver, ObjectInfo
+from shiftable.errors import NotModified, OperationError, PreconditionFailed, Resource, translated
+from shiftable.tokens import Token
 
 __all__ = ["Task"]
 
@@ -37,6 +38,13 @@ class Task:
         return translated(
             self.driver.classify, provider=self.driver.provider, operation=self.operation, resource=self.resource
         )
+
+    def check_token(self, info: ObjectInfo, if_match: Token | None, if_none_match: Token | None = None) -> None:
+        """Apply the conditions of a read to what was found."""
+        if if_match is not None and info.token != if_match:
+            raise self.error(PreconditionFailed, "the object is not in that version")
+        if if_none_match is not None and info.token == if_none_match:
+            raise self.error(NotModified, "the object is still in that version")
 
     def error(self, cls: type[E], why: str) -> E:
         """Make an error of our own."""

@@ -24,6 +24,7 @@ from shiftable.blob.driver import (
     PendingUpload,
     PutOptions,
     Range,
+    StorageClass,
     Upload,
 )
 from shiftable.errors import (
@@ -33,6 +34,7 @@ from shiftable.errors import (
     IntegrityError,
     InvalidArgument,
     NotFound,
+    NotModified,
     PreconditionFailed,
 )
 from shiftable.features import Limit
@@ -57,7 +59,15 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=False,
     uploads=True,
+    if_none_match=True,
+    restore=True,
     tag_count=True,
+    storage_classes=(
+        StorageClass("standard", "standard"),
+        StorageClass("infrequent", "infrequent"),
+        StorageClass("cold", "cold"),
+        StorageClass("archive", "archive"),
+    ),
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, _AS_S3),
@@ -249,13 +259,22 @@ class MemoryBlobDriver(BlobDriver):
     # reading
 
     def get(
-        self, bucket: str, key: str, *, range_: Range | None, if_match: Token | None, version: str | None
+        self,
+        bucket: str,
+        key: str,
+        *,
+        range_: Range | None,
+        if_match: Token | None,
+        version: str | None,
+        if_none_match: Token | None = None,
     ) -> Download:
         """Open an object for reading; what is read is this version, whatever is written meanwhile."""
         with self._lock:
             entry = self._entry(bucket, key, version)
         if if_match is not None and entry.info.token != if_match:
             raise _changed()
+        if if_none_match is not None and entry.info.token == if_none_match:
+            raise MemoryFault(Fault(NotModified, "the object is still in that version", "Unchanged"))
         wanted = range_ or Range(0)
         stop = len(entry.data) if wanted.stop is None else min(wanted.stop, len(entry.data))
         starts = range(wanted.start, stop, _CHUNK)
@@ -319,17 +338,26 @@ class MemoryBlobDriver(BlobDriver):
 
     # optional
 
-    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str, options: PutOptions | None) -> ObjectInfo:
+    def copy(
+        self,
+        bucket: str,
+        key: str,
+        to_bucket: str,
+        to_key: str,
+        options: PutOptions | None,
+        *,
+        version: str | None = None,
+    ) -> ObjectInfo:
         """Write the same content elsewhere."""
         with self._lock:
-            entry = self._entry(bucket, key, None)
+            entry = self._entry(bucket, key, version)
             kept = PutOptions(headers=entry.info.headers, metadata=entry.info.metadata, tags=entry.tags)
             return self._write(to_bucket, to_key, entry.data, options or kept)
 
-    def tags(self, bucket: str, key: str) -> Mapping[str, str]:
+    def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
         """Return an object's tags."""
         with self._lock:
-            return dict(self._entry(bucket, key, None).tags)
+            return dict(self._entry(bucket, key, version).tags)
 
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
         """Replace all tags; the object stays in its version."""
@@ -406,7 +434,7 @@ class MemoryBlobDriver(BlobDriver):
             token=Token(serial),
             modified=self.clock(),
             md5=hashlib.md5(data, usedforsecurity=False).digest(),
-            storage_class=None,
+            storage_class=options.storage_class or "standard",
             headers=options.headers,
             metadata=dict(options.metadata),
             version=serial if bucket.versioning else None,
@@ -434,7 +462,14 @@ def _cursor(item: ObjectSummary | CommonPrefix) -> str:
 
 
 def _summary(info: ObjectInfo) -> ObjectSummary:
-    return ObjectSummary(key=info.key, size=info.size, token=info.token, modified=info.modified, md5=info.md5)
+    return ObjectSummary(
+        key=info.key,
+        size=info.size,
+        token=info.token,
+        modified=info.modified,
+        md5=info.md5,
+        storage_class=info.storage_class,
+    )
 
 
 def _histories(history: Mapping[str, list[_Entry]], prefix: str) -> Iterator[list[_Entry]]:

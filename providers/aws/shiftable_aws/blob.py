@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from shiftable.blob.driver import BlobFeatures
+from shiftable.blob.driver import BlobFeatures, StorageClass
 from shiftable.features import Limit
 from shiftable_s3 import rules
 
@@ -29,7 +29,19 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=True,
     uploads=True,
+    if_none_match=True,
+    restore=True,
     tag_count=True,
+    storage_classes=(
+        StorageClass("STANDARD", "standard"),
+        StorageClass("INTELLIGENT_TIERING", "standard"),
+        StorageClass("REDUCED_REDUNDANCY", "standard"),
+        StorageClass("STANDARD_IA", "infrequent"),
+        StorageClass("ONEZONE_IA", "infrequent"),
+        StorageClass("GLACIER_IR", "cold"),
+        StorageClass("DEEP_ARCHIVE", "archive", online=False),
+        StorageClass("GLACIER", "archive", online=False),
+    ),
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, "Amazon S3 User Guide, naming objects"),

@@ -10,6 +10,7 @@ from shiftable.errors import (
     IntegrityError,
     InvalidArgument,
     NotFound,
+    NotModified,
     PreconditionFailed,
     classify_os,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "missing_object",
     "missing_upload",
     "missing_version",
+    "unchanged",
     "unmet",
 ]
 
@@ -69,6 +71,11 @@ def missing_upload(upload_id: str) -> FilesError:
 def unmet(message: str) -> FilesError:
     """Say which condition of a write did not hold."""
     return FilesError(Fault(PreconditionFailed, message))
+
+
+def unchanged(message: str) -> FilesError:
+    """Say that what the caller has is what there is."""
+    return FilesError(Fault(NotModified, message))
 
 
 def blocked(message: str) -> FilesError:

@@ -45,6 +45,7 @@ class Sidecar:
 
     Args:
         md5: in hex, where the content passed through this driver.
+        storage_class: as it was told; a file has none.
         versioned: the object was written while its bucket had versioning: it is kept when it is replaced.
     """
 
@@ -52,6 +53,7 @@ class Sidecar:
     metadata: Mapping[str, str] = attrs.Factory(dict)
     tags: Mapping[str, str] = attrs.Factory(dict)
     md5: str | None = None
+    storage_class: str | None = None
     versioned: bool = False
 
     def dump(self) -> bytes:
@@ -61,6 +63,7 @@ class Sidecar:
             "metadata": dict(self.metadata),
             "tags": dict(self.tags),
             "md5": self.md5,
+            "storage_class": self.storage_class,
             "versioned": self.versioned,
         }
         return json.dumps(values, ensure_ascii=False).encode()
@@ -85,6 +88,7 @@ def info_of(key: str, found: os.stat_result, sidecar: Sidecar, version: str | No
         token=Token(version) if version is not None else token_of(found),
         modified=modified(found.st_mtime_ns),
         md5=bytes.fromhex(sidecar.md5) if sidecar.md5 else None,
+        storage_class=sidecar.storage_class or "standard",
         headers=sidecar.headers,
         metadata=sidecar.metadata,
         version=version,

@@ -32,6 +32,7 @@ from shiftable.blob.driver import (
     PendingUpload,
     PutOptions,
     Range,
+    StorageClass,
     Upload,
 )
 from shiftable.errors import Fault
@@ -47,6 +48,7 @@ from shiftable_baremetal._faults import (
     missing_object,
     missing_upload,
     missing_version,
+    unchanged,
     unmet,
 )
 from shiftable_baremetal._history import Entry, History
@@ -93,7 +95,15 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=False,
     uploads=True,
+    if_none_match=True,
+    restore=True,
     tag_count=True,
+    storage_classes=(  # kept for the day on which the objects move to where they mean something
+        StorageClass("standard", "standard"),
+        StorageClass("infrequent", "infrequent"),
+        StorageClass("cold", "cold"),
+        StorageClass("archive", "archive"),
+    ),
     md5_in_listing=False,  # it would open one more file for each object that is listed
     any_key=False,
     max_key=Limit(3072, "PATH_MAX of Linux is 4,096; the rest is for the root and the bucket"),
@@ -299,10 +309,19 @@ class FilesDriver(BlobDriver):
         """Remove the file."""
         self._uploads.abort(upload)
 
-    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str, options: PutOptions | None) -> ObjectInfo:
+    def copy(
+        self,
+        bucket: str,
+        key: str,
+        to_bucket: str,
+        to_key: str,
+        options: PutOptions | None,
+        *,
+        version: str | None = None,
+    ) -> ObjectInfo:
         """Copy inside the kernel; where the file system can, the copy shares the blocks of its source."""
         self._uploads.sweep(to_bucket)
-        with self._area.bucket(to_bucket), self._opened(bucket, key, None) as source, self._area.staged() as staged:
+        with self._area.bucket(to_bucket), self._opened(bucket, key, version) as source, self._area.staged() as staged:
             transfer(source.fd, staged.fd, source.found.st_size)
             if token_of(os.fstat(source.fd)) != token_of(source.found):
                 raise damaged(f"{key!r} was changed by another program while it was copied; try again")
@@ -313,13 +332,23 @@ class FilesDriver(BlobDriver):
     # reading
 
     def get(
-        self, bucket: str, key: str, *, range_: Range | None, if_match: Token | None, version: str | None
+        self,
+        bucket: str,
+        key: str,
+        *,
+        range_: Range | None,
+        if_match: Token | None,
+        version: str | None,
+        if_none_match: Token | None = None,
     ) -> Download:
         """Open an object for reading; what is read is this version, whatever is written meanwhile."""
         opened = self._open(bucket, key, version)
         if if_match is not None and opened.info.token != if_match:
             os.close(opened.fd)
             raise unmet(f"the object {key!r} is not in that version")
+        if if_none_match is not None and opened.info.token == if_none_match:
+            os.close(opened.fd)
+            raise unchanged(f"the object {key!r} is still in that version")
         wanted = range_ or Range(0)
         stop = opened.info.size if wanted.stop is None else min(wanted.stop, opened.info.size)
         return Download(info=opened.info, chunks=Chunks(opened.fd, opened.found, key, wanted.start, stop))
@@ -409,9 +438,9 @@ class FilesDriver(BlobDriver):
 
     # tags
 
-    def tags(self, bucket: str, key: str) -> Mapping[str, str]:
+    def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
         """Return an object's tags."""
-        with self._opened(bucket, key, None) as opened:
+        with self._opened(bucket, key, version) as opened:
             return opened.sidecar.tags
 
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
@@ -523,6 +552,7 @@ class FilesDriver(BlobDriver):
                 metadata=dict(options.metadata),
                 tags=dict(options.tags),
                 md5=md5,
+                storage_class=options.storage_class,
                 versioned=bool(self._state(bucket)),
             )
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from shiftable.blob.driver import BlobFeatures
+from shiftable.blob.driver import BlobFeatures, StorageClass
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
 from shiftable.features import Limit
@@ -29,6 +29,9 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=True,
     uploads=True,
+    if_none_match=True,
+    restore=True,
+    storage_classes=(StorageClass("STANDARD", "standard"),),  # what others there are is up to the server's operator
     md5_in_listing=True,
     any_key=False,
     max_key=Limit(1024, _PROTOCOL),

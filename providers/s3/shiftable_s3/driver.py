@@ -240,7 +240,7 @@ class S3Driver(BlobDriver):
             token=Token(answer["ETag"]),
             modified=_date(answer),
             md5=_md5(answer["ETag"], answer),
-            storage_class="STANDARD",
+            storage_class=options.storage_class or "STANDARD",
             headers=_kept(options.headers),
             metadata=options.metadata,
             version=_version(answer),
@@ -301,10 +301,19 @@ class S3Driver(BlobDriver):
     # reading
 
     def get(
-        self, bucket: str, key: str, *, range_: Range | None, if_match: Token | None, version: str | None
+        self,
+        bucket: str,
+        key: str,
+        *,
+        range_: Range | None,
+        if_match: Token | None,
+        version: str | None,
+        if_none_match: Token | None = None,
     ) -> Download:
         """Open an object; its body is read 1 MiB at a time."""
         arguments = _selected(if_match, version)
+        if if_none_match is not None:
+            arguments["IfNoneMatch"] = if_none_match.value
         if range_ is not None:
             if range_.stop is not None and range_.stop <= range_.start:
                 return self._nothing(bucket, key, arguments)
@@ -383,21 +392,30 @@ class S3Driver(BlobDriver):
 
     # optional
 
-    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str, options: PutOptions | None) -> ObjectInfo:
+    def copy(
+        self,
+        bucket: str,
+        key: str,
+        to_bucket: str,
+        to_key: str,
+        options: PutOptions | None,
+        *,
+        version: str | None = None,
+    ) -> ObjectInfo:
         """Copy inside S3, in parts above 5 GiB; the source must stay in the version that was found first."""
         if self.compatible and options is not None and (options.if_absent or options.if_match):
             # Even servers that know conditions of writes ignore them on copies, which Amazon has only since 2025.
             raise Unsupported("no copies under a condition inside a server that may ignore it", provider=self.provider)
-        source = self.stat(bucket, key, version=None)
+        source = self.stat(bucket, key, version=version)
         if source.size > self.copy_limit:
-            return self._copy_parts(bucket, source, to_bucket, to_key, options)
+            return self._copy_parts(bucket, source, to_bucket, to_key, options, version)
         arguments = {} if options is None else _content(options) | self._conditions(to_bucket, options)
         if options is not None:
             arguments |= {"MetadataDirective": "REPLACE", "TaggingDirective": "REPLACE"}
         answer = self.client.copy_object(
             Bucket=to_bucket,
             Key=to_key,
-            CopySource={"Bucket": bucket, "Key": key},
+            CopySource=_source(bucket, key, version),
             CopySourceIfMatch=source.token.value,
             **arguments,
         )
@@ -410,16 +428,16 @@ class S3Driver(BlobDriver):
             token=Token(result["ETag"]),
             modified=_utc(result["LastModified"]),
             md5=_md5(result["ETag"], answer),
-            storage_class="STANDARD",
+            storage_class="STANDARD" if options is None else options.storage_class or "STANDARD",
             headers=source.headers if options is None else _kept(options.headers),
             metadata=source.metadata if options is None else options.metadata,
             version=_version(answer),
             tag_count=source.tag_count if options is None else len(options.tags),
         )
 
-    def tags(self, bucket: str, key: str) -> Mapping[str, str]:
+    def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
         """Return an object's tags."""
-        answer = self.client.get_object_tagging(Bucket=bucket, Key=key)
+        answer = self.client.get_object_tagging(Bucket=bucket, Key=key, **_selected(None, version))
         if not self.compatible:  # other servers may never count
             self._counted.update([(bucket, "GET"), (bucket, "HEAD")])
         return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", ())}
@@ -685,10 +703,17 @@ class S3Driver(BlobDriver):
         return info if info.token.value.strip('"') == expected else None
 
     def _copy_parts(
-        self, bucket: str, source: ObjectInfo, to_bucket: str, to_key: str, options: PutOptions | None
+        self,
+        bucket: str,
+        source: ObjectInfo,
+        to_bucket: str,
+        to_key: str,
+        options: PutOptions | None,
+        version: str | None,
     ) -> ObjectInfo:
         if options is None:
-            tags = self.tags(bucket, source.key) if self.features.tags and source.tag_count != 0 else {}
+            tagged = self.features.tags and source.tag_count != 0
+            tags = self.tags(bucket, source.key, version=version) if tagged else {}
             options = PutOptions(headers=source.headers, metadata=source.metadata, tags=tags)
         upload = self.upload_begin(to_bucket, to_key, options)
         step = max(self.copy_part, -(-source.size // 10_000))
@@ -700,7 +725,7 @@ class S3Driver(BlobDriver):
                 Key=to_key,
                 UploadId=upload.id,
                 PartNumber=start // step + 1,
-                CopySource={"Bucket": bucket, "Key": source.key},
+                CopySource=_source(bucket, source.key, version),
                 CopySourceIfMatch=source.token.value,
                 CopySourceRange=f"bytes={start}-{stop - 1}",
             )
@@ -710,15 +735,15 @@ class S3Driver(BlobDriver):
             with ThreadPoolExecutor(_COPY_WORKERS, thread_name_prefix="shiftable-copy") as pool:
                 parts = tuple(pool.map(part, range(0, source.size, step)))
             if self.compatible:
-                self._require_unchanged(bucket, source)
+                self._require_unchanged(bucket, source, version)
             return self.upload_complete(upload, parts)
         except BaseException:
             self.upload_abort(upload)
             raise
 
-    def _require_unchanged(self, bucket: str, source: ObjectInfo) -> None:
+    def _require_unchanged(self, bucket: str, source: ObjectInfo, version: str | None) -> None:
         """Fail if the source was written meanwhile: the server may have ignored CopySourceIfMatch."""
-        if self.stat(bucket, source.key, version=None).token != source.token:
+        if self.stat(bucket, source.key, version=version).token != source.token:
             why = "the source was changed during the copy; copy it again"
             resource = Resource("object", source.key, Resource("bucket", bucket))
             raise Conflict(why, provider=self.provider, operation="blob.copy", resource=resource)
@@ -748,11 +773,17 @@ def _content(options: PutOptions) -> _Arguments:
         arguments["Metadata"] = options.metadata
     if options.tags:
         arguments["Tagging"] = urlencode(options.tags, quote_via=quote)  # a blank as %20: Ceph keeps a + as it is
+    if options.storage_class is not None:
+        arguments["StorageClass"] = options.storage_class
     return arguments
 
 
 def _probe(bucket: str) -> _Arguments:
     return {"Bucket": bucket, "Key": f".shiftable-probe-{uuid.uuid4().hex}"}
+
+
+def _source(bucket: str, key: str, version: str | None) -> Any:  # noqa: ANN401  argument of calls
+    return {"Bucket": bucket, "Key": key} | ({} if version is None else {"VersionId": version})
 
 
 def _selected(if_match: Token | None, version: str | None) -> _Arguments:

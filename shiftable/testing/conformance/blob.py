@@ -27,6 +27,7 @@ from shiftable.errors import (
     Conflict,
     InvalidArgument,
     NotFound,
+    NotModified,
     OperationError,
     ParentNotFound,
     PreconditionFailed,
@@ -405,6 +406,66 @@ class BlobConformance(Conformance):
             watched.set_tags("key", tags)
         assert recorded.calls == []
 
+    # storage classes
+
+    def test_a_storage_class_is_written_by_any_of_its_names_and_told_by_the_providers(
+        self, bucket: Bucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "storage_classes")
+        first = {each.tier: each.name for each in reversed(features.storage_classes)}
+        names = {each.name: each.name for each in features.storage_classes} | first
+        for name, native in names.items():
+            key = f"in {name}"
+            assert bucket.put(key, b"x", storage_class=name).storage_class == native, name
+            assert bucket.stat(key).storage_class == native, name
+            (listed,) = bucket.list(key, limit=1)
+            assert listed.storage_class in {native, None}, name
+        plain = bucket.put("plain", b"x").storage_class
+        assert bucket.stat("plain").storage_class == plain
+        assert plain in {each.name for each in features.storage_classes}
+
+    def test_a_storage_class_holds_for_parts_files_and_copies(self, bucket: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "storage_classes")
+        online = [each.name for each in features.storage_classes if each.online]
+        default, other = bucket.put("plain", b"x").storage_class, online[-1]
+        kept = _everything(features)
+        assert bucket.put("long", iter([self._parts_of(features, 2)]), storage_class=other).storage_class == other
+        with bucket.open("file", "wb", storage_class=other, **kept) as file:
+            file.write(b"content")
+        assert bucket.copy("file", "as is").storage_class == default
+        assert bucket.copy("plain", "moved", storage_class=other).storage_class == other
+        for key, name in {"long": other, "file": other, "as is": default, "moved": other}.items():
+            assert bucket.stat(key).storage_class == name, key
+        for key in ("file", "as is"):
+            assert bucket.get(key) == b"content"
+            self._assert_kept(bucket, key, kept)
+        bucket.copy("file", "named", storage_class=other)
+        self._assert_kept(bucket, "named", kept)
+
+    def test_an_unknown_storage_class_is_refused_before_anything_is_sent(
+        self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
+    ) -> None:
+        self._needs(features, "storage_classes")
+        for name in ("", "no such class", features.storage_classes[0].name.swapcase()):
+            for use in (
+                lambda name=name: watched.put("key", b"", storage_class=name),
+                lambda name=name: watched.open("key", "wb", storage_class=name),
+                lambda name=name: watched.copy("key", "other", storage_class=name),
+            ):
+                if features.storage_class(name) is None:
+                    caught = _raised(use)
+                    assert isinstance(caught, InvalidArgument)
+                    assert features.storage_classes[0].name in str(caught)
+                    assert features.storage_classes[0].tier in str(caught)
+        assert recorded.calls == []
+
+    def test_storage_classes_are_told_apart_and_the_default_is_the_standard(self, features: BlobFeatures) -> None:
+        names = [each.name for each in features.storage_classes]
+        assert len(set(names)) == len(names)
+        assert [each.tier for each in features.storage_classes[:1]] in (["standard"], [])
+        for each in features.storage_classes:
+            assert features.storage_class(each.name) == each
+
     # keys
 
     def test_a_key_is_kept_byte_for_byte_or_refused_before_anything_is_sent(
@@ -643,6 +704,67 @@ class BlobConformance(Conformance):
             with pytest.raises(PreconditionFailed):
                 bucket.get("key", if_match=first.token, start=start, stop=stop)
         assert bucket.get("key", if_match=second.token, start=1) == b"econd"
+
+    def test_a_read_can_ask_for_what_is_newer(self, bucket: Bucket) -> None:
+        first = bucket.put("key", b"first")
+        for start, stop in ((0, None), (1, 3), (2, 2), (99, None)):
+            with pytest.raises(NotModified):
+                bucket.get("key", start=start, stop=stop, if_none_match=first.token)
+        with pytest.raises(NotModified):
+            bucket.stream("key", if_none_match=first.token)
+        with pytest.raises(NotModified):
+            bucket.stat("key", if_none_match=first.token)
+        second = bucket.put("key", b"second")
+        assert bucket.get("key", if_none_match=first.token) == b"second"
+        assert bucket.get("key", if_none_match=first.token, start=1, stop=3) == b"ec"
+        assert bucket.get("key", if_none_match=first.token, start=2, stop=2) == b""
+        assert bucket.stat("key", if_none_match=first.token).token == second.token
+        bucket.delete("key")
+        for use in (bucket.get, bucket.stat):
+            with pytest.raises(NotFound):
+                use("key", if_none_match=second.token)
+
+    def test_a_download_of_what_is_not_newer_leaves_the_file(self, bucket: Bucket, tmp_path: Path) -> None:
+        info = bucket.put("key", b"content")
+        path = tmp_path / "file"
+        path.write_bytes(b"mine")
+        with pytest.raises(NotModified):
+            bucket.download("key", path, if_none_match=info.token)
+        assert path.read_bytes() == b"mine"
+        assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+    def test_a_read_of_what_is_not_newer_brings_no_content(
+        self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
+    ) -> None:
+        info = watched.put("key", b"content")
+        recorded.calls.clear()
+        outcomes: list[object] = []
+
+        def note(_call: object, proceed: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever the driver answers
+            outcomes.append(None)
+            outcomes[-1] = proceed()
+            return outcomes[-1]
+
+        recorded.on("get", note)
+        with pytest.raises(NotModified):
+            watched.get("key", if_none_match=info.token)
+        assert [call.name for call in recorded.calls] == (["get"] if features.if_none_match else ["stat"])
+        assert outcomes == ([None] if features.if_none_match else [])  # it raised, and returned nothing
+
+    def test_a_description_can_be_pinned_to_a_version(self, bucket: Bucket) -> None:
+        first = bucket.put("key", b"first")
+        assert bucket.stat("key", if_match=first.token).size == 5
+        second = bucket.put("key", b"second")
+        with pytest.raises(PreconditionFailed) as caught:
+            bucket.stat("key", if_match=first.token)
+        assert type(caught.value) is PreconditionFailed
+        assert bucket.stat("key", if_match=second.token).size == 6
+
+    def test_conditions_of_reads_exclude_each_other(self, watched: Bucket, recorded: Recorded[BlobDriver]) -> None:
+        for use in (watched.get, watched.stream, watched.stat):
+            with pytest.raises(InvalidArgument):
+                use("key", if_match=Token("x"), if_none_match=Token("x"))
+        assert recorded.calls == []
 
     def test_delete_if_match_deletes_only_that_version(self, bucket: Bucket, features: BlobFeatures) -> None:
         self._needs(features, "delete_if_match")
@@ -898,6 +1020,65 @@ class BlobConformance(Conformance):
             bucket.delete(row.key, version=row.version)
         assert list(bucket.versions()) == []
 
+    def test_an_older_version_is_restored_with_all_that_it_has(
+        self, make_bucket: MakeBucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "versioning")
+        bucket = make_bucket(versioning=True)
+        kept = _everything(features) if features.restore else {}
+        old = bucket.put("key", b"old", **kept)
+        new = bucket.put("key", b"new")
+        assert old.version is not None
+        restored = bucket.restore("key", old.version)
+        assert (restored.key, restored.size) == ("key", 3)
+        assert restored.version not in {None, old.version, new.version}
+        assert bucket.get("key") == b"old"
+        self._assert_kept(bucket, "key", kept)
+        if features.restore and features.tags:
+            assert bucket.tags("key", version=old.version) == kept["tags"]
+            assert bucket.tags("key", version=new.version) == {}
+        ids = [row.version for row in bucket.versions("key")]
+        assert ids == [restored.version, new.version, old.version]
+        bucket.delete("key")
+        assert new.version is not None
+        bucket.restore("key", new.version)
+        assert bucket.get("key") == b"new"
+        bucket.delete("key", version=old.version)
+        with pytest.raises(NotFound) as caught:
+            bucket.restore("key", old.version)
+        assert type(caught.value) is NotFound
+        assert bucket.get("key") == b"new"
+
+    def test_an_older_version_is_copied_elsewhere(self, make_bucket: MakeBucket, features: BlobFeatures) -> None:
+        self._needs(features, "versioning")
+        bucket, plain = make_bucket(versioning=True), make_bucket()
+        kept = _everything(features) if features.restore else {}
+        version = bucket.put("key", b"old", **kept).version
+        bucket.put("key", b"new")
+        elsewhere = BlobStore(MemoryBlobDriver()).create(BucketSpec(name="elsewhere"))
+        for to in (bucket, plain, elsewhere):
+            assert bucket.copy("key", "copy", to=to, version=version).size == 3
+            assert to.get("copy") == b"old"
+            self._assert_kept(to, "copy", kept)
+        assert bucket.get("key") == b"new"
+
+    def test_a_delete_marker_has_no_content_and_without_it_the_object_is_back(
+        self, make_bucket: MakeBucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "versioning")
+        bucket = make_bucket(versioning=True)
+        first = bucket.put("key", b"kept")
+        bucket.delete("key")
+        for marker in [row.version for row in bucket.versions() if row.deleted]:  # some providers leave none
+            for use in (bucket.get, bucket.stat, bucket.restore):
+                with pytest.raises(NotFound) as caught:
+                    use("key", marker) if use == bucket.restore else use("key", version=marker)
+                assert type(caught.value) is NotFound
+            bucket.delete("key", version=marker)
+            assert bucket.get("key") == b"kept"
+            assert bucket.stat("key").version == first.version
+            assert [row.version for row in bucket.versions()] == [first.version]
+
     def test_without_versioning_there_is_no_version(self, bucket: Bucket) -> None:
         assert bucket.put("key", b"x").version is None
         assert bucket.stat("key").version is None
@@ -1120,6 +1301,7 @@ class BlobConformance(Conformance):
             lambda: bucket.delete(key),
             lambda: bucket.copy(key, "other"),
             lambda: bucket.copy("other", key),
+            lambda: bucket.restore(key, "1"),
             lambda: bucket.download(key, Path("never")),
             lambda: bucket.tags(key),
             lambda: bucket.sign(key),
@@ -1145,7 +1327,15 @@ _OPTIONAL: Mapping[str, tuple[Callable[[Bucket], object], ...]] = {
         lambda bucket: bucket.get("key", version="1"),
         lambda bucket: bucket.stat("key", version="1"),
         lambda bucket: bucket.delete("key", version="1"),
+        lambda bucket: bucket.copy("key", "other", version="1"),
+        lambda bucket: bucket.restore("key", "1"),
         lambda bucket: bucket.versions(),
+    ),
+    "restore": (lambda bucket: bucket.tags("key", version="1"),),
+    "storage_classes": (
+        lambda bucket: bucket.put("key", b"", storage_class="standard"),
+        lambda bucket: bucket.open("key", "wb", storage_class="standard"),
+        lambda bucket: bucket.copy("key", "other", storage_class="standard"),
     ),
     "sign": (lambda bucket: bucket.sign("key"),),
     "uploads": (lambda bucket: bucket.uploads(), lambda bucket: bucket.abort_uploads()),
