@@ -20,7 +20,18 @@ import attrs
 import pytest
 
 import shiftable.blob
-from shiftable.blob import BlobFeatures, BlobStore, Bucket, BucketSpec, Headers, ObjectInfo, _bucket, _store
+from shiftable.blob import (
+    BlobFeatures,
+    BlobStore,
+    Bucket,
+    BucketSpec,
+    Headers,
+    ObjectInfo,
+    StorageClass,
+    _bucket,
+    _store,
+    translate_class,
+)
 from shiftable.blob._upload import part_sizes, size_of
 from shiftable.blob.driver import BlobDriver, Download, Part, PutOptions, Upload
 from shiftable.errors import (
@@ -29,6 +40,7 @@ from shiftable.errors import (
     IntegrityError,
     InvalidArgument,
     NotFound,
+    NotModified,
     OperationError,
     ParentNotFound,
     PermissionDenied,
@@ -769,3 +781,111 @@ def test_the_size_of_data_that_do_not_tell_it_decides_the_size_of_parts() -> Non
 
 def stat_of(key: str) -> ObjectInfo:
     return ObjectInfo(key=key, size=0, token=Token("t"), modified=datetime.now(UTC))
+
+
+# what a driver does not have, and the portable class does without
+
+
+def test_a_driver_without_conditional_reads_is_asked_first() -> None:
+    recorded, bucket = with_features(if_none_match=False)
+    info = bucket.put("key", b"content")
+    recorded.calls.clear()
+    with pytest.raises(NotModified):
+        bucket.get("key", if_none_match=info.token)
+    assert [call.name for call in recorded.calls] == ["stat"]
+    assert bucket.get("key", if_none_match=Token("another")) == b"content"
+    assert recorded.named("get")[0].kwargs.keys() == {"range_", "if_match", "version"}
+
+
+def test_a_server_that_ignores_the_condition_of_a_read_is_noticed(recorded: Recorded[BlobDriver]) -> None:
+    bucket = BlobStore(recorded.driver).create(BucketSpec(name="shop"))
+    info = bucket.put("key", b"content")
+    closed: list[bool] = []
+
+    def ignoring(call: Call, _proceed: Callable[[], Any]) -> Download:
+        told = {**call.kwargs, "if_none_match": None}
+        download = recorded.inner.get(*call.args, **told)
+
+        def chunks() -> Iterator[bytes]:
+            try:
+                yield from download.chunks
+            finally:
+                closed.append(True)
+
+        opened = chunks()
+        next(opened)
+        return attrs.evolve(download, chunks=opened)
+
+    recorded.on("get", ignoring)
+    with pytest.raises(NotModified):
+        bucket.get("key", if_none_match=info.token)
+    assert closed == [True]
+
+
+def test_a_driver_that_cannot_copy_versions_has_them_sent_through_here() -> None:
+    recorded, shop = with_features(restore=False, tags=False)
+    store = BlobStore(recorded.driver)
+    bucket = store.create(BucketSpec(name="versions", versioning=True))
+    old = bucket.put("key", b"old", metadata={"a": "b"}).version
+    bucket.put("key", b"new")
+    assert old is not None
+    bucket.restore("key", old)
+    assert bucket.get("key") == b"old"
+    assert bucket.stat("key").metadata == {"a": "b"}
+    bucket.copy("key", "elsewhere", to=shop, version=old)
+    assert shop.get("elsewhere") == b"old"
+    assert recorded.named("copy") == []
+
+
+def test_tags_of_an_older_version_are_never_left_behind_unseen() -> None:
+    recorded, _ = with_features(restore=False)
+    bucket = BlobStore(recorded.driver).create(BucketSpec(name="versions", versioning=True))
+    tagged = bucket.put("key", b"old", tags={"a": "b"}).version
+    plain = bucket.put("key", b"plain").version
+    bucket.put("key", b"new")
+    assert tagged is not None
+    assert plain is not None
+    with pytest.raises(Unsupported, match="tags of older versions"):
+        bucket.restore("key", tagged)
+    assert bucket.get("key") == b"new"
+    bucket.restore("key", plain)
+    assert bucket.get("key") == b"plain"
+
+
+# storage classes
+
+WARM = StorageClass("Hot", "standard"), StorageClass("Cool", "infrequent")
+DEEP = (
+    *WARM,
+    StorageClass("Cold", "cold"),
+    StorageClass("Archive", "archive", online=False),
+)
+FAST_ARCHIVE = (
+    StorageClass("STANDARD", "standard"),
+    StorageClass("COLDLINE", "cold"),
+    StorageClass("ARCHIVE", "archive"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target", "expected"),
+    [
+        ("STANDARD", FAST_ARCHIVE, DEEP, "Hot"),
+        ("COLDLINE", FAST_ARCHIVE, DEEP, "Cold"),
+        ("Archive", DEEP, FAST_ARCHIVE, "ARCHIVE"),
+        ("archive", DEEP, FAST_ARCHIVE, "ARCHIVE"),
+        ("ARCHIVE", FAST_ARCHIVE, DEEP, "Cold"),  # never what has to be brought back for what can be read
+        ("Archive", DEEP, DEEP, "Archive"),
+        ("Archive", DEEP, WARM, "Cool"),  # the nearest warmer one
+        ("Cool", DEEP, FAST_ARCHIVE, "STANDARD"),
+        ("Cool", DEEP, (), None),
+        ("unknown", DEEP, FAST_ARCHIVE, None),
+        (None, DEEP, FAST_ARCHIVE, None),
+        ("Cool", (), FAST_ARCHIVE, None),
+    ],
+)
+def test_a_storage_class_becomes_the_nearest_of_the_other_provider(
+    name: str | None, source: tuple[StorageClass, ...], target: tuple[StorageClass, ...], expected: str | None
+) -> None:
+    here, there = (attrs.evolve(FEATURES, storage_classes=classes) for classes in (source, target))
+    assert translate_class(name, here, there) == expected
