@@ -1,10 +1,11 @@
-"""Real servers: programs of Debian's packages, started on loopback and stopped again."""
+"""Real servers: programs of Debian's packages and npm's, started on loopback and stopped again."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import runpy
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -18,7 +19,9 @@ import attrs
 import pytest
 
 INSTALL = Path(__file__).with_name("install.py")
-ROOT: Path = runpy.run_path(str(INSTALL))["ROOT"]  # now: each test has a home of its own
+_INSTALLED = runpy.run_path(str(INSTALL))  # now: each test has a home of its own
+ROOT: Path = _INSTALLED["ROOT"]
+NPM: Path = _INSTALLED["NPM"]
 PATIENCE = 120
 """Seconds after which a server that has not answered never will."""
 
@@ -48,26 +51,31 @@ class Debian:
         assert done.returncode == 0, f"{command} failed:\n{done.stderr.decode(errors='replace')[-4000:]}"
         return done.stdout
 
-    @contextlib.contextmanager
-    def running(self, log: Path, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a server until the end of the block; it ends as well when these tests are killed."""
-        with log.open("wb") as out:
-            server = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-            )
+    def running(self, log: Path, *command: str | Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        """Run a server until the end of the block."""
+        return running(log, *command, environ=self.environ)
+
+
+@contextlib.contextmanager
+def running(log: Path, *command: str | Path, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the end of the block; it ends as well when these tests are killed."""
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *command],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield server
+    finally:
+        server.terminate()
         try:
-            yield server
-        finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -205,6 +213,35 @@ def _prepare(debian: Debian, folder: Path, monitor: int, gateway: int) -> None:
 def _answers(endpoint: str) -> bool:
     try:
         with urllib.request.urlopen(endpoint, timeout=5):  # noqa: S310  the gateway's
+            return True
+    except OSError:
+        return False
+
+
+# Azurite
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[str]:
+    """Start Microsoft's emulator of Azure Storage, in memory; return the URL of its account."""
+    node, program = shutil.which("node"), NPM / "node_modules/azurite/dist/src/blob/main.js"
+    if node is None or shutil.which("npm") is None:
+        pytest.skip("Azurite comes from npm and runs on Node.js, which is not on the PATH")
+    if not program.is_file():
+        pytest.fail(f"Azurite is not here: run `nox -s servers`, or python {INSTALL} once", pytrace=False)
+    (port,) = free_ports(1)
+    options = ("--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--silent")
+    with tempfile.TemporaryDirectory(prefix="azurite-") as name:
+        log, endpoint = Path(name) / "log", f"http://127.0.0.1:{port}"
+        command = (node, program, *options, "--skipApiVersionCheck", "--disableTelemetry")
+        with running(log, *command, environ={**os.environ, "HOME": name}) as server:
+            wait_until(lambda: _listens(port), "Azurite", log, server)
+            yield f"{endpoint}/devstoreaccount1"
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
             return True
     except OSError:
         return False

@@ -1,7 +1,8 @@
-"""Fetch the servers of ``tests/servers`` from Debian into a folder of the user's own.
+"""Fetch the servers of ``tests/servers`` from Debian and npm into a folder of the user's own.
 
 Nothing is installed on the system: packages are downloaded by apt and unpacked beside each other, and the tests start
-what is in them from there. Run it again at any time: it does something only where Debian has newer packages.
+what is in them from there. Run it again at any time: it does something only where Debian has newer packages. What comes
+from npm is fetched where npm is at hand; where it is not, the tests that need it say so.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ PACKAGES = (
     *("ceph-mon", "ceph-osd", "ceph-base", "radosgw"),  # test_s3_radosgw.py
 )
 
+AZURITE = "azurite@3.35"  # test_blob_azurite.py
+
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shiftable" / "servers"
 ROOT = FOLDER / "root"
+NPM = FOLDER / "npm"
 _LIST = FOLDER / "packages.txt"
 _PLANNED = re.compile(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) ", re.MULTILINE)
 
@@ -31,6 +35,7 @@ def main() -> None:
         sys.exit("tests on real servers need Debian's packages, and here is no apt-get: use Debian 12 or a container")
     if os.geteuid() == 0:
         _apt("update")
+    _fetch_from_npm(AZURITE)
     wanted = _wanted()
     if ROOT.is_dir() and _LIST.is_file() and _LIST.read_text().split() == wanted:
         return
@@ -41,6 +46,21 @@ def main() -> None:
         shutil.rmtree(ROOT, ignore_errors=True)
         (Path(new) / "root").rename(ROOT)
     _LIST.write_text("\n".join(wanted))
+
+
+def _fetch_from_npm(package: str) -> None:
+    """Have npm fetch a package into a folder of its own, without running anything of it."""
+    npm = shutil.which("npm")
+    known = NPM / "packages.txt"
+    if npm is None or (known.is_file() and known.read_text() == package):
+        return
+    print(f"fetching {package} into {NPM}", flush=True)  # noqa: T201  a script's output
+    NPM.mkdir(parents=True, exist_ok=True)
+    command = [npm, "install", "--prefix", str(NPM), "--ignore-scripts", "--no-audit", "--no-fund", package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+    known.write_text(package)
 
 
 def _wanted() -> list[str]:
