@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import groupby
@@ -118,6 +119,8 @@ class AzureBlobDriver(BlobDriver):
     Accounts with hierarchical namespace are another kind of storage: directories exist there, and some of what is said
     here does not hold.
 
+    Storage classes are access tiers. Without one the account's default applies, which may be another than ``Hot``.
+
     MD5: sent with every object that is written in one piece, and with each part; Azure compares it. It is kept with the
     object, so that listings tell it, also for objects in parts if the writer knows the MD5 of the whole.
 
@@ -145,6 +148,7 @@ class AzureBlobDriver(BlobDriver):
         features: ``VERSIONED_BLOB`` where the account keeps versions.
         copy_limit: what is larger, in bytes, is copied in parts.
         copy_part: size of these parts; larger where 50,000 of them do not suffice.
+        page: entries of a listing that are asked for at once; 5,000 are Azure's most.
     """
 
     session: Session
@@ -152,7 +156,10 @@ class AzureBlobDriver(BlobDriver):
     provider: str = "azure"
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
+    page: int = attrs.field(default=_PAGE, kw_only=True)
     _told_tags: set[str] = attrs.field(factory=set, init=False, repr=False)
+    _default_tier: str | None = attrs.field(default=None, init=False, repr=False)
+    _default_asked: bool = attrs.field(default=False, init=False, repr=False)
 
     def classify(self, exc: Exception) -> Fault | None:
         """Claim the exceptions of azure-core and of the HTTP clients beneath it."""
@@ -213,7 +220,7 @@ class AzureBlobDriver(BlobDriver):
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:
         """Return one page of at most 5,000 containers."""
-        listing = self.session.blobs.list_containers(results_per_page=min(limit or _PAGE, _PAGE))
+        listing = self.session.blobs.list_containers(results_per_page=min(limit or self.page, self.page))
         pages: Any = listing.by_page(cursor)  # azure-core types a bare iterator
         names = tuple(str(container.name) for container in next(pages))
         return Page(names, pages.continuation_token or None)
@@ -233,7 +240,7 @@ class AzureBlobDriver(BlobDriver):
             if info is None:
                 raise
             return info
-        return self._written(key, len(data), options, answer)
+        return self._written(bucket, key, len(data), options, answer)
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
         """Begin a block list. Azure does not hear of it; a missing container is found out here all the same."""
@@ -257,7 +264,8 @@ class AzureBlobDriver(BlobDriver):
             if not (tries.again and self._holds(blob, parts)):
                 raise
             return self.stat(upload.bucket, upload.key, version=None)
-        return self._written(upload.key, sum(part.size for part in parts), options, answer)
+        size = sum(part.size for part in parts)
+        return self._written(upload.bucket, upload.key, size, options, answer)
 
     def upload_abort(self, upload: Upload) -> None:
         """Leave the blocks to Azure, which drops them a week later and shows them to no reader."""
@@ -321,7 +329,7 @@ class AzureBlobDriver(BlobDriver):
         if not stretches:
             self._container(bucket).get_container_properties()
             return Page(())
-        container, size = self._container(bucket), min((limit or _PAGE) + (start_after is not None), _PAGE)
+        container, size = self._container(bucket), min((limit or self.page) + (start_after is not None), self.page)
         entries, left = _order.read(stretches, lambda stretch: _fetched(container, stretch, delimiter, size))
         return Page(tuple(map(_item, entries)), _order.written(left))
 
@@ -339,9 +347,12 @@ class AzureBlobDriver(BlobDriver):
 
     def delete_many(self, bucket: str, keys: tuple[str, ...]) -> Mapping[str, Fault]:
         """Delete up to 256 objects."""
-        answers = self._container(bucket).delete_blobs(*keys, raise_on_any_failure=False)
-        failed = {key: _fault(answer) for key, answer in zip(keys, answers, strict=True) if answer.status_code >= 300}
-        return {key: fault for key, fault in failed.items() if fault.code != "BlobNotFound"}
+        answers: Any = self._container(bucket).delete_blobs(*keys, raise_on_any_failure=False)  # a response for each
+        failed = {key: answer for key, answer in zip(keys, answers, strict=True) if answer.status_code >= 300}
+        for answer in failed.values():
+            if _code(answer) == "ContainerNotFound":  # Azurite says so in each of them
+                raise HttpResponseError(response=answer)
+        return {key: _fault(answer) for key, answer in failed.items() if _code(answer) != "BlobNotFound"}
 
     # optional
 
@@ -403,7 +414,7 @@ class AzureBlobDriver(BlobDriver):
         if not self.features.versioning:
             raise Unsupported("no versions: the account keeps none, or the setting blob_versioning does not say so")
         stretches = (Stretch(prefix, known=len(prefix)),) if cursor is None else _order.restored(cursor)
-        container, size = self._container(bucket), min(max(limit or _PAGE, 2), _PAGE)
+        container, size = self._container(bucket), min(max(limit or self.page, 2), self.page)
         entries, left = _order.read(stretches, lambda stretch: _fetched_whole(container, stretch, size))
         rows: list[ObjectVersion] = []
         for _, group in groupby(entries, key=lambda entry: entry.name):
@@ -503,7 +514,7 @@ class AzureBlobDriver(BlobDriver):
             token=_token(headers["ETag"]),
             modified=parsedate_to_datetime(headers["Last-Modified"]),
             md5=base64.b64decode(digest) if digest else None,
-            storage_class=headers.get("x-ms-access-tier"),
+            storage_class=self._tier(headers),
             headers=Headers(
                 content_type=headers.get("Content-Type") or None,
                 cache_control=headers.get("Cache-Control") or None,
@@ -527,19 +538,33 @@ class AzureBlobDriver(BlobDriver):
             return int(told)
         return 0 if bucket in self._told_tags or self.session.has_account_key else None
 
-    def _written(self, key: str, size: int, options: PutOptions, answer: Mapping[str, Any]) -> ObjectInfo:
+    def _written(self, bucket: str, key: str, size: int, options: PutOptions, answer: Mapping[str, Any]) -> ObjectInfo:
         return ObjectInfo(
             key=key,
             size=size,
             token=_token(answer["etag"]),
             modified=answer["last_modified"],
             md5=options.md5,
-            storage_class=options.storage_class,
+            storage_class=options.storage_class or self._default_class(bucket, key),
             headers=_kept(options.headers),
             metadata=options.metadata,
             version=self._version(answer.get("version_id")),
             tag_count=len(options.tags),
         )
+
+    def _default_class(self, bucket: str, key: str) -> str | None:
+        """Return the account's default tier, which writes do not tell: the driver looks at the first that it made."""
+        if self._default_tier is None and not self._default_asked:
+            self._default_asked = True
+            with suppress(HttpResponseError):  # the credentials may not read, or somebody has deleted it
+                self.stat(bucket, key, version=None)
+        return self._default_tier
+
+    def _tier(self, headers: Mapping[str, str]) -> str | None:
+        tier = headers.get("x-ms-access-tier")
+        if headers.get("x-ms-access-tier-inferred") == "true":
+            self._default_tier = tier
+        return tier
 
     def _version(self, id_: str | None) -> str | None:
         return id_ if self.features.versioning else None
@@ -714,5 +739,9 @@ def _row(entry: BlobProperties) -> ObjectVersion:
     )
 
 
-def _fault(answer: Any) -> Fault:  # noqa: ANN401  azure-core's response to a part of a batch
-    return fault_of(answer.status_code, answer.headers, answer.headers.get("x-ms-error-code", ""), answer.reason or "")
+def _code(answer: Any) -> str:  # noqa: ANN401  azure-core's response to a part of a batch
+    return str(answer.headers.get("x-ms-error-code", ""))
+
+
+def _fault(answer: Any) -> Fault:  # noqa: ANN401  the same
+    return fault_of(answer.status_code, answer.headers, _code(answer), answer.reason or "")
