@@ -1,68 +1,30 @@
-"""``blob``: objects, as files on this machine and below the labels of buckets."""
+"""``blob``: objects, as files on this machine, below labels of buckets, and by URL."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, get_args
 
 import attrs
 import click
 
-from shiftable.app import App
-from shiftable.blob import Bucket, CommonPrefix, ObjectSummary
-from shiftable.cli._context import Context, complete_labels, json_option, pass_context, size_text
-from shiftable.errors import ConfigError, NotFound, Resource
+from shiftable.blob import CommonPrefix, Method, ObjectSummary
+from shiftable.cli._context import Context, json_line, json_option, pass_context, say, shown, size_text
+from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
+from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
+from shiftable.errors import ConfigError, NotFound, OperationError, Resource
 
 __all__ = ["blob"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DELETE_AT_ONCE = 1_000
 
 
-@attrs.frozen
-class Remote:
-    """``label:key`` on the command line."""
-
-    label: str
-    key: str
-
-    def bucket(self, app: App) -> Bucket:
-        """Return the bucket of the label."""
-        return app.blob(self.label)
-
-    def __str__(self) -> str:
-        return f"{self.label}:{self.key}"
-
-
-class PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A file, ``-``, or ``label:key``. A file whose name has a colon is written ``./a:b``."""
-
-    name = "place"
-
-    def convert(self, value: str | Path | Remote, *_: object) -> Path | Remote:
-        """Tell files from objects."""
-        if not isinstance(value, str):
-            return value
-        label, colon, key = value.partition(":")
-        return Remote(label, key) if colon and "/" not in label and label else Path(value)
-
-
-class RemoteType(click.ParamType):  # type: ignore[type-arg]  # the same
-    """``label`` or ``label:key``."""
-
-    name = "label:key"
-
-    def convert(self, value: str | Remote, *_: object) -> Remote:
-        """Split at the first colon."""
-        if not isinstance(value, str):
-            return value
-        label, _colon, key = value.partition(":")
-        return Remote(label, key)
-
-
-class AgeType(click.ParamType):  # type: ignore[type-arg]  # the same
+class AgeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A number with a unit: ``90s``, ``15m``, ``12h``, ``1d``, ``4w``."""
 
     name = "age"
@@ -77,104 +39,183 @@ class AgeType(click.ParamType):  # type: ignore[type-arg]  # the same
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-remote = click.argument("place", type=RemoteType(), metavar="LABEL[:KEY]", shell_complete=complete_labels("blob", ":"))
+remote = click.argument("place", type=RemoteType(), metavar="LABEL[:KEY]|URL", shell_complete=complete_places)
+remotes = click.argument(
+    "places", type=RemoteType(), nargs=-1, required=True, metavar="LABEL:KEY|URL...", shell_complete=complete_places
+)
+sources = click.argument(
+    "sources", type=PlaceType(), nargs=-1, required=True, metavar="SOURCE...", shell_complete=complete_places
+)
+target_ = click.argument("target", type=PlaceType(), shell_complete=complete_places)
+glob_option = click.option(
+    "--glob", is_flag=True, help="The key is a pattern: * and ? within a folder, ** across, [a-z]."
+)
+dry_option = click.option("-n", "--dry-run", is_flag=True, help="Only say what would be done.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+lines_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, one object a line.")
+jobs_option = click.option("-j", "--jobs", type=click.IntRange(1, 256), default=16, show_default=True, help="At once.")
 
 
 @click.group()
 def blob() -> None:
-    """List, copy, show and delete objects. An object is LABEL:KEY, with the label of [blob.LABEL]."""
+    """List, copy, show and delete objects.
+
+    An object is LABEL:KEY, with the label of [blob.LABEL], or a URL: s3://BUCKET/KEY, gs://BUCKET/KEY,
+    az://CONTAINER/KEY or az://ACCOUNT/CONTAINER/KEY, and PROVIDER://BUCKET/KEY with the label of [providers.PROVIDER].
+    Without a shiftable.toml a URL uses the provider's own credentials.
+    """
 
 
 @blob.command()
 @remote
-@click.option("-r", "--recursive", is_flag=True, help="All keys, not one level of folders.")
+@click.option("-r", "-R", "--recursive", is_flag=True, help="All keys, not one level of folders.")
 @click.option("-l", "--long", is_flag=True, help="Sizes and times too.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
-@json_option
+@glob_option
+@lines_option
 @pass_context
-def ls(context: Context, place: Remote, recursive: bool, long: bool, limit: int | None, as_json: bool) -> None:
-    """List objects, in the order of their keys."""
-    bucket = place.bucket(context.app)
-    found = bucket.list(place.key, limit=limit) if recursive else bucket.list_folder(place.key, limit=limit)
+def ls(
+    context: Context, place: Remote, recursive: bool, long: bool, limit: int | None, glob: bool, as_json: bool
+) -> None:
+    """List objects whose keys begin with KEY, in the order of their keys; of s3:// the buckets."""
+    if place.lists_buckets():
+        for bucket in place.cloud(context).blob.list(limit=limit):
+            _told({"bucket": bucket.name}, bucket.name, as_json=as_json)
+        return
+    location = place.open(context)
+    bucket = location.bucket
+    found: Iterable[ObjectSummary | CommonPrefix]
+    if glob:
+        found = itertools.islice(_matching(location), limit)
+    elif recursive:
+        found = bucket.list(location.key, limit=limit)
+    else:
+        found = bucket.list_folder(location.key, limit=limit)
     for item in found:
-        if as_json:
-            click.echo(_json_line(item))
-        elif isinstance(item, CommonPrefix):
-            click.echo(f"{'':>12}  {'':20}  {item.prefix}" if long else item.prefix)
+        if isinstance(item, CommonPrefix):
+            _told(
+                {"prefix": item.prefix}, f"{'':>12}  {'':20}  {item.prefix}" if long else item.prefix, as_json=as_json
+            )
         else:
-            click.echo(f"{item.size:>12}  {item.modified:%Y-%m-%dT%H:%M:%SZ}  {item.key}" if long else item.key)
+            line = f"{item.size:>12}  {item.modified:%Y-%m-%dT%H:%M:%SZ}  {item.key}" if long else item.key
+            _told(_summary(item), line, as_json=as_json)
 
 
-def _json_line(item: ObjectSummary | CommonPrefix) -> str:
-    import json
+def _told(facts: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        json_line(facts)
+    else:
+        say(text)
 
-    if isinstance(item, CommonPrefix):
-        return json.dumps({"prefix": item.prefix}, ensure_ascii=False)
-    about = {"key": item.key, "size": item.size, "modified": item.modified.isoformat(), "token": str(item.token)}
-    return json.dumps(about | ({"md5": item.md5.hex()} if item.md5 else {}), ensure_ascii=False)
+
+def _summary(item: ObjectSummary) -> dict[str, Any]:
+    about = {"key": item.key, "size": item.size, "modified": item.modified, "token": str(item.token)}
+    about |= {"md5": item.md5.hex()} if item.md5 else {}
+    return about | ({"storage_class": item.storage_class} if item.storage_class else {})
+
+
+def _matching(location: Location) -> Iterator[ObjectSummary]:
+    folder, pattern = matching(location)
+    return (item for item in location.bucket.list(folder) if pattern.fullmatch(item.key))
 
 
 @blob.command()
-@click.argument("source", type=PlaceType())
-@click.argument("target", type=PlaceType())
-@click.option("--if-absent", is_flag=True, help="Only if there is nothing at the target yet.")
-@click.option("--content-type", help="The object's content type.")
+@sources
+@target_
+@click.option("-r", "-R", "--recursive", is_flag=True, help="Folders, with all that is in them.")
+@glob_option
+@click.option("--if-absent", is_flag=True, help="Only where there is nothing at the target yet.")
+@click.option("--content-type", help="The content type of objects made of files.")
+@jobs_option
+@dry_option
+@quiet_option
+@lines_option
 @pass_context
 def cp(
     context: Context,
-    source: Path | Remote,
-    target: Path | Remote,
+    sources: tuple[Place, ...],
+    target: Place,
+    recursive: bool,
+    glob: bool,
     if_absent: bool,
     content_type: str | None,
+    jobs: int,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
-    """Copy one file or object. One of SOURCE and TARGET at least is LABEL:KEY; - is standard input or output."""
-    app = context.app
-    match source, target:
-        case Remote(), Remote():
-            to = attrs.evolve(target, key=_into(target.key, source.key))
-            source.bucket(app).copy(source.key, to.key, to=to.bucket(app), if_absent=if_absent)
-        case Path(), Remote():
-            to = attrs.evolve(target, key=_into(target.key, source.name))
-            body = cast("BinaryIO", sys.stdin.buffer) if str(source) == "-" else source
-            to.bucket(app).put(to.key, body, content_type=content_type, if_absent=if_absent)
-        case Remote(), Path():
-            _download(source, target, app, if_absent=if_absent)
-            return
-        case _:
-            raise ConfigError("one of the two must be an object, LABEL:KEY")
-    click.echo(f"{source} → {to}", err=True)
+    """Copy files and objects. One of SOURCE and TARGET at least is an object; - is standard input or output.
 
-
-def _into(key: str, name: str) -> str:
-    """A target that is empty or ends in ``/`` is a folder."""
-    return key + name.rpartition("/")[2] if not key or key.endswith("/") else key
-
-
-def _download(source: Remote, target: Path, app: App, *, if_absent: bool) -> None:
-    bucket = source.bucket(app)
-    if str(target) == "-":
-        _pour(bucket, source.key)
-        return
-    path = target / _into("", source.key) if target.is_dir() else target
-    if if_absent and path.exists():
-        raise ConfigError(f"{path} exists already")
-    bucket.download(source.key, path)
-    click.echo(f"{source} → {path}", err=True)
-
-
-def _pour(bucket: Bucket, key: str) -> None:
-    with bucket.stream(key) as stream:
-        for chunk in stream:
-            sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()
+    TARGET is a folder if it ends in a slash, is a bucket or an existing folder, and always with -r, --glob or several
+    sources. -r copies a folder under its own name, and with a slash at its end what is in it: `cp -r tree assets:x`
+    makes x/tree/..., `cp -r tree/ assets:x` makes x/.... Symbolic links are left out.
+    """
+    if isinstance(target, Local) and target.is_standard:
+        if as_json or dry_run:
+            raise ConfigError("standard output takes the content: --json and --dry-run do not go with it")
+        quiet = True
+    options = Options(if_absent=if_absent, content_type=content_type, jobs=jobs, dry_run=dry_run)
+    report = Report("copy", as_json=as_json, quiet=quiet, dry_run=dry_run)
+    _transferred(context, options, report, sources, target, recursive=recursive, glob=glob)
 
 
 @blob.command()
-@remote
+@sources
+@target_
+@click.option("-r", "-R", "--recursive", is_flag=True, help="Folders, with all that is in them.")
+@glob_option
+@click.option("--if-absent", is_flag=True, help="Only where there is nothing at the target yet.")
+@jobs_option
+@dry_option
+@quiet_option
+@lines_option
 @pass_context
-def cat(context: Context, place: Remote) -> None:
-    """Write an object to standard output."""
-    _pour(place.bucket(context.app), place.key)
+def mv(
+    context: Context,
+    sources: tuple[Place, ...],
+    target: Place,
+    recursive: bool,
+    glob: bool,
+    if_absent: bool,
+    jobs: int,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Copy as `cp` does, compare the copy with the source, and delete the source in the version that was copied.
+
+    What was written again meanwhile stays. Of local folders the files are moved, and the empty folders stay.
+    """
+    if any(isinstance(place, Local) and place.is_standard for place in (*sources, target)):
+        raise ConfigError("standard input and output cannot be moved; use cp")
+    options = Options(move=True, if_absent=if_absent, jobs=jobs, dry_run=dry_run)
+    report = Report("move", as_json=as_json, quiet=quiet, dry_run=dry_run)
+    _transferred(context, options, report, sources, target, recursive=recursive, glob=glob)
+
+
+def _transferred(
+    context: Context,
+    options: Options,
+    report: Report,
+    sources: tuple[Place, ...],
+    target: Place,
+    *,
+    recursive: bool,
+    glob: bool,
+) -> None:
+    with report:
+        Transfer(options, report).run(pairs(context, sources, target, recursive=recursive, glob=glob))
+    report.summary("moved" if options.move else "copied")
+    sys.exit(1 if report.failed else 0)
+
+
+@blob.command()
+@remotes
+@pass_context
+def cat(context: Context, places: tuple[Remote, ...]) -> None:
+    """Write objects to standard output, one after another."""
+    for place in places:
+        pour(place.open(context))
 
 
 @blob.command()
@@ -183,92 +224,239 @@ def cat(context: Context, place: Remote) -> None:
 @pass_context
 def stat(context: Context, place: Remote, as_json: bool) -> None:
     """Show everything about an object but its content."""
-    info = place.bucket(context.app).stat(place.key)
+    location = place.open(context)
+    info = location.bucket.stat(location.key)
     about = {"key": info.key, "size": info.size, "modified": info.modified, "token": str(info.token)}
     about |= {name: value for name, value in attrs.asdict(info.headers).items() if value is not None}
     about |= {"metadata": dict(info.metadata), "storage_class": info.storage_class, "version": info.version}
     about |= {"md5": info.md5.hex() if info.md5 else None}
     if as_json:
         context.json(about)
-    else:
-        for name, value in about.items():
-            if value not in (None, {}):
-                click.echo(f"{name}: {value}")
+        return
+    for name, value in about.items():
+        if value not in (None, {}):
+            say(f"{name}: {value}")
+
+
+@blob.command()
+@remotes
+@click.option("-r", "-R", "--recursive", is_flag=True, help="All that is in the folder KEY, or in the bucket.")
+@glob_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_option
+@quiet_option
+@lines_option
+@pass_context
+def rm(
+    context: Context,
+    places: tuple[Remote, ...],
+    recursive: bool,
+    glob: bool,
+    yes: bool,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Delete objects, with -r folders, with --glob what matches. The last two ask on a terminal, and else need --yes.
+
+    A folder is KEY and a slash: `rm -r assets:log` deletes log/1, and neither log nor logs/1.
+    """
+    report = Report("delete", as_json=as_json, quiet=quiet, dry_run=dry_run)
+    locations = [place.open(context) for place in places]
+    with report:
+        for location in locations:
+            if not (recursive or glob):
+                _delete_one(location, report)
+                continue
+            listed = _lister(location, glob=glob)
+            if dry_run or yes or _confirmed(location, listed):
+                _delete_many(location, listed(), report, dry_run=dry_run)
+    report.summary("deleted")
+    sys.exit(1 if report.failed else 0)
+
+
+def _lister(location: Location, *, glob: bool) -> Callable[[], Iterator[ObjectSummary]]:
+    return lambda: _matching(location) if glob else location.bucket.list(location.folder)
+
+
+def _confirmed(location: Location, listed: Callable[[], Iterator[ObjectSummary]]) -> bool:
+    """Ask, with the number of objects; nothing there is nothing to ask."""
+    count = size = 0
+    for item in listed():
+        count, size = count + 1, size + item.size
+    what = f"{count:,} objects ({size_text(size)})"
+    if count and not sys.stdin.isatty():
+        raise ConfigError(f"{what} would be deleted from {location}; without a terminal, say --yes")
+    if count:
+        click.confirm(shown(f"delete {what} from {location} on {location.bucket.provider}?"), abort=True, err=True)
+    return count > 0
+
+
+def _delete_one(location: Location, report: Report) -> None:
+    bucket, error = location.bucket, None
+    try:
+        if not bucket.exists(location.key):
+            raise NotFound(
+                "there is no such object; -r deletes what is in a folder",
+                provider=bucket.provider,
+                operation="blob.delete",
+                resource=Resource("object", location.key, bucket.resource),
+            )
+        if not report.dry_run:
+            bucket.delete(location.key)
+    except OperationError as exc:
+        error = exc
+    report.ended({"key": location.key}, f"{location}", 0, error)
+
+
+def _delete_many(location: Location, items: Iterator[ObjectSummary], report: Report, *, dry_run: bool) -> None:
+    """Delete as the listing comes, at a memory of one batch."""
+    while batch := list(itertools.islice(items, _DELETE_AT_ONCE)):
+        failed = {} if dry_run else location.bucket.delete_many([item.key for item in batch])
+        for item in batch:
+            report.ended({"key": item.key}, str(location.at(item.key)), item.size, failed.get(item.key))
+
+
+@blob.command()
+@click.argument("source", type=PlaceType(), shell_complete=complete_places)
+@target_
+@click.option("--delete", is_flag=True, help="Delete at the target what is not at the source.")
+@click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
+@lines_option
+@pass_context
+def sync(context: Context, source: Place, target: Place, delete: bool, apply: bool, as_json: bool) -> None:
+    """Make TARGET hold what SOURCE holds: a folder and an object folder, either way, or two of the latter.
+
+    It is always what is in them: a slash at the end makes no difference. Without --apply it says what it would do and
+    changes nothing.
+    """
+    from shiftable.blob import sync as synced
+
+    if isinstance(source, Local) and isinstance(target, Local):
+        raise ConfigError(f"one of the two must be objects, LABEL:FOLDER{hint(context, source, target)}")
+    failed = copied = size = 0
+    for step in synced(_end(context, source), _end(context, target), delete=delete, dry_run=not apply):
+        failed, copied = failed + bool(step.error), copied + (not step.error)
+        size += 0 if step.error else step.size
+        if as_json:
+            facts = {"action": step.action, "name": step.name, "size": step.size}
+            json_line(facts | {"error": step.error and str(step.error)} | ({} if apply else {"dry_run": True}))
+        elif step.error is not None:
+            click.echo(shown(f"error: {step.name}: {step.error}"), err=True)
+        else:
+            say(f"{step.action} {step.name}")
+    done = "done" if apply else "to do; --apply does it"
+    if not as_json:
+        click.echo(f"{copied:,} {done} ({size_text(size)}), {failed:,} failed", err=True)
+    sys.exit(1 if failed else 0)
+
+
+def _end(context: Context, place: Place) -> Any:  # noqa: ANN401  what sync takes
+    if isinstance(place, Local):
+        return place.path
+    location = place.open(context)
+    return location.bucket, location.folder
 
 
 @blob.command()
 @remote
-@click.option("-r", "--recursive", is_flag=True, help="All objects whose keys begin with KEY.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("-d", "--depth", type=click.IntRange(min=0), default=1, show_default=True, help="Folders so deep.")
+@click.option("--bytes", "exact", is_flag=True, help="Sizes in bytes.")
+@json_option
 @pass_context
-def rm(context: Context, place: Remote, recursive: bool, yes: bool) -> None:
-    """Delete an object, or with -r all below a prefix."""
-    bucket = place.bucket(context.app)
-    if not recursive:
-        if not bucket.exists(place.key):
-            raise NotFound(
-                "there is no such object; -r deletes what is below a folder",
-                provider=bucket.provider,
-                operation="blob.delete",
-                resource=Resource("object", place.key, bucket.resource),
-            )
-        bucket.delete(place.key)
-        click.echo(f"{place}: deleted", err=True)
-        return
-    keys = [item.key for item in bucket.list(place.key)]
-    if keys and not yes:
-        if not sys.stdin.isatty():
-            raise ConfigError(f"{len(keys):,} objects would be deleted; without a terminal, say --yes")
-        click.confirm(f"delete {len(keys):,} objects below {place} on {bucket.provider}?", abort=True)
-    failed = bucket.delete_many(keys)
-    for key, error in sorted(failed.items()):
-        click.echo(f"error: {key}: {error}", err=True)
-    click.echo(f"{len(keys) - len(failed):,} deleted, {len(failed):,} failed", err=True)
-    sys.exit(1 if failed else 0)
+def du(context: Context, place: Remote, depth: int, exact: bool, as_json: bool) -> None:
+    """Count objects and bytes in a folder or bucket, by the folders in it, and all together."""
+    location = place.open(context)
+    rows: list[Usage] = []
+    total = Usage(location.folder)
+    for usage in _usages(location, depth, total):
+        rows.append(usage)
+        if not as_json:
+            _show_usage(usage, exact=exact)
+            rows.clear()
+    if as_json:
+        context.json({**total.to_json(), "prefixes": [usage.to_json() for usage in rows]})
+    else:
+        _show_usage(attrs.evolve(total, prefix=str(location.at(location.folder))), exact=exact)
+
+
+@attrs.define
+class Usage:
+    """What is below a prefix."""
+
+    prefix: str
+    objects: int = 0
+    bytes: int = 0
+
+    def add(self, size: int) -> None:
+        """Count one object."""
+        self.objects += 1
+        self.bytes += size
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return attrs.asdict(self)
+
+
+def _usages(location: Location, depth: int, total: Usage) -> Iterator[Usage]:
+    """Yield each folder when it is complete: in the order of a listing its keys stand together."""
+    open_: list[Usage] = []
+    for item in location.bucket.list(location.folder):
+        total.add(item.size)
+        while open_ and not item.key.startswith(open_[-1].prefix):
+            yield open_.pop()
+        folders = item.key[len(location.folder) :].split("/")[:-1][:depth]
+        new = range(len(open_) + 1, len(folders) + 1)
+        open_ += [Usage(f"{location.folder}{'/'.join(folders[:level])}/") for level in new]
+        for usage in open_:
+            usage.add(item.size)
+    yield from reversed(open_)
+
+
+def _show_usage(usage: Usage, *, exact: bool) -> None:
+    size = str(usage.bytes) if exact else size_text(usage.bytes)
+    say(f"{size:>12}  {usage.objects:>10,}  {usage.prefix}")
 
 
 @blob.command()
-@click.argument("source", type=PlaceType())
-@click.argument("target", type=PlaceType())
-@click.option("--delete", is_flag=True, help="Delete at the target what is not at the source.")
-@click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
+@remote
+@click.option("--method", type=click.Choice(get_args(Method)), default="GET", show_default=True)
+@click.option("--expires", type=AgeType(), default="1h", show_default=True, help="How long it is valid: 15m, 12h, 7d.")
+@click.option("--content-type", help="For PUT: the header that the request must then carry.")
+@json_option
 @pass_context
-def sync(context: Context, source: Path | Remote, target: Path | Remote, delete: bool, apply: bool) -> None:
-    """Make TARGET hold what SOURCE holds: a folder and LABEL:PREFIX, either way, or two prefixes.
-
-    Without --apply it says what it would do and changes nothing.
-    """
-    from shiftable.blob import sync as synced
-
-    ends = [end if isinstance(end, Path) else (end.bucket(context.app), end.key) for end in (source, target)]
-    failed = copied = size = 0
-    for step in synced(ends[0], ends[1], delete=delete, dry_run=not apply):
-        if step.error is not None:
-            failed += 1
-            click.echo(f"error: {step.name}: {step.error}", err=True)
-        else:
-            copied, size = copied + 1, size + step.size
-            click.echo(f"{step.action} {step.name}")
-    done = "done" if apply else "to do; --apply does it"
-    click.echo(f"{copied:,} {done} ({size_text(size)}), {failed:,} failed", err=True)
-    sys.exit(1 if failed else 0)
+def sign(
+    context: Context, place: Remote, method: Method, expires: timedelta, content_type: str | None, as_json: bool
+) -> None:
+    """Print a URL that lets whoever has it do one thing with an object for a while."""
+    location = place.open(context)
+    url = location.bucket.sign(location.key, method=method, expires=expires, content_type=content_type)
+    headers: dict[str, str] = dict(getattr(url, "headers", {}))
+    if as_json:
+        context.json({"url": str(url), "method": method, "expires_in": expires.total_seconds(), "headers": headers})
+        return
+    click.echo(str(url))
+    for name, value in headers.items():
+        click.echo(f"the request must carry {name}: {value}", err=True)
 
 
 @blob.command()
 @remote
 @click.option("--older-than", type=AgeType(), default="1d", show_default=True, help="Only what began so long ago.")
 @click.option("--apply", is_flag=True, help="Do it; without this, only say what would be dropped.")
+@lines_option
 @pass_context
-def clean(context: Context, place: Remote, older_than: timedelta, apply: bool) -> None:
+def clean(context: Context, place: Remote, older_than: timedelta, apply: bool, as_json: bool) -> None:
     """Drop uploads in parts that were never completed: what killed writers left takes space and money, unseen.
 
     An upload that is still under way would fail at its end; --older-than keeps it. Without --apply nothing changes.
     """
-    bucket = place.bucket(context.app)
-    found = list(bucket.uploads(place.key, older_than=older_than))
+    location = place.open(context)
+    bucket = location.bucket
+    found = list(bucket.uploads(location.key, older_than=older_than))
     for upload in found:
-        click.echo(f"{upload.started:%Y-%m-%dT%H:%M:%SZ}  {upload.key}")
-    if apply:
-        click.echo(f"{bucket.abort_uploads(place.key, older_than=older_than):,} dropped", err=True)
-    else:
-        click.echo(f"{len(found):,} to drop; --apply does it", err=True)
+        line = f"{upload.started:%Y-%m-%dT%H:%M:%SZ}  {upload.key}"
+        _told({"key": upload.key, "id": upload.id, "started": upload.started}, line, as_json=as_json)
+    dropped = bucket.abort_uploads(location.key, older_than=older_than) if apply else 0
+    if not as_json:
+        click.echo(f"{dropped:,} dropped" if apply else f"{len(found):,} to drop; --apply does it", err=True)

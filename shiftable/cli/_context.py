@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from shiftable import manifest
 from shiftable.app import App, load
+from shiftable.cloud import Cloud, connect
 from shiftable.errors import ConfigError
 from shiftable.manifest import Declared
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Context", "complete_addresses", "complete_labels", "items_text", "json_option", "pass_context", "size_text"]
+__all__ = [
+    "Context",
+    "complete_addresses",
+    "complete_labels",
+    "items_text",
+    "json_line",
+    "json_option",
+    "pass_context",
+    "say",
+    "shown",
+    "size_text",
+]
 
 
 class Context:
@@ -27,6 +41,7 @@ class Context:
         self.file = file
         self.environment = environment
         self._app: App | None = None
+        self._clouds: dict[tuple[object, ...], Cloud] = {}
         self._console: Console | None = None
 
     @property
@@ -35,6 +50,23 @@ class Context:
         if self._app is None:
             self._app = load(self.file, environment=self.environment)
         return self._app
+
+    @property
+    def app_if_any(self) -> App | None:
+        """The application, or ``None`` where there is no file; one that was named must be there."""
+        if self._app is None and self.file is None:
+            try:
+                manifest.find()
+            except ConfigError:
+                return None
+        return self.app
+
+    def connected(self, provider: str, **settings: object) -> Cloud:
+        """Return a provider without the file, with its own chain of credentials."""
+        key = (provider, *settings.items())
+        if key not in self._clouds:
+            self._clouds[key] = connect(provider, **settings)
+        return self._clouds[key]
 
     @property
     def console(self) -> Console:
@@ -61,7 +93,7 @@ class Context:
 
     def json(self, value: Any) -> None:  # noqa: ANN401  anything that JSON has
         """Write one JSON document to standard output."""
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+        click.echo(json.dumps(value, indent=2, ensure_ascii=sys.stdout.isatty(), default=_plain))
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +101,34 @@ class Context:
     def __exit__(self, *exc_info: object) -> None:
         if self._app is not None:
             self._app.close()
+        for cloud in self._clouds.values():
+            cloud.close()
+
+
+def json_line(value: Mapping[str, Any]) -> None:
+    """Write one JSON object as a line to standard output, at once."""
+    click.echo(json.dumps(value, ensure_ascii=sys.stdout.isatty(), default=_plain))
+    sys.stdout.flush()
+
+
+def shown(text: str) -> str:
+    r"""Return a text as a terminal can show it: what would move the cursor or turn the direction becomes ``\x1b``.
+
+    Joiners stay, as emoji and some scripts need them.
+    """
+    return "".join(char if char in _JOINERS or char.isprintable() else _escaped(char) for char in text)
+
+
+def say(text: str) -> None:
+    """Write a line to standard output: as it is where a program reads it, else as it can be shown."""
+    click.echo(shown(text) if sys.stdout.isatty() else text, color=True)  # else click drops what looks like a colour
+
+
+_JOINERS = "\u200c\u200d"
+
+
+def _escaped(char: str) -> str:
+    return ascii(char)[1:-1]
 
 
 def _plain(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import shiftable
-from shiftable.cli._context import Context
+from shiftable.cli._context import Context, shown
 from shiftable.errors import ConfigError, ShiftableError
 
 __all__ = ["cli"]
@@ -57,10 +57,10 @@ class Root(click.Group):
             sys.exit(130)
         except ConfigError as exc:
             for problem in exc.problems:
-                click.echo(f"error: {problem}", err=True)
+                _complain(str(problem))
             sys.exit(2)
         except ShiftableError as exc:
-            click.echo(f"error: {exc}", err=True)
+            _complain(str(exc))
             sys.exit(1)
         except BrokenPipeError:
             sys.stderr.close()  # the reader has gone: `shiftable blob ls | head`
@@ -68,8 +68,13 @@ class Root(click.Group):
         except OSError as exc:  # a file that was named, or what standard output goes to
             logging.getLogger(__name__).debug("the operating system refuses", exc_info=True)
             subject = f"{exc.filename}: " if exc.filename is not None else ""
-            click.echo(f"error: {subject}{exc.strerror or exc}", err=True)
+            _complain(f"{subject}{exc.strerror or exc}")
             sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    """Write an error, whose lines may hold names that others have chosen."""
+    click.echo("\n".join(shown(line) for line in f"error: {text}".split("\n")), err=True)
 
 
 @click.group(
