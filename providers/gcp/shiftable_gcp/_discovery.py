@@ -114,6 +114,8 @@ class Discovery:
         if "$ref" in schema:
             schema = self._schemas[schema["$ref"]] | {"$id": schema["$ref"]}
         kind = schema.get("type", "any")
+        if where.startswith("request") and schema.get("format") in _INTEGERS and type(value) is int:
+            value = str(value) if kind == "string" else value  # both are taken; Google's own client sends numbers
         if value is None and where.startswith("request"):
             return  # a patch deletes so
         if kind != "any" and (

@@ -31,6 +31,7 @@ from shiftable_gcp._xml_api import XmlApi
 __all__ = ["GcpDouble"]
 
 _PAGE = 1000
+_UPLOAD = "/upload/storage/v1/"
 
 
 class GcpDouble(Double):
@@ -117,14 +118,14 @@ class GcpDouble(Double):
         if request.path == "/token":
             return self._account.token(request, self.clock.now())
         refused = self._account.refusal(request, self.clock.now())
+        known = _STORAGE.method(request.method, request.target) is not None or _UPLOAD in request.path
         with self.state.lock:
-            if _STORAGE.method(request.method, request.target) is None:
-                return self._xml.answer(request) if refused is None else self._xml.refuse(refused)
             if refused is not None:
-                return rendered(refused)
+                return rendered(refused) if known else self._xml.refuse(refused)
             response = self._json.answer(request)
-        if response is None:
-            return rendered(Refused(501, "notImplemented", "NotImplemented", "not in the double"))
+            if response is None:
+                missing = Refused(501, "notImplemented", "NotImplemented", "not in the double")
+                response = rendered(missing) if known else self._xml.answer(request)
         return response
 
 
