@@ -84,3 +84,26 @@ def shiftable(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return start
+
+
+@pytest.fixture
+def completed(folder: Path) -> Callable[..., list[str]]:
+    """Source what the help text says in a real bash, and ask its function as bash does."""
+    script = """
+        eval "$(_SHIFTABLE_COMPLETE=bash_source shiftable)"
+        compopt() { :; }
+        COMP_WORDBREAKS=$BREAKS
+        COMP_POINT=${#COMP_LINE}
+        _shiftable_completion shiftable
+        [[ ${#COMPREPLY[@]} = 0 ]] || printf '%s\\n' "${COMPREPLY[@]}"
+    """
+
+    def ask(line: str, *, breaks: str = " \t\n\"'><=;|&(:") -> list[str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        env = os.environ | {"COMP_LINE": line, "BREAKS": breaks, "PATH": path, "LC_ALL": "C.UTF-8"}
+        command = ["bash", "--norc", "-c", script]
+        answer = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=True)
+        assert "" == answer.stderr
+        return answer.stdout.splitlines()
+
+    return ask

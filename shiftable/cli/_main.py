@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,14 @@ class Root(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  as click.Group
         """Name all commands."""
         return list(COMMANDS)
+
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  as click.Group
+        """Run the command line, or complete it."""
+        if "_SHIFTABLE_COMPLETE" in os.environ:
+            from shiftable.cli import _completion
+
+            _completion.register()
+        return super().main(*args, **extra)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  as click.Group
         """Import one command."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import click
+from click.shell_completion import CompletionItem
 
 from shiftable.app import App
 from shiftable.blob import Bucket, CommonPrefix
@@ -242,14 +243,21 @@ def _choice(part: str) -> str:
 # completion
 
 
-def complete_places(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Complete labels, and behind a label the keys, one folder at a time. Whatever fails completes nothing."""
+def complete_places(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Complete labels, behind a label the keys, one folder at a time, and files where one may stand.
+
+    Whatever fails completes nothing.
+    """
     options = context.find_root().params
+    found: list[CompletionItem[str]] = []
     with Context(options.get("file"), options.get("environment")) as here:
         try:
-            return list(_completed(here, incomplete))
+            found += (CompletionItem(text) for text in _completed(here, incomplete))
         except (ShiftableError, ImportError):
-            return []
+            found.clear()
+    if isinstance(parameter.type, PlaceType) and ":" not in incomplete:
+        found.append(CompletionItem(incomplete, type="file"))
+    return found
 
 
 def _completed(context: Context, incomplete: str) -> Iterator[str]:

@@ -395,6 +395,15 @@ def test_hostile_keys_are_exact_for_programs(run: Run) -> None:
     assert "a\\x1b[31m\\u202egpj.\\nb" in told
 
 
+def test_keys_are_completed_folder_by_folder(run: Run, completed) -> None:
+    put(run, "assets:pics/a b", "assets:pics/c$(id)", "assets:pics/sub/d", f"assets:pics/{HOSTILE}", "assets:pin")
+    assert ["pics/", "pin"] == completed("shiftable blob cat assets:p")
+    assert ["assets:pics/", "assets:pin"] == completed("shiftable blob cat assets:p", breaks=" ")
+    assert ["pics/a\\ b", "pics/c\\$\\(id\\)", "pics/sub/"] == completed("shiftable blob cp assets:pics/")
+    assert ["//shop-assets/pics/", "//shop-assets/pin"] == completed("shiftable blob ls local://shop-assets/p")
+    assert [] == completed("shiftable blob cat nothing:p")
+
+
 # URLs
 
 

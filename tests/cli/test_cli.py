@@ -1,7 +1,6 @@
 """The command without any provider but memory: help, mistakes, exit codes, completion."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -234,20 +233,14 @@ def test_two_resources_that_give_one_variable_are_refused(shiftable, file: Path)
     assert "both give the variable BLOB_A_B_BUCKET" in answer.stderr
 
 
-def test_labels_are_completed(folder: Path, file: Path) -> None:
-    def completed(words: str) -> list[str]:
-        env = os.environ | {
-            "_SHIFTABLE_COMPLETE": "bash_complete",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split(" ")) - 1),
-        }
-        command = [str(Path(sys.executable).parent / "shiftable")]
-        answer = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=True)
-        return [line.partition(",")[2] for line in answer.stdout.splitlines() if line]
-
-    assert "migrate" in completed("shiftable mig")
+def test_commands_labels_and_files_are_completed(folder: Path, file: Path, completed) -> None:
+    assert ["migrate"] == completed("shiftable mig")
     assert ["assets:"] == completed("shiftable blob ls a")
     assert ["blob.assets", "secrets.app"] == completed("shiftable plan ")
+    (folder / "a b").mkdir()
+    (folder / "ä").write_text("")
+    assert ["assets:", "a\\ b/"] == completed("shiftable blob cp a")
+    assert ["ä"] == completed("shiftable blob cp ä")
     file.write_text("not toml [")
     assert [] == completed("shiftable blob ls a")
 
