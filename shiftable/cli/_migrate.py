@@ -2,27 +2,127 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
+import attrs
 import click
 
-from shiftable.cli._context import Context, complete_addresses, items_text, json_option, pass_context, size_text
-from shiftable.cli._progress import Bars, Lines
-from shiftable.errors import ConfigError
-from shiftable.migrate import MOVERS, JsonEvents, LossCount, Migration, Named, Options, Plan, Report, Tally
+from shiftable.app import load
+from shiftable.cli._context import (
+    Context,
+    complete_addresses,
+    items_text,
+    json_option,
+    pass_context,
+    shown,
+    size_text,
+)
+from shiftable.cli._progress import Bars, Lines, duration_text
+from shiftable.cli._units import limit, size, when
+from shiftable.errors import ConfigError, InvalidArgument, ShiftableError
+from shiftable.migrate import (
+    MOVERS,
+    Document,
+    Estimate,
+    Filter,
+    JsonEvents,
+    KeyList,
+    LossCount,
+    Migration,
+    Named,
+    Observer,
+    Options,
+    Plan,
+    Recorder,
+    Report,
+    Rule,
+    Tally,
+)
 
 __all__ = ["migrate"]
 
 SHOWN = 20
 """Items that are named on the screen; the journal has all."""
+_FACETS = sorted({facet for mover in MOVERS.values() for facet in mover.facets})
 
 
-@click.command()
+class _Ordered(click.Command):
+    """Keeps the order in which ``--include`` and ``--exclude`` were written, across the two of them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        left = {name: iter(given.get(name) or ()) for name in ("include", "exclude")}
+        rules = [(param.name, next(left[param.name])) for param in order if param.name in left]
+        ctx.meta[__name__] = [(name == "include", pattern) for name, pattern in rules]
+        return super().parse_args(ctx, args)
+
+
+def _complete_providers(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the labels of providers; a wrong file completes nothing and says nothing."""
+    options = context.find_root().params
+    try:
+        config = load(options.get("file"), environment=options.get("environment")).config
+    except ConfigError:
+        return []
+    used = {label for each in config.environments.values() for label in (each.provider, *each.overrides.values())}
+    return sorted(label for label in {*config.providers, *used} if label.startswith(incomplete))
+
+
+def _complete_facets(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [facet for facet in _FACETS if facet.startswith(incomplete)]
+
+
+@attrs.frozen(kw_only=True)
+class _Wish:
+    """What the command is to do, beside how."""
+
+    apply: bool
+    only_verify: bool
+    no_verify: bool
+    quick: bool
+    save_plan: Path | None
+    plan_file: Path | None
+    reports: tuple[Path, ...]
+
+    def check(self) -> None:
+        """Refuse what does not go together, before anything is done."""
+        if self.plan_file and not self.apply:
+            raise ConfigError("--plan goes with --apply")
+        if self.only_verify and self.apply:
+            raise ConfigError("--verify only compares; --apply verifies by itself")
+        for path in self.reports:
+            if path.suffix not in {".json", ".html"}:
+                raise ConfigError(f"--report {path}: the name ends in .json or .html, which says what is written")
+            if not os.access(path.parent, os.W_OK):
+                raise ConfigError(f"--report {path}: nothing can be written to {path.parent}; choose another place")
+
+
+@click.command(cls=_Ordered)
 @click.argument("resources", nargs=-1, metavar="[RESOURCE]...", shell_complete=complete_addresses)
-@click.option("--from", "source", required=True, metavar="PROVIDER", help="Label of the provider to move from.")
-@click.option("--to", "target", required=True, metavar="PROVIDER", help="Label of the provider to move to.")
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    metavar="PROVIDER",
+    shell_complete=_complete_providers,
+    help="Label of the provider to move from.",
+)
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="PROVIDER",
+    shell_complete=_complete_providers,
+    help="Label of the provider to move to.",
+)
 @click.option("--apply", is_flag=True, help="Do it; without this, only the plan is shown.")
 @click.option("--verify", "only_verify", is_flag=True, help="Only compare both sides, whatever was done before.")
 @click.option("--no-verify", is_flag=True, help="With --apply: do not read both sides again afterwards.")
@@ -34,37 +134,60 @@ SHOWN = 20
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="With --apply: do exactly this saved plan, and nothing if the world has changed since.",
 )
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write what was done to FILE.json or FILE.html, also if it fails or is interrupted. May be given twice.",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Objects whose keys match are moved. The first --include or --exclude that matches decides; of a key that"
+    " none matches the opposite of the last one is true.",
+)
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Objects whose keys match are left.")
+@click.option("--prefix", "prefixes", multiple=True, help="Only keys that begin so; only these are listed.")
+@click.option("--min-size", type=size, help="Only objects at least so large: 10MiB, 4096.")
+@click.option("--max-size", type=size, help="Only objects at most so large.")
+@click.option("--modified-after", type=when, help="Only objects that were modified then or later: 2026-03-31T12:00.")
+@click.option("--modified-before", type=when, help="Only objects that were modified before that.")
+@click.option(
+    "--files-from",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE|-",
+    help="Only the keys in this list: one a line, or each ended by NUL.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what differs on the target although we did not write it.")
 @click.option(
     "--degrade",
     multiple=True,
     metavar="FACET",
-    help="Accept that the target cannot hold this of an item: "
-    + ", ".join(sorted({facet for mover in MOVERS.values() for facet in mover.facets}))
-    + ".",
+    shell_complete=_complete_facets,
+    help=f"Accept that the target cannot hold this of an item: {', '.join(_FACETS)}.",
 )
-@click.option("--prune", is_flag=True, help="Delete on the target what we wrote and whose source is gone.")
+@click.option("--delete", is_flag=True, help="Delete on the target what we wrote and whose source is gone.")
+@click.option(
+    "--delete-limit",
+    type=limit,
+    metavar="NUMBER|SHARE%",
+    help="With --delete: more stops the move before it begins.  [default: 30%, ten always]",
+)
 @click.option("--include-pending", is_flag=True, help="Move secrets in the middle of a rotation too.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Items at once.")
 @json_option
 @pass_context
 def migrate(
     context: Context,
+    /,
     resources: tuple[str, ...],
     source: str,
     target: str,
-    apply: bool,
-    only_verify: bool,
-    no_verify: bool,
-    quick: bool,
-    save_plan: Path | None,
-    plan_file: Path | None,
-    overwrite: bool,
-    degrade: tuple[str, ...],
-    prune: bool,
-    include_pending: bool,
-    concurrency: int,
     as_json: bool,
+    **chosen: object,
 ) -> None:
     """Move buckets and secrets from one provider to another; a plan first, --apply does it.
 
@@ -76,50 +199,131 @@ def migrate(
                 1 something is refused, in conflict, failed or different; it is named
                 2 wrong usage or configuration      130 interrupted; go on with the same command
     """  # noqa: D301  click's mark for text that keeps its lines
-    if plan_file and not apply:
-        raise ConfigError("--plan goes with --apply")
-    if only_verify and apply:
-        raise ConfigError("--verify only compares; --apply verifies by itself")
-    options = Options(
-        overwrite=overwrite,
-        degrade=degrade,
-        prune=prune,
-        include_pending=include_pending,
-        concurrency=concurrency,
-    )
+    wish = _Wish(**cast("dict[str, Any]", {field.name: chosen[field.name] for field in attrs.fields(_Wish)}))
+    wish.check()
+    try:
+        options = _options(chosen)
+    except InvalidArgument as exc:
+        raise ConfigError(exc.message) from exc
     migration = Migration(context.app, source, target, resources, options)
+    with _terminable(), _observer(as_json) as observer, _reported(wish, migration, observer) as recorder:
+        results = _run(migration, recorder, wish)
+    if not as_json:
+        _show(results, migration)
+    sys.exit(0 if all(each.complete for each in results) else 1)
+
+
+def _options(chosen: Mapping[str, Any]) -> Options:
+    """Return the options of a move; refuse those of which one says nothing without another."""
+    most, delete = chosen["delete_limit"], chosen["delete"]
+    if most is not None and not delete:
+        raise ConfigError("--delete-limit goes with --delete")
+    limits = {} if most is None else {"prune_share" if isinstance(most, float) else "prune_limit": most}
+    return Options(
+        overwrite=chosen["overwrite"],
+        degrade=chosen["degrade"],
+        prune=delete,
+        include_pending=chosen["include_pending"],
+        concurrency=chosen["concurrency"],
+        filter=_filter(chosen),
+        **limits,
+    )
+
+
+def _filter(chosen: Mapping[str, Any]) -> Filter:
+    rules = click.get_current_context().meta[__name__]
+    return Filter(
+        rules=[Rule(include, pattern) for include, pattern in rules],
+        prefixes=chosen["prefixes"],
+        min_size=chosen["min_size"],
+        max_size=chosen["max_size"],
+        modified_after=chosen["modified_after"],
+        modified_before=chosen["modified_before"],
+        keys=_listed(chosen["files_from"]) if chosen["files_from"] else None,
+    )
+
+
+def _listed(path: Path) -> KeyList:
+    with click.open_file(str(path), "rb") as stream:
+        data = stream.read()
+    try:
+        return KeyList.read(data)
+    except UnicodeDecodeError:
+        raise ConfigError(f"--files-from {path}: it is not UTF-8 text") from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let whoever ends the process from outside end it as Ctrl-C does: what is under way ends, and is told."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _observer(as_json: bool) -> Iterator[Observer]:
     if as_json:
-        good = _run(migration, JsonEvents(sys.stdout), apply, only_verify, no_verify, quick, save_plan, plan_file)
-    else:
-        with Bars() if sys.stderr.isatty() else Lines() as observer:
-            result = _run(migration, observer, apply, only_verify, no_verify, quick, save_plan, plan_file)
-        _show(result, migration)
-        good = result
-    sys.exit(0 if all(each.complete for each in good) else 1)
+        yield JsonEvents(sys.stdout)
+        return
+    with Bars() if sys.stderr.isatty() else Lines() as observer:
+        yield observer
 
 
-def _run(
-    migration: Migration,
-    observer: JsonEvents | Bars | Lines,
-    apply: bool,
-    only_verify: bool,
-    no_verify: bool,
-    quick: bool,
-    save_plan: Path | None,
-    plan_file: Path | None,
-) -> list[Plan | Report]:
+@contextmanager
+def _reported(wish: _Wish, migration: Migration, observer: Observer) -> Iterator[Recorder]:
+    """Write the reports that were asked for, however it ends."""
+    recorder, started = Recorder(observer), datetime.now(UTC)
+    failure = ""
+    try:
+        yield recorder
+    except KeyboardInterrupt:
+        failure = "interrupted"
+        raise
+    except Exception as exc:
+        failure = str(exc) if isinstance(exc, ShiftableError) else type(exc).__name__
+        raise
+    finally:
+        if wish.reports:
+            route, times = (migration.source, migration.target), (started, datetime.now(UTC))
+            document = Document.of(recorder, route=route, options=migration.options, times=times, failure=failure)
+            for path in wish.reports:
+                _write(path, document.to_json() if path.suffix == ".json" else document.to_html())
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".report-", delete=False) as file:
+        try:
+            file.write(text)
+            file.close()
+            Path(file.name).chmod(0o666 & ~_umask())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
+
+
+def _run(migration: Migration, observer: Observer, wish: _Wish) -> list[Plan | Report]:
     """Do what was asked for and return the results, in order."""
-    if only_verify:
-        return [migration.verify(observer, quick=quick)]
-    if not apply:
+    if wish.only_verify:
+        return [migration.verify(observer, quick=wish.quick)]
+    if not wish.apply:
         plan = migration.plan(observer)
-        if save_plan is not None:
-            _save(plan, save_plan)
+        if wish.save_plan is not None:
+            _save(plan, wish.save_plan)
         return [plan]
-    pinned = _saved(plan_file) if plan_file else None
+    pinned = _saved(wish.plan_file) if wish.plan_file else None
     results: list[Plan | Report] = [migration.apply(pinned, observer)]
-    if not no_verify:
-        results.append(migration.verify(observer, quick=quick))
+    if not wish.no_verify:
+        results.append(migration.verify(observer, quick=wish.quick))
     return results
 
 
@@ -137,6 +341,9 @@ def _saved(path: Path) -> Plan:
         raise ConfigError(f"the plan {path} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no saved plan: it is not text") from None
+
+
+# what is shown
 
 
 def _show(results: list[Plan | Report], migration: Migration) -> None:
@@ -157,16 +364,19 @@ def _show(results: list[Plan | Report], migration: Migration) -> None:
 
 def _show_plan(plan: Plan, migration: Migration) -> None:
     click.echo(f"plan {plan.digest[:12]}: from {plan.source} to {plan.target}")
+    if plan.options.filter.told:
+        click.echo(f"only: {shown('; '.join(plan.options.filter.told))}")
     for found in plan.resources:
         click.echo(f"{found.address}")
         for why in found.refused:
             click.echo(f"  REFUSED as a whole: {why}")
         for change in found.changes:
             click.echo(f"  first: {change}")
-        for action, tally in found.actions.items():
-            click.echo(f"  {action}: {_tally(tally)}")
+        _show_tallies(found.actions)
         _show_losses(found.losses)
         _show_named(found.named, sum(found.troubles.values()))
+        if found.estimate is not None and found.to_do.count:
+            _show_estimate(found.estimate, plan)
     _show_skipped(plan.skipped)
     if not plan.complete:
         click.echo("something would not arrive: see above; --degrade FACET accepts a loss")
@@ -176,18 +386,40 @@ def _show_plan(plan: Plan, migration: Migration) -> None:
         click.echo(f"nothing was changed; --apply does it (journal: {migration.journal_path})")
 
 
+def _show_estimate(estimate: Estimate, plan: Plan) -> None:
+    """Say what a move and its verification would ask for; what has no known price is never nothing."""
+    sides = ((plan.source, estimate.source), (plan.target, estimate.target))
+    told = ", ".join(f"{sum(demand.requests.values()):,} to {label}" for label, demand in sides)
+    click.echo(f"  requests, to move and to verify: {told}")
+    leaving = ", ".join(f"{size_text(demand.egress)} from {label}" for label, demand in sides if demand.egress)
+    click.echo(f"  data that leaves: {leaving}")
+    if estimate.seconds is not None:
+        click.echo(f"  time: at least {duration_text(estimate.seconds)}, by {estimate.bound}")
+    for currency, amount in estimate.total.items():
+        beside = " and what is unknown" if estimate.unknown else ""
+        click.echo(f"  cost, by list prices: {amount:,.2f} {currency}{beside}")
+    for cost in estimate.unknown:
+        click.echo(f"  cost of {cost.what}: unknown, {cost.why}")
+    for found in estimate.prices:
+        click.echo(f"  prices: {found.provider} {found.region}, {found.tier}, of {found.dated}, {found.urls[0]}")
+
+
 def _show_report(report: Report) -> None:
     for found in report.resources:
         click.echo(f"{found.address}")
         for why in found.refused:
             click.echo(f"  REFUSED as a whole: {why}")
-        for action, tally in found.done.items():
-            click.echo(f"  {action}: {_tally(tally)}")
+        _show_tallies(found.done)
         if found.verified.count:
             click.echo(f"  verified equal: {_tally(found.verified)}")
         _show_losses(found.losses)
         _show_named(found.named, sum(found.troubles.values()))
     _show_skipped(report.skipped)
+
+
+def _show_tallies(tallies: Mapping[Any, Tally]) -> None:
+    for action, tally in tallies.items():
+        click.echo(f"  {action}: {_tally(tally)}")
 
 
 def _tally(tally: Tally) -> str:
@@ -197,17 +429,18 @@ def _tally(tally: Tally) -> str:
 
 def _show_losses(losses: Iterable[LossCount]) -> None:
     for loss in losses:
-        facet, detail, accepted = loss.facet, loss.detail, loss.accepted
+        facet, detail, accepted = loss.facet, shown(loss.detail), loss.accepted
         word = {True: "lost, accepted", False: "WOULD BE LOST", None: "not moved"}[accepted]
-        click.echo(f"  {word}: {facet}: {detail} ({items_text(loss.count)}: {', '.join(loss.examples)})")
+        examples = ", ".join(shown(key) for key in loss.examples)
+        click.echo(f"  {word}: {facet}: {detail} ({items_text(loss.count)}: {examples})")
 
 
 def _show_named(named: Iterable[Named], total: int) -> None:
-    shown = list(named)[:SHOWN]
-    for each in shown:
-        click.echo(f"  {each.trouble}: {each.key}: {each.reason}")
-    if total > len(shown):
-        click.echo(f"  … and {total - len(shown):,} more, all in the journal")
+    found = list(named)[:SHOWN]
+    for each in found:
+        click.echo(f"  {each.trouble}: {shown(each.key)}: {shown(each.reason)}")
+    if total > len(found):
+        click.echo(f"  … and {total - len(found):,} more, all in the journal")
 
 
 def _show_skipped(skipped: tuple[str, ...]) -> None:

@@ -53,6 +53,19 @@ class KeyList:
         table = b"".join(sorted({_digest(key) for key in keys}))
         return cls(hashlib.sha256(table).hexdigest(), len(table) // _DIGEST, table)
 
+    @classmethod
+    def read(cls, data: bytes) -> KeyList:
+        """Read a list of keys in UTF-8: each ended by NUL, if there is one, else one a line, empty lines left out.
+
+        Raises:
+            UnicodeDecodeError: it is not UTF-8.
+        """
+        if b"\0" in data:
+            lines = data.removesuffix(b"\0").split(b"\0")
+        else:
+            lines = [line.removesuffix(b"\r") for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+        return cls.of(line.decode() for line in lines if line)
+
     def __contains__(self, key: str) -> bool:
         if len(self.table) != self.count * _DIGEST:
             raise InvalidArgument("a saved plan does not hold its list of keys; give the list again")

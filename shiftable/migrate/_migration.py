@@ -353,11 +353,12 @@ class Migration:
             action = mover.delta(item).action
             ours += item.is_ours and action is not Action.HIDDEN
             gone += action is Action.DELETE
-        if gone > max(_ALWAYS_PRUNED, ours * self.options.prune_share):
+        limit, share = self.options.prune_limit, self.options.prune_share
+        if gone > (max(_ALWAYS_PRUNED, ours * share) if limit is None else limit):
+            most = f"a share of {share:g}" if limit is None else f"{limit:,} items"
             raise MigrationError(
                 f"{address}: the source has no more {gone:,} of {ours:,} items that were moved, and prune deletes at"
-                f" most a share of {self.options.prune_share:g}; look at the source, or raise that share;"
-                " nothing was done to it"
+                f" most {most}; look at the source, or raise that limit; nothing was done to it"
             )
 
     # verifying
@@ -562,7 +563,8 @@ def _chosen(declared: Sequence[DeclaredLike], names: tuple[str, ...]) -> list[De
 def _check_degrade(options: Options) -> None:
     facets = {facet for mover in MOVERS.values() for facet in mover.facets}
     for facet in sorted(options.degrade - facets):
-        raise MigrationError(f"nothing can be degraded by {facet!r}; facets are: {', '.join(sorted(facets))}")
+        hint = did_you_mean(facet, facets)
+        raise MigrationError(f"nothing can be degraded by {facet!r}{hint}; facets are: {', '.join(sorted(facets))}")
 
 
 def _check_filter(options: Options, chosen: Sequence[DeclaredLike]) -> None:

@@ -194,6 +194,7 @@ def _decisive(options: Options) -> list[object]:
         sorted(options.degrade),
         options.prune,
         options.prune_share,
+        options.prune_limit,
         options.include_pending,
         options.filter.facts,
     ]

@@ -36,12 +36,19 @@ class Phase:
 
 @attrs.frozen
 class Progress:
-    """How far a phase is."""
+    """How far a phase is.
+
+    Args:
+        in_flight: items that are under way, if that is told.
+        throttled: whether a provider asks to go slower, or a limit of the move's own holds it back.
+    """
 
     phase: PhaseName
     resource: str
     items: int
     bytes: int
+    in_flight: int | None = None
+    throttled: bool = False
 
 
 class Observer(Protocol):

@@ -93,6 +93,7 @@ class Options:
         prune: delete from the target what we wrote and whose source is gone, if nobody changed it since.
         prune_share: the most of a resource that ``prune`` deletes, between 0 and 1; ten items always. More stops the
             move before it begins: a source that is nearly empty is more often a mistake than a wish.
+        prune_limit: the most items of a resource that ``prune`` deletes, instead of that share.
         include_pending: move secrets' pending versions too; without it a rotation in flight is a refusal.
         inspect: a plan looks at each item that would be written (a call or two), so that it knows every refusal.
         concurrency: items at once.
@@ -104,7 +105,8 @@ class Options:
     overwrite: bool = False
     degrade: frozenset[str] = attrs.field(default=frozenset(), converter=_facets)
     prune: bool = False
-    prune_share: float = 0.3
+    prune_share: float = attrs.field(default=0.3, validator=[attrs.validators.ge(0), attrs.validators.le(1)])
+    prune_limit: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
     include_pending: bool = False
     inspect: bool = True
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
