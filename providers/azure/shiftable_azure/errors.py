@@ -209,7 +209,7 @@ def classify(exc: Exception) -> Fault | None:
     """
     response = getattr(exc, "response", None) if isinstance(exc, native.HttpResponseError) else None
     if response is not None and response.status_code >= 300:
-        return fault_of(response.status_code, response.headers, code_of(exc), getattr(exc, "reason", "") or "")
+        return fault_of(response.status_code, response.headers, code_of(exc), _first_line(exc))
     for kind, error in _CLIENT:
         if isinstance(exc, kind):
             return Fault(error, _first_line(exc), type(exc).__name__)
