@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
+from google.api_core.exceptions import BadRequest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shiftable.blob import BlobStore
+from shiftable.blob import BlobStore, Bucket, BucketSpec
+from shiftable.blob.driver import ObjectVersion, PutOptions
+from shiftable.errors import IntegrityError, InvalidArgument
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle, blob_machine
 from shiftable_gcp import GcpSettings
+from shiftable_gcp._crc32c import combined, crc32c, told
 from shiftable_gcp._session import Session
 from shiftable_gcp._state import Conditions, Stored
 from shiftable_gcp.blob import GcsDriver
@@ -57,3 +65,201 @@ class TestCloudStorage(BlobConformance):
             blob_machine(lambda: BlobStore(driver)),
             settings=settings(max_examples=8, stateful_step_count=25, suppress_health_check=list(HealthCheck)),
         )
+
+
+# what is Cloud Storage's own
+
+
+@pytest.fixture
+def store(driver: GcsDriver) -> BlobStore:
+    return BlobStore(driver)
+
+
+@pytest.fixture
+def bucket(store: BlobStore, gcp_double: GcpDouble) -> Bucket:
+    made = store.create(BucketSpec(name="shop"))
+    gcp_double._calls.clear()
+    return made
+
+
+def operations(double: GcpDouble) -> list[str]:
+    return [call.operation.removeprefix("storage.") for call in double.calls if call.path != "/token"]
+
+
+def test_a_new_bucket_is_closed_to_the_public_and_lies_in_the_region(bucket: Bucket, gcp_double: GcpDouble) -> None:
+    found = gcp_double.state.bucket("shop")
+    assert found.location == gcp_double.region.upper()
+    assert found.properties["iamConfiguration"]["publicAccessPrevention"] == "enforced"
+    assert found.properties["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"] is True
+
+
+def test_a_bucket_with_versions_is_made_in_one_call(store: BlobStore, gcp_double: GcpDouble) -> None:
+    store.create(BucketSpec(name="history", versioning=True))
+    assert operations(gcp_double) == ["buckets.insert"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ab",
+        "Shop",
+        "goog-shop",
+        "my-google-shop",
+        "1.2.3.4",
+        "a..b",
+        "a.-b",
+        "-shop",
+        "shop-",
+        "x" * 64,
+        "a" * 64 + ".b",
+    ],
+)
+def test_a_bucket_name_that_google_refuses_is_refused_before_anything_is_sent(store: BlobStore, name: str) -> None:
+    with pytest.raises(InvalidArgument):
+        store.bucket(name)
+
+
+@pytest.mark.parametrize("name", ["abc", "a_b", "a.b", "0-9", "x" * 63, ".".join(["x" * 55] * 3)])
+def test_a_bucket_name_that_google_takes_is_taken(store: BlobStore, name: str) -> None:
+    assert store.bucket(name).name == name
+
+
+@pytest.mark.parametrize("key", [".", "..", "a\nb", "a\rb", ".well-known/acme-challenge/token"])
+def test_a_key_that_google_refuses_is_refused_before_anything_is_sent(
+    bucket: Bucket, gcp_double: GcpDouble, key: str
+) -> None:
+    with pytest.raises(InvalidArgument):
+        bucket.put(key, b"x")
+    assert gcp_double.calls == ()
+
+
+@pytest.mark.parametrize(
+    "key", ["../x", "a/../b", "./x", "a/.", "//", "/", "a//b", "?#%+ &", "\x00\x1f\x7f\ufffe", "é" * 512]
+)
+def test_any_other_key_goes_in_one_piece_in_parts_and_from_place_to_place(bucket: Bucket, key: str) -> None:
+    bucket.put(key, b"short")
+    assert bucket.get(key) == b"short"
+    data = bytes(9 * 1024 * 1024)
+    bucket.put(key, iter([data]))
+    assert bucket.get(key) == data
+    bucket.put(key, iter([data]), if_match=bucket.put(key, b"old").token)
+    assert bucket.get(key) == data
+    bucket.copy(key, "copied")
+    bucket.copy("copied", key, if_match=bucket.stat(key).token)
+    assert sorted(item.key for item in bucket.list()) == sorted(["copied", key])
+    bucket.delete(key)
+    assert [item.key for item in bucket.list()] == ["copied"]
+
+
+def test_an_operation_costs_no_more_calls_than_it_needs(bucket: Bucket, gcp_double: GcpDouble) -> None:
+    for act, expected in (
+        (lambda: bucket.put("key", b"x"), ["objects.insert", "buckets.get"]),  # whether it keeps versions, once
+        (lambda: bucket.put("key", b"x"), ["objects.insert"]),
+        (lambda: bucket.stat("key"), ["objects.get"]),
+        (lambda: bucket.get("key"), ["objects.get", "objects.get"]),  # everything about it, then the bytes
+        (lambda: list(bucket.list()), ["objects.list"]),
+        (lambda: bucket.copy("key", "other"), ["objects.get", "objects.rewrite"]),
+        (lambda: bucket.delete("key"), ["objects.delete"]),
+    ):
+        gcp_double._calls.clear()
+        act()
+        assert operations(gcp_double) == expected
+
+
+def test_a_listing_tells_md5_and_crc32c(bucket: Bucket) -> None:
+    bucket.put("key", b"hello")
+    (found,) = bucket.list()
+    assert found.md5 == hashlib.md5(b"hello", usedforsecurity=False).digest()
+    assert found.checksums == {"crc32c": bytes.fromhex("9a71bb4c")}
+    assert found.storage_class == "STANDARD"
+
+
+def test_an_md5_that_is_known_is_sent_and_compared(driver: GcsDriver, bucket: Bucket) -> None:
+    digest = hashlib.md5(b"right", usedforsecurity=False).digest()
+    driver.put("shop", "key", b"right", PutOptions(md5=digest))
+    with pytest.raises(BadRequest) as caught:
+        driver.put("shop", "key", b"wrong", PutOptions(md5=digest))
+    fault = driver.classify(caught.value)
+    assert fault is not None
+    assert fault.error is IntegrityError
+    assert bucket.get("key") == b"right"
+
+
+def test_a_listing_begins_behind_a_key_also_with_folders(driver: GcsDriver, bucket: Bucket) -> None:
+    for key in ("a", "b/1", "b/2", "c"):
+        bucket.put(key, b"")
+
+    def listed(start_after: str) -> list[str]:
+        page = driver.list("shop", prefix="", delimiter="/", start_after=start_after, cursor=None, limit=None)
+        return [getattr(item, "key", None) or getattr(item, "prefix", "") for item in page.items]
+
+    assert listed("a") == ["b/", "c"]
+    assert listed("b/1") == ["b/", "c"]
+    assert listed("b/2") == ["c"]
+    assert listed("b/") == ["b/", "c"]
+    assert listed("c") == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, None])
+def test_histories_come_newest_first_however_pages_are_cut(
+    store: BlobStore, driver: GcsDriver, gcp_double: GcpDouble, limit: int | None
+) -> None:
+    bucket = store.create(BucketSpec(name="history", versioning=True))
+    written = {
+        key: [bucket.put(key, b"%d" % n).version for n in range(count)] for key, count in (("a", 4), ("b", 1), ("c", 3))
+    }
+    bucket.delete("c")
+    gcp_double.page_size = 2
+    rows: list[ObjectVersion] = []
+    cursor = None
+    while True:
+        page = driver.versions("history", prefix="", cursor=cursor, limit=limit)
+        rows += page.items
+        cursor = page.next
+        if cursor is None:
+            break
+    assert [(row.key, row.version) for row in rows] == [
+        (key, version) for key, versions in written.items() for version in reversed(versions)
+    ]
+    assert [row.latest for row in rows] == [True, False, False, False, True, False, False, False]
+
+
+def test_buckets_are_listed_in_pages(store: BlobStore, driver: GcsDriver) -> None:
+    for number in range(5):
+        store.create(BucketSpec(name=f"bucket-{number}"))
+    first = driver.names(None, 2)
+    second = driver.names(first.next, 2)
+    third = driver.names(second.next, 2)
+    assert first.items + second.items + third.items == tuple(f"bucket-{number}" for number in range(5))
+    assert third.next is None
+
+
+def test_a_storage_class_is_kept_in_one_piece_and_in_parts(driver: GcsDriver, bucket: Bucket) -> None:
+    bucket.put("short", b"x", storage_class="cold")
+    bucket.put("long", iter([bytes(9 * 1024 * 1024)]), storage_class="ARCHIVE")
+    bucket.put("staged", iter([bytes(9 * 1024 * 1024)]), storage_class="NEARLINE", if_absent=True)
+    assert {item.key: item.storage_class for item in bucket.list()} == {
+        "short": "COLDLINE",
+        "long": "ARCHIVE",
+        "staged": "NEARLINE",
+    }
+
+
+def test_a_presigned_url_says_what_it_is_good_for(bucket: Bucket, gcp_double: GcpDouble) -> None:
+    bucket.put("key", b"x")
+    with pytest.raises(InvalidArgument, match="7 days"):
+        bucket.sign("key", expires=timedelta(days=8))
+    with pytest.raises(InvalidArgument, match="segment"):
+        bucket.sign("a/../b")
+    url = bucket.sign("key", expires=timedelta(minutes=1))
+    gcp_double.clock.advance(61)
+    with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(url, timeout=10):  # noqa: S310  the double's
+        pass
+    caught.value.close()
+    assert caught.value.code == 400
+
+
+def test_the_crc_of_parts_is_that_of_the_whole() -> None:
+    pieces = [bytes(range(n % 256)) * n for n in (0, 1, 7, 300, 1000, 0, 3)]
+    assert combined((crc32c(piece), len(piece)) for piece in pieces) == crc32c(b"".join(pieces))
+    assert told(crc32c(b"123456789")) == "4waSgw=="  # the check value of CRC-32/ISCSI, E3069283
