@@ -28,6 +28,8 @@ from shiftable.blob.driver import (
     ObjectVersion,
     PendingUpload,
     PutOptions,
+    SignedURL,
+    SignOptions,
     Upload,
 )
 from shiftable.errors import (
@@ -459,11 +461,23 @@ class Bucket(Handle[BlobDriver]):
         method: Method = "GET",
         expires: timedelta = timedelta(hours=1),
         content_type: str | None = None,
-    ) -> str:
+        answer: Headers | None = None,
+        md5: bytes | None = None,
+        size: int | None = None,
+    ) -> SignedURL:
         """Return a URL that lets whoever has it do one thing for a while.
+
+        It is a string; its ``headers`` are those that the request must carry.
 
         Args:
             content_type: for PUT: the header that the request must then carry.
+            answer: for GET: the content type and the content disposition that the answer has, whatever the object's
+                own are: with ``attachment; filename="a.txt"`` browsers save it under that name.
+            md5: for PUT: of the only content that may be written.
+            size: for PUT: of the content, in bytes.
+
+        Raises:
+            Unsupported: the provider's URLs do not bind that; see the features ``sign_answer`` and following.
         """
         task = self._task("sign", key)
         self._require(self.features.sign, "sign", task.resource, "presigned URLs")
@@ -473,8 +487,15 @@ class Bucket(Handle[BlobDriver]):
             raise task.error(InvalidArgument, f"a URL must be valid for some time, not {expires}")
         if content_type is not None and (method != "PUT" or _CONTROL.search(content_type)):
             raise task.error(InvalidArgument, "content_type is one line, and only for PUT")
+        options = self._sign_options(task, method, answer or Headers(), md5, size)
+        bound = {} if options == SignOptions() else {"options": options}
         with task.translated():
-            return self._driver.sign(self.name, key, method=method, expires=expires, content_type=content_type)
+            url = self._driver.sign(
+                self.name, key, method=method, expires=expires, content_type=content_type, **bound
+            )
+        if isinstance(url, SignedURL):
+            return url
+        return SignedURL(url, {} if content_type is None else {"Content-Type": content_type})
 
     # checks, before anything is sent
 
@@ -502,6 +523,27 @@ class Bucket(Handle[BlobDriver]):
         task = self._task(operation, key)
         self._require(self.features.tags, operation, task.resource, "tags")
         return task
+
+    def _sign_options(
+        self, task: Task, method: Method, answer: Headers, md5: bytes | None, size: int | None
+    ) -> SignOptions:
+        for wanted, supported, what in (
+            (answer != Headers(), self.features.sign_answer, "presigned URLs that say the headers of the answer"),
+            (md5 is not None, self.features.sign_md5, "presigned URLs for content of one MD5"),
+            (size is not None, self.features.sign_size, "presigned URLs for content of one size"),
+        ):
+            self._require(supported or not wanted, "sign", task.resource, what)
+        if answer != Headers() and method != "GET":
+            raise task.error(InvalidArgument, "answer is only for GET")
+        if answer != Headers(content_type=answer.content_type, content_disposition=answer.content_disposition):
+            raise task.error(InvalidArgument, "of an answer only content_type and content_disposition can be said")
+        if (md5 is not None or size is not None) and method != "PUT":
+            raise task.error(InvalidArgument, "md5 and size are only for PUT")
+        if md5 is not None and len(md5) != 16:
+            raise task.error(InvalidArgument, f"an MD5 has 16 bytes, not {len(md5)}")
+        if size is not None and size < 0:
+            raise task.error(InvalidArgument, f"the size must not be negative: {size}")
+        return SignOptions(answer=_merged(task, answer, None), md5=md5, size=size)
 
     def _check_tags(self, task: Task, tags: Mapping[str, str]) -> None:
         limit = self.features.max_tags

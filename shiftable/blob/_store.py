@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from shiftable.blob._bucket import Bucket
-from shiftable.blob.driver import BlobDriver, BlobFeatures, BucketSpec
+from shiftable.blob.driver import BlobDriver, BlobFeatures, BlobServer, BucketSpec
+from shiftable.errors import InvalidArgument, Unsupported
 from shiftable.service import Service
 
 __all__ = ["BlobStore"]
@@ -49,6 +50,24 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
     def open(self, spec: BucketSpec) -> Bucket:
         """Return the handle of a declared bucket. Calls nobody."""
         return self.bucket(spec.name)
+
+    def serve(self, port: int | None = None) -> BlobServer:
+        """Answer presigned URLs on loopback, where the provider has no server that does; use it in a ``with`` block.
+
+        Args:
+            port: 0: any that is free; ``None``: the one that presigned URLs lead to.
+
+        Raises:
+            Unsupported: the provider has its own.
+        """
+        if not self.features.serve:
+            raise Unsupported(
+                "this provider answers presigned URLs itself", provider=self.provider, operation="blob.serve"
+            )
+        if port is not None and not 0 <= port < 65536:
+            raise InvalidArgument(f"there is no port {port}", provider=self.provider, operation="blob.serve")
+        with self._translated("serve", None):
+            return self._driver.serve(port)
 
     def _handle(self, name: str) -> Bucket:
         return Bucket(self._driver, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Protocol, Self, get_args
 
 import attrs
 
@@ -18,6 +18,7 @@ from shiftable.tokens import Token
 __all__ = [
     "BlobDriver",
     "BlobFeatures",
+    "BlobServer",
     "BucketSpec",
     "CommonPrefix",
     "Download",
@@ -280,6 +281,7 @@ class BlobFeatures(Features):
     sign_answer: bool = feature("presigned URLs that say the content type and disposition of the answer", default=False)
     sign_md5: bool = feature("presigned URLs for just one content, by its MD5", default=False)
     sign_size: bool = feature("presigned URLs for content of just one size", default=False)
+    serve: bool = feature("a server of its own for presigned URLs", default=False)
     if_none_match: bool = feature("a read of what has not changed brings no content, in one call", default=False)
     restore: bool = feature("older versions are copied inside the provider, and their tags read", default=False)
     tag_count: bool = feature("reading an object tells how many tags it has", default=False)
@@ -323,6 +325,23 @@ def translate_class(name: str | None, source: BlobFeatures, target: BlobFeatures
             if each.tier == tier and (each.online or not found.online):
                 return each.name
     return None
+
+
+class BlobServer(Protocol):
+    """A running server; use it in a ``with`` block.
+
+    Attributes:
+        url: where it listens.
+    """
+
+    url: str
+
+    def close(self) -> None:
+        """Stop listening."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
 
 
 class BlobDriver(Driver[BucketSpec]):
@@ -509,3 +528,11 @@ class BlobDriver(Driver[BucketSpec]):
             options: what else it binds. Given only where the features say so.
         """
         raise Unsupported("no presigned URLs")
+
+    def serve(self, port: int | None = None) -> BlobServer:
+        """Answer presigned URLs on loopback, until the server is closed.
+
+        Args:
+            port: 0: any that is free; ``None``: the one that presigned URLs lead to.
+        """
+        raise Unsupported("no server for presigned URLs")

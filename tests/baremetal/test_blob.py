@@ -75,7 +75,9 @@ class TestFilesConformance(BlobConformance):
     @pytest.fixture
     def driver(self, root: Path) -> Iterator[FilesDriver]:
         driver = FilesDriver(root, fsync=False)
-        yield driver
+        with driver.serve(0) as server:
+            driver.sign_url = server.url
+            yield driver
         driver.close()
 
     @pytest.fixture

@@ -36,6 +36,7 @@ class BaremetalSettings:
         access_key: the server's key, not a secret itself.
         secret_key: the secret that belongs to it.
         region: as the server calls itself; few care.
+        sign_url: where presigned URLs of files lead: the server of ``shiftable blob serve``, or a proxy before it.
         recipients: age public keys that secrets are encrypted for.
         identity_file: the age private key that they are decrypted with.
     """
@@ -46,6 +47,7 @@ class BaremetalSettings:
     access_key: Credential | None = None
     secret_key: Credential | None = None
     region: str = "us-east-1"
+    sign_url: str = "http://127.0.0.1:8759"
     recipients: tuple[str, ...] = ()
     identity_file: Path | None = None
 
@@ -81,7 +83,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
             return open_s3(settings.endpoint, settings.access_key, settings.secret_key, settings.region)
         from shiftable_baremetal.blob import FilesDriver
 
-        return FilesDriver(self._root() / "blob", fsync=settings.fsync)
+        return FilesDriver(self._root() / "blob", fsync=settings.fsync, sign_url=settings.sign_url)
 
     def secrets(self) -> SecretsDriver:
         """Make the driver for SOPS files.

@@ -1,5 +1,6 @@
 """The driver's own area, ``<root>/.shiftable``: locks, what is being written, and what goes with the objects.
 
+    signing.key                 see _signing.py
     locks/3f                    one lock for many keys
     staging/<random>            files on their way into place; whoever writes one holds a lock on it
     buckets/<bucket>/

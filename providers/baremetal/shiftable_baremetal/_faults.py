@@ -11,6 +11,7 @@ from shiftable.errors import (
     InvalidArgument,
     NotFound,
     NotModified,
+    PermissionDenied,
     PreconditionFailed,
     classify_os,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "blocked",
     "classify",
     "damaged",
+    "denied",
     "invalid",
     "missing_bucket",
     "missing_object",
@@ -81,6 +83,11 @@ def unchanged(message: str) -> FilesError:
 def blocked(message: str) -> FilesError:
     """Say what stands in the way."""
     return FilesError(Fault(Conflict, message))
+
+
+def denied(message: str) -> FilesError:
+    """Say why a signed URL does not allow it."""
+    return FilesError(Fault(PermissionDenied, message))
 
 
 def invalid(message: str) -> FilesError:

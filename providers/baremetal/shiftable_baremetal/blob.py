@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import hashlib
@@ -14,8 +15,11 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -32,6 +36,8 @@ from shiftable.blob.driver import (
     PendingUpload,
     PutOptions,
     Range,
+    SignedURL,
+    SignOptions,
     StorageClass,
     Upload,
 )
@@ -55,6 +61,7 @@ from shiftable_baremetal._history import Entry, History
 from shiftable_baremetal._listings import Listings
 from shiftable_baremetal._reading import Chunks, transfer
 from shiftable_baremetal._sidecar import Sidecar, Sidecars, info_of, modified, summary_of, token_of
+from shiftable_baremetal._signing import Grant, Signer
 from shiftable_baremetal._tree import (
     NAME_MAX,
     OWN,
@@ -70,11 +77,18 @@ from shiftable_baremetal._tree import (
 )
 from shiftable_baremetal._uploads import Uploads
 
-__all__ = ["FEATURES", "FilesDriver"]
+if TYPE_CHECKING:
+    from shiftable_baremetal._server import FilesServer
+
+__all__ = ["FEATURES", "SIGN_URL", "FilesDriver"]
+
+SIGN_URL = "http://127.0.0.1:8759"
+"""Where signed URLs lead, if nothing else is said."""
 
 Entries = list[Entry]  # inside the driver, `list` is the method
 Rows = list[ObjectVersion]
 
+_PLAIN = SignOptions()
 _PATH_MAX = 4095
 _MAX_BUCKET = 200
 _PAGE = 1_000
@@ -93,7 +107,11 @@ FEATURES = BlobFeatures(
     tags=True,
     versioning=True,
     copy=True,
-    sign=False,
+    sign=True,
+    sign_answer=True,
+    sign_md5=True,
+    sign_size=True,
+    serve=True,
     uploads=True,
     if_none_match=True,
     restore=True,
@@ -153,8 +171,12 @@ class FilesDriver(BlobDriver):
     An upload in parts belongs to the processes that write it. What a killed one leaves is dropped by a write into the
     same bucket, of any process, when nobody has written to it for an hour; ``uploads`` lists it before.
 
+    Signed URLs are answered by a server on loopback, ``serve``, of any process that may read and write the root.
+
     Args:
-        clock: nanoseconds since 1970, for the modification times of what is written, and to tell what is abandoned.
+        clock: nanoseconds since 1970, for the modification times of what is written, to tell what is abandoned, and
+            when signed URLs expire.
+        sign_url: where signed URLs lead: that server, or a proxy with TLS before it.
         fsync: wait until the disk has what was written; without it, a power failure may cost the last writes, and
             their metadata.
     """
@@ -162,8 +184,10 @@ class FilesDriver(BlobDriver):
     root: Path = attrs.field(converter=_absolute)
     clock: Callable[[], int] = attrs.field(default=time.time_ns, kw_only=True, repr=False)
     fsync: bool = attrs.field(default=True, kw_only=True)
+    sign_url: str = attrs.field(default=SIGN_URL, kw_only=True)
     _area: Area = attrs.field(init=False, repr=False)
     _uploads: Uploads = attrs.field(init=False, repr=False)
+    _signer: Signer = attrs.field(init=False, repr=False)
     _listings: Listings = attrs.field(factory=Listings, init=False, repr=False)
     _last: int = attrs.field(default=0, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
@@ -171,6 +195,7 @@ class FilesDriver(BlobDriver):
     def __attrs_post_init__(self) -> None:
         self._area = Area(self.root, self.fsync, self.clock)
         self._uploads = Uploads(self._area)
+        self._signer = Signer(self._area, self.clock)
 
     @property
     def provider(self) -> str:
@@ -179,7 +204,7 @@ class FilesDriver(BlobDriver):
 
     @property
     def features(self) -> BlobFeatures:
-        """Everything but presigned URLs, and but keys that are no paths."""
+        """Everything but keys that are no paths."""
         return FEATURES
 
     def classify(self, exc: Exception) -> Fault | None:
@@ -448,6 +473,45 @@ class FilesDriver(BlobDriver):
         with self._area.locked(bucket, key), self._opened(bucket, key, None, settled=True) as opened:
             changed = attrs.evolve(opened.sidecar, tags=dict(tags))
             Sidecars(self._area, bucket).replace(key, token_of(opened.found), changed)
+
+    # URLs
+
+    def sign(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        method: Literal["GET", "PUT", "DELETE"],
+        expires: timedelta,
+        content_type: str | None,
+        options: SignOptions = _PLAIN,
+    ) -> SignedURL:
+        """Sign a URL, for any time; it works while somebody serves."""
+        _split(key)
+        grant = Grant(
+            bucket=bucket,
+            key=key,
+            method=method,
+            expires=-(-(self.clock() + int(expires.total_seconds() * 10**9)) // 10**9),
+            type=content_type,
+            md5=options.md5.hex() if options.md5 is not None else None,
+            size=options.size,
+            answer_type=options.answer.content_type,
+            answer_disposition=options.answer.content_disposition,
+        )
+        carried = {
+            "Content-Type": content_type,
+            "Content-MD5": base64.b64encode(options.md5).decode() if options.md5 is not None else None,
+            "Content-Length": str(options.size) if options.size is not None else None,
+        }
+        needed = {name: value for name, value in carried.items() if value is not None}
+        return SignedURL(self._signer.url(self.sign_url, grant), needed)
+
+    def serve(self, port: int | None = None) -> FilesServer:
+        """Answer signed URLs on loopback; without a port on that of ``sign_url``."""
+        from shiftable_baremetal._server import FilesServer
+
+        return FilesServer(self, self._signer, (urlsplit(self.sign_url).port or 0) if port is None else port)
 
     # how it is done: reading
 

@@ -34,6 +34,8 @@ from shiftable.blob.driver import (
     PendingUpload,
     PutOptions,
     Range,
+    SignedURL,
+    SignOptions,
     Upload,
 )
 from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, OperationError, Resource, Unsupported
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["S3Driver"]
 
+_PLAIN = SignOptions()
 _CHUNK = 1024 * 1024
 _PAGE = 1_000
 _COPY_LIMIT = 5 * 1024**3
@@ -57,6 +60,11 @@ _COPY_WORKERS = 8
 _SIGNED_LIMIT = timedelta(days=7)
 _SKEW = timedelta(seconds=2)
 _SIGNED = {"GET": "get_object", "PUT": "put_object", "DELETE": "delete_object"}
+_SIGNED_HEADERS = {
+    "ContentType": "Content-Type",
+    "ContentMD5": "Content-MD5",
+    "ContentLength": "Content-Length",
+}
 _CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _PLAIN_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _VERSION_ENTRY = re.compile(rb"<(Version|DeleteMarker)>")
@@ -92,8 +100,13 @@ class _Chunks(Iterator[bytes]):
 
 @attrs.define
 class _Learned:
-    """What the driver has found out about a server that is not Amazon's."""
+    """What the driver has found out: mostly about a server that is not Amazon's.
 
+    Attributes:
+        counted: in which buckets, by GET or HEAD, that no number of tags is told means that there are none.
+    """
+
+    counted: set[tuple[str, str]] = attrs.field(factory=set)
     obeyed: set[tuple[str, str, bool]] = attrs.field(factory=set)
     bare_etags: bool = False
 
@@ -105,7 +118,8 @@ class S3Driver(BlobDriver):
     Permissions: ``s3:ListBucket``, ``s3:GetObject``, ``s3:PutObject``, ``s3:DeleteObject``,
     ``s3:AbortMultipartUpload``, ``s3:ListBucketMultipartUploads``; for tags ``s3:GetObjectTagging``,
     ``s3:PutObjectTagging``, ``s3:DeleteObjectTagging``; for versions ``s3:ListBucketVersions``,
-    ``s3:GetObjectVersion``, ``s3:DeleteObjectVersion``; for buckets ``s3:CreateBucket``, ``s3:DeleteBucket``,
+    ``s3:GetObjectVersion``, ``s3:GetObjectVersionTagging``, ``s3:DeleteObjectVersion``; for buckets
+    ``s3:CreateBucket``, ``s3:DeleteBucket``,
     ``s3:ListAllMyBuckets``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``, with ``block_public_access``
     also ``s3:PutBucketPublicAccessBlock``. Without ``s3:ListBucket`` S3 answers 403, not 404, for a missing key.
 
@@ -144,7 +158,6 @@ class S3Driver(BlobDriver):
     compatible: bool = attrs.field(default=False, kw_only=True)
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
-    _counted: set[tuple[str, str]] = attrs.field(factory=set, init=False, repr=False)
     _learned: _Learned = attrs.field(factory=_Learned, kw_only=True, repr=False)
     _fast: S3Driver | None = attrs.field(default=None, init=False, repr=False)
 
@@ -439,7 +452,7 @@ class S3Driver(BlobDriver):
         """Return an object's tags."""
         answer = self.client.get_object_tagging(Bucket=bucket, Key=key, **_selected(None, version))
         if not self.compatible:  # other servers may never count
-            self._counted.update([(bucket, "GET"), (bucket, "HEAD")])
+            self._learned.counted.update([(bucket, "GET"), (bucket, "HEAD")])
         return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", ())}
 
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
@@ -493,7 +506,8 @@ class S3Driver(BlobDriver):
         method: Literal["GET", "PUT", "DELETE"],
         expires: timedelta,
         content_type: str | None,
-    ) -> str:
+        options: SignOptions = _PLAIN,
+    ) -> SignedURL:
         """Sign a URL, for seven days at most; it ends sooner with the credentials if these are temporary."""
         if expires > _SIGNED_LIMIT:
             raise InvalidArgument(
@@ -502,11 +516,21 @@ class S3Driver(BlobDriver):
                 operation="blob.sign",
                 resource=Resource("object", key, Resource("bucket", bucket)),
             )
-        parameters: _Arguments = {"Bucket": bucket, "Key": key}
-        if content_type is not None:
-            parameters["ContentType"] = content_type
+        answer = options.answer
+        parameters = {
+            "Bucket": bucket,
+            "Key": key,
+            "ContentType": content_type,
+            "ContentMD5": base64.b64encode(options.md5).decode() if options.md5 is not None else None,
+            "ContentLength": options.size,
+            "ResponseContentType": answer.content_type,
+            "ResponseContentDisposition": answer.content_disposition,
+        }
+        told = {name: value for name, value in parameters.items() if value is not None}
         seconds = max(1, int(expires.total_seconds()))
-        return self.client.generate_presigned_url(_SIGNED[method], Params=parameters, ExpiresIn=seconds)
+        url = self.client.generate_presigned_url(_SIGNED[method], Params=told, ExpiresIn=seconds)
+        bound = {_SIGNED_HEADERS[name]: str(value) for name, value in told.items() if name in _SIGNED_HEADERS}
+        return SignedURL(url, bound)
 
     def lane(self) -> S3Driver:
         """Return this driver over a client that sends the hot operations directly, if it understands this one."""
@@ -674,8 +698,8 @@ class S3Driver(BlobDriver):
         """Return how many tags an answer tells of; none only where that is known to mean something."""
         told: int | None = answer.get("TagCount")
         if told is not None:
-            self._counted.add((bucket, method))
-        return 0 if told is None and (bucket, method) in self._counted else told
+            self._learned.counted.add((bucket, method))
+        return 0 if told is None and (bucket, method) in self._learned.counted else told
 
     def _nothing(self, bucket: str, key: str, arguments: _Arguments) -> Download:
         return Download(info=self._head(bucket, key, arguments), chunks=iter(()))

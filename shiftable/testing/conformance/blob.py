@@ -9,9 +9,10 @@ import itertools
 import pickle
 import random
 import threading
+import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ import attrs
 import pytest
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec, CommonPrefix, Headers, ObjectSummary, Token
-from shiftable.blob.driver import BlobDriver, BlobFeatures, PendingUpload, PutOptions, Upload
+from shiftable.blob.driver import BlobDriver, BlobFeatures, PendingUpload, PutOptions, SignedURL, Upload
 from shiftable.errors import (
     AlreadyExists,
     Conflict,
@@ -126,6 +127,24 @@ class BlobConformance(Conformance):
         request = urllib.request.Request(url, data=data, method=method, headers=headers)  # noqa: S310  the double's URL
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  the same
             return bytes(response.read())
+
+    def exchange(
+        self, url: str, *, method: str = "GET", data: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Use a presigned URL; return status, headers by their names in lower case, and content. Override it likewise.
+
+        Without headers they are those of the URL.
+        """
+        told = dict(headers if headers is not None else url.headers if isinstance(url, SignedURL) else {})
+        if data is not None:  # else urllib would say that it is a form
+            told.setdefault("Content-Type", "application/octet-stream")
+        request = urllib.request.Request(url, data=data, method=method, headers=told)  # noqa: S310  the double's
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  the same
+                return response.status, _lowered(response.headers.items()), response.read()
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, _lowered(exc.headers.items()), exc.read()
 
     # made of them
 
@@ -1175,6 +1194,89 @@ class BlobConformance(Conformance):
         self.fetch(bucket.sign(key, method="DELETE"), method="DELETE")
         assert not bucket.exists(key)
 
+    def test_a_presigned_url_is_for_one_method_and_one_key(self, bucket: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "sign")
+        bucket.put("key", b"kept")
+        bucket.put("other", b"not yours")
+        for method, others in {"GET": ("PUT", "DELETE"), "PUT": ("GET", "DELETE"), "DELETE": ("GET", "PUT")}.items():
+            url = bucket.sign("key", method=method)  # type: ignore[arg-type]  # keys of a dict are any text
+            for other in others:
+                status, _, _ = self.exchange(url, method=other, data=b"new" if other == "PUT" else None)
+                assert status in {400, 401, 403, 405}, (method, other)
+            path, question, query = url.partition("?")
+            elsewhere = path.removesuffix("key") + "other" + question + query
+            status, _, content = self.exchange(elsewhere, method=method, data=b"new" if method == "PUT" else None)
+            assert status in {400, 401, 403}, method
+            assert b"not yours" not in content
+        assert bucket.get("key") == b"kept"
+        assert bucket.get("other") == b"not yours"
+
+    def test_a_presigned_url_names_the_headers_that_a_write_must_carry(
+        self, bucket: Bucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "sign")
+        url = bucket.sign("key", method="PUT", content_type="text/x")
+        assert url.headers["Content-Type"] == "text/x"
+        status, _, _ = self.exchange(url, method="PUT", data=b"content")
+        assert status in {200, 201}
+        assert bucket.get("key") == b"content"
+        assert not features.headers or bucket.stat("key").headers.content_type == "text/x"
+        assert bucket.sign("key").headers == {}
+
+    def test_a_presigned_url_says_the_headers_of_the_answer(self, bucket: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "sign", "sign_answer")
+        bucket.put("key", b"content", content_type="text/plain")
+        answer = Headers(content_type="text/html; charset=utf-8", content_disposition='attachment; filename="a b.html"')
+        status, headers, content = self.exchange(bucket.sign("key", answer=answer))
+        assert (status, content) == (200, b"content")
+        assert headers["content-type"] == answer.content_type
+        assert headers["content-disposition"] == answer.content_disposition
+        status, headers, _ = self.exchange(bucket.sign("key", answer=Headers(content_disposition="inline")))
+        assert (headers["content-type"], headers["content-disposition"]) == ("text/plain", "inline")
+        assert bucket.stat("key").headers.content_type == "text/plain"
+
+    def test_a_presigned_url_is_for_one_content(self, bucket: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "sign", "sign_md5")
+        digest = hashlib.md5(b"expected", usedforsecurity=False).digest()
+        url = bucket.sign("key", method="PUT", md5=digest)
+        bare = {name: value for name, value in url.headers.items() if name.lower() != "content-md5"}
+        for headers in (None, bare):
+            status, _, _ = self.exchange(url, method="PUT", data=b"another!", headers=headers)
+            assert 400 <= status < 500, headers
+            assert not bucket.exists("key")
+        status, _, _ = self.exchange(url, method="PUT", data=b"expected")
+        assert status in {200, 201}
+        assert bucket.get("key") == b"expected"
+
+    def test_a_presigned_url_is_for_one_size(self, bucket: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "sign", "sign_size")
+        url = bucket.sign("key", method="PUT", size=8)
+        headers = {name: value for name, value in url.headers.items() if name.lower() != "content-length"}
+        for data in (b"shorter", b"too long!", b""):
+            status, _, _ = self.exchange(url, method="PUT", data=data, headers=headers)
+            assert 400 <= status < 500, data
+            assert not bucket.exists("key")
+        status, _, _ = self.exchange(url, method="PUT", data=b"expected", headers=headers)
+        assert status in {200, 201}
+        assert bucket.get("key") == b"expected"
+
+    def test_what_a_url_cannot_bind_is_refused_before_anything_is_sent(
+        self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
+    ) -> None:
+        self._needs(features, "sign", "sign_answer", "sign_md5", "sign_size")
+        for options in (
+            {"answer": Headers(cache_control="no-store")},
+            {"answer": Headers(content_type="a\r\nb: c")},
+            {"answer": Headers(content_type="a"), "method": "PUT"},
+            {"md5": b"x" * 16},
+            {"md5": b"x" * 15, "method": "PUT"},
+            {"size": 1},
+            {"size": -1, "method": "PUT"},
+        ):
+            with pytest.raises(InvalidArgument):
+                watched.sign("key", **cast("Any", options))
+        assert recorded.calls == []
+
     def test_a_senseless_url_is_refused_before_anything_is_sent(
         self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
     ) -> None:
@@ -1213,6 +1315,9 @@ class BlobConformance(Conformance):
                 assert _outcome(functools.partial(use, barred)) is Unsupported, field
         with pytest.raises(Unsupported):
             BlobStore(recorded.driver).create(BucketSpec(name=_name(), versioning=True))
+        if not features.serve:
+            with pytest.raises(Unsupported):
+                BlobStore(recorded.driver).serve(0)
         assert recorded.calls == []
 
     def test_what_the_features_deny_the_driver_does_not_have(
@@ -1226,6 +1331,7 @@ class BlobConformance(Conformance):
             "sign": lambda: driver.sign(
                 bucket.name, "key", method="GET", expires=timedelta(hours=1), content_type=None
             ),
+            "serve": lambda: driver.serve(0),
             "uploads": lambda: driver.uploads(bucket.name, prefix="", cursor=None, limit=None),
             "delete_batch": lambda: driver.delete_many(bucket.name, ("key",)),
         }
@@ -1338,6 +1444,9 @@ _OPTIONAL: Mapping[str, tuple[Callable[[Bucket], object], ...]] = {
         lambda bucket: bucket.copy("key", "other", storage_class="standard"),
     ),
     "sign": (lambda bucket: bucket.sign("key"),),
+    "sign_answer": (lambda bucket: bucket.sign("key", answer=Headers(content_type="a/b")),),
+    "sign_md5": (lambda bucket: bucket.sign("key", method="PUT", md5=b"x" * 16),),
+    "sign_size": (lambda bucket: bucket.sign("key", method="PUT", size=1),),
     "uploads": (lambda bucket: bucket.uploads(), lambda bucket: bucket.abort_uploads()),
 }
 
@@ -1383,6 +1492,10 @@ def _raised(call: Callable[[], object]) -> OperationError:
     with pytest.raises(OperationError) as caught:
         call()
     return caught.value
+
+
+def _lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers}
 
 
 def _outcome(call: Callable[[], object]) -> type[BaseException] | None:
