@@ -74,7 +74,7 @@ class Context:
         if self._console is None:
             from rich.console import Console
 
-            self._console = Console(highlight=False, soft_wrap=True)
+            self._console = Console(highlight=False, emoji=False, soft_wrap=True)
         return self._console
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -266,7 +266,7 @@ class Report:
         self.dry_run = dry_run
         self._as_json = as_json
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, emoji=False)  # a key may hold ':x:'
         self._bars = Bars(self._console) if sys.stderr.isatty() and not (as_json or quiet or dry_run) else None
 
     def moved(self, size: int) -> None:
@@ -308,7 +308,7 @@ class Report:
 
     def _say(self, text: str) -> None:
         if self._bars is not None:
-            self._console.print(shown(text), markup=False)
+            self._console.print(shown(text), markup=False, soft_wrap=True)
         else:
             click.echo(shown(text), err=True)
 
@@ -384,7 +384,7 @@ class Transfer:
         """Carry out all; a failure is told and does not keep the others from their turn."""
         if self.options.dry_run:
             for pair in work:
-                self._tell(pair, pair.size or 0, None)
+                self._tell(pair, pair.size or 0, _refusal(pair))
             return
         try:
             for pair, future in parallel(self._one, self._expected(work), workers=self.options.jobs):
@@ -408,8 +408,9 @@ class Transfer:
 
     def _one(self, pair: Pair) -> int:
         source, target = pair.source, pair.target
-        if pair.refused:
-            raise Conflict(pair.refused, operation="blob.copy")
+        refusal = _refusal(pair)
+        if refusal is not None:
+            raise refusal
         if isinstance(source, Location):
             return self._copy(source, target) if isinstance(target, Location) else self._download(source, target)
         if not isinstance(target, Location):
@@ -555,6 +556,10 @@ def delete_pinned(source: Location, token: Token) -> None:
             resource=_object(source),
         )
     bucket.delete(source.key)
+
+
+def _refusal(pair: Pair) -> OperationError | None:
+    return Conflict(pair.refused, operation="blob.copy") if pair.refused else None
 
 
 def _made(target: Below) -> Path:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -456,3 +458,69 @@ def test_ctrl_c_leaves_nothing_half(run: Run, folder: Path, direction: str) -> N
 
 def under_way(folder: Path) -> bool:
     return any(re.search(r"\.part$|uploads/", name) for name in files(folder))
+
+
+# on a terminal
+
+
+def typed(arguments: list[str], answers: list[tuple[str, str]]) -> str:
+    """Drive the command through a pseudo-terminal, as a person would, and return what was to be seen."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(str(Path(sys.executable).parent / "shiftable"), ["shiftable", *arguments])  # noqa: S606
+    seen, waiting = b"", list(answers)
+    while select.select([terminal], [], [], 60)[0]:
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:
+            break
+        if waiting and waiting[0][0].encode() in seen:
+            os.write(terminal, (waiting.pop(0)[1] + "\n").encode())
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return seen.decode()
+
+
+def test_a_terminal_shows_hostile_keys_escaped(run: Run) -> None:
+    put(run, f"assets:{HOSTILE}")
+    for arguments in (
+        ["ls", "assets"],
+        ["ls", "-l", "assets"],
+        ["ls", "assets", "--json"],
+        ["stat", f"assets:{HOSTILE}"],
+    ):
+        seen = typed(["blob", *arguments], [])
+        assert "\x1b" not in seen
+        assert "\u202e" not in seen
+        assert "gpj." in seen
+    assert "\x1b" not in typed(["blob", "cat", f"assets:{HOSTILE}-absent"], [])
+
+
+def test_a_terminal_is_asked_before_a_folder_is_deleted(run: Run) -> None:
+    put(run, "assets:x/1", "assets:x/2", "assets:y")
+    assert "Aborted" in typed(["blob", "rm", "-r", "assets:x"], [("delete 2 objects (20 B) from assets:x on", "n")])
+    assert ["x/1", "x/2", "y"] == keys(run)
+    assert "2 deleted" in typed(["blob", "rm", "-r", "assets:x"], [("delete 2 objects", "y")])
+    assert ["y"] == keys(run)
+
+
+def test_a_terminal_has_a_bar_and_one_line_at_the_end(run: Run, tree: Path) -> None:
+    seen = typed(["blob", "cp", "-r", "tree", "assets:"], [])
+    assert "3 copied (31 B), 0 failed" in seen
+    assert "\x1b[" in seen
+    assert "→" not in seen
+    failed = typed(["blob", "cp", "none", "assets:x"], [])
+    assert "error: none → assets:x: blob.copy on file" in failed
+
+
+def test_a_reader_that_goes_away_is_no_error(run: Run, folder: Path) -> None:
+    for n in range(300):
+        (folder / f"local/blob/shop-assets/{'n' * 200}{n}").write_bytes(b"x" * 4096)
+    binary = Path(sys.executable).parent / "shiftable"
+    for command in ("ls assets", "ls -r assets --json", "cp -rn assets: x"):
+        answer = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {binary} blob {command} | head -1"],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "" == answer.stderr
+        assert 141 == answer.returncode
