@@ -289,6 +289,7 @@ class BlobFeatures(Features):
     checksums: tuple[str, ...] = feature("checksums of every object's whole content, beside MD5", default=())
     md5_in_listing: bool = feature("a listing tells the MD5 of objects written in one piece")
     any_key: bool = feature("every key up to the limit, not only those that are file paths")
+    keys_are_paths: bool = feature("keys are file paths: an object is no folder of other objects", default=False)
     max_key: Limit = feature("longest key, bytes of UTF-8")
     max_object: Limit | None = feature("largest object, bytes", default=None)
     max_metadata: Limit | None = feature("all metadata of one object, bytes of names and values", default=None)

@@ -137,7 +137,7 @@ class BlobMover(Mover[BlobItem]):
 
     def inventory(self, records: Iterable[Record]) -> Iterator[BlobItem]:
         """Join the two listings; a bucket that is still to be made is an empty one."""
-        folders = _Folders() if not self._target.features.any_key else None
+        folders = _Folders() if self._target.features.keys_are_paths else None
         rows = joined(self._listed(self._source), self._listed_target(), records, lambda found: found.key)
         for key, left, right, record in rows:
             under = folders.object_above(key) if folders else None

@@ -124,6 +124,7 @@ FEATURES = BlobFeatures(
     ),
     md5_in_listing=False,  # it would open one more file for each object that is listed
     any_key=False,
+    keys_are_paths=True,
     max_key=Limit(3072, "PATH_MAX of Linux is 4,096; the rest is for the root and the bucket"),
     part_size=Limit(1, "parts may be of any size"),
 )

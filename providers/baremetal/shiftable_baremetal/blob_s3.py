@@ -37,6 +37,7 @@ FEATURES = BlobFeatures(
     storage_classes=(StorageClass("STANDARD", "standard"),),  # what others there are is up to the server's operator
     md5_in_listing=True,
     any_key=False,
+    keys_are_paths=True,
     max_key=Limit(1024, _PROTOCOL),
     max_object=Limit(5 * 1024**4, "the smallest maximum among current servers"),
     max_metadata=Limit(2048, _PROTOCOL),
