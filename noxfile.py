@@ -32,7 +32,7 @@ TEST_TOOLS = (
 def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tuple(PROVIDERS)) -> None:
     """Install core and providers from this checkout, together, so that one resolution sees them all."""
     places = dict.fromkeys(place for name in providers for place in PROVIDERS[name])
-    session.install(".[cli,sops,dns,sql,testing]", *places, *wanted)
+    session.install(".[cli,sops,dns,sql,parquet,testing]", *places, *wanted)
 
 
 def python_executable(session: nox.Session) -> str:

@@ -33,6 +33,7 @@ from shiftable.migrate import (
     Document,
     Estimate,
     Filter,
+    Inventory,
     JsonEvents,
     KeyList,
     LossCount,
@@ -161,6 +162,13 @@ class _Wish:
     metavar="FILE|-",
     help="Only the keys in this list: one a line, or each ended by NUL.",
 )
+@click.option(
+    "--inventory",
+    type=click.Path(dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Take the source's objects from this file and not from its listing: manifest.json of S3 Inventory, CSV,"
+    " Parquet, or a list of keys.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what differs on the target although we did not write it.")
 @click.option(
     "--degrade",
@@ -226,6 +234,7 @@ def _options(chosen: Mapping[str, Any]) -> Options:
         include_pending=chosen["include_pending"],
         concurrency=chosen["concurrency"],
         filter=_filter(chosen),
+        inventory=Inventory(chosen["inventory"]) if chosen["inventory"] else None,
         **limits,
     )
 

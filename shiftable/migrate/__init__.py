@@ -26,6 +26,7 @@ from shiftable.migrate._document import SCHEMA, Document
 from shiftable.migrate._estimate import Cost, Demand, Estimate, Source
 from shiftable.migrate._filters import Filter, KeyList, Rule
 from shiftable.migrate._journal import Named
+from shiftable.migrate._listing import Inventory
 from shiftable.migrate._migration import MOVERS, Migration
 from shiftable.migrate._plan import Plan, ResourcePlan
 from shiftable.migrate._progress import JsonEvents, Observer, Phase, Progress, Recorder, Sample, Silent
@@ -41,6 +42,7 @@ __all__ = [
     "Document",
     "Estimate",
     "Filter",
+    "Inventory",
     "JsonEvents",
     "KeyList",
     "Large",

@@ -138,7 +138,7 @@ class BlobMover(Mover[BlobItem]):
     def inventory(self, records: Iterable[Record]) -> Iterator[BlobItem]:
         """Join the two listings; a bucket that is still to be made is an empty one."""
         folders = _Folders() if self._target.features.keys_are_paths else None
-        rows = joined(self._listed(self._source), self._listed_target(), records, lambda found: found.key)
+        rows = joined(self._listed_source(), self._listed_target(), records, lambda found: found.key)
         for key, left, right, record in rows:
             under = folders.object_above(key) if folders else None
             yield BlobItem(
@@ -403,6 +403,13 @@ class BlobMover(Mover[BlobItem]):
             raise
         except NotFound:
             return None
+
+    def _listed_source(self) -> Iterator[ObjectSummary]:
+        inventory = self.options.inventory
+        if inventory is None:
+            return self._listed(self._source)
+        prefixes = self.options.filter.prefixes or ("",)
+        return (found for found in inventory.summaries(self._source) if found.key.startswith(prefixes))
 
     def _listed_target(self) -> Iterator[ObjectSummary]:
         return self._listed(self._target) if self._to.exists(self.spec.name) else iter(())

@@ -568,7 +568,15 @@ def _check_degrade(options: Options) -> None:
 
 
 def _check_filter(options: Options, chosen: Sequence[DeclaredLike]) -> None:
-    """Refuse to move whole what a filter cannot choose from."""
+    """Refuse to move whole what a filter cannot choose from, and what an inventory does not tell of."""
+    if options.inventory is not None:
+        if len(chosen) != 1 or chosen[0].service != "blob":
+            found = ", ".join(_address(each) for each in chosen)
+            raise MigrationError(f"an inventory tells of one bucket; name it, of these: {found}")
+        if options.prune:
+            raise MigrationError(
+                "an inventory is older than its bucket, and what it does not tell of may be new: it goes without delete"
+            )
     beside = [_address(found) for found in chosen if not MOVERS[found.service].filtered]
     if beside and not options.filter.is_open:
         raise MigrationError(

@@ -11,6 +11,7 @@ import attrs
 
 from shiftable.errors import MigrationError, ShiftableError
 from shiftable.migrate._filters import Filter
+from shiftable.migrate._listing import Inventory
 from shiftable.service import Change, Service, Spec
 
 __all__ = [
@@ -100,6 +101,8 @@ class Options:
         attempts: how often an item is tried whose error may pass.
         abort_after: so many failures of one kind in a row end the move.
         filter: which objects the move is about; it goes with buckets only.
+        inventory: a file that tells the source's objects in place of its listing; it goes with one bucket, and without
+            ``prune``: it is older than the bucket.
     """
 
     overwrite: bool = False
@@ -113,12 +116,14 @@ class Options:
     attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     abort_after: int = attrs.field(default=10, validator=attrs.validators.ge(1))
     filter: Filter = attrs.field(factory=Filter)
+    inventory: Inventory | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
         """Return the options for JSON."""
         own = {field.name: getattr(self, field.name) for field in attrs.fields(Options)}
-        return own | {"degrade": sorted(self.degrade), "filter": self.filter.facts}
+        inventory = self.inventory.path if self.inventory else None
+        return own | {"degrade": sorted(self.degrade), "filter": self.filter.facts, "inventory": inventory}
 
 
 @attrs.frozen(kw_only=True)
@@ -314,7 +319,8 @@ class Mover(ABC, Generic[I]):
         What we wrote and nobody touched may be replaced; anything else on the target is compared, and stays if it
         differs, unless ``overwrite`` says otherwise.
         """
-        if not self.options.filter.shows(item):
+        untold = item.source is None and self.options.inventory is not None  # which is no proof that it is gone
+        if untold or not self.options.filter.shows(item):
             return Step(action=Action.HIDDEN)
         return self._without_source(item) if item.source is None else self._with_source(item)
 
