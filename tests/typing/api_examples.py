@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import assert_type
 
 import shiftable
-from shiftable.blob import BlobStore, Bucket, CommonPrefix, ObjectInfo, ObjectStream, ObjectSummary, SyncStep, sync
+from shiftable.blob import (
+    BlobStore,
+    Bucket,
+    CommonPrefix,
+    ObjectInfo,
+    ObjectStream,
+    ObjectSummary,
+    SignedURL,
+    SyncStep,
+    sync,
+)
 from shiftable.errors import OperationError, Throttled
 from shiftable.masking import Masked
 from shiftable.migrate import Migration, Plan, Report
@@ -44,7 +54,7 @@ def blobs(bucket: Bucket) -> None:
     assert_type(bucket.list("x/", limit=10), Iterator[ObjectSummary])
     assert_type(bucket.list_folder("x/"), Iterator[ObjectSummary | CommonPrefix])
     assert_type(bucket.delete_many(["a", "b"]), dict[str, OperationError])
-    assert_type(bucket.sign("a", expires=timedelta(minutes=5)), str)
+    assert_type(bucket.sign("a", expires=timedelta(minutes=5)), SignedURL)
     with bucket.stream("a") as stream:
         assert_type(stream, ObjectStream)
         for chunk in stream:

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
 _PART = 8 * 1024 * 1024
 _PATIENCE = 60
+_POLL = 0.1
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DEFAULT_TYPE = "application/octet-stream"
@@ -71,7 +72,8 @@ class FilesServer:
     def __init__(self, driver: BlobDriver, signer: Signer, port: int) -> None:
         self._server = _Server((_LOOPBACK, port), driver, signer)
         self.url = f"http://{_LOOPBACK}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="shiftable-files-server", daemon=True)
+        serve = self._server.serve_forever
+        self._thread = threading.Thread(target=serve, args=(_POLL,), name="shiftable-files-server", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
