@@ -57,7 +57,8 @@ class Large(MemoryBlobDriver):
     def get(self, bucket: str, key: str, *, range_: Range | None, **_: Any) -> Download:
         """Make up its content."""
         first = range_.start // len(BLOCK) if range_ else 0
-        return Download(info=self.info, chunks=itertools.repeat(BLOCK, self.blocks - first))
+        last = range_.stop // len(BLOCK) if range_ and range_.stop else self.blocks
+        return Download(info=self.info, chunks=itertools.repeat(BLOCK, last - first))
 
     def tags(self, bucket: str, key: str) -> dict[str, str]:
         """Say that there are none."""

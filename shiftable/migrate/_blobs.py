@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import attrs
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers, ObjectInfo, ObjectSummary
 from shiftable.blob._bulk import (
-    Copied,
     Facets,
     SourceChanged,
     SourceVanished,
     copy_object,
     digest_object,
+    of_the_source,
     read_tags,
 )
+from shiftable.blob._upload import PART_SIZE
+from shiftable.blob.driver import PutOptions
 from shiftable.errors import AlreadyExists, NotFound, ParentNotFound, PreconditionFailed, Unsupported
+from shiftable.migrate._parts import Parts
 from shiftable.migrate.mover import (
     Action,
     Item,
@@ -40,8 +43,9 @@ from shiftable.tokens import Token
 
 __all__ = ["BlobItem", "BlobMover"]
 
-_LARGE = 8 * 1024 * 1024
 _LARGE_AT_ONCE = 4
+"""Objects in parts: more would only hold unfinished uploads longer."""
+_Fit = Callable[[ObjectInfo, Mapping[str, str]], Facets]
 _ANONYMOUS = frozenset({None, "", "application/octet-stream", "binary/octet-stream"})
 """What providers tell of an object that was written without a content type."""
 _USUAL_CLASSES = frozenset({None, "", "STANDARD", "Standard", "Hot"})
@@ -179,22 +183,18 @@ class BlobMover(Mover[BlobItem]):
         if step.action is Action.DELETE:
             return self._deleted(item)
         pin = cast("ObjectSummary", item.left).token
-        with self._room(item.size):
+        if item.size <= PART_SIZE:
+            return self._pinned_copy(item, step, pin)
+        with self._large:
             try:
-                return self._carried_out(item, step, pin)
-            except SourceVanished:
-                return Outcome(action=None)
-            except SourceChanged:
-                pass
-            try:
-                now = _pinned(self._source.stat(item.key))
-                return attrs.evolve(self._carried_out(item, step, Token(now.token)), changed=now)
-            except SourceChanged:
-                raise Refusal("its source changed again and again while it was read", Trouble.FAILED) from None
-            except ParentNotFound:
+                return self._pinned_copy(item, step, pin)
+            except Exception:
+                self._parts.keep(item.key)
                 raise
-            except NotFound:
-                return Outcome(action=None)
+
+    def tidy(self) -> None:
+        """Abort uploads of earlier runs with which nobody goes on."""
+        self._parts.tidy()
 
     def verify(self, item: BlobItem, *, quick: bool) -> str | None:
         """Compare what both sides tell, and the SHA-256 of what they send."""
@@ -210,19 +210,37 @@ class BlobMover(Mover[BlobItem]):
 
     # copying
 
+    def _pinned_copy(self, item: BlobItem, step: Step, pin: Token) -> Outcome:
+        try:
+            return self._carried_out(item, step, pin)
+        except SourceVanished:
+            return Outcome(action=None)
+        except SourceChanged:
+            pass
+        try:
+            now = _pinned(self._source.stat(item.key))
+            item = attrs.evolve(item, source=now)
+            return attrs.evolve(self._carried_out(item, step, Token(now.token)), changed=now)
+        except SourceChanged:
+            raise Refusal("its source changed again and again while it was read", Trouble.FAILED) from None
+        except ParentNotFound:
+            raise
+        except NotFound:
+            return Outcome(action=None)
+
     def _carried_out(self, item: BlobItem, step: Step, pin: Token) -> Outcome:
         if step.action is Action.COMPARE:
             return self._adopted(item, pin)
         if_match = cast("ObjectSummary", item.right).token if step.action is Action.REPLACE else None
         try:
-            return self._written(item.key, pin, if_match)
+            return self._written(item, pin, if_match)
         except (SourceChanged, SourceVanished):
             raise
         except (PreconditionFailed, AlreadyExists):
             # Somebody was here since the listing: perhaps we, before we were killed or after a lost answer.
             return self._adopted(item, pin)
 
-    def _written(self, key: str, pin: Token, if_match: Token | None) -> Outcome:
+    def _written(self, item: BlobItem, pin: Token, if_match: Token | None) -> Outcome:
         losses: list[Loss] = []
 
         def fit(info: ObjectInfo, tags: Mapping[str, str]) -> Facets:
@@ -230,22 +248,31 @@ class BlobMover(Mover[BlobItem]):
             losses[:] = found
             return facets
 
-        guard = self._guard(key, if_match)
-        copied: Copied
+        guard = self._guard(item.key, if_match)
+        copy = self._copied_in_parts if item.size > PART_SIZE else self._copied_whole
         try:
-            copied = copy_object(self._source, self._target, key, token=pin, fit=fit, **guard)
+            copied = copy(item.key, pin, fit, guard)
         except Unsupported:  # of some servers only a try tells, and for objects in parts (Ceph 16)
             if not guard:
                 raise
-            self._look(key, if_match)
-            copied = copy_object(self._source, self._target, key, token=pin, fit=fit)
-        return Outcome(
-            action=Action.CREATE if if_match is None else Action.REPLACE,
-            target=copied.token.value,
-            size=copied.size,
-            sha256=copied.sha256,
-            losses=tuple(losses),
-        )
+            self._look(item.key, if_match)
+            copied = copy(item.key, pin, fit, {})
+        action = Action.CREATE if if_match is None else Action.REPLACE
+        return attrs.evolve(copied, action=action, losses=tuple(losses))
+
+    def _copied_whole(self, key: str, pin: Token, fit: _Fit, guard: Mapping[str, Any]) -> Outcome:
+        copied = copy_object(self._source, self._target, key, token=pin, fit=fit, **guard)
+        return Outcome(action=None, target=copied.token.value, size=copied.size, sha256=copied.sha256)
+
+    def _copied_in_parts(self, key: str, pin: Token, fit: _Fit, guard: Mapping[str, Any]) -> Outcome:
+        with of_the_source(self._source, None):
+            info, tags = self._described(key)
+        if info.token != pin:
+            raise SourceChanged("the object is not in that version")
+        facets = fit(info, tags)
+        options = PutOptions(headers=facets.headers, metadata=facets.metadata, tags=facets.tags, **guard)
+        arrived = self._parts.copy(info, options)
+        return Outcome(action=None, target=arrived.target.token.value, size=info.size, sha256=arrived.sha256)
 
     def _guard(self, key: str, if_match: Token | None) -> dict[str, Any]:
         """Return the condition of a write; where the target has none, look now and hope."""
@@ -269,7 +296,7 @@ class BlobMover(Mover[BlobItem]):
         """Take what is on the target for ours if it is equal; else it stays, unless it may be overwritten."""
         found = self._target_now(item.key)
         if found is None:
-            return self._written(item.key, pin, None)
+            return self._written(item, pin, None)
         info, tags = self._described(item.key)
         if info.token != pin:
             raise SourceChanged("the object is not in that version")
@@ -280,7 +307,7 @@ class BlobMover(Mover[BlobItem]):
         if difference is None:
             return Outcome(action=Action.COMPARE, target=found.token.value, size=info.size, losses=losses)
         if self.options.overwrite or _is_our_half(item, found):
-            return self._written(item.key, pin, found.token)
+            return self._written(item, pin, found.token)
         raise _conflict(difference)
 
     def _deleted(self, item: BlobItem) -> Outcome:
@@ -299,10 +326,6 @@ class BlobMover(Mover[BlobItem]):
                 raise Refusal("its source is gone, and somebody changed it on the target", Trouble.STALE)
             self._target.delete(item.key)
         return Outcome(action=Action.DELETE, size=here.size)
-
-    def _room(self, size: int) -> AbstractContextManager[Any]:
-        """Let only a few large objects be under way: each takes the memory of several parts."""
-        return self._large if size > _LARGE else nullcontext()
 
     # comparing
 
@@ -339,6 +362,10 @@ class BlobMover(Mover[BlobItem]):
         if right.token != found.token:
             return "it changed on the target while it was compared"
         return None if wanted == present else "the content differs"
+
+    @cached_property
+    def _parts(self) -> Parts:
+        return Parts(self._source, self._target, self.notes, self.stopping)
 
     # what the target can keep
 

@@ -58,6 +58,11 @@ class Engine:
     _kind: type[OperationError] | None = attrs.field(default=None, init=False)
     _in_a_row: int = attrs.field(default=0, init=False)
 
+    @property
+    def stopping(self) -> threading.Event:
+        """Set when the drive has to end early."""
+        return self._stop
+
     def drive(
         self,
         items: Iterable[T],

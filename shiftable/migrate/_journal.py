@@ -14,14 +14,16 @@ from typing import Any, Self
 import attrs
 
 from shiftable.errors import MigrationError
-from shiftable.migrate.mover import Pin, Record, Trouble
+from shiftable.migrate.mover import Notes, Pin, Record, Trouble
 
 __all__ = ["Journal", "Named", "Row"]
 
 _APPLICATION = 0x53686966
 """Marks the file as ours, in SQLite's own header: "Shif"."""
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _PAGE = 1_000
+_PATIENCE = 60.0
+"""Seconds for the other connection's transaction to end, on a slow disk."""
 _BATCH = 64
 _BATCH_BYTES = 8 * 1024 * 1024
 """What a lost batch had copied has to be compared, which may be to read it on both sides: it must not be much."""
@@ -43,6 +45,14 @@ CREATE TABLE named (
     key BLOB NOT NULL, trouble TEXT NOT NULL, reason TEXT NOT NULL
 );
 """
+_NOTES = """
+CREATE TABLE note (
+    scope INTEGER NOT NULL REFERENCES scope, key BLOB NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (scope, key, name)
+) WITHOUT ROWID;
+"""
+_UPGRADES = (_SCHEMA, _NOTES)
+"""What makes each version of the one before it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,6 +100,7 @@ class Journal:
         self._bytes = 0
         self._gone: list[tuple[int, bytes]] = []
         self._named: list[tuple[Any, ...]] = []
+        self._notes: list[_Notes] = []
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -103,7 +114,7 @@ class Journal:
             lock = _locked(path)
             try:
                 _check(path)
-                connection = sqlite3.connect(path, isolation_level=None)
+                connection = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
                 with _closing_on_error(connection):
                     _prepare(connection)
             except BaseException:
@@ -165,6 +176,13 @@ class Journal:
             self._rows.append((*_pin(row.source), row.target, row.sha256, *place))
             self._bytes += row.source.size
         self._flush_if_full()
+
+    def notes(self, scope: str) -> Notes:
+        """Return where a mover keeps notes of a resource's items. Close the journal after the last one is written."""
+        number, _ = self._key(scope, "")
+        found = _Notes(self.path, number)
+        self._notes.append(found)
+        return found
 
     # what is named
 
@@ -229,6 +247,8 @@ class Journal:
             with _translated(self.path):
                 self.flush()
         finally:
+            for notes in self._notes:
+                notes.close()
             self._db.close()
             if self._lock is not None:
                 os.close(self._lock)
@@ -268,6 +288,42 @@ class Journal:
         return f"<Journal {self.path}>"
 
 
+class _Notes(Notes):
+    """Notes in the journal's file, through a connection of their own, which all threads share.
+
+    Each is committed at once: there are few, and each stands for megabytes that need not be sent again.
+    """
+
+    def __init__(self, path: Path, scope: int) -> None:
+        super().__init__()
+        self._path = path
+        self._scope = scope
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
+        self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def read(self, key: str) -> Mapping[str, str]:
+        return dict(self._all("SELECT name, value FROM note WHERE scope = ? AND key = ?", _encoded(key)))
+
+    def write(self, key: str, name: str, value: str) -> None:
+        self._all(
+            "INSERT OR REPLACE INTO note (scope, key, name, value) VALUES (?, ?, ?, ?)", _encoded(key), name, value
+        )
+
+    def clear(self, key: str) -> None:
+        self._all("DELETE FROM note WHERE scope = ? AND key = ?", _encoded(key))
+
+    def keys(self) -> tuple[str, ...]:
+        return tuple(_decoded(key) for (key,) in self._all("SELECT DISTINCT key FROM note WHERE scope = ?"))
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock, _translated(self._path):
+            return self._db.execute(statement, (self._scope, *values)).fetchall()
+
+
 def _pin(pin: Pin) -> tuple[str, int, str, str]:
     return pin.token, pin.size, pin.modified, pin.content
 
@@ -275,9 +331,11 @@ def _pin(pin: Pin) -> tuple[str, int, str, str]:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing, a power cut the last batches
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version < _SCHEMA_VERSION:
+        steps = "".join(_UPGRADES[version:])
         mark = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA_VERSION};"
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {mark} COMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE; {steps} {mark} COMMIT;")
 
 
 def _locked(path: Path) -> int:
@@ -315,7 +373,7 @@ def _check(path: Path) -> None:
             return
         if application != _APPLICATION:
             raise MigrationError(f"{path} is another program's database; move it away or use another folder")
-        if version != _SCHEMA_VERSION:
+        if version > _SCHEMA_VERSION:
             raise MigrationError(
                 f"the journal {path} has version {version}, this shiftable knows {_SCHEMA_VERSION};"
                 " use the shiftable that wrote it"

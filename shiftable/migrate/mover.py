@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -19,6 +20,7 @@ __all__ = [
     "Item",
     "Loss",
     "Mover",
+    "Notes",
     "Options",
     "Outcome",
     "Pin",
@@ -254,6 +256,37 @@ class Refusal(ShiftableError):
         self.losses = losses
 
 
+class Notes:
+    """What a mover writes down of an item that takes long, and finds again after a kill; from any thread.
+
+    This one forgets all when the process ends. Values are texts without secrets.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._notes: dict[str, dict[str, str]] = {}
+
+    def read(self, key: str) -> Mapping[str, str]:
+        """Return the notes of one item, by their names."""
+        with self._lock:
+            return dict(self._notes.get(key, {}))
+
+    def write(self, key: str, name: str, value: str) -> None:
+        """Write one note, for good when this returns."""
+        with self._lock:
+            self._notes.setdefault(key, {})[name] = value
+
+    def clear(self, key: str) -> None:
+        """Drop all notes of one item."""
+        with self._lock:
+            self._notes.pop(key, None)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the items that have notes."""
+        with self._lock:
+            return tuple(self._notes)
+
+
 I = TypeVar("I", bound=Item)  # noqa: E741  as T and R elsewhere
 
 
@@ -268,6 +301,8 @@ class Mover(ABC, Generic[I]):
         facets: what ``degrade`` may name, and what it gives up.
         confidential: texts of errors that are not ours are not repeated.
         filtered: whether a filter may choose among its items.
+        notes: for items that take long.
+        stopping: when it is set, items that take long are left as they are, for the next run.
     """
 
     service: ClassVar[str]
@@ -284,6 +319,8 @@ class Mover(ABC, Generic[I]):
     ) -> None:
         self.spec = self.wanted(target, spec, options)
         self.options = options
+        self.notes = Notes()
+        self.stopping = threading.Event()
 
     # before and around the items
 
@@ -302,6 +339,9 @@ class Mover(ABC, Generic[I]):
     @abstractmethod
     def prepare(self) -> None:
         """Do it."""
+
+    def tidy(self) -> None:
+        """Drop what killed runs have left half done and nobody goes on with; called after the last item."""
 
     def general_losses(self) -> Iterable[Loss]:
         """Say what is lost that belongs to no single item that moves; may ask the source."""

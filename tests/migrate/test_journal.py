@@ -158,7 +158,7 @@ def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     db.close()
 
-    with pytest.raises(MigrationError, match="has version 99, this shiftable knows 1"):
+    with pytest.raises(MigrationError, match="has version 99, this shiftable knows 2"):
         Journal.open(path)
 
 
