@@ -126,6 +126,17 @@ class Bucket(Handle[BlobDriver]):
                 return f"the metadata {name!r} has a line break or another control character"
         return self._driver.check_metadata(metadata)
 
+    def check_headers(self, headers: Headers) -> str | None:
+        """Say why the provider could not keep those headers exactly; ``None`` if it can. Sends nothing."""
+        for name, value in attrs.asdict(headers).items():
+            if value is not None and _CONTROL.search(value):
+                return f"the header {name} has a line break or another control character"
+        return self._driver.check_headers(headers)
+
+    def check_tags(self, tags: Mapping[str, str]) -> str | None:
+        """Say why the provider could not keep those tags exactly; ``None`` if it can. Sends nothing."""
+        return self._driver.check_tags(tags)
+
     # writing
 
     def put(
@@ -546,9 +557,9 @@ class Bucket(Handle[BlobDriver]):
         return SignOptions(answer=_merged(task, answer, None), md5=md5, size=size)
 
     def _check_tags(self, task: Task, tags: Mapping[str, str]) -> None:
-        limit = self.features.max_tags
-        if limit is not None and len(tags) > limit.value:
-            raise task.error(InvalidArgument, f"there are {len(tags)} tags; the limit is {limit} ({limit.source})")
+        why = self.check_tags(tags)
+        if why is not None:
+            raise task.error(InvalidArgument, why)
 
     def _check_conditions(self, task: Task, *, if_absent: bool, if_match: Token | None) -> None:
         operation = task.operation.removeprefix("blob.")
@@ -576,6 +587,9 @@ class Bucket(Handle[BlobDriver]):
         self._check_conditions(task, if_absent=if_absent, if_match=if_match)
         if merged != Headers():
             self._require(self.features.headers, operation, task.resource, "headers of objects")
+            why = self.check_headers(merged)
+            if why is not None:
+                raise task.error(InvalidArgument, why)
         if metadata:
             self._require(self.features.metadata, operation, task.resource, "metadata of objects")
             why = self.check_metadata(metadata)

@@ -380,6 +380,17 @@ class BlobDriver(Driver[BucketSpec]):
             return f"the metadata has {size:,} bytes; the limit is {limit} ({limit.source})"
         return None
 
+    def check_headers(self, headers: Headers) -> str | None:
+        """Say why the provider could not keep those headers exactly; ``None`` if it can. Sends nothing."""
+        return None
+
+    def check_tags(self, tags: Mapping[str, str]) -> str | None:
+        """Say why the provider could not keep those tags exactly; ``None`` if it can. Sends nothing."""
+        limit = self.features.max_tags
+        if limit is not None and len(tags) > limit.value:
+            return f"there are {len(tags)} tags; the limit is {limit} ({limit.source})"
+        return None
+
     def lane(self) -> BlobDriver:
         """Return the driver that bulk operations use: the same contract at a lower cost for each object.
 

@@ -82,7 +82,7 @@ class BlobMover(Mover[BlobItem]):
     filtered: ClassVar[bool] = True
     facets: ClassVar[Mapping[str, str]] = {
         "guards": "writes that cannot overwrite somebody else's",
-        "headers": "content type and the other headers",
+        "headers": "the headers that the target cannot keep",
         "metadata": "the metadata that the target cannot keep",
         "tags": "all tags",
         "versioning": "older versions of what is written from now on",
@@ -384,6 +384,9 @@ class BlobMover(Mover[BlobItem]):
         if not features.headers and _headers(headers):
             losses.append(self._loss("headers", "the target keeps no headers"))
             headers = Headers()
+        elif (why := self._target.check_headers(headers)) is not None:
+            losses.append(self._loss("headers", why))
+            headers = self._possible_headers(headers)
         if metadata and not features.metadata:
             losses.append(self._loss("metadata", "the target keeps no metadata"))
             metadata = {}
@@ -404,14 +407,18 @@ class BlobMover(Mover[BlobItem]):
         kept = {name: value for name, value in metadata.items() if check({name: value}) is None}
         return kept if check(kept) is None else {}
 
+    def _possible_headers(self, headers: Headers) -> Headers:
+        """Return the headers that the target can keep."""
+        single = ((name, Headers(**{name: value})) for name, value in attrs.asdict(headers).items())
+        return attrs.evolve(headers, **{name: None for name, one in single if self._target.check_headers(one)})
+
     def _tags_refused(self, tags: Mapping[str, str]) -> str | None:
         features = self._target.features
         if not tags:
             return None
         if not features.tags:
             return "the target keeps no tags"
-        limit = features.max_tags
-        return f"more tags than the target's {limit}" if limit is not None and len(tags) > limit.value else None
+        return self._target.check_tags(tags)
 
     def _loss(self, facet: str, detail: str) -> Loss:
         return Loss(facet, detail, accepted=facet in self.options.degrade)

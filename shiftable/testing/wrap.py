@@ -19,7 +19,10 @@ __all__ = ["Call", "Injected", "Recorded", "dropped", "fault"]
 D = TypeVar("D", bound=Driver[Any])
 
 _SENDS_NOTHING = frozenset(
-    {"check_key", "check_labels", "check_metadata", "check_name", "check_secret", "missing_features"}
+    {
+        *("check_headers", "check_key", "check_labels", "check_metadata", "check_name", "check_secret", "check_tags"),
+        "missing_features",
+    }
 )
 
 

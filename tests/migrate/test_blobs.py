@@ -487,6 +487,30 @@ def test_of_metadata_no_more_is_given_up_than_must_be(world: Any) -> None:
     assert verified.complete
 
 
+def test_headers_and_tags_that_the_target_would_change_are_refused_by_the_plan_as_by_the_move(world: Any) -> None:
+    kept = {"cache_control": "no-store"}
+    world.source.put("a", b"1", headers=Headers(content_type="tëxt", **kept))
+    world.source.put("b", b"1", tags={"größe": "1"})
+    world.right.check_headers = lambda headers: (
+        "no ASCII" if headers.content_type and not headers.content_type.isascii() else None
+    )
+    world.right.check_tags = lambda tags: "no such tags" if "größe" in tags else None
+
+    plan = world.migration("blob").plan()
+    refused = world.migration("blob").apply()
+    accepted = world.migration("blob", degrade={"headers", "tags"}).apply()
+
+    reasons = {
+        "a": "no ASCII; accept that with degrade 'headers'",
+        "b": "no such tags; accept that with degrade 'tags'",
+    }
+    assert {named.key: named.reason for named in plan.resources[0].named} == reasons
+    assert {named.key: named.reason for named in refused.resources[0].named} == reasons
+    assert accepted.complete
+    assert world.target.stat("a").headers == Headers(**kept)
+    assert world.target.tags("b") == {}
+
+
 def test_versions_and_storage_classes_are_told_and_not_refused(world: Any) -> None:
     world.left.update(world.bucket_spec, BucketSpec(name="shop-assets", versioning=True))
     for data in (b"1", b"2", b"3"):

@@ -177,6 +177,14 @@ class AzureBlobDriver(BlobDriver):
         """Refuse what is no C# identifier, or what HTTP headers would change."""
         return BlobDriver.check_metadata(self, metadata) or rules.metadata(metadata)
 
+    def check_headers(self, headers: Headers) -> str | None:
+        """Refuse what is not ASCII, and blanks that a shared key's signature has otherwise."""
+        return rules.headers(headers)
+
+    def check_tags(self, tags: Mapping[str, str]) -> str | None:
+        """Refuse the characters and lengths that Azure's tags do not have."""
+        return BlobDriver.check_tags(self, tags) or rules.tags(tags)
+
     # buckets
 
     def create(self, spec: BucketSpec) -> None:

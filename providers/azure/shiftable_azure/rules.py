@@ -21,7 +21,7 @@ _NOT_IN_URLS = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _META_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Runs of blanks are one blank to whoever verifies a shared key's signature: such a request would be answered with 403.
 _META_VALUE = re.compile(r"[!-~]+(?: [!-~]+)*")
-_HEADER = re.compile(r"[\t -~]*")
+_HEADER = re.compile(r"(?:[!-~]+(?: [!-~]+)*)?")
 
 _TAGS = "Azure Storage, Set Blob Tags"
 _TAG_TEXT = re.compile(r"[A-Za-z0-9 +\-./:=_]*")
@@ -84,7 +84,7 @@ def headers(kept: Headers) -> str | None:
     for name in ("content_type", "cache_control", "content_disposition", "content_encoding", "content_language"):
         value = getattr(kept, name)
         if value is not None and not _HEADER.fullmatch(value):
-            return f"the header {name} must be ASCII text"
+            return f"the header {name} must be ASCII text without blanks at its ends or several in a row"
     return None
 
 

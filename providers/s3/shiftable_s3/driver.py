@@ -184,6 +184,14 @@ class S3Driver(BlobDriver):
         rule = rules.server_metadata if self.compatible else rules.metadata
         return BlobDriver.check_metadata(self, metadata) or rule(metadata)
 
+    def check_headers(self, headers: Headers) -> str | None:
+        """Refuse what is not ASCII, and blanks that HTTP drops."""
+        return rules.headers(headers)
+
+    def check_tags(self, tags: Mapping[str, str]) -> str | None:
+        """Refuse the characters and lengths that Amazon's tags do not have; other servers have rules of their own."""
+        return BlobDriver.check_tags(self, tags) or (None if self.compatible else rules.tags(tags))
+
     # buckets
 
     def create(self, spec: BucketSpec) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
-__all__ = ["aws_key", "bucket_name", "metadata", "server_key", "server_metadata"]
+from shiftable.blob.driver import Headers
+
+__all__ = ["aws_key", "bucket_name", "headers", "metadata", "server_key", "server_metadata", "tags"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
@@ -20,6 +23,11 @@ _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 _META_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _META_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_HEADER = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
+
+_TAGS = "Amazon S3 User Guide, object tagging"
+_TAG_KINDS = frozenset("LZN")  # letters, separators, numbers: first letters of Unicode's categories
+_TAG_SIGNS = frozenset("+-=._:/@")
 
 
 def bucket_name(name: str) -> str | None:
@@ -82,6 +90,27 @@ def server_metadata(items: Mapping[str, str]) -> str | None:
                 f"Ceph turns the underscore of the metadata name {name!r} into a hyphen, and proxies drop such headers"
             )
     return metadata(items)
+
+
+def headers(kept: Headers) -> str | None:
+    """Say why S3 would not give those headers back exactly."""
+    for name in ("content_type", "cache_control", "content_disposition", "content_encoding", "content_language"):
+        value = getattr(kept, name)
+        if value is not None and not _HEADER.fullmatch(value):
+            return f"the header {name} must be ASCII text without blanks at its ends"
+    return None
+
+
+def tags(items: Mapping[str, str]) -> str | None:
+    """Say why Amazon S3 has no such tags."""
+    for name, value in items.items():
+        if not 1 <= len(name) <= 128 or len(value) > 256:
+            return f"the tag {name!r} is too long: names have 1 to 128 characters, values 256 at most ({_TAGS})"
+        if name.startswith("aws:"):
+            return f"tags whose names begin with aws: are Amazon's own ({_TAGS})"
+        if not all(char in _TAG_SIGNS or unicodedata.category(char)[0] in _TAG_KINDS for char in name + value):
+            return f"the tag {name!r} has other characters than letters, digits, blanks and + - = . _ : / @ ({_TAGS})"
+    return None
 
 
 def _xml(key: str) -> str | None:

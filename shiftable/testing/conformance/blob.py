@@ -69,6 +69,19 @@ METADATA = (
     {"n": "a\nb"}, {"n": "a\r\nx-evil: 1"}, {"n\n": "x"}, {"": "x"}, {"n": "x", "N": "y"}, {"n": "x" * 1800},
 )  # fmt: skip
 
+ODD_HEADERS = (
+    Headers(content_type="no slash"), Headers(content_type="text/plain; charset=é"), Headers(cache_control="a  b"),
+    Headers(content_disposition='attachment; filename="naïve.txt"'), Headers(content_disposition="日本語"),
+    Headers(content_language=" x"), Headers(content_language="x "), Headers(content_encoding="x-own, gzip"),
+)  # fmt: skip
+"""Headers that a store may refuse, and must not change."""
+
+ODD_TAGS = (
+    {"empty": ""}, {"Case": "A", "case": "a"}, {"+-=._:/": "@"}, {"größe": "日本"}, {"amp": "a&b=c%20"}, {"q": '"'},
+    {"n" * 129: "x"}, {"n": "x" * 257}, {"n": " x "}, {"": "x"}, {"\N{ROCKET}": "x"},
+)  # fmt: skip
+"""Tags that a store may refuse, and must not change."""
+
 HEADERS = Headers(
     content_type="text/plain; charset=utf-8",
     cache_control="max-age=60, public",
@@ -356,6 +369,45 @@ class BlobConformance(Conformance):
                 kept = watched.stat("key").metadata
                 if refused is not None or kept != metadata:
                     wrong[str(metadata)[:60]] = f"kept as {kept}, check_metadata said {refused}"
+        assert wrong == {}
+
+    def test_headers_are_kept_exactly_or_refused_before_anything_is_sent(
+        self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
+    ) -> None:
+        self._needs(features, "headers")
+        wrong = {}
+        for headers in ODD_HEADERS:
+            recorded.calls.clear()
+            refused = watched.check_headers(headers)
+            said = {name: value for name, value in attrs.asdict(headers).items() if value is not None}
+            try:
+                watched.put("key", b"x", headers=headers)
+            except InvalidArgument:
+                if refused is None or recorded.calls:
+                    wrong[str(said)] = "refused too late"
+            else:
+                kept = attrs.asdict(watched.stat("key").headers)
+                if refused is not None or any(kept[name] != value for name, value in said.items()):
+                    wrong[str(said)] = f"kept as {kept}, check_headers said {refused}"
+        assert wrong == {}
+
+    def test_tags_are_kept_exactly_or_refused_before_anything_is_sent(
+        self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
+    ) -> None:
+        self._needs(features, "tags")
+        wrong = {}
+        for tags in ODD_TAGS:
+            recorded.calls.clear()
+            refused = watched.check_tags(tags)
+            try:
+                watched.put("key", b"x", tags=tags)
+            except InvalidArgument:
+                if refused is None or recorded.calls:
+                    wrong[str(tags)[:60]] = "refused too late"
+            else:
+                kept = watched.tags("key")
+                if refused is not None or kept != tags:
+                    wrong[str(tags)[:60]] = f"kept as {kept}, check_tags said {refused}"
         assert wrong == {}
 
     def test_too_much_metadata_is_refused_before_anything_is_sent(
