@@ -27,8 +27,9 @@ from shiftable.errors import (
 from shiftable.testing.harness import Call, Kind, Request, Response
 from shiftable.tokens import Token
 from shiftable_gcp import GcpSettings, _session
+from shiftable_gcp._json_api import rendered
 from shiftable_gcp._session import Session
-from shiftable_gcp._state import Conditions, Stored
+from shiftable_gcp._state import Conditions, Refused, Stored
 from shiftable_gcp.blob import GcsDriver
 from shiftable_gcp.double import GcpDouble
 
@@ -381,6 +382,66 @@ def test_an_object_that_is_not_made_of_its_parts_is_noticed(bucket: Bucket, driv
     etag, _ = json.loads(part.token)
     with pytest.raises(IntegrityError, match="CRC32C"):
         driver.upload_complete(upload, (attrs.evolve(part, token=json.dumps([etag, 7])),))
+
+
+# many at once
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "truncate", "status"])
+def test_a_batch_whose_answer_is_lost_is_finished_one_by_one(bucket: Bucket, gcp_double: GcpDouble, kind: Kind) -> None:
+    keys = [f"d/{number} é" for number in range(7)]
+    for key in keys:
+        bucket.put(key, b"x")
+    bucket.stat("there")
+    gcp_double._calls.clear()
+    gcp_double.inject(kind, match=calls("batch"), status=503, body=BROKEN)
+    assert bucket.delete_many([*keys, "absent"]) == {}
+    assert [item.key for item in bucket.list()] == ["there"]
+    assert len([call for call in gcp_double.calls if call.operation == "batch"]) == 1
+
+
+def test_a_batch_costs_one_call_for_a_hundred(bucket: Bucket, gcp_double: GcpDouble) -> None:
+    for number in range(101):
+        raw(gcp_double, f"d/{number}", b"x")
+    assert bucket.delete_many([f"d/{number}" for number in range(101)]) == {}
+    assert [call.operation for call in gcp_double.calls if call.path != "/token"] == ["batch", "batch"]
+
+
+def test_what_a_batch_was_too_fast_for_is_deleted_a_little_later(bucket: Bucket, gcp_double: GcpDouble) -> None:
+    gcp_double.limit_writes()
+    bucket.put("fresh", b"x")
+    assert bucket.delete_many(["fresh", "there"]) == {}
+    assert list(bucket.list()) == []
+
+
+def test_a_batch_does_not_delete_what_came_after_it(bucket: Bucket, watched: GcpDouble) -> None:
+    def rival() -> None:
+        time.sleep(0.1)  # else nobody could tell that it came later
+        raw(watched, "there", b"newer")
+
+    watched.validators.append(lambda request, _: [rival()] * 0 if request.path.startswith("/batch/") else [])
+    watched.inject("drop_after", match=calls("batch"))
+    assert bucket.delete_many(["there"]) == {}
+    assert bucket.get("there") == b"newer"
+
+
+def test_each_key_of_a_batch_has_an_error_of_its_own(
+    bucket: Bucket, gcp_double: GcpDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = gcp_double._json.answer
+
+    def answer(request: Request) -> Response | None:
+        if request.method == "DELETE" and request.path.endswith("held"):
+            return rendered(Refused(403, "objectUnderActiveHold", "AccessDenied", "Object is under active hold."))
+        return inner(request)
+
+    raw(gcp_double, "held", b"x")
+    monkeypatch.setattr(type(gcp_double._json), "answer", lambda _, request: answer(request))
+    failed = bucket.delete_many(["held", "there"])
+    assert {key: (type(error), error.code) for key, error in failed.items()} == {
+        "held": (Conflict, "objectUnderActiveHold")
+    }
+    assert [item.key for item in bucket.list()] == ["held"]
 
 
 # reading

@@ -24,6 +24,7 @@ _FIELDS = ("cacheControl", "contentDisposition", "contentEncoding", "contentLang
 _BUCKET_FIELDS = ("iamConfiguration", "labels", "lifecycle", "storageClass", "versioning")
 _QUANTUM = 256 * 1024
 _PAGE = 1000
+_BATCH = 100
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 _HEADERS = {
@@ -138,6 +139,35 @@ class JsonApi:
                     return rendered(exc)
                 return _partial(response, query["fields"]) if "fields" in query else response
         return None
+
+    def batch(self, request: Request) -> Response:
+        """Execute up to 100 requests that came in one."""
+        found = re.search(r'boundary="?([^";]+)"?', request.headers.get("Content-Type", ""))
+        mark = f"--{found.group(1)}" if found else ""
+        pieces = request.body.decode().replace("\r\n", "\n").split(mark)[1:-1] if found else []
+        if not 1 <= len(pieces) <= _BATCH:
+            return rendered(invalid(f"The batch has {len(pieces)} requests; the limit is {_BATCH}."))
+        answers = []
+        for number, piece in enumerate(pieces, 1):
+            _, _, inner = piece.partition("\n\n")
+            verb, url, _ = inner.partition("\n")[0].split(" ")
+            target = url.removeprefix(self.url())
+            single = attrs.evolve(
+                request,
+                method=verb,
+                path=unquote(target.partition("?")[0]),
+                query=target.partition("?")[2],
+                target=target,
+                body=b"",
+            )
+            answer = self.answer(single) or rendered(invalid("not in the double"))
+            head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+            answers.append(
+                f"--batch_double\r\nContent-Type: application/http\r\nContent-ID: <response-{number}>\r\n\r\n"
+                f"HTTP/1.1 {answer.status}\r\n{head}\r\n{answer.body.decode()}\r\n"
+            )
+        headers = Headers({"Content-Type": "multipart/mixed; boundary=batch_double"})
+        return Response("200 OK", headers, ("".join(answers) + "--batch_double--").encode())
 
     # buckets
 
@@ -565,6 +595,10 @@ def media(found: Stored, request: Request, *, xml: bool = False) -> Response:
     for key, name in _HEADERS.items():
         if key in found.fields:
             headers[name] = found.fields[key]
+    if not xml:  # the JSON API tells no user metadata, no time, and how to cache its answer, not the object
+        del headers["Last-Modified"]
+        headers["Cache-Control"] = "no-cache, no-store, max-age=0, must-revalidate"
+        headers.setdefault("Content-Disposition", "attachment")
     data = found.data
     if found.fields.get("contentEncoding") == "gzip" and "gzip" not in request.headers.get("Accept-Encoding", ""):
         del headers["Content-Encoding"]

@@ -7,7 +7,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Literal
@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import attrs
 from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, PreconditionFailed, from_http_response
+from google.cloud.storage.batch import Batch
 
 from shiftable import errors
 from shiftable.blob.driver import (
@@ -94,6 +95,7 @@ FEATURES = BlobFeatures(
     part_size=Limit(5 * 1024**2, f"{_QUOTAS}: XML API multipart uploads"),
     max_part=Limit(5 * 1024**3, f"{_QUOTAS}: XML API multipart uploads"),
     max_parts=Limit(10_000, f"{_QUOTAS}: XML API multipart uploads"),
+    delete_batch=Limit(100, f"{_QUOTAS}: calls in one batch request of the JSON API"),
 )
 
 _Blob = Untyped
@@ -391,18 +393,29 @@ class GcsDriver(BlobDriver):
         try:
             self._delete(bucket, key, repeatable=False)
         except Exception as exc:
+            if not _may_be_done(exc) or not self._deleted_since(bucket, key, began):
+                raise
+
+    def delete_many(self, bucket: str, keys: tuple[str, ...]) -> Mapping[str, Fault]:
+        """Delete up to 100 objects in one call; those that it did not delete for passing reasons, one by one."""
+        began = time.monotonic()
+        batch = Batch(self.client)
+        for key in keys:
+            batch.api_request("DELETE", self.client.bucket(bucket).blob(key).path, timeout=TIMEOUT, expect_json=False)
+        try:
+            answers = self._sent(batch)
+        except Exception as exc:
             if not _may_be_done(exc):
                 raise
-            found = self._look(bucket, key)
-            if found is None:
-                return
-            before = self.session.clock.is_before(found.time_created, began)
-            if before is None:
-                raise
-            # What was written since we began may have followed our delete, and is not what that was about.
-            if before:
-                with suppress(PreconditionFailed):
-                    self._delete(bucket, key, condition=found.generation)
+            return self._retried(bucket, dict.fromkeys(keys, exc), began)
+        failed: dict[str, Exception] = {}
+        for key, answer in zip(keys, answers, strict=True):
+            failure = None if answer.status_code < 300 else from_http_response(answer)
+            if failure is not None and _fault(failure).missing == "bucket":
+                raise failure
+            if failure is not None and _fault(failure).error is not errors.NotFound:
+                failed[key] = failure
+        return self._retried(bucket, failed, began)
 
     # optional
 
@@ -652,6 +665,42 @@ class GcsDriver(BlobDriver):
         except PreconditionFailed:
             self._delete(upload.bucket, staged.name, generation=generation)
             raise
+
+    def _sent(self, batch: Untyped) -> Iterable[Untyped]:
+        """Send a batch, which the SDK does not repeat; only a refusal for coming too fast is."""
+        attempts = self.session.attempts(repeatable=False)
+        answers: Iterable[Untyped] = attempts.policy(lambda: batch.finish(raise_exception=False))()
+        return answers
+
+    def _retried(self, bucket: str, failed: Mapping[str, Exception], began: float) -> dict[str, Fault]:
+        """Delete one by one what a batch did not for reasons that pass; say what is left, and why."""
+        left: dict[str, Fault] = {}
+        for key, exc in failed.items():
+            fault = _fault(exc)
+            try:
+                if _may_be_done(exc) and self._deleted_since(bucket, key, began):
+                    continue
+                if fault.error is Throttled:
+                    self.delete(bucket, key, if_match=None, version=None)
+                    continue
+            except Exception as newer:
+                if _fault(newer).missing == "bucket" or classify(newer) is None:
+                    raise
+                fault = _fault(newer)
+            left[key] = fault
+        return left
+
+    def _deleted_since(self, bucket: str, key: str, began: float) -> bool:
+        """Make sure of a delete that may or may not have been executed; ``False`` if that cannot be known."""
+        found = self._look(bucket, key)
+        if found is None:
+            return True
+        before = self.session.clock.is_before(found.time_created, began)
+        if before:
+            with suppress(PreconditionFailed):
+                self._delete(bucket, key, condition=found.generation)
+        # What was written since we began may have followed our delete, and is not what that was about.
+        return before is not None
 
     def _delete(
         self,

@@ -93,7 +93,7 @@ class GcpDouble(Double):
     def identify(self, request: Request) -> tuple[str, str]:
         """Name the method of the JSON API, by its id in Google's description."""
         method = _STORAGE.method(request.method, request.target)
-        return "storage", method.id if method else "xml"
+        return "storage", method.id if method else "batch" if request.path.startswith("/batch/") else "xml"
 
     def answer(self, request: Request, environ: WSGIEnvironment) -> Response:  # noqa: ARG002  there is no application
         """Check who asks, then execute, one request at a time, so that conditions hold."""
@@ -122,6 +122,8 @@ class GcpDouble(Double):
         with self.state.lock:
             if refused is not None:
                 return rendered(refused) if known else self._xml.refuse(refused)
+            if request.method == "POST" and request.path == "/batch/storage/v1":
+                return self._json.batch(request)
             response = self._json.answer(request)
             if response is None:
                 missing = Refused(501, "notImplemented", "NotImplemented", "not in the double")
