@@ -423,7 +423,7 @@ def test_a_key_that_would_be_a_file_and_a_folder_is_refused_by_a_target_of_paths
     keys = ["a", "a!b", "a-b/c", "a/b", "a/b/c", "b", "c/d", "c/d/e/f"]
     for key in keys:
         world.source.put(key, b"1")
-    world.right.chosen = {"any_key": False}
+    world.right.chosen = {"any_key": False, "keys_are_paths": True}
 
     report = world.migration("blob").apply()
 
@@ -434,7 +434,7 @@ def test_a_key_that_would_be_a_file_and_a_folder_is_refused_by_a_target_of_paths
 
 def test_a_key_below_an_object_that_only_the_target_has_is_refused_too(world: Any) -> None:
     world.source.put("a/b", b"1")
-    world.right.chosen = {"any_key": False}
+    world.right.chosen = {"any_key": False, "keys_are_paths": True}
     world.make_target().put("a", b"theirs")
 
     report = world.migration("blob").apply()

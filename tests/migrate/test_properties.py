@@ -47,7 +47,7 @@ EVENTS = st.lists(
 )
 FEATURES = st.fixed_dictionaries(
     {
-        "any_key": st.booleans(),
+        "keys_are_paths": st.booleans(),
         "metadata": st.booleans(),
         "delete_if_match": st.booleans(),
     }
