@@ -501,9 +501,7 @@ class Bucket(Handle[BlobDriver]):
         options = self._sign_options(task, method, answer or Headers(), md5, size)
         bound = {} if options == SignOptions() else {"options": options}
         with task.translated():
-            url = self._driver.sign(
-                self.name, key, method=method, expires=expires, content_type=content_type, **bound
-            )
+            url = self._driver.sign(self.name, key, method=method, expires=expires, content_type=content_type, **bound)
         if isinstance(url, SignedURL):
             return url
         return SignedURL(url, {} if content_type is None else {"Content-Type": content_type})
@@ -660,8 +658,9 @@ class Bucket(Handle[BlobDriver]):
             raise self._invalid("list", resource, f"the limit must not be negative: {limit}")
 
         def fetch(cursor: str | None, left: int | None) -> Page[ObjectSummary | CommonPrefix]:
+            driver = self._driver if cursor is None else self._driver.lane()  # a second page is the beginning of many
             with self._translated("list", resource):
-                return self._driver.list(
+                return driver.list(
                     self.name, prefix=prefix, delimiter=delimiter, start_after=start_after, cursor=cursor, limit=left
                 )
 
@@ -784,6 +783,8 @@ def _merged(task: Task, headers: Headers, content_type: str | None) -> Headers:
         if headers.content_type not in {None, content_type}:
             raise task.error(InvalidArgument, "content_type and headers.content_type differ")
         headers = attrs.evolve(headers, content_type=content_type)
+    if headers == Headers():
+        return headers
     for name, value in attrs.asdict(headers).items():
         if value is not None and _CONTROL.search(value):
             raise task.error(InvalidArgument, f"the header {name} has a line break or another control character")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from shiftable.blob._upload import PART_SIZE
 from shiftable.blob.driver import Headers, ObjectInfo
 from shiftable.errors import IntegrityError, NotFound, OperationError, ParentNotFound, PreconditionFailed
 from shiftable.parallel import parallel
@@ -121,10 +122,12 @@ def copy_object(
         with of_the_source(source, reader.info):
             tags = read_tags(source, reader.info)
         facets = fit(reader.info, tags)
+        # A small one is read first: what fails then is the source, and the target has it in one piece.
+        small = reader.info.size <= PART_SIZE
         try:
             written = target.put(
                 to_key or key,
-                iter(reader),
+                b"".join(reader) if small else iter(reader),
                 headers=facets.headers,
                 metadata=facets.metadata,
                 tags=facets.tags or None,

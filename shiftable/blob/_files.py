@@ -131,20 +131,25 @@ class ObjectWriter(io.BufferedIOBase):
         self.abort()
 
 
-def save(stream: Iterable[bytes], path: Path) -> None:
-    """Write a stream to a file that appears whole or not at all."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+def save(stream: Iterable[bytes], path: Path, *, durable: bool = True) -> None:
+    """Write a stream to a file that appears whole or not at all.
+
+    Args:
+        durable: wait until the disk has it; else a power cut may leave an empty file.
+    """
+    part = f"{path.parent}/.{secrets.token_hex(8)}.part"
     try:
-        with part.open("xb") as file:
-            for chunk in stream:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with open(part, "xb") as file:  # noqa: PTH123  for every object of a bucket, and paths cost as much as the file
+            file.writelines(stream)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(part, path)  # noqa: PTH105  as above
     except BaseException:
-        part.unlink(missing_ok=True)
+        Path(part).unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    if durable:
+        _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -101,14 +102,14 @@ def test_what_vanishes_while_it_is_listed_is_not_there(
 def test_what_vanishes_before_it_is_copied_is_one_error(
     bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = bucket.put
+    opened = os.open
 
-    def late(key: str, path: Path) -> object:
-        if key == "a":
+    def late(path: Path, *rest: Any) -> int:
+        if path == tree / "a":
             path.unlink()
-        return put(key, path)
+        return opened(path, *rest)
 
-    monkeypatch.setattr(bucket, "put", late)
+    monkeypatch.setattr(os, "open", late)
     failed = [step for step in done(sync(tree, bucket)) if step[2]]
     assert [("copy", "a", "NotFound")] == failed
     assert ["b-d", "b/c", "new\nline", "ü"] == keys(bucket)
@@ -116,16 +117,19 @@ def test_what_vanishes_before_it_is_copied_is_one_error(
 
 def test_a_file_that_cannot_be_read_is_one_error(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     list(sync(tree, bucket))
-    opened = Path.open
-
-    def refused(path: Path, *rest: object, **more: object) -> object:
-        if path == tree / "a":
-            raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, *rest, **more)  # type: ignore[call-overload]  # whatever it was called with
-
-    monkeypatch.setattr(Path, "open", refused)
+    for where, name in ((Path, "open"), (os, "open")):
+        monkeypatch.setattr(where, name, _refusing(getattr(where, name), tree / "a"))
     (tree / "ü").write_text("other")
     assert [("copy", "a", "PermissionDenied"), ("copy", "ü", "")] == done(sync(tree, bucket, delete=True))
+
+
+def _refusing(opened: Any, locked: Path) -> Any:
+    def refused(path: Path, *rest: Any, **more: Any) -> Any:
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *rest, **more)
+
+    return refused
 
 
 def test_a_folder_in_place_of_a_file_is_one_error(bucket: Bucket, tmp_path: Path) -> None:

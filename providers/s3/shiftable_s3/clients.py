@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["AWS_CONFIG", "SERVER_CONFIG", "at_once", "fast_timestamps", "md5_for_batches"]
+__all__ = ["AWS_CONFIG", "SERVER_CONFIG", "at_once", "fast_timestamps", "md5_for_batches", "moment"]
 
 _AT_ONCE = 1024 * 1024
 
@@ -86,13 +87,20 @@ def _with_md5(request: AWSRequest, **_: object) -> None:
     request.headers["Content-MD5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 
+@functools.lru_cache(1024)
+def moment(text: str) -> datetime:
+    """Read the time in a header; the same one often comes many times."""
+    found = parsedate_to_datetime(text)
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
 def _parsed(value: Any) -> datetime:  # noqa: ANN401  as botocore's own: text or a number
     """Read the two forms that services write; leave every other to botocore."""
     try:
         if isinstance(value, str) and value[4:5] == "-":  # 2026-11-20T12:00:00.000Z, in bodies
             parsed = datetime.fromisoformat(value)
         elif isinstance(value, str) and value.endswith(" GMT"):  # Fri, 20 Nov 2026 12:00:00 GMT, in headers
-            parsed = parsedate_to_datetime(value)
+            return moment(value)
         else:
             return parse_timestamp(value)
     except ValueError:

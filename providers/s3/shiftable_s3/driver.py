@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote, unquote_plus, urlencode
 
@@ -42,7 +41,7 @@ from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, O
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_s3 import rules
-from shiftable_s3.clients import at_once
+from shiftable_s3.clients import at_once, moment
 from shiftable_s3.errors import classify
 from shiftable_s3.wire import fast_client, fits, is_fast
 
@@ -721,7 +720,9 @@ class S3Driver(BlobDriver):
         except ClientError:
             return None
         same = info.md5 == hashlib.md5(data, usedforsecurity=False).digest() and info.modified >= began
-        return info if same and (info.headers, info.metadata) == (_kept(options.headers), options.metadata) else None
+        if not same or (info.headers, info.metadata) != (_kept(options.headers), options.metadata):
+            return None
+        return attrs.evolve(info, tag_count=len(options.tags))
 
     def _found_own_upload(self, upload: Upload, pieces: Iterable[Mapping[str, Any]]) -> ObjectInfo | None:
         """Return what is there if its ETag is the one that our parts make."""
@@ -894,7 +895,7 @@ def _utc(moment: datetime) -> datetime:
 def _date(answer: Mapping[str, Any]) -> datetime:
     """Return the server's time of an answer."""
     text = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return parsedate_to_datetime(text) if text else datetime.now(UTC)
+    return moment(text) if text else datetime.now(UTC)
 
 
 def _moment(answer: Mapping[str, Any], began: float) -> datetime:

@@ -22,8 +22,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
@@ -38,6 +37,7 @@ from botocore.utils import get_environ_proxies
 
 from shiftable.errors import Throttled
 from shiftable_s3._http import Answer, Connections, Transport
+from shiftable_s3.clients import moment
 from shiftable_s3.errors import CODES
 
 if TYPE_CHECKING:
@@ -554,7 +554,7 @@ class _Signer:
         told = meta["HTTPHeaders"].get("date")
         if meta["HTTPStatusCode"] not in {400, 403} or told is None:
             return False
-        off = _moment(told).timestamp() - time.time()
+        off = moment(told).timestamp() - time.time()
         if abs(off - self._offset) < _SKEW:
             return False
         self._offset = off
@@ -605,14 +605,8 @@ def _metadata(answer: Answer, attempt: int) -> _Fields:
     }
 
 
-@functools.lru_cache(1024)
-def _moment(text: str) -> datetime:
-    found = parsedate_to_datetime(text)
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
 _CONVERTED: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
-    ("last-modified", "LastModified", _moment),
+    ("last-modified", "LastModified", moment),
     ("content-length", "ContentLength", int),
     ("x-amz-tagging-count", "TagCount", int),
 )
