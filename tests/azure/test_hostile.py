@@ -419,11 +419,11 @@ def test_a_large_object_is_copied_in_parts_with_all_that_belongs_to_it(
 def test_parts_of_a_source_that_changes_are_not_mixed(
     driver: AzureBlobDriver, bucket: Bucket, azure_double: AzureDouble
 ) -> None:
-    bucket.put("source", bytes(7 * MIB))
+    bucket.put("source", bytes(20 * MIB))  # more parts than are under way at once
 
     def overwrite(request: Any, _: object) -> list[str]:
         if "comp=block&" in request.target:
-            azure_double.service.put_raw("shop", "source", bytes(7 * MIB))
+            azure_double.service.put_raw("shop", "source", bytes(20 * MIB))
         return []
 
     azure_double.validators.append(overwrite)

@@ -252,7 +252,6 @@ class AzureBlobDriver(BlobDriver):
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
         """Begin a block list. Azure does not hear of it; a missing container is found out here all the same."""
-        self._content(options)
         self._container(bucket).get_container_properties()
         return Upload(bucket=bucket, key=key, id=uuid.uuid4().hex, options=options)
 
@@ -414,7 +413,6 @@ class AzureBlobDriver(BlobDriver):
 
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
         """Replace all tags of an object."""
-        self._check(rules.tags(tags))
         self._blob(bucket, key).set_blob_tags(dict(tags))
 
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
@@ -471,7 +469,6 @@ class AzureBlobDriver(BlobDriver):
 
     def _content(self, options: PutOptions, *, with_headers: bool = True) -> _Arguments:
         """Return what is stored with an object. The type is always said, so that it does not depend on the call."""
-        self._check(rules.headers(options.headers) or rules.tags(options.tags))
         headers = _kept(options.headers)
         arguments: _Arguments = {"metadata": dict(options.metadata)}
         if with_headers:
@@ -488,10 +485,6 @@ class AzureBlobDriver(BlobDriver):
         if options.storage_class is not None:
             arguments["standard_blob_tier"] = StandardBlobTier(options.storage_class)
         return arguments
-
-    def _check(self, why: str | None) -> None:
-        if why is not None:
-            raise InvalidArgument(why, provider=self.provider)
 
     def _fixed_versioning(self, name: str, operation: str) -> Unsupported:
         keeps = "keeps versions of blobs" if self.features.versioning else "keeps no versions of blobs"
