@@ -1,7 +1,8 @@
 """Write the parts of the documentation that the code knows better: what each driver can do, and the file's keys.
 
-``python docs/generate.py`` writes ``docs/reference/features.md`` and ``docs/reference/shiftable-toml.md`` and the table
-in ``README.md``; with ``--check`` it only says whether they are as they should be.
+``python docs/generate.py`` writes ``docs/reference/features.md``, ``docs/reference/prices.md`` and
+``docs/reference/shiftable-toml.md`` and the table in ``README.md``; with ``--check`` it only says whether they are as
+they should be.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from shiftable import registry
 from shiftable.config import schema
 from shiftable.features import Features, Limit
 from shiftable.manifest import Environment, Project, json_schema, spec_type
+from shiftable.migrate._prices import price_lists
 from shiftable.provider import SERVICES
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +58,7 @@ def pages() -> dict[Path, str]:
     marked = re.compile(r"(<!-- matrix -->\n).*?(<!-- /matrix -->)", re.DOTALL)
     return {
         ROOT / "docs/reference/features.md": features_page(),
+        ROOT / "docs/reference/prices.md": prices_page(),
         ROOT / "docs/reference/shiftable-toml.md": toml_page(),
         readme: marked.sub(lambda match: match[1] + "\n".join(matrix()) + "\n" + match[2], readme.read_text("utf-8")),
     }
@@ -103,6 +106,40 @@ def features_page() -> str:
                 lines.append(f"| {field.metadata['about']} | {' | '.join(cells)} |")
         lines += ["", *(f"{number}. {source}" for number, source in enumerate(sources, 1))]
     return "\n".join(lines) + "\n"
+
+
+def prices_page() -> str:
+    """Return the list prices and rates that a move's estimate is made with."""
+    lines = [
+        "# List prices",
+        "",
+        "<!-- written by docs/generate.py -->",
+        "",
+        "What `shiftable migrate` estimates with: published list prices, before free allowances, discounts and taxes,",
+        "at the date that is given. A place that is not here is unknown to an estimate; nothing is guessed from a",
+        "neighbour. Outgoing data is priced as if it left for the internet and nothing else left in that month.",
+        "",
+        "| provider | region | requests | date | write, list, read, delete per 1,000 | outgoing data |",
+        "|---|---|---|---|---|---|",
+    ]
+    sources = []
+    for found in price_lists().values():
+        for place in found.places:
+            costs = ", ".join(f"{place.per_thousand[kind]:g}" for kind in ("write", "list", "read", "delete"))
+            unit = "GiB" if place.egress_unit == 2**30 else "GB"
+            tiers = ", ".join(
+                f"{tier.price:g}" + (f" up to {tier.up_to:,} {unit}" if tier.up_to else "") for tier in place.egress
+            )
+            told = f"{costs} {found.currency} | {tiers} {found.currency} per {unit}"
+            lines.append(f"| {found.provider} | {place.region} | {place.tier} | {place.dated} | {told} |")
+            sources += [f"- {found.provider} {place.region}: <{url.replace(' ', '%20')}>" for url in place.sources]
+    lines += ["", "## Documented rates", ""]
+    lines += ["| provider | writes a second | reads a second | of |", "|---|---|---|---|"]
+    for found in price_lists().values():
+        rates = found.rates
+        lines.append(f"| {found.provider} | {rates.writes:,} | {rates.reads:,} | {rates.scope} |")
+        sources.append(f"- {found.provider}, rates: <{rates.source}>")
+    return "\n".join([*lines, "", "## Sources", "", *dict.fromkeys(sources), ""])
 
 
 def shown(value: object, sources: list[str]) -> str:

@@ -439,7 +439,7 @@ def _tally(tally: Tally) -> str:
 def _show_losses(losses: Iterable[LossCount]) -> None:
     for loss in losses:
         facet, detail, accepted = loss.facet, shown(loss.detail), loss.accepted
-        word = {True: "lost, accepted", False: "WOULD BE LOST", None: "not moved"}[accepted]
+        word = {True: "lost, accepted", False: "WOULD BE LOST", None: "note"}[accepted]
         examples = ", ".join(shown(key) for key in loss.examples)
         click.echo(f"  {word}: {facet}: {detail} ({items_text(loss.count)}: {examples})")
 

@@ -397,9 +397,17 @@ class BlobMover(Mover[BlobItem]):
         if why is not None:
             losses.append(self._loss("tags", why))
             tags = {}
-        if info.storage_class not in _USUAL_CLASSES:
-            losses.append(Loss("storage class", f"{info.storage_class} becomes the target's usual one"))
+        losses += self._class_told(info.storage_class)
         return Facets(headers=headers, metadata=metadata, tags=tags), tuple(losses)
+
+    def _class_told(self, name: str | None) -> tuple[Loss, ...]:
+        """Tell of a class that stays behind: whatever moves is written in the target's default one."""
+        known = self._source.features.storage_class(name) if name else None
+        if name in _USUAL_CLASSES or (known is not None and known.tier == "standard"):
+            return ()
+        asleep = known is not None and not known.online
+        hint = "; an object that was not brought back before cannot be read" if asleep else ""
+        return (Loss("storage class", f"{known or name} becomes the target's default{hint}"),)
 
     def _possible(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
         """Return the metadata that the target can keep; none, if all of it together is too much."""

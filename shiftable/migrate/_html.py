@@ -263,7 +263,7 @@ def _largest(report: Report) -> str:
 def _losses(losses: Sequence[LossCount]) -> str:
     if not losses:
         return ""
-    words = {True: "lost, accepted", False: "would be lost", None: "not moved"}
+    words = {True: "lost, accepted", False: "would be lost", None: "note"}
     rows = [
         [
             visible(loss.facet),

@@ -704,3 +704,17 @@ def test_tags_are_asked_for_only_where_there_may_be_some(world: Any) -> None:
 
     assert asked == ["tagged"]
     assert world.target.tags("tagged") == {"t": "1"}
+
+
+def test_a_storage_class_that_stays_behind_is_told_with_its_count(world: Any) -> None:
+    for number in range(7):
+        world.source.put(f"cold {number}", b"1", storage_class="cold")
+    world.source.put("usual", b"1")
+    world.source.put("standard", b"1", storage_class="standard")
+    plan = world.migration("blob").plan()
+
+    assert [("storage class", "cold becomes the target's default", None, 7)] == [
+        (loss.facet, loss.detail, loss.accepted, loss.count) for loss in plan.resources[0].losses
+    ]
+    assert 5 == len(plan.resources[0].losses[0].examples)
+    assert plan.complete
