@@ -23,7 +23,7 @@ from shiftable.blob._bulk import (
 from shiftable.blob._upload import PART_SIZE
 from shiftable.blob.driver import PutOptions
 from shiftable.errors import AlreadyExists, NotFound, ParentNotFound, PreconditionFailed, Unsupported
-from shiftable.migrate._parts import Parts
+from shiftable.migrate._parts import Parts, Room
 from shiftable.migrate.mover import (
     Action,
     Item,
@@ -43,6 +43,8 @@ from shiftable.tokens import Token
 
 __all__ = ["BlobItem", "BlobMover"]
 
+_SMALL = 256 * 1024
+"""Up to here an object's content is not worth counting its memory."""
 _LARGE_AT_ONCE = 4
 """Objects in parts: more would only hold unfinished uploads longer."""
 _Fit = Callable[[ObjectInfo, Mapping[str, str]], Facets]
@@ -94,6 +96,7 @@ class BlobMover(Mover[BlobItem]):
         super().__init__(source, target, spec, options)
         self._from = cast("BlobStore", source).lane()
         self._to = cast("BlobStore", target).lane()
+        self._room = Room()
         self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
         name = self.spec.name
         self._source: Bucket = self._from.bucket(name)
@@ -183,8 +186,11 @@ class BlobMover(Mover[BlobItem]):
         if step.action is Action.DELETE:
             return self._deleted(item)
         pin = cast("ObjectSummary", item.left).token
-        if item.size <= PART_SIZE:
+        if item.size <= _SMALL:
             return self._pinned_copy(item, step, pin)
+        if item.size <= PART_SIZE:
+            with self._room.of(item.size):
+                return self._pinned_copy(item, step, pin)
         with self._large:
             try:
                 return self._pinned_copy(item, step, pin)
@@ -365,7 +371,7 @@ class BlobMover(Mover[BlobItem]):
 
     @cached_property
     def _parts(self) -> Parts:
-        return Parts(self._source, self._target, self.notes, self.stopping)
+        return Parts(self._source, self._target, self.notes, self.stopping, self._room)
 
     # what the target can keep
 

@@ -22,6 +22,7 @@ from shiftable.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shiftable.migrate._window import Window
 from shiftable.migrate.mover import Options
 from shiftable.parallel import Lane
 
@@ -31,6 +32,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _BATCH = 64
+_USUAL = 1024 * 1024
+"""An item of so many bytes may take twice as long as an empty one."""
 _LONGEST_PAUSE = 60.0
 _HOPELESS = (
     ParentNotFound,
@@ -54,6 +57,9 @@ class Engine:
 
     options: Options
     pause: Callable[[threading.Event, float], object] = threading.Event.wait
+    window: Window = attrs.field(
+        default=attrs.Factory(lambda self: Window(self.options.concurrency), takes_self=True), init=False
+    )
     _stop: threading.Event = attrs.field(factory=threading.Event, init=False)
     _kind: type[OperationError] | None = attrs.field(default=None, init=False)
     _in_a_row: int = attrs.field(default=0, init=False)
@@ -71,6 +77,7 @@ class Engine:
         begun: Callable[[Sequence[T]], None],
         ended: Callable[[T, R], None],
         failed: Callable[[T, Exception], None],
+        size: Callable[[T], int] = lambda _: 0,
     ) -> None:
         """Run the function over all items; items are taken as there is room.
 
@@ -79,13 +86,14 @@ class Engine:
 
         Args:
             begun: called with a batch before its first item is run.
+            size: bytes of an item, by which the time that it takes is judged.
 
         Raises:
             MigrationError: too many failures of one kind in a row.
         """
         self._stop.clear()
         self._kind, self._in_a_row = None, 0
-        lane: Lane[T, R] = Lane(lambda item: self._attempt(function, item), workers=self.options.concurrency)
+        lane: Lane[T, R] = Lane(lambda item: self._attempt(function, item, size), workers=self.options.concurrency)
         with lane:
             try:
                 for item, future in _fed(lane, items, begun):
@@ -110,16 +118,27 @@ class Engine:
         else:
             raise error
 
-    def _attempt(self, function: Callable[[T], R], item: T) -> R:
+    def _attempt(self, function: Callable[[T], R], item: T, size: Callable[[T], int]) -> R:
         """Run the function; again, where the provider's own client gave up on what may pass."""
         for attempt in itertools.count(1):
             try:
-                return function(item)
+                return self._measured(function, item, 1 + size(item) / _USUAL)
             except OperationError as exc:
                 if not exc.retryable or attempt >= self.options.attempts or self._stop.is_set():
                     raise
                 self.pause(self._stop, _delay(exc, attempt))
         raise AssertionError  # the count has no end
+
+    def _measured(self, function: Callable[[T], R], item: T, cost: float) -> R:
+        """Run the function when there is a place for it, and let the window learn how it went."""
+        began = self.window.enter()
+        try:
+            result = function(item)
+        except BaseException as exc:
+            self.window.leave(began, throttled=isinstance(exc, Throttled), counts=False)
+            raise
+        self.window.leave(began, cost=cost)
+        return result
 
     def _count(self, error: Exception) -> None:
         kind = next((kind for kind in _HOPELESS if isinstance(error, kind)), None)

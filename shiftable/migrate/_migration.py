@@ -17,6 +17,7 @@ from shiftable.migrate._blobs import BlobMover
 from shiftable.migrate._engine import Engine
 from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, place_of
 from shiftable.migrate._journal import Journal, Named, Row
+from shiftable.migrate._limits import Pace
 from shiftable.migrate._plan import Fingerprint, Plan, ResourcePlan
 from shiftable.migrate._progress import Observer, Phase, PhaseName, Progress, Silent
 from shiftable.migrate._report import Counter, Report, ResourceReport, Tally
@@ -101,6 +102,7 @@ class Migration:
         options: Options | None = None,
         *,
         engine: Engine | None = None,
+        pace: Pace | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         if source == target:
@@ -113,6 +115,7 @@ class Migration:
         self._chosen = _chosen(app.declared(), resources)
         _check_filter(self.options, self._movable())
         self._engine = engine or Engine(self.options)
+        self._pace = pace or Pace(self.options.bandwidth, self.options.requests)
         self._clock = clock
 
     @property
@@ -339,6 +342,7 @@ class Migration:
             begun=begun,
             ended=ended,
             failed=lambda task, error: watch.failed(task[0].key, error),
+            size=lambda task: task[0].size,
         )
         mover.tidy()
         watch.report_progress()
@@ -377,6 +381,7 @@ class Migration:
             begun=lambda _: None,
             ended=watch.compared,
             failed=lambda item, error: watch.failed(item.key, error),
+            size=lambda item: item.size,
         )
         watch.report_progress()
         return watch.counter.report()
@@ -398,6 +403,7 @@ class Migration:
         try:
             source = self._app.cloud(self.source).service(found.service)
             target = self._app.cloud(self.target).service(found.service)
+            source, target = self._pace.applied(source), self._pace.applied(target)
             mover = MOVERS[found.service](source, target, found.spec, self.options)
             refused = mover.objections()
         except Unauthenticated:

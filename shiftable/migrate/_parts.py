@@ -16,7 +16,7 @@ from shiftable.blob import Bucket, ObjectInfo
 from shiftable.blob._bulk import of_the_source
 from shiftable.blob._task import Task
 from shiftable.blob._upload import PART_SIZE, part_sizes
-from shiftable.blob.driver import BlobDriver, Part, PutOptions, Upload
+from shiftable.blob.driver import Part, PutOptions, Upload
 from shiftable.errors import (
     AlreadyExists,
     IntegrityError,
@@ -30,9 +30,10 @@ from shiftable.errors import (
 )
 from shiftable.migrate.mover import Notes
 
-__all__ = ["Arrived", "Parts"]
+__all__ = ["Arrived", "Parts", "Room"]
 
 _AT_ONCE = 8
+_MEMORY = _AT_ONCE * PART_SIZE
 _UPLOAD = "upload"
 _HOPELESS = (
     AlreadyExists,
@@ -60,15 +61,25 @@ class Arrived:
 
 
 class Room:
-    """Memory for so many parts of the usual size, shared by all objects that are under way."""
+    """Memory for so many bytes of contents, shared by all objects that are under way."""
 
-    def __init__(self, parts: int) -> None:
-        self._free = self._all = parts
+    def __init__(self, size: int = _MEMORY) -> None:
+        self._free = self._all = size
         self._changed = threading.Condition()
 
     def cost(self, size: int) -> int:
-        """Return how much of it a part takes."""
-        return min(max(1, -(-size // PART_SIZE)), self._all)
+        """Return how much a content takes: what is larger than all of it takes all."""
+        return min(size, self._all)
+
+    @contextlib.contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Wait for room, and give it back at the end."""
+        cost = self.cost(size)
+        self.take(cost, block=True)
+        try:
+            yield
+        finally:
+            self.give(cost)
 
     def take(self, cost: int, *, block: bool) -> bool:
         """Take some, or say that there is none left.
@@ -100,14 +111,15 @@ class Parts:
     Args:
         notes: where the state of uploads is kept.
         stopping: when it is set, uploads are left as they are, for the next run.
+        room: for parts.
     """
 
-    def __init__(self, source: Bucket, target: Bucket, notes: Notes, stopping: threading.Event) -> None:
+    def __init__(self, source: Bucket, target: Bucket, notes: Notes, stopping: threading.Event, room: Room) -> None:
         self._source = source
         self._target = target
         self._notes = notes
         self._stopping = stopping
-        self._room = Room(_AT_ONCE)
+        self._room = room
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shiftable-parts")
         self._kept: set[str] = set()
 
@@ -293,7 +305,7 @@ class _Work:
 
 
 def _task(bucket: Bucket, key: str) -> Task:
-    return Task(bucket.unwrap(BlobDriver), bucket.name, key, "blob.put")  # type: ignore[type-abstract]  # any driver
+    return Task(bucket._driver, bucket.name, key, "blob.put")  # noqa: SLF001  of the same library
 
 
 def _told(info: ObjectInfo) -> Mapping[str, bytes]:

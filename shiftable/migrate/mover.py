@@ -99,7 +99,9 @@ class Options:
         prune_limit: the most items of a resource that ``prune`` deletes, instead of that share.
         include_pending: move secrets' pending versions too; without it a rotation in flight is a refusal.
         inspect: a plan looks at each item that would be written (a call or two), so that it knows every refusal.
-        concurrency: items at once.
+        concurrency: items at once, at most: it begins with few, and finds out how many there should be.
+        bandwidth: bytes of content read in a second, on both sides; ``None``: as many as there are.
+        requests: requests in a second, to source and target together; ``None``: as many as there are.
         attempts: how often an item is tried whose error may pass.
         abort_after: so many failures of one kind in a row end the move.
         filter: which objects the move is about; it goes with buckets only.
@@ -115,6 +117,8 @@ class Options:
     include_pending: bool = False
     inspect: bool = True
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    bandwidth: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
+    requests: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
     attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     abort_after: int = attrs.field(default=10, validator=attrs.validators.ge(1))
     filter: Filter = attrs.field(factory=Filter)

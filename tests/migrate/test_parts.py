@@ -195,11 +195,12 @@ def test_parts_are_as_large_as_the_target_wants_them(world: Any, counted: Counte
 
 def test_room_is_never_given_to_more_than_there_is() -> None:
     room = Room(4)
-    assert room.cost(5_000 * MIB) == 4
-    assert room.cost(1) == 1
+    assert (room.cost(5_000 * MIB), room.cost(1)) == (4, 1)
     assert room.take(3, block=True)
     assert not room.take(2, block=False)
     room.give(3)
+    with room.of(4):
+        assert not room.take(1, block=False)
     assert room.take(4, block=True)
 
 
