@@ -192,7 +192,15 @@ def test_throttling_that_does_not_end_is_throttled_and_not_executed(
     driver.session.close()
 
 
-def test_one_write_a_second_to_one_object_is_waited_for(bucket: Bucket, gcp_double: GcpDouble) -> None:
+@pytest.fixture
+def patient(driver: GcsDriver, gcp_double: GcpDouble) -> Iterator[None]:
+    """Have the driver wait as long as it takes."""
+    driver.session = Session(GcpSettings(**{**gcp_double.config, "retry_seconds": 120}))
+    yield
+    driver.session.close()
+
+
+def test_one_write_a_second_to_one_object_is_waited_for(bucket: Bucket, gcp_double: GcpDouble, patient: None) -> None:
     gcp_double.limit_writes()
     bucket.put("new", b"1")
     bucket.put("other", b"1")
@@ -407,7 +415,9 @@ def test_a_batch_costs_one_call_for_a_hundred(bucket: Bucket, gcp_double: GcpDou
     assert [call.operation for call in gcp_double.calls if call.path != "/token"] == ["batch", "batch"]
 
 
-def test_what_a_batch_was_too_fast_for_is_deleted_a_little_later(bucket: Bucket, gcp_double: GcpDouble) -> None:
+def test_what_a_batch_was_too_fast_for_is_deleted_a_little_later(
+    bucket: Bucket, gcp_double: GcpDouble, patient: None
+) -> None:
     gcp_double.limit_writes()
     bucket.put("fresh", b"x")
     assert bucket.delete_many(["fresh", "there"]) == {}

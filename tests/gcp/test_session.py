@@ -175,3 +175,12 @@ def test_what_we_wrote_narrows_it_and_a_clock_that_is_set_is_believed() -> None:
     assert clock.is_before(NOON + timedelta(milliseconds=440), 100.21) is False
     clock.observe(NOON + timedelta(hours=1), timedelta(seconds=1), 101.0, 101.1)
     assert clock.is_before(NOON + timedelta(minutes=30), 101.1) is True
+
+
+def test_what_was_known_precisely_is_known_less_and_less() -> None:
+    clock = ServerClock()
+    clock.observe(NOON, timedelta(milliseconds=1), 100.0, 100.001)
+    later = NOON + timedelta(hours=1)
+    assert clock.is_before(later - timedelta(seconds=1), 3700.0) is None
+    assert clock.is_before(later - timedelta(seconds=5), 3700.0) is True
+    assert clock.is_before(later + timedelta(seconds=5), 3700.0) is False

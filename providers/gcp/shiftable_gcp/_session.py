@@ -34,6 +34,7 @@ _CONNECTIONS = 64  # the bulk lane has up to 64 threads; urllib3 throws surplus 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 16.0  # seconds; what is waited is random up to these
 _SECOND = timedelta(seconds=1)
 _GRAIN = timedelta(milliseconds=1)  # of the times of objects
+_DRIFT = 1e-3  # twice what a clock that is being corrected may be off: 500 parts in a million (adjtimex)
 _REFRESH_TIMEOUT = 120  # as in google-cloud-storage
 
 
@@ -41,28 +42,35 @@ class ServerClock:
     """What is known of the server's time: its distance from our monotonic clock, between two bounds.
 
     Every answer's ``Date`` narrows it to a second, and the creation time of what we wrote to the length of that call.
+    The bounds part again as time passes, as no two clocks run alike.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._low, self._high = -math.inf, math.inf
+        self._low, self._high, self._at = -math.inf, math.inf, 0.0
 
     def observe(self, told: datetime, grain: timedelta, sent: float, received: float) -> None:
         """Take in a time that the server told, cut to whole grains, between two moments of ours."""
         low = told.timestamp() - received
         high = told.timestamp() + grain.total_seconds() - sent
         with self._lock:
-            if low > self._high or high < self._low:  # a clock was set
+            drift = self._drift(received)
+            if low > self._high + drift or high < self._low - drift:  # a clock was set
                 self._low, self._high = low, high
             else:
-                self._low, self._high = max(low, self._low), min(high, self._high)
+                self._low, self._high = max(low, self._low - drift), min(high, self._high + drift)
+            self._at = received
 
     def is_before(self, made: datetime, moment: float) -> bool | None:
         """Tell whether the server made something before a moment of ours; ``None`` if that is not known."""
         with self._lock:
-            if made.timestamp() + _GRAIN.total_seconds() < moment + self._low:
+            drift = self._drift(moment)
+            if made.timestamp() + _GRAIN.total_seconds() < moment + self._low - drift:
                 return True
-            return False if made.timestamp() > moment + self._high else None
+            return False if made.timestamp() > moment + self._high + drift else None
+
+    def _drift(self, moment: float) -> float:
+        return _DRIFT * abs(moment - self._at)
 
 
 class Transport(AuthorizedSession):

@@ -54,13 +54,13 @@ class GcpDouble(Double):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings for ``shiftable.connect("gcp", **double.config)``; what is tried again is so for two seconds."""
+        """The settings for ``shiftable.connect("gcp", **double.config)``, with little patience: five seconds."""
         return {
             "project": self.project,
             "region": self.region,
             "endpoint": self.url,
             "service_account": Credential.literal(json.dumps(self._account.key(self.url))),
-            "retry_seconds": 2.0,
+            "retry_seconds": 5.0,
         }
 
     @property
