@@ -32,7 +32,7 @@ TEST_TOOLS = (
 def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tuple(PROVIDERS)) -> None:
     """Install core and providers from this checkout, together, so that one resolution sees them all."""
     places = dict.fromkeys(place for name in providers for place in PROVIDERS[name])
-    session.install(".[cli,sops,dns,sql,parquet,testing]", *places, *wanted)
+    session.install(".[cli,sops,dns,sql,fsspec,parquet,testing]", *places, *wanted)
 
 
 def python_executable(session: nox.Session) -> str:
@@ -82,7 +82,7 @@ def lowest(session: nox.Session) -> None:
     session.install("uv")
     session.run(
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
-        *(".[cli,sops,dns,sql,testing]", "providers/s3", "providers/aws[testing]", "providers/baremetal[s3]"),
+        *(".[cli,sops,dns,sql,fsspec,testing]", "providers/s3", "providers/aws[testing]", "providers/baremetal[s3]"),
         *("providers/gcp[testing]", "providers/azure", *TEST_TOOLS),
     )
     session.run("pytest", "-n", "2")
@@ -111,6 +111,13 @@ def bench(session: nox.Session) -> None:
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
         session.log(script.name)
         session.run("python", str(script))
+
+
+@nox.session
+def frames(session: nox.Session) -> None:
+    """Data frames over shiftable://, with the libraries themselves, which are too large for every run."""
+    install(session, *TEST_TOOLS, "pandas>=2.2", "polars>=1.10", "dask[dataframe]>=2024.10")
+    session.run("pytest", "tests/fsspec/test_frames.py", *session.posargs)
 
 
 @nox.session
