@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal, Protocol, Self, get_args
 
@@ -23,6 +23,7 @@ __all__ = [
     "CommonPrefix",
     "Download",
     "Headers",
+    "LifecycleRule",
     "ObjectInfo",
     "ObjectSummary",
     "ObjectVersion",
@@ -35,6 +36,7 @@ __all__ = [
     "StorageClass",
     "Tier",
     "Upload",
+    "merged_rules",
     "translate_class",
 ]
 
@@ -60,6 +62,48 @@ class StorageClass:
         return f"{self.name} ({self.tier})" if self.name != self.tier else self.name
 
 
+_days = attrs.validators.optional(attrs.validators.and_(attrs.validators.instance_of(int), attrs.validators.ge(1)))
+
+
+@attrs.frozen(kw_only=True)
+class LifecycleRule:
+    """``[[blob.x.lifecycle]]``: what the provider deletes by itself, some time after its day.
+
+    Args:
+        prefix: of the keys that it is about; empty: all.
+        expire_days: objects, so many days after they were written. With versioning they become older versions.
+        expire_older_days: older versions, so many days after they ceased to be the latest; for good.
+        abort_uploads_days: uploads in parts that are not complete, so many days after they began.
+    """
+
+    prefix: str = ""
+    expire_days: int | None = attrs.field(default=None, validator=_days)
+    expire_older_days: int | None = attrs.field(default=None, validator=_days)
+    abort_uploads_days: int | None = attrs.field(default=None, validator=_days)
+
+    def __attrs_post_init__(self) -> None:
+        if self.expire_days is self.expire_older_days is self.abort_uploads_days is None:
+            raise ValueError("a lifecycle rule needs expire_days, expire_older_days or abort_uploads_days")
+
+
+def merged_rules(rules: Iterable[LifecycleRule]) -> tuple[LifecycleRule, ...]:
+    """Return one rule for each prefix, by prefix; of several days the first counts, as it does for the providers."""
+    merged: dict[str, LifecycleRule] = {}
+    for rule in rules:
+        other = merged.get(rule.prefix, rule)
+        merged[rule.prefix] = LifecycleRule(
+            prefix=rule.prefix,
+            expire_days=_first(rule.expire_days, other.expire_days),
+            expire_older_days=_first(rule.expire_older_days, other.expire_older_days),
+            abort_uploads_days=_first(rule.abort_uploads_days, other.abort_uploads_days),
+        )
+    return tuple(merged[prefix] for prefix in sorted(merged))
+
+
+def _first(*days: int | None) -> int | None:
+    return min((each for each in days if each is not None), default=None)
+
+
 @attrs.frozen(kw_only=True)
 class BucketSpec(Spec):
     """``[blob.x]``: a bucket.
@@ -67,11 +111,18 @@ class BucketSpec(Spec):
     Args:
         name: ``bucket`` in the file.
         versioning: whether overwritten and deleted objects are kept as older versions.
+        lifecycle: what the provider deletes by itself. Rules that say more than a declaration can are left alone.
+        public: whether something may open the bucket to the public. Never declared: where it may, ``plan`` shows it and
+            ``apply`` forbids it.
+        encryption: how the provider encrypts what is written, in its own words. Only told.
     """
 
     name_key: ClassVar[str] = "bucket"
 
     versioning: bool = False
+    lifecycle: tuple[LifecycleRule, ...] = attrs.field(default=(), converter=merged_rules)
+    public: bool = attrs.field(default=False, metadata={"in_file": False})
+    encryption: str | None = attrs.field(default=None, eq=False, metadata={"in_file": False})
 
 
 @attrs.frozen(kw_only=True)
@@ -281,6 +332,7 @@ class BlobFeatures(Features):
     sign_answer: bool = feature("presigned URLs that say the content type and disposition of the answer", default=False)
     sign_md5: bool = feature("presigned URLs for just one content, by its MD5", default=False)
     sign_size: bool = feature("presigned URLs for content of just one size", default=False)
+    lifecycle: bool = feature("objects, older versions and uploads that expire by themselves", default=False)
     serve: bool = feature("a server of its own for presigned URLs", default=False)
     if_none_match: bool = feature("a read of what has not changed brings no content, in one call", default=False)
     restore: bool = feature("older versions are copied inside the provider, and their tags read", default=False)
@@ -359,7 +411,12 @@ class BlobDriver(Driver[BucketSpec]):
 
     def missing_features(self, spec: BucketSpec) -> tuple[str, ...]:
         """Say what a declaration needs and this driver does not have. Sends nothing."""
-        return ("versioning",) if spec.versioning and not self.features.versioning else ()
+        needs = {
+            "versioning": spec.versioning and not self.features.versioning,
+            "lifecycle rules": bool(spec.lifecycle) and not self.features.lifecycle,
+            "public buckets": spec.public,
+        }
+        return tuple(name for name, missing in needs.items() if missing)
 
     def check_key(self, key: str) -> str | None:
         """Say why the provider could not hold an object of that key; ``None`` if it can. Sends nothing."""

@@ -7,7 +7,7 @@ import itertools
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import attrs
 
@@ -17,6 +17,7 @@ from shiftable.blob.driver import (
     BucketSpec,
     CommonPrefix,
     Download,
+    LifecycleRule,
     ObjectInfo,
     ObjectSummary,
     ObjectVersion,
@@ -59,6 +60,7 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=False,
     uploads=True,
+    lifecycle=True,
     if_none_match=True,
     restore=True,
     tag_count=True,
@@ -110,6 +112,7 @@ class _Bucket:
     """The histories of all keys, newest last; ``living`` are the keys that have an object, in order."""
 
     versioning: bool = False
+    lifecycle: tuple[LifecycleRule, ...] = ()
     history: dict[str, list[_Entry]] = attrs.Factory(dict)
     living: list[str] = attrs.Factory(list)
 
@@ -187,20 +190,22 @@ class MemoryBlobDriver(BlobDriver):
         with self._lock:
             if spec.name in self._buckets:
                 raise MemoryFault(Fault(AlreadyExists, "there is a bucket of that name", "BucketExists"))
-            self._buckets[spec.name] = _Bucket(versioning=spec.versioning)
+            self._buckets[spec.name] = _Bucket(versioning=spec.versioning, lifecycle=spec.lifecycle)
 
     def describe(self, name: str) -> BucketSpec:
         """Return the bucket's declaration."""
         with self._lock:
-            return BucketSpec(name=name, versioning=self._bucket(name).versioning)
+            found = self._bucket(name)
+            return BucketSpec(name=name, versioning=found.versioning, lifecycle=found.lifecycle)
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Switch versioning; what is stored stays."""
+        """Switch versioning and set the lifecycle; what is stored stays until it expires."""
         with self._lock:
             bucket = self._bucket(spec.name)
-            if bucket.versioning != current.versioning:
+            if self.describe(spec.name) != current:
                 raise MemoryFault(Fault(Conflict, "the bucket is no longer what the change starts from", "Changed"))
             bucket.versioning = spec.versioning
+            bucket.lifecycle = spec.lifecycle
 
     def destroy(self, name: str) -> None:
         """Delete an empty bucket; older versions count as content."""
@@ -396,9 +401,34 @@ class MemoryBlobDriver(BlobDriver):
 
     def _bucket(self, name: str) -> _Bucket:
         try:
-            return self._buckets[name]
+            found = self._buckets[name]
         except KeyError:
             raise MemoryFault(Fault(NotFound, "there is no such bucket", "NoSuchBucket", missing="bucket")) from None
+        for rule in found.lifecycle:
+            self._expire(name, found, rule)
+        return found
+
+    def _expire(self, name: str, bucket: _Bucket, rule: LifecycleRule) -> None:
+        """Delete what a rule says, before anybody looks."""
+        now = self.clock()
+        for key in [key for key in bucket.history if key.startswith(rule.prefix)]:
+            current = bucket.current(key)
+            if current is not None and _is_over(current.info.modified, rule.expire_days, now):
+                bucket.delete(key, _Entry(info=self._info(bucket, key, b"", PutOptions()), deleted=True))
+            entries = bucket.history.get(key, [])
+            ceased = [following.info.modified for following in entries[1:]]
+            pairs = zip(entries[:-1], ceased, strict=True)
+            kept = [entry for entry, when in pairs if not _is_over(when, rule.expire_older_days, now)]
+            bucket.rewrite(key, kept + entries[-1:])
+        over = [
+            upload.pending.id
+            for upload in self._uploads.values()
+            if upload.bucket == name
+            and upload.pending.key.startswith(rule.prefix)
+            and _is_over(upload.pending.started, rule.abort_uploads_days, now)
+        ]
+        for upload_id in over:
+            del self._uploads[upload_id]
 
     def _entry(self, bucket: str, key: str, version: str | None) -> _Entry:
         entry = self._bucket(bucket).entry(key, version)
@@ -444,6 +474,10 @@ class MemoryBlobDriver(BlobDriver):
 
 def _changed() -> MemoryFault:
     return MemoryFault(Fault(PreconditionFailed, "the object is not in that version", "Changed"))
+
+
+def _is_over(since: datetime, days: int | None, now: datetime) -> bool:
+    return days is not None and now - since >= timedelta(days=days)
 
 
 def _behind(keys: list[str], cursor: str | None, prefix: str, start_after: str | None) -> int:

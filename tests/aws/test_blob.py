@@ -20,7 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from moto import mock_aws
 
 import shiftable
-from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers
+from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers, LifecycleRule
 from shiftable.blob.driver import PutOptions
 from shiftable.config import Credential
 from shiftable.errors import (
@@ -39,7 +39,7 @@ from shiftable_aws import AwsSettings
 from shiftable_aws._session import Session
 from shiftable_aws.blob import blob_driver
 from shiftable_aws.double import AwsDouble
-from shiftable_s3 import clients, rules
+from shiftable_s3 import clients, lifecycle, rules
 from shiftable_s3.driver import S3Driver
 
 MIB = 1024 * 1024
@@ -145,6 +145,7 @@ def test_a_create_only_put_whose_answer_is_lost_succeeds_once(bucket: Bucket, fr
     fresh_log.inject(fault, match=to("PUT"))
     info = bucket.put("lock", b"mine", metadata={"holder": "a"}, content_type="text/plain", if_absent=True)
     assert bucket.get("lock") == b"mine"
+    assert bucket.tags("lock") == {}  # from now on it is known what it means that no number is told
     assert info == bucket.stat("lock")
     with pytest.raises(PreconditionFailed):
         bucket.put("lock", b"mine", metadata={"holder": "a"}, content_type="text/plain", if_absent=True)
@@ -279,6 +280,73 @@ def test_a_new_bucket_is_closed_to_the_public(bucket: Bucket, aws_double: AwsDou
     assert block.ignore_public_acls
     assert block.block_public_policy
     assert block.restrict_public_buckets
+
+
+def test_a_bucket_that_was_opened_is_told_and_closed_again(store: BlobStore, bucket: Bucket, driver: S3Driver) -> None:
+    spec = BucketSpec(name="shop")
+    partly: Any = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": False}
+    for opened in (
+        lambda: driver.client.delete_public_access_block(Bucket="shop"),
+        lambda: driver.client.put_public_access_block(Bucket="shop", PublicAccessBlockConfiguration=partly),
+    ):
+        assert store.diff(spec) == ()
+        opened()
+        (change,) = store.diff(spec)
+        assert [(field.name, field.before, field.after) for field in change.fields] == [("public", True, False)]
+        store.apply(change)
+        assert all(driver.client.get_public_access_block(Bucket="shop")["PublicAccessBlockConfiguration"].values())
+
+
+def test_rules_that_no_declaration_can_say_are_left_alone(store: BlobStore, bucket: Bucket, driver: S3Driver) -> None:
+    theirs: Any = [
+        {
+            "ID": "to glacier",
+            "Status": "Enabled",
+            "Filter": {"Prefix": "old/"},
+            "Transitions": [{"Days": 30, "StorageClass": "GLACIER"}],
+        },
+        {"ID": "off", "Status": "Disabled", "Filter": {"Prefix": "x/"}, "Expiration": {"Days": 1}},
+        {"ID": "tagged", "Status": "Enabled", "Filter": {"Tag": {"Key": "a", "Value": "b"}}, "Expiration": {"Days": 1}},
+    ]
+    driver.client.put_bucket_lifecycle_configuration(Bucket="shop", LifecycleConfiguration={"Rules": theirs})
+    assert store.describe("shop") == BucketSpec(name="shop")
+    for wanted in ((LifecycleRule(prefix="logs/", expire_days=3),), ()):
+        spec = BucketSpec(name="shop", lifecycle=wanted)
+        store.apply(*store.diff(spec))
+        assert store.describe("shop") == spec
+        found = driver.client.get_bucket_lifecycle_configuration(Bucket="shop")["Rules"]
+        assert [rule.get("ID") for rule in found] == [
+            "to glacier", "off", "tagged", *(["shiftable logs/"] if wanted else [])
+        ]  # fmt: skip
+
+
+def test_a_rule_that_says_more_than_a_declaration_is_no_rule_of_ours() -> None:
+    plain: dict[str, Any] = {"ID": "a", "Status": "Enabled", "Filter": {"Prefix": "a/"}}
+    ours = {**plain, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}
+    assert lifecycle.declared([ours]) == (LifecycleRule(prefix="a/", expire_older_days=1),)
+    for theirs in (
+        {**plain, "NoncurrentVersionExpiration": {"NoncurrentDays": 1, "NewerNoncurrentVersions": 3}},
+        {**plain, "Expiration": {"Date": datetime(2026, 1, 1, tzinfo=UTC)}},
+        {**plain, "Expiration": {"ExpiredObjectDeleteMarker": True}},
+        {**ours, "NoncurrentVersionTransitions": [{"NoncurrentDays": 1, "StorageClass": "GLACIER"}]},
+        {**ours, "Filter": {"And": {"Prefix": "a/", "ObjectSizeGreaterThan": 1}}},
+        plain,
+    ):
+        assert lifecycle.declared([theirs]) == ()
+        assert lifecycle.native([ours, theirs], []) == [theirs]
+
+
+def test_rules_in_the_old_form_are_read(store: BlobStore, bucket: Bucket, driver: S3Driver) -> None:
+    old: Any = {"Rules": [{"ID": "old", "Status": "Enabled", "Prefix": "a/", "Expiration": {"Days": 5}}]}
+    driver.client.put_bucket_lifecycle_configuration(Bucket="shop", LifecycleConfiguration=old)
+    assert store.describe("shop").lifecycle == (LifecycleRule(prefix="a/", expire_days=5),)
+
+
+def test_the_default_encryption_is_told_and_no_drift(store: BlobStore, bucket: Bucket, driver: S3Driver) -> None:
+    rule: Any = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]}
+    driver.client.put_bucket_encryption(Bucket="shop", ServerSideEncryptionConfiguration=rule)
+    assert store.describe("shop").encryption == "aws:kms"
+    assert store.diff(BucketSpec(name="shop")) == ()
 
 
 def test_a_bucket_that_cannot_be_made_as_declared_is_not_made(store: BlobStore, aws_double: AwsDouble) -> None:

@@ -1,9 +1,12 @@
+from datetime import UTC, datetime, timedelta
+
 import attrs
 import pytest
 
-from shiftable.blob import BlobStore
+from shiftable.blob import BlobStore, LifecycleRule
 from shiftable.blob.driver import BlobDriver, BucketSpec, PutOptions
-from shiftable.errors import Conflict
+from shiftable.config import Place, structure
+from shiftable.errors import ConfigError, Conflict
 from shiftable.memory._faults import MemoryFault
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle
@@ -90,3 +93,66 @@ def test_a_listing_answers_at_most_a_page() -> None:
     first = driver.names(None, None)
     assert first.items == ("a", "b")
     assert driver.names(first.next, None).items == ("c",)
+
+
+# lifecycle
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_objects_versions_and_uploads_expire_after_their_days() -> None:
+    clock = Clock()
+    driver = MemoryBlobDriver(clock=clock)
+    rules = (
+        LifecycleRule(prefix="logs/", expire_days=10, abort_uploads_days=2),
+        LifecycleRule(expire_older_days=30),
+    )
+    bucket = BlobStore(driver).create(BucketSpec(name="shop", versioning=True, lifecycle=rules))
+    old = bucket.put("logs/a", b"x")
+    bucket.put("kept", b"first")
+    bucket.put("kept", b"second")
+    for key in ("logs/begun", "begun"):
+        driver.upload_begin("shop", key, PutOptions())
+    clock.now += timedelta(days=2)
+    assert [upload.key for upload in bucket.uploads()] == ["begun"]
+    clock.now += timedelta(days=8)
+    assert [item.key for item in bucket.list()] == ["kept"]
+    assert bucket.get("logs/a", version=old.version) == b"x"
+    clock.now += timedelta(days=20)
+    assert [row.size for row in bucket.versions("kept")] == [6]
+    assert bucket.get("logs/a", version=old.version) == b"x"  # it is older only since it expired
+    clock.now += timedelta(days=30)
+    assert [(row.key, row.deleted) for row in bucket.versions()] == [("kept", False), ("logs/a", True)]
+
+
+PLACE = Place("blob.x")
+
+
+def test_a_lifecycle_is_read_from_the_file() -> None:
+    table = {"bucket": "shop", "lifecycle": [{"prefix": "b/", "expire_days": 3}, {"abort_uploads_days": 1}]}
+    assert structure(BucketSpec, table, PLACE) == BucketSpec(
+        name="shop", lifecycle=(LifecycleRule(abort_uploads_days=1), LifecycleRule(prefix="b/", expire_days=3))
+    )
+    for wrong in ({}, {"prefix": "a"}, {"expire_days": 0}, {"expire_days": "3"}, {"expire_days": True}, {"days": 3}):
+        with pytest.raises(ConfigError):
+            structure(BucketSpec, {"bucket": "shop", "lifecycle": [wrong]}, PLACE)
+    for told in ({"public": True}, {"encryption": "AES256"}):
+        with pytest.raises(ConfigError):
+            structure(BucketSpec, {"bucket": "shop", **told}, PLACE)
+
+
+def test_of_two_rules_for_one_prefix_the_first_day_counts() -> None:
+    spec = BucketSpec(
+        name="shop",
+        lifecycle=(
+            LifecycleRule(expire_days=3, abort_uploads_days=9),
+            LifecycleRule(expire_days=5, expire_older_days=7),
+        ),
+    )
+    assert spec.lifecycle == (LifecycleRule(expire_days=3, expire_older_days=7, abort_uploads_days=9),)

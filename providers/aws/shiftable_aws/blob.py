@@ -32,6 +32,7 @@ FEATURES = BlobFeatures(
     sign_md5=True,
     sign_size=True,
     uploads=True,
+    lifecycle=True,
     if_none_match=True,
     restore=True,
     tag_count=True,

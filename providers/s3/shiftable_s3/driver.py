@@ -40,7 +40,7 @@ from shiftable.blob.driver import (
 from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, OperationError, Resource, Unsupported
 from shiftable.paging import Page
 from shiftable.tokens import Token
-from shiftable_s3 import rules
+from shiftable_s3 import lifecycle, rules
 from shiftable_s3.clients import at_once, moment
 from shiftable_s3.errors import classify
 from shiftable_s3.wire import fast_client, fits, is_fast
@@ -64,6 +64,7 @@ _SIGNED_HEADERS = {
     "ContentMD5": "Content-MD5",
     "ContentLength": "Content-Length",
 }
+_CLOSED = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 _CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _PLAIN_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _VERSION_ENTRY = re.compile(rb"<(Version|DeleteMarker)>")
@@ -119,8 +120,10 @@ class S3Driver(BlobDriver):
     ``s3:PutObjectTagging``, ``s3:DeleteObjectTagging``; for versions ``s3:ListBucketVersions``,
     ``s3:GetObjectVersion``, ``s3:GetObjectVersionTagging``, ``s3:DeleteObjectVersion``; for buckets
     ``s3:CreateBucket``, ``s3:DeleteBucket``,
-    ``s3:ListAllMyBuckets``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``, with ``block_public_access``
-    also ``s3:PutBucketPublicAccessBlock``. Without ``s3:ListBucket`` S3 answers 403, not 404, for a missing key.
+    ``s3:ListAllMyBuckets``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``, ``s3:GetLifecycleConfiguration``,
+    ``s3:PutLifecycleConfiguration``; with ``block_public_access`` also ``s3:GetBucketPublicAccessBlock``,
+    ``s3:PutBucketPublicAccessBlock`` and ``s3:GetEncryptionConfiguration``. Without ``s3:ListBucket`` S3 answers 403,
+    not 404, for a missing key.
 
     MD5: the ETag of an object written in one piece, unless it is encrypted with a KMS key or the customer's own: then
     the ETag is something else that looks alike. ``stat``, ``get`` and ``put`` see the encryption and answer ``None``; a
@@ -201,6 +204,8 @@ class S3Driver(BlobDriver):
                 self._block_public_access(spec.name)
             if spec.versioning:
                 self._set_versioning(spec.name, enabled=True)
+            if spec.lifecycle:
+                self._set_lifecycle(spec)
         except Exception:
             with suppress(ClientError):
                 self.client.delete_bucket(Bucket=spec.name)
@@ -210,18 +215,27 @@ class S3Driver(BlobDriver):
         """Return the declaration; a bucket with suspended versioning has none."""
         if not self.features.versioning:
             self._require_bucket(name)
-            return BucketSpec(name=name)
+        versioning = self.client.get_bucket_versioning(Bucket=name).get("Status") if self.features.versioning else None
+        found = self._lifecycle(name) if self.features.lifecycle else {}
         return BucketSpec(
-            name=name, versioning=self.client.get_bucket_versioning(Bucket=name).get("Status") == "Enabled"
+            name=name,
+            versioning=versioning == "Enabled",
+            lifecycle=lifecycle.declared(found.get("Rules", ())),
+            public=self.block_public_access and not self._is_closed(name),
+            encryption=self._encryption(name) if self.block_public_access else None,
         )
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Enable or suspend versioning; older versions stay."""
+        """Enable or suspend versioning; older versions stay. Set the lifecycle, and close what is open."""
         if self.describe(spec.name) != current:
             why = "the bucket is no longer what the change starts from; make a new plan"
             raise Conflict(why, provider=self.provider, operation="blob.update", resource=Resource("bucket", spec.name))
         if spec.versioning != current.versioning:
             self._set_versioning(spec.name, enabled=spec.versioning)
+        if spec.lifecycle != current.lifecycle:
+            self._set_lifecycle(spec)
+        if current.public and not spec.public:
+            self._block_public_access(spec.name)
 
     def destroy(self, name: str) -> None:
         """Delete an empty bucket; older versions and delete markers count as content."""
@@ -589,12 +603,48 @@ class S3Driver(BlobDriver):
     def _block_public_access(self, name: str) -> None:
         self.client.put_public_access_block(
             Bucket=name,
-            PublicAccessBlockConfiguration={
-                "BlockPublicAcls": True,
-                "IgnorePublicAcls": True,
-                "BlockPublicPolicy": True,
-                "RestrictPublicBuckets": True,
-            },
+            PublicAccessBlockConfiguration=dict.fromkeys(_CLOSED, True),  # type: ignore[arg-type]  # a TypedDict
+        )
+
+    def _is_closed(self, name: str) -> bool:
+        try:
+            answer = self.client.get_public_access_block(Bucket=name)
+        except ClientError as exc:
+            if _code(exc) != "NoSuchPublicAccessBlockConfiguration":
+                raise
+            return False
+        told: Mapping[str, object] = answer["PublicAccessBlockConfiguration"]
+        return all(told.get(what) for what in _CLOSED)
+
+    def _encryption(self, name: str) -> str | None:
+        try:
+            answer = self.client.get_bucket_encryption(Bucket=name)
+        except ClientError as exc:
+            if _code(exc) != "ServerSideEncryptionConfigurationNotFoundError":
+                raise
+            return None
+        rules_: Any = answer["ServerSideEncryptionConfiguration"]["Rules"]
+        defaults = (rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules_)
+        return next((each["SSEAlgorithm"] for each in defaults if "SSEAlgorithm" in each), None)
+
+    def _lifecycle(self, name: str) -> Mapping[str, Any]:
+        try:
+            return self.client.get_bucket_lifecycle_configuration(Bucket=name)
+        except ClientError as exc:
+            if _code(exc) != "NoSuchLifecycleConfiguration":
+                raise
+            return {}
+
+    def _set_lifecycle(self, spec: BucketSpec) -> None:
+        current = self._lifecycle(spec.name)
+        wanted: Any = lifecycle.native(current.get("Rules", ()), spec.lifecycle)
+        if not wanted:
+            self.client.delete_bucket_lifecycle(Bucket=spec.name)
+            return
+        name = "TransitionDefaultMinimumObjectSize"  # said again, or it falls back to its default
+        kept: Any = {name: current[name]} if name in current else {}
+        self.client.put_bucket_lifecycle_configuration(
+            Bucket=spec.name, LifecycleConfiguration={"Rules": wanted}, **kept
         )
 
     def _set_versioning(self, name: str, *, enabled: bool) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast
 import attrs
 import pytest
 
-from shiftable.blob import BlobStore, Bucket, BucketSpec, CommonPrefix, Headers, ObjectSummary, Token
+from shiftable.blob import BlobStore, Bucket, BucketSpec, CommonPrefix, Headers, LifecycleRule, ObjectSummary, Token
 from shiftable.blob.driver import BlobDriver, BlobFeatures, PendingUpload, PutOptions, SignedURL, Upload
 from shiftable.errors import (
     AlreadyExists,
@@ -259,6 +259,43 @@ class BlobConformance(Conformance):
             store.apply(change)
             assert store.describe(bucket.name) == newer
             assert store.diff(newer) == ()
+
+    def test_a_lifecycle_is_declared_told_changed_and_taken_away(
+        self, store: BlobStore, features: BlobFeatures, make_bucket: MakeBucket
+    ) -> None:
+        self._needs(features, "lifecycle")
+        bucket = make_bucket()
+        everything = LifecycleRule(prefix="", expire_days=400, expire_older_days=30, abort_uploads_days=7)
+        logs = LifecycleRule(prefix="logs/", expire_days=90)
+        uploads = LifecycleRule(prefix="é &<x>/", abort_uploads_days=1)
+        for rules in ((everything,), (logs, uploads, everything), (logs,), (LifecycleRule(expire_older_days=1),), ()):
+            spec = BucketSpec(name=bucket.name, lifecycle=rules)
+            (change,) = store.diff(spec)
+            assert [field.name for field in change.fields] == ["lifecycle"]
+            store.apply(change)
+            assert store.describe(bucket.name) == spec
+            assert store.diff(spec) == ()
+        store.delete(bucket.name)
+        spec = BucketSpec(name=bucket.name, lifecycle=(logs, everything))
+        store.apply(*store.diff(spec))
+        assert store.describe(bucket.name) == spec
+
+    def test_a_change_of_a_bucket_that_changed_meanwhile_is_refused(
+        self, store: BlobStore, features: BlobFeatures, bucket: Bucket
+    ) -> None:
+        self._needs(features, "lifecycle")
+        theirs, ours = (BucketSpec(name=bucket.name, lifecycle=(LifecycleRule(expire_days=days),)) for days in (1, 2))
+        (change,) = store.diff(ours)
+        store.apply(*store.diff(theirs))
+        with pytest.raises(Conflict):
+            store.apply(change)
+        assert store.describe(bucket.name) == theirs
+
+    def test_a_bucket_is_made_closed_to_the_public(self, store: BlobStore, bucket: Bucket) -> None:
+        assert not store.describe(bucket.name).public
+        assert store.missing_features(BucketSpec(name=bucket.name, public=True)) == ("public buckets",)
+        with pytest.raises(Unsupported):
+            store.create(BucketSpec(name=_name(), public=True))
 
     # writing and reading
 
@@ -1367,6 +1404,9 @@ class BlobConformance(Conformance):
                 assert _outcome(functools.partial(use, barred)) is Unsupported, field
         with pytest.raises(Unsupported):
             BlobStore(recorded.driver).create(BucketSpec(name=_name(), versioning=True))
+        barred_store = BlobStore(Recorded(driver, features=attrs.evolve(features, lifecycle=False)).driver)
+        with pytest.raises(Unsupported):
+            barred_store.create(BucketSpec(name=_name(), lifecycle=(LifecycleRule(expire_days=1),)))
         if not features.serve:
             with pytest.raises(Unsupported):
                 BlobStore(recorded.driver).serve(0)
