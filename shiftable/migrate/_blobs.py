@@ -22,7 +22,15 @@ from shiftable.blob._bulk import (
 )
 from shiftable.blob._upload import PART_SIZE
 from shiftable.blob.driver import PutOptions
-from shiftable.errors import AlreadyExists, NotFound, ParentNotFound, PreconditionFailed, Unsupported
+from shiftable.errors import (
+    AlreadyExists,
+    Conflict,
+    IntegrityError,
+    NotFound,
+    ParentNotFound,
+    PreconditionFailed,
+    Unsupported,
+)
 from shiftable.migrate._parts import Parts, Room
 from shiftable.migrate.mover import (
     Action,
@@ -170,9 +178,12 @@ class BlobMover(Mover[BlobItem]):
     def plan(self, item: BlobItem, step: Step) -> Step:
         """Look at metadata and tags where they decide; contents are not read."""
         try:
+            self._require_online(item)
             info, tags = self._described(item.key)
         except NotFound as exc:
             return Step(action=Action.REFUSE, reason=exc.message, trouble=Trouble.VANISHED)
+        except Refusal as refusal:
+            return Step(action=Action.REFUSE, reason=refusal.reason)
         try:
             facets, losses = self._fitted(info, tags)
             if step.action is Action.COMPARE:
@@ -185,6 +196,7 @@ class BlobMover(Mover[BlobItem]):
         """Carry out the step, pinned to the source's version; read the source again if it changed, once."""
         if step.action is Action.DELETE:
             return self._deleted(item)
+        self._require_online(item)
         pin = cast("ObjectSummary", item.left).token
         if item.size <= _SMALL:
             return self._pinned_copy(item, step, pin)
@@ -212,7 +224,10 @@ class BlobMover(Mover[BlobItem]):
         difference = self._difference(info, facets, other)
         if difference is not None or (quick and info.md5 is not None and other.md5 is not None):
             return difference
-        return self._content_difference(info, other)
+        try:
+            return self._content_difference(info, other)
+        except IntegrityError as exc:
+            return f"what one side sends is not what it tells: {exc.message}"
 
     # copying
 
@@ -438,6 +453,17 @@ class BlobMover(Mover[BlobItem]):
         return Loss(facet, detail, accepted=facet in self.options.degrade)
 
     # reading
+
+    def _require_online(self, item: BlobItem) -> None:
+        """Refuse what has to be brought back before it is read. Whether it was, only a try tells."""
+        name = item.left.storage_class if item.left else None
+        found = self._source.features.storage_class(name) if name else None
+        if found is None or found.online:
+            return
+        try:
+            self._source.get(item.key, stop=1)
+        except Conflict:
+            raise Refusal(f"it is in the storage class {found}: bring it back first, at the source") from None
 
     def _described(self, key: str) -> tuple[ObjectInfo, Mapping[str, str]]:
         """Return everything about the source's object but its content."""

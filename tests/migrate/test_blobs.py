@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from shiftable.blob import BucketSpec, Headers
-from shiftable.errors import IntegrityError, MigrationError, PermissionDenied, Throttled, Timeout, Unavailable
+from shiftable.errors import Conflict, IntegrityError, MigrationError, PermissionDenied, Throttled, Timeout, Unavailable
 from shiftable.features import Limit
 from shiftable.migrate import Action, Tally, Trouble
 from shiftable.migrate._journal import Journal
@@ -704,6 +704,41 @@ def test_tags_are_asked_for_only_where_there_may_be_some(world: Any) -> None:
 
     assert asked == ["tagged"]
     assert world.target.tags("tagged") == {"t": "1"}
+
+
+def test_what_has_to_be_brought_back_before_it_is_read_is_refused_by_the_plan_as_by_the_move(world: Any) -> None:
+    archive = attrs.evolve(world.left.features.storage_class("archive"), online=False)
+    world.left.chosen = {"storage_classes": (archive,)}
+    for key in ("archived", "brought back"):
+        world.source.put(key, b"1", storage_class="archive")
+    world.source.put("usual", b"1")
+
+    def get(operation: str, key: str) -> None:
+        if (operation, key) == ("get", "archived"):
+            raise world.fault(Conflict, "not in this class")
+
+    world.left.hook = get
+    plan = world.migration("blob").plan()
+    report = world.migration("blob").apply()
+
+    reasons = {"archived": "it is in the storage class archive: bring it back first, at the source"}
+    assert {named.key: named.reason for named in plan.resources[0].named} == reasons
+    assert {named.key: named.reason for named in report.resources[0].named} == reasons
+    assert troubles(report) == {"archived": Trouble.REFUSED}
+    assert [key for _, key in world.right.writes] == ["brought back", "usual"]
+
+
+def test_content_that_its_own_provider_finds_damaged_differs(world: Any) -> None:
+    world.source.put("a", b"1")
+    world.source.put("b", b"1")
+    world.migration("blob").apply()
+
+    def get(operation: str, key: str) -> None:
+        if (operation, key) == ("get", "a"):
+            raise world.fault(IntegrityError, "it was altered")
+
+    world.right.hook = get
+    assert troubles(world.migration("blob").verify()) == {"a": Trouble.DIFFERS}
 
 
 def test_a_storage_class_that_stays_behind_is_told_with_its_count(world: Any) -> None:
