@@ -26,7 +26,7 @@ from shiftable.cli._context import (
     size_text,
 )
 from shiftable.cli._progress import Bars, Lines, duration_text
-from shiftable.cli._units import limit, size, when
+from shiftable.cli._units import limit, rate, size, speed, when
 from shiftable.errors import ConfigError, InvalidArgument, ShiftableError
 from shiftable.migrate import (
     MOVERS,
@@ -185,6 +185,8 @@ class _Wish:
     help="With --delete: more stops the move before it begins.  [default: 30%, ten always]",
 )
 @click.option("--include-pending", is_flag=True, help="Move secrets in the middle of a rotation too.")
+@click.option("--limit-bandwidth", type=speed, metavar="SIZE", help="Bytes a second at most: 10MiB.")
+@click.option("--limit-requests", type=rate, metavar="RATE", help="Requests at most, to both sides together: 100/s.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Items at once.")
 @json_option
 @pass_context
@@ -233,6 +235,8 @@ def _options(chosen: Mapping[str, Any]) -> Options:
         prune=delete,
         include_pending=chosen["include_pending"],
         concurrency=chosen["concurrency"],
+        bandwidth=chosen["limit_bandwidth"],
+        requests=chosen["limit_requests"],
         filter=_filter(chosen),
         inventory=Inventory(chosen["inventory"]) if chosen["inventory"] else None,
         **limits,

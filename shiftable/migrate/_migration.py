@@ -256,7 +256,7 @@ class Migration:
             labels=(self.source, self.target),
             places=(place_of(here), place_of(there)),
             features=(_features(here, found), _features(there, found)),
-            limits=Limits(),
+            limits=Limits(bandwidth=self.options.bandwidth, requests=self.options.requests),
         )
 
     def _check_pin(self, plan: Plan, journal: Journal) -> None:

@@ -103,6 +103,8 @@ def test_a_list_of_keys_is_read_from_a_file_or_from_standard_input(shop: Path, p
         (("--modified-after", "yesterday"), "'yesterday' is no time; write 2026-03-31"),
         (("--delete-limit", "5"), "--delete-limit goes with --delete"),
         (("--delete", "--delete-limit", "many"), "is no limit"),
+        (("--limit-bandwidth", "0"), "at a speed of nothing nothing moves"),
+        (("--limit-requests", "10/day"), "'10/day' is no rate; write 100/s"),
         (("--report", "report.pdf"), "the name ends in .json or .html"),
         (("--report", "no/where/report.html"), "nothing can be written to no/where"),
         (("--files-from", "binary"), "it is not UTF-8 text"),
@@ -232,3 +234,25 @@ def test_providers_facets_and_resources_are_completed(shop: Path) -> None:
 def test_an_unknown_provider_or_facet_is_answered_with_the_near_one(shop: Path, shiftable) -> None:
     assert "did you mean cellar?" in shiftable("migrate", "--from", "local", "--to", "celler").stderr
     assert "did you mean tags?" in shiftable(*MOVE, "--degrade", "tag").stderr
+
+
+def test_limits_are_kept_and_part_of_the_estimate(shop: Path, put, shiftable) -> None:
+    put(a=b"1" * 3_000_000)
+    told = shiftable(*MOVE, "--limit-bandwidth", "1MB/s").stdout
+    assert "time: at least 3 s, by the move's own limit of bandwidth" in told
+    answer = shiftable(*MOVE, "--apply", "--no-verify", "--limit-bandwidth", "1MB", "--report", "r.json")
+    report = json.loads((shop / "r.json").read_text())
+
+    assert 0 == answer.returncode, answer.stderr
+    assert 1_000_000 == report["options"]["bandwidth"]
+    assert 0 == shiftable(*MOVE, "--apply", "--limit-requests", "1000/s").returncode
+
+
+def test_an_inventory_stands_in_for_the_listing(shop: Path, put, shiftable) -> None:
+    put(a_jpg=b"1", b_jpg=b"2", c_jpg=b"3")
+    (shop / "inventory.csv").write_text("key\nc.jpg\na.jpg\n")
+
+    assert ["a.jpg", "c.jpg"] == moved(shiftable, "--inventory", "inventory.csv")
+    answer = shiftable(*MOVE, "--inventory", "inventory.csv", "--delete")
+    assert 1 == answer.returncode
+    assert "goes without delete" in answer.stderr
