@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
+import attrs
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem, make_instance
 from fsspec.utils import isfilelike, tokenize
@@ -47,16 +48,44 @@ _CHUNK = 1024 * 1024
 
 Entry = dict[str, Any]
 
-_lock = threading.Lock()
-"""Held while providers are connected; a new one in a forked child, where nobody would give it back."""
+
+@attrs.define
+class Homes:
+    """The applications and providers of this process, each connected once, whatever file systems use it."""
+
+    found: list[tuple[Mapping[str, Any], App | Cloud]] = attrs.Factory(list)
+    lock: threading.Lock = attrs.Factory(threading.Lock)
+
+    def get(self, where: Mapping[str, Any]) -> App | Cloud:
+        """Return the one that is told, connected when it is first asked for."""
+        with self.lock:
+            for known, home in self.found:
+                if known == where:
+                    return home
+            self.found.append((where, _connected(where)))
+            return self.found[-1][1]
+
+    def clear(self) -> None:
+        """Close and forget all."""
+        with self.lock:
+            for _, home in self.found:
+                home.close()
+            self.found.clear()
+
+    def start_again(self) -> None:
+        """Forget all in a forked child, which must use no connection of its parent, nor a lock that it held."""
+        self.found = []
+        self.lock = threading.Lock()
 
 
-def _new_lock() -> None:
-    global _lock  # noqa: PLW0603  the one that was inherited may be held for ever
-    _lock = threading.Lock()
+_homes = Homes()
+os.register_at_fork(after_in_child=_homes.start_again)
 
 
-os.register_at_fork(after_in_child=_new_lock)
+def _connected(where: Mapping[str, Any]) -> App | Cloud:
+    if "provider" in where:
+        return connect(where["provider"], **where["settings"])
+    return load(where["file"], environment=where["environment"])
 
 
 class ShiftableFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
@@ -81,6 +110,9 @@ class ShiftableFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
 
     protocol = "shiftable"
     async_impl: ClassVar[bool] = False
+    cachable: ClassVar[bool] = (
+        False  # fsspec's cache does not see that the folder or SHIFTABLE_ENV is another; ours does
+    )
 
     def __init__(
         self,
@@ -93,34 +125,29 @@ class ShiftableFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
         **options: Any,  # noqa: ANN401  fsspec's own, as skip_instance_cache
     ) -> None:
         super().__init__(use_listings_cache=use_listings_cache, **options)
-        self._told: dict[str, Any] = {"use_listings_cache": use_listings_cache, **options}
+        self._options: dict[str, Any] = {"use_listings_cache": use_listings_cache, **options}
+        self._where: dict[str, Any]
         if provider is not None:
-            self._told |= {"provider": provider, "settings": dict(settings or {})}
+            self._where = {"provider": provider, "settings": dict(settings or {})}
         else:
             # Where they are now: a worker elsewhere, or this process later, may stand in another folder.
             path = Path(file) if file is not None else _found()
-            self._told |= {"file": str(path.resolve())}
-            chosen = environment or os.environ.get(ENVIRONMENT_VARIABLE)
-            self._told |= {"environment": chosen} if chosen else {}
-        self._held: tuple[int, App | Cloud] | None = None
+            self._where = {
+                "file": str(path.resolve()),
+                "environment": environment or os.environ.get(ENVIRONMENT_VARIABLE),
+            }
 
     # which buckets
 
     @property
     def _home(self) -> App | Cloud:
-        """The application or provider, connected in this process: a forked child uses none of its parent's."""
-        held = self._held
-        if held is None or held[0] != os.getpid():
-            with _lock:
-                held = self._held
-                if held is None or held[0] != os.getpid():
-                    held = self._held = (os.getpid(), self._connected())
-        return held[1]
+        return _homes.get(self._where)
 
-    def _connected(self) -> App | Cloud:
-        if "provider" in self._told:
-            return connect(self._told["provider"], **self._told["settings"])
-        return load(self._told["file"], environment=self._told.get("environment"))
+    @classmethod
+    def clear_instance_cache(cls) -> None:
+        """Close all connections; they are made again when they are needed."""
+        super().clear_instance_cache()
+        _homes.clear()
 
     def bucket(self, path: str) -> tuple[Bucket, str]:
         """Return the bucket of a path and the key in it, to do what fsspec has no word for."""
@@ -497,13 +524,16 @@ class ShiftableFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
     @property
     def fsid(self) -> str:
         """Name what this file system shows."""
-        return f"shiftable-{tokenize(sorted(self._told.items(), key=str))}"
+        return f"shiftable-{tokenize(sorted(self._where.items()))}"
+
+    def __dask_tokenize__(self) -> str:
+        return self.fsid
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return make_instance, (type(self), (), self._told)
+        return make_instance, (type(self), (), {**self._where, **self._options})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ShiftableFileSystem) and self._told == other._told
+        return isinstance(other, ShiftableFileSystem) and self._where == other._where
 
     def __hash__(self) -> int:
         return hash(self.fsid)

@@ -3,9 +3,9 @@
 import errno
 import json
 import multiprocessing
-import os
 import pickle
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,13 @@ def made(request: pytest.FixtureRequest, folder: Path) -> Iterator[ShiftableFile
     if request.param == "files":
         pytest.importorskip("shiftable_baremetal", reason="needs shiftable-baremetal")
     (folder / "shiftable.toml").write_text(MEMORY if request.param == "memory" else FILES)
-    fs = ShiftableFileSystem(skip_instance_cache=True)
+    fs = ShiftableFileSystem()
     home = fs._home
     assert isinstance(home, App)
     for declared in home.declared("blob"):
         home.service(declared).create(home.spec(declared))
     yield fs
-    home.close()
+    fs.clear_instance_cache()
 
 
 @pytest.fixture
@@ -372,8 +372,7 @@ def test_mv_and_cp_go_from_bucket_to_bucket(fs: ShiftableFileSystem, bucket: Buc
 
 
 def test_a_kept_listing_is_forgotten_when_something_is_written(fs: ShiftableFileSystem, bucket: Bucket) -> None:
-    kept = ShiftableFileSystem(use_listings_cache=True, skip_instance_cache=True)
-    kept._held = (os.getpid(), fs._home)
+    kept = ShiftableFileSystem(use_listings_cache=True)
     writes: list[Callable[[], Any]] = [
         lambda: kept.pipe_file("assets/d/e/new", b"1"),
         lambda: kept.put_file(__file__, "assets/d/e/put"),
@@ -433,10 +432,31 @@ def test_errors_are_those_of_files(
 
 def test_no_file_is_a_missing_file(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no shiftable.toml"):
-        ShiftableFileSystem(skip_instance_cache=True)
+        ShiftableFileSystem()
 
 
 # other processes
+
+
+def test_another_folder_or_environment_is_another_file_system(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (folder / "shiftable.toml").write_text(MEMORY)
+    first = fsspec.filesystem("shiftable")
+    assert first == fsspec.filesystem("shiftable")
+    assert first._home is fsspec.filesystem("shiftable", use_listings_cache=True)._home
+    monkeypatch.setenv("SHIFTABLE_ENV", "development")
+    assert first != fsspec.filesystem("shiftable")
+    monkeypatch.delenv("SHIFTABLE_ENV")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    Path("shiftable.toml").write_text(MEMORY)
+    assert first != fsspec.filesystem("shiftable")
+
+
+def test_threads_share_one_connection(fs: ShiftableFileSystem) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        homes = set(pool.map(lambda _: id(ShiftableFileSystem()._home), range(32)))
+    assert {id(fs._home)} == homes
 
 
 def test_a_copy_by_pickle_or_json_is_the_same_in_another_folder(
@@ -444,7 +464,7 @@ def test_a_copy_by_pickle_or_json_is_the_same_in_another_folder(
 ) -> None:
     pytest.importorskip("shiftable_baremetal", reason="needs shiftable-baremetal")
     (folder / "shiftable.toml").write_text(FILES)
-    fs = ShiftableFileSystem(skip_instance_cache=True)
+    fs = ShiftableFileSystem()
     home = fs._home
     assert isinstance(home, App)
     home.service(home.declared("blob")[0]).create(home.spec(home.declared("blob")[0]))
@@ -455,13 +475,13 @@ def test_a_copy_by_pickle_or_json_is_the_same_in_another_folder(
     copy = pickle.loads(data)  # noqa: S301  ours
     assert (fs, hash(fs), fs.fsid) == (copy, hash(copy), copy.fsid)
     assert b"1" == copy.cat_file("assets/a") == pickle.loads(file).read()  # noqa: S301  ours
-    assert fs != ShiftableFileSystem(provider="memory", skip_instance_cache=True)
+    assert fs != ShiftableFileSystem(provider="memory")
 
 
 def test_a_forked_child_connects_for_itself(folder: Path) -> None:
     pytest.importorskip("shiftable_baremetal", reason="needs shiftable-baremetal")
     (folder / "shiftable.toml").write_text(FILES)
-    fs = ShiftableFileSystem(skip_instance_cache=True)
+    fs = ShiftableFileSystem()
     home = fs._home
     assert isinstance(home, App)
     home.service(home.declared("blob")[0]).create(home.spec(home.declared("blob")[0]))
@@ -481,8 +501,8 @@ def test_a_forked_child_connects_for_itself(folder: Path) -> None:
 
 
 def test_without_a_file_paths_begin_with_a_bucket() -> None:
-    fs = ShiftableFileSystem(provider="memory", settings={}, skip_instance_cache=True)
+    fs = ShiftableFileSystem(provider="memory", settings={})
     fs._home.blob.create(__import__("shiftable").BucketSpec(name="pictures"))  # type: ignore[union-attr]  # a cloud
     fs.pipe_file("pictures/a", b"1")
     assert (["pictures"], ["pictures/a"]) == (fs.ls("", detail=False), fs.find("pictures"))
-    assert json.loads(json.dumps(fs._told))["provider"] == "memory"
+    assert json.loads(json.dumps(fs._where))["provider"] == "memory"
