@@ -338,7 +338,7 @@ class BlobFeatures(Features):
     restore: bool = feature("older versions are copied inside the provider, and their tags read", default=False)
     tag_count: bool = feature("reading an object tells how many tags it has", default=False)
     storage_classes: tuple[StorageClass, ...] = feature("storage classes", default=())
-    checksums: tuple[str, ...] = feature("checksums of every object's whole content, beside MD5", default=())
+    checksums: tuple[str, ...] = feature("checksums of all content that is written, also in parts", default=())
     md5_in_listing: bool = feature("a listing tells the MD5 of objects written in one piece")
     any_key: bool = feature("every key up to the limit, not only those that are file paths")
     keys_are_paths: bool = feature("keys are file paths: an object is no folder of other objects", default=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,7 @@ FEATURES = BlobFeatures(
         StorageClass("cold", "cold"),
         StorageClass("archive", "archive"),
     ),
+    checksums=("crc32",),
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, _AS_S3),
@@ -469,6 +471,7 @@ class MemoryBlobDriver(BlobDriver):
             metadata=dict(options.metadata),
             version=serial if bucket.versioning else None,
             tag_count=len(options.tags),
+            checksums={"crc32": zlib.crc32(data).to_bytes(4, "big")},
         )
 
 
@@ -503,6 +506,7 @@ def _summary(info: ObjectInfo) -> ObjectSummary:
         modified=info.modified,
         md5=info.md5,
         storage_class=info.storage_class,
+        checksums=info.checksums,
     )
 
 

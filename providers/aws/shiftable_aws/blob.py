@@ -46,6 +46,7 @@ FEATURES = BlobFeatures(
         StorageClass("DEEP_ARCHIVE", "archive", online=False),
         StorageClass("GLACIER", "archive", online=False),
     ),
+    checksums=("crc32",),
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, "Amazon S3 User Guide, naming objects"),

@@ -129,6 +129,9 @@ class S3Driver(BlobDriver):
     the ETag is something else that looks alike. ``stat``, ``get`` and ``put`` see the encryption and answer ``None``; a
     listing does not tell it. Where KMS keys are in use, ask ``stat`` before believing a listing's MD5 that differs.
 
+    Checksums: the SDK sends a CRC32 of all content, and Amazon keeps and tells it, also of what went in parts. To tell
+    it of an object that is encrypted with a KMS key, S3 wants ``kms:Decrypt`` of that key.
+
     Tags: answers count an object's tags, unless there are none or the credentials may not read them. That nothing is
     told means none only in a bucket where a count was told before, or tags were read: let the permission to read tags
     be one of the bucket, not of some of its keys.
@@ -279,6 +282,7 @@ class S3Driver(BlobDriver):
             metadata=options.metadata,
             version=_version(answer),
             tag_count=len(options.tags),
+            checksums=_checksums(answer),
         )
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
@@ -467,6 +471,7 @@ class S3Driver(BlobDriver):
             metadata=source.metadata if options is None else options.metadata,
             version=_version(answer),
             tag_count=source.tag_count if options is None else len(options.tags),
+            checksums=_checksums(result),
         )
 
     def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
@@ -741,6 +746,8 @@ class S3Driver(BlobDriver):
             raise
 
     def _head(self, bucket: str, key: str, arguments: _Arguments) -> ObjectInfo:
+        if self._sends_checksums:
+            arguments = arguments | {"ChecksumMode": "ENABLED"}
         try:
             answer = self.client.head_object(Bucket=bucket, Key=key, **arguments)
         except ClientError as exc:
@@ -898,6 +905,7 @@ def _info(key: str, size: int, answer: Mapping[str, Any], tag_count: int | None)
         metadata=answer["Metadata"],
         version=_version(answer),
         tag_count=tag_count,
+        checksums=_checksums(answer),
     )
 
 
@@ -926,6 +934,16 @@ def _md5(etag: str, answer: Mapping[str, Any]) -> bytes | None:
         return None
     found = _PLAIN_MD5.fullmatch(etag)
     return bytes.fromhex(found.group(1)) if found else None
+
+
+def _checksums(answer: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return those of the whole content; one that is made of the parts' ends in their number."""
+    told = {name: answer[name] for name in _CHECKSUMS if answer.get(name)}
+    if answer.get("ChecksumType") == "COMPOSITE":
+        return {}
+    return {
+        name.removeprefix("Checksum").lower(): base64.b64decode(text) for name, text in told.items() if "-" not in text
+    }
 
 
 def _version(answer: Mapping[str, Any]) -> str | None:

@@ -153,7 +153,13 @@ _COPY = _Operation(
 )
 _READ: Mapping[str, Any] = {"headers": _CONDITIONS | {"Range": "range"}, "query": {"VersionId": "versionId"}}
 _GET = _Operation(name="GetObject", sdk="get_object", method="GET", **_READ)
-_HEAD = _Operation(name="HeadObject", sdk="head_object", method="HEAD", **_READ)
+_HEAD = _Operation(
+    name="HeadObject",
+    sdk="head_object",
+    method="HEAD",
+    headers=_CONDITIONS | {"Range": "range", "ChecksumMode": "x-amz-checksum-mode"},
+    query={"VersionId": "versionId"},
+)
 _DELETE = _Operation(
     name="DeleteObject",
     sdk="delete_object",

@@ -36,6 +36,7 @@ from shiftable.errors import (
 )
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.paging import Page, paged
+from shiftable.testing._checksums import CHECKSUMS
 from shiftable.testing.conformance import Conformance
 from shiftable.testing.conformance._blob_machine import blob_machine
 from shiftable.testing.wrap import Recorded
@@ -335,6 +336,30 @@ class BlobConformance(Conformance):
         digest = hashlib.md5(data, usedforsecurity=False).digest()
         assert {each.md5 for each in (put, stat, listed)} <= {digest, None}
         assert not features.md5_in_listing or listed.md5 == digest
+
+    def test_checksums_are_those_of_the_whole_content(self, bucket: Bucket, features: BlobFeatures) -> None:
+        assert set(features.checksums) <= CHECKSUMS.keys()
+        data, long = _content(100_000), self._parts_of(features, 2)
+        bucket.put("short", data)
+        bucket.put("empty", b"")
+        bucket.put("long", iter([long]))
+        bucket.copy("long", "copy")
+        contents = {"short": data, "empty": b"", "long": long, "copy": long}
+        expected = _digests(contents, features.checksums)
+        for item in bucket.list():
+            told = bucket.stat(item.key).checksums
+            with bucket.stream(item.key) as stream:
+                also = (stream.info.checksums, item.checksums)
+            assert set(features.checksums) <= told.keys(), item.key
+            for some in (told, *also):
+                expected |= _digests(contents, set(some) - set(features.checksums))
+                assert some == {name: expected[item.key, name] for name in some}, item.key
+
+    def test_a_part_of_the_content_has_no_checksum_of_its_own(self, bucket: Bucket) -> None:
+        bucket.put("key", b"content")
+        whole = bucket.stat("key").checksums
+        with bucket.stream("key", start=1, stop=3) as stream:
+            assert stream.info.checksums in (whole, {})
 
     def test_ranges_are_bytes_from_start_to_stop(self, bucket: Bucket) -> None:
         data = bytes(range(100))
@@ -1584,6 +1609,10 @@ def _raised(call: Callable[[], object]) -> OperationError:
     with pytest.raises(OperationError) as caught:
         call()
     return caught.value
+
+
+def _digests(contents: Mapping[str, bytes], names: Iterable[str]) -> dict[tuple[str, str], bytes]:
+    return {(key, name): CHECKSUMS[name](data) for key, data in contents.items() for name in names}
 
 
 def _lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
