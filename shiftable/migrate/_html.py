@@ -38,6 +38,15 @@ _COLOURS = {
     Action.FOREIGN: "f",
     Action.HIDDEN: "f",
 }
+_PLAIN = {
+    "a": "#0969da",
+    "b": "#8250df",
+    "c": "#1a7f37",
+    "d": "#6e7781",
+    "e": "#cf222e",
+    "f": "#9a6700",
+}
+"""The colours of the light mode once more, as attributes: what turns pages into paper may read no styles in charts."""
 _MEANING = {
     "complete": ("good", "Everything is there"),
     "incomplete": ("bad", "Not everything is there"),
@@ -73,7 +82,7 @@ svg { display: block; width: 100%; height: auto; margin: .5rem 0; } svg text { f
 .fa { fill: var(--a); } .fb { fill: var(--b); } .fc { fill: var(--c); } .fd { fill: var(--d); } .fe { fill: var(--e); }
 .ff { fill: var(--f); } .track { fill: var(--line); } .axis { stroke: var(--line); }
 .line { fill: none; stroke: var(--a); stroke-width: 2; vector-effect: non-scaling-stroke; }
-.area { fill: var(--a); opacity: .18; }
+.area { fill: var(--a); }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; list-style: none; padding: 0; margin: .25rem 0;
   font-size: .88rem; color: var(--soft); }
 .legend svg { display: inline-block; width: .8rem; height: .8rem; margin: 0 .35rem 0 0; vertical-align: -1px; }
@@ -239,7 +248,7 @@ def _verified(report: Report, moved: Report | None) -> str:
     told = f"{same:,} of {expected:,} items are equal on both sides ({shown})"
     parts = [
         f"<p>{told}.</p>" if expected else "<p>There was nothing to compare.</p>",
-        _bar(told, [("fc", share), ("fe", 1 - share)]) if expected else "",
+        _bar(told, [("c", share), ("e", 1 - share)]) if expected else "",
         _refused((found.address, found.refused) for found in report.resources),
         _named([each for found in report.resources for each in found.named], wrong),
     ]
@@ -255,8 +264,10 @@ def _largest(report: Report) -> str:
     if not rows:
         return ""
     bars = [(large.key, large.bytes, _size(large.bytes)) for large, _ in found[:10]]
-    return _bars("The largest objects that were written", bars, "fa") + _table(
-        "Largest objects that were written", ("Resource", "Key", "#Bytes"), rows
+    return (
+        "<h3>Largest objects</h3>\n"
+        + _bars("The largest objects that were written", bars, "a")
+        + _table("Largest objects that were written", ("Resource", "Key", "#Bytes"), rows)
     )
 
 
@@ -279,8 +290,10 @@ def _losses(losses: Sequence[LossCount]) -> str:
         counted[loss.facet] = counted.get(loss.facet, 0) + loss.count
     heads = ("Facet", "What", "How", "#Items", "Examples")
     bars = [(facet, count, f"{count:,}") for facet, count in list(counted.items())[:20]]
-    return _bars("Items that lose something, by facet", bars, "ff") + _table(
-        "What does not reach the target, by facet", heads, rows
+    return (
+        "<h3>What does not reach the target</h3>\n"
+        + _bars("Items that lose something, by facet", bars, "f")
+        + _table("What does not reach the target, by facet", heads, rows)
     )
 
 
@@ -288,7 +301,9 @@ def _named(named: Sequence[Named], total: int) -> str:
     if not total:
         return ""
     rows = [[visible(str(each.trouble)), _key(each.resource), _key(each.key), visible(each.reason)] for each in named]
-    return _table("Troubles", ("Trouble", "Resource", "Key", "Why"), rows, total=total)
+    return "<h3>Troubles</h3>\n" + _table(
+        "Items that did not go as planned", ("Trouble", "Resource", "Key", "Why"), rows, total=total
+    )
 
 
 def _refused(found: Iterable[tuple[str, tuple[str, ...]]]) -> str:
@@ -307,7 +322,7 @@ def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *,
         return ""
     shown = rows[:_ROWS]
     count = len(rows) if total is None else total
-    cut = f" (the first {len(shown):,} of {count:,}; the journal has all)" if count > len(shown) else ""
+    cut = f" (the first {len(shown):,} of {count:,})" if count > len(shown) else ""
     kinds = [' class="n"' if head.startswith("#") else "" for head in heads]
     head = "".join(
         f'<th scope="col"{kind}>{name.removeprefix("#")}</th>' for name, kind in zip(heads, kinds, strict=True)
@@ -348,8 +363,9 @@ def _chart_of_time(samples: Sequence[Sample]) -> str:
     area = f"{scaled[0][0]:.1f},{_HEIGHT} {line} {scaled[-1][0]:.1f},{_HEIGHT}"
     told = f"Throughput over {_duration(end)}, in {text} a second; at most {most}"
     drawn = (
-        f'<line class="axis" x1="0" y1="{_HEIGHT}" x2="{_WIDTH}" y2="{_HEIGHT}"/>'
-        f'<polygon class="area" points="{area}"/><polyline class="line" points="{line}"/>'
+        f'<line class="axis" stroke="#d0d7de" x1="0" y1="{_HEIGHT}" x2="{_WIDTH}" y2="{_HEIGHT}"/>'
+        f'<polygon class="area" fill="{_PLAIN["a"]}" fill-opacity=".18" points="{area}"/>'
+        f'<polyline class="line" fill="none" stroke="{_PLAIN["a"]}" points="{line}"/>'
         f'<text x="2" y="12">{most}</text><text x="0" y="{_HEIGHT + 16}">0 s</text>'
         f'<text x="{_WIDTH}" y="{_HEIGHT + 16}" text-anchor="end">{_duration(end)}</text>'
     )
@@ -381,7 +397,8 @@ def _chart_of_resources(report: Report) -> str:
         )
         for action, count in counts.items():
             width = count / most * _WIDTH
-            bar = f'<rect class="{_fill(action)}" x="{left:.1f}" y="{top + 17}" width="{width:.1f}" height="12">'
+            paint = _fill(_COLOURS.get(action, "f"))
+            bar = f'<rect {paint} x="{left:.1f}" y="{top + 17}" width="{width:.1f}" height="12">'
             drawn.append(f"{bar}<title>{visible(str(action), markup=False)}: {count:,}</title></rect>")
             left += width
         top += 40
@@ -397,28 +414,28 @@ def _bars(told: str, rows: Sequence[tuple[str, int, str]], colour: str) -> str:
         top = place * 34
         drawn.append(
             f'<text x="0" y="{top + 12}">{visible(_short(name), markup=False)}: {text}</text>'
-            f'<rect class="{colour}" x="0" y="{top + 17}" width="{number / most * _WIDTH:.1f}" height="10"/>'
+            f'<rect {_fill(colour)} x="0" y="{top + 17}" width="{number / most * _WIDTH:.1f}" height="10"/>'
         )
     return _svg(told, len(rows) * 34, "".join(drawn))
 
 
-def _fill(action: Action) -> str:
-    return f"f{_COLOURS.get(action, 'f')}"
+def _fill(colour: str) -> str:
+    return f'class="f{colour}" fill="{_PLAIN[colour]}"'
 
 
 def _legend(actions: Sequence[Action]) -> str:
     items = "".join(
-        f'<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect class="{_fill(action)}" width="10" height="10"/>'
-        f"</svg>{visible(str(action))}</li>"
+        f'<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect {_fill(_COLOURS.get(action, "f"))} width="10"'
+        f' height="10"/></svg>{visible(str(action))}</li>'
         for action in actions
     )
     return f'<ul class="legend">{items}</ul>'
 
 
 def _bar(told: str, shares: Sequence[tuple[str, float]]) -> str:
-    left, drawn = 0.0, f'<rect class="track" width="{_WIDTH}" height="14"/>'
+    left, drawn = 0.0, f'<rect class="track" fill="#d0d7de" width="{_WIDTH}" height="14"/>'
     for colour, share in shares:
-        drawn += f'<rect class="{colour}" x="{left:.1f}" width="{share * _WIDTH:.1f}" height="14"/>'
+        drawn += f'<rect {_fill(colour)} x="{left:.1f}" width="{share * _WIDTH:.1f}" height="14"/>'
         left += share * _WIDTH
     return _svg(told, 14, drawn)
 
