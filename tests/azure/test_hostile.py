@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import pytest
 from azure.core.credentials import AccessToken
-from azure.storage.blob import BlobServiceClient, ContentSettings
+from azure.storage.blob import AccessPolicy, BlobServiceClient, ContentSettings
 
 import shiftable
 from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers
@@ -796,6 +796,24 @@ def test_a_container_that_holds_only_older_versions_is_not_deleted(azure_double:
 def test_a_new_container_is_closed_to_the_public(bucket: Bucket, azure_double: AzureDouble) -> None:
     bucket.put("key", b"x")
     assert fetched(f"{azure_double.url}/{azure_double.account}/shop/key")[0] == 401
+
+
+def test_a_container_that_somebody_opened_is_shown_and_closed_and_keeps_its_policies(
+    store: BlobStore, bucket: Bucket, native: Any, azure_double: AzureDouble
+) -> None:
+    policy = AccessPolicy(permission="r", expiry="2030-01-01T00:00:00Z", start="2020-01-01T00:00:00Z")
+    native.get_container_client("shop").set_container_access_policy({"readers": policy}, public_access="blob")
+    spec = BucketSpec(name="shop")
+    assert store.describe("shop").public
+    (change,) = store.diff(spec)
+    assert [field.name for field in change.fields] == ["public"]
+    store.apply(change)
+    assert store.describe("shop") == spec
+    assert store.describe("shop").encryption == "$account-encryption-key"
+    found = native.get_container_client("shop").get_container_access_policy()
+    assert found["public_access"] is None
+    assert [(kept.id, kept.access_policy.permission) for kept in found["signed_identifiers"]] == [("readers", "r")]
+    assert azure_double.service.containers["shop"].public is None
 
 
 def test_an_archived_object_is_a_conflict_to_read(bucket: Bucket) -> None:

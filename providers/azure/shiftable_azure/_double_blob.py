@@ -37,6 +37,7 @@ __all__ = ["Blob", "BlobService", "Container"]
 _PAGE = 5_000
 _HEADERS = ("Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control")
 _OVERRIDES = dict(zip(("rsct", "rsce", "rscl", "rscd", "rscc"), _HEADERS, strict=True))
+_SCOPE = "$account-encryption-key"
 _TIERS = {"Hot", "Cool", "Cold", "Archive"}
 _CONTAINER = re.compile(r"\$(?:root|web|logs)|[a-z0-9](?:-?[a-z0-9])+")
 _META_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -72,10 +73,17 @@ class Blob:
 
 @attrs.define
 class Container:
-    """A container: current blobs, older versions (oldest first) and uncommitted blocks, by key."""
+    """A container: current blobs, older versions (oldest first) and uncommitted blocks, by key.
+
+    Attributes:
+        public: ``blob`` or ``container`` where the public may read.
+        policies: its stored access policies, as XML.
+    """
 
     etag: str
     modified: datetime
+    public: str | None = None
+    policies: str = ""
     blobs: dict[str, Blob] = attrs.field(factory=dict)
     older: dict[str, list[Blob]] = attrs.field(factory=dict)
     blocks: dict[str, dict[str, bytes]] = attrs.field(factory=dict)
@@ -161,6 +169,8 @@ class BlobService:
                 ("PUT", ""): ("CreateContainer", "cw", self._create),
                 ("GET", ""): ("GetContainerProperties", "r", self._container_properties),
                 ("DELETE", ""): ("DeleteContainer", "d", self._delete_container),
+                ("GET", "acl"): ("GetContainerACL", "*", self._get_acl),
+                ("PUT", "acl"): ("SetContainerACL", "*", self._set_acl),
                 ("GET", "list"): ("ListBlobs", "l", self._list_blobs),
                 ("POST", "batch"): ("BlobBatch", "rdwx", self._batch),
             }
@@ -258,7 +268,25 @@ class BlobService:
     def _container_properties(self, asked: Asked) -> Response:
         found = self._container(asked)
         state = {"x-ms-lease-state": "available", "x-ms-lease-status": "unlocked"}
-        return answer(200, _tokens(found) | state | {"x-ms-has-immutability-policy": "false"})
+        public = {"x-ms-blob-public-access": found.public} if found.public else {}
+        scope = {
+            "x-ms-default-encryption-scope": "$account-encryption-key",
+            "x-ms-deny-encryption-scope-override": "false",
+        }
+        return answer(200, _tokens(found) | state | public | scope | {"x-ms-has-immutability-policy": "false"})
+
+    def _get_acl(self, asked: Asked) -> Response:
+        found = self._container(asked)
+        public = {"x-ms-blob-public-access": found.public} if found.public else {}
+        return _xml(f"<SignedIdentifiers>{found.policies}</SignedIdentifiers>", _tokens(found) | public)
+
+    def _set_acl(self, asked: Asked) -> Response:
+        found = self._container(asked)
+        given = ET.fromstring(asked.body)  # noqa: S314  from the client under test
+        found.policies = "".join(ET.tostring(policy, encoding="unicode") for policy in given)
+        found.public = asked.headers.get("x-ms-blob-public-access")
+        found.etag, found.modified = self._etag(), self._now()
+        return answer(200, _tokens(found))
 
     def _delete_container(self, asked: Asked) -> Response:
         self._container(asked)

@@ -203,13 +203,24 @@ class AzureBlobDriver(BlobDriver):
 
     def describe(self, name: str) -> BucketSpec:
         """Return the declaration; whether versions are kept is the account's."""
-        self._container(name).get_container_properties()
-        return BucketSpec(name=name, versioning=self.features.versioning)
+        found = self._container(name).get_container_properties()
+        scope = found.encryption_scope
+        return BucketSpec(
+            name=name,
+            versioning=self.features.versioning,
+            public=found.public_access is not None,
+            encryption=scope.default_encryption_scope if scope is not None else None,
+        )
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Refuse: nothing of a container that can be declared can be changed."""
+        """Close a container to the public; its stored access policies stay. Azure takes that with the account's key."""
         if spec.versioning != current.versioning:
             raise self._fixed_versioning(spec.name, "update")
+        if current.public and not spec.public:
+            container = self._container(spec.name)
+            policies = container.get_container_access_policy()["signed_identifiers"]
+            known = {policy.id: policy.access_policy for policy in policies}
+            container.set_container_access_policy(known, public_access=None)
 
     def destroy(self, name: str) -> None:
         """Delete a container that holds no blob, no version and no snapshot."""
