@@ -19,9 +19,10 @@ from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, plac
 from shiftable.migrate._journal import Journal, Named, Row
 from shiftable.migrate._limits import Pace
 from shiftable.migrate._plan import Fingerprint, Plan, ResourcePlan
-from shiftable.migrate._progress import Observer, Phase, PhaseName, Progress, Silent
+from shiftable.migrate._progress import Observer, Phase, PhaseName, Progress, Silent, Telling
 from shiftable.migrate._report import Counter, Report, ResourceReport, Tally
 from shiftable.migrate._secrets import SecretsMover
+from shiftable.migrate._shards import Shard, interleaved
 from shiftable.migrate.mover import Action, Item, Mover, Options, Outcome, Pin, Record, Refusal, Step, Trouble
 from shiftable.service import Change, Service, Spec
 
@@ -130,7 +131,7 @@ class Migration:
 
     def plan(self, observer: Observer | None = None) -> Plan:
         """Say what a move would do. Writes nothing, neither to source or target nor to the journal."""
-        observer = observer or Silent()
+        observer = Telling(observer or Silent(), self._engine.window)
         self._connect()
         with Journal.reading(self.journal_path) as journal:
             plan = self._planned(journal, observer, inspect=self.options.inspect, pinned="")
@@ -150,7 +151,7 @@ class Migration:
             MigrationError: the world is not the plan's any more, and in what; another move is going on; the journal
                 cannot be used; too many failures of one kind.
         """
-        observer = observer or Silent()
+        observer = Telling(observer or Silent(), self._engine.window)
         self._connect()
         with Journal.open(self.journal_path) as journal:
             if plan is not None:
@@ -165,7 +166,7 @@ class Migration:
         Args:
             quick: where both sides tell a digest of the content, believe it instead of reading.
         """
-        observer = observer or Silent()
+        observer = Telling(observer or Silent(), self._engine.window)
         self._connect()
         began = time.monotonic()
         reports: list[ResourceReport] = []

@@ -40,7 +40,7 @@ class Progress:
 
     Args:
         in_flight: items that are under way, if that is told.
-        throttled: whether a provider asks to go slower, or a limit of the move's own holds it back.
+        throttled: whether a provider asked to go slower within the last ten seconds.
     """
 
     phase: PhaseName
@@ -81,6 +81,34 @@ class Silent:
 
     def on_done(self, result: Plan | Report) -> None:
         """Ignore it."""
+
+
+class Flow(Protocol):
+    """What regulates how many items are under way."""
+
+    @property
+    def running(self) -> int:
+        """Items that are under way."""
+
+    @property
+    def throttled(self) -> bool:
+        """Whether a provider asked for less lately."""
+
+
+class Telling:
+    """Passes everything on to another observer, and says with progress what is under way and what holds it back."""
+
+    def __init__(self, observer: Observer, flow: Flow) -> None:
+        self._flow = flow
+        self._observer = observer
+        self.on_phase = observer.on_phase
+        self.on_item_failed = observer.on_item_failed
+        self.on_done = observer.on_done
+
+    def on_progress(self, progress: Progress) -> None:
+        """Add to it."""
+        flow = self._flow
+        self._observer.on_progress(attrs.evolve(progress, in_flight=flow.running, throttled=flow.throttled))
 
 
 @attrs.frozen

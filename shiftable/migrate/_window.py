@@ -14,6 +14,7 @@ _FORGET = 1.001
 _HALF = 0.5
 _LESS = 0.8
 _MORE = 1.05
+_LATELY = 10.0
 
 
 class Window:
@@ -37,6 +38,7 @@ class Window:
         self._running = 0
         self._grows_fast = True
         self._shrunk_at = clock()
+        self._throttled_at: float | None = None
         self._fastest: float | None = None
         self._rate = 0.0
         self._open_round()
@@ -45,6 +47,16 @@ class Window:
     def limit(self) -> int:
         """Items that may be under way."""
         return int(self._limit)
+
+    @property
+    def running(self) -> int:
+        """Items that are under way."""
+        return self._running
+
+    @property
+    def throttled(self) -> bool:
+        """Whether a provider asked for less lately."""
+        return self._throttled_at is not None and self._clock() - self._throttled_at < _LATELY
 
     def enter(self) -> float:
         """Wait for a place; return when the item began."""
@@ -66,6 +78,7 @@ class Window:
             self._running -= 1
             now = self._clock()
             if throttled:
+                self._throttled_at = now
                 self._shrink(_HALF, began, now)
             elif counts:
                 self._count += 1

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shiftable.errors import MigrationError, QuotaExceeded
+from shiftable.errors import MigrationError, QuotaExceeded, Throttled
 from shiftable.migrate import (
     SCHEMA,
     Action,
@@ -338,3 +338,29 @@ def test_a_move_that_fails_tells_why(world: Any) -> None:
     assert "10 failures in a row of the kind QuotaExceeded" in made.move.stopped
     assert "the disk is full" in made.to_html()
     assert attrs.asdict(made.move.resources[0])["named"]
+
+
+def test_progress_says_what_is_under_way_and_whether_a_provider_asks_for_less(world: Any) -> None:
+    for number in range(200):
+        world.source.put(f"{number:03}", b"1")
+    first = iter([True])
+
+    def slow(operation: str, _key: str) -> None:
+        if operation == "put" and next(first, False):
+            raise world.fault(Throttled)
+
+    class Keeping(Silent):
+        def __init__(self) -> None:
+            self.seen: list[Progress] = []
+
+        def on_progress(self, progress: Progress) -> None:
+            self.seen.append(progress)
+
+    world.right.hook = slow
+    keeping = Keeping()
+    assert world.migration("blob").apply(None, keeping).complete
+
+    copying = [each for each in keeping.seen if each.phase == "copy"]
+    assert all(each.in_flight is not None and 0 <= each.in_flight <= 16 for each in copying)
+    assert any(each.throttled for each in copying)
+    assert 0 == copying[-1].in_flight
