@@ -392,3 +392,44 @@ def test_the_log_names_operations_and_no_signatures(azure_double: AzureDouble, b
     request = urllib.request.Request(f"{blob.url}?{sas}")  # noqa: S310  the double's
     assert sent(request) == (200, "")
     assert "sig=%2A%2A%2A" in azure_double.calls[-1].query or "sig=***" in azure_double.calls[-1].query
+
+
+def test_copy_blob_copies_within_the_account(container: Client, blob: Client) -> None:
+    blob.upload_blob(b"copied", overwrite=True, metadata={"n": "v"}, content_settings=ContentSettings("text/x"))
+    target = container.get_blob_client("target")
+    assert target.start_copy_from_url(blob.url)["copy_status"] == "success"
+    properties = target.get_blob_properties()
+    assert (properties.content_settings.content_type, properties.metadata) == ("text/x", {"n": "v"})
+    assert target.download_blob().readall() == b"copied"
+
+
+def test_obstore_works_with_it(container: Client, azure_double: AzureDouble) -> None:
+    obstore = pytest.importorskip("obstore", reason="a client that shares no line with the SDK is not installed here")
+    from obstore.store import AzureStore  # type: ignore[import-not-found,unused-ignore]  # the same
+
+    config = azure_double.config
+    store: Any = AzureStore(
+        "shop",
+        account_name=config["storage_account"],
+        account_key=config["account_key"].reveal(),
+        endpoint=config["endpoint"],
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+    data = bytes(range(256)) * 50_000
+    obstore.put(store, "a b/ü+%", b"hello", attributes={"Content-Type": "text/x", "meta": "v"})
+    obstore.put(store, "long", data)
+    blob = azure_double.service.containers["shop"].blobs["a b/ü+%"]
+    assert (blob.content, blob.headers["Content-Type"], blob.metadata) == (b"hello", "text/x", {"meta": "v"})
+    assert len(azure_double.service.containers["shop"].blobs["long"].blocks) > 1
+    assert bytes(obstore.get(store, "long").bytes()) == data
+    assert bytes(obstore.get_range(store, "long", start=3, end=9)) == data[3:9]
+    assert [item["path"] for page in obstore.list(store) for item in page] == ["a b/ü+%", "long"]
+    obstore.copy(store, "long", "copied")
+    with pytest.raises(Exception, match="already exists"):
+        obstore.put(store, "copied", b"x", mode="create")
+    url = obstore.sign(store, "GET", "long", timedelta(hours=1))
+    assert sent(urllib.request.Request(url)) == (200, "")  # noqa: S310  the double's
+    assert sent(urllib.request.Request(url.replace("long", "copied"))) == (403, "AuthenticationFailed")  # noqa: S310  the same
+    obstore.delete(store, ["long", "copied"])
+    assert set(azure_double.service.containers["shop"].blobs) == {"a b/ü+%"}
