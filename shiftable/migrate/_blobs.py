@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -32,6 +32,7 @@ from shiftable.errors import (
     Unsupported,
 )
 from shiftable.migrate._parts import Parts, Room
+from shiftable.migrate._shards import Shard, listed, split
 from shiftable.migrate.mover import (
     Action,
     Item,
@@ -150,10 +151,16 @@ class BlobMover(Mover[BlobItem]):
 
     # the five steps
 
-    def inventory(self, records: Iterable[Record]) -> Iterator[BlobItem]:
+    def shards(self) -> tuple[Shard, ...]:
+        """Cut the source's keys, unless a target of paths needs to see them in one order, or a file tells them."""
+        if self._target.features.keys_are_paths or self.options.inventory is not None:
+            return (Shard(),)
+        return split(self._source, self.options.listers, os.path.commonprefix(self._prefixes))  # noqa: RUF071  no paths
+
+    def inventory(self, records: Iterable[Record], shard: Shard = Shard()) -> Iterator[BlobItem]:  # noqa: B008  frozen
         """Join the two listings; a bucket that is still to be made is an empty one."""
         folders = _Folders() if self._target.features.keys_are_paths else None
-        rows = joined(self._listed_source(), self._listed_target(), records, lambda found: found.key)
+        rows = joined(self._listed_source(shard), self._listed_target(shard), records, lambda found: found.key)
         for key, left, right, record in rows:
             under = folders.object_above(key) if folders else None
             yield BlobItem(
@@ -478,20 +485,19 @@ class BlobMover(Mover[BlobItem]):
         except NotFound:
             return None
 
-    def _listed_source(self) -> Iterator[ObjectSummary]:
+    def _listed_source(self, shard: Shard) -> Iterator[ObjectSummary]:
         inventory = self.options.inventory
         if inventory is None:
-            return self._listed(self._source)
-        prefixes = self.options.filter.prefixes or ("",)
-        return (found for found in inventory.summaries(self._source) if found.key.startswith(prefixes))
+            return listed(self._source, self._prefixes, shard)
+        return (found for found in inventory.summaries(self._source) if found.key.startswith(self._prefixes))
 
-    def _listed_target(self) -> Iterator[ObjectSummary]:
-        return self._listed(self._target) if self._to.exists(self.spec.name) else iter(())
+    def _listed_target(self, shard: Shard) -> Iterator[ObjectSummary]:
+        return listed(self._target, self._prefixes, shard) if self._to.exists(self.spec.name) else iter(())
 
-    def _listed(self, bucket: Bucket) -> Iterator[ObjectSummary]:
-        """List what the filter's prefixes leave, in order."""
-        prefixes = self.options.filter.prefixes or ("",)
-        return itertools.chain.from_iterable(bucket.list(prefix=prefix) for prefix in prefixes)
+    @property
+    def _prefixes(self) -> tuple[str, ...]:
+        """What the filter leaves, in order."""
+        return self.options.filter.prefixes or ("",)
 
     def _destroying(self) -> list[Change[Any]]:
         return [change for change in self.changes() if change.destroys]

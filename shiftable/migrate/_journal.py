@@ -139,10 +139,20 @@ class Journal:
 
     def records(self, scope: str) -> Iterator[Record]:
         """Iterate over what is known of a resource's items, in the order of the keys, while others are written."""
-        last = b""
+        return self._records(self._db, scope, "")
+
+    def records_behind(self, scope: str, start: str | None) -> Iterator[Record]:
+        """Iterate over the items behind a key, in any one thread: through a connection of its own."""
+        with _translated(self.path):
+            connection = _read_only(self.path)
+        with contextlib.closing(connection):
+            yield from self._records(connection, scope, start or "")
+
+    def _records(self, db: sqlite3.Connection, scope: str, start: str) -> Iterator[Record]:
+        last = _encoded(start)
         while True:
             with _translated(self.path):
-                found = self._db.execute(
+                found = db.execute(
                     "SELECT key, done, source_token, source_size, source_modified, source_content, target_token,"
                     " before, plan FROM item WHERE scope = (SELECT id FROM scope WHERE name = ?) AND key > ?"
                     " ORDER BY key LIMIT ?",
@@ -359,7 +369,7 @@ def _locked(path: Path) -> int:
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_PATIENCE)
 
 
 def _check(path: Path) -> None:

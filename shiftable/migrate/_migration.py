@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -318,8 +318,8 @@ class Migration:
         observer.on_phase(phase)
         watch = _Watch(mover, counter, observer, "copy", lambda named: journal.name(run, scope, named))
 
-        def tasks() -> Iterator[_Task]:
-            for item in mover.inventory(journal.records(scope)):
+        def tasks(items: Iterable[Item]) -> Iterator[_Task]:
+            for item in items:
                 step = mover.delta(item)
                 if step.action in _ACTIVE:
                     yield item, step
@@ -337,14 +337,15 @@ class Migration:
                 journal.arrived(scope, row)
             watch.moved(item.key, outcome)
 
-        self._engine.drive(
-            tasks(),
-            lambda task: mover.copy(*task),
-            begun=begun,
-            ended=ended,
-            failed=lambda task, error: watch.failed(task[0].key, error),
-            size=lambda task: task[0].size,
-        )
+        with self._listed(mover, lambda shard: journal.records_behind(scope, shard.start)) as items:
+            self._engine.drive(
+                tasks(items),
+                lambda task: mover.copy(*task),
+                begun=begun,
+                ended=ended,
+                failed=lambda task, error: watch.failed(task[0].key, error),
+                size=lambda task: task[0].size,
+            )
         mover.tidy()
         watch.report_progress()
         for loss in mover.general_losses():
@@ -376,18 +377,31 @@ class Migration:
             return ResourceReport(address=address, refused=refused)
         watch = _Watch(mover, counter, observer, "verify")
 
-        self._engine.drive(
-            (item for item in mover.inventory(()) if item.source is not None and self.options.filter.shows(item)),
-            lambda item: mover.verify(item, quick=quick),
-            begun=lambda _: None,
-            ended=watch.compared,
-            failed=lambda item, error: watch.failed(item.key, error),
-            size=lambda item: item.size,
-        )
+        with self._listed(mover, lambda _: ()) as items:
+            self._engine.drive(
+                (item for item in items if item.source is not None and self.options.filter.shows(item)),
+                lambda item: mover.verify(item, quick=quick),
+                begun=lambda _: None,
+                ended=watch.compared,
+                failed=lambda item, error: watch.failed(item.key, error),
+                size=lambda item: item.size,
+            )
         watch.report_progress()
         return watch.counter.report()
 
     # what they share
+
+    def _listed(
+        self, mover: Mover[Any], records: Callable[[Shard], Iterable[Record]]
+    ) -> contextlib.closing[Generator[Item, None, None]]:
+        """List both sides in several ranges at once: in order within each, mixed among them."""
+
+        def source(shard: Shard) -> Callable[[], Iterator[Item]]:
+            return lambda: mover.inventory(records(shard), shard)
+
+        shards = mover.shards()
+        workers = min(len(shards), self.options.listers)
+        return contextlib.closing(interleaved([source(shard) for shard in shards], workers))
 
     def _connect(self) -> None:
         """Make all clients: what is wrong with the settings of one is told before anything is done with another."""

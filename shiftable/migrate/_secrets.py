@@ -15,6 +15,7 @@ import attrs
 
 from shiftable.errors import NotFound, ParentNotFound, PreconditionFailed
 from shiftable.masking import Masked
+from shiftable.migrate._shards import Shard
 from shiftable.migrate.mover import (
     Action,
     Item,
@@ -153,7 +154,7 @@ class SecretsMover(Mover[SecretItem]):
 
     # the five steps
 
-    def inventory(self, records: Iterable[Record]) -> Iterator[SecretItem]:
+    def inventory(self, records: Iterable[Record], shard: Shard = Shard()) -> Iterator[SecretItem]:  # noqa: ARG002, B008  there is one
         """Join both sides. Secrets are few: they are sorted here, with their histories."""
         known = list(records)
         infos = {info.name: info for info in self._source.list()}

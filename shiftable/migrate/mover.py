@@ -13,6 +13,7 @@ import attrs
 from shiftable.errors import MigrationError, ShiftableError
 from shiftable.migrate._filters import Filter
 from shiftable.migrate._listing import Inventory
+from shiftable.migrate._shards import Shard
 from shiftable.service import Change, Service, Spec
 
 __all__ = [
@@ -100,6 +101,7 @@ class Options:
         include_pending: move secrets' pending versions too; without it a rotation in flight is a refusal.
         inspect: a plan looks at each item that would be written (a call or two), so that it knows every refusal.
         concurrency: items at once, at most: it begins with few, and finds out how many there should be.
+        listers: ranges of keys that are listed at once.
         bandwidth: bytes of content read in a second, on both sides; ``None``: as many as there are.
         requests: requests in a second, to source and target together; ``None``: as many as there are.
         attempts: how often an item is tried whose error may pass.
@@ -117,6 +119,7 @@ class Options:
     include_pending: bool = False
     inspect: bool = True
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    listers: int = attrs.field(default=8, validator=attrs.validators.ge(1))
     bandwidth: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
     requests: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
     attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
@@ -353,9 +356,20 @@ class Mover(ABC, Generic[I]):
 
     # the five steps
 
+    def shards(self) -> tuple[Shard, ...]:
+        """Return ranges of keys that may be listed side by side; they make up all keys."""
+        return (Shard(),)
+
     @abstractmethod
-    def inventory(self, records: Iterable[Record]) -> Iterator[I]:
-        """Join both sides and the journal by key, streaming, in the order of the keys' UTF-8 bytes."""
+    def inventory(self, records: Iterable[Record], shard: Shard = Shard()) -> Iterator[I]:  # noqa: B008  frozen
+        """Join both sides and the journal by key, streaming, in the order of the keys' UTF-8 bytes.
+
+        Called from several threads for several shards.
+
+        Args:
+            records: those from the shard's beginning on, in that order.
+            shard: one of ``shards``.
+        """
 
     def delta(self, item: I) -> Step:
         """Say what is to be done with an item, as far as listings and journal tell.
