@@ -11,9 +11,12 @@ import os
 import select
 import socket
 import ssl
+import struct
 import threading
+import time
 from collections.abc import Mapping
-from typing import BinaryIO, Protocol, Self, cast
+from types import TracebackType
+from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 import attrs
@@ -21,9 +24,10 @@ import botocore.exceptions as native
 
 __all__ = ["Answer", "Body", "Connections", "Transport"]
 
-_LINE = 64 * 1024
-_HEADERS = 200
+_HEAD = 64 * 1024
 _AT_ONCE = 64 * 1024
+_ALL = 1024 * 1024
+_RESTED = 1.0
 _LOST = (OSError, http.client.HTTPException, ValueError)
 
 
@@ -100,6 +104,7 @@ class Connections:
     def give(self, connection: _Connection) -> None:
         """Keep a connection for the next request."""
         if self._pid == os.getpid() and len(self._idle) < self._transport.limit:
+            connection.rest()
             self._idle.append(connection)
         else:
             connection.close()
@@ -147,93 +152,143 @@ class Connections:
         except OSError as exc:
             raise native.EndpointConnectionError(endpoint_url=self.url, error=exc) from exc
         sock: socket.socket = made.sock
-        sock.settimeout(how.read_timeout)
         if how.keep_alive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return _Connection(sock)
+        return _Connection(sock, how.read_timeout)
 
 
 class _Connection:
-    """One socket: a request goes out whole before its answer is read."""
+    """One socket: a request goes out whole before its answer is read.
 
-    def __init__(self, sock: socket.socket) -> None:
+    The system counts the time limits, and Python's do not: those ask before each call whether it may be made, which is
+    a second call, and a second fight for the interpreter's lock.
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._sock = sock
-        self._file = cast("BinaryIO", sock.makefile("rb"))
+        self._secure = isinstance(sock, ssl.SSLSocket)
+        self._rest = b""
+        self._used = time.monotonic()
+        limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
+        sock.settimeout(None)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            sock.setsockopt(socket.SOL_SOCKET, option, limit)
 
     def is_dead(self) -> bool:
-        """Tell whether the server has closed the idle connection, or sent what nobody asked for."""
+        """Tell whether the server has closed the connection while it rested, or sent what nobody asked for."""
+        if self._rest:
+            return True
+        if time.monotonic() - self._used < _RESTED:
+            return False  # nobody closes so soon; if they do, the request is sent again
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
 
     def send(self, head: bytes, body: bytes) -> None:
-        try:
-            if len(body) <= _AT_ONCE:
-                self._sock.sendall(head + body)
-            else:
-                self._sock.sendall(head)
-                self._sock.sendall(body)
-        except (BrokenPipeError, ConnectionResetError):
-            # Whoever refuses a large body may answer before it has read all of it.
-            if len(body) <= _AT_ONCE:
-                raise
+        with _limited():
+            try:
+                if len(body) <= _AT_ONCE:
+                    self._sock.sendall(head + body)
+                else:
+                    self._sock.sendall(head)
+                    self._sock.sendall(body)
+            except (BrokenPipeError, ConnectionResetError):
+                # Whoever refuses a large body may answer before it has read all of it.
+                if len(body) <= _AT_ONCE:
+                    raise
 
     def answer(self, method: str, home: Connections) -> Answer:
         status, headers = self._head()
         while 100 <= status < 200:
             status, headers = self._head()
+        coding = headers.get("transfer-encoding", "").lower()
         length: int | None = None
         if method == "HEAD" or status in {204, 304}:
             length = 0
-        elif headers.get("transfer-encoding", "").lower() != "chunked" and "content-length" in headers:
+        elif not coding and "content-length" in headers:
             length = int(headers["content-length"])
-            if length < 0:
-                raise http.client.HTTPException("the length of the body is negative")
+        if coding not in {"", "chunked"} or (length is not None and length < 0):
+            raise http.client.HTTPException("a body of unknown length")
         kept = headers.get("connection", "").lower() != "close"
-        chunked = length is None and "transfer-encoding" in headers
-        body = Body(self, home if kept else None, self._file, length, chunked=chunked)
-        return Answer(status, headers, body)
+        return Answer(status, headers, Body(self, home if kept else None, length, chunked=coding == "chunked"))
 
     def _head(self) -> tuple[int, dict[str, str]]:
-        readline = self._file.readline
-        line = readline(_LINE)
-        version, _, rest = line.partition(b" ")
-        if not version.startswith(b"HTTP/1.") or not line.endswith(b"\n"):
-            raise http.client.BadStatusLine("no answer" if not line else "no status line of HTTP/1.1")
-        status = int(rest[:3])
-        headers: dict[str, str] = {}
-        if version == b"HTTP/1.0":
-            headers["connection"] = "close"
-        for _ in range(_HEADERS):
-            line = readline(_LINE)
-            if line in {b"\r\n", b"\n"}:
-                return status, headers
-            if not line.endswith(b"\n"):
-                raise http.client.IncompleteRead(line)
-            name, found, value = line.decode("latin-1").partition(":")
+        """Read the status and the headers; names are in lower case, and one that comes twice is joined by a comma."""
+        while (end := self._rest.find(b"\r\n\r\n")) < 0:
+            if len(self._rest) > _HEAD or not self._fill():
+                raise http.client.BadStatusLine("the answer has no head")
+        text, self._rest = self._rest[:end].decode("latin-1"), self._rest[end + 4 :]
+        first, *lines = text.split("\r\n")
+        if not first.startswith("HTTP/1."):
+            raise http.client.BadStatusLine("no status line of HTTP/1.1")
+        headers = {} if first.startswith("HTTP/1.1") else {"connection": "close"}
+        for line in lines:
+            name, found, value = line.partition(":")
             if not found:
                 raise http.client.HTTPException("a line of the head is no header")
             name = name.lower()
             value = value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers and name != "connection" else value
-        raise http.client.HTTPException(f"more than {_HEADERS} headers")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return int(first[9:12]), headers
+
+    def line(self) -> bytes:
+        """Read a line."""
+        while (end := self._rest.find(b"\n")) < 0:
+            if len(self._rest) > _HEAD or not self._fill():
+                raise http.client.IncompleteRead(b"")
+        line, self._rest = self._rest[:end].rstrip(b"\r"), self._rest[end + 1 :]
+        return line
+
+    def read(self, amt: int) -> bytes:
+        """Read so many bytes; fewer only if no more come."""
+        data, self._rest = self._rest[:amt], self._rest[amt:]
+        missing = amt - len(data)
+        if not missing:
+            return data
+        pieces = [data] if data else []
+        with _limited():
+            while missing:
+                # Flags are not for TLS; elsewhere the system waits until all is there.
+                piece = self._sock.recv(missing) if self._secure else self._sock.recv(missing, socket.MSG_WAITALL)
+                if not piece:
+                    break
+                pieces.append(piece)
+                missing -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _fill(self) -> bool:
+        with _limited():
+            data = self._sock.recv(_AT_ONCE)
+        self._rest += data
+        return bool(data)
+
+    def rest(self) -> None:
+        """Note that nobody uses it."""
+        self._used = time.monotonic()
 
     def close(self) -> None:
-        try:
-            self._file.close()
-        finally:
-            self._sock.close()
+        self._sock.close()
+
+
+class _limited:  # noqa: N801  reads as a verb
+    """Call the system's word for a time limit by Python's name."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(exc, BlockingIOError | ssl.SSLWantReadError | ssl.SSLWantWriteError):
+            raise TimeoutError("nothing was sent or came for too long") from exc
 
 
 class Body:
     """The body of an answer. Read to its end, it gives its connection back; closed before, it drops it."""
 
-    def __init__(
-        self, connection: _Connection, home: Connections | None, file: BinaryIO, length: int | None, *, chunked: bool
-    ) -> None:
+    def __init__(self, connection: _Connection, home: Connections | None, length: int | None, *, chunked: bool) -> None:
         self._connection: _Connection | None = connection
         self._home = home
-        self._file = file
         self._left = length  # None: until the connection ends, or the last chunk
         self._chunked = chunked
         self._chunk = 0  # bytes left of it
@@ -258,7 +313,7 @@ class Body:
         if self._connection is None:
             return b""
         try:
-            data = self._some(amt) if amt is not None else b"".join(iter(lambda: self._some(_LINE * 16), b""))
+            data = self._some(amt) if amt is not None else b"".join(iter(lambda: self._some(_ALL), b""))
         except BaseException as exc:
             self.close()
             if isinstance(exc, TimeoutError):
@@ -277,7 +332,8 @@ class Body:
     def _some(self, amt: int) -> bytes:
         if self._connection is None:
             return b""
-        data = self._of_chunks(amt) if self._chunked else self._plain(amt)
+        take = self._of_chunks if self._chunked else self._plain
+        data = take(self._connection, amt)
         self._read += len(data)
         if self.checksum is not None:
             self.checksum.update(data)
@@ -287,37 +343,31 @@ class Body:
                 self.checksum.verify()
         return data
 
-    def _plain(self, amt: int) -> bytes:
+    def _plain(self, connection: _Connection, amt: int) -> bytes:
         if self._left is None:
             self._home = None
-            return self._file.read(amt)
-        data = self._file.read(min(amt, self._left))
+            return connection.read(amt)
+        data = connection.read(min(amt, self._left))
         self._left -= len(data)
         if not data and self._left:
             raise native.IncompleteReadError(actual_bytes=self._read, expected_bytes=self._read + self._left)
         return data
 
-    def _of_chunks(self, amt: int) -> bytes:
+    def _of_chunks(self, connection: _Connection, amt: int) -> bytes:
         if self._chunk == 0:
-            self._chunk = int(self._line().partition(b";")[0], 16)
+            self._chunk = int(connection.line().partition(b";")[0], 16)
             if self._chunk == 0:
-                while self._line():
+                while connection.line():
                     pass  # trailers
                 self._left = 0
                 return b""
-        data = self._file.read(min(amt, self._chunk))
+        data = connection.read(min(amt, self._chunk))
         self._chunk -= len(data)
         if not data:
             raise http.client.IncompleteRead(b"")
-        if self._chunk == 0 and self._line():
+        if self._chunk == 0 and connection.line():
             raise http.client.HTTPException("a chunk is longer than it says")
         return data
-
-    def _line(self) -> bytes:
-        line = self._file.readline(_LINE)
-        if not line.endswith(b"\n"):
-            raise http.client.IncompleteRead(line)
-        return line.rstrip(b"\r\n")
 
     def _finish(self) -> None:
         connection, self._connection = self._connection, None
