@@ -218,6 +218,13 @@ def test_nobody_writes_without_a_signature(s3: Client, aws_double: AwsDouble) ->
     assert [entry["Key"] for entry in s3.list_objects_v2(Bucket="shop")["Contents"]] == ["a b/ü%+"]
 
 
+@pytest.mark.parametrize("write", ["put_object", "create_multipart_upload"])
+def test_metadata_above_2_kib_is_refused(s3: Client, write: str) -> None:
+    getattr(s3, write)(Bucket="shop", Key="k", Metadata={"n": "x" * 2047})
+    with pytest.raises(ClientError, match="MetadataTooLarge"):
+        getattr(s3, write)(Bucket="shop", Key="k", Metadata={"n": "x" * 2048})
+
+
 def test_metadata_names_with_underscores_are_kept(s3: Client) -> None:
     s3.put_object(Bucket="shop", Key="m", Body=b"", Metadata={"under_score": "1", "dash-ed": "2"})
     assert s3.head_object(Bucket="shop", Key="m")["Metadata"] == {"under_score": "1", "dash-ed": "2"}

@@ -26,6 +26,8 @@ _KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 _VERSION_ID = re.compile(rb"<VersionId>(.*?)</VersionId>")
 _BUCKETS = re.compile(rb"<Buckets>.*</Buckets>", re.DOTALL)
 _BEGUN = "shiftable_begun"
+_META = "x-amz-meta-"
+_META_LIMIT = 2048
 _BUCKET = re.compile(rb"<Bucket>.*?</Bucket>", re.DOTALL)
 
 
@@ -42,6 +44,8 @@ def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Res
     try:
         if request.method == "PUT" and key:
             _check_digest(request)
+        if key and (request.method == "PUT" or "uploads" in query):
+            _check_metadata(request)
         if "x-amz-copy-source" in request.headers and "partNumber" not in query:
             _check_source(request)
             _check_target(request, bucket, key)
@@ -80,6 +84,13 @@ def _check_digest(request: Request) -> None:
     if hashlib.md5(request.body, usedforsecurity=False).digest() != digest:
         message = "The Content-MD5 you specified did not match what we received."
         raise _Refused("400 Bad Request", "BadDigest", message)
+
+
+def _check_metadata(request: Request) -> None:
+    given = {name[len(_META) :]: value for name, value in request.headers.items() if name.lower().startswith(_META)}
+    if sum(len(name.encode()) + len(value.encode()) for name, value in given.items()) > _META_LIMIT:
+        message = "Your metadata headers exceed the maximum allowed metadata size"
+        raise _Refused("400 Bad Request", "MetadataTooLarge", message)
 
 
 def _check_source(request: Request) -> None:
