@@ -27,9 +27,12 @@ from shiftable_gcp.double import GcpDouble
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let there be no credentials on this machine, and nobody be asked for them."""
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
-    monkeypatch.setenv("CLOUDSDK_CONFIG", "/nonexistent")
+    """Let there be no credentials: how they are looked for is Google's, and would leave this machine."""
+
+    def default(**_: object) -> None:
+        raise DefaultCredentialsError("Your default credentials were not found.")
+
+    monkeypatch.setattr(google.auth, "default", default)
 
 
 def test_connect_reaches_the_double(gcp_double: GcpDouble) -> None:

@@ -92,6 +92,8 @@ class Discovery:
         if method.upload:
             known |= {"upload_id": {"type": "string"}}
         for name, value in query.items():
+            if (name, value) == ("alt", "media") and method.definition.get("supportsMediaDownload"):
+                continue  # older descriptions do not have it among the values
             if name not in known:
                 yield f"{method.id} has no parameter {name!r}"
             else:
