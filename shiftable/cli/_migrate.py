@@ -187,6 +187,9 @@ class _Wish:
 @click.option("--include-pending", is_flag=True, help="Move secrets in the middle of a rotation too.")
 @click.option("--limit-bandwidth", type=speed, metavar="SIZE", help="Bytes a second at most: 10MiB.")
 @click.option("--limit-requests", type=rate, metavar="RATE", help="Requests at most, to both sides together: 100/s.")
+@click.option(
+    "--listers", type=click.IntRange(1, 64), default=8, show_default=True, help="Ranges of keys listed at once."
+)
 @click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Items at once.")
 @json_option
 @pass_context
@@ -235,6 +238,7 @@ def _options(chosen: Mapping[str, Any]) -> Options:
         prune=delete,
         include_pending=chosen["include_pending"],
         concurrency=chosen["concurrency"],
+        listers=chosen["listers"],
         bandwidth=chosen["limit_bandwidth"],
         requests=chosen["limit_requests"],
         filter=_filter(chosen),

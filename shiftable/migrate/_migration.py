@@ -363,7 +363,7 @@ class Migration:
         if gone > (max(_ALWAYS_PRUNED, ours * share) if limit is None else limit):
             most = f"a share of {share:g}" if limit is None else f"{limit:,} items"
             raise MigrationError(
-                f"{address}: the source has no more {gone:,} of {ours:,} items that were moved, and prune deletes at"
+                f"{address}: the source has no more {gone:,} of {ours:,} items that were moved, and a move deletes at"
                 f" most {most}; look at the source, or raise that limit; nothing was done to it"
             )
 

@@ -28,7 +28,7 @@ def test_every_option_of_the_pages_is_one_of_the_command() -> None:
 
 def test_every_option_of_the_command_is_on_the_pages() -> None:
     told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", HOW_TO + REFERENCE))
-    beside = {"--concurrency", "--verify", "--no-verify"}
+    beside = {"--concurrency", "--listers", "--verify", "--no-verify"}
 
     assert set() == {name for param in migrate.params for name in param.opts if name.startswith("--")} - told - beside
 
