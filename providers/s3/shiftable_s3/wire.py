@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
@@ -353,7 +354,7 @@ class WireClient:
             pause = _pause(failure, attempt)
             if pause is None or attempt >= self._attempts or time.monotonic() + pause > deadline:
                 raise failure
-            time.sleep(pause)
+            sleep(pause)
 
     def _read(self, answer: Answer, read: Callable[[Answer], _Fields], attempt: int) -> _Fields:
         found = _described(answer)
