@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from shiftable.blob._bucket import Bucket
 from shiftable.blob.driver import BlobDriver, BlobFeatures, BlobServer, BucketSpec
-from shiftable.errors import InvalidArgument, Unsupported
+from shiftable.errors import InvalidArgument, NotFound, Unsupported
 from shiftable.service import Service
 
 __all__ = ["BlobStore"]
@@ -50,6 +50,24 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
     def open(self, spec: BucketSpec) -> Bucket:
         """Return the handle of a declared bucket. Calls nobody."""
         return self.bucket(spec.name)
+
+    def get(self, name: str) -> Bucket:
+        """Return the handle of an existing bucket.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._translated("get", self._checked("get", name)):
+            self._driver.require(name)
+        return self._handle(name)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is such a bucket. A refused permission is an error, not a no."""
+        try:
+            self.get(name)
+        except NotFound:
+            return False
+        return True
 
     def serve(self, port: int | None = None) -> BlobServer:
         """Answer presigned URLs on loopback, where the provider has no server that does; use it in a ``with`` block.

@@ -456,6 +456,10 @@ class BlobDriver(Driver[BucketSpec]):
         """
         return self
 
+    def require(self, name: str) -> None:
+        """Fail as for a missing bucket if there is none. A driver does it with less than ``describe`` where it can."""
+        self.describe(name)
+
     # writing
 
     @abstractmethod

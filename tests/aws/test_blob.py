@@ -282,6 +282,13 @@ def test_a_new_bucket_is_closed_to_the_public(bucket: Bucket, aws_double: AwsDou
     assert block.restrict_public_buckets
 
 
+def test_whether_there_is_a_bucket_takes_one_call(store: BlobStore, fresh_log: AwsDouble) -> None:
+    assert store.exists("shop")
+    assert store.get("shop").name == "shop"
+    assert [(call.method, call.query) for call in fresh_log.calls] == [("GET", "versioning")] * 2
+    assert not store.exists("absent")
+
+
 def test_a_bucket_that_was_opened_is_told_and_closed_again(store: BlobStore, bucket: Bucket, driver: S3Driver) -> None:
     spec = BucketSpec(name="shop")
     partly: Any = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": False}

@@ -228,6 +228,13 @@ class S3Driver(BlobDriver):
             encryption=self._encryption(name) if self.block_public_access else None,
         )
 
+    def require(self, name: str) -> None:
+        """Make one call, which needs no permission to read settings but that of versioning."""
+        if self.features.versioning:
+            self.client.get_bucket_versioning(Bucket=name)
+        else:
+            self._require_bucket(name)
+
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
         """Enable or suspend versioning; older versions stay. Set the lifecycle, and close what is open."""
         if self.describe(spec.name) != current:
