@@ -305,8 +305,20 @@ def _reported(wish: _Wish, migration: Migration, observer: Observer) -> Iterator
         if wish.reports:
             route, times = (migration.source, migration.target), (started, datetime.now(UTC))
             document = Document.of(recorder, route=route, options=migration.options, times=times, failure=failure)
-            for path in wish.reports:
-                _write(path, document.to_json() if path.suffix == ".json" else document.to_html())
+            if not _written(document, wish.reports) and not failure:
+                sys.exit(1)
+
+
+def _written(document: Document, paths: Iterable[Path]) -> bool:
+    """Write the reports; say of each that cannot be written why, without hiding why the move ended."""
+    good = True
+    for path in paths:
+        try:
+            _write(path, document.to_json() if path.suffix == ".json" else document.to_html())
+        except OSError as exc:
+            click.echo(f"error: the report {path} cannot be written: {exc.strerror or exc}", err=True)
+            good = False
+    return good
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from shiftable.cli import _migrate as command
 from shiftable.cli._migrate import migrate
 from shiftable.migrate import SCHEMA, Document, JsonEvents, Options, Trouble
 from shiftable.migrate._glob import Glob
@@ -85,3 +87,23 @@ def test_every_trouble_is_on_the_page_on_its_side() -> None:
     assert {str(each) for each in Trouble if not each.counts} == set(
         re.findall(r"`(\w+)`", others.partition("do\nnot")[0])
     )
+
+
+def test_a_report_that_cannot_be_written_is_said_and_the_others_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    document = Document(source="a", target="b", started=moment, finished=moment, options=Options().facts)
+    full, good = tmp_path / "full.json", tmp_path / "good.html"
+    real = command._write
+
+    def write(path: Path, text: str) -> None:
+        if path == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, text)
+
+    monkeypatch.setattr(command, "_write", write)
+
+    assert not command._written(document, [full, good])
+    assert f"the report {full} cannot be written: No space left on device" in capsys.readouterr().err
+    assert [good] == list(tmp_path.iterdir())
