@@ -42,9 +42,8 @@ def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Res
     bucket, _, key = unquote(request.target.partition("?")[0]).removeprefix("/").partition("/")
     query = parse_qs(request.query, keep_blank_values=True)
     try:
-        if request.method == "PUT" and key:
-            _check_digest(request)
         if key and (request.method == "PUT" or "uploads" in query):
+            _check_digest(request)
             _check_metadata(request)
         if "x-amz-copy-source" in request.headers and "partNumber" not in query:
             _check_source(request)
