@@ -45,11 +45,12 @@ class SourceVanished(NotFound):
 
 @attrs.frozen(kw_only=True)
 class Facets:
-    """What an object carries beside its content."""
+    """What an object carries beside its content; ``storage_class`` by the target's name, ``None`` for its default."""
 
     headers: Headers = attrs.Factory(Headers)
     metadata: Mapping[str, str] = attrs.Factory(dict)
     tags: Mapping[str, str] = attrs.Factory(dict)
+    storage_class: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -131,6 +132,7 @@ def copy_object(
                 headers=facets.headers,
                 metadata=facets.metadata,
                 tags=facets.tags or None,
+                storage_class=facets.storage_class,
                 if_absent=if_absent,
                 if_match=if_match,
                 size=reader.info.size,

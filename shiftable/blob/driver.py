@@ -562,6 +562,13 @@ class BlobDriver(Driver[BucketSpec]):
         """
         raise Unsupported("no copy")
 
+    def copies_from(self, other: BlobDriver) -> bool:
+        """Tell whether ``copy`` of this driver may reach another one's buckets by their names. Sends nothing.
+
+        Both must mean the same bucket by the same name. Permissions are another matter: the copy tells.
+        """
+        return other is self and self.features.copy
+
     def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
         """Return an object's tags.
 

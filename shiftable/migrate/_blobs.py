@@ -21,7 +21,7 @@ from shiftable.blob._bulk import (
     read_tags,
 )
 from shiftable.blob._upload import PART_SIZE
-from shiftable.blob.driver import PutOptions
+from shiftable.blob.driver import PutOptions, translate_class
 from shiftable.errors import (
     AlreadyExists,
     Conflict,
@@ -31,6 +31,7 @@ from shiftable.errors import (
     PreconditionFailed,
     Unsupported,
 )
+from shiftable.migrate._inside import Inside
 from shiftable.migrate._parts import Parts, Room
 from shiftable.migrate._shards import Shard, listed, split
 from shiftable.migrate.mover import (
@@ -107,23 +108,23 @@ class BlobMover(Mover[BlobItem]):
         self._to = cast("BlobStore", target).lane()
         self._room = Room()
         self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
-        name = self.spec.name
-        self._source: Bucket = self._from.bucket(name)
-        self._target: Bucket = self._to.bucket(name)
+        self._source: Bucket = self._from.bucket(spec.name)
+        self._target: Bucket = self._to.bucket(self.spec.name)
+        self._inside = Inside(self._source, self._target)
 
     # before and around the items
 
     def wanted(self, target: Service[Any, Any, Any], spec: Spec, options: Options) -> BucketSpec:
-        """Return the declared bucket, without versions where those were given up."""
-        found = cast("BucketSpec", spec)
+        """Return the declared bucket by its name on the target, without versions where those were given up."""
+        found = cast("BucketSpec", attrs.evolve(spec, name=options.names.get(spec.name, spec.name)))
         has = cast("BlobStore", target).bucket(found.name).features.versioning
         return found if has or "versioning" not in options.degrade else attrs.evolve(found, versioning=False)
 
     def objections(self) -> tuple[str, ...]:
         """Refuse a missing source, and a target that cannot be what is declared."""
         found = []
-        if not self._from.exists(self.spec.name):
-            found.append(f"the source has no bucket {self.spec.name!r}")
+        if not self._from.exists(self._source.name):
+            found.append(f"the source has no bucket {self._source.name!r}")
         features = self._target.features
         if cast("BucketSpec", self.spec).versioning and not features.versioning:
             found.append("the target has no versions of objects; accept that with degrade 'versioning'")
@@ -143,7 +144,7 @@ class BlobMover(Mover[BlobItem]):
 
     def general_losses(self) -> Iterable[Loss]:
         """Tell of every older version and every marker of a deletion: they stay at the source."""
-        if not self._source.features.versioning or not self._from.describe(self.spec.name).versioning:
+        if not self._source.features.versioning or not self._from.describe(self._source.name).versioning:
             return
         for version in self._source.versions():
             if not version.latest or version.deleted:
@@ -279,7 +280,8 @@ class BlobMover(Mover[BlobItem]):
         guard = self._guard(item.key, if_match)
         copy = self._copied_in_parts if item.size > PART_SIZE else self._copied_whole
         try:
-            copied = copy(item.key, pin, fit, guard)
+            inside = self._copied_inside(item.key, pin, fit, guard) if item.size > _SMALL else None
+            copied = inside or copy(item.key, pin, fit, guard)
         except Unsupported:  # of some servers only a try tells, and for objects in parts (Ceph 16)
             if not guard:
                 raise
@@ -288,19 +290,30 @@ class BlobMover(Mover[BlobItem]):
         action = Action.CREATE if if_match is None else Action.REPLACE
         return attrs.evolve(copied, action=action, losses=tuple(losses))
 
+    def _copied_inside(self, key: str, pin: Token, fit: _Fit, guard: Mapping[str, Any]) -> Outcome | None:
+        if not self._inside.possible:
+            return None
+        info, options = self._fitting(key, pin, fit, guard)
+        written = self._inside.copy(info, options)
+        return Outcome(action=None, target=written.token.value, size=info.size) if written else None
+
     def _copied_whole(self, key: str, pin: Token, fit: _Fit, guard: Mapping[str, Any]) -> Outcome:
         copied = copy_object(self._source, self._target, key, token=pin, fit=fit, **guard)
         return Outcome(action=None, target=copied.token.value, size=copied.size, sha256=copied.sha256)
 
     def _copied_in_parts(self, key: str, pin: Token, fit: _Fit, guard: Mapping[str, Any]) -> Outcome:
+        info, options = self._fitting(key, pin, fit, guard)
+        arrived = self._parts.copy(info, options)
+        return Outcome(action=None, target=arrived.target.token.value, size=info.size, sha256=arrived.sha256)
+
+    def _fitting(self, key: str, pin: Token, fit: _Fit, guard: Mapping[str, Any]) -> tuple[ObjectInfo, PutOptions]:
+        """Return the source's object in that version, and how it is to be written."""
         with of_the_source(self._source, None):
             info, tags = self._described(key)
         if info.token != pin:
             raise SourceChanged("the object is not in that version")
         facets = fit(info, tags)
-        options = PutOptions(headers=facets.headers, metadata=facets.metadata, tags=facets.tags, **guard)
-        arrived = self._parts.copy(info, options)
-        return Outcome(action=None, target=arrived.target.token.value, size=info.size, sha256=arrived.sha256)
+        return info, PutOptions(**attrs.asdict(facets, recurse=False), **guard)
 
     def _guard(self, key: str, if_match: Token | None) -> dict[str, Any]:
         """Return the condition of a write; where the target has none, look now and hope."""
@@ -425,17 +438,26 @@ class BlobMover(Mover[BlobItem]):
         if why is not None:
             losses.append(self._loss("tags", why))
             tags = {}
-        losses += self._class_told(info.storage_class)
-        return Facets(headers=headers, metadata=metadata, tags=tags), tuple(losses)
+        storage_class, told = self._class_kept(info.storage_class)
+        kept = Facets(headers=headers, metadata=metadata, tags=tags, storage_class=storage_class)
+        return kept, (*losses, *told)
 
-    def _class_told(self, name: str | None) -> tuple[Loss, ...]:
-        """Tell of a class that stays behind: whatever moves is written in the target's default one."""
+    def _class_kept(self, name: str | None) -> tuple[str | None, tuple[Loss, ...]]:
+        """Return the target's class of the same tier, and tell where it is called otherwise or there is none.
+
+        Nothing is written into a class from which it has to be brought back: it could not be verified.
+        """
+        features = self._target.features
         known = self._source.features.storage_class(name) if name else None
         if name in _USUAL_CLASSES or (known is not None and known.tier == "standard"):
-            return ()
-        asleep = known is not None and not known.online
-        hint = "; an object that was not brought back before cannot be read" if asleep else ""
-        return (Loss("storage class", f"{known or name} becomes the target's default{hint}"),)
+            return None, ()
+        found = translate_class(name, self._source.features, features)
+        there = features.storage_class(found) if found else None
+        if known is None or there is None or not there.online or there.tier == "standard":
+            asleep = known is not None and not known.online
+            hint = "; an object that was not brought back before cannot be read" if asleep else ""
+            return None, (Loss("storage class", f"{known or name} becomes the target's default{hint}"),)
+        return found, () if there.name == name else (Loss("storage class", f"{known} becomes {there}"),)
 
     def _possible(self, metadata: Mapping[str, str]) -> Mapping[str, str]:
         """Return the metadata that the target can keep; none, if all of it together is too much."""

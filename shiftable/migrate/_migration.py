@@ -430,7 +430,9 @@ class Migration:
         return (None, refused) if refused else (mover, ())
 
     def _scope(self, found: DeclaredLike) -> str:
-        return f"{_address(found)} {self.source}>{self.target} {found.spec.name}"
+        name = found.spec.name
+        renamed = f" {self.options.names[name]}" if name in self.options.names else ""
+        return f"{_address(found)} {self.source}>{self.target} {name}{renamed}"
 
     def _tell_stopped(
         self,

@@ -30,7 +30,7 @@ from shiftable.errors import (
 )
 from shiftable.migrate.mover import Notes
 
-__all__ = ["Arrived", "Parts", "Room"]
+__all__ = ["Arrived", "Parts", "Room", "tell_the_same"]
 
 _AT_ONCE = 8
 _MEMORY = _AT_ONCE * PART_SIZE
@@ -293,8 +293,7 @@ class _Work:
 
     def _check_arrival(self, written: ObjectInfo) -> None:
         """Compare what both sides tell of the content; a damaged object does not stay."""
-        left, right = _told(self._info), _told(written)
-        if written.size == self._info.size and all(left[name] == right[name] for name in left.keys() & right.keys()):
+        if tell_the_same(self._info, written):
             return
         if self._target.features.delete_if_match:
             self._target.delete(written.key, if_match=written.token)
@@ -306,6 +305,12 @@ class _Work:
 
 def _task(bucket: Bucket, key: str) -> Task:
     return Task(bucket._driver, bucket.name, key, "blob.put")  # noqa: SLF001  of the same library
+
+
+def tell_the_same(one: ObjectInfo, other: ObjectInfo) -> bool:
+    """Tell whether size and digests agree, as far as both sides tell them."""
+    left, right = _told(one), _told(other)
+    return one.size == other.size and all(left[name] == right[name] for name in left.keys() & right.keys())
 
 
 def _told(info: ObjectInfo) -> Mapping[str, bytes]:

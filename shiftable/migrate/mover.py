@@ -100,6 +100,7 @@ class Options:
         prune_limit: the most items of a resource that ``prune`` deletes, instead of that share.
         include_pending: move secrets' pending versions too; without it a rotation in flight is a refusal.
         inspect: a plan looks at each item that would be written (a call or two), so that it knows every refusal.
+        names: another name for a resource on the target, by its name on the source; of buckets.
         concurrency: items at once, at most: it begins with few, and finds out how many there should be.
         listers: ranges of keys that are listed at once.
         bandwidth: bytes of content read in a second, on both sides; ``None``: as many as there are.
@@ -118,6 +119,7 @@ class Options:
     prune_limit: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
     include_pending: bool = False
     inspect: bool = True
+    names: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
     listers: int = attrs.field(default=8, validator=attrs.validators.ge(1))
     bandwidth: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))

@@ -7,10 +7,12 @@ from typing import Any
 import attrs
 import pytest
 
-from shiftable.blob import BucketSpec, Headers
+from shiftable.blob import BlobStore, BucketSpec, Headers
+from shiftable.blob.driver import StorageClass
 from shiftable.errors import Conflict, IntegrityError, MigrationError, PermissionDenied, Throttled, Timeout, Unavailable
 from shiftable.features import Limit
-from shiftable.migrate import Action, Tally, Trouble
+from shiftable.migrate import Action, Options, Tally, Trouble
+from shiftable.migrate._blobs import BlobMover
 from shiftable.migrate._journal import Journal
 
 
@@ -742,6 +744,7 @@ def test_content_that_its_own_provider_finds_damaged_differs(world: Any) -> None
 
 
 def test_a_storage_class_that_stays_behind_is_told_with_its_count(world: Any) -> None:
+    world.right.chosen = {"storage_classes": ()}
     for number in range(7):
         world.source.put(f"cold {number}", b"1", storage_class="cold")
     world.source.put("usual", b"1")
@@ -753,3 +756,56 @@ def test_a_storage_class_that_stays_behind_is_told_with_its_count(world: Any) ->
     ]
     assert 5 == len(plan.resources[0].losses[0].examples)
     assert plan.complete
+
+
+def test_storage_classes_are_kept_by_their_tier_and_told_where_the_name_is_another(world: Any) -> None:
+    cool = StorageClass("Cool", "infrequent")
+    deep = StorageClass("Deep", "archive", online=False)
+    world.right.chosen = {"storage_classes": (StorageClass("Hot", "standard"), cool, deep)}
+    for name in ("standard", "infrequent", "cold", "archive"):
+        world.source.put(name, b"1", storage_class=name)
+    written: dict[str, str | None] = {}
+    put = world.right.put
+    world.right.put = lambda bucket, key, data, options: (
+        written.update({key: options.storage_class}),
+        put(bucket, key, data, attrs.evolve(options, storage_class=None)),
+    )[1]
+
+    plan = world.migration("blob").plan()
+    report = world.migration("blob").apply()
+
+    assert report.complete
+    assert written == {"standard": None, "infrequent": "Cool", "cold": "Cool", "archive": "Cool"}
+    assert {(loss.detail, loss.accepted, loss.count) for loss in plan.resources[0].losses} == {
+        ("infrequent becomes Cool (infrequent)", None, 1),
+        ("cold becomes Cool (infrequent)", None, 1),
+        ("archive becomes Cool (infrequent)", None, 1),
+    }
+
+
+def test_nothing_is_written_into_a_class_in_which_it_cannot_be_verified(world: Any) -> None:
+    world.left.chosen = {"storage_classes": (StorageClass("deep", "archive", online=False),)}
+    world.right.chosen = {"storage_classes": (StorageClass("Deep", "archive", online=False),)}
+    world.source.put("a", b"1")
+    entries = world.left._buckets["shop-assets"].history["a"]
+    entries[-1] = attrs.evolve(entries[-1], info=attrs.evolve(entries[-1].info, storage_class="deep"))
+    mover = BlobMover(BlobStore(world.left), BlobStore(world.right), world.bucket_spec, Options())
+
+    kept, losses = mover._kept(world.source.stat("a"), {})
+
+    assert kept.storage_class is None
+    assert [loss.facet for loss in losses] == ["storage class"]
+
+
+def test_a_bucket_may_have_another_name_on_the_target(world: Any) -> None:
+    world.source.put("a", b"1")
+    names = {"shop-assets": "shop-assets-2"}
+
+    plan = world.migration("blob", names=names).plan()
+    first = world.migration("blob", names=names).apply(plan)
+    second = world.migration("blob", names=names).apply()
+
+    assert plan.resources[0].changes == ("create blob shop-assets-2",)
+    assert (first.changed, second.changed) == (1, 0)
+    assert BlobStore(world.right).bucket("shop-assets-2").get("a") == b"1"
+    assert not BlobStore(world.right).exists("shop-assets")

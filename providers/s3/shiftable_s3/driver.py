@@ -53,6 +53,7 @@ __all__ = ["S3Driver"]
 _PLAIN = SignOptions()
 _CHUNK = 1024 * 1024
 _PAGE = 1_000
+_AMAZON = re.compile(r"//([^/]+\.)?amazonaws\.com(\.cn)?(/|$)")
 _COPY_LIMIT = 5 * 1024**3
 _COPY_PART = 512 * 1024**2
 _COPY_WORKERS = 8
@@ -479,6 +480,16 @@ class S3Driver(BlobDriver):
             version=_version(answer),
             tag_count=source.tag_count if options is None else len(options.tags),
             checksums=_checksums(result),
+        )
+
+    def copies_from(self, other: BlobDriver) -> bool:
+        """Tell whether both are Amazon's, in one partition, or at one endpoint: bucket names are global there."""
+        if not isinstance(other, S3Driver) or self.compatible or other.compatible:
+            return False
+        here, there = (driver.client.meta for driver in (self, other))
+        return here.endpoint_url == there.endpoint_url or (
+            here.partition == there.partition
+            and all(_AMAZON.search(meta.endpoint_url) is not None for meta in (here, there))
         )
 
     def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
