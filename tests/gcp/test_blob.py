@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from google.api_core.exceptions import BadRequest
+from google.api_core.exceptions import BadRequest, NotFound
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec
-from shiftable.blob.driver import ObjectVersion, PutOptions
+from shiftable.blob.driver import LifecycleRule, ObjectVersion, PutOptions
 from shiftable.errors import IntegrityError, InvalidArgument
+from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle, blob_machine
 from shiftable_gcp import GcpSettings
 from shiftable_gcp._crc32c import combined, crc32c, told
@@ -263,3 +264,56 @@ def test_the_crc_of_parts_is_that_of_the_whole() -> None:
     pieces = [bytes(range(n % 256)) * n for n in (0, 1, 7, 300, 1000, 0, 3)]
     assert combined((crc32c(piece), len(piece)) for piece in pieces) == crc32c(b"".join(pieces))
     assert told(crc32c(b"123456789")) == "4waSgw=="  # the check value of CRC-32/ISCSI, E3069283
+
+
+def test_rules_that_say_more_than_a_declaration_are_left_alone(
+    store: BlobStore, driver: GcsDriver, gcp_double: GcpDouble
+) -> None:
+    theirs = [
+        {"action": {"type": "SetStorageClass", "storageClass": "NEARLINE"}, "condition": {"age": 30}},
+        {"action": {"type": "Delete"}, "condition": {"age": 30}},  # older versions too
+        {"action": {"type": "Delete"}, "condition": {"age": 9, "isLive": True, "matchesPrefix": ["a", "b"]}},
+    ]
+    gcp_double.state.make_bucket("shop", gcp_double.project, "US", {"lifecycle": {"rule": list(theirs)}})
+    spec = store.describe("shop")
+    assert (spec.lifecycle, spec.public, spec.encryption) == ((), True, None)
+    wanted = BucketSpec(name="shop", lifecycle=(LifecycleRule(prefix="logs/", expire_days=9, abort_uploads_days=1),))
+    (change,) = store.diff(wanted)
+    store.apply(change)
+    assert store.describe("shop") == wanted
+    found = gcp_double.state.bucket("shop").properties
+    assert found["lifecycle"]["rule"] == [
+        *theirs,
+        {"action": {"type": "Delete"}, "condition": {"age": 9, "isLive": True, "matchesPrefix": ["logs/"]}},
+        {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 1, "matchesPrefix": ["logs/"]}},
+    ]
+    assert found["iamConfiguration"]["publicAccessPrevention"] == "enforced"
+
+
+def test_a_bucket_with_a_key_of_the_customer_tells_it(store: BlobStore, gcp_double: GcpDouble) -> None:
+    key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
+    gcp_double.state.make_bucket("shop", gcp_double.project, "US", {"encryption": {"defaultKmsKeyName": key}})
+    assert store.describe("shop").encryption == key
+
+
+def test_buckets_of_another_account_are_copied_from_inside(
+    driver: GcsDriver, gcp_double: GcpDouble, bucket: Bucket
+) -> None:
+    settings = GcpSettings(**{**gcp_double.config, "service_account": None})
+    other = GcsDriver(Session(settings))
+    bucket.put("key", b"x")
+    assert other.copies_from(driver)
+    assert not other.copies_from(MemoryBlobDriver())
+    assert not other.copies_from(GcsDriver(Session(GcpSettings())))
+    other.copy("shop", "key", "shop", "copied", None)
+    assert bucket.get("copied") == b"x"
+    other.close()
+
+
+def test_a_bucket_is_found_without_leave_to_read_its_settings(
+    driver: GcsDriver, bucket: Bucket, gcp_double: GcpDouble
+) -> None:
+    gcp_double.inject("status", match=lambda call: call.operation.endswith("buckets.get"), times=None, status=403)
+    driver.require("shop")
+    with pytest.raises(NotFound):
+        driver.require("absent")

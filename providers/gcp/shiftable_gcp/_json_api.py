@@ -21,7 +21,7 @@ from shiftable_gcp._state import Bucket, Conditions, Refused, Session, State, St
 __all__ = ["JsonApi", "media", "rendered"]
 
 _FIELDS = ("cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "storageClass")
-_BUCKET_FIELDS = ("iamConfiguration", "labels", "lifecycle", "storageClass", "versioning")
+_BUCKET_FIELDS = ("encryption", "iamConfiguration", "labels", "lifecycle", "storageClass", "versioning")
 _QUANTUM = 256 * 1024
 _PAGE = 1000
 _BATCH = 100

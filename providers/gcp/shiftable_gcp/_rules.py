@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from shiftable.blob.driver import PutOptions
+import attrs
 
-__all__ = ["bucket_name", "fits_headers", "has_dot_segments", "metadata", "object_key"]
+from shiftable.blob.driver import Headers, PutOptions
+
+__all__ = ["bucket_name", "fits_headers", "has_dot_segments", "headers", "metadata", "object_key"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
@@ -58,20 +60,20 @@ def metadata(items: Mapping[str, str]) -> str | None:
     return None
 
 
+def headers(stated: Headers) -> str | None:
+    """Say why a header would not be the same to every reader."""
+    for name, value in attrs.asdict(stated).items():
+        if value is not None and (not value or value != value.strip()):
+            return f"the header {name} is empty or has blanks at its ends, which HTTP loses"
+    return None
+
+
 def fits_headers(options: PutOptions) -> bool:
     """Tell whether HTTP headers carry exactly what goes with an object.
 
     They do not where there is upper case in names, an empty value or anything beyond ASCII.
     """
-    headers = options.headers
-    values = [
-        headers.content_type,
-        headers.cache_control,
-        headers.content_disposition,
-        headers.content_encoding,
-        headers.content_language,
-        *options.metadata.values(),
-    ]
+    values = [*attrs.asdict(options.headers).values(), *options.metadata.values()]
     kept = all(value is None or _HEADER_VALUE.fullmatch(value) for value in values)
     return kept and all(name == name.lower() for name in options.metadata)
 

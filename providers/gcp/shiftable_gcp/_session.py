@@ -171,6 +171,11 @@ class Session:
             return self._transport
 
     @property
+    def endpoint(self) -> str | None:
+        """Where all services are, if it is not Google."""
+        return self._settings.endpoint
+
+    @property
     def region(self) -> str | None:
         """Where resources are made, if the settings say so."""
         return self._settings.region

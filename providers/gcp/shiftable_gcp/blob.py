@@ -41,7 +41,7 @@ from shiftable.errors import Fault, Resource, Throttled
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.tokens import Token
-from shiftable_gcp import _rules
+from shiftable_gcp import _lifecycle, _rules
 from shiftable_gcp._crc32c import combined, crc32c, told
 from shiftable_gcp._multipart import SentPart, XmlUploads
 from shiftable_gcp._session import TIMEOUT, Session, Untyped
@@ -75,6 +75,7 @@ FEATURES = BlobFeatures(
     copy=True,
     sign=True,
     uploads=True,
+    lifecycle=True,
     sign_answer=True,
     sign_md5=True,
     sign_size=True,
@@ -178,6 +179,10 @@ class GcsDriver(BlobDriver):
         """Apply the object naming requirements."""
         return BlobDriver.check_key(self, key) or _rules.object_key(key)
 
+    def check_headers(self, headers: Headers) -> str | None:
+        """Refuse what readers through HTTP would see changed."""
+        return _rules.headers(headers)
+
     def check_metadata(self, metadata: Mapping[str, str]) -> str | None:
         """Refuse what readers through HTTP headers would see changed."""
         return BlobDriver.check_metadata(self, metadata) or _rules.metadata(metadata)
@@ -190,6 +195,8 @@ class GcsDriver(BlobDriver):
         bucket.iam_configuration.uniform_bucket_level_access_enabled = True
         bucket.iam_configuration.public_access_prevention = "enforced"
         bucket.versioning_enabled = spec.versioning
+        if spec.lifecycle:
+            bucket.lifecycle_rules = _lifecycle.native((), spec.lifecycle)
         self._keeps.pop(spec.name, None)
         project, began = self.session.require_project(), time.monotonic()
         try:
@@ -205,12 +212,20 @@ class GcsDriver(BlobDriver):
         """Return the declaration."""
         return self._spec(self._bucket(name))
 
+    def require(self, name: str) -> None:
+        """List one object, which needs no permission to read the bucket's settings."""
+        next(self._listed(name, max_results=1, fields="items(name)").pages, None)
+
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Enable or suspend versioning; older versions stay."""
+        """Enable or suspend versioning, set the lifecycle, close what is open, all in one call; older versions stay."""
         bucket, attempts = self._bucket(spec.name), self.session.attempts()
         if self._spec(bucket) != current:
             raise self._changed(spec.name)
         bucket.versioning_enabled = spec.versioning
+        if spec.lifecycle != current.lifecycle:
+            bucket.lifecycle_rules = _lifecycle.native(_rules_of(bucket), spec.lifecycle)
+        if current.public and not spec.public:
+            bucket.iam_configuration.public_access_prevention = "enforced"
         self._keeps.pop(spec.name, None)
         try:
             bucket.patch(if_metageneration_match=bucket.metageneration, timeout=TIMEOUT, retry=attempts.policy)
@@ -359,7 +374,7 @@ class GcsDriver(BlobDriver):
         after = start_after if cursor is None else None
         # The service begins at a key, not behind it: one more is asked for, and left out.
         wanted = min((limit or _PAGE) + (1 if after is not None else 0), _PAGE)
-        listing = self.client.list_blobs(
+        listing = self._listed(
             bucket,
             prefix=prefix or None,
             delimiter=delimiter,
@@ -367,8 +382,6 @@ class GcsDriver(BlobDriver):
             page_token=cursor,
             max_results=wanted,
             fields=_SUMMARY_FIELDS,
-            timeout=TIMEOUT,
-            retry=self.session.attempts().policy,
         )
         items: list[ObjectSummary | CommonPrefix] = [
             _summary(blob) for blob in next(listing.pages, ()) if blob.name != start_after
@@ -419,6 +432,10 @@ class GcsDriver(BlobDriver):
 
     # optional
 
+    def copies_from(self, other: BlobDriver) -> bool:
+        """Tell whether both are at one endpoint: bucket names are global there."""
+        return isinstance(other, GcsDriver) and other.session.endpoint == self.session.endpoint
+
     def copy(
         self,
         bucket: str,
@@ -463,15 +480,13 @@ class GcsDriver(BlobDriver):
 
         The service lists them from old to new, and cuts pages anywhere: a key's newest version may be on the next.
         """
-        listing = self.client.list_blobs(
+        listing = self._listed(
             bucket,
             prefix=prefix or None,
             start_offset=cursor,
             versions=True,
             page_size=_PAGE if limit is None else max(2, min(limit + 1, _PAGE)),
             fields=_VERSION_FIELDS,
-            timeout=TIMEOUT,
-            retry=self.session.attempts().policy,
         )
         rows: list[ObjectVersion] = []
         following: str | None = None
@@ -541,9 +556,18 @@ class GcsDriver(BlobDriver):
     def _bucket(self, name: str) -> Untyped:
         return self.client.get_bucket(name, timeout=TIMEOUT, retry=self.session.attempts().policy)
 
+    def _listed(self, bucket: str, **options: Untyped) -> Untyped:
+        return self.client.list_blobs(bucket, timeout=TIMEOUT, retry=self.session.attempts().policy, **options)
+
     def _spec(self, bucket: Untyped) -> BucketSpec:
         self._keeps[bucket.name] = bool(bucket.versioning_enabled)
-        return BucketSpec(name=bucket.name, versioning=self._keeps[bucket.name])
+        return BucketSpec(
+            name=bucket.name,
+            versioning=self._keeps[bucket.name],
+            lifecycle=tuple(_lifecycle.declared(_rules_of(bucket))),
+            public=bucket.iam_configuration.public_access_prevention != "enforced",
+            encryption=bucket.default_kms_key_name,
+        )
 
     def _made_since(self, spec: BucketSpec, began: float) -> bool:
         """Tell whether a bucket that exists is the one that we have just made."""
@@ -849,6 +873,12 @@ def _told_apart(upload: Upload) -> tuple[str, str]:
 
 
 # values out of the SDK's
+
+
+def _rules_of(bucket: Untyped) -> Iterable[Mapping[str, Untyped]]:
+    """Return all lifecycle rules of a bucket; the SDK's own property leaves out those that it does not know."""
+    rules: Iterable[Mapping[str, Untyped]] = bucket._properties.get("lifecycle", {}).get("rule", ())  # noqa: SLF001
+    return rules
 
 
 def _summary(blob: _Blob) -> ObjectSummary:
