@@ -104,6 +104,8 @@ def pairs(
     _check_ends(context, sources, target)
     into = target.open(context) if isinstance(target, Remote) else target
     folder = recursive or glob or len(sources) > 1 or _is_folder(into)
+    if folder and any(isinstance(source, Local) and source.is_standard for source in sources):
+        raise _nameless(target)
     for source in sources:
         found, reads = _found(context, source, recursive=recursive, glob=glob)
         if recursive and isinstance(source, Remote) and isinstance(into, Location):
@@ -162,7 +164,12 @@ def _check_ends(context: Context, sources: tuple[Place, ...], target: Place) -> 
         if isinstance(source, Local) and isinstance(target, Local):
             raise ConfigError(f"one of the two must be an object, LABEL:KEY{hint(context, source, target)}")
         if isinstance(source, Local) and source.is_standard and not _is_key(target):
-            raise ConfigError(f"what comes from standard input has no name: write a whole key, {target}NAME")
+            raise _nameless(target)
+
+
+def _nameless(target: Place) -> ConfigError:
+    slash = "" if target.text.endswith((":", "/")) else "/"
+    return ConfigError(f"what comes from standard input has no name: write a whole key, {target}{slash}NAME")
 
 
 def hint(context: Context, *places: Place) -> str:
@@ -379,6 +386,8 @@ class Transfer:
     options: Options
     report: Report
     _stop: threading.Event = attrs.Factory(threading.Event)
+    _running: int = 0
+    _idle: threading.Condition = attrs.Factory(threading.Condition)
 
     def run(self, work: Iterable[Pair]) -> None:
         """Carry out all; a failure is told and does not keep the others from their turn."""
@@ -387,13 +396,15 @@ class Transfer:
                 self._tell(pair, pair.size or 0, _refusal(pair))
             return
         try:
-            for pair, future in parallel(self._one, self._expected(work), workers=self.options.jobs):
+            for pair, future in parallel(self._counted, self._expected(work), workers=self.options.jobs):
                 error = future.exception()
                 # A bug, or a reader that has gone, ends all.
                 size = future.result() if error is None or not isinstance(error, OperationError) else 0
                 self._tell(pair, size, error if isinstance(error, OperationError) else None)
         except BaseException:
             self._stop.set()
+            with self._idle:  # whoever drops half of an upload still needs the connection
+                self._idle.wait_for(lambda: not self._running)
             raise
 
     def _expected(self, work: Iterable[Pair]) -> Iterator[Pair]:
@@ -405,6 +416,16 @@ class Transfer:
     def _tell(self, pair: Pair, size: int, error: Exception | None) -> None:
         facts: dict[str, object] = {"source": str(pair.source), "target": str(pair.target)}
         self.report.ended(facts, f"{pair.source} → {pair.target}", size, error)
+
+    def _counted(self, pair: Pair) -> int:
+        with self._idle:
+            self._running += 1
+        try:
+            return self._one(pair)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
 
     def _one(self, pair: Pair) -> int:
         source, target = pair.source, pair.target

@@ -179,7 +179,8 @@ def test_what_has_no_name_needs_a_whole_key(run: Run, target: str) -> None:
     answer = run("blob", "cp", "-", target, stdin="x")
     assert 2 == answer.exit_code
     assert [] == keys(run)
-    assert ("write a whole key" in answer.stderr) == (target != "assets")
+    slash = "" if target.endswith((":", "/")) else "/"
+    assert (f"write a whole key, {target}{slash}NAME" in answer.stderr) == (target != "assets")
 
 
 @pytest.mark.parametrize("command", [("cp",), ("mv",), ("sync",)])
