@@ -934,9 +934,18 @@ def _summary(entry: Mapping[str, Any]) -> ObjectSummary:
         size=entry["Size"],
         token=Token(etag),
         modified=_utc(entry["LastModified"]),
-        md5=_md5(etag, entry),
+        md5=_plain_md5(etag),
         storage_class=entry.get("StorageClass", "STANDARD"),
     )
+
+
+def _plain_md5(etag: str) -> bytes | None:
+    """Return what an ETag is the MD5 of, if it looks like one; for listings, where each key counts."""
+    text = etag.strip('"')
+    try:
+        return bytes.fromhex(text) if len(text) == 32 else None
+    except ValueError:
+        return None
 
 
 def _place(item: ObjectSummary | CommonPrefix) -> str:
