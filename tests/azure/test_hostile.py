@@ -186,6 +186,65 @@ def test_a_container_is_made_and_deleted_once_although_answers_are_lost(
     assert azure_double.service.containers == {}
 
 
+def written_by(operation: str) -> Callable[[Bucket], Any]:
+    """Return a write without a condition that ends with this operation."""
+    writes: dict[str, Callable[[Bucket], Any]] = {
+        "PutBlob": lambda bucket: bucket.put("key", b"mine"),
+        "PutBlockList": lambda bucket: bucket.put("key", bytes(9 * MIB)),
+        "PutBlobFromURL": lambda bucket: bucket.copy("source", "key"),
+    }
+    return writes[operation]
+
+
+@pytest.mark.parametrize("operation", ["PutBlob", "PutBlockList", "PutBlobFromURL"])
+def test_a_plain_write_whose_answer_is_lost_is_done_once(azure_double: AzureDouble, operation: str) -> None:
+    azure_double.service.versioning = True
+    with shiftable.connect("azure", **azure_double.config, blob_versioning=True) as cloud:
+        bucket = cloud.blob.create(BucketSpec(name="shop", versioning=True))
+        bucket.put("source", b"content")
+        before = bucket.put("key", b"before")
+        azure_double._calls.clear()
+        azure_double.inject("drop_after", match=to(operation))
+        info = written_by(operation)(bucket)
+        assert tried(azure_double, operation) == [(201, "drop_after"), (409, None)]
+        assert [row.version for row in bucket.versions("key")] == [info.version, before.version]
+
+
+@pytest.mark.parametrize("operation", ["PutBlob", "PutBlockList", "PutBlobFromURL"])
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_write_that_is_repeated_late_does_not_overwrite_what_came_since(
+    bucket: Bucket, azure_double: AzureDouble, monkeypatch: pytest.MonkeyPatch, operation: str, *, existed: bool
+) -> None:
+    bucket.put("source", b"content")
+    if existed:
+        bucket.put("key", b"before")
+    real, late = time.monotonic, [0.0]
+    monkeypatch.setattr("shiftable_azure.blob.time.monotonic", lambda: real() + late[0])
+
+    def meanwhile(call: Call) -> bool:
+        if call.operation != operation or late[0]:
+            return False
+        late[0] = 30.0
+        azure_double.clock.advance(15)
+        azure_double.service.put_raw("shop", "key", b"theirs")
+        azure_double.clock.advance(15)
+        return True
+
+    azure_double.inject("drop_before", match=meanwhile)
+    with pytest.raises(Unavailable, match="somebody has written") as caught:
+        written_by(operation)(bucket)
+    assert caught.value.retryable
+    assert held(azure_double, "key") == b"theirs"
+
+
+def test_who_may_write_and_not_read_has_plain_writes_repeated_too(bucket: Bucket, azure_double: AzureDouble) -> None:
+    known = {name: value for name, value in azure_double.config.items() if name != "account_key"}
+    with shiftable.connect("azure", **known, sas_token=_sas(azure_double, "cw")) as cloud:
+        azure_double.inject("drop_before", match=to("PutBlob"))
+        assert cloud.blob.bucket("shop").put("key", b"x").storage_class is None
+    assert held(azure_double, "key") == b"x"
+
+
 def test_an_older_container_is_not_taken_for_ours_after_a_lost_request(
     store: BlobStore, azure_double: AzureDouble
 ) -> None:

@@ -39,8 +39,8 @@ _LONGEST_WAIT = 60.0
 class Retries(ExponentialRetry):
     """The SDK's retries, with full jitter, and as long as the service asks for.
 
-    The SDK repeats what failed with 408, 5xx or on the way, whatever the method: every write of the driver may be sent
-    twice with one effect, and a conditional one that fails on its own first success is recognised by the driver.
+    The SDK repeats what failed with 408, 5xx or on the way, whatever the method. So the driver makes writes conditional
+    before they are repeated, and recognises one that fails on its own first success.
     """
 
     def __init__(self, attempts: int, *, base: float = 0.4, longest: float = 20.0) -> None:

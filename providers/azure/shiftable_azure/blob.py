@@ -6,7 +6,7 @@ import base64
 import hashlib
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import attrs
 from azure.core import MatchConditions
-from azure.core.exceptions import HttpResponseError
+from azure.core.exceptions import HttpResponseError, ServiceRequestError
 from azure.storage.blob import BlobBlock, BlobPrefix, BlobProperties, ContentSettings, StandardBlobTier
 
 from shiftable.blob.driver import (
@@ -36,7 +36,7 @@ from shiftable.blob.driver import (
     SignOptions,
     Upload,
 )
-from shiftable.errors import Conflict, Fault, InvalidArgument, Resource, Unsupported
+from shiftable.errors import Conflict, Fault, InvalidArgument, Resource, Unavailable, Unsupported
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_azure import _order, rules
@@ -58,6 +58,7 @@ _BLOCKS = 50_000
 _SIGNED_LIMIT = timedelta(days=7)
 _SKEW = timedelta(seconds=2)
 _PERMISSIONS = {"GET": "r", "PUT": "cw", "DELETE": "d"}
+_UNMET = {"BlobAlreadyExists", "ConditionNotMet"}
 _DEFAULT_TYPE = "application/octet-stream"
 _PLAIN = SignOptions()
 
@@ -67,20 +68,40 @@ _Arguments = dict[str, Any]
 
 @attrs.define
 class _Tries:
-    """Learns from the SDK that a request was sent again: its first answer may have been lost."""
+    """Learns from the SDK that a request is sent again: its first answer may have been lost.
 
+    Args:
+        look: for a write without a condition: says under which one it may be repeated.
+        guarded: whether that was asked.
+    """
+
+    look: Callable[[_Tries], Mapping[str, str]] | None = None
     began: float = attrs.field(factory=time.monotonic)
     again: bool = False
+    guarded: bool = False
 
-    def __call__(self, **_: object) -> None:
+    def __call__(self, *, request: Any, response: Any, error: Exception | None, **_: object) -> None:  # noqa: ANN401  the SDK's
         self.again = True
+        if self.look is None or not _may_have_happened(response, error):
+            return
+        for name in ("If-Match", "If-None-Match"):
+            request.headers.pop(name, None)
+        condition = self.look(self)
+        request.headers.update(condition)
+        self.guarded = self.guarded or bool(condition)
 
-    def moment(self, exc: HttpResponseError) -> datetime:
-        """Return the server's time of the first attempt, at the latest."""
-        response: Any = exc.response  # azure-core types less than all responses have
-        stated = response.headers.get("Date") if response is not None else None
+    def moment(self, headers: Mapping[str, str] | None) -> datetime:
+        """Return the server's time of the first attempt, from what an answer of now has for a date."""
+        stated = headers.get("Date") if headers is not None else None
         now = parsedate_to_datetime(stated) if stated else datetime.now(UTC)
-        return now - timedelta(seconds=time.monotonic() - self.began) - _SKEW
+        return now - timedelta(seconds=time.monotonic() - self.began)
+
+
+def _may_have_happened(response: Any, error: Exception | None) -> bool:  # noqa: ANN401  azure-core's
+    """Tell whether a request that failed may have been executed: not if it never left, nor if the server was busy."""
+    if isinstance(error, ServiceRequestError):
+        return False
+    return response is None or response.status_code not in {429, 503}
 
 
 class _Opened(Exception):
@@ -124,10 +145,11 @@ class AzureBlobDriver(BlobDriver):
     MD5: sent with every object that is written in one piece, and with each part; Azure compares it. It is kept with the
     object, so that listings tell it, also for objects in parts if the writer knows the MD5 of the whole.
 
-    Conditions: when an answer is lost, the SDK sends the request again and a conditional write then fails on its own
-    first success. The driver looks: what is there now and was written meanwhile, with the same content, headers and
-    metadata, was written by us. An object in parts is known by the ids of its blocks. A rival that writes the very same
-    bytes in the same seconds cannot be told apart; let what serves as a lock name its holder.
+    Lost answers: the SDK sends the request again, and a conditional write then fails on its own first success. The
+    driver looks: what is there now and was written meanwhile, with the same content, headers and metadata, was written
+    by us. A write without a condition is repeated under one, so that it is neither done twice nor overwrites what
+    somebody wrote seconds after it. An object in parts is known by the ids of its blocks. A rival that writes the very
+    same bytes in the same seconds cannot be told apart; let what serves as a lock name its holder.
 
     Uploads in parts: a part is an uncommitted block whose id begins with the id of the upload, so that the parts of two
     writers do not mix. Azure drops all uncommitted blocks of a key with each write of that key, by whomever: of two
@@ -198,7 +220,7 @@ class AzureBlobDriver(BlobDriver):
             if not (tries.again and code_of(exc) == "ContainerAlreadyExists"):
                 raise
             made = self._container(spec.name).get_container_properties()
-            if made.last_modified is None or made.last_modified < tries.moment(exc):
+            if made.last_modified is None or made.last_modified < tries.moment(_headers_of(exc)) - _SKEW:
                 raise
 
     def describe(self, name: str) -> BucketSpec:
@@ -249,16 +271,13 @@ class AzureBlobDriver(BlobDriver):
     def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
         """Write an object in one piece, 5,000 MiB at most."""
         options = attrs.evolve(options, md5=options.md5 or hashlib.md5(data, usedforsecurity=False).digest())
-        tries = _Tries()
+        tries = self._tries(bucket, key, options, lambda info: _is(info, len(data), options))
         try:
             answer = self._blob(bucket, key).upload_blob(
                 data, overwrite=True, retry_hook=tries, **self._content(options), **_conditions(options)
             )
         except HttpResponseError as exc:
-            info = self._found_own(bucket, key, len(data), options, exc, tries)
-            if info is None:
-                raise
-            return info
+            return self._found_own(bucket, key, len(data), options, exc, tries)
         return self._written(bucket, key, len(data), options, answer)
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
@@ -275,12 +294,13 @@ class AzureBlobDriver(BlobDriver):
     def upload_complete(self, upload: Upload, parts: tuple[Part, ...]) -> ObjectInfo:
         """Commit the block list."""
         blocks = [BlobBlock(part.token) for part in parts]
-        blob, options, tries = self._blob(upload.bucket, upload.key), upload.options, _Tries()
+        blob, options = self._blob(upload.bucket, upload.key), upload.options
+        tries = self._tries(upload.bucket, upload.key, options, lambda _: self._holds(blob, parts))
         try:
             answer = blob.commit_block_list(blocks, retry_hook=tries, **self._content(options), **_conditions(options))
-        except HttpResponseError:
+        except HttpResponseError as exc:
             if not (tries.again and self._holds(blob, parts)):
-                raise
+                self._give_up(exc, tries)
             return self.stat(upload.bucket, upload.key, version=None)
         size = sum(part.size for part in parts)
         return self._written(upload.bucket, upload.key, size, options, answer)
@@ -394,7 +414,7 @@ class AzureBlobDriver(BlobDriver):
         if source.size > self.copy_limit:
             return self._copy_blocks(bucket, source, to_bucket, to_key, wanted, version)
         url, authorization = self.session.source(bucket, key, version)
-        tries = _Tries()
+        tries = self._tries(to_bucket, to_key, wanted, lambda info: _is(info, source.size, wanted))
         try:
             # The source's own properties are copied with its MD5, which cannot be said beside other properties.
             self._blob(to_bucket, to_key).upload_blob_from_url(
@@ -410,10 +430,7 @@ class AzureBlobDriver(BlobDriver):
                 **_conditions(wanted),
             )
         except HttpResponseError as exc:
-            info = self._found_own(to_bucket, to_key, source.size, wanted, exc, tries)
-            if info is None:
-                raise
-            return info
+            return self._found_own(to_bucket, to_key, source.size, wanted, exc, tries)
         return self.stat(to_bucket, to_key, version=None)
 
     def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
@@ -507,11 +524,15 @@ class AzureBlobDriver(BlobDriver):
         )
 
     def _head(self, bucket: str, key: str, arguments: _Arguments) -> ObjectInfo:
+        headers = self._properties(bucket, key, arguments)
+        return self._info(bucket, key, int(headers["Content-Length"]), headers)
+
+    def _properties(self, bucket: str, key: str, arguments: _Arguments) -> Mapping[str, str]:
         seen: list[Mapping[str, str]] = []
         self._blob(bucket, key).get_blob_properties(
             raw_response_hook=lambda answer: seen.append(answer.http_response.headers), **arguments
         )
-        return self._info(bucket, key, int(seen[-1]["Content-Length"]), seen[-1])
+        return seen[-1]
 
     def _nothing(self, bucket: str, key: str, arguments: _Arguments) -> Download:
         return Download(info=self._head(bucket, key, arguments), chunks=iter(()))
@@ -608,18 +629,45 @@ class AzureBlobDriver(BlobDriver):
             blob.delete_blob(**arguments | _selected(token, None))
             blob.delete_blob(version_id=version)
 
+    def _tries(self, bucket: str, key: str, options: PutOptions, ours: Callable[[ObjectInfo], bool]) -> _Tries:
+        """Have a write without a condition repeated under one, if its first attempt may have happened."""
+        if options.if_absent or options.if_match is not None:
+            return _Tries()
+
+        def look(tries: _Tries) -> Mapping[str, str]:
+            try:
+                headers = self._properties(bucket, key, {})
+            except HttpResponseError as exc:
+                return {"If-None-Match": "*"} if code_of(exc) == "BlobNotFound" else {}  # who may not look repeats
+            info, began = self._info(bucket, key, int(headers["Content-Length"]), headers), tries.moment(headers)
+            done = info.modified >= began - _SKEW and ours(info)
+            overtaken = info.modified > began + _SKEW
+            return {"If-None-Match": "*"} if done or overtaken else {"If-Match": headers["ETag"]}
+
+        return _Tries(look)
+
     def _found_own(
         self, bucket: str, key: str, size: int, options: PutOptions, exc: HttpResponseError, tries: _Tries
-    ) -> ObjectInfo | None:
+    ) -> ObjectInfo:
         """Return what is there if it is what we have just written: a write that failed on its own first attempt."""
-        if not tries.again or code_of(exc) not in {"BlobAlreadyExists", "ConditionNotMet"} or options.md5 is None:
-            return None
+        if not tries.again or code_of(exc) not in _UNMET:
+            raise exc
         try:
             info = self.stat(bucket, key, version=None)
         except HttpResponseError:
-            return None
-        same = (info.md5, info.size) == (options.md5, size) and info.modified >= tries.moment(exc)
-        return info if same and (info.headers, info.metadata) == (_kept(options.headers), options.metadata) else None
+            self._give_up(exc, tries)
+        if not _is(info, size, options) or info.modified < tries.moment(_headers_of(exc)) - _SKEW:
+            self._give_up(exc, tries)
+        return info
+
+    def _give_up(self, exc: HttpResponseError, tries: _Tries) -> NoReturn:
+        """Raise what is left of a write that was repeated."""
+        if not tries.guarded or code_of(exc) not in _UNMET:
+            raise exc
+        why = (
+            "the answer was lost, and somebody has written the object since; whether this write came first is not known"
+        )
+        raise Unavailable(why, provider=self.provider, code=code_of(exc)) from exc
 
     def _holds(self, blob: BlobClient, parts: tuple[Part, ...]) -> bool:
         """Tell whether a blob is made of these parts; their ids are of one upload."""
@@ -688,6 +736,17 @@ def _quoted(token: Token) -> str:
 
 
 # values out of answers
+
+
+def _is(info: ObjectInfo, size: int, options: PutOptions) -> bool:
+    """Tell whether an object is what these options write; without an MD5 nobody knows."""
+    same = options.md5 is not None and (info.md5, info.size) == (options.md5, size)
+    return same and (info.headers, info.metadata) == (_kept(options.headers), options.metadata)
+
+
+def _headers_of(exc: HttpResponseError) -> Mapping[str, str] | None:
+    response: Any = exc.response  # azure-core types less than all responses have
+    return None if response is None else response.headers
 
 
 def _token(etag: str) -> Token:
