@@ -195,8 +195,8 @@ class S3Driver(BlobDriver):
         return rules.headers(headers)
 
     def check_tags(self, tags: Mapping[str, str]) -> str | None:
-        """Refuse the characters and lengths that Amazon's tags do not have; other servers have rules of their own."""
-        return BlobDriver.check_tags(self, tags) or (None if self.compatible else rules.tags(tags))
+        """Refuse the characters and lengths that tags do not have at Amazon, or at servers that are like it."""
+        return BlobDriver.check_tags(self, tags) or (rules.server_tags if self.compatible else rules.tags)(tags)
 
     # buckets
 
@@ -465,7 +465,10 @@ class S3Driver(BlobDriver):
             CopySourceIfMatch=source.token.value,
             **arguments,
         )
-        if self.compatible:  # Ceph 16 looks for CopySourceIfMatch under another name, and tells the ETag without quotes
+        if self.compatible:
+            if options is not None and options.tags:  # Ceph 16 loses them here, too
+                self.set_tags(to_bucket, to_key, options.tags)
+            # It also looks for CopySourceIfMatch under another name, and tells the ETag without quotes.
             return self.stat(to_bucket, to_key, version=_version(answer))
         result = answer["CopyObjectResult"]
         return attrs.evolve(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from shiftable.blob.driver import Headers
 
-__all__ = ["aws_key", "bucket_name", "headers", "metadata", "server_key", "server_metadata", "tags"]
+__all__ = ["aws_key", "bucket_name", "headers", "metadata", "server_key", "server_metadata", "server_tags", "tags"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
@@ -111,6 +111,17 @@ def tags(items: Mapping[str, str]) -> str | None:
         if not all(char in _TAG_SIGNS or unicodedata.category(char)[0] in _TAG_KINDS for char in name + value):
             return f"the tag {name!r} has other characters than letters, digits, blanks and + - = . _ : / @ ({_TAGS})"
     return None
+
+
+def server_tags(items: Mapping[str, str]) -> str | None:
+    """Say why an S3-compatible server may have no such tags.
+
+    Some have all of Amazon's rules. Ceph allows more characters, but counts bytes.
+    """
+    for name, value in items.items():
+        if not 1 <= len(name.encode()) <= 128 or len(value.encode()) > 256:
+            return f"the tag {name!r} is too long: names have 1 to 128 bytes, values 256 at most (Ceph Object Gateway)"
+    return tags(items)
 
 
 def _xml(key: str) -> str | None:
