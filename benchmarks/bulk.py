@@ -6,13 +6,15 @@ turns, in another order each time; the table shows medians of the seconds and of
 
     python benchmarks/bulk.py [--objects 5000] [--rounds 3] [--latency 0.02 --workers 256] [work …]
 
-Works: upload, download, copy (S3 to S3), migrate (the same through ``shiftable migrate``, verified and journalled),
-list (100,000 keys with hashes), large (4 × 512 MiB upload). rclone and s5cmd take part where they are on the PATH.
+Works: upload, download, copy (S3 to S3), migrate (the same through ``shiftable migrate``, checked on the way and
+journalled), list (100,000 keys), large (uploads of 4 files of 512 MiB). rclone and s5cmd take part where they are on
+the PATH, obstore where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import random
@@ -184,7 +186,7 @@ def _python(program: str) -> Command:
     return command
 
 
-def _shiftable(work: str, job: Job) -> list[str]:
+def _shiftable(work: str, job: Job) -> list[str] | None:
     if work != "migrate":
         return _python(OURS)(work, job)
     program = str(Path(sys.executable).parent / "shiftable")
@@ -225,12 +227,16 @@ def _s5cmd(work: str, job: Job) -> list[str] | None:
     return base + ends[work]
 
 
+def _obstore(work: str, job: Job) -> list[str] | None:
+    return None if importlib.util.find_spec("obstore") is None else _python(OBSTORE)(work, job)
+
+
 TOOLS: dict[str, Command] = {
     "rclone": _rclone,
     "shiftable": _shiftable,
     "s5cmd": _s5cmd,
     "boto3": _python(BOTO3),
-    "obstore": _python(OBSTORE),
+    "obstore": _obstore,
 }
 
 
@@ -317,9 +323,7 @@ def _compare(work: str, arguments: argparse.Namespace) -> None:
     print(f"{'':12}{'seconds':>9}{'CPU':>8}{'MiB':>7}{'times':>8}")
     for tool in [tool for tool in TOOLS if tool in found]:
         runs = found[tool]
-        times = statistics.median(
-            base.seconds / run.seconds for base, run in zip(found[reference], runs, strict=True)
-        )
+        times = statistics.median(base.seconds / run.seconds for base, run in zip(found[reference], runs, strict=True))
         seconds, cpu = (statistics.median(getattr(run, each) for run in runs) for each in ("seconds", "cpu"))
         print(f"{tool:12}{seconds:9.2f}{cpu:8.2f}{max(run.peak for run in runs):7.0f}{times:8.2f}", flush=True)
 
@@ -337,7 +341,9 @@ def main() -> None:
     parser.add_argument("--folder", help="where files are written; a RAM disk takes the disk out of the numbers")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')};", end=" ")
-    print(f"{arguments.objects:,} × 4 KiB, latency {arguments.latency * 1000:g} ms, {arguments.workers} at once")
+    print(
+        f"{arguments.objects:,} objects of 4 KiB, latency {arguments.latency * 1000:g} ms, {arguments.workers} at once"
+    )
     for work in arguments.works:
         _compare(work, arguments)
 

@@ -108,6 +108,14 @@ class TestRadosgw(BlobConformance):
         assert bucket.stat("key").token == second.token
 
 
+class TestRadosgwOverTheBulkLane(TestRadosgw):
+    @pytest.fixture
+    def driver(self, driver: S3Driver) -> S3Driver:
+        lane = driver.lane()
+        assert lane is not driver
+        return lane
+
+
 @pytest.fixture
 def store(driver: S3Driver) -> BlobStore:
     return BlobStore(driver)

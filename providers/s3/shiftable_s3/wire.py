@@ -420,10 +420,11 @@ def _transport(client: S3Client) -> Transport:
     """Return how the client connects."""
     inner: Any = client
     config: Any = client.meta.config
+    verify = inner._endpoint.http_session._verify  # noqa: SLF001  told nowhere else
     return Transport(
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
-        context=_context(inner._endpoint.http_session._verify),  # noqa: SLF001  told nowhere else
+        context=_context(verify) if client.meta.endpoint_url.startswith("https:") else None,
         proxy=_proxy(client),
         keep_alive=bool(config.tcp_keepalive),
         limit=max(config.max_pool_connections, _IDLE),
