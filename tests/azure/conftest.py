@@ -1,8 +1,16 @@
-"""The double of Azure, one for the whole run, emptied for each test."""
+"""The double of Azure, one for the whole run, emptied for each test.
+
+Azure's definitions of its resource managers do not have the Blob service, so bodies cannot be compared with them. What
+the service's own client has of definitions is the next best: no request may have a parameter or a header that this
+client, which is generated from them, does not know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import importlib.resources
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +20,42 @@ from shiftable_azure._session import Session
 from shiftable_azure.blob import AzureBlobDriver
 
 if TYPE_CHECKING:
+    from shiftable.testing.harness import Request, Response
     from shiftable_azure.double import AzureDouble
+
+# Of shared access signatures, from their documentation; and what the SDK adds to every request.
+SIGNED = "sv sr sp se st spr sip sig ss srt si skoid sktid skt ske sks skv skdutid rscc rscd rsce rscl rsct"
+COMMON = {"x-ms-date", "x-ms-client-request-id", "x-ms-version", "x-ms-return-client-request-id"}
+
+
+@functools.cache
+def defined() -> frozenset[str]:
+    """Return the names of all parameters and headers that Microsoft's generated client sends, in lower case."""
+    folder = importlib.resources.files("azure.storage.blob") / "_generated" / "operations"
+    text = "".join(each.read_text() for each in folder.iterdir() if each.name.endswith("_operations.py"))
+    names = re.findall(r'_(?:params|headers)\["([^"]+)"\]', text)
+    assert {"comp", "startFrom", "x-ms-blob-type", "x-ms-source-if-match"} <= set(names)
+    return frozenset(name.lower() for name in (*names, *SIGNED.split(), *COMMON))
+
+
+def unknown_names(request: Request, _response: Response) -> Iterable[str]:
+    """Find parameters and headers that no definition has."""
+    parameters = [part.partition("=")[0] for part in request.query.split("&") if part]
+    headers = [name for name in request.headers.keys() if name.lower().startswith("x-ms-")]  # noqa: SIM118  several of a name
+    for name in (*parameters, *headers):
+        if name.lower() not in defined() and not name.lower().startswith("x-ms-meta-"):
+            yield f"Azure knows no {name}"
+
+
+@pytest.fixture(autouse=True)
+def _only_what_azure_knows(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "azure_double" not in request.fixturenames:
+        yield
+        return
+    double: AzureDouble = request.getfixturevalue("azure_double")
+    double.validators.append(unknown_names)
+    yield
+    double.validators.remove(unknown_names)
 
 
 @pytest.fixture

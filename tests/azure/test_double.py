@@ -433,3 +433,10 @@ def test_obstore_works_with_it(container: Client, azure_double: AzureDouble) -> 
     assert sent(urllib.request.Request(url.replace("long", "copied"))) == (403, "AuthenticationFailed")  # noqa: S310  the same
     obstore.delete(store, ["long", "copied"])
     assert set(azure_double.service.containers["shop"].blobs) == {"a b/ü+%"}
+
+
+def test_a_header_that_azure_does_not_know_is_a_violation(container: Client, azure_double: AzureDouble) -> None:
+    container.get_blob_client("key").upload_blob(b"x", headers={"x-ms-blob-content-tpye": "text/plain"})
+    with pytest.raises(AssertionError, match="Azure knows no x-ms-blob-content-tpye"):
+        azure_double.check()
+    azure_double.violations.clear()
