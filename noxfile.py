@@ -129,6 +129,13 @@ def servers(session: nox.Session) -> None:
 
 
 @nox.session
+def moves(session: nox.Session) -> None:
+    """Moves between all providers, 2,000 awkward objects each way, and moves that are killed 50 times."""
+    install(session, *TEST_TOOLS)
+    session.run("pytest", "tests/moves", "--full", *(session.posargs or ("-n", "2")))
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """An application moves from AWS to this machine, in under a minute, without an account."""
     install(session, providers=("aws", "baremetal"))
