@@ -24,7 +24,7 @@ _DEEP = 900
 """Bytes of a prefix: what is behind it must be a key too, and no provider takes more than 1,024."""
 _LAST = "\U0010ffff"
 """Sorts behind every other character, in UTF-8 too."""
-_BATCH = 256
+_BATCH = 100
 _PATIENCE = 0.2
 
 
