@@ -20,7 +20,7 @@ from shiftable.blob._below import path_below
 from shiftable.blob._bulk import digest_object, read_tags
 from shiftable.blob._files import save
 from shiftable.cli._context import Context, json_line, say, shown, size_text
-from shiftable.cli._places import Local, Location, Place, Remote, matching
+from shiftable.cli._places import Local, Location, Place, matching
 from shiftable.errors import (
     AlreadyExists,
     ConfigError,
@@ -102,14 +102,16 @@ def pairs(
         ConfigError: it is not clear what would go where.
     """
     _check_ends(context, sources, target)
-    into = target.open(context) if isinstance(target, Remote) else target
-    folder = recursive or glob or len(sources) > 1 or _is_folder(into)
+    many = recursive or glob or len(sources) > 1
+    into = _opened(context, target, many=many)
+    folder = many or _is_folder(into)
     if folder and any(isinstance(source, Local) and source.is_standard for source in sources):
         raise _nameless(target)
-    for source in sources:
-        found, reads = _found(context, source, recursive=recursive, glob=glob)
-        if recursive and isinstance(source, Remote) and isinstance(into, Location):
-            _check_outside(source.open(context), into)
+    for place in sources:
+        source = _opened(context, place, many=many)
+        found, reads = _found(source, recursive=recursive, glob=glob)
+        if recursive and isinstance(source, Location) and isinstance(into, Location):
+            _check_outside(source, into)
         for each, name, size in found:
             if size == 0 and name.endswith("/") and not isinstance(into, Location):
                 continue  # it only marks a folder
@@ -124,16 +126,23 @@ Reads = Callable[[str], bool]
 """Tells whether a listing may yet come to a key."""
 
 
-def _found(context: Context, source: Place, *, recursive: bool, glob: bool) -> tuple[Found, Reads]:
+def _opened(context: Context, place: Place, *, many: bool) -> Source:
+    """Find the bucket; for many objects with the driver's bulk lane."""
+    if isinstance(place, Local):
+        return place
+    location = place.open(context)
+    return attrs.evolve(location, bucket=location.bucket.lane()) if many else location
+
+
+def _found(source: Source, *, recursive: bool, glob: bool) -> tuple[Found, Reads]:
     if isinstance(source, Local):
         return (_files(source) if recursive else [(source, source.path.name, None)]), _reads_nothing
-    location = source.open(context)
     if glob:
-        folder, pattern = matching(location)
-        return _matches(location, folder, pattern), lambda key: pattern.fullmatch(key) is not None
+        folder, pattern = matching(source)
+        return _matches(source, folder, pattern), lambda key: pattern.fullmatch(key) is not None
     if recursive:
-        return _objects(location), lambda key: key.startswith(location.folder)
-    return [(location, location.key.rpartition("/")[2], None)], _reads_nothing
+        return _objects(source), lambda key: key.startswith(source.folder)
+    return [(source, source.key.rpartition("/")[2], None)], _reads_nothing
 
 
 def _check_outside(source: Location, into: Location) -> None:

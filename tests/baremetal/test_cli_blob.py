@@ -515,8 +515,8 @@ def test_a_terminal_has_a_bar_and_one_line_at_the_end(run: Run, tree: Path) -> N
 
 
 def test_a_reader_that_goes_away_is_no_error(run: Run, folder: Path) -> None:
-    for n in range(300):
-        (folder / f"local/blob/shop-assets/{'n' * 200}{n}").write_bytes(b"x" * 4096)
+    for n in range(1500):  # more than a pipe holds, so that the writer must see its reader go
+        (folder / f"local/blob/shop-assets/{'n' * 200}{n}").write_bytes(b"x")
     binary = Path(sys.executable).parent / "shiftable"
     for command in ("ls assets", "ls -r assets --json", "cp -rn assets: x"):
         answer = subprocess.run(
