@@ -150,7 +150,7 @@ class Bars(Silent):
             BarColumn(),
             TextColumn("{task.completed:,.0f} items  {task.fields[size]}  {task.fields[pace]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True, highlight=False),
+            console=Console(stderr=True, highlight=False, emoji=False),  # a key may hold ":x:"
         )
         self._task: TaskID | None = None
         self._pace: Pace | None = None
