@@ -239,10 +239,12 @@ def test_a_storage_class_is_kept_in_one_piece_and_in_parts(driver: GcsDriver, bu
     bucket.put("short", b"x", storage_class="cold")
     bucket.put("long", iter([bytes(9 * 1024 * 1024)]), storage_class="ARCHIVE")
     bucket.put("staged", iter([bytes(9 * 1024 * 1024)]), storage_class="NEARLINE", if_absent=True)
+    bucket.put("described", iter([bytes(9 * 1024 * 1024)]), storage_class="COLDLINE", metadata={"Upper": "x"})
     assert {item.key: item.storage_class for item in bucket.list()} == {
         "short": "COLDLINE",
         "long": "ARCHIVE",
         "staged": "NEARLINE",
+        "described": "COLDLINE",
     }
 
 

@@ -323,8 +323,10 @@ class JsonApi:
         found = self.state.bucket(bucket).find(name, call.number("generation"))
         call.conditions().require(found)
         body = call.body
+        if "storageClass" in body:
+            raise invalid("The storage class of an object is changed by a rewrite, not by a patch.")
         for key in _FIELDS:
-            if key in body and key != "storageClass":
+            if key in body:
                 _put(found.fields, key, body[key])
         if body.get("metadata", {}) is None:
             found.metadata = {}

@@ -287,7 +287,10 @@ class GcsDriver(BlobDriver):
         fits = _rules.fits_headers(options)
         staged = _staging(key) if options.if_absent or options.if_match is not None or not fits else ""
         content_type = (options.headers.content_type if fits else None) or _DEFAULT_TYPE
-        id_ = self._uploads.begin(bucket, staged or key, options if fits else PutOptions(), content_type)
+        carried = (
+            options if fits else PutOptions(storage_class=options.storage_class)
+        )  # the rest is said before the move
+        id_ = self._uploads.begin(bucket, staged or key, carried, content_type)
         return Upload(bucket=bucket, key=key, id=json.dumps([id_, staged]) if staged else id_, options=options)
 
     def upload_part(self, upload: Upload, number: int, data: bytes, offset: int) -> Part:  # noqa: ARG002  the number says it
@@ -669,7 +672,7 @@ class GcsDriver(BlobDriver):
         generation, checksum = staged.generation, staged.crc32c
         try:
             if not _rules.fits_headers(options):
-                self._describe(staged, options)
+                self._describe(staged, attrs.evolve(options, storage_class=None))
                 staged.content_type = options.headers.content_type or _DEFAULT_TYPE
                 staged.patch(if_generation_match=generation, timeout=TIMEOUT, retry=self.session.attempts().policy)
             return bucket.move_blob(
