@@ -623,6 +623,17 @@ def test_a_shared_access_signature_may_do_what_it_says_and_signs_no_urls(
     assert held(azure_double, "key") == b"x"
 
 
+def test_a_signature_is_in_no_traceback_of_a_connection_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sas = Credential.literal("sv=2026-10-06&sp=r&se=2030-01-01&sr=c&sig=Y2FuYXJ5%3D")
+    settings: Any = {"storage_account": "a", "endpoint": "http://127.0.0.1:1/a", "sas_token": sas, "max_attempts": 1}
+    with shiftable.connect("azure", **settings) as cloud, pytest.raises(Unavailable) as caught:
+        cloud.blob.bucket("shop").get("key")
+    shown = "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert "Y2FuYXJ5" not in shown
+    assert "127.0.0.1" in shown
+
+
 def test_a_signature_for_new_blobs_overwrites_none(bucket: Bucket, azure_double: AzureDouble) -> None:
     bucket.put("key", b"theirs")
     known = {name: value for name, value in azure_double.config.items() if name != "account_key"}
