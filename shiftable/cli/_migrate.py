@@ -190,7 +190,9 @@ class _Wish:
 @click.option(
     "--listers", type=click.IntRange(1, 64), default=8, show_default=True, help="Ranges of keys listed at once."
 )
-@click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Items at once.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 256), default=64, show_default=True, help="Items at once, at most."
+)
 @json_option
 @pass_context
 def migrate(

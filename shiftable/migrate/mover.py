@@ -120,7 +120,7 @@ class Options:
     include_pending: bool = False
     inspect: bool = True
     names: Mapping[str, str] = attrs.field(factory=dict, hash=False)
-    concurrency: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    concurrency: int = attrs.field(default=64, validator=attrs.validators.ge(1))
     listers: int = attrs.field(default=8, validator=attrs.validators.ge(1))
     bandwidth: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
     requests: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0)))
