@@ -116,6 +116,14 @@ def test_a_key_that_google_refuses_is_refused(shop: Any, name: str) -> None:
     assert refused(api.BadRequest, shop.blob(name).upload_from_string, b"x") == "invalid"
 
 
+def test_an_object_whose_headers_are_no_ascii_is_read(shop: Any) -> None:
+    blob = shop.blob("k")
+    blob.content_disposition = "日本語"
+    blob.upload_from_string(b"x", content_type="text/ü")
+    assert shop.get_blob("k").content_disposition == "日本語"
+    assert blob.download_as_bytes() == b"x"
+
+
 def test_metadata_has_a_limit(shop: Any) -> None:
     blob = shop.blob("key")
     blob.metadata = {"n": "x" * (8 * KIB - 1)}

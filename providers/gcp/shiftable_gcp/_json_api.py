@@ -596,7 +596,7 @@ def media(found: Stored, request: Request, *, xml: bool = False) -> Response:
         headers.add("X-Goog-Hash", f"md5={found.md5}")
     for key, name in _HEADERS.items():
         if key in found.fields:
-            headers[name] = found.fields[key]
+            headers[name] = found.fields[key].encode().decode("latin-1")  # WSGI's way to say bytes: UTF-8 goes out
     if not xml:  # the JSON API tells no user metadata, no time, and how to cache its answer, not the object
         del headers["Last-Modified"]
         headers["Cache-Control"] = "no-cache, no-store, max-age=0, must-revalidate"
