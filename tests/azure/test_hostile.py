@@ -440,6 +440,17 @@ def test_the_md5_of_the_whole_is_kept_if_the_writer_knows_it(driver: AzureBlobDr
         assert (listed.md5, bucket.stat(key).md5) == (known, known)
 
 
+def test_a_version_of_an_object_that_is_gone_is_not_found(bucket: Bucket) -> None:
+    token = bucket.put("key", b"content").token
+    bucket.put("key", b"newer")
+    with pytest.raises(PreconditionFailed):
+        bucket.get("key", if_match=token)
+    bucket.delete("key")
+    for start in (0, 3, 100):
+        with pytest.raises(NotFound):
+            bucket.get("key", if_match=token, start=start)
+
+
 # copies
 
 

@@ -483,6 +483,8 @@ class BlobService:
 
     def _get(self, asked: Asked) -> Response:
         container = self._container(asked)
+        if "If-Match" in asked.headers and not container.history(asked.key):
+            raise _unmet()  # as Azurite answers
         blob = self._found(container, asked)
         _check_conditions(asked, blob, writes=False)
         if blob.tier == "Archive" and asked.method == "GET":

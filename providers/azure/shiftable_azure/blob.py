@@ -336,6 +336,8 @@ class AzureBlobDriver(BlobDriver):
             size = int(content.rpartition("/")[2]) if content else int(opened.headers["Content-Length"])
             return Download(info=self._info(bucket, key, size, opened.headers), chunks=_Chunks(opened.body))
         except HttpResponseError as exc:
+            if code_of(exc) == "ConditionNotMet" and if_match is not None:
+                self._head(bucket, key, _selected(None, version))  # what is missing is no other version
             if range_ is None or code_of(exc) != "InvalidRange":
                 raise
         return self._nothing(bucket, key, selected)
