@@ -6,31 +6,42 @@ import base64
 import hashlib
 import os
 import socket
+import ssl
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import attrs
+import boto3
 import botocore.client
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.stub import Stubber
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from moto import mock_aws
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec
 from shiftable.config import Credential
-from shiftable.errors import IntegrityError, NotFound, OperationError, Unauthenticated, Unavailable
+from shiftable.errors import IntegrityError, NotFound, OperationError, Timeout, Unauthenticated, Unavailable
 from shiftable_aws import AwsSettings
 from shiftable_aws._session import Session
-from shiftable_aws.blob import blob_driver
+from shiftable_aws.blob import FEATURES, blob_driver
 from shiftable_aws.double import AwsDouble
 from shiftable_s3 import wire
 from shiftable_s3.driver import S3Driver
+from shiftable_s3.wire import is_fast
 
 SECRET = "canary-77c1"
 KEYS = ["a b", "a//b", "trailing/", "ü/€", "?#%+&=", "~x", "'()*!", "emoji 🐘", "%41"]
@@ -51,14 +62,15 @@ class Seen:
 class Scripted:
     """A server that answers as it is told, in turns; the last answer is that of all that follow."""
 
-    def __init__(self, *answers: bytes, close: bool = False) -> None:
+    def __init__(self, *answers: bytes, close: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[Seen] = []
         self.connections = 0
         self._answers = list(answers)
         self._close = close
+        self._tls = tls
         self._server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self.url = f"http{'s' * bool(tls)}://127.0.0.1:{self._server.getsockname()[1]}"
 
     def _accept(self) -> None:
         while True:
@@ -67,7 +79,11 @@ class Scripted:
             except OSError:
                 return
             self.connections += 1
-            threading.Thread(target=self._converse, args=(client,), daemon=True).start()
+            threading.Thread(target=self._greet, args=(client,), daemon=True).start()
+
+    def _greet(self, client: socket.socket) -> None:
+        with suppress(ssl.SSLError):  # whoever does not trust us says so in the handshake
+            self._converse(self._tls.wrap_socket(client, server_side=True) if self._tls else client)
 
     def _converse(self, client: socket.socket) -> None:
         with client, client.makefile("rb") as stream:
@@ -261,6 +277,100 @@ def test_nobody_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="Could not connect") as caught:
         bucket.put("key", b"1")
     assert SECRET not in repr(caught.value) + str(caught.value.__cause__)
+
+
+# TLS, and time limits
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
+    """Return what a server for 127.0.0.1 needs, and the file that makes a client trust it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path, keys = tmp_path / "ca.pem", tmp_path / "key.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    keys.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, keys)
+    return context, path
+
+
+Over = Callable[..., Bucket]
+
+
+@pytest.fixture
+def over() -> Iterator[Over]:
+    drivers: list[S3Driver] = []
+
+    def start(url: str, verify: Path | None = None) -> Bucket:
+        client = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name="eu-central-1",
+            aws_access_key_id="AKID",
+            aws_secret_access_key=SECRET,
+            verify=str(verify) if verify else None,
+            config=Config(signature_version="s3v4", read_timeout=1, retries={"total_max_attempts": 1}),
+        )
+        drivers.append(S3Driver(client, "aws", FEATURES, "eu-central-1"))
+        lane = drivers[-1].lane()
+        assert is_fast(lane.client)
+        return BlobStore(lane).bucket("shop")
+
+    yield start
+    for driver in drivers:
+        driver.close()
+
+
+def test_over_https_the_body_is_not_signed_and_carries_its_crc(
+    certified: tuple[ssl.SSLContext, Path], over: Over
+) -> None:
+    context, path = certified
+    big = bytes(range(256)) * 8192
+    head = b'HTTP/1.1 200 OK\r\nETag: "x-1"\r\nLast-Modified: Fri, 20 Nov 2026 12:00:00 GMT\r\n'
+    server = Scripted(EMPTY, head + b"Content-Length: %d\r\n\r\n" % len(big) + big, tls=context)
+    bucket = over(server.url, path)
+    bucket.put("key", big)
+    assert big == bucket.get("key")
+    seen = server.seen[0]
+    assert ("UNSIGNED-PAYLOAD", big) == (seen.headers["x-amz-content-sha256"], seen.body)
+    assert base64.b64encode(zlib.crc32(big).to_bytes(4, "big")).decode() == seen.headers["x-amz-checksum-crc32"]
+    assert 1 == server.connections
+    server.stop()
+
+
+def test_a_certificate_that_nobody_trusts_is_refused(certified: tuple[ssl.SSLContext, Path], over: Over) -> None:
+    server = Scripted(EMPTY, tls=certified[0])
+    with pytest.raises(Unavailable, match="certificate verify failed"):
+        over(server.url).put("key", b"1")
+    assert [] == server.seen
+    server.stop()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: x\r\n\r\nab"])
+def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_allowed(
+    certified: tuple[ssl.SSLContext, Path], over: Over, scheme: str, said: bytes
+) -> None:
+    context, path = certified
+    server = Scripted(said, tls=context if scheme == "https" else None)
+    with pytest.raises(Timeout):
+        over(server.url, path).put("key", b"1")
+    server.stop()
 
 
 # answers

@@ -145,12 +145,15 @@ class Connections:
             made.set_tunnel(self._host, self._port, dict(how.proxy_headers))
         try:
             made.connect()
-        except TimeoutError as exc:
-            raise native.ConnectTimeoutError(endpoint_url=self.url, error=exc) from exc
-        except ssl.SSLError as exc:
-            raise native.SSLError(endpoint_url=self.url, error=exc) from exc
-        except OSError as exc:
-            raise native.EndpointConnectionError(endpoint_url=self.url, error=exc) from exc
+        except BaseException as exc:
+            made.close()
+            if isinstance(exc, TimeoutError):
+                raise native.ConnectTimeoutError(endpoint_url=self.url, error=exc) from exc
+            if isinstance(exc, ssl.SSLError):
+                raise native.SSLError(endpoint_url=self.url, error=exc) from exc
+            if isinstance(exc, _LOST):
+                raise native.EndpointConnectionError(endpoint_url=self.url, error=exc) from exc
+            raise
         sock: socket.socket = made.sock
         if how.keep_alive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -169,6 +172,9 @@ class _Connection:
         self._secure = isinstance(sock, ssl.SSLSocket)
         self._rest = b""
         self._used = time.monotonic()
+        if self._secure:
+            sock.settimeout(timeout)  # OpenSSL takes the system's for a reason to try again, for ever
+            return
         limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
         sock.settimeout(None)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -279,7 +285,7 @@ class _limited:  # noqa: N801  reads as a verb
         pass
 
     def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if isinstance(exc, BlockingIOError | ssl.SSLWantReadError | ssl.SSLWantWriteError):
+        if isinstance(exc, BlockingIOError):
             raise TimeoutError("nothing was sent or came for too long") from exc
 
 
