@@ -14,6 +14,8 @@ _FORGET = 1.001
 _HALF = 0.5
 _LESS = 0.8
 _MORE = 1.05
+_FULL = 0.75
+_PATIENCE = 0.1
 _LATELY = 10.0
 
 
@@ -62,7 +64,7 @@ class Window:
         """Wait for a place; return when the item began."""
         with self._changed:
             while self._running >= int(self._limit):
-                self._changed.wait()
+                self._changed.wait(_PATIENCE)
             self._running += 1
             return self._clock()
 
@@ -86,9 +88,10 @@ class Window:
                 self._seconds += (now - began) / cost
                 if self._count >= self._limit:
                     self._close_round(now)
-            self._changed.notify()
-            if self._running < int(self._limit) - 1:
-                self._changed.notify()  # it has grown
+            # Who leaves mostly comes back at once with the next item: to wake another for every place costs more than
+            # an object of 4 KiB. It is done when several are free; the last few who wait look for themselves.
+            if self._running < self._limit * _FULL:
+                self._changed.notify(2)
 
     def _open_round(self) -> None:
         self._count = 0
