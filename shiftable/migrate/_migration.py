@@ -544,7 +544,7 @@ def _intent(item: Item, digest: str) -> Record:
     return Record(
         key=item.key,
         done=False,
-        source=_pin(item),
+        source=_pin(item) if known is None or known.done else _pin(item).after(known.source),
         target=here if item.is_ours and not item.may_have_arrived else known.target if known else None,
         before=known.before if resumed and known else here,
         plan=digest,

@@ -143,13 +143,28 @@ class Pin:
 
     Args:
         modified: counts for the source, where a token that is a hash of the content says nothing of the metadata.
-        content: a digest of the content, where the listing tells one and it is no secret.
+        content: a digest of the content, where the listing tells one and it is no secret; in the journal several, until
+            it is known which of them arrived.
     """
 
     token: str
     size: int = 0
     modified: str = ""
     content: str = ""
+
+    @property
+    def contents(self) -> frozenset[str]:
+        """All digests that were to be written, in runs of which nobody knows how they ended."""
+        return frozenset(self.content.split())
+
+    def after(self, earlier: Pin) -> Pin:
+        """Return this version, and the contents of one whose write may have been the last one that arrived."""
+        rest = [each for each in earlier.content.split() if each != self.content]
+        return attrs.evolve(self, content=" ".join([self.content, *rest]).strip())
+
+    def is_version_of(self, other: Pin | None) -> bool:
+        """Tell whether it is the same version, whatever else was to be written earlier."""
+        return other is not None and attrs.evolve(self, content=other.content) == other
 
 
 @attrs.frozen(kw_only=True)
@@ -195,9 +210,7 @@ class Item:
         known, here = self.record, self.target
         if known is None or here is None:
             return False
-        return known.target == here.token or (
-            not known.done and here.content != "" and here.content == known.source.content
-        )
+        return known.target == here.token or (not known.done and here.content in known.source.contents)
 
     @property
     def may_have_arrived(self) -> bool:
@@ -207,7 +220,8 @@ class Item:
             known is not None
             and here is not None
             and not known.done
-            and (known.source == self.source and known.target != here.token)
+            and known.source.is_version_of(self.source)
+            and known.target != here.token
         )
 
 

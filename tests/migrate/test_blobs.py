@@ -353,6 +353,33 @@ def test_a_killed_write_of_an_older_version_is_known_as_ours_by_its_content(
     assert world.contents(world.target) == {"a": b"2"}
 
 
+@pytest.mark.parametrize("lists_md5", [True, False])
+def test_a_killed_write_is_known_as_ours_although_the_next_run_was_killed_before_it_came_to_that_object(
+    world: Any, monkeypatch: pytest.MonkeyPatch, *, lists_md5: bool
+) -> None:
+    world.right.lists_md5 = lists_md5
+    world.source.put("a", b"1")
+    monkeypatch.setattr(Journal, "arrived", lambda *_: None)
+    world.migration("blob").apply()
+    world.source.put("a", b"2")
+
+    def die(operation: str, key: str) -> None:
+        raise KeyboardInterrupt
+
+    world.left.hook = die
+    with pytest.raises(KeyboardInterrupt):
+        world.migration("blob").apply()
+    world.left.hook = lambda *_: None
+    monkeypatch.undo()
+    world.source.put("a", b"3")
+
+    report = world.migration("blob").apply()
+
+    assert report.complete
+    assert world.contents(world.target) == {"a": b"3"}
+    assert world.migration("blob").apply().changed == 0
+
+
 def test_what_is_gone_from_the_source_is_named_and_deleted_only_with_prune(world: Any) -> None:
     world.source.put("a", b"1")
     world.source.put("b", b"1")
