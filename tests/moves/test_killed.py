@@ -163,7 +163,10 @@ def test_a_move_that_is_killed_anywhere_ends_equal_and_overwrites_nobody(
     move = Move(source, target, folder, inside=False, versioning=target.driver.features.versioning)
     small = [key for key in wanted if not key.startswith("large/")]
     foreign = chance.sample(small, 6)
-    changing = chance.sample(sorted({*small} - {*foreign}), len(small) // 3)
+    # Where a listing tells no digests (of files), a lost write of an older version cannot be told from a stranger's: it
+    # stays as it is and is named.
+    several = len(small) // 3 if source.driver.features.md5_in_listing else 0
+    changing = chance.sample(sorted({*small} - {*foreign}), several)
 
     with Stranger(target, foreign, most=8) as stranger:
         killer = Killer((source, target), stranger)
