@@ -44,7 +44,7 @@ class Scale:
     inside: bool
 
 
-FEW = Scale(objects=60, large=False, plain=40, kills=2, scenarios=1, inside=True)
+FEW = Scale(objects=45, large=False, plain=40, kills=2, scenarios=1, inside=True)
 FULL = Scale(objects=2_000, large=True, plain=150, kills=5, scenarios=10, inside=False)
 
 ANONYMOUS = (None, "", "application/octet-stream", "binary/octet-stream")

@@ -184,6 +184,8 @@ def test_a_move_that_is_killed_anywhere_ends_equal_and_overwrites_nobody(
     last = move.run("--apply", "--no-verify")
 
     assert set(ends) == {-signal.SIGKILL}
+    assert any(fault.hits for fault in faults)
+    assert stranger.wrote
     assert last.results[0]["changed"] == 0
     assert {key: trouble for key, (trouble, _) in last.named().items()} == dict.fromkeys(stranger.wrote, "conflict")
     found = target.read()
