@@ -38,7 +38,8 @@ H = TypeVar("H", bound=Handle[Any])
 class App:
     """What an application declares, in one environment: ``app.blob("assets")`` is a bucket, wherever it lies.
 
-    A provider is connected when the first of its resources is used. May be used from many threads.
+    A provider is connected when the first of its resources is used. May be used from many threads. What is pickled is
+    the text of the file and its place: whoever unpickles it connects anew, with credentials that are found there.
     """
 
     def __init__(self, config: Manifest, environment: str) -> None:
@@ -218,6 +219,9 @@ class App:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.config.text, self.config.path, self.environment)
+
     def __repr__(self) -> str:
         return f"<App {self.config.project.name} in {self.environment}>"
 
@@ -236,6 +240,10 @@ def load(path: str | os.PathLike[str] | None = None, *, environment: str | None 
     file = given if given is not None and not given.is_dir() else manifest.find(given)
     config = manifest.read(file)
     return App(config, environment or os.environ.get(ENVIRONMENT_VARIABLE) or _default(config))
+
+
+def _again(text: str, path: Path, environment: str) -> App:
+    return App(manifest.parse(text, path), environment)
 
 
 def _default(config: Manifest) -> str:

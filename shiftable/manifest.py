@@ -25,6 +25,7 @@ __all__ = [
     "find",
     "json_schema",
     "known_types",
+    "parse",
     "read",
     "spec_type",
 ]
@@ -146,12 +147,24 @@ def read(path: Path) -> Manifest:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
-        document = tomllib.loads(text)
     except OSError as exc:
         raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except UnicodeDecodeError as exc:
         raise ConfigError(f"{path} is not TOML: {exc}") from exc
-    return _Reader(path.resolve(), text, document).manifest()
+    return parse(text, path.resolve())
+
+
+def parse(text: str, path: Path) -> Manifest:
+    """Read what stands, or stood, in a file; ``path`` need not exist, and what the text says is relative to its folder.
+
+    Raises:
+        ConfigError: the same as for ``read``.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path} is not TOML: {exc}") from exc
+    return _Reader(path, text, document).manifest()
 
 
 class _Reader:
