@@ -50,13 +50,13 @@ class Lane(Generic[T, R]):
             self._threads[-1].start()
         if len(self._running) >= self._room:
             self._await()
-        yield from self._finished()
+        yield from self.finished()
 
     def finish(self) -> Iterator[tuple[T, Future[R]]]:
         """Yield everything that is still under way, as it ends."""
         while self._running:
             self._await()
-            yield from self._finished()
+            yield from self.finished()
 
     def stop(self) -> Iterator[tuple[T, Future[R]]]:
         """Drop what has not begun, and yield the rest as it ends."""
@@ -75,7 +75,8 @@ class Lane(Generic[T, R]):
                 self._wake.wait(_PATIENCE)
             self._wanted = _NEVER
 
-    def _finished(self) -> Iterator[tuple[T, Future[R]]]:
+    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+        """Yield what has finished, and wait for nothing."""
         while self._done:
             future = self._done.popleft()
             yield self._running.pop(future), future
