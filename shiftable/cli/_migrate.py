@@ -46,6 +46,7 @@ from shiftable.migrate import (
     Report,
     Rule,
     Tally,
+    Workers,
 )
 
 __all__ = ["migrate"]
@@ -79,6 +80,10 @@ def _complete_providers(context: click.Context, _: click.Parameter, incomplete: 
 
 def _complete_facets(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     return [facet for facet in _FACETS if facet.startswith(incomplete)]
+
+
+def _complete_engines(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [engine for engine in ("threads", "processes", "dask=", "ray") if engine.startswith(incomplete)]
 
 
 @attrs.frozen(kw_only=True)
@@ -193,6 +198,14 @@ class _Wish:
 @click.option(
     "--concurrency", type=click.IntRange(1, 256), default=64, show_default=True, help="Items at once, at most."
 )
+@click.option(
+    "--engine",
+    default="threads",
+    show_default=True,
+    metavar="ENGINE",
+    shell_complete=_complete_engines,
+    help="What copies and verifies objects: threads, processes[=NUMBER], dask=ADDRESS, ray[=ADDRESS].",
+)
 @json_option
 @pass_context
 def migrate(
@@ -220,7 +233,8 @@ def migrate(
         options = _options(chosen)
     except InvalidArgument as exc:
         raise ConfigError(exc.message) from exc
-    migration = Migration(context.app, source, target, resources, options)
+    workers = Workers.parse(cast("str", chosen["engine"]))
+    migration = Migration(context.app, source, target, resources, options, workers=workers)
     with _terminable(), _observer(as_json) as observer, _reported(wish, migration, observer) as recorder:
         results = _run(migration, recorder, wish)
     if not as_json:

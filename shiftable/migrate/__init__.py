@@ -31,6 +31,7 @@ from shiftable.migrate._migration import MOVERS, Migration
 from shiftable.migrate._plan import Plan, ResourcePlan
 from shiftable.migrate._progress import JsonEvents, Observer, Phase, Progress, Recorder, Sample, Silent
 from shiftable.migrate._report import Large, LossCount, Report, ResourceReport, Tally
+from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Options, Trouble
 
 __all__ = [
@@ -64,4 +65,5 @@ __all__ = [
     "Source",
     "Tally",
     "Trouble",
+    "Workers",
 ]

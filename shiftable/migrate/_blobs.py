@@ -150,6 +150,10 @@ class BlobMover(Mover[BlobItem]):
             if not version.latest or version.deleted:
                 yield Loss("versions", "older versions and deletions are not moved")
 
+    def travels(self, item: BlobItem, step: Step | None) -> bool:
+        """Keep here what goes in parts, whose notes are in the journal, and what deletes."""
+        return step is None or (step.action is not Action.DELETE and item.size <= PART_SIZE)
+
     # the five steps
 
     def shards(self) -> tuple[Shard, ...]:

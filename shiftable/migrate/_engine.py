@@ -7,7 +7,9 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 import attrs
 
@@ -26,7 +28,7 @@ from shiftable.migrate._window import Window
 from shiftable.migrate.mover import Options
 from shiftable.parallel import Lane
 
-__all__ = ["Engine"]
+__all__ = ["Away", "Engine"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,22 +49,63 @@ _HOPELESS = (
 """What says more about the account, the disk or the network than about the item."""
 
 
+class Away(Protocol[T, R]):
+    """A lane whose items are run elsewhere: see ``Lane`` for what its methods do."""
+
+    @property
+    def running(self) -> int:
+        """Items that are elsewhere."""
+
+    def takes(self, item: T, /) -> bool:
+        """Whether an item may leave this process."""
+
+    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+        """Hand over an item, and yield what has finished meanwhile."""
+
+    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+        """Yield what has finished, and wait for nothing."""
+
+    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+        """Yield everything that is still under way, as it ends."""
+
+    def stop(self) -> Iterator[tuple[T, Future[R]]]:
+        """Drop what has not begun, and yield the rest as it ends."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
 @attrs.define
 class Engine:
     """Runs one function over many items, and tells how each ended in the thread that called.
 
     Args:
         pause: waits so many seconds, or less when the event is set.
+        window: what others have learnt of how many items may be under way.
     """
 
     options: Options
     pause: Callable[[threading.Event, float], object] = threading.Event.wait
     window: Window = attrs.field(
-        default=attrs.Factory(lambda self: Window(self.options.concurrency), takes_self=True), init=False
+        default=attrs.Factory(lambda self: Window(self.options.concurrency), takes_self=True), kw_only=True
     )
     _stop: threading.Event = attrs.field(factory=threading.Event, init=False)
     _kind: type[OperationError] | None = attrs.field(default=None, init=False)
     _in_a_row: int = attrs.field(default=0, init=False)
+    _away: Away[Any, Any] | None = attrs.field(default=None, init=False)
+
+    @property
+    def running(self) -> int:
+        """Items that are under way."""
+        return self.window.running + (self._away.running if self._away is not None else 0)
+
+    @property
+    def throttled(self) -> bool:
+        """Whether a provider asked for less lately, as far as is known here."""
+        return self.window.throttled
 
     @property
     def stopping(self) -> threading.Event:
@@ -78,6 +121,7 @@ class Engine:
         ended: Callable[[T, R], None],
         failed: Callable[[T, Exception], None],
         size: Callable[[T], int] = lambda _: 0,
+        away: Away[T, R] | None = None,
     ) -> None:
         """Run the function over all items; items are taken as there is room.
 
@@ -87,20 +131,25 @@ class Engine:
         Args:
             begun: called with a batch before its first item is run.
             size: bytes of an item, by which the time that it takes is judged.
+            away: does the same with those items that it takes, elsewhere.
 
         Raises:
             MigrationError: too many failures of one kind in a row.
         """
         self._stop.clear()
         self._kind, self._in_a_row = None, 0
+        self._away = away
         lane: Lane[T, R] = Lane(lambda item: self._attempt(function, item, size), workers=self.options.concurrency)
-        with lane:
+        with ExitStack() as stack:
+            for each in (lane, away):
+                if each is not None:
+                    stack.enter_context(each)
             try:
-                for item, future in _fed(lane, items, begun):
+                for item, future in _fed(lane, away, items, begun):
                     self._tell(item, future, ended, failed)
             except BaseException:
                 self._stop.set()
-                for item, future in lane.stop():
+                for item, future in itertools.chain(lane.stop(), away.stop() if away else ()):
                     if future.exception() is None:
                         ended(item, future.result())
                 raise
@@ -161,11 +210,18 @@ def _delay(error: OperationError, attempt: int) -> float:
     return random.uniform(0, min(2.0**attempt, _LONGEST_PAUSE))  # noqa: S311  spreads load, hides nothing
 
 
-def _fed(lane: Lane[T, R], items: Iterable[T], begun: Callable[[Sequence[T]], None]) -> Iterator[tuple[T, Future[R]]]:
-    """Feed a lane batch by batch, and yield what ends."""
+def _fed(
+    lane: Lane[T, R], away: Away[T, R] | None, items: Iterable[T], begun: Callable[[Sequence[T]], None]
+) -> Iterator[tuple[T, Future[R]]]:
+    """Feed one or two lanes batch by batch, and yield what ends."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, _BATCH)):
         begun(batch)
         for item in batch:
-            yield from lane.put(item)
+            yield from away.put(item) if away is not None and away.takes(item) else lane.put(item)
+        if away is not None:  # what has ended in the one does not wait until the other is fed again
+            yield from lane.finished()
+            yield from away.finished()
+    if away is not None:
+        yield from away.finish()
     yield from lane.finish()

@@ -14,8 +14,10 @@ import attrs
 from shiftable.config import did_you_mean
 from shiftable.errors import MigrationError, OperationError, ShiftableError, Unauthenticated
 from shiftable.migrate._blobs import BlobMover
+from shiftable.migrate._crew import Crew, Job
 from shiftable.migrate._engine import Engine
 from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, place_of
+from shiftable.migrate._filters import Filter
 from shiftable.migrate._journal import Journal, Named, Row
 from shiftable.migrate._limits import Pace
 from shiftable.migrate._plan import Fingerprint, Plan, ResourcePlan
@@ -23,6 +25,7 @@ from shiftable.migrate._progress import Observer, Phase, PhaseName, Progress, Si
 from shiftable.migrate._report import Counter, Report, ResourceReport, Tally
 from shiftable.migrate._secrets import SecretsMover
 from shiftable.migrate._shards import Shard, interleaved
+from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Item, Mover, Options, Outcome, Pin, Record, Refusal, Step, Trouble
 from shiftable.service import Change, Service, Spec
 
@@ -92,6 +95,7 @@ class Migration:
         source: label of the provider to move from.
         target: label of the provider to move to.
         resources: ``blob.assets``, or ``blob`` for all of a service; all that are declared, if none is named.
+        workers: other processes that copy and verify too.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Migration:
         *,
         engine: Engine | None = None,
         pace: Pace | None = None,
+        workers: Workers | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         if source == target:
@@ -117,6 +122,7 @@ class Migration:
         _check_filter(self.options, self._movable())
         self._engine = engine or Engine(self.options)
         self._pace = pace or Pace(self.options.bandwidth, self.options.requests)
+        self._workers = workers
         self._clock = clock
 
     @property
@@ -131,7 +137,7 @@ class Migration:
 
     def plan(self, observer: Observer | None = None) -> Plan:
         """Say what a move would do. Writes nothing, neither to source or target nor to the journal."""
-        observer = Telling(observer or Silent(), self._engine.window)
+        observer = Telling(observer or Silent(), self._engine)
         self._connect()
         with Journal.reading(self.journal_path) as journal:
             plan = self._planned(journal, observer, inspect=self.options.inspect, pinned="")
@@ -151,7 +157,7 @@ class Migration:
             MigrationError: the world is not the plan's any more, and in what; another move is going on; the journal
                 cannot be used; too many failures of one kind.
         """
-        observer = Telling(observer or Silent(), self._engine.window)
+        observer = Telling(observer or Silent(), self._engine)
         self._connect()
         with Journal.open(self.journal_path) as journal:
             if plan is not None:
@@ -166,7 +172,7 @@ class Migration:
         Args:
             quick: where both sides tell a digest of the content, believe it instead of reading.
         """
-        observer = Telling(observer or Silent(), self._engine.window)
+        observer = Telling(observer or Silent(), self._engine)
         self._connect()
         began = time.monotonic()
         reports: list[ResourceReport] = []
@@ -345,6 +351,7 @@ class Migration:
                 ended=ended,
                 failed=lambda task, error: watch.failed(task[0].key, error),
                 size=lambda task: task[0].size,
+                away=self._copying_away(found, mover, digest),
             )
         mover.tidy()
         watch.report_progress()
@@ -385,9 +392,53 @@ class Migration:
                 ended=watch.compared,
                 failed=lambda item, error: watch.failed(item.key, error),
                 size=lambda item: item.size,
+                away=self._verifying_away(found, mover, quick=quick),
             )
         watch.report_progress()
         return watch.counter.report()
+
+    # elsewhere
+
+    def _copying_away(self, found: DeclaredLike, mover: Mover[Any], digest: str) -> Crew[_Task, Outcome] | None:
+        if self._workers is None:
+            return None
+
+        def again(task: _Task) -> _Task:
+            item, step = task
+            return attrs.evolve(item, record=_intent(item, digest)), step  # what is found half done is known as ours
+
+        return Crew(
+            self._workers,
+            self._job(found, mover, "copy"),
+            takes=lambda task: mover.travels(*task),
+            arguments=lambda task: task,
+            again=again,
+            size=lambda task: task[0].size,
+        )
+
+    def _verifying_away(self, found: DeclaredLike, mover: Mover[Any], *, quick: bool) -> Crew[Any, str | None] | None:
+        if self._workers is None:
+            return None
+        return Crew(
+            self._workers,
+            self._job(found, mover, "verify", quick=quick),
+            takes=lambda item: mover.travels(item, None),
+            arguments=lambda item: (item,),
+            size=lambda item: item.size,
+        )
+
+    def _job(self, found: DeclaredLike, mover: Mover[Any], verb: str, **more: object) -> Job:
+        return Job(
+            app=self._app,
+            mover=type(mover),
+            label=found.label,
+            source=self.source,
+            target=self.target,
+            # What is moved was chosen here, perhaps by files that only this machine has.
+            options=attrs.evolve(self.options, filter=Filter(), inventory=None),
+            verb=verb,
+            more=more,
+        )
 
     # what they share
 

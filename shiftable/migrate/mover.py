@@ -370,6 +370,13 @@ class Mover(ABC, Generic[I]):
         """Say what is lost that belongs to no single item that moves; may ask the source."""
         return ()
 
+    def travels(self, item: I, step: Step | None) -> bool:  # noqa: ARG002  for movers
+        """Tell whether another process may carry out the step, or verify where it is ``None``.
+
+        Nothing of it may need the notes, and nothing of it may be a secret.
+        """
+        return False
+
     # the five steps
 
     def shards(self) -> tuple[Shard, ...]:
