@@ -136,6 +136,13 @@ def moves(session: nox.Session) -> None:
 
 
 @nox.session
+def clusters(session: nox.Session) -> None:
+    """Moves on clusters of Dask and Ray on this machine, of which a worker is killed."""
+    install(session, *TEST_TOOLS, "distributed>=2024.8", "ray>=2.40", providers=("baremetal",))
+    session.run("pytest", "tests/clusters", "--clusters", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """An application moves from AWS to this machine, in under a minute, without an account."""
     install(session, providers=("aws", "baremetal"))

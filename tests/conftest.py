@@ -20,12 +20,12 @@ FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "SHIFTABLE_", "SOPS_", "VAULT_")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--servers", action="store_true", help="run tests/servers too: real servers, Debian's packages")
+    parser.addoption("--clusters", action="store_true", help="run tests/clusters too: Dask and Ray")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--servers"):
-        return
-    kept = [item for item in items if "servers" not in item.path.relative_to(config.rootpath).parts]
+    beside = {name for name in ("clusters", "servers") if not config.getoption(f"--{name}")}
+    kept = [item for item in items if beside.isdisjoint(item.path.relative_to(config.rootpath).parts)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
