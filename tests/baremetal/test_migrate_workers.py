@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -284,6 +287,36 @@ def test_ctrl_c_waits_for_what_runs_and_writes_it_down(app: App, tmp_path: Path)
     assert 64 <= arrived < 1500
     assert (rest.complete, arrived + rest.changed) == (True, 1500)
     assert here(tmp_path) == there(tmp_path)
+
+
+def test_processes_end_with_a_move_that_is_killed_and_the_next_one_goes_on(app: App, tmp_path: Path) -> None:
+    fill(tmp_path, 1500)
+    script = "import sys\nfrom shiftable.cli import main\nif __name__ == '__main__':\n    main()\n"
+    (tmp_path / "move.py").write_text(script)
+    command = [sys.executable, "move.py", "migrate", "--from", "there", "--to", "here", "--apply"]
+    target = tmp_path / "here/blob/shop-assets"
+    with subprocess.Popen([*command, "--engine", "processes=2"], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        while len(list(target.glob("[0-9]/0*"))) < 60:
+            assert process.poll() is None
+            time.sleep(0.002)
+        children = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if parent(path) == process.pid]
+        process.kill()
+    while any(Path("/proc", str(pid)).exists() for pid in children):
+        time.sleep(0.01)  # for ever, if they do not end
+    arrived = {path: path.stat().st_ino for path in target.glob("[0-9]/0*")}
+    report = migration(app, None).apply()
+
+    assert len(children) >= 2
+    assert len(arrived) < 1500
+    assert report.complete
+    assert here(tmp_path) == there(tmp_path)
+    assert {path: path.stat().st_ino for path in arrived} == arrived
+
+
+def parent(stat: Path) -> int:
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def test_failures_in_a_row_end_the_move_as_they_do_in_threads(app: App, tmp_path: Path) -> None:
