@@ -349,6 +349,19 @@ def test_rules_in_the_old_form_are_read(store: BlobStore, bucket: Bucket, driver
     assert store.describe("shop").lifecycle == (LifecycleRule(prefix="a/", expire_days=5),)
 
 
+@pytest.mark.parametrize("what", ["lifecycle", "publicAccessBlock", "encryption"])
+def test_a_refusal_whose_reason_is_cut_off_is_asked_for_again(
+    store: BlobStore, bucket: Bucket, fresh_log: AwsDouble, what: str
+) -> None:
+    wanted = store.describe(bucket.name)
+    fault = fresh_log.inject("truncate", match=lambda call: call.query == what)
+    assert wanted == store.describe(bucket.name)
+    assert fault.hits == 1
+    fault.times = None
+    with pytest.raises(Unavailable):
+        store.describe(bucket.name)
+
+
 def test_the_default_encryption_is_told_and_no_drift(store: BlobStore, bucket: Bucket, driver: S3Driver) -> None:
     rule: Any = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}]}
     driver.client.put_bucket_encryption(Bucket="shop", ServerSideEncryptionConfiguration=rule)

@@ -45,7 +45,7 @@ def answer(
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "R1", "HTTPHeaders": headers or {}},
     }
-    return ClientError(response, "PutObject")
+    return ClientError(response, "HeadObject" if code.isdigit() else "PutObject")
 
 
 # Code and status as in the API references of S3 (Error responses) and Secrets Manager, and in "Common Errors".
@@ -225,6 +225,12 @@ def test_an_unknown_code_and_a_head_without_a_body_go_by_the_status(status: int,
         fault = classify(answer(code, status))
         assert fault is not None
         assert fault.error is error
+
+
+def test_a_404_whose_reason_was_lost_does_not_say_what_is_missing() -> None:
+    fault = classify(ClientError(answer("404", 404).response, "GetBucketLifecycleConfiguration"))
+    assert fault is not None
+    assert fault.error is Unavailable
 
 
 def test_a_403_is_never_a_404() -> None:

@@ -698,7 +698,7 @@ def test_a_journal_that_cannot_be_used_stays_as_it_is_and_without_it_all_is_foun
         said[how] = shop.fails(*MOVE, "--apply")
         assert data == journal.read_bytes()
     assert ["is damaged and was left as it is" in error for error in said.values()] == [True] * 3 + [False] * 2
-    assert "has version 7, this shiftable knows 1" in said["another version"]
+    assert "has version 7, this shiftable knows 2" in said["another version"]
     assert "is another program's database" in said["another program's"]
 
     for lost in (journal.unlink, lambda: journal.write_bytes(b"")):

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 from botocore.config import Config
 from botocore.utils import parse_timestamp
 
+from shiftable_s3.errors import has_no_reason
+
 if TYPE_CHECKING:
     import boto3
     import botocore.session
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["AWS_CONFIG", "SERVER_CONFIG", "at_once", "fast_timestamps", "md5_for_batches", "moment"]
+__all__ = ["AWS_CONFIG", "SERVER_CONFIG", "at_once", "fast_timestamps", "md5_for_batches", "moment", "reasons_again"]
 
 _AT_ONCE = 1024 * 1024
+_ATTEMPTS = 3
 
 # Without a stated version botocore signs presigned URLs for older regions with Signature Version 2, which newer
 # regions and many servers refuse.
@@ -85,6 +88,23 @@ def md5_for_batches(client: S3Client) -> None:
 def _with_md5(request: AWSRequest, **_: object) -> None:
     body: Any = request.body
     request.headers["Content-MD5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def reasons_again(client: S3Client) -> None:
+    """Have a client ask again where a refusal arrived without its reason, as a cut connection leaves it.
+
+    The SDK takes the status for the code then: that a bucket has no lifecycle rules would mean that there is no bucket.
+    """
+    events: Any = client.meta.events  # the stubs know no handler that answers
+    events.register("needs-retry.s3", _asked_again, unique_id="shiftable-reasons-again")
+
+
+def _asked_again(response: Any, operation: Any, attempts: int, **_: object) -> float | None:  # noqa: ANN401  botocore's
+    if response is None or attempts >= _ATTEMPTS:
+        return None
+    answer, parsed = response
+    lost = has_no_reason(operation.name, str(parsed.get("Error", {}).get("Code", "")))
+    return 0.1 * attempts if answer.status_code < 500 and lost else None
 
 
 @functools.lru_cache(1024)

@@ -41,7 +41,7 @@ from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, O
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_s3 import lifecycle, rules
-from shiftable_s3.clients import at_once, moment
+from shiftable_s3.clients import at_once, moment, reasons_again
 from shiftable_s3.errors import classify
 from shiftable_s3.wire import fast_client, fits, is_fast
 
@@ -169,6 +169,7 @@ class S3Driver(BlobDriver):
 
     def __attrs_post_init__(self) -> None:
         at_once(self.client)
+        reasons_again(self.client)
         self.client.meta.events.register(
             "before-parse.s3.ListObjectVersions", _keep_order, unique_id="shiftable-version-order"
         )

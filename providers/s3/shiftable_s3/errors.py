@@ -249,6 +249,8 @@ def _answered(exc: native.ClientError, codes: Mapping[str, type[OperationError]]
     stated, meta = answer.get("Error", {}), answer.get("ResponseMetadata", {})
     code, status = str(stated.get("Code") or ""), int(meta.get("HTTPStatusCode") or 0)
     error = codes.get(code) or _STATUS.get(status) or _STATUS.get(_number(code)) or OperationError
+    if error is NotFound and has_no_reason(exc.operation_name, code):
+        error = Unavailable
     headers: Mapping[str, str] = meta.get("HTTPHeaders", {})
     return Fault(
         error,
@@ -258,6 +260,11 @@ def _answered(exc: native.ClientError, codes: Mapping[str, type[OperationError]]
         retry_after=_seconds(headers.get("retry-after")),
         missing=_MISSING.get(code),
     )
+
+
+def has_no_reason(operation: str, code: str) -> bool:
+    """Tell whether the document that says why was lost on the way. Answers to HEAD have none."""
+    return code.isdigit() and not operation.startswith("Head")
 
 
 def _number(code: str) -> int:
