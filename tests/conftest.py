@@ -2,9 +2,11 @@
 
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,12 @@ hypothesis.settings.register_profile("shiftable", deadline=None, print_blob=True
 hypothesis.settings.load_profile("shiftable")
 
 FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "SHIFTABLE_", "SOPS_", "VAULT_")
+
+
+def pytest_configure() -> None:
+    """Let the processes that tests start hear Ctrl-C, also where a shell started the tests in the background."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

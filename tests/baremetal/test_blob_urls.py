@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from email.utils import format_datetime
@@ -24,7 +25,7 @@ from shiftable.memory.blob import MemoryBlobDriver
 from shiftable_baremetal.blob import SIGN_URL, FilesDriver
 
 MIB = 1024 * 1024
-START = 1_800_000_000
+START = int(time.time())  # the files that writers stage are of now too
 
 
 class Clock:

@@ -316,7 +316,6 @@ def test_ctrl_c_ends_a_move_that_then_goes_on(shop: Path, shiftable) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(os.urandom(2000))
     command = [
-        *("nice", "-n", "19"),  # a busy machine shall wake the test before the move has ended
         str(Path(sys.executable).parent / "shiftable"),
         "migrate",
         "--from",

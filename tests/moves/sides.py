@@ -488,11 +488,12 @@ class Files(Side):
         )
 
     def _about(self, key: str, bucket: str) -> dict[str, Any]:
+        file = (self.root / "blob" / bucket / key).stat()  # records of what was never put into place may lie beside
+        identity = f"{file.st_mtime_ns:x}-{file.st_ino:x}-{file.st_size:x}"
         name = hashlib.sha256(key.encode()).hexdigest()[:40]
         folder = self.root / "blob/.shiftable/buckets" / bucket / "sidecars" / name[:3]
-        found = [*folder.glob(f"{name}.*")] if folder.is_dir() else []
-        assert len(found) <= 1, f"{key!r} has {len(found)} records"
-        return cast("dict[str, Any]", json.loads(found[0].read_bytes())) if found else {}
+        record = folder / f"{name}.{identity}"
+        return cast("dict[str, Any]", json.loads(record.read_bytes())) if record.exists() else {}
 
     def tamper(self, key: str, data: bytes) -> None:
         """Change the file in its place, and its times back: only who reads it sees it."""
