@@ -318,7 +318,8 @@ def _compare(work: str, arguments: argparse.Namespace) -> None:
             run = _round(work, tool, arguments)
             if run is not None:
                 found.setdefault(tool, []).append(run)
-    reference = "boto3" if work == "list" or "rclone" not in found else "rclone"
+    wanted = "boto3" if work == "list" else "rclone"
+    reference = next(tool for tool in (wanted, "boto3", *found) if tool in found)
     print(f"\n{work}: median of {arguments.rounds}; times = {reference}'s seconds / the tool's, in the same round")
     print(f"{'':12}{'seconds':>9}{'CPU':>8}{'MiB':>7}{'times':>8}")
     for tool in [tool for tool in TOOLS if tool in found]:
