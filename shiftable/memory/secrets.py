@@ -41,6 +41,8 @@ FEATURES = SecretsFeatures(
     history=True,
     disable=True,
     recovery=True,
+    update=True,
+    destroy=True,
     max_name=Limit(512, "chosen, as AWS Secrets Manager"),
     max_value=Limit(65_536, "chosen, as AWS Secrets Manager"),
     max_labels=Limit(50, "chosen, as AWS Secrets Manager"),
@@ -239,6 +241,34 @@ class MemorySecretsDriver(SecretsDriver):
         """Make one version unreadable."""
         with self._lock:
             _version_of(self._living(name), version).enabled = False
+
+    def destroy_version(self, name: str, version: str) -> None:
+        """Forget one version and its stage."""
+        with self._lock:
+            entry = self._living(name)
+            _version_of(entry, version)
+            if entry.stages["current"] == version:
+                _fail(Conflict, f"its version {version} is current; promote another one first")
+            del entry.versions[version]
+            entry.stages = {stage: id_ for stage, id_ in entry.stages.items() if id_ != version}
+            self._touch(entry)
+
+    def relabel(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None,
+        expires: datetime | Literal["never"] | None,
+        if_match: Token | None,
+    ) -> None:
+        """Change labels and expiry."""
+        with self._lock:
+            entry = self._living(name)
+            _check_conditions(entry, if_absent=False, if_match=if_match)
+            entry.labels = entry.labels if labels is None else dict(labels)
+            if expires is not None:
+                entry.expires = None if expires == "never" else expires
+            self._touch(entry)
 
     def restore(self, name: str) -> None:
         """Bring back a deleted secret."""

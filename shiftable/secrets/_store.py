@@ -220,7 +220,7 @@ class SecretStore(Handle[SecretsDriver]):
                     if_absent=if_absent,
                     if_match=if_match,
                     labels=None if labels is None else dict(labels),
-                    expires=None if expires is None else expires.astimezone(UTC),
+                    expires=_utc(expires),
                     idempotency_key=idempotency_key,
                 )
         except Exception as exc:  # noqa: BLE001  it is raised below, where no handler's error hangs on it
@@ -252,6 +252,56 @@ class SecretStore(Handle[SecretsDriver]):
         with self._translated("disable", resource):
             self._driver.disable(self._full(key), version)
 
+    def destroy(self, key: str, version: str) -> None:
+        """Make one version's value gone for good. The history shows it as disabled, or no longer.
+
+        Raises:
+            NotFound: there is no such secret or version.
+            Conflict: it is the current version; promote another one first.
+            Unsupported: the provider only disables versions, or drops old ones by itself.
+        """
+        resource = self._checked("destroy", key)
+        self._require(self.features.destroy, "destroy", resource, "way to destroy one version")
+        with self._translated("destroy", resource):
+            self._driver.destroy_version(self._full(key), version)
+
+    def update(
+        self,
+        key: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        expires: datetime | Literal["never"] | None = None,
+        if_match: Token | None = None,
+    ) -> None:
+        """Change labels and expiry without a new version.
+
+        Args:
+            labels: replace all labels of the secret; ``None`` leaves them.
+            expires: aware; ``"never"`` removes the date; ``None`` leaves it.
+            if_match: only if the secret has this token.
+
+        Raises:
+            NotFound: there is no such secret.
+            PreconditionFailed: ``if_match`` did not hold.
+            InvalidArgument: the provider cannot hold the labels, or there is nothing to change. Nothing was sent.
+            Unsupported: the provider lacks what an option asks for. Nothing was sent.
+        """
+        resource = self._checked("update", key)
+        if labels is None and expires is None:
+            raise self._invalid("update", resource, "there is nothing to change; give labels, expires or both")
+        self._require(self.features.update, "update", resource, "changes of a secret without a new version")
+        self._require(self.features.if_match or if_match is None, "update", resource, "compare-and-swap of secrets")
+        self._require(self.features.expiry or expires is None, "update", resource, "expiry of secrets")
+        until = None if expires == "never" else expires
+        self._check_facts("update", resource, labels, until)
+        with self._translated("update", resource):
+            self._driver.relabel(
+                self._full(key),
+                labels=None if labels is None else dict(labels),
+                expires="never" if expires == "never" else _utc(until),
+                if_match=if_match,
+            )
+
     def delete(self, key: str, *, recovery: timedelta | None = timedelta(days=30)) -> None:
         """Delete a secret with all its versions.
 
@@ -268,6 +318,14 @@ class SecretStore(Handle[SecretsDriver]):
             self._check_recovery(resource, recovery)
         with self._translated("delete", resource):
             self._driver.delete(self._full(key), recovery=recovery)
+
+    def purge(self, key: str) -> None:
+        """Delete a secret now and for good, also one that was deleted with a recovery.
+
+        Raises:
+            NotFound: there is no such secret.
+        """
+        self.delete(key, recovery=None)
 
     def restore(self, key: str) -> None:
         """Bring back a deleted secret as it was. A living one: no change.
@@ -324,15 +382,21 @@ class SecretStore(Handle[SecretsDriver]):
             raise self._invalid("put", resource, "if_absent and if_match exclude each other")
         if if_absent and stage == "pending":
             raise self._invalid("put", resource, "a pending version needs a current one, so it is never if_absent")
-        if expires is not None and expires.tzinfo is None:
-            raise self._invalid("put", resource, "expires is without a time zone")
         self._require(features.if_absent or not if_absent, "put", resource, "create-only writes of secrets")
         self._require(features.if_match or if_match is None, "put", resource, "compare-and-swap writes of secrets")
-        self._require(features.expiry or expires is None, "put", resource, "expiry of secrets")
-        self._require(features.labels or not labels, "put", resource, "labels of secrets")
+        self._check_facts("put", resource, labels, expires)
+
+    def _check_facts(
+        self, operation: str, resource: Resource, labels: Mapping[str, str] | None, expires: datetime | None
+    ) -> None:
+        """Refuse labels and an expiry that the provider cannot keep."""
+        if expires is not None and expires.tzinfo is None:
+            raise self._invalid(operation, resource, "expires is without a time zone")
+        self._require(self.features.expiry or expires is None, operation, resource, "expiry of secrets")
+        self._require(self.features.labels or not labels, operation, resource, "labels of secrets")
         why = self.check_labels(labels) if labels else None
         if why is not None:
-            raise self._invalid("put", resource, why)
+            raise self._invalid(operation, resource, why)
 
     def _storable(self, resource: Resource, value: Masked) -> Masked:
         """Return the value as the driver takes it, or refuse it. No error here may hang on one that holds the value."""
@@ -360,6 +424,10 @@ class SecretStore(Handle[SecretsDriver]):
         if limit is not None and recovery > timedelta(days=limit.value):
             why = f"recovery is {recovery.days} days; the limit is {limit} ({limit.source})"
             raise self._invalid("delete", resource, why)
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return None if time is None else time.astimezone(UTC)
 
 
 def _measured(value: Masked) -> tuple[int | None, Masked | None]:

@@ -122,6 +122,8 @@ class SecretsFeatures(Features):
     history: bool = feature("older versions")
     disable: bool = feature("disabling one version")
     recovery: bool = feature("a deleted secret can be restored for a while")
+    update: bool = feature("labels and expiry change without a new version", default=False)
+    destroy: bool = feature("destroying the value of one version for good", default=False)
     max_name: Limit = feature("longest name, characters")
     max_value: Limit = feature("largest value, bytes")
     max_labels: Limit | None = feature("labels of one secret", default=None)
@@ -242,6 +244,33 @@ class SecretsDriver(Driver[SecretsSpec]):
     def disable(self, name: str, version: str) -> None:
         """Make one version unreadable, for good or until the provider's own tools enable it. Again: no change."""
         raise Unsupported("versions cannot be disabled")
+
+    def destroy_version(self, name: str, version: str) -> None:
+        """Make one version's value gone for good, also for the provider's own tools, and take its stage from it.
+
+        The history shows it as disabled, or no longer; to destroy it again is then no change, or missing. The current
+        one is refused as a conflict. Goes with ``features.destroy``.
+        """
+        raise Unsupported("versions cannot be destroyed")
+
+    def relabel(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None,
+        expires: datetime | Literal["never"] | None,
+        if_match: Token | None,
+    ) -> None:
+        """Change labels and expiry of a secret, and neither its versions nor their stages.
+
+        It may make a new token. Goes with ``features.update``.
+
+        Args:
+            labels: replace all, as in ``put``; ``None`` leaves them.
+            expires: UTC; ``"never"`` removes it; ``None`` leaves it.
+            if_match: fails as a precondition where the token is another.
+        """
+        raise Unsupported("labels change with a new version only")
 
     def restore(self, name: str) -> None:
         """Bring back a deleted secret with its versions, stages, labels and expiry. A living one: no change."""

@@ -50,6 +50,7 @@ FEATURES = SecretsFeatures(
     history=True,
     disable=False,
     recovery=True,
+    update=True,
     max_name=Limit(512, f"{_API}, CreateSecret"),
     max_value=Limit(65_536, _QUOTAS),
     max_labels=Limit(49, "50 tags of a resource (AWS tagging limits), less the one that keeps the expiry"),
@@ -323,6 +324,24 @@ class SecretsManagerDriver(SecretsDriver):
         except ClientError as exc:  # refused because the first attempt, whose answer was lost, did it
             if _code(exc) != "InvalidRequestException" or not (_retried(exc) and self._state(name).deleted):
                 raise
+
+    def relabel(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None,
+        expires: datetime | Literal["never"] | None,
+        if_match: Token | None,
+    ) -> None:
+        """Change the secret's tags."""
+        if if_match is not None:
+            self._check_match(name, if_match)
+        state = self._living(name)
+        if expires == "never":
+            if _EXPIRES_TAG in state.tags:
+                self.client.untag_resource(SecretId=name, TagKeys=[_EXPIRES_TAG])
+            expires = None
+        self._tag(name, labels, _native_tags(labels, expires))
 
     def restore(self, name: str) -> None:
         """Bring back a deleted secret."""

@@ -59,6 +59,8 @@ FEATURES = SecretsFeatures(
     history=True,
     disable=True,
     recovery=True,
+    update=True,
+    destroy=True,
     max_name=Limit(1024, "chosen; a path of Linux has 4,096 bytes, root and suffix included"),
     max_value=Limit(1_048_576, "chosen; the file holds all versions and is written anew each time"),
     max_labels=Limit(100, "chosen; they are read at each listing"),
@@ -316,6 +318,37 @@ class SopsDriver(SecretsDriver):
             file.entry.until = file.entry.deleted + recovery
             self._save(file.entry, file)
             self._remove(name)
+
+    def destroy_version(self, name: str, version: str) -> None:
+        """Take one version out of the file. In git's history it remains, encrypted."""
+        with self._locked():
+            file = self._living(name)
+            _version(file.entry, version)
+            if file.entry.stages["current"] == version:
+                _refuse(Conflict, f"its version {version} is current; promote another one first")
+            del file.entry.versions[version]
+            file.entry.stages = {stage: id_ for stage, id_ in file.entry.stages.items() if id_ != version}
+            file.entry.touch()
+            self._save(file.entry, file)
+
+    def relabel(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None,
+        expires: datetime | Literal["never"] | None,
+        if_match: Token | None,
+    ) -> None:
+        """Change labels and expiry in the secret's file."""
+        with self._locked():
+            file = self._living(name)
+            if if_match is not None and _token(file.entry) != if_match:
+                _refuse(PreconditionFailed, "the secret was changed")
+            file.entry.labels = file.entry.labels if labels is None else dict(labels)
+            if expires is not None:
+                file.entry.expires = None if expires == "never" else expires
+            file.entry.touch()
+            self._save(file.entry, file)
 
     def restore(self, name: str) -> None:
         """Move the file back."""

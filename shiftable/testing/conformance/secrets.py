@@ -544,6 +544,90 @@ class SecretsConformance(Conformance):
         store.put("key", "three", expires=expires + YEAR)
         assert expires + YEAR == store.get("key").expires
 
+    # changes without a new version
+
+    def test_labels_change_without_a_new_version_or_not_at_all(
+        self, store: SecretStore, untouched: SecretStore
+    ) -> None:
+        if not store.features.update:
+            _raises(Unsupported, lambda: untouched.update("key", labels={"team": "core"}))
+            return
+        self._needs(store, "labels")
+        store.put("key", "one", labels={"team": "core", "cost-centre": "4711"})
+        store.put("key", "two")
+        history = _history(store, "key")
+        for labels in ({"team": "web"}, {"team": "web", "shop": "north"}, {}):
+            store.update("key", labels=labels)
+            found = store.get("key")
+            assert labels == dict(found.labels)
+            assert ("two", frozenset({"current"})) == (found.reveal(), found.stages)
+            assert history == _history(store, "key")
+
+    def test_an_expiry_changes_without_a_new_version(self, store: SecretStore) -> None:
+        self._needs(store, "update", "expiry")
+        expires = datetime.now(UTC).replace(microsecond=0) + YEAR
+        labels = {"team": "core"} if store.features.labels else None
+        version = store.put("key", "value", labels=labels, expires=expires).version
+        store.update("key", expires=(expires + YEAR).astimezone(timezone(timedelta(hours=5))))
+        assert expires + YEAR == store.get("key").expires
+        if labels is not None:
+            store.update("key", labels={"team": "web"})
+            assert expires + YEAR == store.get("key").expires
+        for _ in range(2):
+            store.update("key", expires="never")
+            assert store.get("key").expires is None
+        assert (version, {"team": "web"} if labels else {}) == (store.get("key").version, dict(store.get("key").labels))
+
+    def test_a_change_of_labels_obeys_if_match(self, store: SecretStore) -> None:
+        self._needs(store, "update", "labels", "if_match")
+        old = store.put("key", "one", labels={"team": "core"}).token
+        new = store.put("key", "two").token
+        _raises(PreconditionFailed, lambda: store.update("key", labels={}, if_match=old))
+        assert {"team": "core"} == dict(store.get("key").labels)
+        store.update("key", labels={"team": "web"}, if_match=new)
+        assert {"team": "web"} == dict(store.get("key").labels)
+
+    def test_what_is_missing_or_deleted_has_no_labels_to_change(self, store: SecretStore) -> None:
+        self._needs(store, "update", "labels")
+        _raises(NotFound, lambda: store.update("missing", labels={"team": "core"}))
+        if store.features.recovery:
+            store.put("key", "value")
+            store.delete("key", recovery=self._recovery(store))
+            _raises(NotFound, lambda: store.update("key", labels={"team": "core"}))
+
+    def test_changes_that_cannot_be_kept_are_refused_before_anything_is_sent(self, untouched: SecretStore) -> None:
+        self._needs(untouched, "update", "labels")
+        _raises(InvalidArgument, lambda: untouched.update("key"))
+        _raises(InvalidArgument, lambda: untouched.update("key", labels={"": "x"}))
+        _raises(InvalidArgument, lambda: untouched.update("key", expires=datetime(2100, 1, 1)))  # noqa: DTZ001
+
+    # destroy
+
+    def test_a_destroyed_version_is_gone_with_its_stage(self, store: SecretStore, untouched: SecretStore) -> None:
+        if not store.features.destroy:
+            _raises(Unsupported, lambda: untouched.destroy("key", "1"))
+            return
+        oldest, old, new = (store.put("key", value) for value in ("one", "two", "three"))
+        pending = store.put("key", "four", stage="pending") if store.features.pending else old
+        for gone in (old, pending):
+            if gone.version in {entry.version for entry in store.history("key") if entry.enabled}:
+                store.destroy("key", gone.version)
+            with pytest.raises((NotFound, Conflict)):
+                store.get("key", version=gone.version)
+            with pytest.raises((NotFound, Conflict)):
+                store.promote("key", gone.version)
+        _raises(NotFound, lambda: store.get("key", stage="previous"))
+        if store.features.pending:
+            _raises(NotFound, lambda: store.get("key", stage="pending"))
+        assert ("three", "one") == (store.get("key").reveal(), store.get("key", version=oldest.version).reveal())
+        assert {new.version, oldest.version} == {entry.version for entry in store.history("key") if entry.enabled}
+
+    def test_the_current_version_is_not_destroyed(self, store: SecretStore) -> None:
+        self._needs(store, "destroy")
+        current = store.put("key", "value")
+        _raises(Conflict, lambda: store.destroy("key", current.version))
+        assert "value" == store.get("key").reveal()
+
     # disable
 
     def test_a_disabled_version_is_not_readable(self, store: SecretStore, untouched: SecretStore) -> None:
@@ -675,6 +759,8 @@ class SecretsConformance(Conformance):
             acts += [lambda: store.get("key", stage="pending")]
         if features.disable:
             acts += [lambda: store.disable("missing", other), lambda: store.disable("key", other)]
+        if features.destroy:
+            acts += [lambda: store.destroy("missing", other), lambda: store.destroy("key", other)]
         if features.recovery:
             acts += [
                 lambda: store.delete("missing", recovery=self._recovery(store)),
@@ -829,7 +915,10 @@ def _acts(store: SecretStore, canaries: tuple[str, ...]) -> Iterator[Callable[[]
     yield lambda: list(store.history("key"))
     yield lambda: store.promote("key", known[0].version)
     yield lambda: store.promote("key", "no-such-version")
+    yield lambda: store.update("key", labels={"team": "core"})
+    yield lambda: store.update("key", expires="never", if_match=Token("no such token"))
     yield lambda: store.disable("key", known[-1].version)
+    yield lambda: store.destroy("key", known[-1].version)
     yield lambda: store.get("key", version=known[-1].version)
     yield lambda: store.delete("key", recovery=timedelta(days=7))
     yield lambda: put("key", two)
