@@ -71,6 +71,9 @@ class Masked:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         self.__reduce__()
 
+    def __getstate__(self) -> NoReturn:
+        self.__reduce__()
+
     def __copy__(self) -> Masked:
         return self
 

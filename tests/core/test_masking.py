@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import copy
+import csv
+import dataclasses
+import io
 import json
 import logging
 import pickle
+import pprint
+import reprlib
+import string
 import traceback
 from collections.abc import Callable
 
 import attrs
+import cattrs
 import pytest
+import yaml
 
 from shiftable.masking import Masked
 
@@ -21,6 +29,19 @@ CANARY = "canary-4b825dc642cb"
 class Credentials:
     user: str
     password: Masked
+
+
+@dataclasses.dataclass
+class Settings:
+    user: str
+    password: Masked
+
+
+def _written(masked: Masked) -> str:
+    stream = io.StringIO()
+    csv.writer(stream).writerow(["app", masked])
+    print("app", masked, file=stream)
+    return stream.getvalue()
 
 
 @pytest.fixture(params=[CANARY, CANARY.encode(), CANARY.encode() + b"\xff"], ids=["text", "bytes", "binary"])
@@ -46,6 +67,18 @@ def masked(request: pytest.FixtureRequest) -> Masked:
         lambda masked: repr(ValueError("no such password", masked)),
         lambda masked: json.dumps({"password": masked}, default=str),
         lambda masked: str(dir(masked)),
+        lambda masked: str(attrs.astuple(Credentials("app", masked))),
+        lambda masked: str(cattrs.unstructure(Credentials("app", masked))),
+        lambda masked: repr(Settings("app", masked)),
+        lambda masked: str(dataclasses.asdict(Settings("app", masked))),
+        lambda masked: str(dataclasses.astuple(Settings("app", masked))),
+        lambda masked: pprint.pformat({"password": masked}),
+        lambda masked: reprlib.repr([masked]),
+        lambda masked: string.Template("$password").substitute(password=masked),
+        lambda masked: "{password!s:>9}".format_map({"password": masked}),
+        lambda masked: json.dumps(attrs.asdict(Credentials("app", masked)), default=repr),
+        lambda masked: "".join(traceback.format_exception(KeyError(masked, [masked]))),
+        _written,
     ],
 )
 def test_no_text_of_it_shows_the_value(masked: Masked, shown: Callable[[Masked], str]) -> None:
@@ -73,6 +106,34 @@ def test_it_is_not_pickled(masked: Masked, protocol: int) -> None:
     for value in (masked, [masked], Credentials("app", masked)):
         with pytest.raises(TypeError, match="not pickled") as caught:
             pickle.dumps(value, protocol)
+        assert CANARY not in str(caught.value)
+
+
+def test_no_way_around_pickle_hands_out_the_value(masked: Masked) -> None:
+    ways: list[Callable[[], object]] = [
+        masked.__reduce__,
+        lambda: masked.__reduce_ex__(2),
+        masked.__getstate__,
+        lambda: yaml.dump(masked),
+        lambda: pickle.dumps(ValueError("no such password", masked)),
+        lambda: pickle.dumps(Settings("app", masked)),
+    ]
+    for way in ways:
+        with pytest.raises(TypeError, match="not pickled") as caught:
+            way()
+        assert CANARY not in "".join(traceback.TracebackException.from_exception(caught.value).format())
+
+
+def test_it_is_not_text_and_not_bytes(masked: Masked) -> None:
+    ways: list[Callable[[], object]] = [
+        lambda: bytes(masked),  # type: ignore[call-overload]  # that it is refused is what is tested
+        lambda: "x" + masked,  # type: ignore[operator]  # the same
+        lambda: list(masked),  # type: ignore[call-overload]  # the same
+        lambda: len(masked),  # type: ignore[arg-type]  # the same
+    ]
+    for way in ways:
+        with pytest.raises(TypeError) as caught:
+            way()
         assert CANARY not in str(caught.value)
 
 
