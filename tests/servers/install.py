@@ -18,6 +18,7 @@ from pathlib import Path
 PACKAGES = (
     *("age", "openssh-client"),  # test_age_interop.py
     *("ceph-mon", "ceph-osd", "ceph-base", "radosgw"),  # test_s3_radosgw.py
+    *("postgresql-15", "mariadb-server-core"),  # test_rotation_*.py
 )
 
 AZURITE = "azurite@3.35"  # test_blob_azurite.py
