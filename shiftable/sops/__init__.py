@@ -15,8 +15,9 @@ How the format protects a document, and where that ends:
   older one; signed commits show that. Nor does anything vouch for the names of the recipients in a file: when you
   encrypt anew, take them from rules of your own.
 
-Values are text, whole numbers of 64 bits, numbers with a point, booleans and (encrypted only) bytes. Comments are not
-kept; dates must be quoted; key groups and comment rules are refused.
+Formats are YAML, JSON, dotenv, INI (text without quotes) and binary: one value ``data`` of any bytes. Values are text,
+whole numbers of 64 bits, numbers with a point, booleans and (encrypted only) bytes. Comments are kept; dates must be
+quoted. Key groups (Shamir), comment rules and several documents in one file are refused.
 
 >>> private, public = generate_identity()
 >>> content = dump(Document({"db": {"password": "s3cret", "port": 5432}}, recipients=(public,)))
@@ -27,16 +28,21 @@ False
 """
 
 from shiftable.sops._age import Identities, find_identities, generate_identity, parse_identities
-from shiftable.sops._document import Document, Rule, dump, load, recipients
-from shiftable.sops._text import Format
+from shiftable.sops._comments import Comment
+from shiftable.sops._document import Document, dump, load, recipients
+from shiftable.sops._leaves import Rule
+from shiftable.sops._text import FORMATS, Format, format_of
 
 __all__ = [
+    "FORMATS",
+    "Comment",
     "Document",
     "Format",
     "Identities",
     "Rule",
     "dump",
     "find_identities",
+    "format_of",
     "generate_identity",
     "load",
     "parse_identities",
