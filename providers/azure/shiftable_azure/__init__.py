@@ -1,7 +1,8 @@
-"""Azure: Blob Storage."""
+"""Azure: Blob Storage and the secrets of Key Vault."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,11 +14,15 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.secrets.driver import SecretsDriver
     from shiftable_azure._session import Session
 
 __all__ = ["AzureProvider", "AzureSettings"]
 
 __version__ = "0.1.0"
+
+_VAULT = re.compile(r"[0-9A-Za-z-]{3,24}|(?:https://)?[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+(?::\d+)?/?")
+_LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\]):\d+/?")
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +41,12 @@ class AzureSettings:
         sas_token: a shared access signature for the account or a container; URLs cannot be signed with it.
         blob_versioning: the storage account keeps versions of blobs, which is set on the account as a whole and which
             credentials for blobs cannot ask.
-        vault: for secrets, the name of a Key Vault.
+        vault: for secrets, a Key Vault: its name, or its host or URL, for other clouds (``shop.vault.azure.cn``) and
+            private endpoints. A managed HSM has keys and no secrets.
+        vault_endpoint: a stand-in for the vault on this machine, ``http://127.0.0.1:…``. Nothing is sent to the vault
+            then; the stand-in is told its name, and has to ask for tokens as it does.
+        vault_token: a token for the vault that was had elsewhere, ``az account get-access-token --resource
+            https://vault.azure.net``; it lives for an hour or so.
         tenant: with ``client_id`` and ``client_secret``, a service principal.
         client_id: alone: the user-assigned managed identity.
         max_attempts: how often a call is tried in all.
@@ -51,7 +61,9 @@ class AzureSettings:
     connection_string: Credential | None = attrs.field(default=None)
     sas_token: Credential | None = attrs.field(default=None)
     blob_versioning: bool = False
-    vault: str | None = None
+    vault: str | None = attrs.field(default=None)
+    vault_endpoint: str | None = attrs.field(default=None)
+    vault_token: Credential | None = attrs.field(default=None)
     tenant: str | None = None
     client_id: str | None = None
     client_secret: Credential | None = attrs.field(default=None)
@@ -77,6 +89,20 @@ class AzureSettings:
         if value is not None and (self.account_key or self.connection_string):
             raise ValueError("sas_token, account_key and connection_string exclude each other")
 
+    @vault.validator
+    def _is_vault(self, _field: object, value: str | None) -> None:
+        if value is None:
+            return
+        if ".managedhsm." in value:
+            raise ValueError("vault is a managed HSM, which has keys and no secrets; name a Key Vault")
+        if not _VAULT.fullmatch(value):
+            raise ValueError("vault is the name of a Key Vault, its host, or its https URL without a path")
+
+    @vault_endpoint.validator
+    def _stands_here(self, _field: object, value: str | None) -> None:
+        if value is not None and not _LOOPBACK.fullmatch(value):
+            raise ValueError("vault_endpoint is a stand-in on this machine: http://127.0.0.1:PORT")
+
     @client_secret.validator
     def _needs_principal(self, _field: object, value: Credential | None) -> None:
         if value is not None and (self.tenant is None or self.client_id is None):
@@ -84,16 +110,21 @@ class AzureSettings:
 
 
 class AzureProvider(Provider[AzureSettings]):
-    """Blob Storage through azure-storage-blob.
+    """Blob Storage through azure-storage-blob, secrets through azure-keyvault-secrets.
 
-    Credentials: ``account_key``, ``connection_string`` or ``sas_token`` of the settings; or else of Microsoft Entra: a
-    service principal by ``tenant``, ``client_id`` and ``client_secret``, or azure-identity's default chain
-    (environment, workload identity, managed identity, ``az login``).
+    Credentials for blobs: ``account_key``, ``connection_string`` or ``sas_token`` of the settings; or else of Microsoft
+    Entra: a service principal by ``tenant``, ``client_id`` and ``client_secret``, or azure-identity's default chain
+    (environment, workload identity, managed identity, ``az login``). Secrets take one of Microsoft Entra, or
+    ``vault_token``.
 
-    Permissions: the role *Storage Blob Data Contributor* on the storage account covers everything but tags, for which
-    *Storage Blob Data Owner* or the actions ``blobs/tags/read`` and ``blobs/tags/write`` are needed. URLs are signed
-    with the account's key or with a user delegation key, which takes ``generateUserDelegationKey/action`` (*Storage
-    Blob Delegator*, contained in both roles). What only reads needs *Storage Blob Data Reader*.
+    Permissions for blobs: the role *Storage Blob Data Contributor* on the storage account covers everything but tags,
+    for which *Storage Blob Data Owner* or the actions ``blobs/tags/read`` and ``blobs/tags/write`` are needed. URLs are
+    signed with the account's key or with a user delegation key, which takes ``generateUserDelegationKey/action``
+    (*Storage Blob Delegator*, contained in both roles). What only reads needs *Storage Blob Data Reader*.
+
+    Permissions for secrets: *Key Vault Secrets Officer* on the vault has them all; what only reads needs *Key Vault
+    Secrets User*. In vaults with access policies these are ``get``, ``list``, ``set``, ``delete``, ``recover`` and, for
+    deleting for good, ``purge``; what only reads needs ``get`` and ``list``.
     """
 
     name: ClassVar[str] = "azure"
@@ -109,7 +140,7 @@ class AzureProvider(Provider[AzureSettings]):
         """Say what each service's driver can do."""
         from shiftable_azure import _features
 
-        return {"blob": (_features.BLOB, _features.VERSIONED_BLOB)}
+        return {"blob": (_features.BLOB, _features.VERSIONED_BLOB), "secrets": (_features.SECRETS,)}
 
     @property
     def session(self) -> Session:
@@ -128,6 +159,12 @@ class AzureProvider(Provider[AzureSettings]):
         return AzureBlobDriver(
             self.session, _features.VERSIONED_BLOB if self.settings.blob_versioning else _features.BLOB
         )
+
+    def secrets(self) -> SecretsDriver:
+        """Make the driver for Key Vault."""
+        from shiftable_azure.secrets import KeyVaultDriver
+
+        return KeyVaultDriver(self.session)
 
     def close(self) -> None:
         """Close the connections of all clients."""

@@ -6,8 +6,9 @@ import attrs
 
 from shiftable.blob.driver import BlobFeatures, StorageClass
 from shiftable.features import Limit
+from shiftable.secrets.driver import SecretsFeatures
 
-__all__ = ["BLOB", "VERSIONED_BLOB"]
+__all__ = ["BLOB", "SECRETS", "VERSIONED_BLOB"]
 
 _TARGETS = "Azure, scalability and performance targets for Blob storage"
 _BLOCKS = 50_000
@@ -49,3 +50,25 @@ BLOB = BlobFeatures(
 
 VERSIONED_BLOB = attrs.evolve(BLOB, title="Azure Blob Storage with versions", versioning=True, restore=True)
 """An account with blob versioning: every container then keeps versions."""
+
+_VAULT = "Azure Key Vault, about secrets"
+
+SECRETS = SecretsFeatures(
+    title="Azure Key Vault",
+    binary=True,
+    labels=True,
+    expiry=True,
+    if_absent=True,
+    if_match=True,
+    atomic_if_match=False,
+    pending=True,
+    history=True,
+    disable=True,
+    recovery=True,
+    update=True,
+    destroy=False,
+    max_name=Limit(127, "Azure Key Vault, object identifiers; a slash becomes two hyphens"),
+    max_value=Limit(25_600, f"{_VAULT}: 25 KB; bytes that are no text are kept as base64, so 19,200 of them"),
+    max_labels=Limit(12, f"{_VAULT}: 15 tags, less those for the name, the stages and the encoding"),
+    max_recovery=Limit(90, "Azure Key Vault, soft delete: 7 to 90 days, as the vault has it"),
+)

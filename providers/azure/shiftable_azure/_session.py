@@ -24,6 +24,7 @@ from shiftable_azure.errors import seconds_asked
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from azure.core.pipeline.transport import HttpTransport
+    from azure.keyvault.secrets import SecretClient
 
 __all__ = ["Retries", "Session"]
 
@@ -92,6 +93,22 @@ class Session:
         with self._lock:
             made = self.__dict__.get("blobs") or self._made()
             self.__dict__["blobs"] = made
+            return made
+
+    @functools.cached_property
+    def secrets(self) -> SecretClient:
+        """The client of the vault; the same one each time.
+
+        Raises:
+            ConfigError: no vault is named.
+        """
+        from shiftable_azure._vault import GivenToken, vault_client
+
+        with self._lock:
+            token = self._settings.vault_token
+            credential = self.identity if token is None else GivenToken(token)
+            made = self.__dict__.get("secrets") or vault_client(self._settings, credential, self._transport)
+            self.__dict__["secrets"] = made
             return made
 
     def signed(
@@ -165,9 +182,15 @@ class Session:
 
     def close(self) -> None:
         """Close all connections. A client that is used afterwards opens new ones."""
-        client = self.__dict__.pop("blobs", None)
-        if client is not None:
-            client.close()
+        for name in ("blobs", "secrets"):
+            client = self.__dict__.pop(name, None)
+            if client is not None:
+                client.close()
+
+    @property
+    def attempts(self) -> int:
+        """How often a call is tried in all."""
+        return self._settings.max_attempts
 
     def __repr__(self) -> str:
         return f"<Session account={self._settings.storage_account!r} endpoint={self._settings.endpoint!r}>"

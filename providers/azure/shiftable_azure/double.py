@@ -1,7 +1,9 @@
-"""A stand-in for Azure on loopback: Blob Storage in memory, behind the harness."""
+"""A stand-in for Azure on loopback: Blob Storage and the secrets of a Key Vault in memory, behind the harness."""
 
 from __future__ import annotations
 
+import hmac
+import json
 import threading
 from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
@@ -10,9 +12,10 @@ from wsgiref.types import WSGIEnvironment
 from azure.core.pipeline.transport import RequestsTransport
 
 from shiftable.config import Credential
-from shiftable.testing.harness import Double, Request, Response
+from shiftable.testing.harness import Double, Headers, Request, Response
 from shiftable_azure._double_auth import Keys
 from shiftable_azure._double_blob import BlobService
+from shiftable_azure._double_vault import VaultService, is_vault
 from shiftable_azure._double_wire import Asked, Refusal, refused
 
 __all__ = ["AzureDouble", "ToLoopback"]
@@ -21,18 +24,27 @@ _ACCOUNT = "shiftabledouble"
 _ACCOUNT_KEY = "bm90LWEtc2VjcmV0LW9mLWFueWJvZHk="
 _DELEGATION_KEY = "bm90LWEtZGVsZWdhdGlvbi1rZXk="
 _TOKEN = "not-a-token-of-anybody"  # noqa: S105  the double's own
+_VAULT = "shiftable-double"
+_IDENTITY = "/identity/token"
+_IDENTITY_HEADER = "not-a-header-of-anybody"
 
 
 class AzureDouble(Double):
-    """Azure in this process: Blob Storage of one account.
+    """Azure in this process: Blob Storage of one account, the secrets of one Key Vault, and a managed identity.
 
     Shared keys, shared access signatures and tokens are checked, signed URLs expire (by ``clock``), writes are atomic,
     listings come in the order of UTF-16 units, as Azure's do. It has block blobs alone, and neither leases nor
     snapshots. Azure publishes no definitions of the data plane in a form that bodies could be compared with, so what
     comes in is checked by the service's own rules only.
 
+    The vault answers a request without a token with the challenge, has soft delete with the window and the purge
+    protection that ``vault`` says, keeps times in whole seconds and lists versions in the order of their ids, as Key
+    Vault does. It takes 256 characters for a tag's name and value, the lower of the limits that Microsoft has stated.
+    What a vault says of a write to a certificate's secret is stated nowhere, and an assumption here.
+
     Attributes:
         service: the state, to look behind the protocol: ``service.containers["shop"].blobs["key"].content``.
+        vault: the same of the vault: ``vault.secrets["shop--key"].latest.value``.
         token: what a bearer must present.
     """
 
@@ -44,6 +56,7 @@ class AzureDouble(Double):
         super().__init__(_never)
         self._state = threading.Lock()
         self.service = BlobService(Keys(_ACCOUNT, _ACCOUNT_KEY, _TOKEN, _DELEGATION_KEY), self.clock)
+        self.vault = VaultService(_TOKEN, self.clock)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -52,6 +65,9 @@ class AzureDouble(Double):
             "storage_account": _ACCOUNT,
             "endpoint": f"{self.url}/{_ACCOUNT}",
             "account_key": Credential.literal(_ACCOUNT_KEY),
+            "vault": _VAULT,
+            "vault_endpoint": self.url,
+            "vault_token": Credential.literal(_TOKEN),
         }
 
     @property
@@ -64,11 +80,23 @@ class AzureDouble(Double):
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment variables that bring Azure's tools, in any process, to this double."""
-        return {"AZURE_STORAGE_CONNECTION_STRING": self.connection_string}
+        """The environment variables that bring Azure's tools, in any process, to this double.
+
+        The managed identity is the one of this double: without a credential in its settings, a provider's vault is
+        reached with its token. Where the vault is, ``vault_endpoint`` must say.
+        """
+        return {
+            "AZURE_STORAGE_CONNECTION_STRING": self.connection_string,
+            "IDENTITY_ENDPOINT": f"{self.url}{_IDENTITY}",
+            "IDENTITY_HEADER": _IDENTITY_HEADER,
+        }
 
     def identify(self, request: Request) -> tuple[str, str]:
         """Name the operation as the REST reference does."""
+        if request.path == _IDENTITY:
+            return "identity", "GetToken"
+        if is_vault(request):
+            return "secrets", self.vault.operation(request)
         try:
             return "blob", self.service.operation(Asked.read(request, _ACCOUNT))
         except Refusal:
@@ -76,7 +104,11 @@ class AzureDouble(Double):
 
     def answer(self, request: Request, environ: WSGIEnvironment) -> Response:  # noqa: ARG002  the request says it all
         """Execute one request at a time, so that conditions hold."""
+        if request.path == _IDENTITY:
+            return self._identity(request)
         with self._state:
+            if is_vault(request):
+                return self.vault.execute(request)
             try:
                 asked = Asked.read(request, _ACCOUNT)
             except Refusal as refusal:
@@ -84,9 +116,18 @@ class AzureDouble(Double):
             return self.service.execute(asked)
 
     def forget(self) -> None:
-        """Empty the account."""
+        """Empty the account and the vault."""
         with self._state:
             self.service.reset()
+            self.vault.reset()
+
+    def _identity(self, request: Request) -> Response:
+        """Hand out the token as a managed identity of App Service does."""
+        if not hmac.compare_digest(request.headers.get("X-IDENTITY-HEADER", ""), _IDENTITY_HEADER):
+            return Response("401 Unauthorized", body=b'{"statusCode": 401, "message": "no identity header"}')
+        expires = int(self.clock.now().timestamp()) + 86_400
+        told = {"access_token": _TOKEN, "expires_on": str(expires), "token_type": "Bearer", "resource": "vault"}
+        return Response("200 OK", Headers({"Content-Type": "application/json"}), json.dumps(told).encode())
 
 
 class ToLoopback(RequestsTransport):  # type: ignore[misc]  # azure-core hands it out untyped

@@ -1,7 +1,8 @@
-"""What the exceptions of Azure's Storage SDK mean: one table of the service's own error codes."""
+"""What the exceptions of Azure's SDKs mean: one table of a service's own error codes for each."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -30,7 +31,7 @@ from shiftable.errors import (
     Unsupported,
 )
 
-__all__ = ["CODES", "classify", "code_of", "fault_of", "seconds_asked"]
+__all__ = ["CODES", "VAULT_CODES", "VaultFailure", "classify", "classify_vault", "code_of", "fault_of", "seconds_asked"]
 
 # Status and error codes of the Blob service and those that all of Azure Storage shares, in the REST reference's words.
 CODES: Mapping[str, type[OperationError]] = {
@@ -200,6 +201,117 @@ _CLIENT: tuple[tuple[type[Exception], type[OperationError]], ...] = (
     (urllib3.exceptions.TimeoutError, Timeout),
     (urllib3.exceptions.HTTPError, Unavailable),
 )
+
+
+# Codes of Key Vault, the inner ones, which say more, among them. Sources: Key Vault, REST API error codes; common error
+# codes; the messages that its clients were shown.
+VAULT_CODES: Mapping[str, type[OperationError]] = {
+    # what does not exist
+    "SecretNotFound": NotFound,
+    "ResourceNotFound": NotFound,
+    "VaultNotFound": Unavailable,  # as a wrong host name is: not the secret is missing
+    # another writer, or the wrong state
+    "Conflict": Conflict,
+    "ObjectIsBeingDeleted": Conflict,
+    "ObjectIsBeingRecovered": Conflict,
+    "ObjectIsDeletedButRecoverable": Conflict,
+    "ObjectMustBePurged": Conflict,
+    "SecretDisabled": Conflict,
+    "PreconditionFailed": PreconditionFailed,
+    # what the caller got wrong
+    "BadParameter": InvalidArgument,
+    "BadRequest": InvalidArgument,
+    "InvalidSecretName": InvalidArgument,
+    "MethodNotAllowed": Unsupported,
+    "NotSupported": Unsupported,
+    "RequestBodyTooLarge": InvalidArgument,
+    # who asks, and whether they may
+    "AccessDenied": PermissionDenied,
+    "Forbidden": PermissionDenied,
+    "ForbiddenByConnection": PermissionDenied,
+    "ForbiddenByFirewall": PermissionDenied,
+    "ForbiddenByPolicy": PermissionDenied,
+    "ForbiddenByRbac": PermissionDenied,
+    "InsufficientPermissions": PermissionDenied,
+    "Unauthorized": Unauthenticated,
+    "InvalidAuthenticationToken": Unauthenticated,
+    # how much
+    "QuotaExceeded": QuotaExceeded,
+    "Throttled": Throttled,
+    "TooManyRequests": Throttled,
+    "VaultRequestTypeLimitReached": Throttled,
+    # the service's own trouble
+    "InternalServerError": Unavailable,
+    "ServiceUnavailable": Unavailable,
+    "RequestTimeout": Timeout,
+}
+
+# What to do about a refused permission, by the inner code; the vault's own text says little of that, in many lines.
+_ACTION = re.compile(r"Action: '([^']+)'")
+_PERMISSION = re.compile(r"does not have (secrets \w+) permission")
+_ROLES = "Key Vault Secrets User to read, Key Vault Secrets Officer to write and to delete"
+
+
+class VaultFailure(native.AzureError):  # type: ignore[misc]  # azure-core hands it out untyped
+    """What a vault would answer, found out without asking it.
+
+    Args:
+        code: a row of ``VAULT_CODES``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def classify_vault(exc: Exception) -> Fault | None:
+    """Claim the exceptions of azure-core and of the HTTP clients beneath it, by the vault's codes and not by class."""
+    if isinstance(exc, VaultFailure):
+        return Fault(VAULT_CODES[exc.code], str(exc), exc.code)
+    if isinstance(exc, ValueError) and str(exc).startswith("The challenge"):  # the SDK's words for it
+        return Fault(Unauthenticated, f"the vault asks for tokens of another domain: {_first_line(exc)}", "Challenge")
+    response = getattr(exc, "response", None) if isinstance(exc, native.HttpResponseError) else None
+    if response is None or response.status_code < 300:
+        return classify(exc)
+    code, inner, message = _vault_codes(exc)
+    error = VAULT_CODES.get(inner) or VAULT_CODES.get(code) or _STATUS.get(response.status_code) or OperationError
+    return Fault(
+        error,
+        _advised(inner, message) or _first_line(exc),
+        inner or code,
+        response.headers.get("x-ms-request-id"),
+        seconds_asked(response.headers),
+    )
+
+
+def _vault_codes(exc: Any) -> tuple[str, str, str]:  # noqa: ANN401  azure-core's error, untyped
+    """Return the code, the inner code and the message of a vault's answer, empty where it has none."""
+    stated = getattr(exc, "error", None)
+    inner = getattr(stated, "innererror", None)
+    return (
+        str(getattr(stated, "code", None) or ""),
+        str(inner.get("code") or "") if isinstance(inner, dict) else "",
+        str(getattr(stated, "message", None) or ""),
+    )
+
+
+def _advised(inner: str, message: str) -> str:
+    """Return one line that says what to do, or the first line of the vault's own message."""
+    if inner == "ForbiddenByRbac":
+        found = _ACTION.search(message)
+        what = found.group(1) if found else "this"
+        return f"the identity has no role on the vault that allows {what}; there are {_ROLES}"
+    if inner == "AccessDenied":
+        denied = _PERMISSION.search(message)
+        what = denied.group(1) if denied else "this"
+        return f"the vault's access policy does not give the identity the permission {what}"
+    if inner in {"ForbiddenByFirewall", "ForbiddenByConnection"}:
+        return "the vault's firewall lets nobody in from this address; use a private endpoint or allow the address"
+    if inner == "ObjectIsDeletedButRecoverable":
+        return "the name belongs to a deleted secret; restore it, or delete it with recovery=None"
+    if inner == "SecretDisabled":
+        return "the version is disabled"
+    return message.partition("\n")[0].strip()
 
 
 def classify(exc: Exception) -> Fault | None:

@@ -1,0 +1,712 @@
+"""Secrets in Azure Key Vault."""
+
+from __future__ import annotations
+
+import re
+import string
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import attrs
+from azure.core import exceptions as native
+from azure.keyvault.secrets import DeletedSecret
+
+from shiftable.errors import Fault
+from shiftable.masking import Masked
+from shiftable.paging import Page
+from shiftable.secrets.driver import (
+    Secret,
+    SecretInfo,
+    SecretsDriver,
+    SecretsFeatures,
+    SecretsSpec,
+    SecretVersion,
+    Stage,
+)
+from shiftable.secrets.names import NAME_LABEL, NameMap
+from shiftable.tokens import Token
+from shiftable.waiting import wait_until
+from shiftable_azure._features import SECRETS
+from shiftable_azure._vault import VaultRetries
+from shiftable_azure._versions import (
+    ENCODING_TAG,
+    RESERVED,
+    STATE_TAG,
+    Record,
+    Version,
+    deleted_at,
+    in_order,
+    kept_as,
+    micros,
+)
+from shiftable_azure.errors import VaultFailure, classify_vault
+
+if TYPE_CHECKING:
+    from azure.keyvault.secrets import SecretClient, SecretProperties
+
+    from shiftable_azure._session import Session
+
+__all__ = ["KeyVaultDriver"]
+
+_TAGS = "Azure Key Vault, about secrets: tags"
+_NAMESPACE = uuid.UUID("b31c9f0e-5f0c-5b39-9c3a-3a6f5f1f2d90")  # of idempotency keys; never to be changed
+_NAMES = NameMap("--", string.ascii_letters + string.digits + "-", longest=127, folds=True, beside=("pending",))
+_ID = re.compile(r"[0-9a-f]{32}")
+_PAGE = 25
+_MOST_TAGS = 15
+_TAG = 256
+_ATTEMPTS = 4
+_SETTLING = timedelta(minutes=2)
+_QUICK = timedelta(milliseconds=100)
+_LONGEST = timedelta(seconds=3)
+
+
+@attrs.frozen
+class _State:
+    """A living secret: its latest version, and the stages that Key Vault does not know."""
+
+    latest: Version
+    previous: str | None
+    pending: str | None
+
+    @property
+    def token(self) -> Token:
+        return _token(self.latest.id, self.latest.record)
+
+    def stages_of(self, version: str) -> frozenset[Stage]:
+        stages: dict[Stage, str | None] = {
+            "current": self.latest.logical, "previous": self.previous, "pending": self.pending
+        }  # fmt: skip
+        return frozenset(stage for stage, id_ in stages.items() if id_ == version)
+
+
+@attrs.frozen(kw_only=True)
+class _Write:
+    """A new version in Key Vault's words."""
+
+    native: str
+    text: Masked
+    tags: Mapping[str, str]
+    record: Record
+    expires: datetime | None = None
+    content_type: str | None = None
+
+
+@attrs.define(eq=False)
+class KeyVaultDriver(SecretsDriver):
+    """Secrets in Azure Key Vault, through azure-keyvault-secrets.
+
+    Credentials and permissions are those of ``AzureProvider``.
+
+    * A name's slashes become two hyphens; what Key Vault could not tell back is escaped, with the name in a tag.
+    * The current version is the latest, which is what every other reader gets. To make an older one current its value
+      is set again: Key Vault counts that as another version, shiftable as the same one.
+    * A pending version is a version of a second secret, ``NAME---pending``, since a later version would be current for
+      other readers. What is previous and what is pending stands in a tag of the latest version, so that all stages
+      move in the one write that makes a version current.
+    * Labels are the tags, the expiry is ``exp``. Both belong to a version in Key Vault, and are carried on to the next.
+      A version that another tool sets has its own tags, or none.
+    * Bytes that are no text are kept as base64 under the tag ``file-encoding``, as the Azure CLI does with files.
+    * Key Vault has no conditional writes: ``if_absent``, ``if_match`` and idempotency keys are looked at before the
+      write, so two writers in the same moment can both win.
+    * Recovery lasts as long as the vault says. A longer one is refused, as is deletion for good under purge protection.
+    """
+
+    _session: Session
+
+    @property
+    def provider(self) -> str:
+        """The provider's name in errors."""
+        return "azure"
+
+    @property
+    def features(self) -> SecretsFeatures:
+        """What this driver can do."""
+        return SECRETS
+
+    @property
+    def client(self) -> SecretClient:
+        """The client that does the work."""
+        return self._session.secrets
+
+    def classify(self, exc: Exception) -> Fault | None:
+        """Say what a native exception means."""
+        return classify_vault(exc)
+
+    def check_secret(self, name: str) -> str | None:
+        """Apply the rules for names."""
+        return super().check_secret(name) or _NAMES.refusal(name)
+
+    def check_labels(self, labels: Mapping[str, str]) -> str | None:
+        """Apply the rules for tags."""
+        seen: dict[str, str] = {}
+        for name, value in labels.items():
+            if name.lower() in RESERVED:
+                return f"the label {name!r} is reserved"
+            if len(name) > _TAG or len(value) > _TAG:
+                return f"the label {name!r} or its value is longer than {_TAG} characters ({_TAGS})"
+            twin = seen.setdefault(name.lower(), name)
+            if twin != name:
+                return f"Azure compares names of tags without their case: {twin!r} and {name!r} would be one"
+        return super().check_labels(labels)
+
+    # prefixes
+
+    def create(self, spec: SecretsSpec) -> None:
+        """Do nothing: a prefix needs no making."""
+
+    def describe(self, name: str) -> SecretsSpec:
+        """Return any prefix."""
+        return SecretsSpec(name=name)
+
+    def update(self, current: SecretsSpec, spec: SecretsSpec) -> None:
+        """Do nothing: a prefix has no settings."""
+
+    def destroy(self, name: str) -> None:
+        """Fail while there are living secrets below the prefix."""
+        if any(True for _ in self._all(f"{name}/" if name else "")):
+            _fail("Conflict", f"there are secrets below {name!r}; delete them first")
+
+    def names(self, cursor: str | None, limit: int | None) -> Page[str]:  # noqa: ARG002  one page holds all
+        """Return the first segments of all names, in one page: Key Vault tells names only."""
+        return Page(tuple(sorted({info.name.split("/")[0] for info in self._all("") if "/" in info.name})))
+
+    # secrets
+
+    def get(self, name: str, *, stage: Stage | None, version: str | None) -> Secret:
+        """Return one version. The current one takes one call, any other two or three."""
+        state = self._living(name)
+        if stage == "current" or version in {state.latest.id, state.latest.logical}:
+            if not state.latest.enabled:
+                _fail("SecretDisabled", "the version is disabled")
+            return self._secret(name, state, state.latest)
+        state = self._whole(name, state)
+        wanted = {"previous": state.previous, "pending": state.pending, None: version}[stage]
+        if wanted is None:
+            _fail("SecretNotFound", f"the secret has no {stage} version")
+        return self._secret(name, state, self._version(name, wanted))
+
+    def put(
+        self,
+        name: str,
+        value: Masked,
+        *,
+        stage: Literal["current", "pending"],
+        if_absent: bool,
+        if_match: Token | None,
+        labels: Mapping[str, str] | None,
+        expires: datetime | None,
+        idempotency_key: str | None,
+    ) -> Secret:
+        """Store a new version, after a look at the one before: its labels, expiry and stages are carried on."""
+        state = self._state(name)
+        write = uuid.uuid4().hex if idempotency_key is None else uuid.uuid5(_NAMESPACE, idempotency_key).hex
+        if state is not None:
+            self._check_writable(name, state)
+            if idempotency_key is not None:
+                again = self._written(name, state, write, value)
+                if again is not None:
+                    return again
+            if if_absent:
+                _fail("PreconditionFailed", "the secret exists")
+            state = self._whole(name, state)
+        if if_match is not None and (state is None or state.token != if_match):
+            _fail("PreconditionFailed", "the secret was changed, or does not exist")
+        if stage == "pending":
+            if state is None:
+                _fail("SecretNotFound", "there is no such secret; store a current version first")
+            return self._put_pending(name, state, value, write, labels, expires)
+        latest = state.latest if state else None
+        made = self._set(
+            name,
+            value,
+            record=Record(
+                previous=latest.logical if latest else None,
+                pending=state.pending if state else None,
+                made=micros(latest),
+                write=write,
+            ),
+            labels=latest.labels if latest and labels is None else labels,
+            expires=latest.expires if latest and expires is None else expires,
+            content_type=latest.content_type if latest else None,
+        )
+        return self._secret(name, _after(made), made)
+
+    def list(self, *, prefix: str, deleted: bool, cursor: str | None, limit: int | None) -> Page[SecretInfo]:
+        """Return one page of secrets. Key Vault knows no prefixes, so they are looked at here."""
+        size = min(limit, _PAGE) if limit is not None and not prefix else _PAGE
+        listing: Any = self.client.list_deleted_secrets if deleted else self.client.list_properties_of_secrets
+        pages = listing(max_page_size=size).by_page(continuation_token=cursor)
+        found = (_info(item) for item in next(pages, ()) if not _NAMES.is_aside(_native_of(item)))
+        return Page(tuple(info for info in found if info.name.startswith(prefix)), pages.continuation_token or None)
+
+    def history(
+        self,
+        name: str,
+        *,
+        cursor: str | None,  # noqa: ARG002  one page holds all
+        limit: int | None,  # noqa: ARG002
+    ) -> Page[SecretVersion]:
+        """Return all versions in one page: Key Vault lists them in the order of their ids, which are random."""
+        state = self._living(name)
+        main = self._versions(_NAMES.native(name))
+        state = self._inherited(state, main) if state.latest.record is None else state
+        items: dict[str, SecretVersion] = {}
+        for found in in_order([*main, *self._beside(name, main)], state.latest.id):
+            current = found.logical == state.latest.logical
+            items.setdefault(
+                found.logical,
+                SecretVersion(
+                    name=name,
+                    version=found.logical,
+                    stages=state.stages_of(found.logical),
+                    created=found.created,
+                    enabled=state.latest.enabled if current else found.enabled,
+                ),
+            )
+        return Page(tuple(reversed(items.values())))
+
+    def promote(self, name: str, version: str) -> None:
+        """Set the value of that version again, as the latest one."""
+        state = self._living(name)
+        if version in {state.latest.id, state.latest.logical}:
+            return
+        self._check_writable(name, state)
+        found, state = self._version(name, version), self._whole(name, state)
+        self._again(name, state, found, previous=state.latest.logical, expires=state.latest.expires)
+
+    def delete(self, name: str, *, recovery: timedelta | None) -> None:
+        """Delete a secret and what lies beside it, and wait until that is done."""
+        main = _NAMES.native(name)
+        state = self._state(name)
+        if state is not None:
+            self._check_writable(name, state)
+            self._check_deletable(state.latest, recovery)
+        elif recovery is not None or not self._is_deleted(main):
+            _fail("SecretNotFound", "there is no such secret")
+        for each in (_NAMES.aside(main, "pending"), main):
+            if self._delete(each) and recovery is None:
+                self._purge(each)
+
+    def disable(self, name: str, version: str) -> None:
+        """Disable a version wherever its value was set."""
+        state = self._living(name)
+        self._check_writable(name, state)
+        main = _NAMES.native(name)
+        known = self._versions(main)
+        places = [(main, found) for found in known]
+        places += [(_NAMES.aside(main, "pending"), found) for found in self._beside(name, known)]
+        places = [(place, found) for place, found in places if version in {found.id, found.logical}]
+        if not places:
+            _fail("SecretNotFound", "no such version")
+        for place, found in places:
+            if found.enabled:
+                self.client.update_secret_properties(place, found.id, enabled=False)
+
+    def relabel(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None,
+        expires: datetime | Literal["never"] | None,
+        if_match: Token | None,
+    ) -> None:
+        """Change tags and ``exp`` of the latest version.
+
+        Key Vault cannot take an ``exp`` away, only set a version without: the value is set again then.
+        """
+        state = self._living(name)
+        self._check_writable(name, state)
+        if if_match is not None and state.token != if_match:
+            _fail("PreconditionFailed", "the secret was changed")
+        labels = state.latest.labels if labels is None else labels
+        if expires == "never" and state.latest.expires is not None:
+            if not state.latest.enabled:
+                _fail("SecretDisabled", "its latest version is disabled, and its expiry cannot be taken away")
+            state = self._whole(name, state)
+            self._again(name, state, state.latest, previous=state.previous, expires=None, labels=labels)
+            return
+        tags = _tags(name, labels, state.latest.record, state.latest.encoding)
+        until = None if expires == "never" else expires
+        self.client.update_secret_properties(_NAMES.native(name), state.latest.id, tags=tags, expires_on=until)
+
+    def restore(self, name: str) -> None:
+        """Bring back a deleted secret, and what lay beside it."""
+        main = _NAMES.native(name)
+        if self._state(name) is None and not self._recover(main):
+            _fail("SecretNotFound", "there is no such secret, or its recovery is over")
+        self._recover(_NAMES.aside(main, "pending"))
+
+    # reading
+
+    def _state(self, name: str) -> _State | None:
+        """Return a living secret, with the stages that its latest version tells; ``None`` if there is none."""
+        latest = self._latest(_NAMES.native(name))
+        if latest is None:
+            return None
+        kept = latest.tags.get(NAME_LABEL)
+        if kept is not None and _NAMES.name(_NAMES.native(name), kept) != name:
+            _fail("Conflict", f"the id {_NAMES.native(name)!r} belongs to the secret {kept!r}")
+        record = latest.record or Record()
+        return _State(latest, record.previous, record.pending)
+
+    def _living(self, name: str) -> _State:
+        state = self._state(name)
+        if state is None:
+            _fail("SecretNotFound", "there is no such secret")
+        return state
+
+    def _whole(self, name: str, state: _State) -> _State:
+        """Return the state with all stages, also where another tool wrote the latest version."""
+        if state.latest.record is not None:
+            return state
+        return self._inherited(state, self._versions(_NAMES.native(name)))
+
+    def _inherited(self, state: _State, known: list[Version]) -> _State:
+        """Take over the stages from before another tool wrote."""
+        before = [found for found in in_order(known, state.latest.id) if found.logical != state.latest.logical]
+        records = [found.record for found in before if found.record is not None]
+        pending = records[-1].pending if records else None
+        promoted = pending in {found.logical for found in known}
+        return _State(state.latest, before[-1].logical if before else None, None if promoted else pending)
+
+    def _latest(self, place: str) -> Version | None:
+        """Return the latest version of a secret in Key Vault's sense, with its value unless it is disabled."""
+        try:
+            found = self.client.get_secret(place)
+        except native.HttpResponseError as exc:
+            fault = classify_vault(exc)
+            if fault is not None and fault.code == "SecretDisabled":
+                return next(reversed(in_order(self._versions(place))), None)
+            if exc.status_code == 404:
+                return None
+            raise
+        return Version.read(found.properties, Masked(found.value or ""))
+
+    def _value(self, place: str, version: str) -> Version | None:
+        """Return a version with its value; ``None`` if there is no such version or secret."""
+        try:
+            found = self.client.get_secret(place, version)
+        except native.ResourceNotFoundError:
+            return None
+        return Version.read(found.properties, Masked(found.value or ""))
+
+    def _version(self, name: str, version: str) -> Version:
+        """Return a version of the secret, by the id that users know, wherever its value is."""
+        if not _ID.fullmatch(version):
+            _fail("SecretNotFound", "no such version")
+        main = _NAMES.native(name)
+        found = self._value(main, version) or self._value(_NAMES.aside(main, "pending"), version)
+        if found is None:  # what lay beside is gone
+            copies = [copy for copy in in_order(self._versions(main)) if copy.logical == version]
+            found = self._value(main, copies[-1].id) if copies else None
+        if found is None:
+            _fail("SecretNotFound", "no such version")
+        return found
+
+    def _versions(self, place: str) -> list[Version]:
+        """Return all versions of a secret without their values; none, where there is no secret."""
+        listed: Iterator[SecretProperties] = self.client.list_properties_of_secret_versions(place, max_page_size=_PAGE)
+        try:
+            return [Version.read(properties) for properties in listed]
+        except native.ResourceNotFoundError:
+            return []
+
+    def _beside(self, name: str, main: list[Version]) -> list[Version]:
+        """Return what lies beside, but for what is left of an earlier secret of that name."""
+        began = min((found.set_at for found in main if found.set_at), default=None)
+        beside = self._versions(_NAMES.aside(_NAMES.native(name), "pending"))
+        return [found for found in beside if began is None or found.set_at is None or found.set_at >= began]
+
+    def _all(self, prefix: str) -> Iterator[SecretInfo]:
+        page = self.list(prefix=prefix, deleted=False, cursor=None, limit=None)
+        yield from page.items
+        while page.next is not None:
+            page = self.list(prefix=prefix, deleted=False, cursor=page.next, limit=None)
+            yield from page.items
+
+    def _secret(self, name: str, state: _State, found: Version) -> Secret:
+        return Secret(
+            name=name,
+            value=found.value(),
+            version=found.logical,
+            stages=state.stages_of(found.logical),
+            token=state.token,
+            created=found.created,
+            labels=state.latest.labels,
+            expires=state.latest.expires,
+        )
+
+    # writing
+
+    def _check_writable(self, name: str, state: _State) -> None:
+        if state.latest.managed:
+            _fail("Conflict", f"it belongs to the certificate {_NAMES.native(name)!r}; change that one instead")
+
+    def _written(self, name: str, state: _State, write: str, value: Masked) -> Secret | None:
+        """Return what an earlier write of that idempotency key has left, as it is now."""
+        main = _NAMES.native(name)
+        known = self._versions(main)
+        for place, found in (
+            *((main, found) for found in known),
+            *((_NAMES.aside(main, "pending"), found) for found in self._beside(name, known)),
+        ):
+            if found.record is not None and found.record.write == write:
+                kept = self._value(place, found.id)
+                if kept is None:
+                    continue
+                if kept.value().reveal_bytes() != value.reveal_bytes():
+                    _fail("Conflict", "the idempotency key was used with another value")
+                whole = self._inherited(state, known) if state.latest.record is None else state
+                return self._secret(name, whole, kept)
+        return None
+
+    def _put_pending(
+        self,
+        name: str,
+        state: _State,
+        value: Masked,
+        write: str,
+        labels: Mapping[str, str] | None,
+        expires: datetime | None,
+    ) -> Secret:
+        """Store the value beside, then note it at the latest version, or at the one that came since."""
+        main = _NAMES.native(name)
+        made = self._set(
+            name,
+            value,
+            record=Record(made=micros(state.latest), write=write),
+            place=_NAMES.aside(main, "pending"),
+        )
+        for _ in range(_ATTEMPTS):
+            latest = state.latest
+            record = attrs.evolve(latest.record or Record(), previous=state.previous, pending=made.id)
+            tags = _tags(name, latest.labels if labels is None else labels, record, latest.encoding)
+            self.client.update_secret_properties(main, latest.id, tags=tags, expires_on=expires)
+            state = self._whole(name, self._living(name))
+            if state.pending == made.id:
+                return self._secret(name, state, made)
+        raise VaultFailure("Conflict", "the secret changes faster than a pending version can be noted")
+
+    def _again(
+        self,
+        name: str,
+        state: _State,
+        found: Version,
+        *,
+        previous: str | None,
+        expires: datetime | None,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set the value of a version again, so that it is the latest, and still the same version to users."""
+        created = found.created
+        self._set(
+            name,
+            found.text or Masked(""),
+            record=Record(
+                of=found.logical,
+                born=int(created.timestamp()) if created else None,
+                previous=previous,
+                pending=None if state.pending == found.logical else state.pending,
+                made=micros(state.latest),
+                write=uuid.uuid4().hex,
+            ),
+            labels=state.latest.labels if labels is None else labels,
+            expires=expires,
+            content_type=found.content_type,
+            encoding=found.encoding,
+        )
+
+    def _set(
+        self,
+        name: str,
+        value: Masked,
+        *,
+        record: Record,
+        place: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        expires: datetime | None = None,
+        content_type: str | None = None,
+        encoding: str | None = None,
+    ) -> Version:
+        """Make a new version; look for it before it is tried again, as each try would make another."""
+        text, own = kept_as(value)
+        limit = SECRETS.max_value
+        if len(text.reveal_bytes()) > limit.value:
+            _fail("BadParameter", f"as base64 the value has more than {limit} bytes, the limit ({limit.source})")
+        tags = _tags(name, labels or {}, record, encoding or own)
+        if len(tags) > _MOST_TAGS:
+            _fail("BadParameter", f"another tool gave it so many tags that there would be more than {_MOST_TAGS}")
+        write = _Write(
+            native=place or _NAMES.native(name),
+            text=text,
+            tags=tags,
+            record=record,
+            expires=expires,
+            content_type=content_type,
+        )
+        retries = VaultRetries(self._session.attempts)
+        for attempt in range(1, self._session.attempts + 1):
+            try:
+                return self._send(write)
+            except native.AzureError as exc:
+                _forget_frames(exc)
+                if not _is_doubtful(exc):
+                    raise
+                for found in self._versions(write.native):
+                    if found.record is not None and found.record.write == record.write:
+                        return attrs.evolve(found, text=text)
+                if attempt == self._session.attempts:
+                    raise
+            time.sleep(retries.pause(attempt))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _send(self, write: _Write) -> Version:
+        """Send a new version, once; a name that is being given up by a deletion is waited for."""
+
+        def sent() -> Version | None:
+            try:
+                made = self.client.set_secret(
+                    write.native,
+                    write.text.reveal(),
+                    tags=dict(write.tags),
+                    expires_on=write.expires,
+                    content_type=write.content_type,
+                )
+            except native.HttpResponseError as exc:
+                if _is_settling(exc):
+                    return None
+                if _NAMES.is_aside(write.native) and _code(exc) == "ObjectIsDeletedButRecoverable":
+                    self._recover(write.native)  # left behind by a restoration that was cut short
+                    return None
+                raise
+            return Version.read(made.properties, write.text)
+
+        return wait_until(
+            sent, what=f"the name {write.native!r} to be free", timeout=_SETTLING, interval=_QUICK, longest=_LONGEST
+        )
+
+    # deleting
+
+    def _check_deletable(self, latest: Version, recovery: timedelta | None) -> None:
+        soft = latest.days > 0 or "Recoverable" in latest.level
+        if recovery is None:
+            if soft and "Purgeable" not in latest.level:
+                _fail("Conflict", "the vault has purge protection, so nothing is deleted for good; give a recovery")
+        elif not soft:
+            _fail("NotSupported", "the vault has no soft delete, so nothing can be restored; delete with recovery=None")
+        elif latest.days and recovery > timedelta(days=latest.days):
+            _fail("BadParameter", f"the vault keeps deleted secrets for {latest.days} days; recovery may not be longer")
+
+    def _delete(self, place: str) -> bool:
+        """Delete what is there, and wait until it can be restored or purged; tell whether it may have to be purged."""
+        try:
+            poller = self.client.begin_delete_secret(place)
+        except native.ResourceNotFoundError:  # there is none, or it is deleted, perhaps by the first of two tries
+            return True
+        if poller.result().recovery_id is None:
+            return False
+        self._wait(f"the deletion of {place!r}", lambda: self._is_deleted(place))
+        return True
+
+    def _purge(self, place: str) -> None:
+        """Purge what is deleted, and wait until it is gone."""
+        try:
+            self.client.purge_deleted_secret(place)
+        except native.ResourceNotFoundError:
+            return
+        except native.HttpResponseError as exc:
+            if exc.status_code != 403:
+                raise
+            fault = classify_vault(exc)
+            why = fault.message if fault else ""
+            raise VaultFailure("Forbidden", f"it is deleted, and can be restored, but not purged: {why}") from exc
+        self._wait(f"the purge of {place!r}", lambda: not self._is_deleted(place))
+
+    def _recover(self, place: str) -> bool:
+        """Recover what is deleted, and wait until it can be read; tell whether there was anything."""
+        try:
+            self.client.begin_recover_deleted_secret(place)
+        except native.HttpResponseError as exc:
+            if exc.status_code == 404:
+                return self._latest(place) is not None  # the first of two tries did it, or there was nothing
+            raise
+        self._wait(f"the recovery of {place!r}", lambda: self._latest(place) is not None)
+        return True
+
+    def _is_deleted(self, place: str) -> bool:
+        try:
+            self.client.get_deleted_secret(place)
+        except native.ResourceNotFoundError:
+            return False
+        return True
+
+    def _wait(self, what: str, done: Any) -> None:  # noqa: ANN401  a callable without arguments
+        wait_until(lambda: done() or None, what=what, timeout=_SETTLING, interval=_QUICK, longest=_LONGEST)
+
+
+def _after(made: Version) -> _State:
+    record = made.record or Record()
+    return _State(made, record.previous, record.pending)
+
+
+def _token(version: str, record: Record | None) -> Token:
+    return Token(f"{version}.{record.pending or ''}" if record else f"{version}.")
+
+
+def _tags(name: str, labels: Mapping[str, str], record: Record | None, encoding: str | None) -> dict[str, str]:
+    original = _NAMES.original(name)
+    return {
+        **labels,
+        **({} if record is None else {STATE_TAG: str(record)}),
+        **({} if original is None else {NAME_LABEL: original}),
+        **({} if encoding is None else {ENCODING_TAG: encoding}),
+    }
+
+
+def _native_of(item: SecretProperties | DeletedSecret) -> str:
+    return item.name or ""
+
+
+def _info(item: SecretProperties | DeletedSecret) -> SecretInfo:
+    properties = item.properties if isinstance(item, DeletedSecret) else item
+    found = Version.read(properties)
+    return SecretInfo(
+        name=_NAMES.name(_native_of(item), found.tags.get(NAME_LABEL)),
+        version=None,
+        modified=found.modified,
+        labels=found.labels,
+        expires=found.expires,
+        deleted=deleted_at(item) if isinstance(item, DeletedSecret) else None,
+    )
+
+
+def _is_doubtful(exc: native.AzureError) -> bool:
+    """Tell whether a write may have happened although it failed."""
+    if isinstance(exc, native.HttpResponseError):
+        return isinstance(exc, native.DecodeError) or (exc.status_code or 0) >= 500
+    return isinstance(exc, native.ServiceRequestError | native.ServiceResponseError)
+
+
+def _forget_frames(exc: BaseException | None) -> None:
+    """Take away the frames that an error came through: they hold the value."""
+    while exc is not None:
+        exc.__traceback__ = None
+        exc = exc.__cause__ or exc.__context__
+
+
+def _code(exc: native.HttpResponseError) -> str:
+    fault = classify_vault(exc)
+    return fault.code if fault else ""
+
+
+def _is_settling(exc: native.HttpResponseError) -> bool:
+    """Tell whether a name is taken only until a deletion, purge or recovery that is under way ends."""
+    return exc.status_code == 409 and (_code(exc).startswith("ObjectIsBeing") or "currently being" in str(exc))
+
+
+def _fail(code: str, message: str) -> NoReturn:
+    raise VaultFailure(code, message)
