@@ -1,8 +1,11 @@
 """Secrets: values that never show themselves, with versions and stages."""
 
 from shiftable.masking import Masked
+from shiftable.secrets._cache import SecretCache
+from shiftable.secrets._redaction import RedactingFilter, RedactingStream, Redactor
 from shiftable.secrets._secrets import Secrets
 from shiftable.secrets._store import SecretStore
+from shiftable.secrets._watch import SecretWatch
 from shiftable.secrets.driver import (
     STAGES,
     Secret,
@@ -17,10 +20,15 @@ from shiftable.tokens import Token
 __all__ = [
     "STAGES",
     "Masked",
+    "RedactingFilter",
+    "RedactingStream",
+    "Redactor",
     "Secret",
+    "SecretCache",
     "SecretInfo",
     "SecretStore",
     "SecretVersion",
+    "SecretWatch",
     "Secrets",
     "SecretsFeatures",
     "SecretsSpec",

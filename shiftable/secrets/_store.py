@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Literal
 
@@ -12,8 +12,10 @@ import attrs
 from shiftable.errors import NotFound, Resource
 from shiftable.masking import Masked
 from shiftable.paging import Page, paged
+from shiftable.secrets._cache import SecretCache
 from shiftable.secrets._names import joined, malformed
 from shiftable.secrets._sealing import sealed
+from shiftable.secrets._watch import SecretWatch
 from shiftable.secrets.driver import (
     STAGES,
     Secret,
@@ -62,6 +64,10 @@ class SecretStore(Handle[SecretsDriver]):
     service: ClassVar[str] = "secrets"
     resource_type: ClassVar[str] = "prefix"
 
+    def __init__(self, driver: SecretsDriver, name: str, *, observe: Callable[[Secret], object] | None = None) -> None:
+        super().__init__(driver, name)
+        self._observe = observe
+
     @property
     def features(self) -> SecretsFeatures:
         """What the provider can do."""
@@ -98,7 +104,7 @@ class SecretStore(Handle[SecretsDriver]):
             self._check_stage("get", resource, stage, STAGES)
         with self._translated("get", resource):
             found = self._driver.get(self._full(key), stage=stage if version is None else None, version=version)
-        return attrs.evolve(found, name=key)
+        return self._observed(attrs.evolve(found, name=key))
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such a secret. A refused permission is an error, not a no."""
@@ -170,6 +176,53 @@ class SecretStore(Handle[SecretsDriver]):
             )
         return {name: value for name, key in variables.items() if (value := values[key]) is not None}
 
+    # seeing new values
+
+    def cached(self, *, ttl: timedelta = timedelta(minutes=5), stale: timedelta = timedelta(hours=1)) -> SecretCache:
+        """Return these secrets with a memory. Calls nobody.
+
+        Args:
+            ttl: how long a value is kept before it is read again; a tenth of it is left to chance.
+            stale: how much longer it is good while the provider cannot be reached.
+        """
+        return SecretCache(self, ttl=ttl, stale=stale)
+
+    def watch(
+        self,
+        key: str,
+        *more: str,
+        every: timedelta = timedelta(seconds=30),
+        stage: Stage = "current",
+        since: Iterable[Secret] = (),
+    ) -> SecretWatch:
+        """Return an iterator over the values that secrets have and will have. Calls nobody yet.
+
+        Args:
+            every: how often they are read.
+            since: what the caller has already, which is no news.
+
+        Raises:
+            InvalidArgument: the provider could not hold a secret of that key.
+            Unsupported: the provider has no such stage.
+        """
+        for each in (key, *more):
+            self._check_stage("watch", self._checked("watch", each), stage, STAGES)
+        return SecretWatch(self, (key, *more), every=every, stage=stage, since=since)
+
+    def observed(self, observe: Callable[[Secret], object]) -> SecretStore:
+        """Return the same store, which hands each version that it reads or writes to somebody else first.
+
+        >>> import shiftable.memory
+        >>> from shiftable.secrets import Redactor, Secrets
+        >>> secrets = Secrets(shiftable.memory.MemoryProvider(shiftable.memory.MemorySettings()).secrets())
+        >>> redactor = Redactor()
+        >>> shop = secrets.store("shop").observed(redactor.add)
+        >>> _ = shop.put("stripe/key", "sk_live_123456")
+        >>> redactor.mask("charged with sk_live_123456")
+        'charged with ***'
+        """
+        return SecretStore(self._driver, self.name, observe=observe)
+
     # writing
 
     def put(
@@ -226,7 +279,7 @@ class SecretStore(Handle[SecretsDriver]):
         except Exception as exc:  # noqa: BLE001  it is raised below, where no handler's error hangs on it
             failure = sealed(exc, value, name=name, provider=self.provider, operation="secrets.put", resource=resource)
         else:
-            return attrs.evolve(stored, name=key)
+            return self._observed(attrs.evolve(stored, name=key))
         raise failure
 
     def promote(self, key: str, version: str) -> None:
@@ -339,6 +392,11 @@ class SecretStore(Handle[SecretsDriver]):
             self._driver.restore(self._full(key))
 
     # what they share
+
+    def _observed(self, secret: Secret) -> Secret:
+        if self._observe is not None:
+            self._observe(secret)
+        return secret
 
     def _current(self, key: str) -> Masked | None:
         try:
