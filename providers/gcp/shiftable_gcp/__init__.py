@@ -1,4 +1,4 @@
-"""Google Cloud: Cloud Storage."""
+"""Google Cloud: Cloud Storage and Secret Manager."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.secrets.driver import SecretsDriver
     from shiftable_gcp._session import Session
 
 __all__ = ["GcpProvider", "GcpSettings"]
@@ -26,7 +27,8 @@ class GcpSettings:
 
     Args:
         project: the project id; else the one of the credentials.
-        region: where buckets are made, ``europe-west3``; else Google's default, the multi-region ``US``.
+        region: where buckets and secrets are made, ``europe-west3``; else Google's default, the multi-region ``US``,
+            and for secrets the places that Google chooses.
         service_account: a service account's key as JSON; else Application Default Credentials.
         endpoint: URL of all services, for a stand-in; then no credentials are looked for.
         retry_seconds: for how long a call that may be repeated is tried again.
@@ -40,13 +42,13 @@ class GcpSettings:
 
 
 class GcpProvider(Provider[GcpSettings]):
-    """Cloud Storage through google-cloud-storage.
+    """Cloud Storage through google-cloud-storage, Secret Manager by REST.
 
     Credentials come from ``service_account``, or else from Application Default Credentials, in their order:
     ``GOOGLE_APPLICATION_CREDENTIALS`` (a key, or workload identity federation), ``gcloud auth application-default
     login``, the metadata server of Google's machines. With ``endpoint`` and no ``service_account`` there are none.
 
-    Permissions, no more than these; ``roles/storage.admin`` has them all:
+    Permissions, no more than these; ``roles/storage.admin`` and ``roles/secretmanager.admin`` have them all:
 
     * blob: on the project ``storage.buckets.list`` and ``storage.buckets.create``; on the buckets
       ``storage.buckets.get``, ``storage.buckets.update``, ``storage.buckets.delete``, ``storage.objects.list``,
@@ -55,8 +57,16 @@ class GcpProvider(Provider[GcpSettings]):
       ``storage.multipartUploads.create``, ``storage.multipartUploads.abort``,
       ``storage.multipartUploads.listParts``. Without ``storage.objects.list`` Cloud Storage answers 403 for a missing
       key, and so does shiftable. Without ``storage.buckets.get`` a single object does not tell its version.
+    * secrets: on the project ``secretmanager.secrets.list`` and ``secretmanager.secrets.create``; on the secrets
+      ``secretmanager.secrets.get``, ``secretmanager.secrets.update``, ``secretmanager.secrets.delete``; on their
+      versions ``secretmanager.versions.access``, ``secretmanager.versions.add``, ``secretmanager.versions.destroy``,
+      ``secretmanager.versions.disable``, ``secretmanager.versions.enable``, ``secretmanager.versions.get``,
+      ``secretmanager.versions.list``. Google's ``roles/secretmanager.secretVersionManager`` is not enough for writing:
+      stages are aliases, which take ``secretmanager.secrets.update``.
 
-    What only reads needs only ``get`` and ``list`` of these. Presigned URLs need a service account's key.
+    What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
+    ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``. Presigned URLs need a service account's
+    key.
     """
 
     name: ClassVar[str] = "gcp"
@@ -70,9 +80,9 @@ class GcpProvider(Provider[GcpSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_gcp import blob
+        from shiftable_gcp import blob, secrets
 
-        return {"blob": (blob.FEATURES,)}
+        return {"blob": (blob.FEATURES,), "secrets": (secrets.FEATURES,)}
 
     @property
     def session(self) -> Session:
@@ -88,6 +98,12 @@ class GcpProvider(Provider[GcpSettings]):
         from shiftable_gcp.blob import GcsDriver
 
         return GcsDriver(self.session)
+
+    def secrets(self) -> SecretsDriver:
+        """Make the driver for Secret Manager."""
+        from shiftable_gcp.secrets import SecretManagerDriver
+
+        return SecretManagerDriver(self.session)
 
     def close(self) -> None:
         """Close all connections."""

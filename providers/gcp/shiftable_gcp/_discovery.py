@@ -1,4 +1,4 @@
-"""Check what goes over the wire against Google's own description of the JSON API, from google-api-python-client."""
+"""Check what goes over the wire against Google's own descriptions of its APIs, from google-api-python-client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shiftable.testing.harness import Request, Response
 
 __all__ = ["Discovery", "Method"]
 
-_ERROR_KEYS = {"code", "message", "errors"}
+_TIMES = {"date-time", "google-datetime"}
 _INTEGERS = {"int32": (-(2**31), 2**31), "uint32": (0, 2**32), "int64": (-(2**63), 2**63), "uint64": (0, 2**64)}
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
@@ -49,6 +49,7 @@ class Discovery:
         place = files("googleapiclient.discovery_cache") / "documents" / f"{document}.json"
         self._document: Any = json.loads(place.read_text(encoding="utf-8"))
         self._schemas = self._document["schemas"]
+        self._canonical = self._document.get("fullyEncodeReservedExpansion", False)  # Google's newer kind of API
         self._routes = list(self._found(self._document["resources"]))
 
     def method(self, verb: str, target: str) -> Method | None:
@@ -77,7 +78,7 @@ class Discovery:
             else:
                 yield from self._json("request", request.body, schema["$ref"])
         if response.code >= 400:
-            yield from _error_body(response)
+            yield from _error_body(response, canonical=self._canonical)
         elif response.body and "alt=media" not in request.query and response.code != 308 and "fields" not in query:
             answer = method.definition.get("response")
             if answer is None:
@@ -146,11 +147,13 @@ class Discovery:
         base = "/" + self._document["servicePath"]
         for resource in resources.values():
             for each in resource.get("methods", {}).values():
-                paths = [(base + each["path"], False), ("/download" + base + each["path"], False)]
+                place = base + each.get("flatPath", each["path"])
+                paths = [(place, False), ("/download" + place, False)]
                 protocols = each.get("mediaUpload", {}).get("protocols", {})
                 paths += [(protocol["path"], True) for protocol in protocols.values()]
                 for path, upload in paths:
-                    pattern = re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)))
+                    name = "[^/:]+" if self._canonical else "[^/]+"  # there a colon begins a verb
+                    pattern = re.compile(re.sub(r"\\{\w+\\}", name, re.escape(path)))
                     yield each["httpMethod"], pattern, Method(each["id"], each, upload)
                     if upload:  # the bytes of a resumable upload, and its end
                         yield "PUT", pattern, Method(each["id"], {"parameters": {}} | each, upload)
@@ -177,7 +180,7 @@ def _text(where: str, value: str, schema: Any) -> Iterator[str]:  # noqa: ANN401
         low, high = _INTEGERS[form]
         if not re.fullmatch(r"-?\d+", value) or not low <= int(value) < high:
             yield f"{where} is {value!r}, not {form}"
-    elif form == "date-time":
+    elif form in _TIMES:
         try:
             aware = datetime.fromisoformat(value).tzinfo is not None
         except ValueError:
@@ -186,10 +189,11 @@ def _text(where: str, value: str, schema: Any) -> Iterator[str]:  # noqa: ANN401
             yield f"{where} is {value!r}, not a time"
 
 
-def _error_body(response: Response) -> Iterator[str]:
+def _error_body(response: Response, *, canonical: bool) -> Iterator[str]:
     try:
         error = json.loads(response.body)["error"]
-        complete = set(error) >= _ERROR_KEYS and error["code"] == response.code and error["errors"][0]["reason"]
+        complete = error["message"] and error["code"] == response.code
+        complete = complete and (error["status"] if canonical else error["errors"][0]["reason"])
     except (ValueError, KeyError, TypeError, IndexError):
         complete = False
     if not complete:

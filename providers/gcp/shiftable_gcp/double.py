@@ -1,6 +1,6 @@
-"""A stand-in for Google Cloud on loopback: Cloud Storage's JSON and XML APIs in memory, as strict as the service.
+"""A stand-in for Google Cloud on loopback: Cloud Storage and Secret Manager in memory, as strict as the services.
 
-What goes over the wire is compared with Google's own description of the JSON API; a violation fails the test.
+What goes over the wire is compared with Google's own descriptions of the JSON APIs; a violation fails the test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shiftable.errors import ConfigError
 try:
     from shiftable_gcp._discovery import Discovery
 
-    _STORAGE = Discovery("storage.v1")
+    _STORAGE, _SECRETS = Discovery("storage.v1"), Discovery("secretmanager.v1")
     from shiftable_gcp._identity import Account
 except ImportError as exc:
     raise ConfigError(
@@ -25,6 +25,7 @@ except ImportError as exc:
 
 from shiftable.testing.harness import Double, Request, Response
 from shiftable_gcp._json_api import JsonApi, rendered
+from shiftable_gcp._secret_manager import SecretManager
 from shiftable_gcp._state import Refused, State
 from shiftable_gcp._xml_api import XmlApi
 
@@ -35,7 +36,7 @@ _UPLOAD = "/upload/storage/v1/"
 
 
 class GcpDouble(Double):
-    """Google Cloud in this process: Cloud Storage, and the issuer of tokens for one service account.
+    """Google Cloud in this process: Cloud Storage, Secret Manager, and the issuer of tokens for one service account.
 
     Callers without credentials are let in, as emulators do; a wrong token, key or signature is refused. Presigned URLs
     expire (by ``clock``), conditions hold under concurrent requests.
@@ -46,10 +47,11 @@ class GcpDouble(Double):
     region: ClassVar[str] = "europe-west3"
 
     def __init__(self) -> None:
-        super().__init__(_never, validators=[_STORAGE.violations])
+        super().__init__(_never, validators=[_STORAGE.violations, _SECRETS.violations])
         self.state = State(self.clock.now)
         self._json = JsonApi(self.state, lambda: self.url)
         self._xml = XmlApi(self.state)
+        self.secrets = SecretManager(self.clock.now)
         self._account = Account(self.project)
 
     @property
@@ -75,7 +77,7 @@ class GcpDouble(Double):
 
     @page_size.setter
     def page_size(self, size: int) -> None:
-        self._json.page_size = self._xml.page_size = size
+        self._json.page_size = self._xml.page_size = self.secrets.page_size = size
 
     @property
     def rewrite_bytes(self) -> int | None:
@@ -90,8 +92,15 @@ class GcpDouble(Double):
         """From now on refuse a second write to one object within a second, as Cloud Storage does."""
         self.state.writes_limited = True
 
+    def limit_secrets(self, *, access: int = 90_000, read: int = 600, write: int = 600) -> None:
+        """From now on refuse more calls to Secret Manager in one minute of ``clock``, as it does."""
+        self.secrets.quotas |= {"access": access, "read": read, "write": write}
+
     def identify(self, request: Request) -> tuple[str, str]:
         """Name the method of the JSON API, by its id in Google's description."""
+        if _of_secrets(request):
+            found = _SECRETS.method(request.method, request.target)
+            return "secretmanager", found.id if found else ""
         method = _STORAGE.method(request.method, request.target)
         return "storage", method.id if method else "batch" if request.path.startswith("/batch/") else "xml"
 
@@ -102,14 +111,15 @@ class GcpDouble(Double):
         return response
 
     def forget(self) -> None:
-        """Delete all buckets, and return to large pages."""
+        """Delete all buckets and secrets, and return to large pages."""
         with self.state.lock:
             self.state.forget()
+            self.secrets.forget()
             self._json.page_size = self._xml.page_size = _PAGE
             self._json.rewrite_bytes = None
 
     def start(self) -> Self:
-        """Begin to listen, without any bucket."""
+        """Begin to listen, without any bucket or secret."""
         super().start()
         self.forget()
         return self
@@ -118,6 +128,9 @@ class GcpDouble(Double):
         if request.path == "/token":
             return self._account.token(request, self.clock.now())
         refused = self._account.refusal(request, self.clock.now())
+        if _of_secrets(request):
+            with self.state.lock:
+                return self.secrets.answer(request, refused)
         known = _STORAGE.method(request.method, request.target) is not None or _UPLOAD in request.path
         with self.state.lock:
             if refused is not None:
@@ -129,6 +142,10 @@ class GcpDouble(Double):
                 missing = Refused(501, "notImplemented", "NotImplemented", "not in the double")
                 response = rendered(missing) if known else self._xml.answer(request)
         return response
+
+
+def _of_secrets(request: Request) -> bool:
+    return request.target.startswith("/v1/projects/")
 
 
 def _never(_environ: WSGIEnvironment, _start_response: object) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What the exceptions of Google's libraries mean: one table for the reasons of JSON answers and the codes of XML."""
+"""What the exceptions of Google's libraries mean: one table for JSON's reasons and statuses and for XML's codes."""
 
 from __future__ import annotations
 
@@ -136,6 +136,47 @@ REASONS: Mapping[str, type[OperationError]] = {
     "gatewayTimeout": Timeout,
     "NotImplemented": Unsupported,
     "notImplemented": Unsupported,
+    # the reasons of the newer APIs (google.api.ErrorReason), which tell more than their status
+    "API_KEY_EXPIRED": Unauthenticated,
+    "API_KEY_INVALID": Unauthenticated,
+    "ACCESS_TOKEN_EXPIRED": Unauthenticated,
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": Unauthenticated,
+    "ACCOUNT_STATE_INVALID": Unauthenticated,
+    "CREDENTIALS_MISSING": Unauthenticated,
+    "SESSION_COOKIE_INVALID": Unauthenticated,
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": PermissionDenied,
+    "API_KEY_SERVICE_BLOCKED": PermissionDenied,
+    "BILLING_DISABLED": PermissionDenied,
+    "CONSUMER_INVALID": PermissionDenied,
+    "CONSUMER_SUSPENDED": PermissionDenied,
+    "IAM_PERMISSION_DENIED": PermissionDenied,
+    "LOCATION_ORG_POLICY_VIOLATED": PermissionDenied,
+    "LOCATION_POLICY_VIOLATED": PermissionDenied,
+    "ORG_RESTRICTION_VIOLATION": PermissionDenied,
+    "RESOURCE_PROJECT_INVALID": PermissionDenied,
+    "SECURITY_POLICY_VIOLATED": PermissionDenied,
+    "SERVICE_DISABLED": PermissionDenied,
+    "SERVICE_NOT_VISIBLE": PermissionDenied,
+    "USER_PROJECT_DENIED": PermissionDenied,
+    "RATE_LIMIT_EXCEEDED": Throttled,
+    "RESOURCE_QUOTA_EXCEEDED": QuotaExceeded,
+    # their statuses (google.rpc.Code)
+    "ABORTED": Conflict,
+    "ALREADY_EXISTS": AlreadyExists,
+    "CANCELLED": Unavailable,
+    "DATA_LOSS": IntegrityError,
+    "DEADLINE_EXCEEDED": Timeout,
+    "FAILED_PRECONDITION": Conflict,
+    "INTERNAL": Unavailable,
+    "INVALID_ARGUMENT": InvalidArgument,
+    "NOT_FOUND": NotFound,
+    "OUT_OF_RANGE": InvalidArgument,
+    "PERMISSION_DENIED": PermissionDenied,
+    "RESOURCE_EXHAUSTED": Throttled,
+    "UNAUTHENTICATED": Unauthenticated,
+    "UNAVAILABLE": Unavailable,
+    "UNIMPLEMENTED": Unsupported,
+    "UNKNOWN": Unavailable,
 }
 
 _STATUS: Mapping[int, type[OperationError]] = {
@@ -245,7 +286,7 @@ def _answered(exc: Exception) -> Fault:
     headers: Mapping[str, str] = getattr(response, "headers", None) or {}
     return Fault(
         error,
-        message=stated.message or _text(exc),
+        message=stated.message or (_text(exc) if response is not None else str(getattr(exc, "message", exc))),
         code=stated.code or (str(status) if status else type(exc).__name__),
         request_id=headers.get("x-guploader-uploadid"),
         retry_after=_seconds(headers.get("retry-after")),
@@ -273,9 +314,16 @@ def _stated(response: Any) -> _Stated:  # noqa: ANN401  a response of requests, 
     try:
         error = json.loads(text)["error"]
         first = (error.get("errors") or [{}])[0]
-        return _Stated(str(first.get("reason", "")), str(error.get("message") or first.get("message", "")))
+        reason = first.get("reason") or _reason(error) or error.get("status", "")
+        return _Stated(str(reason), str(error.get("message") or first.get("message", "")))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return _Stated()
+
+
+def _reason(error: Mapping[str, Any]) -> str | None:
+    """Return the reason in the details of a newer API's error, if a row knows it: else its status tells more."""
+    reasons = (str(detail.get("reason", "")) for detail in error.get("details") or ())
+    return next((reason for reason in reasons if reason in REASONS), None)
 
 
 def _creates_bucket(response: Any) -> bool:  # noqa: ANN401  the same

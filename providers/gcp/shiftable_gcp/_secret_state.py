@@ -1,0 +1,225 @@
+"""What stands beside the versions of a secret in Secret Manager: its stages, labels and expiry, and who wrote what.
+
+Aliases are the stages. What Secret Manager has no place for stands in annotations whose names begin with
+``shiftable-``; everybody else's are left alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import attrs
+
+from shiftable.secrets.driver import STAGES, Stage
+from shiftable.secrets.names import NAME_LABEL, NameMap
+from shiftable.tokens import Token
+
+__all__ = ["EMPTY", "EXPIRES", "LABELS", "MAX_LABELS_TEXT", "WRITES", "Journal", "State", "label_facts", "read_time"]
+
+EXPIRES = "shiftable-expires"
+LABELS = "shiftable-labels"
+WRITES = "shiftable-writes"
+EMPTY = "-"
+"""What ``WRITES`` says of a secret that was made, and whose first version is not settled."""
+
+MAX_LABELS_TEXT = 6 * 1024
+_MAX_WRITES_TEXT = 6 * 1024  # both, the name and the rest stay well below the 16 KiB of all annotations
+_LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
+
+
+@attrs.frozen
+class Journal:
+    """Which versions became part of the secret, oldest first, each with the hash of its idempotency key if it had one.
+
+    >>> Journal.read("1 2=kFuK9kSvJCKL").added(4, None).text
+    '1 2=kFuK9kSvJCKL 4'
+    """
+
+    entries: tuple[tuple[int, str], ...] = ()
+
+    @classmethod
+    def read(cls, text: str) -> Journal:
+        """Read an annotation; what is no entry is none."""
+        found = (re.fullmatch(r"(\d{1,18})(?:=([\w-]{12}))?", word, re.ASCII) for word in text.split())
+        return cls(tuple((int(each[1]), each[2] or "") for each in found if each))
+
+    @property
+    def text(self) -> str:
+        """The annotation; of a long history its end."""
+        words = [f"{version}={key}" if key else str(version) for version, key in self.entries]
+        text = " ".join(words) or EMPTY
+        return text if len(text) <= _MAX_WRITES_TEXT else text[-_MAX_WRITES_TEXT:].partition(" ")[2]
+
+    @property
+    def newest(self) -> int:
+        """The highest version; 0 if there is none."""
+        return max((version for version, _ in self.entries), default=0)
+
+    def __contains__(self, version: int) -> bool:
+        return any(version == written for written, _ in self.entries)
+
+    def find(self, key: str | None) -> int | None:
+        """Return the version that was written under an idempotency key."""
+        if key is None:
+            return None
+        return next((version for version, hashed in reversed(self.entries) if hashed == _hashed(key)), None)
+
+    def added(self, version: int, key: str | None) -> Journal:
+        """Return it with one more version."""
+        return Journal((*self.entries, (version, _hashed(key) if key is not None else "")))
+
+
+@attrs.frozen(kw_only=True)
+class State:
+    """A secret without its values.
+
+    Args:
+        name: ours; ``native`` is the id.
+        newest: the newest enabled version; looked for only where no alias says what is current.
+        exists: whether there is any version; looked for only there, too.
+    """
+
+    native: str
+    name: str
+    etag: str
+    aliases: Mapping[str, int]
+    native_labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    expire_time: datetime | None
+    newest: int | None = None
+    exists: bool = False
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any], names: NameMap) -> State:
+        """Read what the service tells of a secret."""
+        native = answer["name"].rpartition("/")[2]
+        annotations = answer.get("annotations") or {}
+        return cls(
+            native=native,
+            name=names.name(native, annotations.get(NAME_LABEL)),
+            etag=answer.get("etag", ""),
+            aliases={alias: int(number) for alias, number in (answer.get("versionAliases") or {}).items()},
+            native_labels=answer.get("labels") or {},
+            annotations=annotations,
+            expire_time=read_time(answer.get("expireTime")),
+        )
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether an alias says what is current."""
+        return "current" in self.aliases
+
+    @property
+    def is_half_made(self) -> bool:
+        """Whether somebody made it for a first version, which has not become current yet."""
+        return not self.is_pinned and self.annotations.get(WRITES) == EMPTY
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is anything to read: a secret without versions is as if it were not there."""
+        return self.is_pinned or (self.exists and not self.is_half_made)
+
+    @property
+    def current(self) -> int | None:
+        """The current version."""
+        return self.aliases.get("current", None if self.is_half_made else self.newest)
+
+    @property
+    def stages(self) -> dict[Stage, int]:
+        """Which version has which stage."""
+        found: dict[Stage, int] = {stage: self.aliases[stage] for stage in STAGES if stage in self.aliases}
+        if self.current is not None:
+            found["current"] = self.current
+        if "pending" in found and found["pending"] == found.get("current"):
+            del found["pending"]
+        return found
+
+    def stages_of(self, version: int) -> frozenset[Stage]:
+        """Return the stages of a version."""
+        return frozenset(stage for stage, number in self.stages.items() if number == version)
+
+    @property
+    def token(self) -> Token:
+        """The etag; and the current version, as the etag does not change with a version that another tool adds."""
+        return Token(f"{self.etag} {self.current or ''}")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """All labels: those that are native, and those that could not be."""
+        return _folded_labels(self.annotations.get(LABELS)) | dict(self.native_labels)
+
+    @property
+    def expires(self) -> datetime | None:
+        """When it should no longer be used: what we noted, or when Google deletes it, whichever comes first."""
+        moments = [read_time(self.annotations.get(EXPIRES)), self.expire_time]
+        return min((moment.replace(microsecond=0) for moment in moments if moment is not None), default=None)
+
+    @property
+    def journal(self) -> Journal:
+        """Which versions became part of it."""
+        return Journal.read(self.annotations.get(WRITES, ""))
+
+    @property
+    def known(self) -> int:
+        """The highest version of which we know how it came here."""
+        return max(self.journal.newest, self.newest or 0, *self.aliases.values(), 0)
+
+
+def label_facts(
+    annotations: Mapping[str, str],
+    labels: Mapping[str, str] | None,
+    expires: datetime | Literal["never"] | None,
+) -> dict[str, Any]:
+    """Return the fields of a secret that keep labels and expiry, beside the annotations that it has."""
+    kept, facts = dict(annotations), dict[str, Any]()
+    if labels is not None:
+        facts["labels"] = {name: value for name, value in labels.items() if _is_native(name, value)}
+        folded = {name: value for name, value in labels.items() if name not in facts["labels"]}
+        kept.pop(LABELS, None)
+        if folded:
+            kept[LABELS] = labels_text(folded)
+    if expires == "never":
+        kept.pop(EXPIRES, None)
+    elif expires is not None:
+        kept[EXPIRES] = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return facts | {"annotations": kept}
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Write those labels that cannot be native as one annotation."""
+    folded = {name: value for name, value in labels.items() if not _is_native(name, value)}
+    return json.dumps(folded, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def read_time(text: str | None) -> datetime | None:
+    """Read a time; ``None`` if it is none, or has no zone."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found.astimezone(UTC) if found.tzinfo else None
+
+
+def _is_native(name: str, value: str) -> bool:
+    """Tell whether Secret Manager could have it as a label, by the ASCII part of its rules."""
+    return bool(_LABEL_NAME.fullmatch(name) and _LABEL_VALUE.fullmatch(value))
+
+
+def _folded_labels(text: str | None) -> dict[str, str]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _hashed(key: str) -> str:
+    """Return 72 bits of a hash: idempotency keys are up to 128 characters, and many have to stand in one annotation."""
+    return base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()[:9]).decode()
