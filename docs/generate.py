@@ -22,6 +22,7 @@ from shiftable.features import Features, Limit
 from shiftable.manifest import Environment, Project, json_schema, spec_type
 from shiftable.migrate._prices import price_lists
 from shiftable.provider import SERVICES
+from shiftable.secrets.rotator import Rotator
 
 ROOT = Path(__file__).parent.parent
 PROVIDERS = ("aws", "gcp", "azure", "baremetal", "memory")
@@ -176,6 +177,9 @@ def toml_page() -> str:
         lines += table(f'[providers.x] with type = "{kind}"', provider)
     for service in SERVICES:
         lines += table(f"[{service}.x]", schema(spec_type(service)))
+    for rotator in schema(Rotator)["oneOf"]:
+        kind = rotator["properties"].pop("kind")["const"]
+        lines += table(f'[secrets.x.rotate] with kind = "{kind}"', rotator)
     return "\n".join(lines) + "\n"
 
 

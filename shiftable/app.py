@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -193,9 +193,7 @@ class App:
 
     def _readable(self, spec: Spec) -> Spec:
         """Let the credentials of a resource that refer to secrets find them: the file alone cannot."""
-        values = {field.name: getattr(spec, field.name) for field in in_file(type(spec))}
-        bound: dict[str, Any] = {n: v.read_by(self._reveal) for n, v in values.items() if isinstance(v, Credential)}
-        return attrs.evolve(spec, **bound) if bound else spec
+        return cast("Spec", _bound(spec, self._reveal))
 
     def _reveal(self, name: str) -> str:
         """Read the secret that a credential of the file refers to, as ``label/key``."""
@@ -240,6 +238,21 @@ def load(path: str | os.PathLike[str] | None = None, *, environment: str | None 
     file = given if given is not None and not given.is_dir() else manifest.find(given)
     config = manifest.read(file)
     return App(config, environment or os.environ.get(ENVIRONMENT_VARIABLE) or _default(config))
+
+
+def _bound(value: object, read: Callable[[str], str]) -> object:
+    """Return a value with all credentials in it, however deep, read by ``read``."""
+    if isinstance(value, Credential):
+        return value.read_by(read)
+    if isinstance(value, Mapping):
+        inside = {key: _bound(each, read) for key, each in value.items()}
+        return inside if any(inside[key] is not each for key, each in value.items()) else value
+    if attrs.has(type(value)):
+        before = {field.name: getattr(value, field.name) for field in in_file(type(value))}
+        after = {name: _bound(each, read) for name, each in before.items()}
+        changed: dict[str, Any] = {name: each for name, each in after.items() if each is not before[name]}
+        return attrs.evolve(cast("Spec", value), **changed) if changed else value
+    return value
 
 
 def _again(text: str, path: Path, environment: str) -> App:

@@ -191,6 +191,7 @@ def _converter(place: Place) -> Converter:
     converter.register_structure_hook(Credential, lambda value, _: _credential(value, place))
     converter.register_structure_hook_func(_is_literal, _literal)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(cls, converter))
+    converter.register_structure_hook_func(_has_variants, lambda value, cls: _variant(value, cls, converter))
     converter.register_structure_hook_func(_is_tuple, lambda value, cls: _tuple(value, cls, converter))
     converter.register_structure_hook_func(_is_mapping, lambda value, cls: _mapping(value, cls, converter))
     return converter
@@ -256,11 +257,37 @@ def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], An
     return hook
 
 
+# A class with variants of its own stands for them: ``kind`` in the table says which.
+
+
+def _has_variants(cls: Any) -> bool:  # noqa: ANN401  any annotation
+    return isinstance(cls, type) and "variants" in vars(cls)
+
+
+def _variant(value: object, cls: Any, converter: Converter) -> object:  # noqa: ANN401  a class of that sort
+    if not isinstance(value, Mapping):
+        raise _wrong("a table", value)
+    kind = value.get("kind")
+    if not isinstance(kind, str):
+        raise _WrongType(f"kind must be text that says which{did_you_mean('', cls.variants())}")
+    found = cls.variant(kind)
+    rest = {name: each for name, each in value.items() if name != "kind"}
+    return converter.structure(rest, found) if isinstance(found, type) else found
+
+
 # The file has text, numbers, lists and tables; ``connect()`` may also hand over what these become.
 
 
 def _path(value: object, place: Place) -> Path:
     return value if isinstance(value, Path) else place.folder / Path(_exact(str, value)).expanduser()
+
+
+def _duration_text(value: timedelta) -> str:
+    seconds = int(value.total_seconds())
+    number, unit = next(
+        (seconds // size, unit) for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)) if not seconds % size
+    )
+    return f"{number}{unit}"
 
 
 def _decimal(value: object) -> Decimal:
@@ -400,7 +427,7 @@ def schema(cls: Any) -> dict[str, Any]:  # noqa: ANN401  any annotation
     if cls in _SCHEMAS:
         return dict(_SCHEMAS[cls])
     if attrs.has(cls):
-        return _class_schema(cls)
+        return _variants_schema(cls) if _has_variants(cls) else _class_schema(cls)
     origin: Any = typing.get_origin(cls)
     args = typing.get_args(cls)
     if origin is Literal:
@@ -427,8 +454,19 @@ def _class_schema(cls: type[Any]) -> dict[str, Any]:
             required.append(key)
         elif isinstance(field.default, str | int | float | bool):
             properties[key]["default"] = field.default
+        elif isinstance(field.default, timedelta):
+            properties[key]["default"] = _duration_text(field.default)
     result: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
     return result | ({"required": required} if required else {})
+
+
+def _variants_schema(cls: Any) -> dict[str, Any]:  # noqa: ANN401  a class that has variants
+    options = []
+    for kind, each in sorted(cls.variants().items()):
+        found = _class_schema(each) if each is not None else {"type": "object", "properties": {}}
+        found["properties"] = {"kind": {"const": kind}, **found["properties"]}
+        options.append(found | {"required": ["kind", *found.get("required", ())]})
+    return {"oneOf": options}
 
 
 def _argument_texts(cls: type[Any]) -> dict[str, str]:

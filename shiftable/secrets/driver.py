@@ -14,6 +14,7 @@ from shiftable.features import Features, Limit, feature
 from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable.secrets._names import malformed
+from shiftable.secrets.rotator import Rotator
 from shiftable.service import Driver, Spec
 from shiftable.tokens import Token
 
@@ -39,11 +40,13 @@ class SecretsSpec(Spec):
     Args:
         name: ``prefix`` in the file; names are ``prefix/key``.
         env: which secrets ``shiftable run`` hands over, as environment variable = key.
+        rotate: which secrets ``shiftable secrets rotate`` replaces, as key = how and when.
     """
 
     name_key: ClassVar[str] = "prefix"
 
     env: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+    rotate: Mapping[str, Rotator] = attrs.field(factory=dict, eq=False)
 
 
 @attrs.frozen(kw_only=True)

@@ -51,17 +51,25 @@ class Debian:
         assert done.returncode == 0, f"{command} failed:\n{done.stderr.decode(errors='replace')[-4000:]}"
         return done.stdout
 
-    def running(self, log: Path, *command: str | Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    def running(
+        self, log: Path, *command: str | Path, unprivileged: bool = False
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         """Run a server until the end of the block."""
-        return running(log, *command, environ=self.environ)
+        return running(log, *command, environ=self.environ, unprivileged=unprivileged)
+
+
+UNPRIVILEGED = ("unshare", "--user", "--map-user=1000") if os.geteuid() == 0 else ()
+"""What databases want: they refuse root. A user namespace has another one, who may read what root unpacked."""
 
 
 @contextlib.contextmanager
-def running(log: Path, *command: str | Path, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    log: Path, *command: str | Path, environ: Mapping[str, str], unprivileged: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end of the block; it ends as well when these tests are killed."""
     with log.open("wb") as out:
         server = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command],
+            [*(UNPRIVILEGED if unprivileged else ()), "setpriv", "--pdeathsig", "KILL", *command],
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -245,3 +253,71 @@ def _listens(port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+# PostgreSQL
+
+
+@attrs.frozen
+class DatabaseServer:
+    """A database server on loopback, and its administrator.
+
+    Args:
+        log: of the server, with every statement.
+    """
+
+    port: int
+    log: Path
+    admin: str = "admin"
+    password: str = "an administrator's"
+
+
+@pytest.fixture(scope="session")
+def postgresql(debian: Debian) -> Iterator[DatabaseServer]:
+    """Start PostgreSQL, whose users log in with SCRAM and which logs each statement."""
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
+        folder, (port,) = Path(name), free_ports(1)
+        server = DatabaseServer(port, folder / "log")
+        (folder / "password").write_text(server.password)
+        programs = next((debian.root / "usr/lib/postgresql").glob("*/bin"))
+        options = (f"--username={server.admin}", f"--pwfile={folder}/password", "--auth=scram-sha-256")
+        debian.run(*UNPRIVILEGED, programs / "initdb", "--no-sync", "--no-locale", *options, folder / "data")
+        settings = {
+            "port": port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "log_statement": "all",
+            "log_connections": "on",
+        }
+        command = (programs / "postgres", "-D", folder / "data", *(f"--{key}={each}" for key, each in settings.items()))
+        with debian.running(server.log, *command, unprivileged=True) as process:
+            wait_until(lambda: _listens(port), "PostgreSQL", server.log, process)
+            yield server
+
+
+# MariaDB
+
+
+@pytest.fixture(scope="session")
+def mariadb(debian: Debian) -> Iterator[DatabaseServer]:
+    """Start MariaDB, which logs each statement."""
+    with tempfile.TemporaryDirectory(prefix="mariadb-") as name:
+        folder, (port,) = Path(name), free_ports(1)
+        server = DatabaseServer(port, folder / "statements")
+        (folder / "data").mkdir()
+        share, program = debian.root / "usr/share/mysql", debian.root / "usr/sbin/mariadbd"
+        plain = ("--no-defaults", f"--datadir={folder}/data", f"--lc-messages-dir={share}", f"--tmpdir={folder}")
+        plain += (f"--plugin-dir={debian.root}/usr/lib/mysql/plugin", "--innodb-flush-log-at-trx-commit=0")
+        names = ("mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql")
+        tables = b"".join((share / each).read_bytes() for each in names)
+        admin = f"CREATE USER {server.admin}@'127.0.0.1' IDENTIFIED BY \"{server.password}\";\n"
+        rights = f"GRANT ALL ON *.* TO {server.admin}@'127.0.0.1' WITH GRANT OPTION;\n"
+        script = b"CREATE DATABASE mysql;\nUSE mysql;\n" + tables + f"\nFLUSH PRIVILEGES;\n{admin}{rights}".encode()
+        debian.run(*UNPRIVILEGED, program, *plain, "--bootstrap", data=script)
+        options = (f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder}/socket", "--skip-name-resolve")
+        options += ("--general-log", f"--general-log-file={server.log}")
+        log = folder / "log"
+        with debian.running(log, program, *plain, *options, unprivileged=True) as process:
+            wait_until(lambda: _listens(port), "MariaDB", log, process)
+            yield server

@@ -1,0 +1,315 @@
+"""Users of MySQL and MariaDB."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from shiftable.config import Credential
+from shiftable.errors import (
+    ConfigError,
+    Conflict,
+    Fault,
+    InvalidArgument,
+    OperationError,
+    PermissionDenied,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+)
+from shiftable.masking import Masked
+from shiftable.rotation._account import Account, account_of, admin_account, read_account
+from shiftable.rotation._token import password
+from shiftable.secrets.rotator import Rotator, needs_a_first
+
+if TYPE_CHECKING:
+    from pymysql.cursors import Cursor
+
+__all__ = ["MysqlAlternating", "MysqlUser"]
+
+_PATIENCE = 10
+"""Seconds for connecting, and for each answer and lock."""
+
+
+@attrs.frozen(kw_only=True)
+class _Mysql(Rotator):
+    """What both ways have in common: where the server is, and who changes its users.
+
+    MariaDB gets to see the hash of a password and never the password. MySQL gets the password, over TLS where the
+    server offers it, and keeps it out of all of its logs itself (MySQL manual, Passwords and Logging).
+
+    Args:
+        host: of the server; else what the secret's document says, else this machine.
+        port: of the server.
+        dbname: which database clients use.
+        account_host: from where the users may come, as the server writes it.
+        ssl_ca: the authorities to trust; with them TLS is required, and the server's name checked.
+        admin: who changes users (CREATE USER; on MySQL APPLICATION_PASSWORD_ADMIN too): a password, or a JSON document
+            with ``username`` and ``password``.
+        admin_user: the name of that user, where it is a password alone.
+    """
+
+    admin: Credential
+    admin_user: str | None = None
+    host: str | None = None
+    port: int | None = None
+    dbname: str | None = None
+    account_host: str = "%"
+    ssl_ca: Path | None = None
+
+    def classify(self, exc: Exception) -> Fault | None:
+        """Say what an error of the server or the connection means."""
+        return _classify(exc)
+
+    @contextlib.contextmanager
+    def _connected(self, account: Account, server: Account | None = None, *, database: bool = True) -> Iterator[Cursor]:
+        """Connect as somebody until the end of the block.
+
+        Args:
+            server: whose document tells where the server is.
+        """
+        pymysql = _pymysql()
+        where = server or account
+        secure = {"ssl_ca": str(self.ssl_ca), "ssl_verify_cert": True, "ssl_verify_identity": True}
+        connection = pymysql.connect(
+            host=self.host or where.host or "127.0.0.1",
+            port=self.port or where.port or 3306,
+            database=(self.dbname or where.dbname) if database else None,
+            user=account.username,
+            password=account.password.reveal(),
+            connect_timeout=_PATIENCE,
+            read_timeout=2 * _PATIENCE,
+            write_timeout=2 * _PATIENCE,
+            autocommit=True,
+            **(secure if self.ssl_ca else {}),
+        )
+        with connection, connection.cursor() as cursor:
+            yield cursor
+
+    @contextlib.contextmanager
+    def _administered(self, account: Account, lock: str) -> Iterator[Cursor]:
+        """Connect as the administrator, and keep out other runs until the end of the block, or of this process."""
+        with self._connected(admin_account(self.admin, self.admin_user), account, database=False) as cursor:
+            name = "shiftable " + hashlib.sha256(lock.encode()).hexdigest()[:32]  # a lock's name has 64 characters
+            cursor.execute("SELECT GET_LOCK(%s, %s)", (name, _PATIENCE))
+            if cursor.fetchone() != (1,):
+                raise Timeout(f"waited {_PATIENCE} seconds for another run that changes {lock!r}")
+            yield cursor
+
+    def _accepts(self, account: Account) -> bool:
+        """Tell whether the server lets somebody in."""
+        try:
+            with self._connected(account):
+                return True
+        except _pymysql().err.MySQLError as exc:
+            fault = _classify(exc)
+            if fault is not None and fault.error is Unauthenticated:
+                return False
+            raise
+
+
+@attrs.frozen(kw_only=True)
+class MysqlUser(_Mysql):
+    """The password of one MySQL or MariaDB user, who has two until ``grace`` is over.
+
+    The value is the password, or a JSON document with ``username`` and ``password``. MySQL (8.0.14 and later) keeps the
+    old password as the user's second one; MariaDB (10.4 and later) gets both, to be tried in turn, for
+    ``mysql_native_password``. So no client is refused; after ``grace`` the old password is.
+
+    Args:
+        user: the user's name, where the value is a password alone.
+    """
+
+    kind: ClassVar[str] = "mysql-user"
+
+    user: str | None = None
+
+    def check(self, current: Masked) -> str | None:
+        """Say why a value is no credential."""
+        found = read_account(current, self.user)
+        return found if isinstance(found, str) else None
+
+    def parts(self, value: Masked) -> tuple[Masked, ...]:
+        """Return the value and the password in it."""
+        return value, account_of(value, self.user).password
+
+    def create(self, current: Masked | None) -> Masked:
+        """Make a password, in a document if the current value is one."""
+        if current is None:
+            raise needs_a_first(self.kind)
+        account = account_of(current, self.user)
+        return account.following(account.username, password())
+
+    def set(self, new: Masked, old: Masked, confirm: Callable[[], object]) -> None:
+        """Give the user the new password beside the old one."""
+        wanted, had = account_of(new, self.user), account_of(old, self.user)
+        with self._administered(wanted, wanted.username) as cursor:
+            who = (wanted.username, self.account_host)
+            if _is_mariadb(cursor):
+                confirm()
+                cursor.execute(f"ALTER USER %s@%s {_NATIVE} OR {_NATIVE_TOO}", (*who, _hash(wanted), _hash(had)))
+            elif not self._accepts(wanted):  # else it would take the place of the old one too
+                confirm()
+                statement = "ALTER USER %s@%s IDENTIFIED BY %s RETAIN CURRENT PASSWORD"
+                cursor.execute(statement, (*who, wanted.password.reveal()))
+
+    def test(self, new: Masked) -> None:
+        """Log in."""
+        with self._connected(account_of(new, self.user)) as cursor:
+            cursor.execute("SELECT 1")
+
+    def retire(self, old: Masked, current: Masked, confirm: Callable[[], object]) -> None:
+        """Take the old password from the user."""
+        had, has = account_of(old, self.user), account_of(current, self.user)
+        if had.username != has.username:
+            return  # somebody gave the secret to another user; this one is no business of ours any more
+        with self._administered(has, has.username) as cursor:
+            confirm()
+            who = (has.username, self.account_host)
+            if _is_mariadb(cursor):
+                cursor.execute(f"ALTER USER %s@%s {_NATIVE}", (*who, _hash(has)))
+            else:
+                cursor.execute("ALTER USER %s@%s DISCARD OLD PASSWORD", who)
+
+
+@attrs.frozen(kw_only=True)
+class MysqlAlternating(_Mysql):
+    """Two MySQL or MariaDB users that take turns, so that there is always one whose password does not change.
+
+    The value is a JSON document with ``username`` and ``password``, and clients read both. The next value belongs to
+    the user who is not current; if the current user is neither, to the first. Both have ``role`` as their default
+    role, which holds the privileges of the application. A user who is missing is made. After ``grace`` the old user's
+    account is locked; sessions that are open then stay open.
+
+    Args:
+        users: the names of the two.
+        role: what both may do.
+    """
+
+    kind: ClassVar[str] = "mysql-alternating"
+
+    users: tuple[str, ...] = attrs.field()
+    role: str
+
+    @users.validator
+    def _are_two_names(self, _: object, value: tuple[str, ...]) -> None:
+        if len(value) != 2 or value[0] == value[1] or not all(value):
+            raise ValueError("users must be two different names")
+
+    def check(self, current: Masked) -> str | None:
+        """Say why a value is no document with a user."""
+        found = read_account(current, None)
+        return "it is no JSON document with username and password" if isinstance(found, str) else None
+
+    def parts(self, value: Masked) -> tuple[Masked, ...]:
+        """Return the value and the password in it."""
+        return value, account_of(value, None).password
+
+    def create(self, current: Masked | None) -> Masked:
+        """Make a password for the user whose turn it is."""
+        if current is None:
+            raise needs_a_first(self.kind)
+        account = account_of(current, None)
+        first, second = self.users
+        return account.following(second if account.username == first else first, password())
+
+    def set(self, new: Masked, old: Masked, confirm: Callable[[], object]) -> None:
+        """Let the other user log in, with the role."""
+        wanted = account_of(new, None)
+        if wanted.username not in self.users or wanted.username == account_of(old, None).username:
+            raise Conflict(f"the pending value belongs to {wanted.username!r}, whose turn it is not; replace it")
+        with self._administered(wanted, self.role) as cursor:
+            confirm()
+            who = (wanted.username, self.account_host)
+            cursor.execute("SELECT 1 FROM mysql.user WHERE user = %s AND host = %s", who)
+            if cursor.fetchone() is None:
+                cursor.execute("CREATE USER %s@%s ACCOUNT LOCK", who)
+            if _is_mariadb(cursor):
+                cursor.execute(f"ALTER USER %s@%s {_NATIVE} ACCOUNT UNLOCK", (*who, _hash(wanted)))
+                cursor.execute("GRANT %s TO %s@%s", (self.role, *who))
+                cursor.execute("SET DEFAULT ROLE %s FOR %s@%s", (self.role, *who))
+            else:
+                statement = "ALTER USER %s@%s IDENTIFIED BY %s ACCOUNT UNLOCK"
+                cursor.execute(statement, (*who, wanted.password.reveal()))
+                cursor.execute("GRANT %s TO %s@%s", (self.role, *who))
+                cursor.execute("ALTER USER %s@%s DEFAULT ROLE %s", (*who, self.role))
+
+    def test(self, new: Masked) -> None:
+        """Log in, and have the role."""
+        with self._connected(account_of(new, None)) as cursor:
+            cursor.execute("SELECT CURRENT_ROLE()")
+            (found,) = cursor.fetchone() or (None,)
+            if self.role not in str(found).replace("`", "").split("@"):
+                raise PermissionDenied(f"the new user does not have the role {self.role!r}")
+
+    def retire(self, old: Masked, current: Masked, confirm: Callable[[], object]) -> None:
+        """Lock the old user's account."""
+        had, has = account_of(old, None), account_of(current, None)
+        if had.username == has.username:
+            return  # its password has changed already
+        with self._administered(has, self.role) as cursor:
+            confirm()
+            cursor.execute("ALTER USER IF EXISTS %s@%s ACCOUNT LOCK", (had.username, self.account_host))
+
+
+_NATIVE = "IDENTIFIED VIA mysql_native_password USING %s"
+_NATIVE_TOO = "mysql_native_password USING %s"
+
+
+def _hash(account: Account) -> str:
+    """Compute here what MariaDB would keep of a password. Of random characters no hash can be turned around."""
+    inner = hashlib.sha1(account.password.reveal().encode(), usedforsecurity=False).digest()
+    return "*" + hashlib.sha1(inner, usedforsecurity=False).hexdigest().upper()
+
+
+def _is_mariadb(cursor: Cursor) -> bool:
+    cursor.execute("SELECT VERSION()")
+    (version,) = cursor.fetchone() or ("",)
+    return "mariadb" in str(version).lower()
+
+
+def _pymysql() -> Any:  # noqa: ANN401  a module
+    try:
+        import pymysql
+    except ImportError as exc:
+        raise ConfigError(f'MySQL needs PyMySQL: pip install "shiftable[mysql]" ({exc})') from exc
+    return pymysql
+
+
+_CODES: dict[int, type[OperationError]] = {
+    1040: Unavailable,  # too many connections
+    1044: PermissionDenied,
+    1045: Unauthenticated,
+    1049: InvalidArgument,  # no such database
+    1064: InvalidArgument,  # the server is too old for it
+    1130: PermissionDenied,  # the host may not connect
+    1142: PermissionDenied,
+    1205: Timeout,
+    1227: PermissionDenied,
+    1396: InvalidArgument,  # no such user
+    1410: PermissionDenied,
+    1698: Unauthenticated,
+    1959: InvalidArgument,  # no such role
+    2003: Unavailable,
+    2006: Unavailable,
+    2013: Unavailable,
+    3118: Unauthenticated,  # locked
+    3523: InvalidArgument,  # no such role
+    4151: Unauthenticated,  # locked
+}
+"""What the errors of both servers and of the client mean: their references of messages."""
+
+
+def _classify(exc: Exception) -> Fault | None:
+    """Say what an error of PyMySQL means."""
+    import pymysql
+
+    if not isinstance(exc, pymysql.err.MySQLError):
+        return None
+    code, message = (*exc.args, "", "")[:2] if exc.args and isinstance(exc.args[0], int) else (0, str(exc))
+    return Fault(_CODES.get(code, OperationError), str(message), str(code or ""))

@@ -1,0 +1,337 @@
+"""Users of PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, LiteralString
+
+import attrs
+
+from shiftable.config import Credential
+from shiftable.errors import (
+    ConfigError,
+    Conflict,
+    Fault,
+    InvalidArgument,
+    OperationError,
+    PermissionDenied,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+)
+from shiftable.masking import Masked
+from shiftable.rotation._account import Account, account_of, admin_account, read_account
+from shiftable.rotation._token import password
+from shiftable.secrets.rotator import Rotator, needs_a_first
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["PostgresqlAlternating", "PostgresqlUser"]
+
+_LONGEST = 63
+"""Bytes of a name: NAMEDATALEN less one; what is longer the server cuts off with a notice."""
+
+_PATIENCE = 10
+"""Seconds for connecting, and for each statement and lock."""
+
+
+def _is_name(_: object, field: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and ("\0" in value or not 0 < len(value.encode()) <= _LONGEST):
+        raise ValueError(f"{field.name} must be a name of 1 to {_LONGEST} bytes")
+
+
+def _are_two_names(_: object, field: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    if len(value) != 2 or value[0] == value[1]:
+        raise ValueError(f"{field.name} must be two different names")
+    for each in value:
+        _is_name(None, field, each)
+
+
+@attrs.frozen(kw_only=True)
+class _Postgresql(Rotator):
+    """What both ways have in common: where the server is, and who may change its users.
+
+    The server gets to see a SCRAM-SHA-256 verifier and never a password, so none is in its logs. Connections are made
+    by libpq with what is given here, else what the secret's document says, else libpq's own environment.
+
+    Args:
+        host: of the server; a folder is that of its Unix socket.
+        port: of the server.
+        dbname: which database to connect to.
+        sslmode: as libpq's; ``verify-full`` where the network is not yours.
+        sslrootcert: the authorities to trust.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    dbname: str | None = None
+    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslrootcert: Path | None = None
+
+    def classify(self, exc: Exception) -> Fault | None:
+        """Say what an error of the server or the connection means."""
+        return _classify(exc)
+
+    @contextlib.contextmanager
+    def _connected(self, account: Account, server: Account | None = None) -> Iterator[psycopg.Connection]:
+        """Connect as somebody until the end of the block, which commits.
+
+        Args:
+            server: whose document tells where the server is.
+        """
+        psycopg = _psycopg()
+        where = server or account
+        connection = psycopg.connect(
+            host=self.host or where.host,
+            port=self.port or where.port,
+            dbname=self.dbname or where.dbname or "postgres",
+            user=account.username,
+            password=account.password.reveal(),
+            sslmode=self.sslmode,
+            sslrootcert=str(self.sslrootcert) if self.sslrootcert else None,
+            connect_timeout=_PATIENCE,
+            application_name="shiftable rotation",
+            options=f"-c statement_timeout={_PATIENCE}s -c lock_timeout={_PATIENCE}s",
+        )
+        with connection:
+            yield connection
+
+    def _accepts(self, account: Account) -> bool:
+        """Tell whether the server lets somebody in."""
+        try:
+            with self._connected(account):
+                return True
+        except _psycopg().OperationalError as exc:
+            fault = _classify(exc)
+            if fault is not None and fault.error is Unauthenticated:
+                return False
+            raise
+
+
+@attrs.frozen(kw_only=True)
+class PostgresqlUser(_Postgresql):
+    """The password of one PostgreSQL user.
+
+    The value is the password, or a JSON document with ``username`` and ``password``. The old password stops working
+    when the new one is set, a moment before it is current: clients that connect in that moment, with a value they
+    keep, or after a run that was killed right there, are refused until the next run. ``postgresql-alternating`` has no
+    such moment. After ``grace`` only the version is disabled.
+
+    Permissions: none beside logging in, as everybody may change the own password; with ``admin``: CREATEROLE, and
+    ADMIN of the user since PostgreSQL 16. Without ``admin`` the old password must still work.
+
+    Args:
+        user: the user's name, where the value is a password alone.
+        admin: another user who sets the password: a password, or such a document.
+        admin_user: the name of that user, where it is a password alone.
+    """
+
+    kind: ClassVar[str] = "postgresql-user"
+
+    user: str | None = attrs.field(default=None, validator=_is_name)
+    admin: Credential | None = None
+    admin_user: str | None = attrs.field(default=None, validator=_is_name)
+
+    def check(self, current: Masked) -> str | None:
+        """Say why a value is no credential."""
+        found = read_account(current, self.user)
+        return found if isinstance(found, str) else None
+
+    def parts(self, value: Masked) -> tuple[Masked, ...]:
+        """Return the value and the password in it."""
+        return value, account_of(value, self.user).password
+
+    def create(self, current: Masked | None) -> Masked:
+        """Make a password, in a document if the current value is one."""
+        if current is None:
+            raise needs_a_first(self.kind)
+        account = account_of(current, self.user)
+        return account.following(account.username, password())
+
+    def set(self, new: Masked, old: Masked, confirm: Callable[[], object]) -> None:
+        """Change the password, as the administrator or as the user."""
+        wanted, had = account_of(new, self.user), account_of(old, self.user)
+        if self.admin is None and self._accepts(wanted):
+            return
+        changer = admin_account(self.admin, self.admin_user) if self.admin else had
+        with self._connected(changer, wanted) as connection:
+            _lock(connection, wanted.username)
+            confirm()
+            _execute(connection, "ALTER ROLE {} PASSWORD {}", wanted.username, _verifier(connection, wanted))
+
+    def test(self, new: Masked) -> None:
+        """Log in."""
+        with self._connected(account_of(new, self.user)) as connection:
+            connection.execute("SELECT 1")
+
+
+@attrs.frozen(kw_only=True)
+class PostgresqlAlternating(_Postgresql):
+    """Two PostgreSQL users that take turns, so that there is always one whose password does not change.
+
+    The value is a JSON document with ``username`` and ``password``, and clients read both. The next value belongs to
+    the user who is not current; if the current user is neither, to the first. Both users are members of ``role`` and
+    act as it (``ALTER ROLE … SET role``), so that what one of them makes belongs to both: it owns the application's
+    tables. A user who is missing is made.
+
+    After ``grace`` the old user can no longer log in (NOLOGIN, no password). Sessions that are open then stay open: let
+    the pools of your clients renew connections more often than that.
+
+    Permissions of ``admin``: CREATEROLE, and ADMIN of ``role`` and of both users since PostgreSQL 16, which it has
+    of those that it makes.
+
+    Args:
+        users: the names of the two.
+        role: as whom both act.
+        admin: who changes them: a password, or a JSON document with ``username`` and ``password``.
+        admin_user: the name of that user, where it is a password alone.
+    """
+
+    kind: ClassVar[str] = "postgresql-alternating"
+
+    users: tuple[str, ...] = attrs.field(validator=_are_two_names)
+    role: str = attrs.field(validator=_is_name)
+    admin: Credential
+    admin_user: str | None = attrs.field(default=None, validator=_is_name)
+
+    def check(self, current: Masked) -> str | None:
+        """Say why a value is no document with a user."""
+        found = read_account(current, None)
+        return "it is no JSON document with username and password" if isinstance(found, str) else None
+
+    def parts(self, value: Masked) -> tuple[Masked, ...]:
+        """Return the value and the password in it."""
+        return value, account_of(value, None).password
+
+    def create(self, current: Masked | None) -> Masked:
+        """Make a password for the user whose turn it is."""
+        if current is None:
+            raise needs_a_first(self.kind)
+        account = account_of(current, None)
+        first, second = self.users
+        return account.following(second if account.username == first else first, password())
+
+    def set(self, new: Masked, old: Masked, confirm: Callable[[], object]) -> None:
+        """Let the other user log in, as a member of the role."""
+        wanted = account_of(new, None)
+        if wanted.username not in self.users or wanted.username == account_of(old, None).username:
+            raise Conflict(f"the pending value belongs to {wanted.username!r}, whose turn it is not; replace it")
+        with self._connected(admin_account(self.admin, self.admin_user), wanted) as connection:
+            _lock(connection, self.role)
+            confirm()
+            if not _exists(connection, wanted.username):
+                _execute(connection, "CREATE ROLE {}", wanted.username)
+            _execute(connection, "ALTER ROLE {} LOGIN PASSWORD {}", wanted.username, _verifier(connection, wanted))
+            if not _is_member(connection, wanted.username, self.role):
+                _grant(connection, self.role, wanted.username)
+            _execute(connection, "ALTER ROLE {} SET role TO {}", wanted.username, self.role)
+
+    def test(self, new: Masked) -> None:
+        """Log in, and act as the role."""
+        with self._connected(account_of(new, None)) as connection:
+            row = connection.execute("SELECT current_user").fetchone()
+            if row != (self.role,):
+                raise PermissionDenied(f"the new user does not act as {self.role!r}; is it a member of that role?")
+
+    def retire(self, old: Masked, current: Masked, confirm: Callable[[], object]) -> None:
+        """Keep the old user from logging in."""
+        had, has = account_of(old, None), account_of(current, None)
+        if had.username == has.username:
+            return  # its password has changed already
+        with self._connected(admin_account(self.admin, self.admin_user), has) as connection:
+            _lock(connection, self.role)
+            confirm()
+            if _exists(connection, had.username):
+                _execute(connection, "ALTER ROLE {} NOLOGIN PASSWORD NULL", had.username)
+
+
+def _psycopg() -> Any:  # noqa: ANN401  a module
+    try:
+        import psycopg
+    except ImportError as exc:
+        raise ConfigError(f'PostgreSQL needs psycopg: pip install "shiftable[postgresql]" ({exc})') from exc
+    return psycopg
+
+
+def _lock(connection: psycopg.Connection, name: str) -> None:
+    """Keep out other runs until the transaction ends, as it does when this process ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"shiftable rotation of {name}"])
+
+
+def _verifier(connection: psycopg.Connection, account: Account) -> str:
+    """Compute here what the server would keep of a password."""
+    revealed = account.password.reveal().encode()
+    return connection.pgconn.encrypt_password(revealed, account.username.encode(), b"scram-sha-256").decode()
+
+
+def _execute(connection: psycopg.Connection, statement: LiteralString, name: str, *texts: str) -> None:
+    """Execute a statement that takes no parameters: about a name, with texts."""
+    from psycopg import sql
+
+    connection.execute(sql.SQL(statement).format(sql.Identifier(name), *map(sql.Literal, texts)))
+
+
+def _grant(connection: psycopg.Connection, role: str, name: str) -> None:
+    from psycopg import sql
+
+    connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(name)))
+
+
+def _exists(connection: psycopg.Connection, name: str) -> bool:
+    return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
+
+
+def _is_member(connection: psycopg.Connection, name: str, role: str) -> bool:
+    return connection.execute("SELECT pg_has_role(%s, %s, 'MEMBER')", [name, role]).fetchone() == (True,)
+
+
+_STATES: dict[str, type[OperationError]] = {
+    "28": Unauthenticated,
+    "42501": PermissionDenied,
+    "42704": InvalidArgument,  # no such role
+    "3D000": InvalidArgument,  # no such database
+    "0A000": InvalidArgument,
+    "55P03": Timeout,  # the lock
+    "57014": Timeout,
+    "53": Unavailable,
+    "57P": Unavailable,
+    "08": Unavailable,
+    "40": Conflict,
+    "23505": Conflict,  # two CREATE ROLE at once
+}
+"""What SQLSTATEs mean, the longest beginning first: PostgreSQL's Appendix A."""
+
+
+_TEXTS: dict[str, type[OperationError]] = {
+    "does not exist": InvalidArgument,
+    "timeout": Timeout,
+    "connections": Unavailable,  # too many, or the remaining ones are reserved
+    "starting up": Unavailable,
+    "shutting down": Unavailable,
+    "refused": Unavailable,
+    "authentication failed": Unauthenticated,
+    "not permitted to log in": Unauthenticated,
+    "no password supplied": Unauthenticated,
+    "pg_hba.conf": PermissionDenied,
+}
+"""What libpq says of a connection that failed: it tells no SQLSTATE then."""
+
+
+def _classify(exc: Exception) -> Fault | None:
+    """Say what an error of psycopg means."""
+    import psycopg
+
+    if not isinstance(exc, psycopg.Error):
+        return None
+    message = str(exc).partition("\n")[0]
+    if exc.sqlstate is not None:
+        found = (_STATES[exc.sqlstate[:size]] for size in (5, 3, 2) if exc.sqlstate[:size] in _STATES)
+        return Fault(next(found, OperationError), exc.diag.message_primary or message, exc.sqlstate)
+    for text, error in _TEXTS.items():
+        if text in message.lower():
+            return Fault(error, message)
+    used = exc.pgconn is not None and exc.pgconn.used_password  # of a server that speaks another language
+    return Fault(Unauthenticated if used else Unavailable, message)
