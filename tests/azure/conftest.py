@@ -4,23 +4,27 @@ Azure's definitions of its resource managers do not have the Blob service, so bo
 the service's own client has of definitions is the next best: no request may have a parameter or a header that this
 client, which is generated from them, does not know.
 
-Of Key Vault's secrets the client has the definitions of all bodies too. Those of the resource manager have the same
-fields of a secret that is deployed (``vaults/secrets``); where they lie beside the checkout, they are compared as well.
+Of Key Vault's secrets the double itself compares all bodies with the client's models. The resource manager's
+definitions have the same fields of a secret that is deployed (``vaults/secrets``); where they lie beside the checkout,
+they are compared as well.
 """
 
 from __future__ import annotations
 
 import functools
+import gzip
 import importlib.resources
+import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shiftable_azure import AzureProvider, AzureSettings
-from shiftable_azure._session import Session
 from shiftable_azure._double_vault import is_vault
+from shiftable_azure._session import Session
 from shiftable_azure.blob import AzureBlobDriver
 
 if TYPE_CHECKING:
@@ -44,7 +48,7 @@ def defined() -> frozenset[str]:
 
 def unknown_names(request: Request, _response: Response) -> Iterable[str]:
     """Find parameters and headers that no definition has."""
-    if is_vault(request):
+    if is_vault(request) or request.path == "/identity/token":
         return
     parameters = [part.partition("=")[0] for part in request.query.split("&") if part]
     headers = [name for name in request.headers.keys() if name.lower().startswith("x-ms-")]  # noqa: SIM118  several of a name
@@ -59,9 +63,15 @@ def _only_what_azure_knows(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     double: AzureDouble = request.getfixturevalue("azure_double")
-    double.validators.append(unknown_names)
+    double.validators += (unknown_names, undeployable)
     yield
-    double.validators.remove(unknown_names)
+    for validator in (unknown_names, undeployable):
+        double.validators.remove(validator)
+
+
+def pytest_report_header() -> list[str]:
+    """Say whether what is sent can be compared with the resource manager's definitions."""
+    return [] if DEFINITIONS.exists() else ["azure: the resource manager's definitions are not here; one check is off"]
 
 
 @pytest.fixture
@@ -81,3 +91,38 @@ def driver(provider: AzureProvider) -> AzureBlobDriver:
     made = provider.blob()
     assert isinstance(made, AzureBlobDriver)
     return made
+
+
+# Key Vault's secrets: the double compares bodies with the models of Microsoft's client; the resource manager's
+# definitions, which were made by other people, know the same fields of a secret that is deployed
+
+DEFINITIONS = Path(__file__).parents[3] / "shared" / "specs" / "azure" / "microsoft.keyvault@2026-02-01.json.gz"
+
+
+def undeployable(request: Request, _response: Response) -> Iterable[str]:
+    """Find what is sent of a secret and what the resource manager does not take for one."""
+    if DEFINITIONS.exists() and is_vault(request) and request.method in {"PUT", "PATCH"} and request.body:
+        yield from deployed_violations(json.loads(request.body))
+
+
+@functools.cache
+def deployed() -> dict[str, Any]:
+    return {found.get("name", ""): found for found in json.loads(gzip.decompress(DEFINITIONS.read_bytes()))}
+
+
+def deployed_violations(body: Any) -> list[str]:
+    if not isinstance(body, dict):
+        return ["no object"]
+    known = {*deployed()["SecretProperties"]["properties"], "tags"}
+    attributes = deployed()["SecretAttributes"]["properties"]
+    given = body.get("attributes") or {}
+    read_only = [name for name in given if name not in attributes or attributes[name]["flags"] & 2]
+    return [f"vaults/secrets has no {name} to write" for name in (*(body.keys() - known), *read_only)]
+
+
+@pytest.fixture
+def resource_manager() -> Any:
+    """Return the comparison with the resource manager's definitions."""
+    if not DEFINITIONS.exists():
+        pytest.skip("the resource manager's definitions are not beside the checkout: this one check is off")
+    return deployed_violations

@@ -172,7 +172,8 @@ class VaultService:
         """Store a version past the protocol, as another tool would."""
         secret = self.secrets.setdefault(name.lower(), StoredSecret(name))
         now = int(self._clock.now().timestamp())
-        version = StoredVersion(**({"id": uuid.uuid4().hex, "value": value, "created": now, "updated": now} | facts))
+        given: dict[str, Any] = {"id": uuid.uuid4().hex, "value": value, "created": now, "updated": now, **facts}
+        version = StoredVersion(**given)
         secret.versions[version.id] = version
         return version
 

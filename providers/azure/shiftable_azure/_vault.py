@@ -31,7 +31,7 @@ _LONGEST_WAIT = 60.0
 _FOREVER = 1 << 40
 
 
-class VaultRetries(RetryPolicy):  # type: ignore[misc]  # azure-core hands it out untyped
+class VaultRetries(RetryPolicy[Any, Any]):
     """The SDK's retries with full jitter, for all but a new version of a secret.
 
     A ``PUT`` that is repeated makes a second version, so it is sent again by itself only where the vault says that it

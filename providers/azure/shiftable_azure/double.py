@@ -13,6 +13,7 @@ from azure.core.pipeline.transport import RequestsTransport
 
 from shiftable.config import Credential
 from shiftable.testing.harness import Double, Headers, Request, Response
+from shiftable_azure._definitions import violations
 from shiftable_azure._double_auth import Keys
 from shiftable_azure._double_blob import BlobService
 from shiftable_azure._double_vault import VaultService, is_vault
@@ -34,9 +35,10 @@ class AzureDouble(Double):
 
     Shared keys, shared access signatures and tokens are checked, signed URLs expire (by ``clock``), writes are atomic,
     listings come in the order of UTF-16 units, as Azure's do. It has block blobs alone, and neither leases nor
-    snapshots. Azure publishes no definitions of the data plane in a form that bodies could be compared with, so what
-    comes in is checked by the service's own rules only.
+    snapshots. There are no definitions of Blob Storage that its bodies could be compared with, so what comes in is
+    checked by the service's own rules only.
 
+    What goes to the vault and back is compared with the models of Microsoft's own client; a violation fails the test.
     The vault answers a request without a token with the challenge, has soft delete with the window and the purge
     protection that ``vault`` says, keeps times in whole seconds and lists versions in the order of their ids, as Key
     Vault does. It takes 256 characters for a tag's name and value, the lower of the limits that Microsoft has stated.
@@ -53,7 +55,7 @@ class AzureDouble(Double):
     token: ClassVar[str] = _TOKEN
 
     def __init__(self) -> None:
-        super().__init__(_never)
+        super().__init__(_never, validators=[violations])
         self._state = threading.Lock()
         self.service = BlobService(Keys(_ACCOUNT, _ACCOUNT_KEY, _TOKEN, _DELEGATION_KEY), self.clock)
         self.vault = VaultService(_TOKEN, self.clock)

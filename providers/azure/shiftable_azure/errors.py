@@ -252,7 +252,7 @@ _PERMISSION = re.compile(r"does not have (secrets \w+) permission")
 _ROLES = "Key Vault Secrets User to read, Key Vault Secrets Officer to write and to delete"
 
 
-class VaultFailure(native.AzureError):  # type: ignore[misc]  # azure-core hands it out untyped
+class VaultFailure(native.AzureError):
     """What a vault would answer, found out without asking it.
 
     Args:

@@ -6,7 +6,7 @@ import re
 import string
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -365,7 +365,7 @@ class KeyVaultDriver(SecretsDriver):
             return state
         return self._inherited(state, self._versions(_NAMES.native(name)))
 
-    def _inherited(self, state: _State, known: list[Version]) -> _State:
+    def _inherited(self, state: _State, known: Sequence[Version]) -> _State:
         """Take over the stages from before another tool wrote."""
         before = [found for found in in_order(known, state.latest.id) if found.logical != state.latest.logical]
         records = [found.record for found in before if found.record is not None]
@@ -407,19 +407,19 @@ class KeyVaultDriver(SecretsDriver):
             _fail("SecretNotFound", "no such version")
         return found
 
-    def _versions(self, place: str) -> list[Version]:
+    def _versions(self, place: str) -> tuple[Version, ...]:
         """Return all versions of a secret without their values; none, where there is no secret."""
         listed: Iterator[SecretProperties] = self.client.list_properties_of_secret_versions(place, max_page_size=_PAGE)
         try:
-            return [Version.read(properties) for properties in listed]
+            return tuple(Version.read(properties) for properties in listed)
         except native.ResourceNotFoundError:
-            return []
+            return ()
 
-    def _beside(self, name: str, main: list[Version]) -> list[Version]:
+    def _beside(self, name: str, main: Sequence[Version]) -> tuple[Version, ...]:
         """Return what lies beside, but for what is left of an earlier secret of that name."""
         began = min((found.set_at for found in main if found.set_at), default=None)
         beside = self._versions(_NAMES.aside(_NAMES.native(name), "pending"))
-        return [found for found in beside if began is None or found.set_at is None or found.set_at >= began]
+        return tuple(found for found in beside if began is None or found.set_at is None or found.set_at >= began)
 
     def _all(self, prefix: str) -> Iterator[SecretInfo]:
         page = self.list(prefix=prefix, deleted=False, cursor=None, limit=None)
@@ -644,7 +644,7 @@ class KeyVaultDriver(SecretsDriver):
             return False
         return True
 
-    def _wait(self, what: str, done: Any) -> None:  # noqa: ANN401  a callable without arguments
+    def _wait(self, what: str, done: Callable[[], bool]) -> None:
         wait_until(lambda: done() or None, what=what, timeout=_SETTLING, interval=_QUICK, longest=_LONGEST)
 
 
