@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fingerprint", "Plan", "ResourcePlan", "Segment"]
 
-FORMAT = 1
+FORMAT = 2
 _SINGLE = 1_000
 _SHOWN = 20
 
@@ -196,6 +196,8 @@ def _decisive(options: Options) -> list[object]:
         options.prune_share,
         options.prune_limit,
         options.include_pending,
+        options.history,
+        options.origin,
         options.filter.facts,
     ]
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import secrets as randomness
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from typing import Any, ClassVar, cast
 
 import attrs
 
-from shiftable.errors import NotFound, ParentNotFound, PreconditionFailed
-from shiftable.masking import Masked
+from shiftable.errors import Conflict, NotFound, ParentNotFound, PreconditionFailed
+from shiftable.migrate._histories import (
+    ORDER,
+    Content,
+    Found,
+    Kept,
+    Marks,
+    fitting,
+    missing,
+    origin_labels,
+    surplus,
+    unfit,
+    unfolded,
+    without_origin,
+)
 from shiftable.migrate._shards import Shard
+from shiftable.migrate._writing import Writing, is_full, kept_labels
 from shiftable.migrate.mover import (
     Action,
     Item,
@@ -23,7 +32,6 @@ from shiftable.migrate.mover import (
     Mover,
     Options,
     Outcome,
-    Pin,
     Record,
     Refusal,
     Step,
@@ -31,59 +39,10 @@ from shiftable.migrate.mover import (
     joined,
 )
 from shiftable.parallel import parallel
-from shiftable.secrets import SecretInfo, Secrets, SecretsSpec, SecretStore, SecretVersion
-from shiftable.secrets.driver import Stage
+from shiftable.secrets import Secret, SecretInfo, Secrets, SecretsSpec, SecretStore, SecretVersion
 from shiftable.service import Change, Service, Spec
-from shiftable.tokens import Token
 
 __all__ = ["SecretItem", "SecretsMover"]
-
-_OLDEST_FIRST: tuple[Stage, ...] = ("previous", "current", "pending")
-_NAMESPACE = uuid.UUID("5b1e7f0a-3c0d-5d6a-9a56-3f4f0c8f6b21")
-
-
-@attrs.frozen(kw_only=True)
-class _Found:
-    """What one side tells of a secret without its values."""
-
-    info: SecretInfo
-    versions: tuple[SecretVersion, ...]
-
-    @property
-    def stages(self) -> tuple[tuple[Stage, SecretVersion], ...]:
-        """The versions that have a stage, oldest first."""
-        by_stage = {stage: version for version in self.versions for stage in version.stages}
-        return tuple((stage, by_stage[stage]) for stage in _OLDEST_FIRST if stage in by_stage)
-
-    @property
-    def pin(self) -> Pin:
-        """A token that changes with versions, stages, labels and expiry."""
-        stages = [(stage, version.version, version.enabled) for stage, version in self.stages]
-        expires = self.info.expires.isoformat() if self.info.expires else None
-        facts = json.dumps([stages, sorted(self.info.labels.items()), expires])
-        return Pin(token=hashlib.sha256(facts.encode()).hexdigest())
-
-
-@attrs.frozen(kw_only=True)
-class _Content:
-    """A secret as it is, or as the target is to keep it.
-
-    Args:
-        values: by stage, oldest first.
-        ids: the versions' names, in the same order.
-        token: for ``if_match``.
-    """
-
-    values: tuple[tuple[Stage, Masked], ...]
-    ids: tuple[str, ...]
-    labels: Mapping[str, str]
-    expires: datetime | None
-    token: Token | None
-
-    @property
-    def current(self) -> Masked | None:
-        """The value in use."""
-        return dict(self.values).get("current")
 
 
 @attrs.frozen(kw_only=True)
@@ -94,17 +53,23 @@ class SecretItem(Item):
         buried: whether the target has a deleted secret of that name, which blocks it.
     """
 
-    left: _Found | None = None
-    right: _Found | None = None
+    left: Found | None = None
+    right: Found | None = None
     buried: bool = False
 
 
 class SecretsMover(Mover[SecretItem]):
-    """Moves secrets with labels and expiry: the previous version first, then the current one, so that stages come out.
+    """Moves secrets with labels and expiry: versions oldest first, then the stages are put right.
 
-    Other versions, disabled ones and deleted secrets stay behind; that is told and never refused. A pending version
-    means that a rotation is in flight: refused, unless ``include_pending``. No value, and no hash of one that another
-    run could compare, leaves the memory of this process but to the target.
+    Those that have a stage move, and with ``history`` so many of the newest, or all. Disabled and destroyed ones, and
+    deleted secrets, stay behind; that is told and never refused. A pending version means that a rotation is in flight:
+    refused, unless ``include_pending``. Ids and dates of versions are the target's own; with ``origin`` labels tell
+    those of the source.
+
+    What the target has already is found by comparing values, so that a killed move goes on in the middle of a secret,
+    and each version is written under an idempotency key of its own: whoever writes it twice makes one version.
+
+    No value, and no hash of one that another run could compare, leaves the memory of this process but to the target.
 
     Permissions: list and read secrets and their versions on the source; the same and write on the target.
     """
@@ -113,8 +78,11 @@ class SecretsMover(Mover[SecretItem]):
     confidential: ClassVar[bool] = True
     facets: ClassVar[Mapping[str, str]] = {
         "expires": "the date after which a value should not be used",
+        "fold": "labels of their own: those that the target cannot keep stand in one, as JSON",
         "guards": "writes that cannot overwrite somebody else's",
-        "labels": "all labels",
+        "history": "versions that the target cannot keep, but the current and the pending one",
+        "labels": "labels that the target cannot keep",
+        "origin": "labels that tell the ids and dates of versions at the source",
     }
 
     def __init__(
@@ -125,7 +93,7 @@ class SecretsMover(Mover[SecretItem]):
         prefix = cast("SecretsSpec", self.spec)
         self._source: SecretStore = cast("Secrets", source).open(prefix)
         self._target: SecretStore = self._to.open(prefix)
-        self._run_key = randomness.token_bytes(32)
+        self._marks = Marks(randomness.token_bytes(32))
 
     # before and around the items
 
@@ -162,14 +130,14 @@ class SecretsMover(Mover[SecretItem]):
         others = {info.name: info for info in self._listed_target()}
         left = self._histories(self._source, infos.values())
         right = self._histories(self._target, (info for info in others.values() if info.name in wanted))
-        right += [_Found(info=info, versions=()) for info in others.values() if info.name not in wanted]
+        right += [Found(info=info, versions=()) for info in others.values() if info.name not in wanted]
         buried = self._buried()
         rows = joined(_sorted(left), _sorted(right), known, lambda found: found.info.name)
         for key, here, there, record in rows:
             yield SecretItem(
                 key=key,
-                source=here.pin if here else None,
-                target=there.pin if there else None,
+                source=here.pin(self.options.history) if here else None,
+                target=there.pin(0) if there else None,
                 record=record,
                 left=here,
                 right=there,
@@ -178,7 +146,7 @@ class SecretsMover(Mover[SecretItem]):
 
     def objection(self, item: SecretItem) -> str | None:
         """Refuse names that the target does not take, names that are blocked, and rotations in flight."""
-        stages = dict(item.left.stages) if item.left else {}
+        stages = item.left.stages if item.left else {}
         if "pending" in stages and not self.options.include_pending:
             return "it has a pending version: a rotation is in flight; finish it first, or include pending versions"
         if "pending" in stages and not self._target.features.pending:
@@ -195,143 +163,122 @@ class SecretsMover(Mover[SecretItem]):
     def plan(self, item: SecretItem, step: Step) -> Step:
         """Read the values: their sizes and kinds decide, and whether what is on the target is equal."""
         try:
-            wanted, losses = self._wanted(cast("_Found", item.left))
+            wanted, losses = self._wanted(cast("Found", item.left))
             if step.action is Action.COMPARE:
                 step = self._compared(item, step, wanted)
         except NotFound as exc:
             return Step(action=Action.REFUSE, reason=exc.message, trouble=Trouble.VANISHED)
         except Refusal as refusal:
             return Step(action=Action.REFUSE, reason=refusal.reason, trouble=refusal.trouble, losses=refusal.losses)
-        return attrs.evolve(step, losses=losses)
+        return attrs.evolve(step, losses=(*losses, *step.losses))
 
     def copy(self, item: SecretItem, step: Step) -> Outcome:
         """Write what the target lacks; look at the source again afterwards, and once more if it changed."""
         if step.action is Action.DELETE:
             return self._deleted(item)
-        here = cast("_Found", item.left)
+        here = cast("Found", item.left)
         for changed in (False, True):
-            outcome, missing = None, None
+            outcome, failure = None, None
             try:
                 outcome = self._carried_out(item, step, here)
             except ParentNotFound:
                 raise
-            except NotFound as exc:
-                missing = exc  # perhaps a version went while it was read; what is there now decides
+            except (NotFound, Conflict) as exc:
+                failure = exc  # perhaps a version went while it was read; what is there now decides
             now = self._find(self._source, item.key)
             if now is None:
                 return Outcome(action=None)
-            if missing is not None and now.pin == here.pin:
-                raise missing
-            if outcome is not None and now.pin == here.pin:
-                return attrs.evolve(outcome, changed=here.pin if changed else None)
+            same = now.pin(self.options.history) == here.pin(self.options.history)
+            if failure is not None and same:
+                raise failure
+            if outcome is not None and same:
+                return attrs.evolve(outcome, changed=here.pin(self.options.history) if changed else None)
             here = now
             item = self._again(item, here, outcome)
         raise Refusal("its source changed again and again while it was read", Trouble.FAILED)
 
     def verify(self, item: SecretItem, *, quick: bool) -> str | None:  # noqa: ARG002  no provider tells a digest of a secret
-        """Compare stages by an HMAC under a key that only this run knows, labels and expiry by what they are."""
+        """Compare versions and stages by HMACs under a key that only this run knows; labels and expiry as they are."""
         there = item.right or self._find(self._target, item.key)
         if there is None:
             raise Refusal("it is not on the target", Trouble.MISSING)
-        wanted, _ = self._kept(self._read(self._source, cast("_Found", item.left)))
-        return self._difference(item.key, wanted, self._read(self._target, there))
+        wanted, _ = self._kept(self._read_source(cast("Found", item.left)))
+        return self._difference(item.key, wanted, there, self._read_target(there))
 
     # copying
 
-    def _carried_out(self, item: SecretItem, step: Step, here: _Found) -> Outcome:
+    def _carried_out(self, item: SecretItem, step: Step, here: Found) -> Outcome:
         key = item.key
         wanted, losses = self._wanted(here)
         there = self._find(self._target, key)
-        present = self._read(self._target, there) if there else None
-        if present is not None and self._difference(key, wanted, present) is None:
-            return Outcome(action=Action.COMPARE, target=self._pin_now(key), losses=losses)
+        present = self._read_target(there) if there else None
+        action = Action.CREATE
         if there is not None and present is not None:
-            self._check_may_replace(item, step, there, wanted, present)
+            difference = self._difference(key, wanted, there, present)
+            if difference is None:
+                return Outcome(action=Action.COMPARE, target=self._pin_now(key), losses=losses)
+            self._check_may_replace(item, step, there, wanted, present, difference)
+            losses += self._disordered(key, wanted, there, present)
+            action = Action.REPLACE
+        writing = Writing(self._source, self._target, self._marks, key, wanted, self.options.origin)
         try:
-            self._write(key, wanted, present)
+            writing.run(there, present)
         except PreconditionFailed:
             raise Refusal("somebody changed it on the target meanwhile; run again", Trouble.FAILED) from None
-        action = Action.CREATE if present is None else Action.REPLACE
         return Outcome(action=action, target=self._pin_now(key), losses=losses)
 
     def _check_may_replace(
-        self, item: SecretItem, step: Step, there: _Found, wanted: _Content, present: _Content
+        self, item: SecretItem, step: Step, there: Found, wanted: Content, present: Content, difference: str
     ) -> None:
-        difference = self._difference(item.key, wanted, present) or ""
         known = item.record
-        ours = known is not None and known.target == there.pin.token
+        ours = known is not None and known.target == there.pin(0).token
         # Between two versions of one secret we were killed, or an answer was lost: what is current there is one that
         # we were to write, now or in an earlier run. What was there before we began is nobody's half.
         begun = step.action is not Action.COMPARE or (known is not None and not known.done)
         halfway = begun and self._is_known(item, wanted, present)
         if not (ours or halfway or self.options.overwrite):
-            raise _conflict(difference)
-        if present.expires is not None and wanted.expires is None:
+            why = f"the target has another secret there, which is not ours: {difference}"
+            raise Refusal(why, Trouble.CONFLICT)
+        if present.token is None:
+            raise Refusal("none of its versions on the target can be read; enable one there, or delete it")
+        if present.expires is not None and wanted.expires is None and not self._target.features.update:
             raise Refusal("the target's secret has an expiry that cannot be taken away; delete it there first")
-        if "pending" in dict(present.values) and "pending" not in dict(wanted.values):
+        if present.at("pending") is not None and wanted.at("pending") is None:
             raise Refusal(
                 "the target's secret has a pending version that the source has not; finish or delete it there"
             )
 
-    def _is_known(self, item: SecretItem, wanted: _Content, present: _Content) -> bool:
+    def _is_known(self, item: SecretItem, wanted: Content, present: Content) -> bool:
         """Tell whether the target's current value is one that the source has too, be it as an older version."""
-        found = present.current
-        if found is None or any(_same(value, found) for _, value in wanted.values):
+        key, found = item.key, present.at("current")
+        if found is None or any(self._marks.same(key, kept, found) for kept in wanted.versions):
             return found is not None
-        here = cast("_Found", item.left)
-        older = [version.version for version in here.versions if version.enabled and not version.stages]
-        return any(_same(self._source.get(item.key, version=version).value, found) for version in older)
+        read = {kept.version for kept in wanted.versions}
+        older = [each for each in cast("Found", item.left).versions if each.enabled and each.version not in read]
+        return any(self._marks.same(key, self._one(self._source, each), found) for each in older)
 
-    def _write(self, key: str, wanted: _Content, present: _Content | None) -> None:
-        """Put the versions that are missing, each over the one before it."""
-        done = self._done_already(wanted, present) if present else 0
-        features = self._target.features
-        token = present.token if present else None
-        for (stage, value), version in list(zip(wanted.values, wanted.ids, strict=True))[done:]:
-            absent = token is None
-            stored = self._target.put(
-                key,
-                value,
-                stage="pending" if stage == "pending" else "current",
-                if_absent=absent and features.if_absent,
-                if_match=token if features.if_match else None,
-                labels=wanted.labels if features.labels else None,
-                expires=wanted.expires,
-                idempotency_key=self._idempotency_key(key, version, token),
-            )
-            token = stored.token
+    def _disordered(self, key: str, wanted: Content, there: Found, present: Content) -> tuple[Loss, ...]:
+        """Tell of older versions that have to be put behind newer ones: no store lets one be put before others."""
+        places = self._marks.places(key, wanted, present)
+        lacking = missing(wanted, places, full=is_full(self._target, there))
+        newest = max((at for at, kept in enumerate(wanted.rest) if kept.version in places), default=-1)
+        if any(kept in lacking for kept in wanted.rest[: newest + 1]):
+            return (Loss("order", "older versions stand behind newer ones, which the target had already"),)
+        return ()
 
-    def _idempotency_key(self, key: str, version: str, before: Token | None) -> str:
-        """Name one write: this version over that state. A version that comes back later is another write."""
-        name = f"{self._source.provider}/{self._source.name}/{key}#{version}"
-        return str(uuid.uuid5(_NAMESPACE, f"{name}@{before}" if before else name))
-
-    @staticmethod
-    def _done_already(wanted: _Content, present: _Content) -> int:
-        """Return how many of the wanted versions the target need not be given again."""
-        same_facets = (wanted.labels, wanted.expires) == (present.labels, present.expires)
-        begins = len(present.values) <= len(wanted.values) and all(
-            stage == other and _same(value, found)
-            for (stage, value), (other, found) in zip(wanted.values, present.values, strict=False)
-        )
-        if begins and same_facets:
-            return len(present.values)
-        later = [at for at, (stage, _) in enumerate(wanted.values) if stage == "previous"]
-        found = present.current
-        return next((at + 1 for at in later if found is not None and _same(wanted.values[at][1], found)), 0)
-
-    def _again(self, item: SecretItem, here: _Found, outcome: Outcome | None) -> SecretItem:
+    def _again(self, item: SecretItem, here: Found, outcome: Outcome | None) -> SecretItem:
         """Return the item as it is after a round that the source outran: what was written is ours."""
         if outcome is None or outcome.target is None:
             return attrs.evolve(item, left=here)
-        ours = Record(key=item.key, done=False, source=here.pin, target=outcome.target, before=None, plan="")
+        pin = here.pin(self.options.history)
+        ours = Record(key=item.key, done=False, source=pin, target=outcome.target, before=None, plan="")
         return attrs.evolve(item, left=here, record=ours)
 
     def _deleted(self, item: SecretItem) -> Outcome:
         there = self._find(self._target, item.key)
         if self._find(self._source, item.key) is not None:
             raise Refusal("its source is back; the next run moves it", Trouble.FAILED)
-        if there is not None and there.pin != item.target:
+        if there is not None and there.pin(0) != item.target:
             raise Refusal("its source is gone, and somebody changed it on the target", Trouble.STALE)
         if there is not None and self._target.features.recovery:
             self._target.delete(item.key)
@@ -341,105 +288,131 @@ class SecretsMover(Mover[SecretItem]):
 
     # comparing
 
-    def _compared(self, item: SecretItem, step: Step, wanted: _Content) -> Step:
+    def _compared(self, item: SecretItem, step: Step, wanted: Content) -> Step:
         there = self._find(self._target, item.key)
         if there is None:
             return Step(action=Action.CREATE)
-        present = self._read(self._target, there)
-        if self._difference(item.key, wanted, present) is None:
+        present = self._read_target(there)
+        difference = self._difference(item.key, wanted, there, present)
+        if difference is None:
             return Step(action=Action.COMPARE)
-        self._check_may_replace(item, step, there, wanted, present)
-        return Step(action=Action.REPLACE)
+        self._check_may_replace(item, step, there, wanted, present, difference)
+        return Step(action=Action.REPLACE, losses=self._disordered(item.key, wanted, there, present))
 
-    def _difference(self, key: str, wanted: _Content, present: _Content) -> str | None:
-        """Name the stages, labels and dates that differ; never what they are.
+    def _difference(self, key: str, wanted: Content, there: Found, present: Content) -> str | None:
+        """Name the stages, versions, labels and dates that differ; never what they are.
 
-        A previous version that only the target has is no difference: every write there leaves one.
+        What only the target has is no difference where every write there leaves it: a previous version, and older ones.
         """
-        left = {stage: self._mac(key, stage, value) for stage, value in wanted.values}
-        right = {stage: self._mac(key, stage, value) for stage, value in present.values}
-        right = {stage: mac for stage, mac in right.items() if stage in left or stage != "previous"}
-        found: list[str] = [
-            stage for stage in _OLDEST_FIRST if not hmac.compare_digest(left.get(stage, b""), right.get(stage, b""))
-        ]
-        names = {*wanted.labels, *present.labels}
-        found += [f"label {name}" for name in sorted(names) if wanted.labels.get(name) != present.labels.get(name)]
+        found: list[str] = []
+        for stage in ORDER:
+            left, right = wanted.at(stage), present.at(stage)
+            if not (self._marks.same(key, left, right) or (left is None and stage == "previous")):
+                found.append(stage)
+        places = self._marks.places(key, wanted, present)
+        lacking = missing(wanted, places, full=is_full(self._target, there))
+        found += [kept.title for kept in lacking if not kept.stages]
+        labels, others = (kept_labels(each.labels, origin=self.options.origin) for each in (wanted, present))
+        found += [f"label {name}" for name in sorted({*labels, *others}) if labels.get(name) != others.get(name)]
         if wanted.expires != present.expires:
             found.append("the expiry")
         return f"what differs: {', '.join(found)}" if found else None
 
-    def _mac(self, key: str, stage: str, value: Masked) -> bytes:
-        kind = "text" if _is_text(value) else "binary"
-        head = json.dumps([key, stage, kind]).encode()
-        return hmac.digest(self._run_key, head + b"\0" + value.reveal_bytes(), hashlib.sha256)
-
     # what the target can keep
 
-    def _wanted(self, here: _Found) -> tuple[_Content, tuple[Loss, ...]]:
+    def _wanted(self, here: Found) -> tuple[Content, tuple[Loss, ...]]:
         """Read the source; return what the target is to keep and what is lost; refuse what was not accepted."""
-        content, losses = self._kept(self._read(self._source, here))
-        features = self._target.features
-        for stage, value in content.values:
-            size = len(value.reveal_bytes())
-            if size > features.max_value.value:
-                limit = features.max_value
-                raise Refusal(f"its {stage} value has {size:,} bytes; the target's limit is {limit} ({limit.source})")
-            if not features.binary and not _is_text(value):
-                raise Refusal(f"its {stage} value is binary, and the target keeps only text")
+        content, losses = self._kept(self._read_source(here))
+        for kept in content.versions:
+            why = unfit(kept, self._target.features) if kept.stages & {"current", "pending"} else None
+            if why is not None:
+                raise Refusal(why)
         refused = tuple(loss for loss in losses if loss.accepted is False)
         if refused:
             why = "; ".join(f"{loss.detail}; accept that with degrade {loss.facet!r}" for loss in refused)
             raise Refusal(why, losses=losses)
         return content, losses + self._left_behind(here)
 
-    def _kept(self, content: _Content) -> tuple[_Content, tuple[Loss, ...]]:
-        features, losses = self._target.features, []
-        values = content.values
-        if not features.history and len(values) > 1:
-            losses.append(Loss("history", "the target keeps no previous version"))
-            content = attrs.evolve(
-                content,
-                values=tuple(pair for pair in values if pair[0] != "previous"),
-                ids=tuple(id_ for id_, pair in zip(content.ids, values, strict=True) if pair[0] != "previous"),
-            )
-        why = self._target.check_labels(content.labels) if content.labels else None
-        if why is not None:
-            losses.append(Loss("labels", why, accepted="labels" in self.options.degrade))
-            content = attrs.evolve(content, labels={})
-        if content.expires is not None and not features.expiry:
-            losses.append(Loss("expires", "the target keeps no expiry", accepted="expires" in self.options.degrade))
+    def _kept(self, content: Content) -> tuple[Content, tuple[Loss, ...]]:
+        """Return what the target can keep of a secret, and what is lost, accepted or not."""
+        content, losses = self._fitting_versions(content)
+        check, degrade = self._target.check_labels, self.options.degrade
+        labels, lost = fitting(without_origin(unfolded(content.labels)), check, degrade)
+        losses += lost
+        if self.options.origin:
+            told = labels | origin_labels(content)
+            why = check(told)
+            if why is not None:
+                losses.append(Loss("origin", f"what tells its versions' origin: {why}", accepted="origin" in degrade))
+            labels = told if why is None else labels
+        content = attrs.evolve(content, labels=labels)
+        if content.expires is not None and not self._target.features.expiry:
+            losses.append(Loss("expires", "the target keeps no expiry", accepted="expires" in degrade))
             content = attrs.evolve(content, expires=None)
         return content, tuple(losses)
 
-    def _left_behind(self, here: _Found) -> tuple[Loss, ...]:
-        staged = {version.version for _, version in here.stages}
+    def _fitting_versions(self, content: Content) -> tuple[Content, list[Loss]]:
+        """Leave out versions that the target cannot keep, if that was accepted or nobody asked for them."""
+        features, losses = self._target.features, []
+        if not features.history:
+            older = [kept.version for kept in content.versions if not kept.stages & {"current", "pending"}]
+            asked = None if self.options.history == 0 else "history" in self.options.degrade
+            losses += [Loss("history", "the target keeps no older versions", accepted=asked)] if older else []
+            return content.without(older), losses
+        accepted = "history" in self.options.degrade
+        out: list[str] = []
+        for kept in content.versions:
+            why = None if kept.stages & {"current", "pending"} else unfit(kept, features)
+            if why is not None:
+                losses.append(Loss("history", why, accepted=accepted))
+                out.append(kept.version)
+        content = content.without(out)
+        most = features.max_versions
+        many = surplus(content.versions, most.value) if most is not None else ()
+        if most is not None and many:
+            why = f"it has {len(content.versions):,} versions; the target keeps {most} ({most.source})"
+            losses.append(Loss("history", why, accepted=accepted))
+        return content.without([kept.version for kept in many]), losses
+
+    def _left_behind(self, here: Found) -> tuple[Loss, ...]:
+        chosen = {version.version for version in here.chosen(self.options.history)}
         losses = []
-        if any(version.version not in staged and version.enabled for version in here.versions):
+        if any(version.version not in chosen and version.enabled for version in here.versions):
             losses.append(Loss("history", "older versions are not moved"))
         if any(not version.enabled for version in here.versions):
-            losses.append(Loss("disabled", "disabled versions are not moved"))
+            losses.append(Loss("disabled", "disabled and destroyed versions are not moved"))
         return tuple(losses)
 
     # reading
 
-    def _read(self, store: SecretStore, found: _Found) -> _Content:
-        """Read the values of all stages that are enabled, by the versions that were found."""
-        key = found.info.name
-        read = [
-            (stage, store.get(key, version=version.version) if version.version else store.get(key))
-            for stage, version in found.stages
-            if version.enabled
-        ]
-        newest = next((secret for stage, secret in reversed(read) if stage != "pending"), read[-1][1] if read else None)
-        return _Content(
-            values=tuple((stage, secret.value) for stage, secret in read),
-            ids=tuple(secret.version for _, secret in read),
-            labels=dict(newest.labels) if newest else {},
-            expires=newest.expires if newest else None,
-            token=newest.token if newest else None,
+    def _read_source(self, found: Found) -> Content:
+        """Read the values of the versions that move."""
+        return self._read(self._source, found, found.chosen(self.options.history))
+
+    def _read_target(self, found: Found) -> Content:
+        """Read the values that those are compared with."""
+        return self._read(self._target, found, found.chosen(0 if self.options.history == 0 else None))
+
+    def _read(self, store: SecretStore, found: Found, versions: Iterable[SecretVersion]) -> Content:
+        """Read values by the versions that were found; those that are disabled have none."""
+        read = [(version, self._secret(store, version)) for version in versions if version.enabled]
+        first = read[0][1] if read else None  # its token is not newer than any of the values
+        return Content(
+            versions=tuple(_kept(version, secret) for version, secret in read),
+            disabled=frozenset(version.version for version in found.versions if not version.enabled),
+            labels=dict(first.labels) if first else {},
+            expires=first.expires if first else None,
+            token=first.token if first else None,
         )
 
-    def _find(self, store: SecretStore, key: str) -> _Found | None:
+    def _one(self, store: SecretStore, version: SecretVersion) -> Kept:
+        return _kept(version, self._secret(store, version))
+
+    @staticmethod
+    def _secret(store: SecretStore, version: SecretVersion) -> Secret:
+        return store.get(version.name, version=version.version) if version.version else store.get(version.name)
+
+    def _find(self, store: SecretStore, key: str) -> Found | None:
         """Return what a side tells of one secret now."""
         info = next((info for info in store.list(key) if info.name == key), None) or self._unlisted(store, key)
         return self._with_history(store, info) if info else None
@@ -457,22 +430,22 @@ class SecretsMover(Mover[SecretItem]):
     def _pin_now(self, key: str) -> str:
         """Return the target's token as the next listing will tell it."""
         found = self._find(self._target, key)
-        return found.pin.token if found else ""
+        return found.pin(0).token if found else ""
 
-    def _with_history(self, store: SecretStore, info: SecretInfo) -> _Found | None:
+    def _with_history(self, store: SecretStore, info: SecretInfo) -> Found | None:
         if not store.features.history or store.check_key(info.name) is not None:  # others may have named it so
             only = SecretVersion(
-                name=info.name, version=info.version or "", stages=frozenset({"current"}), created=info.modified
+                name=info.name, version=info.version or "", stages=frozenset({"current"}), created=None
             )
-            return _Found(info=info, versions=(only,))
+            return Found(info=info, versions=(only,))
         try:
-            return _Found(info=info, versions=tuple(store.history(info.name)))
+            return Found(info=info, versions=tuple(store.history(info.name)))
         except ParentNotFound:
             raise
         except NotFound:
             return None
 
-    def _histories(self, store: SecretStore, infos: Iterable[SecretInfo]) -> list[_Found]:
+    def _histories(self, store: SecretStore, infos: Iterable[SecretInfo]) -> list[Found]:
         workers = min(8, self.options.concurrency)
         done = parallel(lambda info: self._with_history(store, info), infos, workers=workers)
         return [found for _, future in done if (found := future.result()) is not None]
@@ -487,22 +460,9 @@ class SecretsMover(Mover[SecretItem]):
         return frozenset(info.name for info in self._target.list(deleted=True))
 
 
-def _sorted(found: Iterable[_Found]) -> list[_Found]:
+def _sorted(found: Iterable[Found]) -> list[Found]:
     return sorted(found, key=lambda each: each.info.name)
 
 
-def _is_text(value: Masked) -> bool:
-    """Tell whether bytes could be text: providers that know only one kind turn one into the other."""
-    try:
-        value.reveal()
-    except ValueError:
-        return False
-    return True
-
-
-def _same(one: Masked, other: Masked) -> bool:
-    return hmac.compare_digest(one.reveal_bytes(), other.reveal_bytes())
-
-
-def _conflict(difference: str) -> Refusal:
-    return Refusal(f"the target has another secret there, which is not ours: {difference}", Trouble.CONFLICT)
+def _kept(version: SecretVersion, secret: Secret) -> Kept:
+    return Kept(version=secret.version, value=secret.value, stages=version.stages, created=secret.created)

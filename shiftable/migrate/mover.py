@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import attrs
 
@@ -99,6 +99,8 @@ class Options:
             move before it begins: a source that is nearly empty is more often a mistake than a wish.
         prune_limit: the most items of a resource that ``prune`` deletes, instead of that share.
         include_pending: move secrets' pending versions too; without it a rotation in flight is a refusal.
+        history: so many of the newest versions of a secret are moved, those with a stage always; ``None``: all.
+        origin: labels of the target's secrets tell the ids and dates that versions have at the source.
         inspect: a plan looks at each item that would be written (a call or two), so that it knows every refusal.
         names: another name for a resource on the target, by its name on the source; of buckets.
         concurrency: items at once, at most: it begins with few, and finds out how many there should be.
@@ -118,6 +120,10 @@ class Options:
     prune_share: float = attrs.field(default=0.3, validator=[attrs.validators.ge(0), attrs.validators.le(1)])
     prune_limit: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
     include_pending: bool = False
+    history: int | None = attrs.field(
+        default=cast("int | None", 0), validator=attrs.validators.optional(attrs.validators.ge(0))
+    )
+    origin: bool = False
     inspect: bool = True
     names: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     concurrency: int = attrs.field(default=64, validator=attrs.validators.ge(1))
@@ -326,7 +332,10 @@ class Mover(ABC, Generic[I]):
         filtered: whether a filter may choose among its items.
         notes: for items that take long.
         stopping: when it is set, items that take long are left as they are, for the next run.
+        gives_way: whether its steps may be made in ``shiftable.fibers``, many at once in one thread.
     """
+
+    gives_way: bool = False
 
     service: ClassVar[str]
     facets: ClassVar[Mapping[str, str]]

@@ -186,7 +186,8 @@ def test_source_and_target_must_be_two(world: Any) -> None:
 
 def test_an_unknown_facet_to_degrade_is_refused_with_the_choices(world: Any) -> None:
     with pytest.raises(
-        MigrationError, match="facets are: expires, guards, headers, labels, metadata, tags, versioning"
+        MigrationError,
+        match="facets are: expires, fold, guards, headers, history, labels, metadata, origin, tags, versioning",
     ):
         Migration(world, "frankfurt", "local", options=Options(degrade={"tag"}))
 
