@@ -174,6 +174,8 @@ class MemorySecretsDriver(SecretsDriver):
                     if before.idempotency_key == idempotency_key:
                         if before.value.reveal_bytes() != value.reveal_bytes():
                             _fail(Conflict, "the idempotency key was used with another value")
+                        if not before.enabled:
+                            _fail(Conflict, f"the idempotency key was used for version {before.id}, which is disabled")
                         return _secret(name, entry, before)
             _check_conditions(entry, if_absent=if_absent, if_match=if_match)
             if entry is None and stage == "pending":

@@ -208,8 +208,9 @@ class SecretsDriver(Driver[SecretsSpec]):
             expires: UTC, may be past; ``None`` leaves it.
             idempotency_key: of this secret. The same key with the same value, again, makes no second version: it
                 answers the first one as it is now, before any condition is looked at, and changes nothing. With
-                another value it is a conflict. It is remembered for as long as its version is kept; a driver whose
-                provider takes only certain keys derives one of them.
+                another value it is a conflict, as it is if that version is disabled: not every provider can compare
+                it. It is remembered for as long as its version is kept; a driver whose provider takes only certain
+                keys derives one of them.
         """
 
     @abstractmethod

@@ -533,6 +533,8 @@ def _known(file: _File | None, value: Masked, idempotency_key: str | None) -> st
         if version.idempotency_key == idempotency_key:
             if version.value.reveal_bytes() != value.reveal_bytes():
                 _refuse(Conflict, "the idempotency key was used with another value")
+            if not version.enabled:
+                _refuse(Conflict, f"the idempotency key was used for version {id_}, which is disabled")
             return id_
     return None
 

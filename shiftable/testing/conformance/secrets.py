@@ -645,6 +645,15 @@ class SecretsConformance(Conformance):
             entry.version: entry.enabled for entry in store.history("key")
         }
 
+    def test_an_idempotency_key_of_a_disabled_version_is_refused(self, store: SecretStore) -> None:
+        self._needs(store, "disable")
+        first = store.put("key", "value", idempotency_key="token-1")
+        store.put("key", "another")
+        store.disable("key", first.version)
+        before = _history(store, "key")
+        _raises(Conflict, lambda: store.put("key", "value", idempotency_key="token-1"))
+        assert before == _history(store, "key")
+
     # deletion
 
     def test_a_secret_deleted_for_good_is_gone(self, store: SecretStore, oracle: SecretsOracle) -> None:
