@@ -86,7 +86,8 @@ def from_ini(text: str) -> tuple[dict[str, Any], tuple[Found, ...]]:
     found: list[Found] = []
     above: list[str] = []
     section = _DEFAULT
-    for number, raw in enumerate(text.splitlines(), 1):
+    lines = enumerate(text.split("\n"), 1)
+    for number, raw in lines:
         line = raw.strip()
         if not line:
             continue
@@ -98,7 +99,7 @@ def from_ini(text: str) -> tuple[dict[str, Any], tuple[Found, ...]]:
                 raise IntegrityError(f"line {number}: the section occurs twice")
             tree[section] = {}
         else:
-            key, value = _pair(line, number)
+            key, value = _pair(line, number, lines)
             if key in tree.setdefault(section, {}):
                 raise IntegrityError(f"line {number}: the key occurs twice")
             tree[section][key] = value
@@ -110,9 +111,20 @@ def from_ini(text: str) -> tuple[dict[str, Any], tuple[Found, ...]]:
     return tree, tuple(found)
 
 
-def _pair(line: str, number: int) -> tuple[str, str]:
+def _pair(line: str, number: int, lines: Iterator[tuple[int, str]]) -> tuple[str, str]:
+    """Read a key and its value, which goes on for some lines where it begins with three quotes."""
     key, equals, value = (part.strip() for part in line.partition("="))
-    if not equals or not _KEY.fullmatch(key) or not _VALUE.fullmatch(value.replace("\\n", "")):
+    if value.startswith('"""'):
+        value = value[3:]
+        while not value.endswith('"""'):
+            _, more = next(lines, (0, None))
+            if more is None:
+                raise IntegrityError(f"line {number}: the value does not end")
+            value += f"\n{more.rstrip()}"
+        value = value[:-3]
+    elif not _VALUE.fullmatch(value.replace("\\n", "")):
+        equals = ""
+    if not equals or not _KEY.fullmatch(key):
         raise IntegrityError(f"line {number} is no 'key = value' without quotes and comments")
     return key, value
 

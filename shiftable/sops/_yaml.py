@@ -27,6 +27,8 @@ _SCALARS: tuple[tuple[re.Pattern[str], Callable[[str], Any] | None], ...] = (
 )
 """How sops reads what is not quoted; the first that matches counts. ``None``: readers differ, so it is refused."""
 
+_COMMENT = re.compile(r"#([^\n\r\x85\u2028\u2029]*)")
+
 _DEEPEST = 100
 """Levels of nesting that are read; the format needs few, and a parser's stack is finite."""
 
@@ -51,6 +53,7 @@ class _Pending:
     column: int
     open: tuple[_Open, ...]
     beside: tuple[Place, str | int | None] | None
+    end: int
 
 
 def from_yaml(text: str) -> tuple[dict[str, Any], tuple[Found, ...]]:
@@ -101,22 +104,32 @@ class _Reader:
         gap = self._text[self._read : end]
         if "#" not in gap:
             return
-        for match in re.finditer(r"#([^\n\r\x85\u2028\u2029]*)", gap):
+        for match in _COMMENT.finditer(gap):
             start = self._read + match.start()
-            line = max(self._text.rfind("\n", 0, start), self._text.rfind("\r", 0, start)) + 1
+            line = self._text.rfind("\n", 0, start) + 1
+            line = max(line, self._text.rfind("\r", line, start) + 1)
             alone = not self._text[line:start].strip(" \t")
             owner = self._open[-1] if self._open else None
             beside = None if alone or owner is None else (owner.place, owner.last)
-            self._pending.append(_Pending(match[1], start - line, tuple(self._open), beside))
+            self._pending.append(_Pending(match[1], start - line, tuple(self._open), beside, self._read + match.end()))
 
-    def settle(self, owner: _Open | None, key: str | int | None) -> None:
+    def settle(self, owner: _Open | None, key: str | int | None, *, item: Any = None) -> None:  # noqa: ANN401  PyYAML's event
         """Say of the comments before a key, or an item, where they may stand: the likeliest place first.
 
         Which of the mappings that end here a comment belongs to, its column tells; if it is encrypted, its place is
         part of what was encrypted, and only one fits.
+
+        Args:
+            item: the event that begins an item. What stands behind the dash of a mapping or list belongs into it.
         """
+        inside = len(self._text)
+        if self._pending and type(item).__name__ in {"MappingStartEvent", "SequenceStartEvent"}:
+            first = self._pending[0].end
+            gap = _COMMENT.sub(lambda found: " " * len(found[0]), self._text[first : item.start_mark.index])
+            inside = first + gap.rfind("-")
+        later = [each for each in self._pending if each.end > inside]
         kept = {id(each) for each in self._open}
-        for each in self._pending:
+        for each in self._pending[: len(self._pending) - len(later)]:
             closed = [(one.place, None) for one in reversed(each.open) if id(one) not in kept]
             fitting = [
                 (one.place, None) for one in reversed(each.open) if id(one) not in kept and one.column <= each.column
@@ -124,7 +137,7 @@ class _Reader:
             here = [(owner.place, key)] if owner is not None else [((), None)]
             places = dict.fromkeys([*([each.beside] if each.beside else ()), *fitting, *here, *closed])
             self.found.append(Found(each.text, tuple(places)))
-        self._pending.clear()
+        self._pending = later
 
     def value(self, event: Any, events: Iterator[Any], depth: int, place: Place = ()) -> Any:  # noqa: ANN401  PyYAML's event, and any value
         """Build what begins with an event. Aliases, which can make a small file huge, and repeated keys are refused."""
@@ -145,7 +158,7 @@ class _Reader:
         self._open.append(owner := _Open(place, start.start_mark.column))
         for item in _until("SequenceEndEvent", events):
             owner.last = len(items)
-            self.settle(owner, owner.last)
+            self.settle(owner, owner.last, item=item)
             items.append(self.value(item, events, depth + 1, (*place, owner.last)))
         self._open.pop()
         return items
