@@ -116,6 +116,7 @@ class SecretsFeatures(Features):
     """What a secrets driver can do."""
 
     binary: bool = feature("values that are bytes, not text")
+    text: bool = feature("... and tells the one from the other", default=True)
     labels: bool = feature("labels")
     expiry: bool = feature("a date after which the value should no longer be used")
     if_absent: bool = feature("create-only writes")

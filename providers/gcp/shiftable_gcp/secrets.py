@@ -55,6 +55,7 @@ _NAMES = NameMap("__", string.ascii_letters + string.digits + "_-", longest=255)
 FEATURES = SecretsFeatures(
     title="Google Cloud Secret Manager",
     binary=True,
+    text=False,
     labels=True,
     expiry=True,
     if_absent=True,

@@ -183,6 +183,10 @@ class SecretsConformance(Conformance):
         assert "grün\n" == store.get("key").reveal()
         assert "grün\n".encode() == oracle.value(f"{store.name}/key")
 
+    def test_text_is_told_from_bytes_where_that_is_a_feature(self, store: SecretStore) -> None:
+        store.put("key", "grün")
+        assert store.features.text is store.get("key").value.is_text
+
     # names
 
     @pytest.mark.parametrize("key", PORTABLE_KEYS)
