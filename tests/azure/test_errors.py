@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -38,7 +39,7 @@ from shiftable.errors import (
 from shiftable.testing.harness import Call
 from shiftable_azure.blob import AzureBlobDriver
 from shiftable_azure.double import AzureDouble
-from shiftable_azure.errors import CODES, classify
+from shiftable_azure.errors import CODES, VAULT_CODES, VaultFailure, classify, classify_vault
 
 # Statuses as the REST reference has them beside the codes.
 ANSWERS: dict[tuple[int, str], type[OperationError]] = {
@@ -287,3 +288,128 @@ def test_every_error_of_the_table_is_one_of_ours() -> None:
 
 def _to(method: str) -> Callable[[Call], bool]:
     return lambda call: call.method == method and call.path.endswith("/key")
+
+
+# Key Vault
+
+
+VAULT: dict[tuple[int, str, str], type[OperationError]] = {
+    (400, "BadParameter", ""): InvalidArgument,
+    (400, "BadRequest", ""): InvalidArgument,
+    (401, "Unauthorized", ""): Unauthenticated,
+    (403, "Forbidden", ""): PermissionDenied,
+    (403, "Forbidden", "AccessDenied"): PermissionDenied,
+    (403, "Forbidden", "ForbiddenByConnection"): PermissionDenied,
+    (403, "Forbidden", "ForbiddenByFirewall"): PermissionDenied,
+    (403, "Forbidden", "ForbiddenByPolicy"): PermissionDenied,
+    (403, "Forbidden", "ForbiddenByRbac"): PermissionDenied,
+    (403, "Forbidden", "InsufficientPermissions"): PermissionDenied,
+    (403, "Forbidden", "SecretDisabled"): Conflict,
+    (403, "SecretNotFound", ""): PermissionDenied,
+    (403, "Forbidden", "NeverHeardOf"): PermissionDenied,
+    (404, "SecretNotFound", ""): NotFound,
+    (404, "ResourceNotFound", ""): NotFound,
+    (404, "VaultNotFound", ""): Unavailable,
+    (404, "NeverHeardOf", ""): NotFound,
+    (405, "MethodNotAllowed", ""): Unsupported,
+    (409, "Conflict", ""): Conflict,
+    (409, "Conflict", "ObjectIsBeingDeleted"): Conflict,
+    (409, "Conflict", "ObjectIsBeingRecovered"): Conflict,
+    (409, "Conflict", "ObjectIsDeletedButRecoverable"): Conflict,
+    (413, "RequestBodyTooLarge", ""): InvalidArgument,
+    (429, "Throttled", ""): Throttled,
+    (429, "TooManyRequests", "VaultRequestTypeLimitReached"): Throttled,
+    (429, "", ""): Throttled,
+    (500, "InternalServerError", ""): Unavailable,
+    (503, "ServiceUnavailable", ""): Unavailable,
+    (502, "", ""): Unavailable,
+    (504, "RequestTimeout", ""): Timeout,
+    (418, "NeverHeardOf", ""): OperationError,
+}
+
+
+def of_a_vault(
+    status: int, code: str, inner: str, message: str = "said", kind: type[native.HttpResponseError] = SDK_CLASSES[0]
+) -> native.HttpResponseError:
+    """Return what the SDK raises for a vault's answer."""
+    error: dict[str, Any] = {"code": code, "message": message} | ({"innererror": {"code": inner}} if inner else {})
+    response: Any = SimpleNamespace(
+        status_code=status,
+        headers={"x-ms-request-id": "r-3"},
+        reason="because",
+        text=lambda: json.dumps({"error": error} if code else {}),
+    )
+    return kind(response=response)
+
+
+@pytest.mark.parametrize("kind", SDK_CLASSES)
+@pytest.mark.parametrize(("status", "code", "inner"), VAULT)
+def test_an_answer_of_a_vault_is_told_by_its_inner_code_whatever_class_the_sdk_makes_of_it(
+    status: int, code: str, inner: str, kind: type[native.HttpResponseError]
+) -> None:
+    fault = classify_vault(of_a_vault(status, code, inner, kind=kind))
+    assert fault is not None
+    assert (fault.error, fault.request_id) == (VAULT[status, code, inner], "r-3")
+    assert fault.code == (inner or code)
+    assert fault.message
+    assert "\n" not in fault.message
+
+
+def test_every_error_of_the_vaults_table_is_one_of_ours_and_no_403_becomes_a_404() -> None:
+    ours = {getattr(errors, name) for name in errors.__all__ if isinstance(getattr(errors, name), type)}
+    assert set(VAULT_CODES.values()) <= ours
+    for code in VAULT_CODES:
+        fault = classify_vault(of_a_vault(403, code, ""))
+        assert fault is not None
+        assert not issubclass(fault.error, NotFound), code
+
+
+@pytest.mark.parametrize(
+    ("inner", "message", "said"),
+    [
+        (
+            "ForbiddenByRbac",
+            "Caller is not authorized.\r\nCaller: appid=0\r\nAction: 'Microsoft.KeyVault/vaults/secrets/delete'",
+            "no role on the vault that allows Microsoft.KeyVault/vaults/secrets/delete; there are Key Vault",
+        ),
+        ("ForbiddenByRbac", "something new", "no role on the vault that allows this"),
+        (
+            "AccessDenied",
+            "The user 'appid=0' does not have secrets purge permission on key vault 'shop'.",
+            "does not give the identity the permission secrets purge",
+        ),
+        ("ForbiddenByFirewall", "Client address is not authorized", "the vault's firewall lets nobody in"),
+        (
+            "ObjectIsDeletedButRecoverable",
+            "Secret is in a deleted state",
+            "restore it, or delete it with recovery=None",
+        ),
+    ],
+    ids=["role", "an unknown text", "policy", "firewall", "deleted"],
+)
+def test_a_vaults_refusal_says_what_to_do(inner: str, message: str, said: str) -> None:
+    fault = classify_vault(of_a_vault(403, "Forbidden", inner, message))
+    assert fault is not None
+    assert said in fault.message
+
+
+@pytest.mark.parametrize(
+    ("exc", "expected"),
+    [
+        (VaultFailure("PreconditionFailed", "changed"), PreconditionFailed),
+        (ValueError("The challenge resource 'x' does not match the requested domain."), Unauthenticated),
+        (native.ServiceResponseError("reset"), Unavailable),
+        (native.ClientAuthenticationError("no token"), Unauthenticated),
+        (native.HttpResponseError("no answer"), Unavailable),
+    ],
+    ids=["ours", "challenge", "reset", "no token", "no answer"],
+)
+def test_errors_of_a_vault_without_an_answer_are_told_too(exc: Exception, expected: type[OperationError]) -> None:
+    fault = classify_vault(exc)
+    assert fault is not None
+    assert fault.error is expected
+
+
+@pytest.mark.parametrize("exc", [ValueError("a bug"), KeyError("x")])
+def test_other_errors_are_no_vaults(exc: Exception) -> None:
+    assert classify_vault(exc) is None

@@ -246,6 +246,8 @@ def test_a_missing_permission_is_said_in_one_sentence(
     azure_double: AzureDouble, store: SecretStore, access: str, missing: str
 ) -> None:
     store.put("key", "value")
+    store.put("deleted", "value")
+    store.delete("deleted")
     azure_double.vault.access = access
     azure_double.vault.tokens[azure_double.token] = ALL - {missing}
     acts: dict[str, Callable[[], object]] = {
@@ -253,7 +255,7 @@ def test_a_missing_permission_is_said_in_one_sentence(
         "list": lambda: list(store.list()),
         "set": lambda: store.put("key", "another"),
         "delete": lambda: store.delete("key"),
-        "recover": lambda: (store.delete("key"), store.restore("key")),
+        "recover": lambda: store.restore("deleted"),
         "purge": lambda: store.purge("key"),
     }
     with pytest.raises(PermissionDenied) as caught:
@@ -387,3 +389,18 @@ def test_a_prefix_is_not_said_to_exist_by_credentials_that_do_not_work(
     azure_double.vault.tokens[azure_double.token] = ALL - {"list"}
     with pytest.raises(PermissionDenied):
         secrets.exists("shop")
+
+
+def test_a_vault_that_is_not_there_is_no_missing_secret(azure_double: AzureDouble, quick: SecretStore) -> None:
+    body = json.dumps({"error": {"code": "VaultNotFound", "message": "no such vault"}}).encode()
+    azure_double.inject("status", status=404, body=body, headers=[("Content-Type", "application/json")], times=None)
+    acts: list[Callable[[], object]] = [
+        lambda: quick.get("key"),
+        lambda: quick.exists("key"),
+        lambda: quick.put("key", "value", if_absent=True),
+        lambda: quick.purge("key"),
+        lambda: quick.restore("key"),
+    ]
+    for act in acts:
+        with pytest.raises(Unavailable, match="no such vault"):
+            act()

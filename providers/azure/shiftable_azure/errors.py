@@ -275,6 +275,8 @@ def classify_vault(exc: Exception) -> Fault | None:
         return classify(exc)
     code, inner, message = _vault_codes(exc)
     error = VAULT_CODES.get(inner) or VAULT_CODES.get(code) or _STATUS.get(response.status_code) or OperationError
+    if response.status_code == 403 and issubclass(error, NotFound):
+        error = PermissionDenied
     return Fault(
         error,
         _advised(inner, message) or _first_line(exc),

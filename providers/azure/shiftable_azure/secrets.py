@@ -8,13 +8,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import attrs
 from azure.core import exceptions as native
 from azure.keyvault.secrets import DeletedSecret
 
-from shiftable.errors import Fault
+from shiftable.errors import Fault, NotFound
 from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable.secrets.driver import (
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from shiftable_azure._session import Session
 
 __all__ = ["KeyVaultDriver"]
+
+T = TypeVar("T")
 
 _TAGS = "Azure Key Vault, about secrets: tags"
 _NAMESPACE = uuid.UUID("b31c9f0e-5f0c-5b39-9c3a-3a6f5f1f2d90")  # of idempotency keys; never to be changed
@@ -378,21 +380,17 @@ class KeyVaultDriver(SecretsDriver):
         try:
             found = self.client.get_secret(place)
         except native.HttpResponseError as exc:
-            fault = classify_vault(exc)
-            if fault is not None and fault.code == "SecretDisabled":
+            if _code(exc) == "SecretDisabled":
                 return next(reversed(in_order(self._versions(place))), None)
-            if exc.status_code == 404:
+            if _is_missing(exc):
                 return None
             raise
         return Version.read(found.properties, Masked(found.value or ""))
 
     def _value(self, place: str, version: str) -> Version | None:
         """Return a version with its value; ``None`` if there is no such version or secret."""
-        try:
-            found = self.client.get_secret(place, version)
-        except native.ResourceNotFoundError:
-            return None
-        return Version.read(found.properties, Masked(found.value or ""))
+        found = _unless_missing(lambda: self.client.get_secret(place, version))
+        return None if found is None else Version.read(found.properties, Masked(found.value or ""))
 
     def _version(self, name: str, version: str) -> Version:
         """Return a version of the secret, by the id that users know, wherever its value is."""
@@ -410,10 +408,7 @@ class KeyVaultDriver(SecretsDriver):
     def _versions(self, place: str) -> tuple[Version, ...]:
         """Return all versions of a secret without their values; none, where there is no secret."""
         listed: Iterator[SecretProperties] = self.client.list_properties_of_secret_versions(place, max_page_size=_PAGE)
-        try:
-            return tuple(Version.read(properties) for properties in listed)
-        except native.ResourceNotFoundError:
-            return ()
+        return _unless_missing(lambda: tuple(Version.read(properties) for properties in listed)) or ()
 
     def _beside(self, name: str, main: Sequence[Version]) -> tuple[Version, ...]:
         """Return what lies beside, but for what is left of an earlier secret of that name."""
@@ -603,9 +598,8 @@ class KeyVaultDriver(SecretsDriver):
 
     def _delete(self, place: str) -> bool:
         """Delete what is there, and wait until it can be restored or purged; tell whether it may have to be purged."""
-        try:
-            poller = self.client.begin_delete_secret(place)
-        except native.ResourceNotFoundError:  # there is none, or it is deleted, perhaps by the first of two tries
+        poller = _unless_missing(lambda: self.client.begin_delete_secret(place))
+        if poller is None:  # there is none, or it is deleted, perhaps by the first of two tries
             return True
         if poller.result().recovery_id is None:
             return False
@@ -615,9 +609,7 @@ class KeyVaultDriver(SecretsDriver):
     def _purge(self, place: str) -> None:
         """Purge what is deleted, and wait until it is gone."""
         try:
-            self.client.purge_deleted_secret(place)
-        except native.ResourceNotFoundError:
-            return
+            _unless_missing(lambda: self.client.purge_deleted_secret(place))
         except native.HttpResponseError as exc:
             if exc.status_code != 403:
                 raise
@@ -631,18 +623,14 @@ class KeyVaultDriver(SecretsDriver):
         try:
             self.client.begin_recover_deleted_secret(place)
         except native.HttpResponseError as exc:
-            if exc.status_code == 404:
+            if _is_missing(exc):
                 return self._latest(place) is not None  # the first of two tries did it, or there was nothing
             raise
         self._wait(f"the recovery of {place!r}", lambda: self._latest(place) is not None)
         return True
 
     def _is_deleted(self, place: str) -> bool:
-        try:
-            self.client.get_deleted_secret(place)
-        except native.ResourceNotFoundError:
-            return False
-        return True
+        return _unless_missing(lambda: self.client.get_deleted_secret(place)) is not None
 
     def _wait(self, what: str, done: Callable[[], bool]) -> None:
         wait_until(lambda: done() or None, what=what, timeout=_SETTLING, interval=_QUICK, longest=_LONGEST)
@@ -696,6 +684,22 @@ def _forget_frames(exc: BaseException | None) -> None:
     while exc is not None:
         exc.__traceback__ = None
         exc = exc.__cause__ or exc.__context__
+
+
+def _unless_missing(call: Callable[[], T]) -> T | None:
+    """Return what a call answers; ``None`` if there is no such secret or version."""
+    try:
+        return call()
+    except native.HttpResponseError as exc:
+        if not _is_missing(exc):
+            raise
+    return None
+
+
+def _is_missing(exc: native.HttpResponseError) -> bool:
+    """Tell whether a secret is missing, and not the vault."""
+    fault = classify_vault(exc)
+    return fault is not None and fault.error is NotFound
 
 
 def _code(exc: native.HttpResponseError) -> str:
