@@ -1,4 +1,4 @@
-"""Run a function over many items in threads: a bounded number at once, results as they come."""
+"""Run a function over many items: a bounded number at once, in threads or fibers, results as they come."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-__all__ = ["Lane", "parallel"]
+from shiftable.fibers import Loop, loop
+
+__all__ = ["Fibers", "Lane", "Threads", "lane", "parallel"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,11 +21,99 @@ _PATIENCE = 0.05
 _NEVER = 1 << 62
 
 
-class Lane(Generic[T, R]):
-    """Threads that never hold more than ``workers`` running and as many waiting items.
+class Lane(Protocol[T, R]):
+    """Runs a function over the items that it is handed, so many at once.
 
     One thread feeds it and takes the results; each is an item with its future, which is done. Leaving the ``with``
     block drops what waits and lets what runs come to its end, without waiting for that after Ctrl-C.
+    """
+
+    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+        """Hand over an item, and yield what has finished meanwhile; wait for that while the lane is full."""
+
+    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+        """Yield what has finished, and wait for nothing."""
+
+    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+        """Yield everything that is still under way, as it ends."""
+
+    def stop(self) -> Iterator[tuple[T, Future[R]]]:
+        """Drop what has not begun, and yield the rest as it ends."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+def lane(
+    function: Callable[[T], R], *, workers: int, width: Callable[[], int] | None = None, fibers: bool = False
+) -> Lane[T, R]:
+    """Return a lane of threads; of fibers, if that is asked for and there are any.
+
+    Args:
+        width: of a lane of fibers: so many of the workers may be running now.
+        fibers: the function gives way while it waits, as ``shiftable.fibers`` tells.
+    """
+    found = loop() if fibers else None
+    return Threads(function, workers=workers) if found is None else Fibers(function, found, width or (lambda: workers))
+
+
+class Fibers(Generic[T, R]):
+    """A lane in the thread that feeds it: items run in fibers, while it waits for them and in whatever they wait for.
+
+    They stand still while the thread does something else. No lock is fought for, and nobody has to be woken.
+    """
+
+    def __init__(self, function: Callable[[T], R], loop: Loop, width: Callable[[], int]) -> None:
+        self._function = function
+        self._loop = loop
+        self._width = width
+        self._running = 0
+        self._done: deque[tuple[T, Future[R]]] = deque()
+
+    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+        """Hand over an item, and yield what has finished meanwhile; wait for that while the lane is full."""
+        while self._running >= self._width():
+            self._loop.turn()
+        self._running += 1
+        self._loop.start(self._work, item)
+        return self.finished()
+
+    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+        """Yield what has finished, and wait for nothing."""
+        while self._done:
+            yield self._done.popleft()
+
+    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+        """Yield everything that is still under way, as it ends."""
+        while self._running:
+            self._loop.turn()
+            yield from self.finished()
+        yield from self.finished()
+
+    stop = finish  # everything has begun
+
+    def _work(self, item: T) -> None:
+        future: Future[R] = Future()
+        try:
+            future.set_result(self._function(item))
+        except BaseException as exc:  # noqa: BLE001  it is raised where the future is asked
+            future.set_exception(exc)
+        self._running -= 1
+        self._done.append((item, future))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        while self._running and not isinstance(exc, KeyboardInterrupt):
+            self._loop.turn()
+
+
+class Threads(Generic[T, R]):
+    """Threads that never hold more than ``workers`` running and as many waiting items.
 
     Who feeds is woken when a quarter of the room is free, or after 50 ms if anything is: to be woken for every item, as
     a thread pool's futures do, costs more than an object of 4 KiB.
@@ -111,9 +201,15 @@ class Lane(Generic[T, R]):
                 thread.join()
 
 
-def parallel(function: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, Future[R]]]:
-    """Yield each item with its finished future, in the order in which they end; items are taken as there is room."""
-    with Lane(function, workers=workers) as lane:
+def parallel(
+    function: Callable[[T], R], items: Iterable[T], *, workers: int, fibers: bool = False
+) -> Iterator[tuple[T, Future[R]]]:
+    """Yield each item with its finished future, in the order in which they end; items are taken as there is room.
+
+    Args:
+        fibers: the function gives way while it waits, as ``shiftable.fibers`` tells; then there is one thread, this.
+    """
+    with lane(function, workers=workers, fibers=fibers) as running:
         for item in items:
-            yield from lane.put(item)
-        yield from lane.finish()
+            yield from running.put(item)
+        yield from running.finish()

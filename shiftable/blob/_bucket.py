@@ -113,6 +113,11 @@ class Bucket(Handle[BlobDriver]):
         driver = self._driver.lane()
         return self if driver is self._driver else Bucket(driver, self.name)
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether its calls may be made in ``shiftable.fibers``, many at once in one thread."""
+        return self._driver.gives_way
+
     def check_key(self, key: str) -> str | None:
         """Say why the provider could not hold an object of that key; ``None`` if it can. Sends nothing."""
         return self._driver.check_key(key)

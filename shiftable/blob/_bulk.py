@@ -5,16 +5,18 @@ Nothing here knows a journal. Whoever offers a faster lane replaces ``copy_objec
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from operator import call
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import attrs
 
 from shiftable.blob._upload import PART_SIZE
 from shiftable.blob.driver import Headers, ObjectInfo
 from shiftable.errors import IntegrityError, NotFound, OperationError, ParentNotFound, PreconditionFailed
+from shiftable.fibers import in_thread
 from shiftable.parallel import parallel
 from shiftable.tokens import Token
 
@@ -119,14 +121,18 @@ def copy_object(
         PreconditionFailed: the target's condition did not hold.
         IntegrityError: what arrived is not what was sent.
     """
-    with _Reader.opened(source, key, token) as reader:
+    with of_the_source(source, None):
+        stream = source.stream(key, if_match=token)
+    with stream:
+        reader = _Reader(source, stream.info, stream)
         with of_the_source(source, reader.info):
             tags = read_tags(source, reader.info)
         facets = fit(reader.info, tags)
         # A small one is read first: what fails then is the source, and the target has it in one piece.
         small = reader.info.size <= PART_SIZE
         try:
-            written = target.put(
+            written = (call if small else in_thread)(
+                target.put,
                 to_key or key,
                 b"".join(reader) if small else iter(reader),
                 headers=facets.headers,
@@ -173,7 +179,8 @@ def copy_many(
     def one(key: str) -> Copied:
         return copy_object(here, there, key, if_absent=if_absent)
 
-    for key, future in parallel(one, keys, workers=concurrency):
+    cooperative = here.gives_way and there.gives_way
+    for key, future in parallel(one, keys, workers=concurrency, fibers=cooperative):
         error = future.exception()
         if error is None:
             yield future.result()
@@ -196,15 +203,6 @@ class _Reader:
         self._md5 = None if info.md5 else hashlib.md5(usedforsecurity=False)
         self.failure: Exception | None = None
 
-    @classmethod
-    @contextlib.contextmanager
-    def opened(cls, source: Bucket, key: str, token: Token | None) -> Iterator[Self]:
-        """Open an object and close it again, whatever becomes of the copy."""
-        with contextlib.ExitStack() as stack:
-            with of_the_source(source, None):
-                stream = stack.enter_context(source.stream(key, if_match=token))
-            yield cls(source, stream.info, stream)
-
     def __iter__(self) -> Iterator[bytes]:
         try:
             with of_the_source(self._source, self.info):
@@ -224,21 +222,27 @@ class _Reader:
         return self.info.md5 if self._md5 is None else self._md5.digest()
 
 
-@contextlib.contextmanager
-def of_the_source(source: Bucket, info: ObjectInfo | None) -> Iterator[None]:
+class of_the_source:  # noqa: N801  reads as what it is about: `with of_the_source(...)`
     """Tell the source's failed conditions from the target's."""
-    try:
-        yield
-    except ParentNotFound:
-        raise
-    except NotFound as exc:
-        raise _renamed(exc, SourceVanished) from exc
-    except PreconditionFailed as exc:
-        raise _renamed(exc, SourceChanged) from exc
-    except IntegrityError as exc:
-        if info is None or not _changed(source, info):
-            raise
-        raise _renamed(exc, SourceChanged) from exc
+
+    __slots__ = ("_info", "_source")
+
+    def __init__(self, source: Bucket, info: ObjectInfo | None) -> None:
+        self._source = source
+        self._info = info
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if exc is None or isinstance(exc, ParentNotFound):
+            return
+        if isinstance(exc, NotFound):
+            raise _renamed(exc, SourceVanished) from exc
+        if isinstance(exc, PreconditionFailed):
+            raise _renamed(exc, SourceChanged) from exc
+        if isinstance(exc, IntegrityError) and self._info is not None and _changed(self._source, self._info):
+            raise _renamed(exc, SourceChanged) from exc
 
 
 def _changed(source: Bucket, info: ObjectInfo) -> bool:

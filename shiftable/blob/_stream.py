@@ -79,9 +79,9 @@ class ObjectStream(Iterator[bytes]):
         condition = {} if if_none_match is None else {"if_none_match": if_none_match}
         # HTTP cannot ask for no bytes at all. And not every driver can be told what the caller has.
         look = start == stop or (condition and not driver.features.if_none_match)
-        with self._task.translated():
-            info = driver.stat(bucket, key, version=self._version) if look else None
-        if info is not None:
+        if look:
+            with self._task.translated():
+                info = driver.stat(bucket, key, version=self._version)
             self._task.check_token(info, if_match, if_none_match)
             if start == stop:
                 return Download(info=info, chunks=iter(()))
@@ -107,6 +107,8 @@ class ObjectStream(Iterator[bytes]):
                 if failure is not None:
                     self._reopen()
                 yield from self._arriving()
+                if self._at == self._end:
+                    return
                 failure = self._task.error(IntegrityError, f"the content ends {self._end - self._at:,} bytes too early")
             except OperationError as exc:
                 if not exc.retryable:

@@ -19,6 +19,7 @@ from shiftable.blob._bucket import Bucket
 from shiftable.blob._files import save
 from shiftable.blob._upload import PART_SIZE
 from shiftable.errors import InvalidArgument, OperationError, Resource, classify_os, translated
+from shiftable.fibers import in_thread
 from shiftable.parallel import parallel
 
 __all__ = ["SyncStep", "sync"]
@@ -26,6 +27,7 @@ __all__ = ["SyncStep", "sync"]
 logger = logging.getLogger(__name__)
 
 _READ = 1024 * 1024
+_LARGE = 1024 * 1024
 
 End = Path | Bucket | tuple[Bucket, str]
 
@@ -79,7 +81,12 @@ def _carried_out(here: _Side, there: _Side, steps: Iterable[SyncStep], workers: 
         else:
             _copy(here, there, step)
 
-    for step, future in parallel(carry_out, steps, workers=workers):
+    def one(step: SyncStep) -> None:
+        # Parts of large objects are sent side by side, and digested: that is for threads.
+        in_thread(carry_out, step) if step.size > _LARGE else carry_out(step)
+
+    cooperative = here.gives_way and there.gives_way
+    for step, future in parallel(one, steps, workers=workers, fibers=cooperative):
         error = future.exception()
         if error is not None and not isinstance(error, OperationError):
             raise error
@@ -148,6 +155,11 @@ class _Entry:
 
 
 class _Side(ABC):
+    @property
+    @abstractmethod
+    def gives_way(self) -> bool:
+        """Whether its work may be done in ``shiftable.fibers``."""
+
     @abstractmethod
     def entries(self) -> Iterator[_Entry]:
         """Yield what is there, in the order of the names."""
@@ -172,6 +184,10 @@ class _Prefix(_Side):
             if name:  # the prefix itself may be an object: a folder's marker
                 yield _Entry(name, item.size, item.modified, item.md5)
 
+    @property
+    def gives_way(self) -> bool:
+        return self.bucket.gives_way
+
     def md5(self, entry: _Entry) -> bytes | None:
         return entry.md5
 
@@ -189,6 +205,10 @@ class _Folder(_Side):
     root: Path
     may_be_missing: bool = False
     _walked: set[str] = attrs.field(factory=set, init=False, eq=False)
+
+    @property
+    def gives_way(self) -> bool:
+        return True  # a small file holds nobody up for long
 
     def entries(self) -> Iterator[_Entry]:
         if self.may_be_missing and not self.root.exists():

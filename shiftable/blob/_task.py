@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TypeVar
 
 import attrs
@@ -28,7 +29,7 @@ class Task:
     key: str
     operation: str
 
-    @property
+    @cached_property
     def resource(self) -> Resource:
         """The object."""
         return Resource("object", self.key, Resource("bucket", self.bucket))

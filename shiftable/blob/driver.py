@@ -456,6 +456,11 @@ class BlobDriver(Driver[BucketSpec]):
         """
         return self
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether its calls wait through ``shiftable.fibers``, so that many of them may be under way in one thread."""
+        return False
+
     def require(self, name: str) -> None:
         """Fail as for a missing bucket if there is none. A driver does it with less than ``describe`` where it can."""
         self.describe(name)

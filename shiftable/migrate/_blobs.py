@@ -112,6 +112,11 @@ class BlobMover(Mover[BlobItem]):
         self._target: Bucket = self._to.bucket(self.spec.name)
         self._inside = Inside(self._source, self._target)
 
+    @property
+    def gives_way(self) -> bool:  # type: ignore[override]  # it depends on the sides
+        """Whether both sides do."""
+        return self._source.gives_way and self._target.gives_way
+
     # before and around the items
 
     def wanted(self, target: Service[Any, Any, Any], spec: Spec, options: Options) -> BucketSpec:

@@ -304,6 +304,7 @@ class _Place:
                 ended=lambda each, result: found.append((each[0], True, result)),
                 failed=lambda each, error: found.append((each[0], False, _portable(error))),
                 size=lambda each: _size(each[1]),
+                gives_way=mover.gives_way,
             )
         except MigrationError as exc:
             # Where the results are counted the same rule ends the move, by the same failures; these are behind them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -24,9 +25,10 @@ from shiftable.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shiftable.fibers import in_thread, sleep
 from shiftable.migrate._window import Window
 from shiftable.migrate.mover import Options
-from shiftable.parallel import Lane
+from shiftable.parallel import Lane, lane
 
 __all__ = ["Away", "Engine"]
 
@@ -36,7 +38,10 @@ R = TypeVar("R")
 _BATCH = 64
 _USUAL = 1024 * 1024
 """An item of so many bytes may take twice as long as an empty one."""
+_SMALL = 256 * 1024
+"""What is larger is worth a thread: there is more to digest, and there may be parts."""
 _LONGEST_PAUSE = 60.0
+_GLANCE = 0.2
 _HOPELESS = (
     ParentNotFound,
     PermissionDenied,
@@ -78,6 +83,13 @@ class Away(Protocol[T, R]):
     ) -> None: ...
 
 
+def _pause(stop: threading.Event, seconds: float) -> None:
+    """Wait so many seconds, or until the event is set."""
+    until = time.monotonic() + seconds
+    while not stop.is_set() and (left := until - time.monotonic()) > 0:
+        sleep(min(left, _GLANCE))
+
+
 @attrs.define
 class Engine:
     """Runs one function over many items, and tells how each ended in the thread that called.
@@ -88,7 +100,7 @@ class Engine:
     """
 
     options: Options
-    pause: Callable[[threading.Event, float], object] = threading.Event.wait
+    pause: Callable[[threading.Event, float], object] = _pause
     window: Window = attrs.field(
         default=attrs.Factory(lambda self: Window(self.options.concurrency), takes_self=True), kw_only=True
     )
@@ -122,6 +134,7 @@ class Engine:
         failed: Callable[[T, Exception], None],
         size: Callable[[T], int] = lambda _: 0,
         away: Away[T, R] | None = None,
+        gives_way: bool = False,
     ) -> None:
         """Run the function over all items; items are taken as there is room.
 
@@ -132,6 +145,7 @@ class Engine:
             begun: called with a batch before its first item is run.
             size: bytes of an item, by which the time that it takes is judged.
             away: does the same with those items that it takes, elsewhere.
+            gives_way: the function may run in ``shiftable.fibers``; it does so for small items.
 
         Raises:
             MigrationError: too many failures of one kind in a row.
@@ -139,17 +153,24 @@ class Engine:
         self._stop.clear()
         self._kind, self._in_a_row = None, 0
         self._away = away
-        lane: Lane[T, R] = Lane(lambda item: self._attempt(function, item, size), workers=self.options.concurrency)
+
+        def run(item: T) -> R:
+            if size(item) > _SMALL:
+                return in_thread(self._attempt, function, item, size)
+            return self._attempt(function, item, size)
+
+        workers, width = self.options.concurrency, lambda: self.window.limit
+        running: Lane[T, R] = lane(run, workers=workers, width=width, fibers=gives_way and away is None)
         with ExitStack() as stack:
-            for each in (lane, away):
+            for each in (running, away):
                 if each is not None:
                     stack.enter_context(each)
             try:
-                for item, future in _fed(lane, away, items, begun):
+                for item, future in _fed(running, away, items, begun):
                     self._tell(item, future, ended, failed)
             except BaseException:
                 self._stop.set()
-                for item, future in itertools.chain(lane.stop(), away.stop() if away else ()):
+                for item, future in itertools.chain(running.stop(), away.stop() if away else ()):
                     if future.exception() is None:
                         ended(item, future.result())
                 raise

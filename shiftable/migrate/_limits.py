@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import attrs
 
 from shiftable.blob.driver import Download
+from shiftable.fibers import sleep
 from shiftable.service import Driver, Service
 
 __all__ = ["Pace", "TokenBucket"]
@@ -31,7 +32,7 @@ class TokenBucket:
     """
 
     def __init__(
-        self, rate: float, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
+        self, rate: float, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = sleep
     ) -> None:
         self._rate = rate
         self._clock = clock
@@ -66,7 +67,7 @@ class Pace:
         requests: float | None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = sleep,
     ) -> None:
         self._bandwidth = TokenBucket(bandwidth, clock=clock, sleep=sleep) if bandwidth else None
         self._requests = TokenBucket(requests, clock=clock, sleep=sleep) if requests else None

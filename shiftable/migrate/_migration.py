@@ -235,6 +235,7 @@ class Migration:
             begun=lambda _: None,
             ended=lambda task, step: watch.planned(task[0], step),
             failed=lambda task, error: watch.failed(task[0].key, error),
+            gives_way=mover.gives_way,
         )
         if inspect:
             for loss in mover.general_losses():
@@ -352,6 +353,7 @@ class Migration:
                 failed=lambda task, error: watch.failed(task[0].key, error),
                 size=lambda task: task[0].size,
                 away=self._copying_away(found, mover, digest),
+                gives_way=mover.gives_way,
             )
         mover.tidy()
         watch.report_progress()
@@ -393,6 +395,7 @@ class Migration:
                 failed=lambda item, error: watch.failed(item.key, error),
                 size=lambda item: item.size,
                 away=self._verifying_away(found, mover, quick=quick),
+                gives_way=mover.gives_way,
             )
         watch.report_progress()
         return watch.counter.report()

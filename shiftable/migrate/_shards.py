@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
 import attrs
 
 from shiftable.blob import Bucket, ObjectSummary
 from shiftable.blob.driver import CommonPrefix
+from shiftable.fibers import in_thread
 
 __all__ = ["Shard", "interleaved", "listed", "split"]
 
@@ -161,13 +163,22 @@ class _Channel(Generic[T]):
 
     def take(self) -> tuple[T, ...] | None:
         """Wait for the next batch, or raise what made a source fail."""
-        found = self._ready.get()
+        try:
+            found = self._ready.get_nowait()
+        except Empty:
+            found = in_thread(self._waited)
         if isinstance(found, BaseException):
             raise found
         return found
 
+    def _waited(self) -> tuple[T, ...] | BaseException | None:
+        while not self._closed.is_set():
+            with contextlib.suppress(Empty):
+                return self._ready.get(timeout=_PATIENCE)
+        return None
+
     def close(self) -> None:
-        """Let those who wait for room give up."""
+        """Let those who wait give up."""
         self._closed.set()
 
     def _offer(self, found: tuple[T, ...] | BaseException | None) -> bool:

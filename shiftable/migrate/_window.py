@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from shiftable.fibers import active, sleep
+
 __all__ = ["Window"]
 
 _FIRST = 4
@@ -62,8 +64,10 @@ class Window:
 
     def enter(self) -> float:
         """Wait for a place; return when the item began."""
+        while active() is not None and self._running >= int(self._limit):
+            sleep(_PATIENCE)  # whoever leaves may be in this thread
         with self._changed:
-            while self._running >= int(self._limit):
+            while self._running >= int(self._limit) and active() is None:
                 self._changed.wait(_PATIENCE)
             self._running += 1
             return self._clock()

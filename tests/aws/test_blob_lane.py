@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import inspect
 import os
 import socket
 import ssl
@@ -32,9 +34,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from moto import mock_aws
 
+from shiftable import fibers
 from shiftable.blob import BlobStore, Bucket, BucketSpec
 from shiftable.config import Credential
 from shiftable.errors import IntegrityError, NotFound, OperationError, Timeout, Unauthenticated, Unavailable
+from shiftable.parallel import parallel
 from shiftable_aws import AwsSettings
 from shiftable_aws._session import Session
 from shiftable_aws.blob import FEATURES, blob_driver
@@ -106,15 +110,41 @@ class Scripted:
 Serve = Callable[..., tuple[Scripted, Bucket]]
 
 
-@pytest.fixture
-def serve() -> Iterator[Serve]:
+class InFibers:
+    """Makes each call in a fiber, beside one that sleeps, and reads an iterator to its end there."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return functools.partial(self._called, found) if inspect.ismethod(found) else found
+
+    @staticmethod
+    def _called(method: Any, *args: Any, **kwargs: Any) -> Any:
+        def run(what: str) -> Any:
+            if what == "sleep":
+                return fibers.sleep(0.001)
+            found = method(*args, **kwargs)
+            return iter(list(found)) if isinstance(found, Iterator) else found
+
+        done = dict(parallel(run, ("sleep", "call"), workers=2, fibers=True))
+        return done["call"].result()
+
+
+SEEN: dict[str, Callable[[Bucket], Any]] = {"one by one": lambda bucket: bucket, "in fibers": InFibers}
+
+
+@pytest.fixture(params=SEEN)
+def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     started: list[Any] = []
+    seen = SEEN[request.param]
 
     def start(*answers: bytes, close: bool = False, attempts: int = 3) -> tuple[Scripted, Bucket]:
         server = Scripted(*answers, close=close)
         driver = made(server.url, attempts)
         started.extend([server.stop, driver.close])
-        return server, BlobStore(driver).bucket("shop").lane()
+        return server, seen(BlobStore(driver).bucket("shop").lane())
 
     yield start
     for stop in started:
@@ -312,9 +342,10 @@ def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
 Over = Callable[..., Bucket]
 
 
-@pytest.fixture
-def over() -> Iterator[Over]:
+@pytest.fixture(params=SEEN)
+def over(request: pytest.FixtureRequest) -> Iterator[Over]:
     drivers: list[S3Driver] = []
+    seen = SEEN[request.param]
 
     def start(url: str, verify: Path | None = None) -> Bucket:
         client = boto3.client(
@@ -329,7 +360,8 @@ def over() -> Iterator[Over]:
         drivers.append(S3Driver(client, "aws", FEATURES, "eu-central-1"))
         lane = drivers[-1].lane()
         assert is_fast(lane.client)
-        return BlobStore(lane).bucket("shop")
+        bucket: Bucket = seen(BlobStore(lane).bucket("shop"))
+        return bucket
 
     yield start
     for driver in drivers:

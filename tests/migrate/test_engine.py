@@ -18,7 +18,7 @@ from shiftable.errors import (
 )
 from shiftable.migrate import Options
 from shiftable.migrate._engine import Engine
-from shiftable.parallel import Lane, parallel
+from shiftable.parallel import Threads, parallel
 
 
 def drive(engine: Engine, items: Any, function: Any) -> tuple[list[Any], list[Any]]:
@@ -106,7 +106,7 @@ def test_items_are_taken_as_there_is_room() -> None:
             taken.append(number)
             yield number
 
-    lane: Lane[int, bool] = Lane(lambda _: gate.wait(30), workers=2)
+    lane: Threads[int, bool] = Threads(lambda _: gate.wait(30), workers=2)
     with lane:
         source = items()
         for _ in range(3):

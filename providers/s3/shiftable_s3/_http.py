@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 import attrs
 import botocore.exceptions as native
 
+from shiftable import fibers
+
 __all__ = ["Answer", "Body", "Connections", "Transport"]
 
 _HEAD = 64 * 1024
@@ -29,6 +31,19 @@ _AT_ONCE = 64 * 1024
 _ALL = 1024 * 1024
 _RESTED = 1.0
 _LOST = (OSError, http.client.HTTPException, ValueError)
+
+
+_process = 0
+"""Counts forks: to ask for the number of the process is a call of the system."""
+
+
+def _count_fork() -> None:
+    global _process  # noqa: PLW0603  as it says
+    _process += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 class Checksum(Protocol):
@@ -77,7 +92,7 @@ class Connections:
         self._secure = parts.scheme == "https"
         self._transport = transport
         self._idle: list[_Connection] = []
-        self._pid = os.getpid()
+        self._process = _process
         self._lock = threading.Lock()
 
     def request(self, method: str, head: bytes, body: bytes, *, fresh: bool = False) -> Answer:
@@ -103,7 +118,7 @@ class Connections:
 
     def give(self, connection: _Connection) -> None:
         """Keep a connection for the next request."""
-        if self._pid == os.getpid() and len(self._idle) < self._transport.limit:
+        if self._process == _process and len(self._idle) < self._transport.limit:
             connection.rest()
             self._idle.append(connection)
         else:
@@ -117,10 +132,10 @@ class Connections:
             connection.close()
 
     def _taken(self) -> _Connection:
-        if self._pid != os.getpid():
+        if self._process != _process:
             # A fork: these sockets are the parent's. Closing our copies tells its server nothing.
             self._lock = threading.Lock()
-            self._pid = os.getpid()
+            self._process = _process
             self.close()
         while self._idle:
             try:
@@ -144,7 +159,7 @@ class Connections:
         if through:
             made.set_tunnel(self._host, self._port, dict(how.proxy_headers))
         try:
-            made.connect()
+            fibers.in_thread(made.connect)
         except BaseException as exc:
             made.close()
             if isinstance(exc, TimeoutError):
@@ -163,17 +178,19 @@ class Connections:
 class _Connection:
     """One socket: a request goes out whole before its answer is read.
 
-    The system counts the time limits, and Python's do not: those ask before each call whether it may be made, which is
-    a second call, and a second fight for the interpreter's lock.
+    In a thread, the system counts the time limits, and Python's do not: those ask before each call whether it may be
+    made, which is a second call, and a second fight for the interpreter's lock. In a fiber, and for TLS, no call waits.
     """
 
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._sock = sock
         self._secure = isinstance(sock, ssl.SSLSocket)
+        self._timeout = timeout
         self._rest = b""
+        self._asked = False  # sent without a wait: there is no answer yet
         self._used = time.monotonic()
         if self._secure:
-            sock.settimeout(timeout)  # OpenSSL takes the system's for a reason to try again, for ever
+            sock.settimeout(0)  # OpenSSL takes the system's for a reason to try again, for ever
             return
         limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
         sock.settimeout(None)
@@ -191,17 +208,32 @@ class _Connection:
         return bool(poll.poll(0))
 
     def send(self, head: bytes, body: bytes) -> None:
-        with _limited():
+        self._asked = True
+        try:
+            if len(body) <= _AT_ONCE:
+                self._send(head + body)
+            else:
+                self._send(head)
+                self._send(body)
+        except (BrokenPipeError, ConnectionResetError):
+            # Whoever refuses a large body may answer before it has read all of it.
+            if len(body) <= _AT_ONCE:
+                raise
+
+    def _send(self, data: bytes) -> None:
+        if not self._secure and fibers.active() is None:
+            with _limited():
+                self._sock.sendall(data)
+            return
+        left = memoryview(data)
+        while left:
             try:
-                if len(body) <= _AT_ONCE:
-                    self._sock.sendall(head + body)
-                else:
-                    self._sock.sendall(head)
-                    self._sock.sendall(body)
-            except (BrokenPipeError, ConnectionResetError):
-                # Whoever refuses a large body may answer before it has read all of it.
-                if len(body) <= _AT_ONCE:
-                    raise
+                sent = self._sock.send(left) if self._secure else self._sock.send(left, socket.MSG_DONTWAIT)
+                left = left[sent:]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(writing=True)
+            except ssl.SSLWantReadError:
+                self._wait()
 
     def answer(self, method: str, home: Connections) -> Answer:
         status, headers = self._head()
@@ -252,21 +284,38 @@ class _Connection:
         if not missing:
             return data
         pieces = [data] if data else []
-        with _limited():
-            while missing:
-                # Flags are not for TLS; elsewhere the system waits until all is there.
-                piece = self._sock.recv(missing) if self._secure else self._sock.recv(missing, socket.MSG_WAITALL)
-                if not piece:
-                    break
-                pieces.append(piece)
-                missing -= len(piece)
+        while missing:
+            piece = self._some(missing, whole=True)
+            if not piece:
+                break
+            pieces.append(piece)
+            missing -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _fill(self) -> bool:
-        with _limited():
-            data = self._sock.recv(_AT_ONCE)
+        data = self._some(_AT_ONCE)
         self._rest += data
         return bool(data)
+
+    def _some(self, amt: int, *, whole: bool = False) -> bytes:
+        """Receive so many bytes at most, none at the end; all of them in one call, where that can be."""
+        if not self._secure and fibers.active() is None:
+            self._asked = False
+            with _limited():
+                return self._sock.recv(amt, socket.MSG_WAITALL if whole else 0)
+        if self._asked:
+            self._wait()
+        while True:
+            try:
+                return self._sock.recv(amt) if self._secure else self._sock.recv(amt, socket.MSG_DONTWAIT)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._wait()
+            except ssl.SSLWantWriteError:
+                self._wait(writing=True)
+
+    def _wait(self, *, writing: bool = False) -> None:
+        self._asked = False
+        fibers.wait(self._sock, timeout=self._timeout, writing=writing)
 
     def rest(self) -> None:
         """Note that nobody uses it."""

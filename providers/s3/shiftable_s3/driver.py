@@ -588,6 +588,11 @@ class S3Driver(BlobDriver):
             self._fast = attrs.evolve(self, client=fast_client(self.client))
         return self._fast
 
+    @property
+    def gives_way(self) -> bool:
+        """The bulk lane does."""
+        return is_fast(self.client)
+
     def close(self) -> None:
         """Close the client's connections."""
         if self._fast is not None:

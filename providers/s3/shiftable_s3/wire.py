@@ -14,6 +14,7 @@ import contextlib
 import functools
 import hashlib
 import hmac
+import inspect
 import random
 import re
 import ssl
@@ -24,7 +25,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from time import sleep
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
@@ -37,6 +37,7 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from shiftable.errors import Throttled
+from shiftable.fibers import in_thread, sleep
 from shiftable_s3._http import Answer, Connections, Transport
 from shiftable_s3.clients import moment
 from shiftable_s3.errors import CODES
@@ -55,6 +56,7 @@ _SKEW = 240.0  # S3 refuses what is 15 minutes off
 _EMPTY = hashlib.sha256().hexdigest()
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _SAFE = "/-_.~"
+_PLAIN = re.compile(r"[A-Za-z0-9/_.~-]*")
 
 _MOVED = frozenset({"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"})
 _TRANSIENT = frozenset({500, 502, 503, 504})
@@ -255,7 +257,8 @@ class WireClient:
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the SDK's client has
-        return getattr(self._sdk, name)
+        found = getattr(self._sdk, name)
+        return functools.partial(in_thread, found) if inspect.ismethod(found) else found
 
     def close(self) -> None:
         """Close the idle connections of both clients."""
@@ -318,7 +321,7 @@ class WireClient:
             return self._handed_on(operation, arguments)
 
     def _handed_on(self, operation: _Operation, arguments: _Fields) -> _Fields:
-        return cast("_Fields", getattr(self._sdk, operation.sdk)(**arguments))
+        return cast("_Fields", in_thread(getattr(self._sdk, operation.sdk), **arguments))
 
     def _exchanged(
         self,
@@ -329,7 +332,7 @@ class WireClient:
         read: Callable[[Answer], _Fields],
     ) -> _Fields:
         body: bytes = arguments.get("Body", b"")
-        path = place.path + (quote(arguments["Key"], safe=_SAFE) if "Key" in arguments else "")
+        path = place.path + (_quoted(arguments["Key"]) if "Key" in arguments else "")
         query = _query(operation, arguments)
         payload = self._add_payload(operation, place, headers, body)
         deadline = time.monotonic() + _DEADLINE
@@ -506,11 +509,15 @@ def _headers(operation: _Operation, arguments: _Fields) -> dict[str, str] | None
         source: Mapping[str, str] = arguments["CopySource"]
         if set(source) != {"Bucket", "Key"}:
             return None
-        found["x-amz-copy-source"] = quote(f"{source['Bucket']}/{source['Key']}", safe=_SAFE)
+        found["x-amz-copy-source"] = _quoted(f"{source['Bucket']}/{source['Key']}")
     for name, value in found.items():
         if not value.isascii() or not name.isascii() or not value.isprintable() or value != value.strip():
             return None
     return found
+
+
+def _quoted(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)
 
 
 def _query(operation: _Operation, arguments: _Fields) -> str:
@@ -544,7 +551,7 @@ class _Signer:
         if keys.token:
             every["x-amz-security-token"] = keys.token
         names = sorted(every)
-        lines = "".join([f"{name}:{' '.join(every[name].split())}\n" for name in names])
+        lines = "".join([f"{name}:{_spaced(every[name])}\n" for name in names])
         listed = ";".join(names)
         request = f"{method}\n{path}\n{query}\n{lines}\n{listed}\n{payload}"
         scope = f"{stamp[:8]}/{place.region}/s3/aws4_request"
@@ -577,6 +584,11 @@ class _Signer:
                 key = hmac.digest(key, text.encode(), "sha256")
             self._key = (which, key)
         return key
+
+
+def _spaced(value: str) -> str:
+    """Return a value as it is signed: spaces in a row as one."""
+    return " ".join(value.split()) if "  " in value else value
 
 
 @functools.lru_cache(8)
