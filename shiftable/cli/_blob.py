@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -16,11 +15,11 @@ from shiftable.blob import CommonPrefix, Method, ObjectSummary
 from shiftable.cli._context import Context, json_line, json_option, pass_context, say, shown, size_text
 from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
+from shiftable.cli._units import duration
 from shiftable.errors import ConfigError, NotFound, OperationError, Resource
 
 __all__ = ["blob"]
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DELETE_AT_ONCE = 1_000
 
 
@@ -29,14 +28,9 @@ class AgeType(click.ParamType):  # type: ignore[type-arg]  # generic since click
 
     name = "age"
 
-    def convert(self, value: str | timedelta, *where: Any) -> timedelta:  # noqa: ANN401  handed on
+    def convert(self, value: str | timedelta, *_where: Any) -> timedelta:  # noqa: ANN401  as click
         """Read it as the durations in the file are written."""
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"([0-9]{1,6})([smhdw])", value)
-        if found is None:
-            self.fail(f"{value!r} is no duration such as 90s, 15m, 12h, 1d or 4w", *where)
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return value if isinstance(value, timedelta) else duration(value)
 
 
 remote = click.argument("place", type=RemoteType(), metavar="LABEL[:KEY]|URL", shell_complete=complete_places)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
-__all__ = ["limit", "rate", "size", "speed", "when"]
+__all__ = ["duration", "limit", "rate", "size", "speed", "when"]
 
 _UNITS: dict[str, int] = {"": 1, "b": 1} | {
     f"{letter}{rest}": base**power
     for power, letter in enumerate("kmgtp", start=1)
     for rest, base in (("ib", 1024), ("b", 1000))
 }
+_DURATIONS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SECONDS = {"": 1, "/s": 1, "/min": 60, "/h": 3600}
 
 
@@ -40,6 +41,14 @@ def rate(text: str) -> float:
     if found is None or not float(found[1]):
         raise click.BadParameter(f"{text!r} is no rate; write 100/s, 6000/min or 50000/h")
     return float(found[1]) / _SECONDS[found[2]]
+
+
+def duration(text: str) -> timedelta:
+    """Read a number with a unit, as durations in the file are written: ``90s``, ``15m``, ``12h``, ``1d``, ``4w``."""
+    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no duration such as 90s, 15m, 12h, 1d or 4w")
+    return timedelta(**{_DURATIONS[found[2]]: int(found[1])})
 
 
 def when(text: str) -> datetime:

@@ -39,7 +39,7 @@ _LINE = 16
 
 _START = 3
 _MASK = "***"
-_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
 
 @attrs.frozen
@@ -196,7 +196,10 @@ class Redactor:
 
 
 class _Tail:
-    """The end of a stream that is held back."""
+    """The end of a stream that is held back.
+
+    Of base64, the one character before a value, which holds two to four of its bits, may be out already.
+    """
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -208,7 +211,7 @@ class _Tail:
         spans = self._redactor._spans(text)  # noqa: SLF001  two classes, one idea
         end = self._redactor._begun(text)  # noqa: SLF001  the same
         for begin, stop in reversed(spans):
-            if begin < end < stop:  # its end could be the beginning of another
+            if begin < end and (end < stop or stop == len(text)):  # it may go on, or its end be another's beginning
                 end = begin
         self._held = text[end:]
         return _masked(text[:end], [span for span in spans if span[1] <= end])
@@ -348,9 +351,9 @@ def _extent(text: str, begin: int, needle: _Needle) -> tuple[int, int]:
             end += 1
     if needle.inner:
         begin -= begin > 0 and text[begin - 1] in _BASE64
+        end += end < len(text) and text[end] in _BASE64
         while end < len(text) and text[end] == "=":
             end += 1
-        end += end < len(text) and text[end] in _BASE64 and text[end - 1] != "="
     return begin, end
 
 

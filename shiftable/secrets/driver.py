@@ -40,12 +40,14 @@ class SecretsSpec(Spec):
     Args:
         name: ``prefix`` in the file; names are ``prefix/key``.
         env: which secrets ``shiftable run`` hands over, as environment variable = key.
+        files: which of them it hands over as files in memory, as environment variable for the path = key.
         rotate: which secrets ``shiftable secrets rotate`` replaces, as key = how and when.
     """
 
     name_key: ClassVar[str] = "prefix"
 
     env: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+    files: Mapping[str, str] = attrs.field(factory=dict, eq=False)
     rotate: Mapping[str, Rotator] = attrs.field(factory=dict, eq=False)
 
 

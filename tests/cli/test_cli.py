@@ -218,7 +218,7 @@ def test_run_refuses_variables_that_are_taken_and_commands_that_are_not(
     shiftable, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = shiftable("run", "--", "no-such-command-here")
-    assert 2 == answer.returncode
+    assert 127 == answer.returncode
     monkeypatch.setenv("BLOB_ASSETS_BUCKET", "mine")
     answer = shiftable("run", "--", "env")
     assert 2 == answer.returncode

@@ -303,6 +303,17 @@ def test_a_key_in_pieces_is_masked(data: st.DataObject) -> None:
     assert b'one *** two "***" three *** four \xc3\xbc\xc3\xbf' == b"".join(redactor.pieces(chunks))
 
 
+def test_what_goes_with_base64_is_masked_in_pieces_too() -> None:
+    redactor = redactor_of(CANARY)
+    for before in range(3):
+        text = base64.b64encode(b"u" * before + CANARY.encode() + b"") + b"\n"
+        for cut in range(len(text)):
+            (masked,) = b"".join(redactor.pieces([text[:cut], text[cut:]])).split()
+            assert masked.startswith(text[:before])
+            assert masked[before:] in (b"***", text[before : before + 1] + b"***")
+    assert b"***" == b"".join(redactor.pieces([base64.b64encode(CANARY.encode())]))
+
+
 def test_bytes_that_are_no_text_pass_as_they_are() -> None:
     data = bytes(range(256)) * 3
     assert data == b"".join(redactor_of(CANARY).pieces(data[at : at + 7] for at in range(0, len(data), 7)))
