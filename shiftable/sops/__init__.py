@@ -31,9 +31,11 @@ from shiftable.sops._age import Identities, find_identities, generate_identity, 
 from shiftable.sops._comments import Comment
 from shiftable.sops._document import Document, dump, load, recipients
 from shiftable.sops._leaves import Rule
+from shiftable.sops._seal import EXPOSED_LABEL, expose, is_secret, seal_fits, sealed
 from shiftable.sops._text import FORMATS, Format, format_of
 
 __all__ = [
+    "EXPOSED_LABEL",
     "FORMATS",
     "Comment",
     "Document",
@@ -41,10 +43,14 @@ __all__ = [
     "Identities",
     "Rule",
     "dump",
+    "expose",
     "find_identities",
     "format_of",
     "generate_identity",
+    "is_secret",
     "load",
     "parse_identities",
     "recipients",
+    "seal_fits",
+    "sealed",
 ]

@@ -13,7 +13,8 @@ import attrs
 from shiftable.errors import IntegrityError, InvalidArgument, OperationError, Resource, Unsupported
 from shiftable.sops._age import Identities, unwrapped, wrapped
 from shiftable.sops._comments import Comment
-from shiftable.sops._leaves import Rule, RuleKind, Sealed, Sealing, open_leaf, open_tree
+from shiftable.sops._exposure import NAME, PLACE, Exposure
+from shiftable.sops._leaves import Rule, RuleKind, Sealed, Sealing, encrypted_leaves, open_leaf, open_tree
 from shiftable.sops._text import Format, parsed, rendered
 
 __all__ = ["Document", "dump", "load", "recipients"]
@@ -47,6 +48,7 @@ class Document:
     lastmodified: str = attrs.field(kw_only=True, default="")
     _key: bytes = attrs.field(kw_only=True, factory=lambda: os.urandom(32), repr=False, eq=False)
     comments: tuple[Comment, ...] = attrs.field(kw_only=True, default=())
+    _exposure: Exposure = attrs.field(kw_only=True, factory=Exposure, repr=False, eq=False)
     _mac: str = attrs.field(kw_only=True, default="", repr=False, eq=False)
     _wraps: dict[str, str] = attrs.field(kw_only=True, factory=dict, repr=False, eq=False)
     _sealed: Sealed = attrs.field(kw_only=True, factory=Sealed, repr=False, eq=False)
@@ -66,7 +68,22 @@ class Document:
         if any(self._others.get(kind) for kind in _OTHER_KEYS):
             raise Unsupported("the file is also encrypted for keys other than age; remove recipients with sops")
         kept = {name: getattr(self, name) for name in ("rule", "mac_only_encrypted", "comments")}
-        return Document(self.data, recipients=recipients, **cast("dict[str, Any]", kept))
+        return Document(self.data, recipients=recipients, exposure=self._exposure, **cast("dict[str, Any]", kept))
+
+    @property
+    def exposed(self) -> dict[str, str]:
+        """Where values are that ``expose`` has noted and that are still the same, and since when."""
+        return self._exposure.places(encrypted_leaves(self.data, self.rule))
+
+    def expose(self, now: datetime) -> None:
+        """Note in the file that somebody knows all of its values who should not any more."""
+        since = now.astimezone(UTC).isoformat()
+        self._exposure = self._exposure.with_all(encrypted_leaves(self.data, self.rule), since)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tell this content from every other one of the file; without its key it tells nothing."""
+        return hmac.digest(self._key, self._mac.encode(), "sha256").hex()[:16]
 
 
 def recipients(content: bytes, *, format: Format = "yaml") -> tuple[str, ...]:
@@ -108,6 +125,8 @@ def _loaded(content: bytes, identities: Identities, format: Format) -> Document:
         raise IntegrityError("its MAC does not fit: something in it was changed, moved, added or dropped")
     if raw and set(tree) != {"data"}:
         raise IntegrityError("it is no binary file: it has more than the one value 'data'")
+    if NAME in meta:
+        opened.sealed.add(PLACE, _text(meta, NAME))
     return Document(
         tree,
         recipients=tuple(recipient for recipient, _ in wraps),
@@ -116,6 +135,7 @@ def _loaded(content: bytes, identities: Identities, format: Format) -> Document:
         lastmodified=lastmodified,
         comments=tuple(each if each.before != "sops" or each.place else Comment(each.text) for each in opened.comments),
         key=key,
+        exposure=Exposure.parsed(open_leaf(key, _text(meta, NAME), PLACE)) if NAME in meta else Exposure(),
         mac=opened.mac,
         wraps=dict(wraps),
         sealed=opened.sealed,
@@ -152,6 +172,7 @@ def dump(document: Document, *, format: Format = "yaml", now: datetime | None = 
     )
     tree = sealing.tree(document.data)
     comments = sealing.comments(document.comments)
+    exposed = document._exposure.rendered(encrypted_leaves(document.data, document.rule))  # noqa: SLF001  as above
     document.lastmodified = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     tree["sops"] = {
         **document._others,  # noqa: SLF001  the other half of this module
@@ -160,6 +181,7 @@ def dump(document: Document, *, format: Format = "yaml", now: datetime | None = 
         "mac": sealing.encrypted("str", sealing.mac().encode(), document.lastmodified),
         document.rule.kind: document.rule.pattern,
         **({"mac_only_encrypted": True} if document.mac_only_encrypted else {}),
+        **({NAME: sealing.encrypted("str", exposed.encode(), PLACE)} if exposed else {}),
         "version": _VERSION,
     }
     document._mac = sealing.mac()  # noqa: SLF001  the other half of this module

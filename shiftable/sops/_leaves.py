@@ -18,7 +18,7 @@ from shiftable.errors import IntegrityError, InvalidArgument
 from shiftable.sops._age import needed
 from shiftable.sops._comments import Comment, Found, Place
 
-__all__ = ["Leaf", "Opened", "Rule", "RuleKind", "Sealed", "Sealing", "open_leaf", "open_tree"]
+__all__ = ["Leaf", "Opened", "Rule", "RuleKind", "Sealed", "Sealing", "encrypted_leaves", "open_leaf", "open_tree"]
 
 RuleKind = Literal["unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex"]
 
@@ -401,6 +401,23 @@ class Sealing:
         places, texts = self._sealed.places, self._sealed.texts
         kinds, plains = _decrypted(self._aes, places, texts)
         return dict(zip(zip(places, kinds, plains, strict=True), texts, strict=True))
+
+
+def encrypted_leaves(tree: dict[str, Any], rule: Rule) -> Iterator[tuple[str, bytes]]:
+    """Yield the places and the bytes of all values that are encrypted, in order."""
+    matches, encrypts = rule.matcher(), rule.encrypts
+
+    def walk(node: Any, place: str, encrypted: bool) -> Iterator[tuple[str, bytes]]:  # noqa: ANN401, FBT001  nested
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield from walk(value, f"{place}{key}:", encrypts if matches(key) else encrypted)
+        elif isinstance(node, list | tuple):
+            for item in node:
+                yield from walk(item, place, encrypted)
+        elif encrypted and node not in (None, "", b""):
+            yield place, _plain(node, place)[1]
+
+    return walk(tree, "", not encrypts)
 
 
 def open_leaf(key: bytes, text: str, place: str) -> Leaf:

@@ -63,7 +63,8 @@ def from_yaml(text: str) -> tuple[dict[str, Any], tuple[Found, ...]]:
     """
     yaml = needed("yaml")
     reader = _Reader(text.removeprefix("\ufeff"))
-    events = reader.watched(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    events = reader.watched(events) if "#" in text else events
     try:
         kinds = [type(next(events)).__name__ for _ in ("stream", "document")]
         tree = reader.value(next(events), events, 0) if kinds[-1] == "DocumentStartEvent" else None
@@ -85,16 +86,12 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._read = 0
-        self._comments = "#" in text
         self._open: list[_Open] = []
         self._pending: list[_Pending] = []
         self.found: list[Found] = []
 
     def watched(self, events: Iterator[Any]) -> Iterator[Any]:
         """Pass events on and look between them."""
-        if not self._comments:
-            yield from events
-            return
         for event in events:
             self._look(event.start_mark.index)
             yield event

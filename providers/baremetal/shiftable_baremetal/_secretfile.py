@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import secrets
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +12,7 @@ import attrs
 from shiftable.errors import IntegrityError
 from shiftable.masking import Masked
 from shiftable.secrets.driver import STAGES, Stage
-from shiftable.sops import Document, Rule
+from shiftable.sops import Document, Rule, sealed
 
 __all__ = ["MAX_VERSIONS", "RULE", "Entry", "Version", "entry_of", "number", "tree_of"]
 
@@ -79,12 +77,7 @@ class Entry:
 
 
 def tree_of(entry: Entry) -> dict[str, Any]:
-    """Return an entry as the document of its file.
-
-    SOPS's MAC hashes values only. It does not notice when the names of labels are exchanged, when a version's id moves
-    from ``current`` to ``previous`` by way of null, or when a byte moves from one value in clear to the next. The
-    ``seal``, which is encrypted, covers all of that.
-    """
+    """Return an entry as the document of its file, with the seal over all that SOPS's own MAC leaves open."""
     tree: dict[str, Any] = {
         "name": entry.name,
         "revision": entry.revision,
@@ -94,7 +87,7 @@ def tree_of(entry: Entry) -> dict[str, Any]:
         **({"deleted": _said(entry.deleted), "until": _said(entry.until)} if entry.until else {}),
         "versions": {id_: _said_version(version) for id_, version in entry.versions.items()},
     }
-    return {**tree, "seal": {"value": _seal(tree)}}
+    return sealed(tree)
 
 
 def _said_version(version: Version) -> dict[str, Any]:
@@ -107,12 +100,6 @@ def _said_version(version: Version) -> dict[str, Any]:
         **({"idempotency_key": version.idempotency_key} if version.idempotency_key is not None else {}),
         "value": raw,
     }
-
-
-def _seal(tree: dict[str, Any]) -> str:
-    """Hash all that stands in clear, names of keys and order included."""
-    versions = {id_: {**version, "value": None} for id_, version in tree["versions"].items()}
-    return hashlib.sha256(json.dumps({**tree, "versions": versions}).encode()).hexdigest()
 
 
 def entry_of(document: Document) -> Entry:

@@ -243,7 +243,7 @@ class SopsDriver(SecretsDriver):
                 return _secret(file, known)
             if if_absent and file is not None:
                 _refuse(PreconditionFailed, "the secret exists")
-            if if_match is not None and (file is None or _token(file.entry) != if_match):
+            if if_match is not None and (file is None or _token(file) != if_match):
                 _refuse(PreconditionFailed, "the secret was changed, or does not exist")
             if file is None and stage == "pending":
                 _refuse(NotFound, "there is no such secret; store a current version first")
@@ -342,7 +342,7 @@ class SopsDriver(SecretsDriver):
         """Change labels and expiry in the secret's file."""
         with self._locked():
             file = self._living(name)
-            if if_match is not None and _token(file.entry) != if_match:
+            if if_match is not None and _token(file) != if_match:
                 _refuse(PreconditionFailed, "the secret was changed")
             file.entry.labels = file.entry.labels if labels is None else dict(labels)
             if expires is not None:
@@ -422,7 +422,10 @@ class SopsDriver(SecretsDriver):
             where = self._root / ".recipients"
             _refuse(ParentNotFound, f"nobody could read it: run `shiftable apply`, or write a public key to {where}")
         document = file.document if file is not None else sops.Document({}, recipients=readers, rule=RULE)
-        document = document if document.recipients == readers else document.for_recipients(readers)
+        if document.recipients != readers:
+            if not set(document.recipients) <= set(readers):
+                entry.labels = {**entry.labels, sops.EXPOSED_LABEL: _newest(document)}
+            document = document.for_recipients(readers)
         document.data = tree_of(entry)
         content = sops.dump(document, now=self._clock())
         path = self._path(entry.name, deleted=entry.until is not None)
@@ -546,8 +549,14 @@ def _version(entry: Entry, id_: str) -> Version:
     return found
 
 
-def _token(entry: Entry) -> Token:
-    return Token(entry.revision)
+def _newest(document: sops.Document) -> str:
+    """Say when the last version was made that those who could read the document until now know."""
+    return str(max(version["created"] for version in document.data["versions"].values()))
+
+
+def _token(file: _File) -> Token:
+    """Return a token that a value changed with sops, which knows nothing of revisions, makes another one as well."""
+    return Token(f"{file.entry.revision}-{file.document.fingerprint}")
 
 
 def _secret(file: _File, id_: str) -> Secret:
@@ -557,7 +566,7 @@ def _secret(file: _File, id_: str) -> Secret:
         value=version.value,
         version=id_,
         stages=entry.stages_of(id_),
-        token=_token(entry),
+        token=_token(file),
         created=version.created,
         labels=dict(entry.labels),
         expires=entry.expires,
