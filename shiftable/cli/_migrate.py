@@ -86,6 +86,13 @@ def _complete_engines(_: click.Context, __: click.Parameter, incomplete: str) ->
     return [engine for engine in ("threads", "processes", "dask=", "ray") if engine.startswith(incomplete)]
 
 
+def _versions(text: str) -> int | None:
+    """Read how many versions of a secret move, ``10``, or ``all``."""
+    if text != "all" and not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is no number of versions; write 10, or all")
+    return None if text == "all" else int(text)
+
+
 @attrs.frozen(kw_only=True)
 class _Wish:
     """What the command is to do, beside how."""
@@ -190,6 +197,14 @@ class _Wish:
     help="With --delete: more stops the move before it begins.  [default: 30%, ten always]",
 )
 @click.option("--include-pending", is_flag=True, help="Move secrets in the middle of a rotation too.")
+@click.option(
+    "--history",
+    type=_versions,
+    default="0",
+    metavar="NUMBER|all",
+    help="Move so many of the newest versions of a secret.  [default: those that are current or previous]",
+)
+@click.option("--origin", is_flag=True, help="Labels tell the ids and dates that secrets' versions have at the source.")
 @click.option("--limit-bandwidth", type=speed, metavar="SIZE", help="Bytes a second at most: 10MiB.")
 @click.option("--limit-requests", type=rate, metavar="RATE", help="Requests at most, to both sides together: 100/s.")
 @click.option(
@@ -253,6 +268,8 @@ def _options(chosen: Mapping[str, Any]) -> Options:
         degrade=chosen["degrade"],
         prune=delete,
         include_pending=chosen["include_pending"],
+        history=chosen["history"],
+        origin=chosen["origin"],
         concurrency=chosen["concurrency"],
         listers=chosen["listers"],
         bandwidth=chosen["limit_bandwidth"],

@@ -79,6 +79,10 @@ class Kept:
     stages: frozenset[Stage]
     created: datetime | None
 
+    def as_text(self) -> Kept:
+        """Return the same with a value that is text, if its bytes can be: native tools may read only one of the two."""
+        return attrs.evolve(self, value=Masked(self.value.reveal())) if is_text(self.value) else self
+
     @property
     def title(self) -> str:
         """What reports call it."""

@@ -386,8 +386,11 @@ class SecretsMover(Mover[SecretItem]):
     # reading
 
     def _read_source(self, found: Found) -> Content:
-        """Read the values of the versions that move."""
-        return self._read(self._source, found, found.chosen(self.options.history))
+        """Read the values of the versions that move. Bytes from a store that knows no text are text, if they can be."""
+        content = self._read(self._source, found, found.chosen(self.options.history))
+        if self._source.features.text:
+            return content
+        return attrs.evolve(content, versions=tuple(kept.as_text() for kept in content.versions))
 
     def _read_target(self, found: Found) -> Content:
         """Read the values that those are compared with."""
@@ -465,4 +468,5 @@ def _sorted(found: Iterable[Found]) -> list[Found]:
 
 
 def _kept(version: SecretVersion, secret: Secret) -> Kept:
-    return Kept(version=secret.version, value=secret.value, stages=version.stages, created=secret.created)
+    created = version.created or secret.created
+    return Kept(version=secret.version, value=secret.value, stages=version.stages, created=created)

@@ -12,7 +12,7 @@ import pytest
 from shiftable.errors import Conflict, NotFound
 from shiftable.features import Limit
 from shiftable.memory.secrets import FEATURES, MemorySecretsDriver
-from shiftable.secrets import Secrets, SecretsFeatures, SecretStore
+from shiftable.secrets import Masked, Secret, Secrets, SecretsFeatures, SecretStore
 from shiftable.secrets.driver import SecretsDriver
 from shiftable.testing.conformance.secrets import SecretsConformance, SecretsOracle
 
@@ -57,6 +57,10 @@ class Least(MemorySecretsDriver):
         if not re.fullmatch(r"[a-z0-9/-]+", name):
             return "a name has lower-case letters, digits, hyphens and slashes"
         return super().check_secret(name)
+
+    def get(self, name: str, **how: Any) -> Secret:
+        found = super().get(name, **how)
+        return attrs.evolve(found, value=Masked(found.reveal_bytes()))
 
     def disable(self, name: str, version: str) -> None:
         SecretsDriver.disable(self, name, version)

@@ -10,16 +10,16 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 from click.testing import CliRunner
 
 from shiftable.cli._main import cli
 
-from .sides import BUCKET, Side
+from .sides import BUCKET
 
-__all__ = ["Answer", "Move"]
+__all__ = ["Answer", "Move", "bucket", "facets"]
 
 COMMAND = str(Path(sys.executable).parent / "shiftable")
 _FACET = re.compile(r"accept that with degrade '([a-z]+)'")
@@ -69,14 +69,48 @@ def facets(reason: str) -> frozenset[str]:
     return frozenset(_FACET.findall(reason))
 
 
-class Move:
-    """The move of one bucket.
+class Place(Protocol):
+    """One of the two sides, whatever is moved."""
+
+    @property
+    def name(self) -> str:
+        """Of the provider, in the file too."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What stands in ``[providers.NAME]``."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What the settings refer to."""
+
+
+P = TypeVar("P", bound=Place)
+
+
+def _toml(value: object) -> str:
+    """Write a value as TOML: text, numbers and truths are as in JSON, tables are not."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value)
+
+
+def bucket(*, versioning: bool = False) -> tuple[str, ...]:
+    """Declare the bucket."""
+    return "[blob.assets]", f'bucket = "{BUCKET}"', f"versioning = {_toml(versioning)}"
+
+
+class Move(Generic[P]):
+    """The move of what is declared.
 
     Args:
         inside: run the command in this process, which starts sooner.
+        declared: lines of the file.
     """
 
-    def __init__(self, source: Side, target: Side, folder: Path, *, inside: bool, versioning: bool = False) -> None:
+    def __init__(
+        self, source: P, target: P, folder: Path, *, inside: bool, declared: tuple[str, ...] = bucket()
+    ) -> None:
         self.source = source
         self.target = target
         self.folder = folder
@@ -85,7 +119,7 @@ class Move:
         lines = ["[project]", 'name = "shop"', "[environments.production]", f'provider = "{source.name}"']
         for side in (source, target):
             lines += [f"[providers.{side.name}]", *(f"{key} = {_toml(value)}" for key, value in side.settings.items())]
-        lines += ["[blob.assets]", f'bucket = "{BUCKET}"', f"versioning = {_toml(versioning)}"]
+        lines += declared
         (folder / "shiftable.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     @property
@@ -121,10 +155,3 @@ class Move:
             stderr=subprocess.PIPE,
             text=True,
         )
-
-
-def _toml(value: object) -> str:
-    """Write a value as TOML: text, numbers and truths are as in JSON, tables are not."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value)

@@ -11,13 +11,16 @@ from shiftable.testing.harness import Double
 
 from .corpus import FEW, FULL
 from .sides import SIDES, OnDouble, Side
+from .vaults import VAULTS, Vault
 
 for _module, _name in (("moto", "aws"), ("googleapiclient", "gcp"), ("azure.storage.blob", "azure")):
     pytest.importorskip(_module, reason=f"moves need the double of every provider: shiftable-{_name}[testing]")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="moves: 2,000 objects each way and 50 kills; some minutes")
+    parser.addoption(
+        "--full", action="store_true", help="moves: 2,000 objects and 500 secrets each way, 50 kills; some minutes"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -38,3 +41,9 @@ def side(shiftable_double: Callable[[str], Double], folder: Path) -> Callable[[s
         return kind(shiftable_double(name), folder) if issubclass(kind, OnDouble) else kind(folder)
 
     return made
+
+
+@pytest.fixture
+def vault(side: Callable[[str], Side]) -> Callable[[str], Vault]:
+    """Hand out a provider of secrets by its name: empty, and on loopback."""
+    return lambda name: VAULTS[name](side(name))

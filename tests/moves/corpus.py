@@ -33,6 +33,7 @@ class Scale:
         plain: objects of a move that is killed.
         kills: of one such move.
         scenarios: such moves.
+        secrets: each way, with three versions each.
         inside: whether the command runs in the process of the test, which starts sooner, or in one of its own.
     """
 
@@ -41,11 +42,12 @@ class Scale:
     plain: int
     kills: int
     scenarios: int
+    secrets: int
     inside: bool
 
 
-FEW = Scale(objects=45, large=False, plain=40, kills=2, scenarios=1, inside=True)
-FULL = Scale(objects=2_000, large=True, plain=150, kills=5, scenarios=10, inside=False)
+FEW = Scale(objects=45, large=False, plain=40, kills=2, scenarios=1, secrets=20, inside=True)
+FULL = Scale(objects=2_000, large=True, plain=150, kills=5, scenarios=10, secrets=500, inside=False)
 
 ANONYMOUS = (None, "", "application/octet-stream", "binary/octet-stream")
 """What providers tell of an object that has no content type."""

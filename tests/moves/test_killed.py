@@ -16,7 +16,7 @@ import attrs
 
 from shiftable.testing.harness import Call, Injection
 
-from .command import Answer, Move
+from .command import Answer, Move, bucket
 from .corpus import Scale, Thing, things
 from .sides import OnDouble, Side, is_ours
 
@@ -119,7 +119,7 @@ def disturb(side: Side, chance: random.Random, share: float) -> Iterator[Injecti
     yield inject("status", match=unlucky, times=8, status=status, headers=said.items(), body=body.encode())
 
 
-def killed(move: Move, killer: Killer, chance: random.Random, wanted: Mapping[str, Thing]) -> int:
+def killed(move: Move[Side], killer: Killer, chance: random.Random, wanted: Mapping[str, Thing]) -> int:
     """Begin the move, kill it at one of the calls that it must still make, and return how it ended."""
     with contextlib.suppress(Exception):  # there may be no bucket yet
         present = {*move.target.keys()}
@@ -141,7 +141,7 @@ def journalled(path: Path) -> dict[str, tuple[int, str]]:
     return {key.decode(): (done, token) for key, done, token in rows}
 
 
-def until_it_ends(move: Move) -> Answer:
+def until_it_ends(move: Move[Any]) -> Answer:
     """Run the command again until nothing has failed any more, a few times at most."""
     for _ in range(RERUNS):
         with move.start("--apply", "--no-verify") as process:
@@ -160,7 +160,8 @@ def test_a_move_that_is_killed_anywhere_ends_equal_and_overwrites_nobody(
     source, target = (side(name) for name in PAIRS[seed % len(PAIRS)])
     wanted = things(seed, scale.plain, large=2 if scale.large else 1)
     source.fill(wanted)
-    move = Move(source, target, folder, inside=False, versioning=target.driver.features.versioning)
+    declared = bucket(versioning=target.driver.features.versioning)
+    move = Move(source, target, folder, inside=False, declared=declared)
     small = [key for key in wanted if not key.startswith("large/")]
     foreign = chance.sample(small, 6)
     # Where a listing tells no digests (of files), a lost write of an older version cannot be told from a stranger's: it
