@@ -109,7 +109,7 @@ def test_every_other_reader_sees_the_current_version(
     azure_double: AzureDouble, store: SecretStore, provider: AzureProvider
 ) -> None:
     def native() -> tuple[str, str]:
-        found = provider.session.secrets.get_secret("shop--key")
+        found = provider.vault.client.get_secret("shop--key")
         return str(found.value), str(found.properties.version)
 
     first = store.put("key", "one")

@@ -51,7 +51,7 @@ def folder(azure_double: AzureDouble, tmp_path: Path, monkeypatch: pytest.Monkey
 def native(azure_double: AzureDouble, provider: AzureProvider) -> Iterator[Any]:
     transport = ToLoopback(azure_double.url)
     with SecretClient(
-        "https://native.vault.azure.net", provider.session.secrets._client._config.credential, transport=transport
+        "https://native.vault.azure.net", provider.vault.client._client._config.credential, transport=transport
     ) as made:
         yield made
 
@@ -108,10 +108,10 @@ def test_a_provider_closes_its_connections_and_opens_new_ones(azure_double: Azur
     provider = AzureProvider(AzureSettings(**azure_double.config))
     store = Secrets(provider.secrets()).store("shop")
     store.put("key", "value")
-    first = provider.session.secrets
+    first = provider.vault.client
     provider.close()
     assert store.get("key").reveal() == "value"
-    assert provider.session.secrets is not first
+    assert provider.vault.client is not first
     provider.close()
 
 

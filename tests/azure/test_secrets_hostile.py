@@ -28,9 +28,8 @@ from shiftable.secrets import Secrets, SecretStore
 from shiftable.testing.harness import Call
 from shiftable_azure import AzureProvider, AzureSettings
 from shiftable_azure._double_vault import ALL
-from shiftable_azure._session import Session
 from shiftable_azure._vault import VaultRetries
-from shiftable_azure.double import AzureDouble, ToLoopback
+from shiftable_azure.double import AzureDouble
 from shiftable_azure.secrets import KeyVaultDriver
 
 WRITES = ["SetSecret", "UpdateSecret", "DeleteSecret", "RecoverDeletedSecret", "PurgeDeletedSecret"]
@@ -274,7 +273,7 @@ def test_a_wrong_token_is_unauthenticated_and_not_shown(azure_double: AzureDoubl
     with pytest.raises(Unauthenticated) as caught:
         Secrets(provider.secrets()).store("shop").put("key", "value")
     provider.close()
-    said = "".join(traceback.format_exception(caught.value)) + repr(provider.session)
+    said = "".join(traceback.format_exception(caught.value)) + repr(provider.vault)
     assert "canary" not in said
     assert azure_double.vault.secrets == {}
 
@@ -306,8 +305,8 @@ def test_no_vault_is_a_problem_of_the_file(azure_double: AzureDouble) -> None:
     ids=["name", "host", "government", "url", "private"],
 )
 def test_a_vault_is_named_by_its_name_its_host_or_its_url(azure_double: AzureDouble, vault: str, url: str) -> None:
-    session = Session(AzureSettings(**{**azure_double.config, "vault": vault}), transport=ToLoopback(azure_double.url))
-    assert session.secrets.vault_url == url
+    session = AzureProvider(AzureSettings(**{**azure_double.config, "vault": vault})).vault
+    assert session.client.vault_url == url
     session.close()
 
 

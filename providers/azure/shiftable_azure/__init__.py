@@ -15,7 +15,9 @@ from shiftable.provider import Provider
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
     from shiftable.secrets.driver import SecretsDriver
+    from shiftable_azure._identity import Identity
     from shiftable_azure._session import Session
+    from shiftable_azure._vault import VaultSession
 
 __all__ = ["AzureProvider", "AzureSettings"]
 
@@ -133,7 +135,9 @@ class AzureProvider(Provider[AzureSettings]):
 
     def __init__(self, settings: AzureSettings) -> None:
         super().__init__(settings)
+        self._shared: Identity | None = None
         self._session: Session | None = None
+        self._vault: VaultSession | None = None
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
@@ -144,12 +148,30 @@ class AzureProvider(Provider[AzureSettings]):
 
     @property
     def session(self) -> Session:
-        """The session that all services share: ``cloud.unwrap(AzureProvider).session.blobs``."""
+        """The session of blob storage: ``cloud.unwrap(AzureProvider).session.blobs``."""
         if self._session is None:
             from shiftable_azure._session import Session
 
-            self._session = Session(self.settings)
+            self._session = Session(self.settings, identity=self._identity)
         return self._session
+
+    @property
+    def vault(self) -> VaultSession:
+        """The session of the vault: ``cloud.unwrap(AzureProvider).vault.client``."""
+        if self._vault is None:
+            from shiftable_azure._vault import VaultSession
+
+            self._vault = VaultSession(self.settings, self._identity)
+        return self._vault
+
+    @property
+    def _identity(self) -> Identity:
+        """The credential that all services share."""
+        if self._shared is None:
+            from shiftable_azure._identity import Identity
+
+            self._shared = Identity(self.settings)
+        return self._shared
 
     def blob(self) -> BlobDriver:
         """Make the driver for Blob Storage."""
@@ -164,9 +186,10 @@ class AzureProvider(Provider[AzureSettings]):
         """Make the driver for Key Vault."""
         from shiftable_azure.secrets import KeyVaultDriver
 
-        return KeyVaultDriver(self.session)
+        return KeyVaultDriver(self.vault)
 
     def close(self) -> None:
         """Close the connections of all clients."""
-        if self._session is not None:
-            self._session.close()
+        for session in (self._session, self._vault):
+            if session is not None:
+                session.close()

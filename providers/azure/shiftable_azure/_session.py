@@ -1,4 +1,4 @@
-"""The clients and credentials that all services of a provider share, made when they are first used."""
+"""The client of a storage account and what signs for it, made when they are first used."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from requests.adapters import HTTPAdapter
 
 from shiftable.errors import ConfigError, Unsupported
 from shiftable_azure import AzureSettings, __version__
+from shiftable_azure._identity import Identity
 from shiftable_azure.errors import seconds_asked
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from azure.core.pipeline.transport import HttpTransport
-    from azure.keyvault.secrets import SecretClient
 
 __all__ = ["Retries", "Session"]
 
@@ -63,11 +63,12 @@ class Retries(ExponentialRetry):
 
 
 class Session:
-    """The clients of one provider. They are thread-safe.
+    """The client of a provider's storage account. It is thread-safe.
 
     Args:
         credential: in place of the settings' for Microsoft Entra, for tests and odd identities.
         transport: in place of the SDK's own, for tests.
+        identity: the one of the provider.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Session:
         *,
         credential: TokenCredential | None = None,
         transport: HttpTransport[Any, Any] | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self._settings = settings
         self._lock = threading.RLock()
-        self._identity = credential
+        self._identity = identity or Identity(settings, credential)
         self._transport = transport
         self._delegation: tuple[UserDelegationKey, datetime] | None = None
 
@@ -93,22 +95,6 @@ class Session:
         with self._lock:
             made = self.__dict__.get("blobs") or self._made()
             self.__dict__["blobs"] = made
-            return made
-
-    @functools.cached_property
-    def secrets(self) -> SecretClient:
-        """The client of the vault; the same one each time.
-
-        Raises:
-            ConfigError: no vault is named.
-        """
-        from shiftable_azure._vault import GivenToken, vault_client
-
-        with self._lock:
-            token = self._settings.vault_token
-            credential = self.identity if token is None else GivenToken(token)
-            made = self.__dict__.get("secrets") or vault_client(self._settings, credential, self._transport)
-            self.__dict__["secrets"] = made
             return made
 
     def signed(
@@ -175,22 +161,13 @@ class Session:
     @property
     def identity(self) -> TokenCredential:
         """The credential of Microsoft Entra."""
-        with self._lock:
-            if self._identity is None:
-                self._identity = _identity(self._settings)
-            return self._identity
+        return self._identity.credential
 
     def close(self) -> None:
         """Close all connections. A client that is used afterwards opens new ones."""
-        for name in ("blobs", "secrets"):
-            client = self.__dict__.pop(name, None)
-            if client is not None:
-                client.close()
-
-    @property
-    def attempts(self) -> int:
-        """How often a call is tried in all."""
-        return self._settings.max_attempts
+        client = self.__dict__.pop("blobs", None)
+        if client is not None:
+            client.close()
 
     def __repr__(self) -> str:
         return f"<Session account={self._settings.storage_account!r} endpoint={self._settings.endpoint!r}>"
@@ -250,16 +227,6 @@ class Session:
                 end = now + _DELEGATION - _SKEW
                 self._delegation = (self.blobs.get_user_delegation_key(now - _SKEW, end), end)
             return self._delegation[0]
-
-
-def _identity(settings: AzureSettings) -> TokenCredential:
-    from azure.identity import ClientSecretCredential, DefaultAzureCredential
-
-    if settings.client_secret is not None and settings.tenant and settings.client_id:
-        return ClientSecretCredential(settings.tenant, settings.client_id, settings.client_secret.reveal())
-    if settings.client_id is not None:
-        return DefaultAzureCredential(managed_identity_client_id=settings.client_id)
-    return DefaultAzureCredential()
 
 
 class _Transport(RequestsTransport):  # type: ignore[misc]  # azure-core hands it out untyped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,12 +18,12 @@ from shiftable_azure import AzureSettings, __version__
 from shiftable_azure.errors import seconds_asked
 
 if TYPE_CHECKING:
-    from azure.core.credentials import TokenCredential
     from azure.core.pipeline.transport import HttpTransport
 
     from shiftable.config import Credential
+    from shiftable_azure._identity import Identity
 
-__all__ = ["GivenToken", "VaultRetries", "vault_client", "vault_url"]
+__all__ = ["GivenToken", "VaultRetries", "VaultSession", "vault_url"]
 
 _API_VERSION = "7.4"  # all that is needed is in it, and clouds that lag behind have it
 _SUFFIX = "vault.azure.net"
@@ -115,23 +116,59 @@ def vault_url(vault: str) -> str:
     return f"https://{host}" if "." in host else f"https://{host}.{_SUFFIX}"
 
 
-def vault_client(
-    settings: AzureSettings, credential: TokenCredential, transport: HttpTransport[Any, Any] | None = None
-) -> SecretClient:
-    """Return the client of the settings' vault. It is thread-safe.
+class VaultSession:
+    """The client of a provider's vault. It is thread-safe.
 
-    The client believes the vault only if it asks for tokens of its own domain, so that no other host gets them.
-
-    Raises:
-        ConfigError: no vault is named.
+    Args:
+        transport: in place of the SDK's own, for tests.
     """
-    if settings.vault is None:
-        raise ConfigError("azure: secrets need vault, the name of a Key Vault")
-    return SecretClient(
-        vault_url(settings.vault),
-        credential,
-        api_version=_API_VERSION,
-        retry_policy=VaultRetries(settings.max_attempts),
-        user_agent=f"shiftable/{__version__}",
-        transport=transport or _Transport(settings.vault_endpoint, connection_timeout=20, read_timeout=60),
-    )
+
+    def __init__(
+        self, settings: AzureSettings, identity: Identity, transport: HttpTransport[Any, Any] | None = None
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._client: SecretClient | None = None
+
+    @property
+    def client(self) -> SecretClient:
+        """The client; the same one each time. It believes the vault only if that asks for tokens of its own domain.
+
+        Raises:
+            ConfigError: no vault is named.
+        """
+        with self._lock:
+            if self._client is None:
+                self._client = self._made()
+            return self._client
+
+    @property
+    def attempts(self) -> int:
+        """How often a call is tried in all."""
+        return self._settings.max_attempts
+
+    def close(self) -> None:
+        """Close all connections. A client that is used afterwards opens new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def __repr__(self) -> str:
+        return f"<VaultSession {self._settings.vault!r}>"
+
+    def _made(self) -> SecretClient:
+        settings = self._settings
+        if settings.vault is None:
+            raise ConfigError("azure: secrets need vault, the name of a Key Vault")
+        token = settings.vault_token
+        return SecretClient(
+            vault_url(settings.vault),
+            self._identity.credential if token is None else GivenToken(token),
+            api_version=_API_VERSION,
+            retry_policy=VaultRetries(settings.max_attempts),
+            user_agent=f"shiftable/{__version__}",
+            transport=self._transport or _Transport(settings.vault_endpoint, connection_timeout=20, read_timeout=60),
+        )

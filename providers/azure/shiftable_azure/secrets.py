@@ -47,7 +47,7 @@ from shiftable_azure.errors import VaultFailure, classify_vault
 if TYPE_CHECKING:
     from azure.keyvault.secrets import SecretClient, SecretProperties
 
-    from shiftable_azure._session import Session
+    from shiftable_azure._vault import VaultSession
 
 __all__ = ["KeyVaultDriver"]
 
@@ -117,7 +117,7 @@ class KeyVaultDriver(SecretsDriver):
     * Recovery lasts as long as the vault says. A longer one is refused, as is deletion for good under purge protection.
     """
 
-    _session: Session
+    _session: VaultSession
 
     @property
     def provider(self) -> str:
@@ -132,7 +132,7 @@ class KeyVaultDriver(SecretsDriver):
     @property
     def client(self) -> SecretClient:
         """The client that does the work."""
-        return self._session.secrets
+        return self._session.client
 
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""
