@@ -84,6 +84,10 @@ class NameMap:
         """Return what the store must have under ``NAME_LABEL`` with that name; ``None`` if the id alone tells it."""
         return None if self.name(self.native(name)) == name else name
 
+    def is_certain(self, name: str) -> bool:
+        """Tell whether the id of a name alone says that it is that name's: no label can make it another's."""
+        return not self._is_reserved(self.native(name))
+
     def refusal(self, name: str) -> str | None:
         """Say why the store could not hold a secret of that name; ``None`` if it can."""
         if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):

@@ -163,6 +163,18 @@ def test_letters_whose_lower_case_is_ascii_are_not_taken_for_it() -> None:
     assert re.fullmatch(r"----[0-9a-f]{24}", AZURE.native(kelvin))
 
 
+@MAPS
+@given(name=anything, label=anything)
+def test_the_id_of_a_certain_name_is_nobody_else_s_whatever_its_label_says(
+    names: NameMap, name: str, label: str
+) -> None:
+    native = names.native(name)
+    if names.is_certain(name):
+        assert name == names.name(native, label) == names.name(native)
+    else:
+        assert name in (f"~{native}", names.name(native, name))
+
+
 def test_an_escaped_id_without_its_label_is_shown_with_a_mark_and_reached_so() -> None:
     native = GCP.native("a.b")
     assert f"~{native}" == GCP.name(native)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import attrs
@@ -20,7 +20,19 @@ from shiftable.secrets.driver import STAGES, Stage
 from shiftable.secrets.names import NAME_LABEL, NameMap
 from shiftable.tokens import Token
 
-__all__ = ["EMPTY", "EXPIRES", "LABELS", "MAX_LABELS_TEXT", "WRITES", "Journal", "State", "label_facts", "read_time"]
+__all__ = [
+    "EMPTY",
+    "EXPIRES",
+    "LABELS",
+    "MAX_LABELS_TEXT",
+    "WRITES",
+    "Entry",
+    "Journal",
+    "State",
+    "label_facts",
+    "labels_text",
+    "read_time",
+]
 
 EXPIRES = "shiftable-expires"
 LABELS = "shiftable-labels"
@@ -30,50 +42,75 @@ EMPTY = "-"
 
 MAX_LABELS_TEXT = 6 * 1024
 _MAX_WRITES_TEXT = 6 * 1024  # both, the name and the rest stay well below the 16 KiB of all annotations
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_ENTRY = re.compile(r"(\d{1,18})(?:@([0-9a-f]{1,14}))?(?:=([\w-]{12}))?", re.ASCII)
 _LABEL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 
 
 @attrs.frozen
-class Journal:
-    """Which versions became part of the secret, oldest first, each with the hash of its idempotency key if it had one.
+class Entry:
+    """One version that became part of a secret: when it was made, and the hash of its idempotency key if it had one."""
 
-    >>> Journal.read("1 2=kFuK9kSvJCKL").added(4, None).text
-    '1 2=kFuK9kSvJCKL 4'
+    version: int
+    made: datetime | None = None
+    key: str = ""
+
+    @property
+    def text(self) -> str:
+        """The entry as a word."""
+        made = f"@{(self.made - _EPOCH) // _MICROSECOND:x}" if self.made else ""
+        return f"{self.version}{made}{'=' if self.key else ''}{self.key}"
+
+
+@attrs.frozen
+class Journal:
+    """Which versions became part of a secret, oldest first.
+
+    >>> Journal.read("1 2@6442d2d4f8b40=kFuK9kSvJCKL").added(4, None, None).text
+    '1 2@6442d2d4f8b40=kFuK9kSvJCKL 4'
     """
 
-    entries: tuple[tuple[int, str], ...] = ()
+    entries: tuple[Entry, ...] = ()
 
     @classmethod
     def read(cls, text: str) -> Journal:
         """Read an annotation; what is no entry is none."""
-        found = (re.fullmatch(r"(\d{1,18})(?:=([\w-]{12}))?", word, re.ASCII) for word in text.split())
-        return cls(tuple((int(each[1]), each[2] or "") for each in found if each))
+        words = (_ENTRY.fullmatch(word) for word in text.split())
+        found = (
+            Entry(int(word[1]), _EPOCH + int(word[2], 16) * _MICROSECOND if word[2] else None, word[3] or "")
+            for word in words
+            if word
+        )
+        return cls(tuple(found))
 
     @property
     def text(self) -> str:
         """The annotation; of a long history its end."""
-        words = [f"{version}={key}" if key else str(version) for version, key in self.entries]
-        text = " ".join(words) or EMPTY
+        text = " ".join(entry.text for entry in self.entries) or EMPTY
         return text if len(text) <= _MAX_WRITES_TEXT else text[-_MAX_WRITES_TEXT:].partition(" ")[2]
 
     @property
     def newest(self) -> int:
         """The highest version; 0 if there is none."""
-        return max((version for version, _ in self.entries), default=0)
+        return max((entry.version for entry in self.entries), default=0)
 
     def __contains__(self, version: int) -> bool:
-        return any(version == written for written, _ in self.entries)
+        return any(version == entry.version for entry in self.entries)
+
+    def made(self, version: int) -> datetime | None:
+        """Return when a version was made, if that is noted."""
+        return next((entry.made for entry in self.entries if entry.version == version), None)
 
     def find(self, key: str | None) -> int | None:
         """Return the version that was written under an idempotency key."""
         if key is None:
             return None
-        return next((version for version, hashed in reversed(self.entries) if hashed == _hashed(key)), None)
+        return next((entry.version for entry in reversed(self.entries) if entry.key == _hashed(key)), None)
 
-    def added(self, version: int, key: str | None) -> Journal:
+    def added(self, version: int, made: datetime | None, key: str | None) -> Journal:
         """Return it with one more version."""
-        return Journal((*self.entries, (version, _hashed(key) if key is not None else "")))
+        return Journal((*self.entries, Entry(version, made, _hashed(key) if key is not None else "")))
 
 
 @attrs.frozen(kw_only=True)

@@ -174,12 +174,14 @@ class SecretManagerDriver(SecretsDriver):
     # secrets
 
     def get(self, name: str, *, stage: Stage | None, version: str | None) -> Secret:
-        """Return one version. What it is and what it holds are two calls; when it was made would be a third."""
+        """Return one version. What it is and what it holds are two calls; when another tool made it is a third."""
         state = self._living(name)
         number = state.stages.get(stage) if stage is not None else _number(version)
         if number is None:
             raise _failure(404, f"the secret has no {stage} version" if stage else "no such version")
-        return _secret(state, number, self._payload(state.native, number))
+        payload = self._payload(state.native, number)
+        made = state.journal.made(number) or read_time(self._version(state.native, number).get("createTime"))
+        return _secret(state, number, payload, made)
 
     def put(
         self,
@@ -193,7 +195,7 @@ class SecretManagerDriver(SecretsDriver):
         expires: datetime | None,
         idempotency_key: str | None,
     ) -> Secret:
-        """Store a new version. Idempotency keys are remembered beside the stages, the last 300 of a secret or more."""
+        """Store a new version. Idempotency keys are remembered beside the stages, at least the last 180 of a secret."""
         write = _Write(
             name,
             _NAMES.native(name),
@@ -253,8 +255,8 @@ class SecretManagerDriver(SecretsDriver):
     def delete(self, name: str, *, recovery: timedelta | None) -> None:  # noqa: ARG002  the features have none
         """Delete a secret for good."""
         native = _NAMES.native(name)
-        if _NAMES.name(native) != name:
-            self._living(name)  # it may be somebody else's
+        if not _NAMES.is_certain(name):
+            self._living(name)  # it may be another name's
         attempts = self.session.attempts()
         try:
             self._rest.call("DELETE", self._path(native), attempts=attempts)
@@ -412,9 +414,9 @@ class SecretManagerDriver(SecretsDriver):
         if state is None:
             return None
         added = self._added(state, write)
-        number = _number_of(added)
+        number, made = _number_of(added), read_time(added.get("createTime"))
         try:
-            settled = self._settled(state, write, number)
+            settled = self._settled(state, write, number, made)
         except Exception as exc:
             fault = classify(exc)
             if fault is not None and not fault.error.retryable:  # else it may have happened
@@ -423,7 +425,7 @@ class SecretManagerDriver(SecretsDriver):
         if settled is None:
             self._discard(write.native, added)
             return None
-        return _secret(settled, number, write.payload, read_time(added.get("createTime")))
+        return _secret(settled, number, write.payload, made)
 
     def _repeated(self, state: State | None, write: _Write) -> Secret | None:
         """Return what an earlier put under the same idempotency key stored."""
@@ -438,7 +440,7 @@ class SecretManagerDriver(SecretsDriver):
             raise
         if payload != write.payload:
             raise _failure(409, "the idempotency key was used with another value")
-        return _secret(state, number, payload)
+        return _secret(state, number, payload, state.journal.made(number))
 
     def _created(self, write: _Write) -> State | None:
         """Make a secret without any version; ``None`` if somebody made it since."""
@@ -505,14 +507,14 @@ class SecretManagerDriver(SecretsDriver):
                         raise
         return None
 
-    def _settled(self, state: State, write: _Write, number: int) -> State | None:
+    def _settled(self, state: State, write: _Write, number: int, made: datetime | None) -> State | None:
         """Make a version part of the secret; ``None`` if that has to be thought about anew."""
         found: State | None = state
         for _ in range(_ATTEMPTS):
             if found is None:
                 return None
             facts = label_facts(found.annotations, write.labels, write.expires)
-            facts["annotations"][WRITES] = found.journal.added(number, write.key).text
+            facts["annotations"][WRITES] = found.journal.added(number, made, write.key).text
             facts["versionAliases"] = _moved(found, number, write.stage)
             settled = self._changed(found, facts)
             if settled is not None:
@@ -594,7 +596,7 @@ def _moved(state: State, number: int, stage: Literal["current", "pending"]) -> d
     return aliases | {"current": number}
 
 
-def _secret(state: State, number: int, payload: bytes, created: datetime | None = None) -> Secret:
+def _secret(state: State, number: int, payload: bytes, created: datetime | None) -> Secret:
     return Secret(
         name=state.name,
         value=Masked(payload),
