@@ -63,6 +63,13 @@ def in_xml(status: int, code: str, message: str = "said") -> Exception:
     return found
 
 
+def in_status(status: int, name: str, *reasons: str) -> Exception:
+    details = [{"@type": "type.googleapis.com/google.rpc.Help"}, *({"reason": reason} for reason in reasons)]
+    error = {"code": status, "message": "said", "status": name, "details": details}
+    found: Exception = api.from_http_response(answer(status, json.dumps({"error": error}).encode()))
+    return found
+
+
 # Status and reason as in the documentation of the JSON API's status and error codes.
 JSON = [
     (400, "badRequest", InvalidArgument),
@@ -147,6 +154,50 @@ XML = [
     (503, "ServiceUnavailable", Unavailable),
     (503, "SlowDown", Throttled),
 ]
+# google.rpc.Code, as the newer APIs answer it, and google.api.ErrorReason in its details.
+STATUSES = [
+    (400, "FAILED_PRECONDITION", Conflict),
+    (400, "INVALID_ARGUMENT", InvalidArgument),
+    (400, "OUT_OF_RANGE", InvalidArgument),
+    (401, "UNAUTHENTICATED", Unauthenticated),
+    (403, "PERMISSION_DENIED", PermissionDenied),
+    (404, "NOT_FOUND", NotFound),
+    (409, "ABORTED", Conflict),
+    (409, "ALREADY_EXISTS", AlreadyExists),
+    (429, "RESOURCE_EXHAUSTED", Throttled),
+    (499, "CANCELLED", Unavailable),
+    (500, "DATA_LOSS", IntegrityError),
+    (500, "INTERNAL", Unavailable),
+    (500, "UNKNOWN", Unavailable),
+    (501, "UNIMPLEMENTED", Unsupported),
+    (503, "UNAVAILABLE", Unavailable),
+    (504, "DEADLINE_EXCEEDED", Timeout),
+]
+DETAILS = [
+    (400, "INVALID_ARGUMENT", "API_KEY_EXPIRED", Unauthenticated),
+    (400, "INVALID_ARGUMENT", "API_KEY_INVALID", Unauthenticated),
+    (401, "UNAUTHENTICATED", "ACCESS_TOKEN_EXPIRED", Unauthenticated),
+    (401, "UNAUTHENTICATED", "ACCESS_TOKEN_TYPE_UNSUPPORTED", Unauthenticated),
+    (401, "UNAUTHENTICATED", "ACCOUNT_STATE_INVALID", Unauthenticated),
+    (401, "UNAUTHENTICATED", "CREDENTIALS_MISSING", Unauthenticated),
+    (401, "UNAUTHENTICATED", "SESSION_COOKIE_INVALID", Unauthenticated),
+    (403, "PERMISSION_DENIED", "ACCESS_TOKEN_SCOPE_INSUFFICIENT", PermissionDenied),
+    (403, "PERMISSION_DENIED", "API_KEY_SERVICE_BLOCKED", PermissionDenied),
+    (403, "PERMISSION_DENIED", "BILLING_DISABLED", PermissionDenied),
+    (403, "PERMISSION_DENIED", "CONSUMER_INVALID", PermissionDenied),
+    (403, "PERMISSION_DENIED", "CONSUMER_SUSPENDED", PermissionDenied),
+    (403, "PERMISSION_DENIED", "IAM_PERMISSION_DENIED", PermissionDenied),
+    (403, "PERMISSION_DENIED", "LOCATION_POLICY_VIOLATED", PermissionDenied),
+    (400, "FAILED_PRECONDITION", "LOCATION_ORG_POLICY_VIOLATED", PermissionDenied),
+    (403, "PERMISSION_DENIED", "ORG_RESTRICTION_VIOLATION", PermissionDenied),
+    (400, "INVALID_ARGUMENT", "RESOURCE_PROJECT_INVALID", PermissionDenied),
+    (403, "PERMISSION_DENIED", "SECURITY_POLICY_VIOLATED", PermissionDenied),
+    (403, "PERMISSION_DENIED", "SERVICE_DISABLED", PermissionDenied),
+    (403, "PERMISSION_DENIED", "SERVICE_NOT_VISIBLE", PermissionDenied),
+    (403, "PERMISSION_DENIED", "USER_PROJECT_DENIED", PermissionDenied),
+    (429, "RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED", Throttled),
+    (429, "RESOURCE_EXHAUSTED", "RESOURCE_QUOTA_EXCEEDED", QuotaExceeded),
+]
 EXCEPTIONS: list[tuple[Exception, type[OperationError]]] = [
     (requests.ConnectionError("reset"), Unavailable),
     (requests.exceptions.ConnectTimeout("slow"), Timeout),
@@ -202,6 +253,23 @@ def test_a_code_of_the_xml_api_has_its_class(status: int, code: str, error: type
     fault = classify(in_xml(status, code))
     assert fault is not None
     assert (fault.error, fault.code, fault.message, fault.request_id) == (error, code, "said", "R1")
+
+
+@pytest.mark.parametrize(("status", "name", "error"), STATUSES)
+def test_a_status_of_the_newer_apis_has_its_class(status: int, name: str, error: type[OperationError]) -> None:
+    for exc in (in_status(status, name), in_status(status, name, "BRAND_NEW")):
+        fault = classify(exc)
+        assert fault is not None
+        assert (fault.error, fault.code, fault.message) == (error, name, "said")
+
+
+@pytest.mark.parametrize(("status", "name", "reason", "error"), DETAILS)
+def test_a_reason_of_the_newer_apis_tells_more_than_their_status(
+    status: int, name: str, reason: str, error: type[OperationError]
+) -> None:
+    fault = classify(in_status(status, name, "BRAND_NEW", reason))
+    assert fault is not None
+    assert (fault.error, fault.code, fault.message) == (error, reason, "said")
 
 
 @pytest.mark.parametrize(("exc", "error"), EXCEPTIONS, ids=lambda value: type(value).__name__)
@@ -336,5 +404,7 @@ def test_no_query_and_no_answer_of_the_issuer_is_in_a_message() -> None:
 def test_the_table_is_as_wide_as_promised() -> None:
     assert len(JSON) >= 40
     assert len(XML) >= 35
-    assert len(REASONS) >= 80
-    assert {reason for _, reason, _ in JSON} | {code for _, code, _ in XML} <= set(REASONS)
+    assert len(STATUSES) + len(DETAILS) >= 39
+    assert len(REASONS) >= 120
+    stated = {reason for _, reason, _ in JSON} | {code for _, code, _ in XML}
+    assert stated | {name for _, name, _ in STATUSES} | {reason for _, _, reason, _ in DETAILS} <= set(REASONS)
