@@ -16,7 +16,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 PROVIDERS = {
     "aws": ("providers/s3", "providers/aws[testing]"),
     "azure": ("providers/azure[testing]",),
-    "baremetal": ("providers/s3", "providers/baremetal[s3]"),
+    "baremetal": ("providers/s3", "providers/baremetal[s3,testing,vault]"),
     "gcp": ("providers/gcp[testing]",),
 }
 TEST_TOOLS = (
@@ -26,6 +26,7 @@ TEST_TOOLS = (
     "jsonschema>=4.20",
     "hatchling>=1.27",
     "psycopg[binary]>=3.2",
+    "pymysql[rsa]>=1.1",
 )
 
 
@@ -82,8 +83,8 @@ def lowest(session: nox.Session) -> None:
     session.install("uv")
     session.run(
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
-        *(".[cli,sops,dns,sql,fsspec,testing]", "providers/s3", "providers/aws[testing]", "providers/baremetal[s3]"),
-        *("providers/gcp[testing]", "providers/azure", *TEST_TOOLS),
+        *(".[cli,sops,dns,sql,fsspec,testing]", "providers/s3", "providers/aws[testing]"),
+        *("providers/baremetal[s3,vault]", "providers/gcp[testing]", "providers/azure", *TEST_TOOLS),
     )
     session.run("pytest", "-n", "2")
 

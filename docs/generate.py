@@ -175,6 +175,9 @@ def toml_page() -> str:
     for provider in json_schema()["properties"]["providers"]["additionalProperties"]["oneOf"]:
         kind = provider["properties"].pop("type")["const"]
         lines += table(f'[providers.x] with type = "{kind}"', provider)
+        for key, value in provider["properties"].items():
+            if value.get("properties"):
+                lines += table(f'[providers.x.{key}] with type = "{kind}"', value)
     for service in SERVICES:
         lines += table(f"[{service}.x]", schema(spec_type(service)))
     for rotator in schema(Rotator)["oneOf"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
@@ -18,11 +18,42 @@ if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
     from shiftable.secrets.driver import SecretsDriver
 
-__all__ = ["BaremetalProvider", "BaremetalSettings"]
+__all__ = ["BaremetalProvider", "BaremetalSettings", "VaultSettings"]
 
 __version__ = "0.1.0"
 
 _DEFAULT_ROOT = Path(".shiftable/data")
+
+
+@attrs.frozen(kw_only=True)
+class VaultSettings:
+    """``[providers.x.vault]``: a Vault or OpenBao server, which then holds the secrets instead of files.
+
+    Args:
+        address: of the server, ``https://vault.example:8200``; else ``VAULT_ADDR``.
+        mount: where its KV engine of version 2 is mounted.
+        namespace: of Vault Enterprise or OpenBao; else ``VAULT_NAMESPACE``.
+        auth: how to log in.
+        auth_mount: where that way of logging in is mounted, if not at its own name.
+        token: with ``token``; else ``VAULT_TOKEN``, else ``~/.vault-token``.
+        role_id: with ``approle``.
+        secret_id: with ``approle``, unless the role needs none.
+        role: with ``jwt`` and ``kubernetes``.
+        jwt: with ``jwt``; with ``kubernetes`` in place of the service account's own.
+        ca_bundle: certificates to trust in place of the system's; else ``VAULT_CACERT``.
+    """
+
+    address: str | None = None
+    mount: str = "secret"
+    namespace: str | None = None
+    auth: Literal["token", "approle", "jwt", "kubernetes"] = "token"
+    auth_mount: str | None = None
+    token: Credential | None = None
+    role_id: Credential | None = None
+    secret_id: Credential | None = None
+    role: str | None = None
+    jwt: Credential | None = None
+    ca_bundle: Path | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +70,7 @@ class BaremetalSettings:
         sign_url: where presigned URLs of files lead: the server of ``shiftable blob serve``, or a proxy before it.
         recipients: age public keys that secrets are encrypted for.
         identity_file: the age private key that they are decrypted with.
+        vault: a Vault or OpenBao server, which then holds the secrets instead of files.
     """
 
     root: Path = _DEFAULT_ROOT
@@ -50,13 +82,15 @@ class BaremetalSettings:
     sign_url: str = "http://127.0.0.1:8759"
     recipients: tuple[str, ...] = ()
     identity_file: Path | None = None
+    vault: VaultSettings | None = None
 
 
 class BaremetalProvider(Provider[BaremetalSettings]):
-    """Your own machines: blobs in plain files or on an S3-compatible server, secrets in SOPS files.
+    """Your own machines: blobs in plain files or on an S3-compatible server, secrets in SOPS files or in a Vault.
 
     Credentials: none for files, whose permissions decide who reads and writes; for a server its two keys; for secrets
-    the age identity. The user that runs the application needs to read and write ``root`` and what is below it.
+    the age identity, or a login at the Vault. The user that runs the application needs to read and write ``root`` and
+    what is below it.
     """
 
     name: ClassVar[str] = "baremetal"
@@ -65,10 +99,13 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
-        """Say what files, S3-compatible servers and SOPS files can do."""
-        from shiftable_baremetal import blob, blob_s3, secrets
+        """Say what files, S3-compatible servers, SOPS files and Vault can do."""
+        from shiftable_baremetal import blob, blob_s3, secrets, secrets_vault
 
-        return {"blob": (blob.FEATURES, blob_s3.FEATURES), "secrets": (secrets.FEATURES,)}
+        return {
+            "blob": (blob.FEATURES, blob_s3.FEATURES),
+            "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
+        }
 
     def blob(self) -> BlobDriver:
         """Make the driver for files, or for the server that ``endpoint`` names.
@@ -86,14 +123,18 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         return FilesDriver(self._root() / "blob", fsync=settings.fsync, sign_url=settings.sign_url)
 
     def secrets(self) -> SecretsDriver:
-        """Make the driver for SOPS files.
+        """Make the driver for SOPS files, or for the server that ``vault`` names.
 
         Raises:
-            ConfigError: the root cannot be used.
+            ConfigError: the root cannot be used; the server's settings are wrong.
         """
+        settings = self.settings
+        if settings.vault is not None:
+            from shiftable_baremetal.secrets_vault import open_vault
+
+            return open_vault(settings.vault)
         from shiftable_baremetal.secrets import SopsDriver
 
-        settings = self.settings
         return SopsDriver(self._root() / "secrets", settings.recipients, settings.identity_file)
 
     def _root(self) -> Path:
