@@ -10,8 +10,6 @@ Whoever calls these functions outside a fiber waits as usual, and what the threa
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import os
 import select
 import socket
@@ -21,14 +19,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 try:
     from greenlet import getcurrent, greenlet
 except ImportError:  # then everything runs in threads
     getcurrent = greenlet = None  # type: ignore[assignment, misc]
 
-__all__ = ["AVAILABLE", "Loop", "active", "in_thread", "loop", "sleep", "wait"]
+__all__ = ["AVAILABLE", "Fiber", "Loop", "active", "in_thread", "loop", "sleep", "wait"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,20 +41,33 @@ _EVENTS = 256
 _LATE = "nothing was sent or came for too long"
 
 
+class Fiber(Protocol):
+    """What runs."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended."""
+
+
 class Loop:
-    """The fibers of one thread. Only that thread may use it."""
+    """The fibers of one thread. Only that thread may use it.
+
+    An interrupt may come between any two steps here. So nothing is forgotten before it is done, a fiber that is woken
+    looks whether what it waits for is there, and after a turn that did not come to its end all are woken.
+    """
 
     def __init__(self) -> None:
         self._main = getcurrent()
         self._epoll = select.epoll()
         self._waiting: dict[int, tuple[greenlet, float]] = {}
-        self._asleep: list[tuple[float, int, greenlet]] = []
-        self._order = itertools.count()
+        self._asleep: dict[greenlet, float] = {}
         self._awake: deque[greenlet] = deque()
         self._watched: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._bell = -1
         self._threads: ThreadPoolExecutor | None = None
         self._glance = time.monotonic() + _GLANCE
+        self._unfinished = False
+        self._called = False
         self.running = 0
         """Fibers that have begun and not ended."""
 
@@ -65,8 +76,8 @@ class Loop:
         """Whether the caller is where fibers may be started."""
         return getcurrent() is self._main
 
-    def start(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Run a function, which must not raise, in a fiber of its own until it waits for the first time."""
+    def start(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Fiber:
+        """Run a function, which must not raise, in a fiber of its own until it waits for the first time; return it."""
 
         def run() -> None:
             try:
@@ -74,39 +85,50 @@ class Loop:
             finally:
                 self.running -= 1
 
+        fiber = greenlet(run, self._main)
         self.running += 1
-        greenlet(run, self._main).switch()
+        fiber.switch()
+        return fiber
 
     def turn(self) -> None:
         """Wait until a fiber can go on, and run all that can until they wait again."""
+        if self._unfinished:
+            self._awake.extend(who for who, _ in (*self._waiting.values(), *self._asleep.items()))
+        self._unfinished = True
         if not self._awake:
-            self._look(self._patience())
+            self._look()
         while self._awake:
-            self._awake.popleft().switch()
+            self._resume(self._awake[0])
+            self._awake.popleft()
         now = time.monotonic()
-        while self._asleep and self._asleep[0][0] <= now:
-            self._resume(heapq.heappop(self._asleep)[2])
+        for who in sorted((who for who, until in self._asleep.items() if until <= now), key=self._asleep.__getitem__):
+            self._resume(who)
         if now >= self._glance:
             self._give_up(now)
+        self._unfinished = False
 
     # what the functions of this module do
 
     def wait(self, sock: socket.socket, timeout: float | None) -> None:
-        """Let others go on until something happens on a socket."""
+        """Let others go on until something may have happened on a socket."""
         if sock not in self._watched:
             self._watch(sock)
-        me, number = getcurrent(), sock.fileno()
-        self._waiting[number] = (me, time.monotonic() + timeout if timeout is not None else float("inf"))
+        number, until = sock.fileno(), float("inf") if timeout is None else time.monotonic() + timeout
+        self._waiting[number] = getcurrent(), until
         try:
-            self._let_others(lambda: number not in self._waiting)
+            self._let_others()
         finally:
             self._waiting.pop(number, None)
 
     def sleep(self, seconds: float) -> None:
         """Let others go on for so long."""
-        me, done = getcurrent(), time.monotonic() + seconds
-        heapq.heappush(self._asleep, (done, next(self._order), me))
-        self._let_others(lambda: time.monotonic() >= done)
+        me, until = getcurrent(), time.monotonic() + seconds
+        self._asleep[me] = until
+        try:
+            while time.monotonic() < until:
+                self._let_others()
+        finally:
+            self._asleep.pop(me, None)
 
     def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Let others go on while a thread does the work."""
@@ -123,16 +145,24 @@ class Loop:
 
         future = self._threads.submit(function, *args, **kwargs)
         future.add_done_callback(ring)
-        self._let_others(future.done)
+        while not future.done():
+            self._let_others()
         return future.result()
 
-    def _let_others(self, over: Callable[[], bool]) -> None:
-        """Go on when the loop says so; the thread itself, when it is over."""
+    def _let_others(self) -> None:
+        """Come back when the loop says so, or for no reason."""
         if getcurrent() is not self._main:
             self._main.switch()
             return
-        while not over():
+        self._called = False
+        while not self._called:
             self.turn()
+
+    def _resume(self, who: greenlet) -> None:
+        if who is self._main:
+            self._called = True
+        else:
+            who.switch()
 
     def _watch(self, sock: socket.socket) -> None:
         # Told once for each change: a socket stays registered, and no call is made for a wait.
@@ -143,29 +173,19 @@ class Loop:
             self._epoll.modify(sock, events)
         self._watched.add(sock)
 
-    def _look(self, timeout: float) -> None:
-        for number, _ in self._epoll.poll(timeout, _EVENTS):
-            found = self._waiting.pop(number, None)
+    def _look(self) -> None:
+        until = min((self._glance, *self._asleep.values()))
+        for number, _ in self._epoll.poll(max(0.0, until - time.monotonic()), _EVENTS):
+            found = self._waiting.get(number)
             if found is not None:
                 self._awake.append(found[0])
 
-    def _patience(self) -> float:
-        until = min(self._glance, self._asleep[0][0]) if self._asleep else self._glance
-        return max(0.0, until - time.monotonic())
-
     def _give_up(self, now: float) -> None:
         self._glance = now + _GLANCE
-        late = [number for number, (_, until) in self._waiting.items() if until <= now]
-        for number in late:
-            who, _ = self._waiting.pop(number, (None, 0.0))
+        for who in [who for who, until in self._waiting.values() if until <= now]:
             if who is self._main:
                 raise TimeoutError(_LATE)
-            if who is not None:
-                who.throw(TimeoutError(_LATE))
-
-    def _resume(self, who: greenlet) -> None:
-        if who is not self._main:
-            who.switch()
+            who.throw(TimeoutError(_LATE))
 
 
 class _Here(threading.local):

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from shiftable.fibers import Loop, loop
+from shiftable.fibers import Fiber, Loop, loop
 
 __all__ = ["Fibers", "Lane", "Threads", "lane", "parallel"]
 
@@ -70,15 +70,15 @@ class Fibers(Generic[T, R]):
         self._function = function
         self._loop = loop
         self._width = width
-        self._running = 0
+        self._running: list[Fiber] = []
         self._done: deque[tuple[T, Future[R]]] = deque()
 
     def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
         """Hand over an item, and yield what has finished meanwhile; wait for that while the lane is full."""
-        while self._running >= self._width():
+        while self._count() >= self._width():
             self._loop.turn()
-        self._running += 1
-        self._loop.start(self._work, item)
+        fiber = self._loop.start(self._work, item)
+        self._running.append(fiber)
         return self.finished()
 
     def finished(self) -> Iterator[tuple[T, Future[R]]]:
@@ -88,12 +88,16 @@ class Fibers(Generic[T, R]):
 
     def finish(self) -> Iterator[tuple[T, Future[R]]]:
         """Yield everything that is still under way, as it ends."""
-        while self._running:
+        while self._count():
             self._loop.turn()
             yield from self.finished()
         yield from self.finished()
 
     stop = finish  # everything has begun
+
+    def _count(self) -> int:
+        self._running = [fiber for fiber in self._running if not fiber.dead]
+        return len(self._running)
 
     def _work(self, item: T) -> None:
         future: Future[R] = Future()
@@ -101,14 +105,13 @@ class Fibers(Generic[T, R]):
             future.set_result(self._function(item))
         except BaseException as exc:  # noqa: BLE001  it is raised where the future is asked
             future.set_exception(exc)
-        self._running -= 1
         self._done.append((item, future))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        while self._running and not isinstance(exc, KeyboardInterrupt):
+        while self._count() and not isinstance(exc, KeyboardInterrupt):
             self._loop.turn()
 
 

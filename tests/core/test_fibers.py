@@ -267,15 +267,45 @@ def test_a_socket_whose_number_was_used_before_is_watched_anew(pair: Any) -> Non
     assert everything(lane(run, workers=1), range(3)) == [(number, b"x") for number in range(3)]
 
 
-def test_sleepers_wake_in_the_order_of_their_times() -> None:
-    order: list[int] = []
-
-    def run(number: int) -> None:
-        fibers.sleep(number / 100)
-        order.append(number)
+def test_nobody_wakes_too_early_and_all_sleep_at_once() -> None:
+    def run(seconds: float) -> float:
+        began = time.monotonic()
+        fibers.sleep(seconds)
+        return time.monotonic() - began
 
     began = time.monotonic()
-    everything(lane(run, workers=3), [3, 1, 2])
+    found = everything(lane(run, workers=10), [0.2] * 10 + [0.01])
 
-    assert order == [1, 2, 3]
-    assert time.monotonic() - began >= 0.03
+    assert all(slept >= wanted for wanted, slept in found)
+    assert time.monotonic() - began < 10 * 0.2
+
+
+def test_an_interrupt_anywhere_in_a_turn_forgets_nobody(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was told only once is looked at again."""
+    (here, there), gate = pair(), threading.Event()
+
+    def run(number: int) -> Any:
+        if number == 0:
+            return received(here)
+        if number == 1:
+            return fibers.in_thread(gate.wait, 30)
+        return fibers.sleep(0.01)
+
+    made = lane(run)
+    for number in range(3):
+        list(made.put(number))
+    there.sendall(b"x")
+    gate.set()
+    for place in ("_look", "_resume"):
+        original = getattr(fibers.Loop, place)
+
+        def interrupted(*args: Any, original: Any = original) -> None:
+            original(*args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(fibers.Loop, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(made.finish())
+        monkeypatch.undo()
+
+    assert {item: future.result() for item, future in made.finish()} == {0: b"x", 1: True, 2: None}
