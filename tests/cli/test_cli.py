@@ -71,7 +71,8 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
         "run",
         "schema",
     ]
-    + [f"secrets {verb}" for verb in ("set", "get", "list", "history", "promote", "rm", "restore")],
+    + [f"secrets {verb}" for verb in ("put", "set", "get", "ls", "list", "history", "promote", "rm", "restore")]
+    + [f"secrets {verb}" for verb in ("destroy", "disable", "labels", "watch")],
 )
 def test_every_command_has_a_help_text(shiftable, command: str) -> None:
     answer = shiftable(*command.split(), "--help")
