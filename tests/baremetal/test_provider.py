@@ -132,7 +132,7 @@ def test_an_endpoint_sends_blobs_to_a_server(tmp_path: Path) -> None:
 def test_the_features_name_both_homes_of_blobs_and_the_secrets() -> None:
     titles = {service: [each.title for each in found] for service, found in BaremetalProvider.features().items()}
     assert titles["blob"] == ["files", "S3-compatible server"]
-    assert len(titles["secrets"]) == 1
+    assert titles["secrets"] == ["SOPS files with age", "Vault, OpenBao"]
 
 
 def test_loading_the_provider_and_writing_files_loads_no_sdk(tmp_path: Path) -> None:
