@@ -1,6 +1,7 @@
 """A stand-in for AWS on loopback: moto's server behind the harness, and the rules that moto does not keep.
 
-S3 and Secrets Manager are held to AWS's own rules; the other services are as lax as moto is. What moto still does
+S3 and Secrets Manager are held to AWS's own rules, and IAM where access keys are concerned; the other services are as
+lax as moto is. What moto still does
 otherwise: a PUT of an object as ``application/x-www-form-urlencoded`` is read as a form, and stored empty.
 """
 
@@ -25,7 +26,7 @@ except ImportError as exc:
     raise ConfigError(f'the AWS double needs moto and flask: pip install "shiftable-aws[testing]" ({exc})') from exc
 
 from shiftable.testing.harness import Double, Headers, Request, Response
-from shiftable_aws import _strict_s3
+from shiftable_aws import _strict_iam, _strict_s3
 from shiftable_aws._signatures import Refusal, refusal, scope_of
 from shiftable_aws._strict_secrets import StrictSecrets, json_error
 
@@ -100,6 +101,8 @@ class AwsDouble(Double):
             if service == "s3":
                 forward = functools.partial(Double.answer, self, request, environ)
                 return _strict_s3.answer(request, environ, forward, self.clock.now())
+            if service == "iam":
+                return _strict_iam.refusal(request.body) or super().answer(request, environ)
             if service != "secretsmanager":
                 return super().answer(request, environ)
             scope = scope_of(request)
@@ -132,6 +135,9 @@ class AwsDouble(Double):
     def _credentials(self, access_key: str) -> Credentials | None:
         if access_key == _ACCESS_KEY:
             return Credentials(_ACCESS_KEY, _SECRET_KEY)
+        key = _strict_iam.used(access_key, self.clock.now())
+        if key is not None:
+            return Credentials(access_key, key.secret_access_key) if key.status == "Active" else None
         role = get_backend("sts")[DEFAULT_ACCOUNT_ID]["aws"].get_assumed_role_from_access_key(access_key)
         return Credentials(access_key, role.secret_access_key, role.session_token) if role else None
 
