@@ -326,7 +326,7 @@ class Rotation:
         """Store what follows a state: one run does, and all others lose."""
         mark = hashlib.sha256(f"{state.newest}\0{state.current.version}".encode()).hexdigest()[:32]
         try:
-            return self._store.put(
+            stored = self._store.put(
                 self.key,
                 value,
                 stage="pending",
@@ -338,6 +338,9 @@ class Rotation:
             if discard:
                 self._discard(value)
             self._lost("create")
+        if state.pending is not None and self._store.features.disable:
+            self._store.disable(self.key, state.pending.version)  # nothing else would: it has no stage any more
+        return stored
 
     def _expiry(self, current: Secret) -> datetime | None:
         """Give the next value as long a life as the one before had, where that one had an end."""

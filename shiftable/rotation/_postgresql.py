@@ -232,8 +232,8 @@ class PostgresqlAlternating(_Postgresql):
     def test(self, new: Masked) -> None:
         """Log in, and act as the role."""
         with self._connected(account_of(new, None)) as connection:
-            row = connection.execute("SELECT current_user").fetchone()
-            if row != (self.role,):
+            # Compared there: from a database without an encoding texts come as bytes.
+            if connection.execute("SELECT current_user = %s", [self.role]).fetchone() != (True,):
                 raise PermissionDenied(f"the new user does not act as {self.role!r}; is it a member of that role?")
 
     def retire(self, old: Masked, current: Masked, confirm: Callable[[], object]) -> None:
