@@ -16,6 +16,9 @@ from .vaults import VAULTS, Vault
 for _module, _name in (("moto", "aws"), ("googleapiclient", "gcp"), ("azure.storage.blob", "azure")):
     pytest.importorskip(_module, reason=f"moves need the double of every provider: shiftable-{_name}[testing]")
 
+PAIRS = ("azure-gcp", "aws-baremetal", "gcp-azure", "baremetal-aws", "aws-azure", "gcp-aws")
+"""Of moves of secrets that are killed."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -30,6 +33,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("scale", [scale], ids=["full" if scale is FULL else "few"])
     if "seed" in metafunc.fixturenames:
         metafunc.parametrize("seed", range(scale.scenarios))
+    if "pair" in metafunc.fixturenames:
+        metafunc.parametrize("pair", PAIRS if scale is FULL else PAIRS[:2])
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ import pytest
 from .command import Move
 from .corpus import Scale
 from .hidden import CANARY, Hidden, hidden, leaks
-from .vaults import PREFIX, VAULTS, Vault, all_values
+from .vaults import DECLARED, VAULTS, Vault, all_values
 
 DIRECTIONS = [*itertools.permutations(VAULTS, 2)]
-DECLARED = ("[secrets.app]", f'prefix = "{PREFIX}"')
 REPORTS = ("--report", "move.html", "--report", "move.json")
 
 

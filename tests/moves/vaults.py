@@ -24,16 +24,17 @@ from shiftable.secrets import Secrets, SecretsSpec
 from shiftable.testing.harness import Double
 
 from .hidden import Hidden
-from .sides import Aws, Azure, Files, Gcp, Side, is_ours
+from .sides import Side, is_ours
 
 if TYPE_CHECKING:
     from shiftable_aws.double import AwsDouble
     from shiftable_azure.double import AzureDouble
     from shiftable_gcp.double import GcpDouble
 
-__all__ = ["PREFIX", "VAULTS", "FileVault", "Vault", "VaultOnDouble"]
+__all__ = ["DECLARED", "VAULTS", "Vault", "VaultOnDouble", "all_values"]
 
 PREFIX = "shop"
+DECLARED = ("[secrets.app]", f'prefix = "{PREFIX}"')
 _NAME = "shiftable-name"
 _EXPIRES = "shiftable-expires"
 _LABELS = "shiftable-labels"
@@ -218,7 +219,7 @@ class GcpVault(VaultOnDouble):
             annotations = secret.facts.get("annotations", {})
             name = annotations.get(_NAME) or secret.id.replace("__", "/")
             labels = dict(secret.facts.get("labels", {})) | json.loads(annotations.get(_LABELS, "{}"))
-            numbers = sorted(secret.versions)
+            numbers = sorted(number for number, version in secret.versions.items() if version.state == "ENABLED")
             places = {alias: numbers.index(number) for alias, number in secret.aliases.items()}
             found[name.removeprefix(f"{PREFIX}/")] = _made(
                 tuple(_kind(secret.versions[number].payload) for number in numbers),
@@ -375,7 +376,6 @@ class FileVault(Vault):
 VAULTS: Mapping[str, Callable[[Any], Vault]] = {
     vault.name: vault for vault in (AwsVault, GcpVault, AzureVault, FileVault)
 }
-KINDS: Mapping[str, type[Side]] = {"aws": Aws, "gcp": Gcp, "azure": Azure, "baremetal": Files}
 
 
 def _made(
