@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import doctest
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shiftable.config import Credential
 from shiftable.errors import (
@@ -36,10 +39,12 @@ from shiftable.errors import (
 )
 from shiftable.secrets import Secrets, SecretStore
 from shiftable.testing.harness import Call, Kind, Request, Response
-from shiftable_gcp import GcpProvider, GcpSettings, _session
+from shiftable_gcp import GcpProvider, GcpSettings, _secret_state, _session
 from shiftable_gcp._crc32c import crc32c
 from shiftable_gcp._secret_manager import StoredSecret
+from shiftable_gcp._secret_state import Entry, Journal
 from shiftable_gcp.double import GcpDouble
+from shiftable_gcp.secrets import SecretManagerDriver
 
 SOON = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -454,6 +459,25 @@ def test_a_version_that_another_put_took_over_is_not_destroyed_by_the_one_that_g
 
     assert filled.get("key").reveal() == "same"
     assert filled.put("key", "same", idempotency_key="k").version == filled.get("key").version
+
+
+def test_who_gave_up_cannot_destroy_what_was_taken_over_and_one_takes_it_over(
+    filled: SecretStore, foreign: Foreign, gcp_double: GcpDouble
+) -> None:
+    driver = filled.unwrap(SecretManagerDriver)
+    foreign.add("shop__key", b"same")
+    added = foreign.ask("GET", "/shop__key/versions/5")
+    state = driver._read("shop/key")
+    assert state is not None
+
+    taken = driver._adopted(state, b"same")
+    driver._discard("shop__key", added)
+
+    assert (taken["name"], taken["etag"] != added["etag"]) == (added["name"], True)
+    assert versions(gcp_double)[4:] == [(5, "ENABLED", b"same")]
+    driver._discard("shop__key", taken)
+    assert versions(gcp_double)[4:] == [(5, "DESTROYED", None)]
+    assert driver._adopted(state, b"same") is None
 
 
 def test_a_secret_that_is_deleted_while_it_is_written_is_made_again(
@@ -1066,3 +1090,46 @@ def test_an_error_that_nobody_knows_of_keeps_its_code(gcp_double: GcpDouble, sto
         store.get("key")
 
     assert (type(caught.value), caught.value.code) == (OperationError, "BRAND_NEW")
+
+
+# the journal
+
+
+moments = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  UTC
+writes = st.lists(st.tuples(st.integers(1, 10**6), st.none() | moments, st.none() | st.text("!~ab1", min_size=1)))
+
+
+@given(writes=writes)
+def test_a_journal_is_read_as_it_was_written(writes: list[tuple[int, datetime | None, str | None]]) -> None:
+    journal = Journal()
+    for write in writes:
+        journal = journal.added(*write)
+
+    read = Journal.read(journal.text)
+
+    assert read == journal
+    assert read.newest == max((version for version, _, _ in writes), default=0)
+    last = {key: version for version, _, key in writes if key is not None}
+    assert {key: read.find(key) for key in last} == last
+    assert read.find(None) is None
+    assert read.find("another") is None
+    assert all(version in read for version, _, _ in writes)
+
+
+@given(text=st.text(st.sampled_from("0123456789=@abz- \n٣"), max_size=60))
+def test_whatever_stands_there_is_a_journal(text: str) -> None:
+    journal = Journal.read(text)
+    assert Journal.read(journal.text) == journal
+
+
+def test_a_long_journal_keeps_its_end_and_at_least_what_was_promised() -> None:
+    journal = Journal(tuple(Entry(number, datetime(2026, 1, 2, tzinfo=UTC)) for number in range(1, 100)))
+    for number in range(100_000, 101_000):
+        journal = Journal.read(journal.added(number, datetime(2026, 1, 2, tzinfo=UTC), f"key {number}").text)
+
+    assert len(journal.text) <= 6 * 1024
+    assert [entry.version for entry in journal.entries][-180:] == list(range(101_000 - 180, 101_000))
+
+
+def test_the_examples_of_the_journal_are_true() -> None:
+    assert doctest.testmod(_secret_state).failed == 0
