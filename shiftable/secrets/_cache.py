@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
@@ -88,7 +90,8 @@ class SecretCache:
 
     Whoever is refused with a value asks for the next one, at once: see ``retrying``.
 
-    In asyncio, ``await asyncio.to_thread(cache.get, key)``; ``retrying`` decorates coroutine functions too.
+    In asyncio, ``await asyncio.to_thread(cache.get, key)``; ``retrying`` decorates coroutine functions too. A forked
+    child keeps what there is and reads by itself.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class SecretCache:
         self._landed: dict[tuple[str, str], _Flight] = {}
         self._begun = 0
         self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=functools.partial(_forked, weakref.ref(self)))
 
     def get(self, key: str, *, stage: Stage = "current") -> Secret:
         """Return a version of a secret, not older than the time to live unless the provider cannot be reached.
@@ -308,6 +312,14 @@ class SecretCache:
 
     def __repr__(self) -> str:
         return f"<SecretCache of {self._store!r}, {len(self._kept)} kept>"
+
+
+def _forked(cache: weakref.ref[SecretCache]) -> None:
+    """Forget, in a child, who was reading: those threads are not in it."""
+    found = cache()
+    if found is not None:
+        found._lock = threading.Lock()  # noqa: SLF001  the class's own
+        found._flights = {}  # noqa: SLF001  the same
 
 
 def _untried(candidates: Iterable[Secret], tried: tuple[Secret, ...]) -> Secret | None:

@@ -367,6 +367,13 @@ sys.stdout.buffer.write(b"\\xff\\x00 end")
     assert base64.b64encode(b"user:").startswith(b"dXNlcj")
 
 
+def test_a_short_secret_is_not_masked_and_that_is_said(shop: Path, shiftable) -> None:
+    put(shop, "1234567")
+    answer = shiftable("run", "--mask", "--", "sh", "-c", "echo $STRIPE_KEY")
+    assert "1234567\n" == answer.stdout
+    assert "stripe/key is shorter than 8 characters and is not masked" in answer.stderr
+
+
 def test_what_a_masked_command_leaves_running_does_not_keep_us_for_ever(shop: Path, shiftable) -> None:
     began = time.monotonic()
     assert "done\n" == shiftable("run", "--mask", "--", "sh", "-c", "sleep 300 & echo done").stdout

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -467,6 +469,43 @@ def test_who_reads_and_is_interrupted_leaves_it_to_the_next(
     for thread in (leader, *threads):
         thread.join()
     assert (["interrupted"], ["value"] * 5) == (answers, found)
+
+
+def test_a_forked_child_waits_for_no_thread_of_its_parent() -> None:
+    code = """
+import os, threading
+from datetime import timedelta
+from shiftable.memory.secrets import MemorySecretsDriver
+from shiftable.secrets import Secrets
+from shiftable.testing.wrap import Recorded
+recorded = Recorded(MemorySecretsDriver())
+store = Secrets(recorded.driver).store("shop")
+store.put("key", "value")
+store.put("kept", "kept")
+cache = store.cached()
+cache.get("kept")
+entered, gate = threading.Event(), threading.Event()
+def wait(call, proceed):
+    if threading.current_thread() is not threading.main_thread():
+        entered.set()
+        gate.wait()
+    return proceed()
+recorded.on("get", wait)
+thread = threading.Thread(target=cache.get, args=("key",))
+thread.start()
+entered.wait()
+child = os.fork()
+if child == 0:
+    calls = len(recorded.calls)
+    print(cache.get("key").reveal(), cache.get("kept").reveal(), len(recorded.calls) - calls, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+gate.set()
+thread.join()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ("value kept 1\n", "") == (answer.stdout, answer.stderr)
 
 
 # refused values
