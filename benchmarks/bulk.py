@@ -3,6 +3,7 @@
 A responder in a process of its own plays S3 and answers from memory; ``--latency`` lets each answer wait. Every tool is
 a process of its own and measured from its start to its end, imports included. Each round runs all tools of a work in
 turns, in another order each time; the table shows medians of the seconds and of the ratios to rclone in that round.
+Programs in Python tell besides what the work took without the start of the process: `inside`.
 
     python benchmarks/bulk.py [--objects 5000] [--rounds 3] [--latency 0.02 --workers 256] [work …]
 
@@ -67,12 +68,14 @@ class Run:
     peak: float
     """MiB."""
     cpu: float
+    inside: float | None
+    """Seconds without the start, where the tool tells them."""
 
 
 # the tools: each is a program and its arguments
 
 OURS = """
-import sys
+import sys, time
 from pathlib import Path
 from shiftable_aws import AwsProvider, AwsSettings
 from shiftable.blob import BlobStore, sync
@@ -85,6 +88,8 @@ def done(steps):
             raise step.error
 work, folder, url, other, workers = sys.argv[1:]
 workers, folder = int(workers), Path(folder)
+bucket(url, "shop-none").lane()
+began = time.perf_counter()
 if work == "upload":
     done(sync(folder, bucket(url, "shop-uploads"), workers=workers))
 elif work == "download":
@@ -98,9 +103,10 @@ elif work == "list":
     assert count == 100_000, count
 elif work == "large":
     done(sync(folder, bucket(url, "shop-large"), workers=4))
+print("inside", time.perf_counter() - began)
 """
 BOTO3 = """
-import sys, boto3
+import sys, time, boto3
 from botocore.config import Config
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +115,7 @@ workers, folder = int(workers), Path(folder)
 def client(url):
     return boto3.client("s3", endpoint_url=url, config=Config(max_pool_connections=workers))
 s3 = client(url)
+began = time.perf_counter()
 def keys(name):
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
         for entry in page["Contents"]:
@@ -137,9 +144,10 @@ else:
     with ThreadPoolExecutor(min(workers, 64)) as pool:
         for _ in pool.map(what, items):
             pass
+print("inside", time.perf_counter() - began)
 """
 OBSTORE = """
-import os, sys, obstore
+import os, sys, time, obstore
 from concurrent.futures import ThreadPoolExecutor
 from obstore.store import S3Store
 from pathlib import Path
@@ -147,6 +155,7 @@ work, folder, url, other, workers = sys.argv[1:]
 workers, folder = int(workers), Path(folder)
 def store(url, name):
     return S3Store(name, endpoint=url, region="eu-central-1", client_options={"allow_http": True})
+began = time.perf_counter()
 if work == "list":
     found = obstore.list(store(url, "shop-many"), chunk_size=1000)
     assert sum(1 for page in found for entry in page if entry["e_tag"]) == 100_000
@@ -174,6 +183,7 @@ else:
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(what, items):
             pass
+print("inside", time.perf_counter() - began)
 """
 
 Command = Callable[[str, Job], list[str] | None]
@@ -253,10 +263,12 @@ def _timed(command: list[str], folder: Path, environ: dict[str, str]) -> Run:
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        text = said.read().decode(errors="replace")
         if process.returncode:
-            said.seek(0)
-            raise SystemExit(f"{command[:3]}: {said.read().decode(errors='replace')[-2000:]}")
-    return Run(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
+            raise SystemExit(f"{command[:3]}: {text[-2000:]}")
+    told = [float(line.removeprefix("inside ")) for line in text.splitlines() if line.startswith("inside ")]
+    return Run(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime, told[0] if told else None)
 
 
 def _filled(folder: Path, work: str, objects: int) -> None:
@@ -321,12 +333,14 @@ def _compare(work: str, arguments: argparse.Namespace) -> None:
     wanted = "boto3" if work == "list" else "rclone"
     reference = next(tool for tool in (wanted, "boto3", *found) if tool in found)
     print(f"\n{work}: median of {arguments.rounds}; times = {reference}'s seconds / the tool's, in the same round")
-    print(f"{'':12}{'seconds':>9}{'CPU':>8}{'MiB':>7}{'times':>8}")
+    print(f"{'':12}{'seconds':>9}{'inside':>8}{'CPU':>8}{'MiB':>7}{'times':>8}")
     for tool in [tool for tool in TOOLS if tool in found]:
         runs = found[tool]
         times = statistics.median(base.seconds / run.seconds for base, run in zip(found[reference], runs, strict=True))
         seconds, cpu = (statistics.median(getattr(run, each) for run in runs) for each in ("seconds", "cpu"))
-        print(f"{tool:12}{seconds:9.2f}{cpu:8.2f}{max(run.peak for run in runs):7.0f}{times:8.2f}", flush=True)
+        told = [run.inside for run in runs if run.inside is not None]
+        inside = f"{statistics.median(told):8.2f}" if told else " " * 8
+        print(f"{tool:12}{seconds:9.2f}{inside}{cpu:8.2f}{max(run.peak for run in runs):7.0f}{times:8.2f}", flush=True)
 
 
 def main() -> None:
