@@ -29,28 +29,49 @@ False
 
 from shiftable.sops._age import Identities, find_identities, generate_identity, parse_identities
 from shiftable.sops._comments import Comment
-from shiftable.sops._document import Document, dump, load, recipients
+from shiftable.sops._document import Document, Inspection, dump, inspect, load, recipients
 from shiftable.sops._leaves import Rule
+from shiftable.sops._merge import Merge, merged, shown, tag_key
+from shiftable.sops._policy import FileRule, Policy
+from shiftable.sops._repository import Changed, Finding, Repository, reseal, tracked
+from shiftable.sops._scan import Allowed, Allowlist, Leak, scan
 from shiftable.sops._seal import EXPOSED_LABEL, expose, is_secret, seal_fits, sealed
 from shiftable.sops._text import FORMATS, Format, format_of
 
 __all__ = [
     "EXPOSED_LABEL",
     "FORMATS",
+    "Allowed",
+    "Allowlist",
+    "Changed",
     "Comment",
     "Document",
+    "FileRule",
+    "Finding",
     "Format",
     "Identities",
+    "Inspection",
+    "Leak",
+    "Merge",
+    "Policy",
+    "Repository",
     "Rule",
     "dump",
     "expose",
     "find_identities",
     "format_of",
     "generate_identity",
+    "inspect",
     "is_secret",
     "load",
+    "merged",
     "parse_identities",
     "recipients",
+    "reseal",
+    "scan",
     "seal_fits",
     "sealed",
+    "shown",
+    "tag_key",
+    "tracked",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import binascii
 import importlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,53 @@ from shiftable.masking import Masked
 __all__ = ["Identities", "find_identities", "generate_identity", "needed", "parse_identities", "unwrapped", "wrapped"]
 
 
+Ask = Callable[[str], Masked]
+"""Asks a person for the passphrase of a key; gets the name of its file."""
+
+_TRIES = 3
+
+
+@attrs.frozen
+class _Protected:
+    """An ssh key with a passphrase. Whose it is stands in clear, so that nobody is asked in vain."""
+
+    source: str
+    recipient: str
+    _content: Masked = attrs.field(repr=False)
+
+    def opened(self, passphrase: Masked) -> Any | None:  # noqa: ANN401  pyrage is untyped
+        """Return the key; ``None`` if the passphrase is wrong."""
+        serialization = needed("cryptography.hazmat.primitives.serialization")
+        needed("bcrypt")
+        try:
+            key = serialization.load_ssh_private_key(self._content.reveal_bytes(), passphrase.reveal_bytes())
+        except ValueError:
+            return None
+        bare = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        return needed("pyrage").ssh.Identity.from_buffer(bare)
+
+
 @attrs.frozen
 class Identities:
     """Private keys that may open a file, none of which ever shows itself.
 
     Args:
-        sources: where they come from.
+        sources: where they come from, in the order in which they are tried.
         recipients: what to encrypt for so that one of them opens it; ssh keys are not listed.
         unusable: sentences about keys that were found where keys usually are, and cannot be used.
+        looked: where keys were looked for and are none.
     """
 
     _keys: tuple[Any, ...] = attrs.field(repr=False)
     sources: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
+    looked: tuple[str, ...] = ()
+    _protected: tuple[_Protected, ...] = attrs.field(default=(), repr=False)
+    _ask: Ask | None = attrs.field(default=None, repr=False)
+    _opened: dict[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
 
     def __add__(self, other: Identities) -> Identities:
         return Identities(
@@ -37,15 +71,45 @@ class Identities:
             self.sources + other.sources,
             self.recipients + other.recipients,
             self.unusable + other.unusable,
+            self.looked + other.looked,
+            self._protected + other._protected,
+            self._ask or other._ask,
+            self._opened | other._opened,
         )
+
+    def __bool__(self) -> bool:
+        """Whether there is any key that may be used."""
+        return bool(self._keys or (self._protected and self._ask))
 
     def open(self, armored: str) -> bytes | None:
         """Decrypt one age file; ``None`` if no key fits or it is damaged: age does not tell which."""
         pyrage = needed("pyrage")
         try:
-            return bytes(pyrage.decrypt(armored.encode(), list(self._keys)))
+            return bytes(pyrage.decrypt(armored.encode(), [*self._keys, *self._opened.values()]))
         except pyrage.DecryptError:
             return None
+
+    def unlock(self, recipient: str) -> bool:
+        """Ask for the passphrase of the key that belongs to a recipient; tell whether there is a key more now."""
+        for key in self._protected:
+            if key.recipient.split()[:2] == recipient.split()[:2] and key.source not in self._opened and self._ask:
+                for _ in range(_TRIES):
+                    opened = key.opened(self._ask(key.source))
+                    if opened is not None:
+                        self._opened[key.source] = opened
+                        return True
+        return False
+
+    def said(self) -> str:
+        """Say which keys were tried, in order, and which could not be."""
+        tried = f"tried the keys of {', '.join(self.sources)}" if self.sources else "there is no key"
+        locked = (
+            f"; the ssh key {key.source} is protected by a passphrase, which is asked for on a terminal only"
+            for key in self._protected
+            if key.source not in self._opened
+        )
+        nothing = f"; looked in {', '.join(self.looked)}" if self.looked and not self.sources else ""
+        return tried + nothing + "".join(locked) + "".join(f"; {sentence}" for sentence in self.unusable)
 
 
 def needed(module: str) -> Any:  # noqa: ANN401  none of these modules but yaml is typed
@@ -71,7 +135,7 @@ def parse_identities(text: Masked, *, source: str = "the key") -> Identities:
     """
     content = text.reveal_bytes()
     if b"PRIVATE KEY-----" in content:
-        return Identities((_ssh_identity(content, source),), (source,))
+        return _ssh_identities(content, source)
     keys = [_age_identity(line, source, number) for number, line in _lines(content.decode(errors="replace"))]
     if not keys:
         raise ConfigError(f"{source} holds no key")
@@ -93,48 +157,86 @@ def _age_identity(line: str, source: str, number: int) -> Any:  # noqa: ANN401  
     raise ConfigError(f"{source}, line {number}: this is no identity of the kind AGE-SECRET-KEY-1…")
 
 
-def _ssh_identity(content: bytes, source: str) -> Any:  # noqa: ANN401  pyrage is untyped
+def _ssh_identities(content: bytes, source: str) -> Identities:
     pyrage = needed("pyrage")
+    why = "is no ssh key of the kind ed25519 or rsa"
     try:
-        return pyrage.ssh.Identity.from_buffer(content)
+        return Identities((pyrage.ssh.Identity.from_buffer(content),), (source,))
     except pyrage.IdentityError as exc:
-        if "decrypted first" in str(exc):
-            why = "is protected by a passphrase; use a key without one, or an age key"
-        else:
-            why = "is no ssh key of the kind ed25519 or rsa"
+        protected = "decrypted first" in str(exc)
+    if protected:
+        recipient = _public_of(content)
+        if recipient:
+            return Identities((), protected=(_Protected(source, recipient, Masked(content)),))
+        why = "is protected by a passphrase in an old form; renew it with `ssh-keygen -p`, or use an age key"
     raise ConfigError(f"the ssh key {source} {why}")
 
 
+def _public_of(content: bytes) -> str:
+    """Return the public key that an OpenSSH private key begins with; empty if it is in another form."""
+    try:
+        raw = binascii.a2b_base64(b"".join(content.split(b"-----")[2].split()))
+        fields, rest = [], raw.removeprefix(b"openssh-key-v1\0")
+        for name in ("cipher", "kdf", "options", "count", "key"):
+            size = 1 if name == "count" else int.from_bytes(rest[:4], "big")
+            fields.append(rest[4 : 4 + size])
+            rest = rest[4 + size :] if name != "count" else rest[4:]
+        blob = fields[-1]
+        kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode()
+    except (IndexError, ValueError):
+        return ""
+    known = raw.startswith(b"openssh-key-v1\0") and kind in {"ssh-ed25519", "ssh-rsa"}
+    return f"{kind} {binascii.b2a_base64(blob, newline=False).decode()}" if known else ""
+
+
 def find_identities(
-    file: Path | None = None, *, environ: Mapping[str, str] | None = None, home: Path | None = None
+    file: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    home: Path | None = None,
+    ask: Ask | None = None,
 ) -> Identities:
     """Collect the private keys of this user, in the order in which they are tried.
 
-    ``SHIFTABLE_AGE_KEY`` (the key itself), ``SHIFTABLE_AGE_KEY_FILE``, ``SOPS_AGE_KEY``, ``SOPS_AGE_KEY_FILE``, then
-    ``~/.config/shiftable/age.key``, ``~/.config/sops/age/keys.txt`` and ``~/.ssh/id_ed25519``.
+    From the environment: ``SHIFTABLE_AGE_KEY`` (the key itself), ``SHIFTABLE_AGE_KEY_FILE``, ``SOPS_AGE_KEY``,
+    ``SOPS_AGE_KEY_FILE``, ``SOPS_AGE_SSH_PRIVATE_KEY_FILE``; from files: ``~/.config/shiftable/age.key`` and
+    ``~/.config/sops/age/keys.txt``; then the ssh keys ``~/.ssh/id_ed25519`` and ``~/.ssh/id_rsa``.
 
     Args:
         file: used in place of ``~/.config/shiftable/age.key``.
+        ask: asks for the passphrase of an ssh key that a document is encrypted for, and only then.
 
     Raises:
         ConfigError: a variable names a key that cannot be used. A file in its usual place that cannot be used is
             only reported when nothing else opens a document.
     """
     environ, home = os.environ if environ is None else environ, home or Path.home()
-    found = Identities(())
-    for owner in ("SHIFTABLE", "SOPS"):
-        if text := environ.get(f"{owner}_AGE_KEY"):
-            found += parse_identities(Masked(text), source=f"{owner}_AGE_KEY")
-        if name := environ.get(f"{owner}_AGE_KEY_FILE"):
-            found += _from_file(Path(name), f"{name} ({owner}_AGE_KEY_FILE)")
-    usual = (file or home / ".config/shiftable/age.key", home / ".config/sops/age/keys.txt", home / ".ssh/id_ed25519")
-    for path in usual:
-        if path.exists():
-            try:
-                found += _from_file(path, str(path))
-            except ConfigError as exc:
-                found += Identities((), unusable=(str(exc),))
+    found = Identities((), ask=ask)
+    for name in ("SHIFTABLE_AGE_KEY", "SOPS_AGE_KEY"):
+        if text := environ.get(name):
+            found += parse_identities(Masked(text), source=name)
+        else:
+            found += Identities((), looked=(name,))
+        found += _named(f"{name}_FILE", environ)
+    found += _named("SOPS_AGE_SSH_PRIVATE_KEY_FILE", environ)
+    ssh = (home / ".ssh/id_ed25519", home / ".ssh/id_rsa")
+    for path in (file or home / ".config/shiftable/age.key", home / ".config/sops/age/keys.txt", *ssh):
+        if not path.exists():
+            found += Identities((), looked=(str(path),))
+            continue
+        try:
+            found += _from_file(path, str(path))
+        except ConfigError as exc:
+            found += Identities((), unusable=(str(exc),))
     return found
+
+
+def _named(variable: str, environ: Mapping[str, str]) -> Identities:
+    """Return the keys of the file that a variable names."""
+    name = environ.get(variable)
+    if name:
+        return _from_file(Path(name), f"{name} ({variable})")
+    return Identities((), looked=(variable,))
 
 
 def _from_file(path: Path, source: str) -> Identities:
@@ -169,13 +271,13 @@ def unwrapped(wraps: Iterable[tuple[str, str]], identities: Identities) -> bytes
         Unauthenticated: says for whom the file is and which keys were tried.
     """
     wraps = tuple(wraps)
-    for _, armored in wraps:
-        key = identities.open(armored)
-        if key is not None and len(key) == 32:
-            return key
+    for asking in (False, True):
+        for recipient, armored in wraps:
+            if asking and not identities.unlock(recipient):
+                continue
+            key = identities.open(armored)
+            if key is not None and len(key) == 32:
+                return key
     readers = ", ".join(recipient for recipient, _ in wraps) or "nobody that age knows"
-    tried = f"tried the keys of {', '.join(identities.sources)}" if identities.sources else "there is no key"
-    hint = "".join(f"; {sentence}" for sentence in identities.unusable)
-    raise Unauthenticated(
-        f"no key opens it: it is encrypted for {readers}; {tried}{hint} (SHIFTABLE_AGE_KEY_FILE names another one)"
-    )
+    hint = "(SHIFTABLE_AGE_KEY_FILE names another one)"
+    raise Unauthenticated(f"no key opens it: it is encrypted for {readers}; {identities.said()} {hint}")

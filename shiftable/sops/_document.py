@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -14,10 +15,10 @@ from shiftable.errors import IntegrityError, InvalidArgument, OperationError, Re
 from shiftable.sops._age import Identities, unwrapped, wrapped
 from shiftable.sops._comments import Comment
 from shiftable.sops._exposure import NAME, PLACE, Exposure
-from shiftable.sops._leaves import Rule, RuleKind, Sealed, Sealing, encrypted_leaves, open_leaf, open_tree
+from shiftable.sops._leaves import Rule, RuleKind, Sealed, Sealing, encrypted_leaves, is_encrypted, open_leaf, open_tree
 from shiftable.sops._text import Format, parsed, rendered
 
-__all__ = ["Document", "dump", "load", "recipients"]
+__all__ = ["Document", "Inspection", "dump", "inspect", "load", "recipients"]
 
 _VERSION = "3.9.0"
 """The version of sops whose format this is."""
@@ -80,6 +81,12 @@ class Document:
         since = now.astimezone(UTC).isoformat()
         self._exposure = self._exposure.with_all(encrypted_leaves(self.data, self.rule), since)
 
+    def note_exposed(self, seen: Document, places: Iterable[str], since: str) -> None:
+        """Note that somebody knows the values that another state of the document has at those places."""
+        wanted = set(places)
+        leaves = (leaf for leaf in encrypted_leaves(seen.data, seen.rule) if leaf[0] in wanted)
+        self._exposure = self._exposure.with_all(leaves, since)
+
     @property
     def fingerprint(self) -> str:
         """Tell this content from every other one of the file; without its key it tells nothing."""
@@ -89,6 +96,53 @@ class Document:
 def recipients(content: bytes, *, format: Format = "yaml") -> tuple[str, ...]:
     """Say for whom a file is encrypted, without a key. Nothing vouches for the answer but the file."""
     return tuple(recipient for recipient, _ in _wraps(_section(parsed(content, format)[0])))
+
+
+@attrs.frozen
+class Inspection:
+    """What a file shows to who has no key. Nothing vouches for it but the file.
+
+    Args:
+        in_clear: places of values that are in clear where the rule says that they are encrypted.
+    """
+
+    recipients: tuple[str, ...]
+    rule: Rule
+    mac_only_encrypted: bool
+    lastmodified: str
+    in_clear: tuple[str, ...]
+
+
+def inspect(content: bytes, *, format: Format = "yaml", name: str = "") -> Inspection:
+    """Look at a file without a key.
+
+    Args:
+        name: of the file, for errors.
+
+    Raises:
+        IntegrityError: it is no SOPS file.
+        Unsupported: it uses a part of the format that is not supported here.
+    """
+    try:
+        tree, found = parsed(content, format)
+        meta = _section(tree)
+        rule = _rule(meta)
+        values = [place.removesuffix(":") for place, plain in encrypted_leaves(tree, rule) if not is_encrypted(plain)]
+        comments = [
+            f"a comment in {'.'.join(map(str, each.places[0][0])) or 'the document'}"
+            for each in found
+            if each.text and rule.covers(each.places[0][0]) and not is_encrypted(each.text.encode())
+        ]
+        readers = tuple(recipient for recipient, _ in _wraps(meta))
+        _text(meta, "mac")
+        lastmodified = _text(meta, "lastmodified")
+    except RecursionError:
+        raise IntegrityError("it is nested too deeply", resource=_file(name)) from None
+    except OperationError as exc:
+        exc.resource = exc.resource or _file(name)
+        raise
+    only_encrypted = meta.get("mac_only_encrypted") is True
+    return Inspection(readers, rule, only_encrypted, lastmodified, (*values, *comments))
 
 
 def load(content: bytes, identities: Identities, *, format: Format = "yaml", name: str = "") -> Document:

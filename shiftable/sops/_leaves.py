@@ -18,7 +18,18 @@ from shiftable.errors import IntegrityError, InvalidArgument
 from shiftable.sops._age import needed
 from shiftable.sops._comments import Comment, Found, Place
 
-__all__ = ["Leaf", "Opened", "Rule", "RuleKind", "Sealed", "Sealing", "encrypted_leaves", "open_leaf", "open_tree"]
+__all__ = [
+    "Leaf",
+    "Opened",
+    "Rule",
+    "RuleKind",
+    "Sealed",
+    "Sealing",
+    "encrypted_leaves",
+    "is_encrypted",
+    "open_leaf",
+    "open_tree",
+]
 
 RuleKind = Literal["unencrypted_suffix", "encrypted_suffix", "unencrypted_regex", "encrypted_regex"]
 
@@ -418,6 +429,11 @@ def encrypted_leaves(tree: dict[str, Any], rule: Rule) -> Iterator[tuple[str, by
             yield place, _plain(node, place)[1]
 
     return walk(tree, "", not encrypts)
+
+
+def is_encrypted(text: bytes) -> bool:
+    """Tell whether a text has the form of an encrypted value."""
+    return _LEAF.fullmatch(text.decode(errors="replace")) is not None
 
 
 def open_leaf(key: bytes, text: str, place: str) -> Leaf:

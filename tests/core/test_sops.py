@@ -509,29 +509,83 @@ def test_identities_are_found_where_they_are_kept(tmp_path: Path) -> None:
     assert keys[2][1:] == sops.find_identities(places[0], environ={}, home=tmp_path / "none").recipients
 
 
-PROTECTED = """-----BEGIN OPENSSH PRIVATE KEY-----
-b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABBIqk0hnJ
-V7upxTLisPjNRSAAAAEAAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAIFW8JyQKB5MpgMNs
-hzLHC70I/HvcKBKMLk1we07jnc4uAAAAkAVnnBJnAfkRl23pqkjUW/GdaYUU/XOJPkUJfp
-rK2Luipmw/rruZ1PlVzjrIGHT9tlBE41mr7qNHDIaMhKx8sFVhikgSXjo3AdDWenyR/JPF
-lzeORnTipeTIliCLolk6+BxRGQONAKLuHCDlj8Vx/mhqfpP0aJ94zF2iy2gHUFlYfiaP9u
-kpfjgu2FrqvlipQg==
------END OPENSSH PRIVATE KEY-----
-"""
-"""Made for this test with ssh-keygen and a passphrase, because cryptography needs bcrypt to make one."""
+def _protected(kind: str, passphrase: str) -> tuple[bytes, str]:
+    key = ed25519.Ed25519PrivateKey.generate() if kind == "ed25519" else rsa.generate_private_key(65537, 2048)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.PrivateFormat.OpenSSH.encryption_builder().kdf_rounds(1).build(passphrase.encode()),
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return private, f"{public.decode()} ada@example.com"
 
 
 def test_an_ssh_key_with_a_passphrase_is_named_where_it_matters(tmp_path: Path) -> None:
     (tmp_path / ".ssh").mkdir()
     file = tmp_path / ".ssh/id_ed25519"
-    file.write_text(PROTECTED)
+    file.write_bytes(_protected("ed25519", "canary-pass")[0])
     found = sops.find_identities(environ={"SHIFTABLE_AGE_KEY": PRIVATE.reveal()}, home=tmp_path)
     assert {"a": "b"} == sops.load(dumped({"a": "b"}), found).data
     other = sops.dump(sops.Document({"a": "b"}, recipients=(sops.generate_identity()[1],)))
     with pytest.raises(Unauthenticated, match=f"{re.escape(str(file))} is protected by a passphrase"):
         sops.load(other, found)
-    with pytest.raises(ConfigError, match="is protected by a passphrase"):
-        sops.find_identities(environ={"SOPS_AGE_KEY_FILE": str(file)}, home=tmp_path / "none")
+    named = sops.find_identities(environ={"SOPS_AGE_KEY_FILE": str(file)}, home=tmp_path / "none")
+    assert not named
+    with pytest.raises(Unauthenticated, match="which is asked for on a terminal only"):
+        sops.load(other, named)
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+def test_a_passphrase_is_asked_for_when_nothing_else_opens_and_once(tmp_path: Path, kind: str) -> None:
+    private, public = _protected(kind, "canary-pass")
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / f".ssh/id_{kind}").write_bytes(private)
+    answers = iter([Masked("wrong"), Masked("canary-pass")])
+    asked = []
+
+    def ask(source: str) -> Masked:
+        asked.append(source)
+        return next(answers)
+
+    environ = {"SHIFTABLE_AGE_KEY": PRIVATE.reveal()}
+    found = sops.find_identities(environ=environ, home=tmp_path, ask=ask)
+    assert {"a": "b"} == sops.load(dumped({"a": "b"}), found).data
+    assert [] == asked
+    for _ in range(2):
+        assert {"c": "d"} == sops.load(sops.dump(sops.Document({"c": "d"}, recipients=(public,))), found).data
+    assert [str(tmp_path / f".ssh/id_{kind}")] * 2 == asked
+    assert "canary" not in repr(found)
+
+
+def test_a_passphrase_is_not_asked_for_where_it_opens_nothing_nor_forever(tmp_path: Path) -> None:
+    private, public = _protected("ed25519", "canary-pass")
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_ed25519").write_bytes(private)
+    asked: list[str] = []
+
+    def ask(source: str) -> Masked:
+        asked.append(source)
+        return Masked("canary-wrong")
+
+    found = sops.find_identities(environ={}, home=tmp_path, ask=ask)
+    with pytest.raises(Unauthenticated):
+        sops.load(dumped({"a": "b"}), found)
+    assert [] == asked
+    with pytest.raises(Unauthenticated) as caught:
+        sops.load(sops.dump(sops.Document({"c": "d"}, recipients=(public,))), found)
+    assert 3 == len(asked)
+    assert "canary" not in str(caught.value)
+
+
+def test_an_error_names_the_keys_that_were_tried_in_order_and_where_there_was_none(tmp_path: Path) -> None:
+    other = sops.generate_identity()[0].reveal()
+    file = tmp_path / "named.key"
+    file.write_text(other)
+    environ = {"SOPS_AGE_KEY": other, "SHIFTABLE_AGE_KEY_FILE": str(file)}
+    with pytest.raises(Unauthenticated, match="tried the keys of .*named.key .SHIFTABLE_AGE_KEY_FILE., SOPS_AGE_KEY "):
+        sops.load(dumped({"a": "b"}), sops.find_identities(environ=environ, home=tmp_path))
+    with pytest.raises(Unauthenticated, match=r"there is no key; looked in SHIFTABLE_AGE_KEY, .*id_ed25519, .*id_rsa "):
+        sops.load(dumped({"a": "b"}), sops.find_identities(environ={}, home=tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment", SECRET, f"{SECRET} PRIVATE KEY-----", "AGE-SECRET-KEY-1XX"])

@@ -100,7 +100,8 @@ class SopsDriver(SecretsDriver):
     SOPS's own MAC leaves open. A file that was edited, moved or renamed is refused. What no file can show is that it
     is a whole older one, or was written by somebody else who knows the public keys: sign your commits.
 
-    **Keys.** Secrets are encrypted for the *recipients* in the settings or, without any there, in
+    **Keys.** Secrets are encrypted for the *recipients* in the settings or, without any there, for the readers that a
+    rule in ``.shiftable/secrets.yaml`` names, in a folder above the root, or, without such a rule, in
     ``<root>/.recipients``: public keys (``age1…``, ``ssh-ed25519``, ``ssh-rsa``), one on each line, ``#`` begins a
     comment. They are read with the first private key that fits, see ``shiftable.sops.find_identities``:
     ``SHIFTABLE_AGE_KEY``, ``SHIFTABLE_AGE_KEY_FILE``, sops's own variables, ``~/.config/shiftable/age.key``, sops's key
@@ -417,7 +418,8 @@ class SopsDriver(SecretsDriver):
 
     def _save(self, entry: Entry, file: _File | None) -> _File:
         """Write an entry to its file; what did not change keeps its ciphertext."""
-        readers = self._readers()
+        path = self._path(entry.name, deleted=entry.until is not None)
+        readers = self._readers(path)
         if not readers:
             where = self._root / ".recipients"
             _refuse(ParentNotFound, f"nobody could read it: run `shiftable apply`, or write a public key to {where}")
@@ -428,7 +430,6 @@ class SopsDriver(SecretsDriver):
             document = document.for_recipients(readers)
         document.data = tree_of(entry)
         content = sops.dump(document, now=self._clock())
-        path = self._path(entry.name, deleted=entry.until is not None)
         _mkdir(path.parent)
         self._write(path, content)
         if entry.until is not None:
@@ -491,10 +492,14 @@ class SopsDriver(SecretsDriver):
 
     # keys
 
-    def _readers(self) -> tuple[str, ...]:
-        """Return for whom to encrypt."""
+    def _readers(self, path: Path | None = None) -> tuple[str, ...]:
+        """Return for whom to encrypt: one file, or any."""
         if self._recipients:
             return self._recipients
+        policy = sops.Policy.find(self._root)
+        rule = policy.rule_for(path or self._root / "any.yaml") if policy else None
+        if policy and rule:
+            return policy.keys(rule)
         try:
             text = _content(self._root / ".recipients").decode(errors="replace")
         except FileNotFoundError:
