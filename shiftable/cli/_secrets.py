@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from shiftable.cli._context import Context, complete_labels, json_line, json_option, pass_context, say
+from shiftable.cli._secrets_files import commands
 from shiftable.cli._units import duration, when
 from shiftable.errors import ConfigError, NotFound, ShiftableError
 from shiftable.masking import Masked
@@ -50,6 +51,10 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 @click.group()
 def secrets() -> None:
     """Put, get, list, change and delete secrets. LABEL is that of [secrets.LABEL]."""
+
+
+for each in commands:
+    secrets.add_command(each)
 
 
 @secrets.command()
