@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +22,7 @@ from shiftable.errors import (
     PreconditionFailed,
     Unsupported,
 )
-from shiftable.secrets import Secrets, SecretStore
+from shiftable.secrets import Secrets, SecretStore, Stage
 from shiftable.secrets.names import NAME_LABEL
 from shiftable.testing.conformance.secrets import SecretsConformance, SecretsOracle, secrets_machine
 from shiftable.testing.harness import Call
@@ -231,6 +233,81 @@ def test_a_pending_put_that_was_cut_short_left_nothing_pending(azure_double: Azu
     with pytest.raises(NotFound):
         store.get("key", stage="pending")
     assert store.put("key", "three", stage="pending").stages == {"pending"}
+
+
+def test_a_pending_put_that_was_cut_short_is_finished_by_its_repetition(
+    azure_double: AzureDouble, store: SecretStore
+) -> None:
+    store.put("key", "one")
+    azure_double.inject("status", status=403, match=is_("UpdateSecret"))
+    with pytest.raises(PermissionDenied):
+        store.put("key", "two", stage="pending", idempotency_key="rotation")
+    assert [set(entry.stages) for entry in store.history("key")] == [{"current"}]
+
+    again = store.put("key", "two", stage="pending", idempotency_key="rotation")
+    assert again.stages == {"pending"}
+    assert list(azure_double.vault.secrets["shop--key---pending"].versions) == [again.version]
+    store.promote("key", again.version)
+    late = store.put("key", "two", stage="pending", idempotency_key="rotation")
+    assert (late.version, set(late.stages)) == (again.version, {"current"})
+    store.put("key", "three", stage="pending", idempotency_key="next")
+    store.put("key", "four", stage="pending", idempotency_key="later")
+    assert store.put("key", "three", stage="pending", idempotency_key="next").stages == set()
+    assert store.get("key", stage="pending").reveal() == "four"
+
+
+def test_of_two_pending_puts_over_one_token_the_later_is_refused(azure_double: AzureDouble, store: SecretStore) -> None:
+    token = store.put("key", "one").token
+    tags = azure_double.vault.secrets["shop--key"].latest.tags
+
+    def overtake(call: Call) -> bool:
+        if call.operation == "SetSecret":  # another has stored its version, and notes it just now
+            another = az_set(azure_double, "shop--key---pending", "another")
+            tags["shiftable-state"] += f" pending={another}"
+        return False
+
+    azure_double.inject("status", match=overtake)
+    with pytest.raises(PreconditionFailed, match="meanwhile"):
+        store.put("key", "two", stage="pending", if_match=token)
+    assert store.get("key", stage="pending").reveal() == "another"
+
+
+def test_a_history_asks_for_no_value_unless_a_second_has_two_versions(
+    azure_double: AzureDouble, store: SecretStore
+) -> None:
+    for number in range(3):
+        store.put("key", str(number))
+        azure_double.clock.advance(2.0)
+    azure_double.vault.tokens[azure_double.token] = frozenset({"list"})
+    assert [set(entry.stages) for entry in store.history("key")] == [{"current"}, {"previous"}, set()]
+    assert store.exists("key")
+    assert not store.exists("missing")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "", "=", "of= previous= made=", "of=../x previous=versions pending=%2e%2e made=x born=-1",
+        f"born={'9' * 200} made={'9' * 40}", f"born={'9' * 11} made={'9' * 17}", "\x00\n\u2028 of=\u0661",
+        f"of={'0' * 32} previous={'0' * 32} pending={'0' * 32}",
+    ],
+    ids=["empty", "a sign", "nothing", "paths", "huge", "large", "controls", "strangers"],
+)  # fmt: skip
+def test_a_state_that_others_wrote_over_harms_nobody(azure_double: AzureDouble, store: SecretStore, tag: str) -> None:
+    az_set(azure_double, "shop--key", "one")
+    az_set(azure_double, "shop--key", "two", tags={"shiftable-state": tag})
+
+    assert store.get("key").reveal() == "two"
+    assert len(list(store.history("key"))) == 2
+    stages: tuple[Stage, ...] = ("previous", "pending")
+    for stage in stages:
+        with contextlib.suppress(NotFound):
+            assert store.get("key", stage=stage).reveal() in {"one", "two"}
+    store.put("key", "three")
+    pending = store.put("key", "four", stage="pending")
+    store.promote("key", pending.version)
+    assert (store.get("key").reveal(), store.get("key", stage="previous").reveal()) == ("four", "three")
+    assert {call.path.split("/")[2] for call in azure_double.calls} == {"shop--key", "shop--key---pending"}
 
 
 def test_a_pending_version_is_noted_at_the_version_that_came_meanwhile(
@@ -560,6 +637,37 @@ def test_deletion_purge_and_recovery_are_waited_for(azure_double: AzureDouble, s
     assert list(store.list(deleted=True)) == []
     store.put("key", "two", if_absent=True)  # the name is taken for two more looks, as at Azure for some seconds
     assert store.get("key").reveal() == "two"
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+@pytest.mark.parametrize("operation", ["DeleteSecret", "GetDeletedSecret", "PurgeDeletedSecret"])
+def test_a_deletion_that_was_cut_short_is_finished_by_its_repetition(
+    azure_double: AzureDouble, store: SecretStore, operation: str, skipped: int
+) -> None:
+    store.put("key", "one")
+    store.put("key", "two", stage="pending")
+    seen = itertools.count()
+    refusal = azure_double.inject(
+        "status", status=403, match=lambda call: is_(operation)(call) and next(seen) == skipped
+    )
+    with pytest.raises(PermissionDenied):
+        store.delete("key", recovery=None)
+    store.delete("key", recovery=None)
+    assert (refusal.hits, azure_double.vault.secrets) == (1, {})
+
+
+def test_a_restoration_that_was_cut_short_is_finished_by_its_repetition(
+    azure_double: AzureDouble, store: SecretStore
+) -> None:
+    store.put("key", "one")
+    store.put("key", "two", stage="pending")
+    store.delete("key", recovery=timedelta(days=7))
+    seen = itertools.count()
+    azure_double.inject("status", status=403, match=lambda call: is_("RecoverDeletedSecret")(call) and next(seen) == 1)
+    with pytest.raises(PermissionDenied):
+        store.restore("key")
+    store.restore("key")
+    assert store.get("key", stage="pending").reveal() == "two"
 
 
 def test_a_deleted_name_says_how_to_go_on(store: SecretStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,10 @@ __all__ = ["ENCODING_TAG", "RESERVED", "STATE_TAG", "Record", "Version", "in_ord
 STATE_TAG = "shiftable-state"
 ENCODING_TAG = "file-encoding"
 """What ``az keyvault secret set --file --encoding base64`` writes, and ``az keyvault secret download`` obeys."""
+
+_ID = re.compile("[0-9a-f]{32}")
+_SECONDS = re.compile("[0-9]{1,11}")
+_MICROS = re.compile("[0-9]{1,17}")
 
 RESERVED = frozenset({NAME_LABEL, STATE_TAG, ENCODING_TAG})
 
@@ -52,8 +57,14 @@ class Record:
         if STATE_TAG not in tags:
             return None
         found = dict(part.partition("=")[::2] for part in tags[STATE_TAG].split())
-        ids = {name: found.get(name) or None for name in ("of", "previous", "pending", "write")}
-        return cls(**ids, born=_number(found.get("born")), made=_number(found.get("made")))
+        return cls(
+            of=_matched(_ID, found.get("of")),
+            born=_number(_SECONDS, found.get("born")),
+            previous=_matched(_ID, found.get("previous")),
+            pending=_matched(_ID, found.get("pending")),
+            made=_number(_MICROS, found.get("made")),
+            write=_matched(_ID, found.get("write")),
+        )
 
     def __str__(self) -> str:
         facts = attrs.asdict(self)
@@ -176,8 +187,14 @@ def deleted_at(secret: DeletedSecret) -> datetime | None:
     return _utc(secret.deleted_date)
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
+def _matched(pattern: re.Pattern[str], text: str | None) -> str | None:
+    """Return what others may have written over only if it can have been ours."""
+    return text if text and pattern.fullmatch(text) else None
+
+
+def _number(pattern: re.Pattern[str], text: str | None) -> int | None:
+    found = _matched(pattern, text)
+    return None if found is None else int(found)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

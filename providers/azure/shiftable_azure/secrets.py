@@ -6,8 +6,8 @@ import re
 import string
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import attrs
@@ -64,6 +64,7 @@ _ATTEMPTS = 4
 _SETTLING = timedelta(minutes=2)
 _QUICK = timedelta(milliseconds=100)
 _LONGEST = timedelta(seconds=3)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @attrs.frozen
@@ -208,19 +209,20 @@ class KeyVaultDriver(SecretsDriver):
         write = uuid.uuid4().hex if idempotency_key is None else uuid.uuid5(_NAMESPACE, idempotency_key).hex
         if state is not None:
             self._check_writable(name, state)
+            state = self._whole(name, state)
             if idempotency_key is not None:
-                again = self._written(name, state, write, value)
-                if again is not None:
-                    return again
+                earlier, done = self._written(name, write, value)
+                if earlier is not None:
+                    return self._secret(name, state, earlier) if done else self._note(name, state, earlier)
             if if_absent:
                 _fail("PreconditionFailed", "the secret exists")
-            state = self._whole(name, state)
         if if_match is not None and (state is None or state.token != if_match):
             _fail("PreconditionFailed", "the secret was changed, or does not exist")
         if stage == "pending":
             if state is None:
                 _fail("SecretNotFound", "there is no such secret; store a current version first")
-            return self._put_pending(name, state, value, write, labels, expires)
+            made = self._set(name, value, record=Record(made=micros(state.latest), write=write), place=_beside(name))
+            return self._note(name, state, made, labels=labels, expires=expires, if_match=if_match)
         latest = state.latest if state else None
         made = self._set(
             name,
@@ -235,7 +237,7 @@ class KeyVaultDriver(SecretsDriver):
             expires=latest.expires if latest and expires is None else expires,
             content_type=latest.content_type if latest else None,
         )
-        return self._secret(name, _after(made), made)
+        return self._secret(name, _stages(made), made)
 
     def list(self, *, prefix: str, deleted: bool, cursor: str | None, limit: int | None) -> Page[SecretInfo]:
         """Return one page of secrets. Key Vault knows no prefixes, so they are looked at here."""
@@ -252,13 +254,19 @@ class KeyVaultDriver(SecretsDriver):
         cursor: str | None,  # noqa: ARG002  one page holds all
         limit: int | None,  # noqa: ARG002
     ) -> Page[SecretVersion]:
-        """Return all versions in one page: Key Vault lists them in the order of their ids, which are random."""
-        state = self._living(name)
-        main = self._versions(_NAMES.native(name))
-        state = self._inherited(state, main) if state.latest.record is None else state
+        """Return all versions in one page: Key Vault lists them in the order of their ids, which are random.
+
+        Values are not asked for, except where several versions were set within the latest second.
+        """
+        main = self._versions(_main(name))
+        if not main:
+            _fail("SecretNotFound", "there is no such secret")
+        latest = self._latest_of(name, main)
+        self._check_identity(name, latest)
+        state = self._inherited(_stages(latest), main) if latest.record is None else _stages(latest)
         items: dict[str, SecretVersion] = {}
-        for found in in_order([*main, *self._beside(name, main)], state.latest.id):
-            current = found.logical == state.latest.logical
+        for found in in_order([*main, *self._noted(name, main)], latest.id):
+            current = found.logical == latest.logical
             items.setdefault(
                 found.logical,
                 SecretVersion(
@@ -266,7 +274,7 @@ class KeyVaultDriver(SecretsDriver):
                     version=found.logical,
                     stages=state.stages_of(found.logical),
                     created=found.created,
-                    enabled=state.latest.enabled if current else found.enabled,
+                    enabled=latest.enabled if current else found.enabled,
                 ),
             )
         return Page(tuple(reversed(items.values())))
@@ -282,14 +290,13 @@ class KeyVaultDriver(SecretsDriver):
 
     def delete(self, name: str, *, recovery: timedelta | None) -> None:
         """Delete a secret and what lies beside it, and wait until that is done."""
-        main = _NAMES.native(name)
         state = self._state(name)
         if state is not None:
             self._check_writable(name, state)
             self._check_deletable(state.latest, recovery)
-        elif recovery is not None or not self._is_deleted(main):
+        elif recovery is not None or not self._is_deleted(_main(name)):
             _fail("SecretNotFound", "there is no such secret")
-        for each in (_NAMES.aside(main, "pending"), main):
+        for each in (_beside(name), _main(name)):
             if self._delete(each) and recovery is None:
                 self._purge(each)
 
@@ -297,10 +304,9 @@ class KeyVaultDriver(SecretsDriver):
         """Disable a version wherever its value was set."""
         state = self._living(name)
         self._check_writable(name, state)
-        main = _NAMES.native(name)
-        known = self._versions(main)
-        places = [(main, found) for found in known]
-        places += [(_NAMES.aside(main, "pending"), found) for found in self._beside(name, known)]
+        main = self._versions(_main(name))
+        places = [(_main(name), found) for found in main]
+        places += [(_beside(name), found) for found in self._aside(name, main)]
         places = [(place, found) for place, found in places if version in {found.id, found.logical}]
         if not places:
             _fail("SecretNotFound", "no such version")
@@ -333,27 +339,23 @@ class KeyVaultDriver(SecretsDriver):
             return
         tags = _tags(name, labels, state.latest.record, state.latest.encoding)
         until = None if expires == "never" else expires
-        self.client.update_secret_properties(_NAMES.native(name), state.latest.id, tags=tags, expires_on=until)
+        self.client.update_secret_properties(_main(name), state.latest.id, tags=tags, expires_on=until)
 
     def restore(self, name: str) -> None:
         """Bring back a deleted secret, and what lay beside it."""
-        main = _NAMES.native(name)
-        if self._state(name) is None and not self._recover(main):
+        if self._state(name) is None and not self._recover(_main(name)):
             _fail("SecretNotFound", "there is no such secret, or its recovery is over")
-        self._recover(_NAMES.aside(main, "pending"))
+        self._recover(_beside(name))
 
     # reading
 
     def _state(self, name: str) -> _State | None:
         """Return a living secret, with the stages that its latest version tells; ``None`` if there is none."""
-        latest = self._latest(_NAMES.native(name))
+        latest = self._latest(_main(name))
         if latest is None:
             return None
-        kept = latest.tags.get(NAME_LABEL)
-        if kept is not None and _NAMES.name(_NAMES.native(name), kept) != name:
-            _fail("Conflict", f"the id {_NAMES.native(name)!r} belongs to the secret {kept!r}")
-        record = latest.record or Record()
-        return _State(latest, record.previous, record.pending)
+        self._check_identity(name, latest)
+        return _stages(latest)
 
     def _living(self, name: str) -> _State:
         state = self._state(name)
@@ -365,7 +367,7 @@ class KeyVaultDriver(SecretsDriver):
         """Return the state with all stages, also where another tool wrote the latest version."""
         if state.latest.record is not None:
             return state
-        return self._inherited(state, self._versions(_NAMES.native(name)))
+        return self._inherited(state, self._versions(_main(name)))
 
     def _inherited(self, state: _State, known: Sequence[Version]) -> _State:
         """Take over the stages from before another tool wrote."""
@@ -374,6 +376,21 @@ class KeyVaultDriver(SecretsDriver):
         pending = records[-1].pending if records else None
         promoted = pending in {found.logical for found in known}
         return _State(state.latest, before[-1].logical if before else None, None if promoted else pending)
+
+    def _check_identity(self, name: str, latest: Version) -> None:
+        """Refuse a secret of another name. Without a tag the name is believed: it leads here, and to nowhere else."""
+        kept = latest.tags.get(NAME_LABEL)
+        if kept is not None and _NAMES.name(_main(name), kept) != name:
+            _fail("Conflict", f"the id {_main(name)!r} belongs to the secret {kept!r}")
+
+    def _latest_of(self, name: str, main: Sequence[Version]) -> Version:
+        """Return which of all versions is the latest; Key Vault is asked where the last second does not tell."""
+        newest = max(found.set_at or _NEVER for found in main)
+        candidates = [found for found in main if (found.set_at or _NEVER) == newest]
+        if len(candidates) > 1:
+            latest = self._latest(_main(name))
+            candidates = [found for found in candidates if latest is None or found.id == latest.id] or candidates
+        return in_order(candidates)[-1]
 
     def _latest(self, place: str) -> Version | None:
         """Return the latest version of a secret in Key Vault's sense, with its value unless it is disabled."""
@@ -396,11 +413,10 @@ class KeyVaultDriver(SecretsDriver):
         """Return a version of the secret, by the id that users know, wherever its value is."""
         if not _ID.fullmatch(version):
             _fail("SecretNotFound", "no such version")
-        main = _NAMES.native(name)
-        found = self._value(main, version) or self._value(_NAMES.aside(main, "pending"), version)
+        found = self._value(_main(name), version) or self._value(_beside(name), version)
         if found is None:  # what lay beside is gone
-            copies = [copy for copy in in_order(self._versions(main)) if copy.logical == version]
-            found = self._value(main, copies[-1].id) if copies else None
+            copies = [copy for copy in in_order(self._versions(_main(name))) if copy.logical == version]
+            found = self._value(_main(name), copies[-1].id) if copies else None
         if found is None:
             _fail("SecretNotFound", "no such version")
         return found
@@ -410,11 +426,18 @@ class KeyVaultDriver(SecretsDriver):
         listed: Iterator[SecretProperties] = self.client.list_properties_of_secret_versions(place, max_page_size=_PAGE)
         return _unless_missing(lambda: tuple(Version.read(properties) for properties in listed)) or ()
 
-    def _beside(self, name: str, main: Sequence[Version]) -> tuple[Version, ...]:
+    def _aside(self, name: str, main: Sequence[Version]) -> tuple[Version, ...]:
         """Return what lies beside, but for what is left of an earlier secret of that name."""
-        began = min((found.set_at for found in main if found.set_at), default=None)
-        beside = self._versions(_NAMES.aside(_NAMES.native(name), "pending"))
-        return tuple(found for found in beside if began is None or found.set_at is None or found.set_at >= began)
+        began = min((found.set_at for found in main if found.set_at), default=_NEVER)
+        return tuple(found for found in self._versions(_beside(name)) if (found.set_at or _NEVER) >= began)
+
+    def _noted(self, name: str, main: Sequence[Version]) -> tuple[Version, ...]:
+        """Return what lies beside if anything was ever pending; the last one may be of a write that was cut short."""
+        records = [found.record for found in main if found.record is not None]
+        if not any(record.pending or record.of for record in records):
+            return ()
+        beside = in_order(self._aside(name, main))
+        return tuple(beside if not beside or _is_noted(beside[-1], main) else beside[:-1])
 
     def _all(self, prefix: str) -> Iterator[SecretInfo]:
         page = self.list(prefix=prefix, deleted=False, cursor=None, limit=None)
@@ -439,48 +462,42 @@ class KeyVaultDriver(SecretsDriver):
 
     def _check_writable(self, name: str, state: _State) -> None:
         if state.latest.managed:
-            _fail("Conflict", f"it belongs to the certificate {_NAMES.native(name)!r}; change that one instead")
+            _fail("Conflict", f"it belongs to the certificate {_main(name)!r}; change that one instead")
 
-    def _written(self, name: str, state: _State, write: str, value: Masked) -> Secret | None:
-        """Return what an earlier write of that idempotency key has left, as it is now."""
-        main = _NAMES.native(name)
-        known = self._versions(main)
-        for place, found in (
-            *((main, found) for found in known),
-            *((_NAMES.aside(main, "pending"), found) for found in self._beside(name, known)),
-        ):
-            if found.record is not None and found.record.write == write:
-                kept = self._value(place, found.id)
-                if kept is None:
-                    continue
-                if kept.value().reveal_bytes() != value.reveal_bytes():
-                    _fail("Conflict", "the idempotency key was used with another value")
-                whole = self._inherited(state, known) if state.latest.record is None else state
-                return self._secret(name, whole, kept)
-        return None
+    def _written(self, name: str, write: str, value: Masked) -> tuple[Version | None, bool]:
+        """Return what an earlier write of that mark has left, and whether it was carried through."""
+        main = self._versions(_main(name))
+        beside = in_order(self._aside(name, main))
+        places = [(_main(name), found) for found in main] + [(_beside(name), found) for found in beside]
+        for place, found in places:
+            if found.record is None or found.record.write != write:
+                continue
+            kept = self._value(place, found.id)
+            if kept is None:
+                continue
+            if kept.value().reveal_bytes() != value.reveal_bytes():
+                _fail("Conflict", "the idempotency key was used with another value")
+            return kept, found in main or found != beside[-1] or _is_noted(found, main)
+        return None, False
 
-    def _put_pending(
+    def _note(
         self,
         name: str,
         state: _State,
-        value: Masked,
-        write: str,
-        labels: Mapping[str, str] | None,
-        expires: datetime | None,
+        made: Version,
+        *,
+        labels: Mapping[str, str] | None = None,
+        expires: datetime | None = None,
+        if_match: Token | None = None,
     ) -> Secret:
-        """Store the value beside, then note it at the latest version, or at the one that came since."""
-        main = _NAMES.native(name)
-        made = self._set(
-            name,
-            value,
-            record=Record(made=micros(state.latest), write=write),
-            place=_NAMES.aside(main, "pending"),
-        )
+        """Note what lies beside as pending, at the latest version, or at the one that came since."""
         for _ in range(_ATTEMPTS):
+            if if_match is not None and self._living(name).token != if_match:
+                _fail("PreconditionFailed", "the secret was changed meanwhile")
             latest = state.latest
             record = attrs.evolve(latest.record or Record(), previous=state.previous, pending=made.id)
             tags = _tags(name, latest.labels if labels is None else labels, record, latest.encoding)
-            self.client.update_secret_properties(main, latest.id, tags=tags, expires_on=expires)
+            self.client.update_secret_properties(_main(name), latest.id, tags=tags, expires_on=expires)
             state = self._whole(name, self._living(name))
             if state.pending == made.id:
                 return self._secret(name, state, made)
@@ -536,7 +553,7 @@ class KeyVaultDriver(SecretsDriver):
         if len(tags) > _MOST_TAGS:
             _fail("BadParameter", f"another tool gave it so many tags that there would be more than {_MOST_TAGS}")
         write = _Write(
-            native=place or _NAMES.native(name),
+            native=place or _main(name),
             text=text,
             tags=tags,
             record=record,
@@ -636,9 +653,24 @@ class KeyVaultDriver(SecretsDriver):
         wait_until(lambda: done() or None, what=what, timeout=_SETTLING, interval=_QUICK, longest=_LONGEST)
 
 
-def _after(made: Version) -> _State:
-    record = made.record or Record()
-    return _State(made, record.previous, record.pending)
+def _main(name: str) -> str:
+    return _NAMES.native(name)
+
+
+def _beside(name: str) -> str:
+    return _NAMES.aside(_NAMES.native(name), "pending")
+
+
+def _stages(latest: Version) -> _State:
+    """Return the stages that a latest version tells."""
+    record = latest.record or Record()
+    return _State(latest, record.previous, record.pending)
+
+
+def _is_noted(found: Version, main: Iterable[Version]) -> bool:
+    """Tell whether what lies beside is or was pending: that any version says so, or holds its value."""
+    records = [version.record for version in main if version.record is not None]
+    return any(found.id in {record.pending, record.of} for record in records)
 
 
 def _token(version: str, record: Record | None) -> Token:
