@@ -62,7 +62,10 @@ class App:
         return cast("Bucket", self.open("blob", label))
 
     def secrets(self, label: str) -> SecretStore:
-        """Return the secrets that ``[secrets.label]`` declares. Calls nobody."""
+        """Return the secrets that ``[secrets.label]`` declares. Calls nobody.
+
+        It is a ``Mirror`` where the environment's ``mirrors`` name a second provider.
+        """
         return cast("SecretStore", self.open("secrets", label))
 
     def dns(self, label: str) -> Zone:
@@ -80,7 +83,15 @@ class App:
     def open(self, service: str, label: str) -> Handle[Any]:
         """Return the handle of a declared resource, for code that treats all services alike."""
         declared = self._declared(service, label)
-        return cast("Handle[Any]", self.service(declared).open(self.spec(declared)))
+        handle = cast("Handle[Any]", self.service(declared).open(self.spec(declared)))
+        second = self.config.environments[self.environment].mirrors.get(declared.address)
+        return handle if second is None else self._mirrored(declared, handle, second)
+
+    def _mirrored(self, declared: Declared, handle: Handle[Any], second: str) -> Handle[Any]:
+        from shiftable.secrets import Mirror
+
+        other = self.service(declared, second).open(self.spec(declared, second))
+        return Mirror(cast("SecretStore", handle), cast("SecretStore", other))
 
     def declared(self, service: str | None = None) -> tuple[Declared, ...]:
         """Return the declared resources, of one service or of all, in the order of the file."""

@@ -67,10 +67,12 @@ class Environment:
     Args:
         provider: label of a ``[providers.x]`` table, or the type of a provider that needs no settings.
         overrides: another provider for single resources, ``"database.orders" = "gcp"``.
+        mirrors: a second provider to which secrets are written too, ``"secrets.app" = "gcp"``, while they move.
     """
 
     provider: str
     overrides: Mapping[str, str] = attrs.Factory(dict)
+    mirrors: Mapping[str, str] = attrs.Factory(dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -252,6 +254,13 @@ class _Reader:
                     hint = did_you_mean(address, resources)
                     self._problem(place, ("overrides", address), f"no such resource is declared{hint}")
                 self._check_label(place, ("overrides", address), label, providers)
+            for address, label in environment.mirrors.items():
+                if address not in resources or resources[address].service != "secrets":
+                    hint = did_you_mean(address, [each for each in resources if each.startswith("secrets.")])
+                    self._problem(place, ("mirrors", address), f"no such secrets are declared{hint}")
+                elif label == environment.overrides.get(address, environment.provider):
+                    self._problem(place, ("mirrors", address), f"{label} is their provider; name another one")
+                self._check_label(place, ("mirrors", address), label, providers)
 
     def _check_label(self, place: str, path: tuple[str, ...], label: str, providers: Mapping[str, Any]) -> None:
         if label not in providers and label not in known_types():

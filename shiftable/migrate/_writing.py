@@ -12,6 +12,7 @@ from shiftable.migrate._histories import Content, Found, Kept, Marks, missing, w
 from shiftable.migrate.mover import Refusal, Trouble
 from shiftable.secrets import Secret, SecretStore
 from shiftable.secrets._copies import copy_key
+from shiftable.secrets._names import joined
 from shiftable.secrets.driver import Stage
 from shiftable.tokens import Token
 
@@ -107,7 +108,13 @@ class Writing:
             if_match=token if features.if_match else None,
             labels=self.wanted.labels if features.labels else None,
             expires=self.wanted.expires,
-            idempotency_key=copy_key(self.source, self.key, kept.version, kept.created, again=token if again else None),
+            idempotency_key=copy_key(
+                self.source.provider,
+                joined(self.source.name, self.key),
+                kept.version,
+                kept.created,
+                again=token if again else None,
+            ),
         )
 
     def _describe(self) -> None:

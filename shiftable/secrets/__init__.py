@@ -2,6 +2,7 @@
 
 from shiftable.masking import Masked
 from shiftable.secrets._cache import SecretCache
+from shiftable.secrets._mirror import Drift, Mirror
 from shiftable.secrets._redaction import RedactingFilter, RedactingStream, Redactor
 from shiftable.secrets._secrets import Secrets
 from shiftable.secrets._store import SecretStore
@@ -19,7 +20,9 @@ from shiftable.tokens import Token
 
 __all__ = [
     "STAGES",
+    "Drift",
     "Masked",
+    "Mirror",
     "RedactingFilter",
     "RedactingStream",
     "Redactor",
