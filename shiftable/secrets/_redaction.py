@@ -12,7 +12,7 @@ import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from typing import IO, NoReturn
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 import attrs
 
@@ -38,6 +38,8 @@ _LINE = 16
 """A line of so many characters, of a value with several, is masked where it stands alone."""
 
 _START = 3
+_DEEPEST = 3
+_SECRET_WORDS = ("pass", "pwd", "secret", "token", "key", "credential", "private", "auth", "signature", "dsn")
 _MASK = "***"
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
@@ -71,7 +73,8 @@ class Redactor:
     * A value of fewer than eight characters is not masked, and a warning says so: it stands in most texts by chance.
     * A value is masked as a whole, with the beginning of a longer one where the text is cut short. Of one with several
       lines, each line of 16 characters and more is masked too.
-    * What is a part of a value is not known as one: add a password that stands in a JSON document by itself.
+    * What is a part of a value is not known as one, but for a password in a URL, and in a JSON document what has a name
+      like ``password``, ``token`` or ``key``. Add other parts by themselves.
 
     The time for a text depends on its length, hardly on the number of values: a dictionary has three pieces of six
     characters of each spelling, and every third place of the text is looked up in it.
@@ -97,15 +100,17 @@ class Redactor:
             name, value = name or value.name, value.value
         value = value if isinstance(value, Masked) else Masked(value)  # from here on no variable of an error shows it
         raw = value.reveal_bytes()
-        if len(_text(raw)) < SHORTEST:
+        parts = [part.encode() for part in _parts(_text(raw)) if len(part) >= SHORTEST]
+        long = len(_text(raw)) >= SHORTEST
+        if not long:
             logger.warning("%s is shorter than %d characters and is not masked", name or "a value", SHORTEST)
-            return False
         with self._lock:
             before = len(self._known)
-            for text, inner in _spellings(raw):
-                self._index(text, inner=inner)
+            for each in dict.fromkeys([raw, *parts] if long else parts):
+                for text, inner in _spellings(each):
+                    self._index(text, inner=inner)
             self._count += len(self._known) > before
-        return True
+        return long
 
     def mask(self, text: str) -> str:
         """Return a text with stars in place of the values."""
@@ -169,11 +174,16 @@ class Redactor:
         if self._grams.keys().isdisjoint(grams):
             return []
         spans: list[tuple[int, int]] = []
+        first, covered = 0, -1  # of the span that reaches farthest
         for number, gram in enumerate(grams):
             for offset, needle in self._grams.get(gram, ()):
                 begin = number * _STEP - offset
+                if first <= begin and min(begin + len(needle.text), len(text)) < covered:
+                    continue  # it could only be within what is masked already
                 if begin >= 0 and text.startswith(needle.head, begin):
                     spans.append(_extent(text, begin, needle))
+                    if spans[-1][1] > covered:
+                        first, covered = spans[-1]
         return _joined(spans)
 
     def __len__(self) -> int:
@@ -342,13 +352,16 @@ def _grams(text: str, at: int) -> list[tuple[int, str]]:
 
 def _extent(text: str, begin: int, needle: _Needle) -> tuple[int, int]:
     """Return where a value that was found begins and ends: as far as it agrees."""
-    end = begin + len(needle.head)
+    agree, most = len(needle.head), min(len(text) - begin, len(needle.text))
     if text.startswith(needle.text, begin):
-        end = begin + len(needle.text)
-    else:
-        most = min(len(text) - begin, len(needle.text))
-        while end < begin + most and text[end] == needle.text[end - begin]:
-            end += 1
+        agree = most
+    while agree < most:
+        middle = (agree + most + 1) // 2
+        if text.startswith(needle.text[:middle], begin):
+            agree = middle
+        else:
+            most = middle - 1
+    end = begin + agree
     if needle.inner:
         begin -= begin > 0 and text[begin - 1] in _BASE64
         end += end < len(text) and text[end] in _BASE64
@@ -387,6 +400,48 @@ def _text(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def _parts(text: str, *, named: bool = True, depth: int = 0) -> Iterator[str]:
+    """Yield what is secret by itself in a value that is a URL or a JSON document.
+
+    Args:
+        named: whether the name under which it stands says that it is secret.
+    """
+    if depth and named:
+        yield text
+    if "://" in text[:_HEAD] and "@" in text:
+        try:
+            password = urlsplit(text).password
+        except ValueError:  # no URL
+            password = None
+        if password:
+            yield password
+            yield unquote(password)
+    if text.lstrip()[:1] in ("{", "[") and depth < _DEEPEST:
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        for leaf, says_so in _leaves(document, named=False):
+            yield from _parts(leaf, named=says_so, depth=depth + 1)
+
+
+def _leaves(document: object, *, named: bool) -> Iterator[tuple[str, bool]]:
+    """Yield the texts of a JSON document, and whether a name above them says that they are secret."""
+    waiting = [(document, named)]
+    while waiting:
+        here, says_so = waiting.pop()
+        if isinstance(here, str):
+            yield here, says_so
+        elif isinstance(here, dict):
+            waiting += [(each, says_so or _says_so(name)) for name, each in here.items()]
+        elif isinstance(here, list):
+            waiting += [(each, says_so) for each in here]
+
+
+def _says_so(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_WORDS)
 
 
 def _spellings(raw: bytes) -> Iterator[tuple[str, bool]]:

@@ -194,6 +194,41 @@ def test_the_beginning_of_a_long_value_is_masked_where_a_message_is_cut_short() 
     assert "***X" == redactor.mask(f"{value[:77]}X")
 
 
+DOCUMENT = {
+    "username": "orders_app",
+    "host": "db.example.com",
+    "password": "p4ss/word+one",
+    "nested": {"api_keys": ["key-number-one", {"a": "key-number-two"}], "port": 5432, "name": "a longer name"},
+    "short_key": "1234567",
+    "dsn_of_old": None,
+    "url": "postgresql://orders_app:url%2Fpassword@db.example.com/orders",
+    "inner": json.dumps({"token": "token-within"}),
+}
+
+
+def test_the_secret_parts_of_a_json_document_are_masked_and_the_others_are_not() -> None:
+    redactor = redactor_of(json.dumps(DOCUMENT, indent=2))
+    assert "*** *** *** ***" == redactor.mask("p4ss/word+one key-number-one key-number-two token-within")
+    assert "*** ***" == redactor.mask("url%2Fpassword url/password")
+    for text in ("orders_app", "db.example.com", "a longer name", "1234567"):
+        assert text == redactor.mask(text)
+    assert "***" == redactor.mask(quote(str(DOCUMENT["password"]), safe=""))
+    assert "***" == redactor.mask(json.dumps(DOCUMENT, indent=2))
+    assert 1 == len(redactor)
+
+
+def test_the_password_of_a_url_is_masked() -> None:
+    redactor = redactor_of("postgresql://app:correct-horse@db.example.com:5432/orders")
+    assert "user app, password ***, db.example.com" == redactor.mask("user app, password correct-horse, db.example.com")
+
+
+@pytest.mark.parametrize(
+    "value", ["{not json at all", "[" * 20_000, "http://[broken@x:y", '["only", "texts of it"]', "a://b:@c-d-e-f"]
+)
+def test_what_only_looks_like_a_document_is_masked_as_a_whole(value: str) -> None:
+    assert "***" == redactor_of(value).mask(value)
+
+
 # short values, and how they are added
 
 
