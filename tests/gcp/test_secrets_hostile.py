@@ -8,12 +8,14 @@ import doctest
 import json
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,17 +36,18 @@ from shiftable.errors import (
     PermissionDenied,
     PreconditionFailed,
     Throttled,
+    Timeout,
     Unauthenticated,
     Unavailable,
 )
-from shiftable.secrets import Secrets, SecretStore
+from shiftable.secrets import Secret, Secrets, SecretStore
 from shiftable.testing.harness import Call, Kind, Request, Response
 from shiftable_gcp import GcpProvider, GcpSettings, _secret_state, _session
 from shiftable_gcp._crc32c import crc32c
 from shiftable_gcp._secret_manager import StoredSecret
-from shiftable_gcp._secret_state import Entry, Journal
+from shiftable_gcp._secret_state import Entry, Journal, mark_of
 from shiftable_gcp.double import GcpDouble
-from shiftable_gcp.secrets import SecretManagerDriver
+from shiftable_gcp.secrets import SecretManagerDriver, _Write
 
 SOON = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -461,23 +464,85 @@ def test_a_version_that_another_put_took_over_is_not_destroyed_by_the_one_that_g
     assert filled.put("key", "same", idempotency_key="k").version == filled.get("key").version
 
 
-def test_who_gave_up_cannot_destroy_what_was_taken_over_and_one_takes_it_over(
+def test_who_gave_up_cannot_destroy_what_was_taken_over(
     filled: SecretStore, foreign: Foreign, gcp_double: GcpDouble
 ) -> None:
     driver = filled.unwrap(SecretManagerDriver)
-    foreign.add("shop__key", b"same")
-    added = foreign.ask("GET", "/shop__key/versions/5")
+    write = _Write("shop/key", "shop__key", b"same", "current", False, None, None, None, True, "x" * 12)
     state = driver._read("shop/key")
     assert state is not None
+    foreign.add("shop__key", b"same")
+    added = foreign.ask("GET", "/shop__key/versions/5")
 
-    taken = driver._adopted(state, b"same")
+    taken = driver._adopted(state, write)
     driver._discard("shop__key", added)
 
     assert (taken["name"], taken["etag"] != added["etag"]) == (added["name"], True)
     assert versions(gcp_double)[4:] == [(5, "ENABLED", b"same")]
     driver._discard("shop__key", taken)
     assert versions(gcp_double)[4:] == [(5, "DESTROYED", None)]
-    assert driver._adopted(state, b"same") is None
+    assert driver._adopted(state, write) is None
+
+
+def test_two_puts_of_one_value_are_two_versions_also_when_an_answer_is_lost(
+    filled: SecretStore, watched: GcpDouble, impatient: SecretStore
+) -> None:
+    """Ours is not executed; theirs is, with the same value, while ours looks what became of it."""
+    watched.inject("status", match=of("addVersion"), **error(503, "UNAVAILABLE"))
+    theirs: list[str] = []
+    meanwhile(watched, "secrets.get", lambda: theirs.append(impatient.put("key", "same").version), at=2)
+
+    ours = filled.put("key", "same", stage="pending")
+
+    assert (["5"], "6", {"pending"}) == (theirs, ours.version, ours.stages)
+    assert filled.get("key").version == "5"
+
+
+def something(store: SecretStore, chance: random.Random, value: str) -> Secret | None:
+    """Do one of all things that writers do."""
+    match chance.choice(("put", "put", "keyed", "swap", "create", "pending", "promote")):
+        case "keyed":
+            return store.put("key", value, idempotency_key=f"{chance.randrange(3)}-{value}")
+        case "swap":
+            return store.put("key", value, if_match=store.get("key").token)
+        case "create":
+            return store.put("key", value, if_absent=True)
+        case "pending":
+            return store.put("key", value, stage="pending")
+        case "promote":
+            store.promote("key", chance.choice(list(store.history("key"))).version)
+            return None
+        case _:
+            return store.put("key", value)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_was_said_to_be_stored_is_stored_whatever_writers_and_faults_meet(
+    store: SecretStore, gcp_double: GcpDouble, seed: int
+) -> None:
+    """Five writers, of whom many store the same value; each fourth call goes wrong."""
+
+    def strikes(chance: random.Random) -> Callable[[Call], bool]:
+        return lambda call: to_secrets(call) and chance.random() < 0.06
+
+    kinds: tuple[Kind, ...] = ("drop_before", "drop_after", "truncate", "status")
+    for number, kind in enumerate(kinds):
+        gcp_double.inject(kind, match=strikes(random.Random(f"{seed} {number}")), times=None)  # noqa: S311
+
+    def write(writer: int) -> list[Secret]:
+        chance = random.Random(f"{seed} writer {writer}")  # noqa: S311
+        made = []
+        for number in range(5):
+            with contextlib.suppress(PreconditionFailed, NotFound, Conflict, Timeout, Unavailable):
+                made.append(something(store, chance, chance.choice(("same", f"{writer}-{number}"))))
+        return [secret for secret in made if secret is not None]
+
+    with ThreadPoolExecutor(5) as pool:
+        told = [secret for made in pool.map(write, range(5)) for secret in made]
+
+    there = {str(each.number): each.payload for each in stored(gcp_double).versions.values() if each.state == "ENABLED"}
+    assert {secret.version: secret.reveal_bytes() for secret in told}.items() <= there.items()
+    assert {str(number) for number in stored(gcp_double).aliases.values()} <= set(there)
 
 
 def test_a_secret_that_is_deleted_while_it_is_written_is_made_again(
@@ -1096,11 +1161,12 @@ def test_an_error_that_nobody_knows_of_keeps_its_code(gcp_double: GcpDouble, sto
 
 
 moments = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  UTC
-writes = st.lists(st.tuples(st.integers(1, 10**6), st.none() | moments, st.none() | st.text("!~ab1", min_size=1)))
+marks = st.none() | st.text("!~ab1", min_size=1)
+writes = st.lists(st.tuples(st.integers(1, 10**6), st.none() | moments, marks.map(mark_of) | st.just("")))
 
 
 @given(writes=writes)
-def test_a_journal_is_read_as_it_was_written(writes: list[tuple[int, datetime | None, str | None]]) -> None:
+def test_a_journal_is_read_as_it_was_written(writes: list[tuple[int, datetime | None, str]]) -> None:
     journal = Journal()
     for write in writes:
         journal = journal.added(*write)
@@ -1109,10 +1175,9 @@ def test_a_journal_is_read_as_it_was_written(writes: list[tuple[int, datetime | 
 
     assert read == journal
     assert read.newest == max((version for version, _, _ in writes), default=0)
-    last = {key: version for version, _, key in writes if key is not None}
-    assert {key: read.find(key) for key in last} == last
-    assert read.find(None) is None
-    assert read.find("another") is None
+    last = {mark: version for version, _, mark in writes}
+    assert {mark: read.find(mark) for mark in last} == last
+    assert read.find(mark_of("another")) is None
     assert all(version in read for version, _, _ in writes)
 
 
@@ -1125,7 +1190,7 @@ def test_whatever_stands_there_is_a_journal(text: str) -> None:
 def test_a_long_journal_keeps_its_end_and_at_least_what_was_promised() -> None:
     journal = Journal(tuple(Entry(number, datetime(2026, 1, 2, tzinfo=UTC)) for number in range(1, 100)))
     for number in range(100_000, 101_000):
-        journal = Journal.read(journal.added(number, datetime(2026, 1, 2, tzinfo=UTC), f"key {number}").text)
+        journal = Journal.read(journal.added(number, datetime(2026, 1, 2, tzinfo=UTC), mark_of(str(number))).text)
 
     assert len(journal.text) <= 6 * 1024
     assert [entry.version for entry in journal.entries][-180:] == list(range(101_000 - 180, 101_000))

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -31,6 +32,7 @@ __all__ = [
     "State",
     "label_facts",
     "labels_text",
+    "mark_of",
     "read_time",
 ]
 
@@ -50,24 +52,38 @@ _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 
 @attrs.frozen
 class Entry:
-    """One version that became part of a secret: when it was made, and the hash of its idempotency key if it had one."""
+    """One version that became part of a secret.
+
+    Args:
+        made: when.
+        mark: of the write that made it so: see ``mark_of``.
+    """
 
     version: int
     made: datetime | None = None
-    key: str = ""
+    mark: str = ""
 
     @property
     def text(self) -> str:
         """The entry as a word."""
         made = f"@{(self.made - _EPOCH) // _MICROSECOND:x}" if self.made else ""
-        return f"{self.version}{made}{'=' if self.key else ''}{self.key}"
+        return f"{self.version}{made}{'=' if self.mark else ''}{self.mark}"
+
+
+def mark_of(key: str | None) -> str:
+    """Return what tells a write from all others: made of its idempotency key, or of chance.
+
+    72 bits of a hash, as keys have up to 128 characters and many have to stand in one annotation.
+    """
+    digest = secrets.token_bytes(9) if key is None else hashlib.sha256(key.encode()).digest()[:9]
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 @attrs.frozen
 class Journal:
     """Which versions became part of a secret, oldest first.
 
-    >>> Journal.read("1 2@6442d2d4f8b40=kFuK9kSvJCKL").added(4, None, None).text
+    >>> Journal.read("1 2@6442d2d4f8b40=kFuK9kSvJCKL").added(4, None, "").text
     '1 2@6442d2d4f8b40=kFuK9kSvJCKL 4'
     """
 
@@ -102,15 +118,13 @@ class Journal:
         """Return when a version was made, if that is noted."""
         return next((entry.made for entry in self.entries if entry.version == version), None)
 
-    def find(self, key: str | None) -> int | None:
-        """Return the version that was written under an idempotency key."""
-        if key is None:
-            return None
-        return next((entry.version for entry in reversed(self.entries) if entry.key == _hashed(key)), None)
+    def find(self, mark: str) -> int | None:
+        """Return the version that a write with that mark made part of the secret."""
+        return next((entry.version for entry in reversed(self.entries) if entry.mark == mark), None)
 
-    def added(self, version: int, made: datetime | None, key: str | None) -> Journal:
+    def added(self, version: int, made: datetime | None, mark: str) -> Journal:
         """Return it with one more version."""
-        return Journal((*self.entries, Entry(version, made, _hashed(key) if key is not None else "")))
+        return Journal((*self.entries, Entry(version, made, mark)))
 
 
 @attrs.frozen(kw_only=True)
@@ -255,8 +269,3 @@ def _folded_labels(text: str | None) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _hashed(key: str) -> str:
-    """Return 72 bits of a hash: idempotency keys are up to 128 characters, and many have to stand in one annotation."""
-    return base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest()[:9]).decode()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import threading
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import google.auth
 from google.api_core.client_info import ClientInfo
-from google.api_core.retry import Retry
+from google.api_core.retry import Retry, exponential_sleep_generator, retry_target
 from google.auth.credentials import AnonymousCredentials, Signing
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
@@ -20,6 +22,8 @@ from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
 from shiftable.errors import ConfigError, Throttled
+from shiftable.fibers import sleep
+from shiftable.http_adapter import prepare
 from shiftable_gcp import GcpSettings, __version__
 from shiftable_gcp.errors import classify, is_retryable
 
@@ -35,6 +39,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 16.0  # seconds; what is waited is random up t
 _SECOND = timedelta(seconds=1)
 _GRAIN = timedelta(milliseconds=1)  # of the times of objects
 _DRIFT = 1e-3  # twice what a clock that is being corrected may be off: 500 parts in a million (adjtimex)
+_SERVICE = "https://storage.googleapis.com"
 _REFRESH_TIMEOUT = 120  # as in google-cloud-storage
 
 
@@ -118,7 +123,7 @@ class Attempts:
     @property
     def policy(self) -> Untyped:
         """The policy for one call of the SDK."""
-        return Retry(
+        return _Patient(
             predicate=is_retryable if self._repeatable else _refused,
             initial=_FIRST_WAIT,
             maximum=_LONGEST_WAIT,
@@ -131,16 +136,54 @@ class Attempts:
         self.doubtful = self.doubtful or not _refused(exc)
 
 
-class Session:
-    """The credentials, the project and the connections of one provider. It may be used from many threads."""
+class _Patient(Retry):  # type: ignore[misc]  # google-api-core has no types
+    """The SDK's policy, whose pauses give way."""
 
-    def __init__(self, settings: GcpSettings) -> None:
+    def __call__(self, func: Untyped, on_error: Untyped = None) -> Untyped:
+        """Return the function with its tries."""
+
+        def tried(*args: Untyped, **kwargs: Untyped) -> Untyped:
+            return retry_target(
+                functools.partial(func, *args, **kwargs),
+                self._predicate,
+                self._pauses(),
+                timeout=self._timeout,
+                on_error=on_error or self._on_error,
+            )
+
+        return tried
+
+    def _pauses(self) -> Iterator[float]:
+        """Sleep here, and let the SDK sleep no more."""
+        for seconds in exponential_sleep_generator(self._initial, self._maximum, multiplier=self._multiplier):
+            sleep(seconds)
+            yield 0.0
+
+
+class Session:
+    """The credentials, the project and the connections of one provider. It may be used from many threads.
+
+    Args:
+        origin: whose bulk lane it is: it has its credentials, and connections of its own.
+    """
+
+    def __init__(self, settings: GcpSettings, *, origin: Session | None = None) -> None:
         self._settings = settings
+        self._origin = origin
         self._lock = threading.RLock()
         self._client: Untyped = None
         self._transport: Transport | None = None
         self._project: str | None = None
-        self.clock = ServerClock()
+        self.clock: ServerClock = origin.clock if origin else ServerClock()
+
+    def lane(self) -> Session:
+        """Return the session of the bulk lane: the same credentials over connections that cost less."""
+        return Session(self._settings, origin=self)
+
+    @property
+    def is_lane(self) -> bool:
+        """Whether it is one: then its calls give way while they wait."""
+        return self._origin is not None
 
     @property
     def client(self) -> Untyped:
@@ -166,8 +209,14 @@ class Session:
         """The connections, for what the SDK cannot do."""
         with self._lock:
             if self._transport is None:
-                credentials, self._project = self._credentials()
+                origin = self._origin
+                if origin is None:
+                    credentials, self._project = self._credentials()
+                else:
+                    credentials, self._project = origin.transport.credentials, origin._project  # noqa: SLF001  its own kind
                 self._transport = Transport(credentials, self.clock)
+                if origin is not None:
+                    prepare(self._transport, self._settings.endpoint or _SERVICE)
             return self._transport
 
     @property

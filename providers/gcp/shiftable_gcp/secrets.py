@@ -39,6 +39,7 @@ from shiftable_gcp._secret_state import (
     State,
     label_facts,
     labels_text,
+    mark_of,
     read_time,
 )
 from shiftable_gcp._session import Session
@@ -92,7 +93,8 @@ class _Write:
     if_match: Token | None
     labels: Mapping[str, str] | None
     expires: datetime | None
-    key: str | None
+    is_keyed: bool
+    mark: str
 
 
 @attrs.define
@@ -205,7 +207,8 @@ class SecretManagerDriver(SecretsDriver):
             if_match,
             labels,
             expires,
-            idempotency_key,
+            is_keyed=idempotency_key is not None,
+            mark=mark_of(idempotency_key),
         )
         for _ in range(_ATTEMPTS):
             stored = self._put(write)
@@ -413,23 +416,24 @@ class SecretManagerDriver(SecretsDriver):
             state = self._pinned(state)
         if state is None:
             return None
-        added = self._added(state, write)
+        added, is_own = self._added(state, write)
         number, made = _number_of(added), read_time(added.get("createTime"))
         try:
             settled = self._settled(state, write, number, made)
         except Exception as exc:
             fault = classify(exc)
-            if fault is not None and not fault.error.retryable:  # else it may have happened
+            if is_own and fault is not None and not fault.error.retryable:  # else it may have happened
                 self._discard(write.native, added)
             raise
-        if settled is None:
+        if settled is not None:
+            return _secret(settled, number, write.payload, made)
+        if is_own:
             self._discard(write.native, added)
-            return None
-        return _secret(settled, number, write.payload, made)
+        return None
 
     def _repeated(self, state: State | None, write: _Write) -> Secret | None:
         """Return what an earlier put under the same idempotency key stored."""
-        number = state.journal.find(write.key) if state is not None and state.is_alive else None
+        number = state.journal.find(write.mark) if state is not None and state.is_alive else None
         if state is None or number is None:
             return None
         try:
@@ -463,8 +467,8 @@ class SecretManagerDriver(SecretsDriver):
             return state
         return self._changed(state, {"versionAliases": dict(state.aliases) | {"current": state.current}})
 
-    def _added(self, state: State, write: _Write) -> Any:  # noqa: ANN401  JSON, also below
-        """Add a version that has no stage yet, and return what is told of it.
+    def _added(self, state: State, write: _Write) -> tuple[Any, bool]:
+        """Add a version that has no stage yet; return what is told of it, and whether nobody else can have it.
 
         Adding has no condition. So where an answer was lost, or where an earlier put with the same idempotency key may
         have ended here, it is looked whether the version is there already.
@@ -472,39 +476,46 @@ class SecretManagerDriver(SecretsDriver):
         attempts = self.session.attempts()
         data = {"data": base64.b64encode(write.payload).decode(), "dataCrc32c": str(crc32c(write.payload))}
 
-        def once() -> Any:  # noqa: ANN401
-            found = self._adopted(state, write.payload) if attempts.doubtful else None
-            return found or self._rest.once("POST", f"{self._path(write.native)}:addVersion", body={"payload": data})
+        def once() -> tuple[Any, bool]:
+            found = self._adopted(state, write) if attempts.doubtful else None
+            if found is not None:
+                return found, False
+            return self._rest.once("POST", f"{self._path(write.native)}:addVersion", body={"payload": data}), True
 
-        added = attempts.policy(once)()
+        added, is_own = attempts.policy(once)()
         number = _number_of(added)
-        if not added.get("clientSpecifiedPayloadChecksum") and self._payload(write.native, number) != write.payload:
+        is_compared = added.get("clientSpecifiedPayloadChecksum") or not is_own
+        if not is_compared and self._payload(write.native, number) != write.payload:
             self._discard(write.native, added)
             raise DataCorruption(None, "the service stored something else than was sent")
-        if write.key is not None and number > state.known + 1:
-            earlier = self._adopted(state, write.payload, below=number)
+        if is_own and write.is_keyed and number > state.known + 1:
+            earlier = self._adopted(state, write, below=number)
             if earlier is not None:
                 self._discard(write.native, added)
-                return earlier
-        return added
+                return earlier, False
+        return added, is_own
 
-    def _adopted(self, state: State, payload: bytes, below: int | None = None) -> Any:  # noqa: ANN401
-        """Take over a version with that value, newer than all that belong to the secret; ``None`` if there is none.
+    def _adopted(self, state: State, write: _Write, below: int | None = None) -> Any:  # noqa: ANN401  JSON
+        """Take over a version with that value which came after a state and has no part in it; ``None``: there is none.
 
         To enable what is enabled changes nothing but the version's etag. So whoever added it, and gives up, can no
-        longer destroy it, and of two who want it one gets it.
+        longer destroy it. Nor may we: it may be another's who goes on.
         """
+        fresh = self._read(write.name)
+        taken = {*fresh.aliases.values(), *(entry.version for entry in fresh.journal.entries)} if fresh else set()
         path = f"{self._path(state.native)}/versions"
         for entry in self._rest.get(path, pageSize=_PAGE, filter="state:ENABLED").get("versions", ()):
             number = _number_of(entry)
             if number <= state.known:
                 break
-            if (below is None or number < below) and self._payload(state.native, number) == payload:
-                try:
+            if number in taken or (below is not None and number >= below):
+                continue
+            try:
+                if self._payload(state.native, number) == write.payload:
                     return self._rest.call("POST", f"{path}/{number}:enable", body={"etag": entry["etag"]})
-                except api_errors.GoogleAPICallError as exc:
-                    if not _is(exc, Conflict):
-                        raise
+            except api_errors.GoogleAPICallError as exc:
+                if not (_is(exc, Conflict) or _is(exc, NotFound)):  # destroyed since, or taken over by somebody else
+                    raise
         return None
 
     def _settled(self, state: State, write: _Write, number: int, made: datetime | None) -> State | None:
@@ -514,15 +525,18 @@ class SecretManagerDriver(SecretsDriver):
             if found is None:
                 return None
             facts = label_facts(found.annotations, write.labels, write.expires)
-            facts["annotations"][WRITES] = found.journal.added(number, made, write.key).text
+            facts["annotations"][WRITES] = found.journal.added(number, made, write.mark).text
             facts["versionAliases"] = _moved(found, number, write.stage)
             settled = self._changed(found, facts)
             if settled is not None:
                 return settled
             found = self._read(write.name)
-            if found is None or number in found.journal:  # the try whose answer was lost did it
+            if found is None:
+                return None
+            earlier = found.journal.find(write.mark)
+            if earlier == number:  # the try whose answer was lost did it, or another put with the same idempotency key
                 return found
-            if found.journal.find(write.key) is not None:
+            if earlier is not None or number in found.journal:
                 return None
             if write.if_match is not None or (write.if_absent and found.is_alive):
                 raise _failure(412, "another writer was faster")
@@ -558,7 +572,8 @@ class SecretManagerDriver(SecretsDriver):
         try:
             self._destroy(native, number, etag=added["etag"])
         except Exception as exc:  # noqa: BLE001  what made it lose is what counts
-            logger.warning("version %d of %s is left over: %s", number, native, type(exc).__name__)
+            if not _is(exc, Conflict):
+                logger.warning("version %d of %s is left over: %s", number, native, type(exc).__name__)
 
 
 def _check_conditions(state: State | None, write: _Write) -> None:
