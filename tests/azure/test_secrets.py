@@ -256,6 +256,33 @@ def test_a_pending_put_that_was_cut_short_is_finished_by_its_repetition(
     assert store.get("key", stage="pending").reveal() == "four"
 
 
+@pytest.mark.parametrize("value", ["two", "another"])
+def test_of_two_pending_puts_with_one_key_at_once_the_first_counts(
+    azure_double: AzureDouble, store: SecretStore, value: str
+) -> None:
+    """Both looked before either wrote: a rotation whose lock is a look alone would go on with two values."""
+    store.put("key", "one")
+    store.put("other", "one")
+    mark = store.put("other", "x", stage="pending", idempotency_key="rotation").version
+    state = azure_double.vault.secrets["shop--other---pending"].versions[mark].tags["shiftable-state"]
+
+    def overtake(call: Call) -> bool:
+        if call.operation == "SetSecret":
+            az_set(azure_double, "shop--key---pending", value, tags={"shiftable-state": state})
+        return False
+
+    azure_double.inject("status", match=overtake)
+    if value == "two":
+        stored = store.put("key", "two", stage="pending", idempotency_key="rotation")
+        first, _ = azure_double.vault.secrets["shop--key---pending"].versions
+        assert (stored.version, stored.stages) == (first, frozenset({"pending"}))
+    else:
+        with pytest.raises(Conflict, match="just now"):
+            store.put("key", "two", stage="pending", idempotency_key="rotation")
+        with pytest.raises(NotFound):
+            store.get("key", stage="pending")
+
+
 def test_of_two_pending_puts_over_one_token_the_later_is_refused(azure_double: AzureDouble, store: SecretStore) -> None:
     token = store.put("key", "one").token
     tags = azure_double.vault.secrets["shop--key"].latest.tags

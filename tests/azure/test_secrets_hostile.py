@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import traceback
@@ -16,6 +17,7 @@ import pytest
 from shiftable.config import Credential
 from shiftable.errors import (
     ConfigError,
+    Conflict,
     NotFound,
     OperationError,
     PermissionDenied,
@@ -24,6 +26,7 @@ from shiftable.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shiftable.rotation import RandomToken, Rotation
 from shiftable.secrets import Secrets, SecretStore
 from shiftable.testing.harness import Call
 from shiftable_azure import AzureProvider, AzureSettings
@@ -403,3 +406,22 @@ def test_a_vault_that_is_not_there_is_no_missing_secret(azure_double: AzureDoubl
     for act in acts:
         with pytest.raises(Unavailable, match="no such vault"):
             act()
+
+
+def test_of_many_rotations_at_once_one_replaces_the_value(azure_double: AzureDouble, store: SecretStore) -> None:
+    first = store.put("key", "before", idempotency_key="first")
+
+    def rotate(_: int) -> bool:
+        with contextlib.suppress(Conflict):
+            Rotation(store, "key", RandomToken()).run(now=True)
+            return True
+        return False
+
+    with ThreadPoolExecutor(4) as pool:
+        finished = list(pool.map(rotate, range(8)))
+
+    assert any(finished)
+    assert store.get("key").version != first.version
+    assert store.get("key", stage="previous").version == first.version
+    with pytest.raises(NotFound):
+        store.get("key", stage="pending")

@@ -18,6 +18,8 @@ from azure.storage.blob import BlobServiceClient, ExponentialRetry, UserDelegati
 from requests.adapters import HTTPAdapter
 
 from shiftable.errors import ConfigError, Unsupported
+from shiftable.fibers import sleep
+from shiftable.http_adapter import prepare
 from shiftable_azure import AzureSettings, __version__
 from shiftable_azure._identity import Identity
 from shiftable_azure.errors import seconds_asked
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Retries", "Session"]
 
 _STORAGE = "https://storage.azure.com/.default"
+_SOMEWHERE = "https://account.blob.core.windows.net"
 _CHUNK = 1024 * 1024
 _WHOLE = 1 << 50  # more than any blob has: one request for all of it
 _PUT = 5_000 * 1024**2  # Put Blob takes no more
@@ -69,6 +72,7 @@ class Session:
         credential: in place of the settings' for Microsoft Entra, for tests and odd identities.
         transport: in place of the SDK's own, for tests.
         identity: the one of the provider.
+        bulk: whether it is that of the bulk lane, over connections that cost less.
     """
 
     def __init__(
@@ -78,12 +82,20 @@ class Session:
         credential: TokenCredential | None = None,
         transport: HttpTransport[Any, Any] | None = None,
         identity: Identity | None = None,
+        bulk: bool = False,
     ) -> None:
         self._settings = settings
+        self.is_lane = bulk
         self._lock = threading.RLock()
         self._identity = identity or Identity(settings, credential)
         self._transport = transport
         self._delegation: tuple[UserDelegationKey, datetime] | None = None
+
+    def lane(self) -> Session:
+        """Return the session of the bulk lane, with the same credentials; this one, if its transport was given."""
+        if self.is_lane or self._transport is not None:
+            return self
+        return Session(self._settings, identity=self._identity, bulk=True)
 
     @functools.cached_property
     def blobs(self) -> BlobServiceClient:
@@ -181,13 +193,18 @@ class Session:
             "max_single_get_size": _WHOLE,
             "connection_data_block_size": _CHUNK,
         }
-        options["transport"] = self._transport or _transport()
+        options["transport"] = self._transport or _transport(self._url() if self.is_lane else None)
         try:
             if settings.connection_string is not None:
                 return BlobServiceClient.from_connection_string(settings.connection_string.reveal(), **options)
             return BlobServiceClient(self._endpoint(), self._credential(), **options)
         except (AzureError, ValueError, TypeError) as exc:
             raise ConfigError(f"azure: the blob service cannot be addressed: {_safe(exc)}") from None
+
+    def _url(self) -> str:
+        """Return where the service is, for the proxy on the way."""
+        stated = self._settings.connection_string
+        return _SOMEWHERE if stated is not None else self._endpoint()
 
     def _endpoint(self) -> str:
         if self._settings.endpoint is not None:
@@ -241,12 +258,23 @@ class _Transport(RequestsTransport):  # type: ignore[misc]  # azure-core hands i
                 raise
             raise type(exc)(_SIGNATURE.sub(r"\1***", str(exc))) from None
 
+    def sleep(self, duration: float) -> None:
+        """Pause between two tries."""
+        sleep(duration)
 
-def _transport() -> _Transport:
-    """Return a transport with connections for all threads of the bulk lane; surplus ones are thrown away."""
+
+def _transport(bulk: str | None) -> _Transport:
+    """Return a transport with connections for many threads; surplus ones are thrown away.
+
+    Args:
+        bulk: it is for the bulk lane to this URL.
+    """
     session = requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
+    if bulk is not None:
+        prepare(session, bulk)
+    else:
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
     return _Transport(
         session=session,
         session_owner=True,

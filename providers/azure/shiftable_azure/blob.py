@@ -182,6 +182,7 @@ class AzureBlobDriver(BlobDriver):
     _told_tags: set[str] = attrs.field(factory=set, init=False, repr=False)
     _default_tier: str | None = attrs.field(default=None, init=False, repr=False)
     _default_asked: bool = attrs.field(default=False, init=False, repr=False)
+    _fast: AzureBlobDriver | None = attrs.field(default=None, init=False, repr=False)
 
     def classify(self, exc: Exception) -> Fault | None:
         """Claim the exceptions of azure-core and of the HTTP clients beneath it."""
@@ -485,8 +486,24 @@ class AzureBlobDriver(BlobDriver):
         typed = {} if content_type is None else {"Content-Type": content_type}
         return SignedURL(url, {"x-ms-blob-type": "BlockBlob", **typed})
 
+    def lane(self) -> AzureBlobDriver:
+        """Return this driver over connections of its own that cost less, unless somebody gave it a transport."""
+        session = self.session.lane()
+        if session is self.session:
+            return self
+        if self._fast is None:
+            self._fast = attrs.evolve(self, session=session)
+        return self._fast
+
+    @property
+    def gives_way(self) -> bool:
+        """The bulk lane does."""
+        return self.session.is_lane
+
     def close(self) -> None:
         """Close the session's connections."""
+        if self._fast is not None:
+            self._fast.close()
         self.session.close()
 
     # work

@@ -222,6 +222,8 @@ class KeyVaultDriver(SecretsDriver):
             if state is None:
                 _fail("SecretNotFound", "there is no such secret; store a current version first")
             made = self._set(name, value, record=Record(made=micros(state.latest), write=write), place=_beside(name))
+            if idempotency_key is not None:
+                made = self._first(name, made, write, value)
             return self._note(name, state, made, labels=labels, expires=expires, if_match=if_match)
         latest = state.latest if state else None
         made = self._set(
@@ -479,6 +481,17 @@ class KeyVaultDriver(SecretsDriver):
                 _fail("Conflict", "the idempotency key was used with another value")
             return kept, found in main or found != beside[-1] or _is_noted(found, main)
         return None, False
+
+    def _first(self, name: str, made: Version, write: str, value: Masked) -> Version:
+        """Of several that stored a version beside under one mark at once, take the first, as all of them do."""
+        beside = self._aside(name, self._versions(_main(name)))
+        first = next((found for found in in_order(beside) if found.record and found.record.write == write), made)
+        if first.id == made.id:
+            return made
+        kept = self._value(_beside(name), first.id)
+        if kept is None or kept.value().reveal_bytes() != value.reveal_bytes():
+            _fail("Conflict", "another writer has used the idempotency key with another value, just now")
+        return kept
 
     def _note(
         self,
