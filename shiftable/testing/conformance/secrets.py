@@ -1077,6 +1077,17 @@ class SecretsMachine(RuleBasedStateMachine):
         model = _outcome(self.model, lambda store: act(store, version.model.version))
         assert model.answer == real.answer
 
+    @rule(key=st.sampled_from(KEYS), labels=st.sampled_from(({}, {"team": "core"}, {"team": "web", "shop": "north"})))
+    def update(self, key: str, labels: dict[str, str]) -> None:
+        if self.features.update and self.features.labels:
+            self.both(lambda store: store.update(key, labels=labels))
+            self.epochs[key] += 1
+
+    @rule(key=st.sampled_from(KEYS))
+    def labels(self, key: str) -> None:
+        if self.features.labels:
+            self.both(lambda store: sorted(store.get(key).labels.items()))
+
     @rule(key=st.sampled_from(KEYS), forever=st.booleans())
     def delete(self, key: str, *, forever: bool) -> None:
         window = None if forever or not self.features.recovery else timedelta(days=7)
