@@ -7,6 +7,7 @@ import contextlib
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -339,6 +340,32 @@ def test_a_command_that_is_stopped_from_the_terminal_stops_with_us_and_goes_on(s
     os.close(terminal)
     assert "job 148" in seen
     assert "got typed" in seen
+
+
+def test_the_first_process_of_a_container_buries_orphans(shop: Path) -> None:
+    code = """
+import os, time
+out, into = os.pipe()
+if (middle := os.fork()) == 0:
+    if (orphan := os.fork()) == 0:
+        os._exit(0)
+    os.write(into, str(orphan).encode())
+    os._exit(0)
+os.waitpid(middle, 0)
+orphan = int(os.read(out, 20))
+until = time.monotonic() + 60
+while os.path.exists(f"/proc/{orphan}") and time.monotonic() < until:
+    time.sleep(0.01)
+print(os.getppid(), os.path.exists(f"/proc/{orphan}"))
+raise SystemExit(6)
+"""
+    container = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    allowed = shutil.which(container[0]) and subprocess.run([*container, "true"], capture_output=True, check=False)
+    if not allowed or allowed.returncode:
+        pytest.skip("this machine lets nobody make a namespace of processes, so ours cannot be the first one")
+    command = [*container, SHIFTABLE, "run", "--mask", "--", sys.executable, "-c", code]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (6, "1 False\n", "") == (answer.returncode, answer.stdout, answer.stderr)
 
 
 # masking

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import subprocess
 import sys
 import threading
@@ -469,6 +470,51 @@ def test_who_reads_and_is_interrupted_leaves_it_to_the_next(
     for thread in (leader, *threads):
         thread.join()
     assert (["interrupted"], ["value"] * 5) == (answers, found)
+
+
+def test_threads_that_do_everything_at_once_end_and_see_nothing_but_values_and_outages(
+    recorded: Recorded[SecretsDriver], store: SecretStore
+) -> None:
+    keys = [f"key-{number}" for number in range(4)]
+    for key in keys:
+        store.put(key, "0")
+    cache = store.cached(ttl=timedelta(microseconds=50), stale=timedelta(microseconds=50))
+    chance, failing = random.Random(7), iter([True, False, False] * 100_000)  # noqa: S311  no secret
+    seeds = [chance.random() for _ in range(12)]
+
+    def fail_at_times(call: Call, proceed: Callable[[], Any]) -> Any:
+        if next(failing):
+            raise Injected(Fault(Unavailable, "made up"))
+        return proceed()
+
+    recorded.on("get", fail_at_times)
+    wrong: list[object] = []
+
+    acts: list[Callable[[str], object]] = [
+        lambda key: store.put(key, "1"),
+        cache.forget,
+        lambda key: int(cache.refresh(key).reveal()),
+        lambda key: int(cache.get(key).reveal()),
+    ]
+
+    def use(seed: float) -> None:
+        own = random.Random(seed)  # noqa: S311  the same
+        for _ in range(300):
+            try:
+                own.choice(acts)(own.choice(keys))
+            except Unavailable:
+                pass
+            except BaseException as exc:  # noqa: BLE001  it is looked at below
+                wrong.append(exc)
+
+    threads = [threading.Thread(target=use, args=(seed,)) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert [] == wrong
+    assert [] == [thread for thread in threads if thread.is_alive()]
+    assert {} == cache._flights
 
 
 def test_a_forked_child_waits_for_no_thread_of_its_parent() -> None:
