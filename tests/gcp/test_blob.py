@@ -71,6 +71,15 @@ class TestCloudStorage(BlobConformance):
 # what is Cloud Storage's own
 
 
+class TestCloudStorageOverTheBulkLane(TestCloudStorage):
+    @pytest.fixture
+    def driver(self, driver: GcsDriver) -> GcsDriver:
+        lane = driver.lane()
+        assert lane is not driver
+        assert lane.lane() is lane
+        return lane
+
+
 @pytest.fixture
 def store(driver: GcsDriver) -> BlobStore:
     return BlobStore(driver)

@@ -122,3 +122,16 @@ def test_a_wrong_key_is_told_by_the_command_without_showing_it(
     assert canary not in done.stdout + done.stderr
     with pytest.raises(ConfigError), load(shop) as app:
         app.secrets("app").get("stripe/key")
+
+
+def test_a_declared_rotation_rotates_there(shop: Path, gcp_double: GcpDouble, shiftable: Command) -> None:
+    shop.write_text(shop.read_text() + '[secrets.app.rotate]\n"session/key" = { kind = "random", every = "30d" }\n')
+    for _ in range(2):
+        done = shiftable("secrets", "rotate", "app", "session/key")
+        assert (0, "") == (done.returncode, done.stderr)
+    idle = shiftable("secrets", "rotate", "--due")
+    assert "nothing to do" in idle.stdout
+
+    secret = gcp_double.secrets.secrets[gcp_double.secrets.number(gcp_double.project), "shop__session__key"]
+    assert {"current": 2, "previous": 1} == secret.aliases
+    assert ["ENABLED", "ENABLED"] == [each.state for each in secret.versions.values()]
