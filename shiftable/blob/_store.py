@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import ClassVar
 
 from shiftable.blob._bucket import Bucket
@@ -10,6 +12,8 @@ from shiftable.errors import InvalidArgument, NotFound, Unsupported
 from shiftable.service import Service
 
 __all__ = ["BlobStore"]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 
 
 class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
@@ -69,13 +73,15 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
             return False
         return True
 
-    def serve(self, port: int | None = None) -> BlobServer:
+    def serve(self, port: int | None = None, *, origins: Collection[str] = ()) -> BlobServer:
         """Answer presigned URLs on loopback, where the provider has no server that does; use it in a ``with`` block.
 
         Args:
             port: 0: any that is free; ``None``: the one that presigned URLs lead to.
+            origins: of the pages whose scripts may use the URLs (CORS), ``https://shop.example``; ``*``: of all.
 
         Raises:
+            InvalidArgument: there is no such port or origin.
             Unsupported: the provider has its own.
         """
         if not self.features.serve:
@@ -84,8 +90,13 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
             )
         if port is not None and not 0 <= port < 65536:
             raise InvalidArgument(f"there is no port {port}", provider=self.provider, operation="blob.serve")
+        wrong = next((origin for origin in origins if origin != "*" and not _ORIGIN.fullmatch(origin)), None)
+        if wrong is not None:
+            raise InvalidArgument(
+                f"{wrong!r} is no origin, such as https://shop.example", provider=self.provider, operation="blob.serve"
+            )
         with self._translated("serve", None):
-            return self._driver.serve(port)
+            return self._driver.serve(port, origins=origins)
 
     def _handle(self, name: str) -> Bucket:
         return Bucket(self._driver, name)

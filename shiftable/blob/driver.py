@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal, Protocol, Self, get_args
 
@@ -614,10 +614,11 @@ class BlobDriver(Driver[BucketSpec]):
         """
         raise Unsupported("no presigned URLs")
 
-    def serve(self, port: int | None = None) -> BlobServer:
+    def serve(self, port: int | None = None, *, origins: Collection[str] = ()) -> BlobServer:
         """Answer presigned URLs on loopback, until the server is closed.
 
         Args:
             port: 0: any that is free; ``None``: the one that presigned URLs lead to.
+            origins: of the pages whose scripts may use them; ``*``: of all.
         """
         raise Unsupported("no server for presigned URLs")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, get_args
@@ -432,6 +434,34 @@ def sign(
     click.echo(str(url))
     for name, value in headers.items():
         click.echo(f"the request must carry {name}: {value}", err=True)
+
+
+@blob.command()
+@remote
+@click.option("--port", type=click.IntRange(0, 65535), help="0: any that is free. Else the one that the URLs lead to.")
+@click.option("--cors", "origins", multiple=True, metavar="ORIGIN", help="Scripts of these pages may use the URLs.")
+@lines_option
+@pass_context
+def serve(context: Context, place: Remote, port: int | None, origins: tuple[str, ...], as_json: bool) -> None:
+    """Answer the URLs of `blob sign` on loopback, for files, until Ctrl-C or SIGTERM.
+
+    LABEL is that of a bucket, and PROVIDER:// a provider: all buckets of that provider are served. Only what a URL
+    signs is answered. ORIGIN is https://shop.example, or * for all (CORS). To let other machines in, put a proxy with
+    TLS before it, and its address into the provider's sign_url.
+    """
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with place.store(context).serve(port, origins=origins) as server:
+            if as_json:
+                json_line({"url": server.url})
+            else:
+                say(f"signed URLs are answered at {server.url}; Ctrl-C ends it")
+            sys.stdout.flush()
+            ended.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @blob.command()

@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from shiftable.app import App
-from shiftable.blob import Bucket, CommonPrefix
+from shiftable.blob import BlobStore, Bucket, CommonPrefix
 from shiftable.cli._context import Context
 from shiftable.errors import ConfigError, ShiftableError
 
@@ -50,6 +50,15 @@ class Remote:
     def cloud(self, context: Context) -> Cloud:
         """Return the provider of ``s3://``."""
         return _cloud(context, self.text.removesuffix("://"), None)[0]
+
+    def store(self, context: Context) -> BlobStore:
+        """Return the blob storage that the bucket, or the provider that is named, belongs to."""
+        scheme, separator, _ = self.text.partition("://")
+        if separator:
+            return _cloud(context, scheme, None)[0].blob
+        app, label = context.app, self.text.partition(":")[0]
+        app.blob(label)  # which says what there is, if there is no such label
+        return app.cloud(app.provider_of(app.config.resources[f"blob.{label}"])).blob
 
     def __str__(self) -> str:
         return self.text

@@ -454,3 +454,81 @@ def test_old_sidecars_without_new_fields_are_read(bucket: Bucket, tmp_path: Path
     path.write_text(json.dumps(kept))
     info = bucket.stat("key")
     assert (info.metadata, info.storage_class) == ({"a": "b"}, "standard")
+
+
+# scripts of pages in a browser
+
+
+@pytest.fixture
+def pages(driver: FilesDriver) -> Iterator[BlobServer]:
+    with BlobStore(driver).serve(0, origins=("https://shop.example", "http://127.0.0.1:3000")) as server:
+        driver.sign_url = server.url
+        yield server
+
+
+def asked(url: str, origin: str, method: str, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Ask as a browser does before a script's request."""
+    return send(url, "OPTIONS", Origin=origin, Access_Control_Request_Method=method, **headers)
+
+
+def test_a_page_that_may_is_told_so_before_and_with_the_answer(driver: FilesDriver, pages: BlobServer) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    url = str(bucket.sign("a", method="PUT", content_type="text/plain"))
+    status, headers, _ = asked(url, "https://shop.example", "PUT", Access_Control_Request_Headers="content-type")
+    assert (204, "https://shop.example") == (status, headers["Access-Control-Allow-Origin"])
+    assert "PUT" in headers["Access-Control-Allow-Methods"].split(", ")
+    assert "Content-Type" in headers["Access-Control-Allow-Headers"].split(", ")
+    assert "Access-Control-Allow-Credentials" not in headers
+    status, headers, _ = send(url, "PUT", b"x", Origin="https://shop.example", Content_Type="text/plain")
+    assert (200, "https://shop.example", "Origin") == (status, headers["Access-Control-Allow-Origin"], headers["Vary"])
+    assert "ETag" in headers["Access-Control-Expose-Headers"].split(", ")
+    assert b"x" == bucket.get("a")
+
+
+def test_a_page_that_may_reads_the_reason_of_a_refusal(pages: BlobServer) -> None:
+    status, headers, body = send(f"{pages.url}/shop/a?signature=x", Origin="http://127.0.0.1:3000")
+    assert (403, "http://127.0.0.1:3000") == (status, headers["Access-Control-Allow-Origin"])
+    assert body
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "https://shop.example.evil.example", "http://shop.example", "null", "*"]
+)
+def test_a_page_that_may_not_is_told_nothing(driver: FilesDriver, pages: BlobServer, origin: str) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    bucket.put("a", b"x")
+    url = str(bucket.sign("a"))
+    status, headers, _ = asked(url, origin, "GET")
+    assert (403, None) == (status, headers["Access-Control-Allow-Origin"])
+    status, headers, _ = send(url, Origin=origin)
+    assert (200, None, "Origin") == (status, headers["Access-Control-Allow-Origin"], headers["Vary"])
+
+
+def test_any_page_may_where_all_may(driver: FilesDriver) -> None:
+    with BlobStore(driver).serve(0, origins=("*",)) as server:
+        status, headers, _ = asked(f"{server.url}/x", "https://any.example", "DELETE")
+        assert (204, "*") == (status, headers["Access-Control-Allow-Origin"])
+        assert "Vary" not in headers
+
+
+def test_a_page_of_the_internet_may_ask_for_loopback(pages: BlobServer) -> None:
+    asks = {"Access_Control_Request_Private_Network": "true"}
+    _, headers, _ = asked(f"{pages.url}/x", "https://shop.example", "GET", **asks)
+    assert "true" == headers["Access-Control-Allow-Private-Network"]
+
+
+def test_without_origins_no_page_may_and_nothing_is_said_of_it(server: BlobServer, bucket: Bucket) -> None:
+    bucket.put("a", b"x")
+    status, headers, _ = send(str(bucket.sign("a")), Origin="https://shop.example")
+    assert (200, None, None) == (status, headers["Access-Control-Allow-Origin"], headers["Vary"])
+    assert 501 == asked(f"{server.url}/x", "https://shop.example", "GET")[0]
+
+
+def test_a_method_that_no_url_signs_is_not_allowed_to_pages(pages: BlobServer) -> None:
+    assert 403 == asked(f"{pages.url}/x", "https://shop.example", "POST")[0]
+
+
+@pytest.mark.parametrize("origin", ["", "shop.example", "https://shop.example/", "https://u@shop.example", "https://*"])
+def test_what_is_no_origin_is_refused(driver: FilesDriver, origin: str) -> None:
+    with pytest.raises(InvalidArgument, match="is no origin"):
+        BlobStore(driver).serve(0, origins=(origin,))

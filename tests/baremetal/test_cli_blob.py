@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -459,6 +460,71 @@ def test_ctrl_c_leaves_nothing_half(run: Run, folder: Path, direction: str) -> N
 
 def under_way(folder: Path) -> bool:
     return any(re.search(r"\.part$|uploads/", name) for name in files(folder))
+
+
+# the server of signed URLs
+
+
+def serving(folder: Path, *arguments: str) -> tuple["subprocess.Popen[str]", str]:
+    """Start the command, and return it and the address that it tells."""
+    command = [str(Path(sys.executable).parent / "shiftable"), "blob", "serve", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    if found is None:
+        process.kill()
+        raise AssertionError(line + process.communicate()[1])
+    return process, found[0]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("place", ["assets", "local://", "assets:any"])
+def test_signed_urls_are_answered_until_the_end(run: Run, folder: Path, place: str, end: signal.Signals) -> None:
+    put(run, "assets:a")
+    signed = run("blob", "sign", "assets:a").stdout.strip()
+    process, url = serving(folder, place, "--port", "0", "--cors", "https://shop.example")
+    request = urllib.request.Request(  # noqa: S310  on loopback
+        re.sub(r"^http://[^/]+", url, signed), headers={"Origin": "https://shop.example"}
+    )
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
+        assert (b"assets:a", "https://shop.example") == (answer.read(), answer.headers["Access-Control-Allow-Origin"])
+    process.send_signal(end)
+    assert ("", "") == process.communicate(timeout=60)
+    assert 0 == process.returncode
+
+
+def test_a_server_tells_its_address_to_machines_and_takes_no_port_that_is_in_use(run: Run, folder: Path) -> None:
+    process, url = serving(folder, "assets", "--port", "0", "--json")
+    port = url.rpartition(":")[2]
+    refused = subprocess.run(
+        [str(Path(sys.executable).parent / "shiftable"), "blob", "serve", "assets", "--port", port],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (1, "") == (refused.returncode, refused.stdout)
+    assert "in use" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nonsense",), "nonsense"),
+        (("nowhere://",), "unknown URL"),
+        (("assets", "--cors", "shop.example"), "is no origin"),
+        (("assets", "--port", "70000"), "70000"),
+    ],
+    ids=["label", "provider", "origin", "port"],
+)
+def test_what_cannot_be_served_is_said(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    answer = run("blob", "serve", *arguments)
+    assert answer.exit_code != 0
+    assert said in answer.stderr
 
 
 # on a terminal

@@ -46,6 +46,16 @@ _POLL = 0.1
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DEFAULT_TYPE = "application/octet-stream"
+_METHODS = ("GET", "HEAD", "PUT", "DELETE")
+_ASKABLE = (
+    *("Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-MD5", "Content-Type"),
+    *("If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since", "Range"),
+)
+"""What a script may send."""
+
+_TELLABLE = ("Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Length", "Content-Range", "ETag")
+"""What a script may read, beside what it always may."""
+
 _STATUS: Mapping[type[OperationError], int] = {
     NotFound: 404,
     NotModified: 304,
@@ -65,12 +75,14 @@ class FilesServer:
     ``If-Range``; a PUT ``If-Match``, ``If-None-Match: *``, ``Content-MD5`` and the five headers of objects; a DELETE
     ``If-Match``. A PUT appears whole or not at all.
 
+    Scripts of pages from ``origins`` may do so too (CORS); ``*`` is any. There are no cookies: the URL is what grants.
+
     Attributes:
         url: where it listens.
     """
 
-    def __init__(self, driver: BlobDriver, signer: Signer, port: int) -> None:
-        self._server = _Server((_LOOPBACK, port), driver, signer)
+    def __init__(self, driver: BlobDriver, signer: Signer, port: int, origins: frozenset[str] = frozenset()) -> None:
+        self._server = _Server((_LOOPBACK, port), driver, signer, origins)
         self.url = f"http://{_LOOPBACK}:{self._server.server_address[1]}"
         serve = self._server.serve_forever
         self._thread = threading.Thread(target=serve, args=(_POLL,), name="shiftable-files-server", daemon=True)
@@ -96,9 +108,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], driver: BlobDriver, signer: Signer) -> None:
+    def __init__(self, address: tuple[str, int], driver: BlobDriver, signer: Signer, origins: frozenset[str]) -> None:
         self.driver = driver
         self.signer = signer
+        self.origins = origins
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -143,6 +156,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         self._answer(self._delete)
+
+    def do_OPTIONS(self) -> None:
+        """Answer a browser that asks before a script's request."""
+        if not self._server.origins:
+            self.send_error(HTTPStatus.NOT_IMPLEMENTED, "Unsupported method ('OPTIONS')")
+            return
+        asked = self.headers.get("Access-Control-Request-Method")
+        if not self._origin() or asked not in _METHODS:
+            self.close_connection = True
+            self._begin(HTTPStatus.FORBIDDEN, {}, 0)
+            return
+        headers = {
+            "Access-Control-Allow-Methods": ", ".join(_METHODS),
+            "Access-Control-Allow-Headers": ", ".join(_ASKABLE),
+            "Access-Control-Max-Age": "600",
+        }
+        if self.headers.get("Access-Control-Request-Private-Network") == "true":
+            headers["Access-Control-Allow-Private-Network"] = "true"  # a page of the internet asks for loopback
+        self._begin(HTTPStatus.NO_CONTENT, headers, None)
+
+    def _origin(self) -> str | None:
+        """Return what to allow a script that asks."""
+        origin, origins = self.headers.get("Origin"), self._server.origins
+        if origin is None or not origins & {origin, "*"}:
+            return None
+        return "*" if "*" in origins else origin
 
     def handle_expect_100(self) -> bool:
         """Wait with the permission to send the body until the signature is checked."""
@@ -197,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self, status: int, headers: Mapping[str, str], size: int | None) -> None:
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {**headers, **self._cors()}.items():
             # A header of an object may be of any text; HTTP's are not.
             self.send_header(name, value.encode("utf-8").decode("latin-1"))
         if size is not None and status != HTTPStatus.NOT_MODIFIED:
@@ -205,6 +244,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+    def _cors(self) -> dict[str, str]:
+        """Return the headers without which a browser keeps an answer from a script, also a refusal."""
+        origin = self._origin()
+        allowed = {"Access-Control-Allow-Origin": origin} if origin else {}
+        exposed = {"Access-Control-Expose-Headers": ", ".join(_TELLABLE)} if origin else {}
+        return {**allowed, **exposed, **({"Vary": "Origin"} if self._server.origins - {"*"} else {})}
 
     @property
     def _server(self) -> _Server:

@@ -14,7 +14,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -508,11 +508,12 @@ class FilesDriver(BlobDriver):
         needed = {name: value for name, value in carried.items() if value is not None}
         return SignedURL(self._signer.url(self.sign_url, grant), needed)
 
-    def serve(self, port: int | None = None) -> FilesServer:
+    def serve(self, port: int | None = None, *, origins: Collection[str] = ()) -> FilesServer:
         """Answer signed URLs on loopback; without a port on that of ``sign_url``."""
         from shiftable_baremetal._server import FilesServer
 
-        return FilesServer(self, self._signer, (urlsplit(self.sign_url).port or 0) if port is None else port)
+        there = (urlsplit(self.sign_url).port or 0) if port is None else port
+        return FilesServer(self, self._signer, there, frozenset(origins))
 
     # how it is done: reading
 
