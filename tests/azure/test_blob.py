@@ -63,6 +63,15 @@ class TestAzureBlob(_Azure):
         )
 
 
+class TestAzureBlobOverTheBulkLane(TestAzureBlob):
+    @pytest.fixture
+    def driver(self, driver: AzureBlobDriver) -> AzureBlobDriver:
+        lane = driver.lane()
+        assert lane is not driver
+        assert lane.lane() is lane
+        return lane
+
+
 class TestAccountWithVersions(_Azure):
     many_keys = 400
 

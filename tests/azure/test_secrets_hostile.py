@@ -23,6 +23,7 @@ from shiftable.errors import (
     PermissionDenied,
     PreconditionFailed,
     Throttled,
+    Timeout,
     Unauthenticated,
     Unavailable,
 )
@@ -303,9 +304,8 @@ def test_no_vault_is_a_problem_of_the_file(azure_double: AzureDouble) -> None:
         ("shop.vault.azure.cn", "https://shop.vault.azure.cn"),
         ("shop.vault.usgovcloudapi.net", "https://shop.vault.usgovcloudapi.net"),
         ("https://shop.vault.azure.net/", "https://shop.vault.azure.net"),
-        ("https://shop.privatelink.vaultcore.azure.net", "https://shop.privatelink.vaultcore.azure.net"),
     ],
-    ids=["name", "host", "government", "url", "private"],
+    ids=["name", "host", "government", "url"],
 )
 def test_a_vault_is_named_by_its_name_its_host_or_its_url(azure_double: AzureDouble, vault: str, url: str) -> None:
     session = AzureProvider(AzureSettings(**{**azure_double.config, "vault": vault})).vault
@@ -406,6 +406,21 @@ def test_a_vault_that_is_not_there_is_no_missing_secret(azure_double: AzureDoubl
     for act in acts:
         with pytest.raises(Unavailable, match="no such vault"):
             act()
+
+
+def test_what_never_settles_says_what_was_waited_for(
+    azure_double: AzureDouble, store: SecretStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shiftable_azure.secrets._SETTLING", timedelta(milliseconds=300))
+    store.put("key", "value")
+    azure_double.vault.looks = 1_000
+    with pytest.raises(Timeout, match="for the deletion of 'shop--key'") as caught:
+        store.delete("key")
+    assert (caught.value.operation, str(caught.value.resource)) == ("secrets.delete", "secret 'key' in prefix 'shop'")
+    azure_double.vault.secrets.clear()
+    azure_double.vault.gone["shop--key"] = 1_000
+    with pytest.raises(Timeout, match="for the name 'shop--key' to be free"):
+        store.put("key", "another")
 
 
 def test_of_many_rotations_at_once_one_replaces_the_value(azure_double: AzureDouble, store: SecretStore) -> None:

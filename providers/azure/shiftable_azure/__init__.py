@@ -43,8 +43,8 @@ class AzureSettings:
         sas_token: a shared access signature for the account or a container; URLs cannot be signed with it.
         blob_versioning: the storage account keeps versions of blobs, which is set on the account as a whole and which
             credentials for blobs cannot ask.
-        vault: for secrets, a Key Vault: its name, or its host or URL, for other clouds (``shop.vault.azure.cn``) and
-            private endpoints. A managed HSM has keys and no secrets.
+        vault: for secrets, a Key Vault: its name, or its host or URL, for other clouds (``shop.vault.azure.cn``). A
+            managed HSM has keys and no secrets.
         vault_endpoint: a stand-in for the vault on this machine, ``http://127.0.0.1:…``. Nothing is sent to the vault
             then; the stand-in is told its name, and has to ask for tokens as it does.
         vault_token: a token for the vault that was had elsewhere, ``az account get-access-token --resource

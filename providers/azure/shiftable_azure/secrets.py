@@ -14,7 +14,7 @@ import attrs
 from azure.core import exceptions as native
 from azure.keyvault.secrets import DeletedSecret
 
-from shiftable.errors import Fault, NotFound
+from shiftable.errors import Fault, NotFound, Timeout
 from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable.secrets.driver import (
@@ -610,9 +610,7 @@ class KeyVaultDriver(SecretsDriver):
                 raise
             return Version.read(made.properties, write.text)
 
-        return wait_until(
-            sent, what=f"the name {write.native!r} to be free", timeout=_SETTLING, interval=_QUICK, longest=_LONGEST
-        )
+        return _settled(sent, f"the name {write.native!r} to be free")
 
     # deleting
 
@@ -633,7 +631,7 @@ class KeyVaultDriver(SecretsDriver):
             return True
         if poller.result().recovery_id is None:
             return False
-        self._wait(f"the deletion of {place!r}", lambda: self._is_deleted(place))
+        _settled(lambda: self._is_deleted(place) or None, f"the deletion of {place!r}")
         return True
 
     def _purge(self, place: str) -> None:
@@ -646,7 +644,7 @@ class KeyVaultDriver(SecretsDriver):
             fault = classify_vault(exc)
             why = fault.message if fault else ""
             raise VaultFailure("Forbidden", f"it is deleted, and can be restored, but not purged: {why}") from exc
-        self._wait(f"the purge of {place!r}", lambda: not self._is_deleted(place))
+        _settled(lambda: not self._is_deleted(place) or None, f"the purge of {place!r}")
 
     def _recover(self, place: str) -> bool:
         """Recover what is deleted, and wait until it can be read; tell whether there was anything."""
@@ -656,14 +654,11 @@ class KeyVaultDriver(SecretsDriver):
             if _is_missing(exc):
                 return self._latest(place) is not None  # the first of two tries did it, or there was nothing
             raise
-        self._wait(f"the recovery of {place!r}", lambda: self._latest(place) is not None)
+        _settled(lambda: self._latest(place), f"the recovery of {place!r}")
         return True
 
     def _is_deleted(self, place: str) -> bool:
         return _unless_missing(lambda: self.client.get_deleted_secret(place)) is not None
-
-    def _wait(self, what: str, done: Callable[[], bool]) -> None:
-        wait_until(lambda: done() or None, what=what, timeout=_SETTLING, interval=_QUICK, longest=_LONGEST)
 
 
 def _main(name: str) -> str:
@@ -729,6 +724,14 @@ def _forget_frames(exc: BaseException | None) -> None:
     while exc is not None:
         exc.__traceback__ = None
         exc = exc.__cause__ or exc.__context__
+
+
+def _settled(probe: Callable[[], T | None], what: str) -> T:
+    """Wait for what Key Vault does in the background, and return what the probe found."""
+    try:
+        return wait_until(probe, what=what, timeout=_SETTLING, interval=_QUICK, longest=_LONGEST)
+    except Timeout as exc:
+        raise VaultFailure("RequestTimeout", exc.message) from None
 
 
 def _unless_missing(call: Callable[[], T]) -> T | None:
