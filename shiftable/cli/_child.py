@@ -171,6 +171,7 @@ class Child:
             pid = self._spawned(self._command, actions)
         except OSError as exc:
             raise _left(NOT_EXECUTABLE, f"cannot run {self._command.program}: {exc.strerror}") from exc
+        self._pumps = [pump for pump in self._pumps if pump.is_alive()]
         for (out, into), number in zip(pipes, (1, 2), strict=False):
             os.close(into)
             pump = threading.Thread(target=self._pump, args=(out, number), daemon=True)

@@ -87,6 +87,8 @@ class SecretWatch:
         The present values are read before it returns, so that an error of theirs is raised here. An error of the
         callback is logged, without what it says, and ends nothing.
         """
+        if self._thread is not None:
+            raise RuntimeError("the watch was started before; make another one")
         if not self._begun:
             self._look()
         self._thread = threading.Thread(target=self._run, args=(callback,), name="shiftable-watch", daemon=True)

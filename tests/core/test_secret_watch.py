@@ -260,6 +260,13 @@ def test_a_callback_that_fails_hears_of_the_next_change_too(
     assert "canary" not in caplog.text
 
 
+def test_a_watch_is_started_once(store: SecretStore) -> None:
+    one = store.put("key", "one")
+    watch = store.watch("key", every=timedelta(days=1), since=[one])
+    with watch.start(print), pytest.raises(RuntimeError, match="make another one"):
+        watch.start(print)
+
+
 def test_a_callback_may_stop_its_own_watch(store: SecretStore) -> None:
     store.put("key", "one")
     done = threading.Event()

@@ -1,5 +1,6 @@
 """What users write, and the types that they get. Checked by mypy and pyright, never run."""
 
+import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,16 @@ from shiftable.blob import (
 from shiftable.errors import OperationError, Throttled
 from shiftable.masking import Masked
 from shiftable.migrate import Migration, Plan, Report
-from shiftable.secrets import Secret, SecretInfo, Secrets, SecretStore, SecretVersion
+from shiftable.secrets import (
+    RedactingFilter,
+    Redactor,
+    Secret,
+    SecretInfo,
+    Secrets,
+    SecretStore,
+    SecretVersion,
+    SecretWatch,
+)
 
 
 def application() -> None:
@@ -69,6 +79,40 @@ def secrets(store: SecretStore) -> None:
     assert_type(secret.reveal_bytes(), bytes)
     assert_type(store.list(), Iterator[SecretInfo])
     assert_type(store.history("stripe/key"), Iterator[SecretVersion])
+    store.update("stripe/key", labels={"team": "core"}, expires="never", if_match=secret.token)
+
+
+def new_secrets(store: SecretStore) -> None:
+    cache = store.cached(ttl=timedelta(minutes=5))
+    assert_type(cache.get("db/password"), Secret)
+
+    @cache.retrying("db/password", on=OSError)
+    def connect(secret: Secret, database: str, *, port: int = 5432) -> bytes:
+        return f"{secret.reveal()}@{database}:{port}".encode()
+
+    @cache.retrying("db/password", on=lambda error: "28P01" in str(error), pending=False)
+    async def connect_later(secret: Secret, database: str) -> bytes:
+        return connect(database)
+
+    async def used() -> None:
+        assert_type(await connect_later("orders"), bytes)
+
+    assert_type(connect("orders", port=5433), bytes)
+    for attempt in cache.retrying("db/password", on=(OSError, ValueError)):
+        with attempt as secret:
+            assert_type(secret, Secret)
+    for changed in store.watch("db/password", "tls/key", every=timedelta(seconds=30)):
+        assert_type(changed, Secret)
+    assert_type(store.watch("db/password").start(lambda secret: secret.version), SecretWatch)
+
+
+def redaction(store: SecretStore) -> None:
+    redactor = Redactor()
+    assert_type(store.observed(redactor.add), SecretStore)
+    assert_type(redactor.mask("text"), str)
+    assert_type(redactor.mask_bytes(b"text"), bytes)
+    assert_type(redactor.pieces([b"text"]), Iterator[bytes])
+    logging.getLogger().handlers[0].addFilter(RedactingFilter(redactor))
 
 
 def moves(app: shiftable.App) -> None:

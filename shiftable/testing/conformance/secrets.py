@@ -36,7 +36,7 @@ from shiftable.errors import (
     Unsupported,
 )
 from shiftable.memory.secrets import MemorySecretsDriver
-from shiftable.secrets import Secret, Secrets, SecretStore, Stage, Token
+from shiftable.secrets import Secret, Secrets, SecretStore, SecretWatch, Stage, Token
 from shiftable.secrets.driver import SecretsDriver
 from shiftable.testing.conformance import Conformance
 
@@ -395,6 +395,35 @@ class SecretsConformance(Conformance):
         store.promote("key", current.version)
         assert before == _history(store, "key")
         assert current.token == store.get("key").token
+
+    # seeing new values
+
+    def test_a_watch_tells_the_present_value_and_each_new_one(self, store: SecretStore) -> None:
+        with SecretWatch(store, ["key"], wait=lambda _: False) as changes:
+            for value in ("one", "two", "three"):
+                version = store.put("key", value).version
+                found = next(changes)
+                assert (version, value, "key") == (found.version, found.reveal(), found.name)
+
+    def test_whoever_is_refused_with_a_kept_value_gets_the_one_that_replaced_it(self, store: SecretStore) -> None:
+        store.put("key", "old")
+        cache = store.cached()
+        assert "old" == cache.get("key").reveal()
+        accepted, tried = "pending", list[str]()
+        if store.features.pending:
+            store.put("key", "pending", stage="pending")
+        else:
+            store.put("key", "pending")
+        for _ in range(2):
+            for attempt in cache.retrying("key", on=ConnectionRefusedError):
+                with attempt as secret:
+                    tried.append(secret.reveal())
+                    if tried[-1] != accepted:
+                        raise ConnectionRefusedError
+            store.put("key", accepted := "new")
+        assert "old" == tried[0]
+        assert "pending" in tried[1:]
+        assert "new" == tried[-1]
 
     # compare and swap
 
