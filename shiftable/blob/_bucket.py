@@ -501,6 +501,10 @@ class Bucket(Handle[BlobDriver]):
             raise task.error(InvalidArgument, f"a URL is for GET, PUT or DELETE, not {method!r}")
         if expires <= timedelta():
             raise task.error(InvalidArgument, f"a URL must be valid for some time, not {expires}")
+        limit = self.features.max_sign
+        if limit is not None and expires > timedelta(days=limit.value):
+            why = f"a URL is to be valid for {expires}; the limit is {limit} days ({limit.source})"
+            raise task.error(InvalidArgument, why)
         if content_type is not None and (method != "PUT" or _CONTROL.search(content_type)):
             raise task.error(InvalidArgument, "content_type is one line, and only for PUT")
         options = self._sign_options(task, method, answer or Headers(), md5, size)

@@ -350,6 +350,7 @@ class BlobFeatures(Features):
     max_part: Limit | None = feature("largest part of a multipart upload, bytes", default=None)
     max_parts: Limit | None = feature("parts of one upload", default=None)
     delete_batch: Limit | None = feature("objects deleted in one call", default=None)
+    max_sign: Limit | None = feature("longest life of a presigned URL, days", default=None)
 
     def storage_class(self, name: str) -> StorageClass | None:
         """Return the class of that name, the provider's own or a neutral one; ``None`` if there is none.

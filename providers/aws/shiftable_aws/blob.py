@@ -57,6 +57,7 @@ FEATURES = BlobFeatures(
     max_part=Limit(5 * 1024**3, _LIMITS),
     max_parts=Limit(10_000, _LIMITS),
     delete_batch=Limit(1_000, "Amazon S3 API Reference, DeleteObjects"),
+    max_sign=Limit(7, "AWS, Signature Version 4 in the query: X-Amz-Expires"),
 )
 
 

@@ -45,6 +45,7 @@ BLOB = BlobFeatures(
     max_part=Limit(_BLOCK, f"{_TARGETS}: maximum size of a block"),
     max_parts=Limit(_BLOCKS, f"{_TARGETS}: blocks in a block blob"),
     delete_batch=Limit(256, "Azure Storage, Blob Batch: subrequests"),
+    max_sign=Limit(7, "Azure Storage, user delegation SAS: life of a user delegation key"),
 )
 """An account that keeps no versions."""
 

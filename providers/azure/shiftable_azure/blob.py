@@ -36,7 +36,7 @@ from shiftable.blob.driver import (
     SignOptions,
     Upload,
 )
-from shiftable.errors import Conflict, Fault, InvalidArgument, Resource, Unavailable, Unsupported
+from shiftable.errors import Conflict, Fault, Resource, Unavailable, Unsupported
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_azure import _order, rules
@@ -55,7 +55,6 @@ _COPY_LIMIT = 5_000 * 1024**2
 _COPY_PART = 512 * 1024**2
 _COPY_WORKERS = 8
 _BLOCKS = 50_000
-_SIGNED_LIMIT = timedelta(days=7)
 _SKEW = timedelta(seconds=2)
 _PERMISSIONS = {"GET": "r", "PUT": "cw", "DELETE": "d"}
 _UNMET = {"BlobAlreadyExists", "ConditionNotMet"}
@@ -468,14 +467,7 @@ class AzureBlobDriver(BlobDriver):
         content_type: str | None,
         options: SignOptions = _PLAIN,
     ) -> str:
-        """Sign a URL, for seven days at most: no longer does a user delegation key live."""
-        if expires > _SIGNED_LIMIT:
-            raise InvalidArgument(
-                f"a presigned URL is valid for 7 days at most, not {expires} (user delegation SAS)",
-                provider=self.provider,
-                operation="blob.sign",
-                resource=Resource("object", key, Resource("bucket", bucket)),
-            )
+        """Sign a URL with a user delegation key, or with the account's."""
         overrides = {
             "content_type": options.answer.content_type,
             "content_disposition": options.answer.content_disposition,

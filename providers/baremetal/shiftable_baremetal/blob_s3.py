@@ -46,6 +46,7 @@ FEATURES = BlobFeatures(
     max_part=Limit(5 * 1024**3, _PROTOCOL),
     max_parts=Limit(10_000, _PROTOCOL),
     delete_batch=Limit(1_000, _PROTOCOL),
+    max_sign=Limit(7, "AWS, Signature Version 4 in the query: X-Amz-Expires"),
 )
 
 

@@ -52,7 +52,6 @@ __all__ = ["FEATURES", "GcsDriver"]
 _QUOTAS = "Cloud Storage quotas and limits"
 _CHUNK = 1024 * 1024
 _PAGE = 1_000
-_SIGNED_LIMIT = timedelta(days=7)
 _GRAIN = timedelta(milliseconds=1)
 _DEFAULT_TYPE = "application/octet-stream"
 _GENERATION = re.compile(r"[1-9][0-9]{0,18}")
@@ -97,6 +96,7 @@ FEATURES = BlobFeatures(
     max_part=Limit(5 * 1024**3, f"{_QUOTAS}: XML API multipart uploads"),
     max_parts=Limit(10_000, f"{_QUOTAS}: XML API multipart uploads"),
     delete_batch=Limit(100, f"{_QUOTAS}: calls in one batch request of the JSON API"),
+    max_sign=Limit(7, "Cloud Storage, signed URLs: V4 signing"),
 )
 
 _Blob = Untyped
@@ -518,10 +518,7 @@ class GcsDriver(BlobDriver):
         content_type: str | None,
         options: SignOptions = _PLAIN,
     ) -> SignedURL:
-        """Sign a URL with the service account's key, for seven days at most."""
-        if expires > _SIGNED_LIMIT:
-            why = f"a presigned URL is valid for 7 days at most, not {expires} (Cloud Storage, V4 signing)"
-            raise self._error(errors.InvalidArgument, "sign", bucket, key, why)
+        """Sign a URL with the service account's key."""
         if _rules.has_dot_segments(key):
             why = "the key has a segment '.' or '..', which whoever follows the URL would resolve"
             raise self._error(errors.InvalidArgument, "sign", bucket, key, why)

@@ -37,7 +37,7 @@ from shiftable.blob.driver import (
     SignOptions,
     Upload,
 )
-from shiftable.errors import Conflict, Fault, IntegrityError, InvalidArgument, OperationError, Resource, Unsupported
+from shiftable.errors import Conflict, Fault, IntegrityError, OperationError, Resource, Unsupported
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_s3 import lifecycle, rules
@@ -57,7 +57,6 @@ _AMAZON = re.compile(r"//([^/]+\.)?amazonaws\.com(\.cn)?(/|$)")
 _COPY_LIMIT = 5 * 1024**3
 _COPY_PART = 512 * 1024**2
 _COPY_WORKERS = 8
-_SIGNED_LIMIT = timedelta(days=7)
 _SKEW = timedelta(seconds=2)
 _SIGNED = {"GET": "get_object", "PUT": "put_object", "DELETE": "delete_object"}
 _SIGNED_HEADERS = {
@@ -556,14 +555,7 @@ class S3Driver(BlobDriver):
         content_type: str | None,
         options: SignOptions = _PLAIN,
     ) -> SignedURL:
-        """Sign a URL, for seven days at most; it ends sooner with the credentials if these are temporary."""
-        if expires > _SIGNED_LIMIT:
-            raise InvalidArgument(
-                f"a presigned URL is valid for 7 days at most, not {expires} (Signature Version 4)",
-                provider=self.provider,
-                operation="blob.sign",
-                resource=Resource("object", key, Resource("bucket", bucket)),
-            )
+        """Sign a URL; it ends sooner with the credentials if these are temporary."""
         answer = options.answer
         parameters = {
             "Bucket": bucket,

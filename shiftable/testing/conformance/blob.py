@@ -1308,6 +1308,16 @@ class BlobConformance(Conformance):
         self.fetch(bucket.sign(key, method="DELETE"), method="DELETE")
         assert not bucket.exists(key)
 
+    def test_a_presigned_url_lives_as_long_as_the_features_say(self, bucket: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "sign")
+        limit = features.max_sign
+        bucket.put("key", b"content")
+        longest = timedelta(days=limit.value if limit else 3650)
+        assert self.fetch(bucket.sign("key", expires=longest)) == b"content"
+        if limit is not None:
+            with pytest.raises(InvalidArgument, match=f"the limit is {limit} days"):
+                bucket.sign("key", expires=longest + timedelta(seconds=1))
+
     def test_a_presigned_url_is_for_one_method_and_one_key(self, bucket: Bucket, features: BlobFeatures) -> None:
         self._needs(features, "sign")
         bucket.put("key", b"kept")
