@@ -136,7 +136,7 @@ class Attempts:
         self.doubtful = self.doubtful or not _refused(exc)
 
 
-class _Patient(Retry):  # type: ignore[misc]  # google-api-core has no types
+class _Patient(Retry):
     """The SDK's policy, whose pauses give way."""
 
     def __call__(self, func: Untyped, on_error: Untyped = None) -> Untyped:

@@ -42,7 +42,7 @@ from shiftable_gcp._secret_state import (
     mark_of,
     read_time,
 )
-from shiftable_gcp._session import Session
+from shiftable_gcp._session import Attempts, Session
 from shiftable_gcp.errors import classify
 
 __all__ = ["FEATURES", "HOST", "SecretManagerDriver"]
@@ -417,19 +417,10 @@ class SecretManagerDriver(SecretsDriver):
         if state is None:
             return None
         added, is_own = self._added(state, write)
-        number, made = _number_of(added), read_time(added.get("createTime"))
-        try:
-            settled = self._settled(state, write, number, made)
-        except Exception as exc:
-            fault = classify(exc)
-            if is_own and fault is not None and not fault.error.retryable:  # else it may have happened
-                self._discard(write.native, added)
-            raise
-        if settled is not None:
-            return _secret(settled, number, write.payload, made)
-        if is_own:
-            self._discard(write.native, added)
-        return None
+        settled = self._settled(state, write, added, is_own=is_own)
+        if settled is None:
+            return None
+        return _secret(settled, _number_of(added), write.payload, read_time(added.get("createTime")))
 
     def _repeated(self, state: State | None, write: _Write) -> Secret | None:
         """Return what an earlier put under the same idempotency key stored."""
@@ -465,7 +456,13 @@ class SecretManagerDriver(SecretsDriver):
         """Say by an alias what is current, so that a version that is added is not."""
         if state.current is None:
             return state
-        return self._changed(state, {"versionAliases": dict(state.aliases) | {"current": state.current}})
+        wanted = dict(state.aliases) | {"current": state.current}
+        pinned = self._changed(state, {"versionAliases": wanted})
+        if pinned is None:
+            found = self._read(state.name)
+            if found is not None and (found.aliases, found.annotations) == (wanted, state.annotations):
+                return found  # the try whose answer was lost did it, or somebody else the same
+        return pinned
 
     def _added(self, state: State, write: _Write) -> tuple[Any, bool]:
         """Add a version that has no stage yet; return what is told of it, and whether nobody else can have it.
@@ -518,31 +515,51 @@ class SecretManagerDriver(SecretsDriver):
                     raise
         return None
 
-    def _settled(self, state: State, write: _Write, number: int, made: datetime | None) -> State | None:
-        """Make a version part of the secret; ``None`` if that has to be thought about anew."""
-        found: State | None = state
-        for _ in range(_ATTEMPTS):
-            if found is None:
-                return None
-            facts = label_facts(found.annotations, write.labels, write.expires)
-            facts["annotations"][WRITES] = found.journal.added(number, made, write.mark).text
-            facts["versionAliases"] = _moved(found, number, write.stage)
-            settled = self._changed(found, facts)
-            if settled is not None:
-                return settled
-            found = self._read(write.name)
-            if found is None:
-                return None
-            earlier = found.journal.find(write.mark)
-            if earlier == number:  # the try whose answer was lost did it, or another put with the same idempotency key
-                return found
-            if earlier is not None or number in found.journal:
-                return None
-            if write.if_match is not None or (write.if_absent and found.is_alive):
-                raise _failure(412, "another writer was faster")
-        raise _failure(409, "other writers are faster; try again")
+    def _settled(self, state: State, write: _Write, added: Mapping[str, Any], *, is_own: bool) -> State | None:
+        """Make a version part of the secret; ``None`` if that has to be thought about anew.
 
-    def _changed(self, state: State, facts: Mapping[str, Any], attempts: Any = None) -> State | None:  # noqa: ANN401
+        A version that did not become part of it is destroyed, if it is ours alone and we know that it did not.
+        """
+        settled, doubtful = None, False
+        try:
+            found: State | None = state
+            for _ in range(_ATTEMPTS):
+                if found is None:
+                    break
+                attempts = self.session.attempts()
+                try:
+                    settled = self._joined(found, write, added, attempts)
+                finally:
+                    doubtful = attempts.doubtful
+                if settled is not None:
+                    return settled
+                found, doubtful = self._read(write.name), False
+                if found is not None:
+                    settled, is_open = _outcome(found, write, _number_of(added))
+                    if settled is not None or not is_open:
+                        break
+                    if write.if_match is not None or (write.if_absent and found.is_alive):
+                        raise _failure(412, "another writer was faster")
+            else:
+                raise _failure(409, "other writers are faster; try again")
+        except api_errors.ClientError:
+            if is_own and not doubtful:
+                self._discard(write.native, added)
+            raise
+        if settled is None and is_own:
+            self._discard(write.native, added)
+        return settled
+
+    def _joined(self, state: State, write: _Write, added: Mapping[str, Any], attempts: Attempts) -> State | None:
+        """Try once to make a version part of the secret; ``None`` if that is no longer as it was read."""
+        number = _number_of(added)
+        facts = label_facts(state.annotations, write.labels, write.expires)
+        journal = state.journal.added(number, read_time(added.get("createTime")), write.mark)
+        facts["annotations"][WRITES] = journal.text
+        facts["versionAliases"] = _moved(state, number, write.stage)
+        return self._changed(state, facts, attempts)
+
+    def _changed(self, state: State, facts: Mapping[str, Any], attempts: Attempts | None = None) -> State | None:
         """Set fields of a secret that is as it was read; ``None`` if it no longer is."""
         mask = ",".join(sorted(facts))
         body = {**facts, "etag": state.etag}
@@ -574,6 +591,19 @@ class SecretManagerDriver(SecretsDriver):
         except Exception as exc:  # noqa: BLE001  what made it lose is what counts
             if not _is(exc, Conflict):
                 logger.warning("version %d of %s is left over: %s", number, native, type(exc).__name__)
+
+
+def _outcome(state: State, write: _Write, number: int) -> tuple[State | None, bool]:
+    """Say of a secret that changed since: whether our write did that, and else whether it can still be made.
+
+    It did if the journal has its mark with that version: an answer was lost, or another put with the same idempotency
+    key took it over. If the mark has another version, or the version another mark, then it has to begin anew.
+    """
+    earlier = state.journal.find(write.mark)
+    is_wiped = number in state.aliases.values() and number not in state.journal
+    if earlier == number or is_wiped:
+        return state, False
+    return None, earlier is None and number not in state.journal
 
 
 def _check_conditions(state: State | None, write: _Write) -> None:
