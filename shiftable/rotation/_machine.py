@@ -84,9 +84,15 @@ class Outcome:
 
 @attrs.frozen
 class _State:
-    """What the store tells: the current version with its value, and the other two without."""
+    """What the store tells: the current version with its value, and the other two without.
+
+    Args:
+        created: of the current version; not every store tells that with the value.
+        newest: the version that was stored last.
+    """
 
     current: Secret
+    created: datetime | None
     newest: str
     pending: SecretVersion | None
     previous: SecretVersion | None
@@ -95,7 +101,7 @@ class _State:
     def is_rolled_back(self) -> bool:
         """Whether somebody made an earlier version current again."""
         made = self.previous.created if self.previous else None
-        return made is not None and self.current.created is not None and made > self.current.created
+        return made is not None and self.created is not None and made > self.created
 
 
 def _ignore(_: Step) -> None:
@@ -203,7 +209,9 @@ class Rotation:
                 raise
             staged = {stage: version for version in versions for stage in version.stages}
             if "current" in staged and staged["current"].version == current.version:
-                return _State(current, versions[0].version, staged.get("pending"), staged.get("previous"))
+                created = staged["current"].created  # in the store's own time zone
+                made = created.astimezone(UTC) if created else None
+                return _State(current, made, versions[0].version, staged.get("pending"), staged.get("previous"))
         raise self._conflict("state", "it changes whenever it is read; look again")
 
     def _unborn(self, *, now: bool) -> Status:
@@ -227,10 +235,10 @@ class Rotation:
             key=self.key,
             kind=self.kind,
             current=state.current.version,
-            created=state.current.created,
+            created=state.created,
             pending=state.pending.version if state.pending else None,
             due=due,
-            next_due=self._next_due(state.current),
+            next_due=self._next_due(state),
             retire=state.previous.version if state.previous and retire_at else None,
             retire_at=retire_at,
             held=held if begins and not force else "",
@@ -239,23 +247,23 @@ class Rotation:
 
     def _due(self, state: _State) -> str:
         """Say why the current version should be replaced."""
-        exposed = _exposed(state.current)
+        exposed = _exposed(state)
         if exposed:
             return exposed
-        moment, now = self._next_due(state.current), self._clock()
+        moment, now = self._next_due(state), self._clock()
         if moment is None or moment > now:
             return ""
         expires = state.current.expires
         if expires is not None and expires - self._rotator.before <= now:
             return f"it expires at {expires:%Y-%m-%d %H:%M}Z"
-        return f"it was made at {state.current.created:%Y-%m-%d %H:%M}Z, and lasts {_text(self._rotator.every)}"
+        return f"it was made at {state.created:%Y-%m-%d %H:%M}Z, and lasts {_text(self._rotator.every)}"
 
-    def _next_due(self, current: Secret) -> datetime | None:
+    def _next_due(self, state: _State) -> datetime | None:
         moments = []
-        if self._rotator.every is not None and current.created is not None:
-            moments.append(current.created + self._rotator.every)
-        if current.expires is not None:
-            moments.append(current.expires - self._rotator.before)
+        if self._rotator.every is not None and state.created is not None:
+            moments.append(state.created + self._rotator.every)
+        if state.current.expires is not None:
+            moments.append(state.current.expires - self._rotator.before)
         return min(moments, default=None)
 
     def _retire_at(self, state: _State) -> datetime | None:
@@ -268,7 +276,7 @@ class Rotation:
             return None
         if current.labels.get(RETIRED_LABEL) == previous.version:
             return None
-        return (current.created or self._clock()) + 2 * self._rotator.grace
+        return (state.created or self._clock()) + 2 * self._rotator.grace
 
     def _held(self, state: _State, retire_at: datetime | None) -> str:
         if state.is_rolled_back:
@@ -331,7 +339,7 @@ class Rotation:
                 value,
                 stage="pending",
                 if_match=state.current.token,
-                expires=self._expiry(state.current),
+                expires=self._expiry(state),
                 idempotency_key=f"rotation-{mark}",
             )
         except (Conflict, PreconditionFailed):
@@ -342,13 +350,13 @@ class Rotation:
             self._store.disable(self.key, state.pending.version)  # nothing else would: it has no stage any more
         return stored
 
-    def _expiry(self, current: Secret) -> datetime | None:
+    def _expiry(self, state: _State) -> datetime | None:
         """Give the next value as long a life as the one before had, where that one had an end."""
-        if current.expires is None:
+        if state.current.expires is None:
             return None
         if self._rotator.every is not None:
             return self._clock() + self._rotator.every + self._rotator.before
-        lived = current.expires - current.created if current.created else self._rotator.before
+        lived = state.current.expires - state.created if state.created else self._rotator.before
         return self._clock() + max(lived, 2 * self._rotator.before)
 
     def _set(self, pending: Secret, current: Secret, did: Callable[[Step], None]) -> None:
@@ -375,8 +383,8 @@ class Rotation:
         When it became current no store tells; when it was stored all do. One that waited longer than a grace is
         therefore stored again before, so that what was current is not retired too early.
         """
-        made, grace = pending.created, self._rotator.grace
-        state = self._confirm_pending("finish", pending.version)
+        state, grace = self._confirm_pending("finish", pending.version), self._rotator.grace
+        made = state.pending.created if state.pending else None
         if grace and (made is None or self._clock() - made > grace):
             pending = self._put_pending(state, pending.value)
             self._confirm_pending("finish", pending.version)
@@ -486,9 +494,9 @@ class Rotation:
         return Conflict(message, provider=self._store.provider, operation=f"rotation.{step}", resource=self._resource)
 
 
-def _exposed(current: Secret) -> str:
+def _exposed(state: _State) -> str:
     """Say since when the current version is known to somebody who should not know it."""
-    mark = current.labels.get(EXPOSED_LABEL)
+    mark = state.current.labels.get(EXPOSED_LABEL)
     if mark is None:
         return ""
     try:
@@ -498,7 +506,7 @@ def _exposed(current: Secret) -> str:
     if moment is None:
         return f"it is marked as exposed ({mark})"
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if current.created is not None and current.created > moment:
+    if state.created is not None and state.created > moment:
         return ""
     return f"it was exposed at {moment:%Y-%m-%d %H:%M}Z"
 

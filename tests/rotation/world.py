@@ -181,6 +181,7 @@ class World:
     clock: Clock
     target: Target = attrs.Factory(MemoryTarget)
     grace: timedelta = GRACE
+    prefix: str = "shop"
     seen: list[str] = attrs.Factory(list)
     at: dict[int, Callable[[], None]] = attrs.Factory(dict)
     was_current: dict[str, datetime] = attrs.Factory(dict)
@@ -208,12 +209,12 @@ class World:
 
     @property
     def store(self) -> SecretStore:
-        return Secrets(self.recorded.driver).store("shop")
+        return Secrets(self.recorded.driver).store(self.prefix)
 
     @property
     def plain(self) -> SecretStore:
         """The same secrets without any points."""
-        return Secrets(self.driver).store("shop")
+        return Secrets(self.driver).store(self.prefix)
 
     def begin(self, value: str = "a:first") -> None:
         user, _, word = value.partition(":")
