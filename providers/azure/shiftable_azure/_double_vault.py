@@ -37,7 +37,7 @@ _VERSION = re.compile(r"[0-9a-f]{32}")
 _PAGE = 25
 _VALUE = 25_600
 _TAGS = 15
-_TAG = 256
+_TAG = 512
 _TYPE = 255
 _PHRASES = {
     200: "OK", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",

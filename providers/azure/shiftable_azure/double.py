@@ -41,8 +41,7 @@ class AzureDouble(Double):
     What goes to the vault and back is compared with the models of Microsoft's own client; a violation fails the test.
     The vault answers a request without a token with the challenge, has soft delete with the window and the purge
     protection that ``vault`` says, keeps times in whole seconds and lists versions in the order of their ids, as Key
-    Vault does. It takes 256 characters for a tag's name and value, the lower of the limits that Microsoft has stated.
-    What a vault says of a write to a certificate's secret is stated nowhere, and an assumption here.
+    Vault does. What a vault says of a write to a certificate's secret is stated nowhere, and an assumption here.
 
     Attributes:
         service: the state, to look behind the protocol: ``service.containers["shop"].blobs["key"].content``.

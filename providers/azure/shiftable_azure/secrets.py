@@ -59,7 +59,7 @@ _NAMES = NameMap("--", string.ascii_letters + string.digits + "-", longest=127, 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 25
 _MOST_TAGS = 15
-_TAG = 256
+_TAG = 512
 _ATTEMPTS = 4
 _SETTLING = timedelta(minutes=2)
 _QUICK = timedelta(milliseconds=100)
