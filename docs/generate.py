@@ -140,6 +140,13 @@ def prices_page() -> str:
         rates = found.rates
         lines.append(f"| {found.provider} | {rates.writes:,} | {rates.reads:,} | {rates.scope} |")
         sources.append(f"- {found.provider}, rates: <{rates.source}>")
+    lines += ["", "Of secrets, as many of a driver's calls as the quotas of requests admit:", ""]
+    lines += ["| provider | versions written a second | values read | histories read | of |", "|---|---|---|---|---|"]
+    for found in price_lists().values():
+        pace = found.secrets
+        counts = " | ".join(f"{each:,g}" for each in (pace.writes, pace.reads, pace.lists))
+        lines.append(f"| {found.provider} | {counts} | {pace.scope} |")
+        sources.append(f"- {found.provider}, rates of secrets: <{pace.source}>")
     return "\n".join([*lines, "", "## Sources", "", *dict.fromkeys(sources), ""])
 
 

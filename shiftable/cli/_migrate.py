@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import click
 
-from shiftable.app import load
+from shiftable.app import App, load
 from shiftable.cli._context import (
     Context,
     complete_addresses,
@@ -26,6 +26,7 @@ from shiftable.cli._context import (
     size_text,
 )
 from shiftable.cli._progress import Bars, Lines, duration_text
+from shiftable.cli._renaming import renamed
 from shiftable.cli._units import limit, rate, size, speed, when
 from shiftable.errors import ConfigError, InvalidArgument, ShiftableError
 from shiftable.migrate import (
@@ -48,6 +49,10 @@ from shiftable.migrate import (
     Tally,
     Workers,
 )
+from shiftable.rotation import Rotation
+
+if TYPE_CHECKING:
+    from shiftable.secrets import SecretsSpec, SecretStore
 
 __all__ = ["migrate"]
 
@@ -101,6 +106,7 @@ class _Wish:
     only_verify: bool
     no_verify: bool
     quick: bool
+    finish_first: bool
     save_plan: Path | None
     plan_file: Path | None
     reports: tuple[Path, ...]
@@ -109,6 +115,10 @@ class _Wish:
         """Refuse what does not go together, before anything is done."""
         if self.plan_file and not self.apply:
             raise ConfigError("--plan goes with --apply")
+        if self.finish_first and (self.plan_file or not self.apply):
+            raise ConfigError(
+                "--finish-first changes the source; it goes with --apply and without --plan: plan afterwards"
+            )
         if self.only_verify and self.apply:
             raise ConfigError("--verify only compares; --apply verifies by itself")
         for path in self.reports:
@@ -181,6 +191,12 @@ class _Wish:
     help="Take the source's objects from this file and not from its listing: manifest.json of S3 Inventory, CSV,"
     " Parquet, or a list of keys.",
 )
+@click.option(
+    "--names",
+    multiple=True,
+    metavar="LABEL=BUCKET",
+    help="What the bucket of [blob.LABEL] is called on the target; put it into the file when you switch.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what differs on the target although we did not write it.")
 @click.option(
     "--degrade",
@@ -197,6 +213,11 @@ class _Wish:
     help="With --delete: more stops the move before it begins.  [default: 30%, ten always]",
 )
 @click.option("--include-pending", is_flag=True, help="Move secrets in the middle of a rotation too.")
+@click.option(
+    "--finish-first",
+    is_flag=True,
+    help="With --apply: finish rotations that are under way at the source, where [secrets.x.rotate] says how.",
+)
 @click.option(
     "--history",
     type=_versions,
@@ -246,15 +267,35 @@ def migrate(
     wish.check()
     try:
         options = _options(chosen)
+        options = attrs.evolve(options, names=renamed(context.app, source, cast("tuple[str, ...]", chosen["names"])))
     except InvalidArgument as exc:
         raise ConfigError(exc.message) from exc
     workers = Workers.parse(cast("str", chosen["engine"]))
     migration = Migration(context.app, source, target, resources, options, workers=workers)
+    if wish.finish_first:
+        _finish_rotations(context.app, source, resources)
     with _terminable(), _observer(as_json) as observer, _reported(wish, migration, observer) as recorder:
         results = _run(migration, recorder, wish)
     if not as_json:
         _show(results, migration)
     sys.exit(0 if all(each.complete for each in results) else 1)
+
+
+def _finish_rotations(app: App, source: str, resources: tuple[str, ...]) -> None:
+    """Finish what is under way at the source; what cannot be finished is told, and then refused by the move."""
+    for declared in app.declared("secrets"):
+        if resources and not {declared.service, declared.address} & {*resources}:
+            continue
+        spec = cast("SecretsSpec", app.spec(declared, source))
+        store = cast("SecretStore", app.service(declared, source).open(spec))
+        for key, rotator in spec.rotate.items():
+            rotation = Rotation(store, key, rotator)
+            try:
+                if rotation.status().pending is not None:
+                    rotation.run()
+                    click.echo(f"{declared.address}: finished the rotation of {shown(key)}", err=True)
+            except ShiftableError as exc:
+                click.echo(f"{declared.address}: cannot finish the rotation of {shown(key)}: {exc}", err=True)
 
 
 def _options(chosen: Mapping[str, Any]) -> Options:
@@ -438,6 +479,8 @@ def _show_plan(plan: Plan, migration: Migration) -> None:
         _show_losses(found.losses)
         _show_named(found.named, sum(found.troubles.values()))
         if found.estimate is not None and found.to_do.count:
+            if found.address.startswith("secrets."):
+                click.echo(f"  versions to write: {found.estimate.target.requests['write']:,}")
             _show_estimate(found.estimate, plan)
     _show_skipped(plan.skipped)
     if not plan.complete:
@@ -454,7 +497,8 @@ def _show_estimate(estimate: Estimate, plan: Plan) -> None:
     told = ", ".join(f"{sum(demand.requests.values()):,} to {label}" for label, demand in sides)
     click.echo(f"  requests, to move and to verify: {told}")
     leaving = ", ".join(f"{size_text(demand.egress)} from {label}" for label, demand in sides if demand.egress)
-    click.echo(f"  data that leaves: {leaving}")
+    if leaving:
+        click.echo(f"  data that leaves: {leaving}")
     if estimate.seconds is not None:
         click.echo(f"  time: at least {duration_text(estimate.seconds)}, by {estimate.bound}")
     for currency, amount in estimate.total.items():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from shiftable.blob.driver import BlobFeatures
 
-__all__ = ["Cost", "Demand", "Estimate", "Source", "estimated"]
+__all__ = ["Cost", "Demand", "Estimate", "Source", "estimated", "estimated_secrets"]
 
 _LISTED = 1_000
 """Objects a page of a listing, on every provider."""
@@ -112,20 +112,22 @@ class Sizes:
     bytes: int = 0
     all_bytes: int = 0
     all_count: int = 0
+    all_versions: int = 0
 
-    def add(self, action: Action, size: int, *, here: bool, there: bool) -> None:
+    def add(self, action: Action, size: int, *, here: bool, there: bool, versions: int = 0) -> None:
         """Take one item.
 
         Args:
             here: the source has it.
             there: the target has it.
+            versions: of a secret, that are to be on the target.
         """
         self.listed_source += here
         self.listed_target += there
         if action in {Action.CREATE, Action.REPLACE}:
             self.created += 1
             self.bytes += size
-            self.writes += 1 if size <= _PART else -(-size // _PART) + 2
+            self.writes += versions or (1 if size <= _PART else -(-size // _PART) + 2)
         elif action is Action.COMPARE:
             self.compared += 1
         elif action is Action.DELETE:
@@ -133,6 +135,7 @@ class Sizes:
         if action in {Action.CREATE, Action.REPLACE, Action.COMPARE, Action.UNCHANGED}:
             self.all_count += 1
             self.all_bytes += size
+            self.all_versions += versions
 
 
 @attrs.frozen(kw_only=True)
@@ -190,6 +193,47 @@ def estimated(
         costs=tuple(costs),
         prices=tuple(dict.fromkeys(prices)),
     )
+
+
+def estimated_secrets(
+    sizes: Sizes, *, labels: tuple[str, str], places: tuple[str | None, str | None], limits: Limits
+) -> Estimate:
+    """Estimate a move of secrets and its verification: calls of drivers, of which some are several requests.
+
+    Args:
+        labels: of source and target, for people.
+        places: their providers.
+    """
+    moved, every = sizes.created + sizes.compared, sizes.all_count
+    source: Mapping[RequestClass, int] = {
+        "list": 2 * sizes.listed_source + moved,  # one look to move, one afterwards, one to verify
+        "read": sizes.writes + sizes.all_versions,
+        "write": 0,
+        "delete": 0,
+    }
+    target: Mapping[RequestClass, int] = {
+        "list": sizes.listed_target + 2 * moved + every,
+        "read": sizes.all_versions,
+        "write": sizes.writes,
+        "delete": sizes.deleted,
+    }
+    found: list[tuple[float, str]] = []
+    for label, provider, requests in zip(labels, places, (source, target), strict=True):
+        known = price_lists().get(provider or "")
+        if known is None:
+            continue
+        rates = known.secrets
+        looks = requests["read"] / rates.reads + requests["list"] / rates.lists
+        told = f"{rates.reads:g} values and {rates.lists:g} histories a second from {label} ({rates.scope})"
+        found.append((looks, told))
+        writes = (requests["write"] + requests["delete"]) / rates.writes
+        found.append((writes, f"{rates.writes:g} versions a second to {label} ({rates.scope})"))
+    if limits.requests is not None:
+        calls = sum(source.values()) + sum(target.values())
+        found.append((calls / limits.requests, "the move's own limit of requests"))
+    seconds, bound = max(found, default=(None, ""), key=lambda each: each[0] or 0.0)
+    one, other = Demand(requests=source, egress=0), Demand(requests=target, egress=0)
+    return Estimate(source=one, target=other, seconds=seconds, bound=bound, costs=(), prices=())
 
 
 def _demands(sizes: Sizes, here: BlobFeatures, there: BlobFeatures) -> tuple[Demand, Demand]:

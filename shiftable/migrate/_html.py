@@ -151,7 +151,8 @@ def _facts(document: Document) -> str:
     facts = [("Duration", _duration(document.seconds))]
     if document.move:
         wrote = _sum(document.move, (Action.CREATE, Action.REPLACE))
-        facts += [("Objects written", f"{wrote.count:,}"), ("Bytes written", _size(wrote.bytes))]
+        facts += [("Items written", f"{wrote.count:,}")]
+        facts += [("Bytes written", _size(wrote.bytes))] if wrote.bytes else []
         if document.move.seconds >= 1 and wrote.bytes:
             facts.append(("On average", f"{_size(int(wrote.bytes / document.move.seconds))}/s"))
     if document.verification:
@@ -170,7 +171,7 @@ def _facts(document: Document) -> str:
 
 def _plan(plan: Plan) -> str:
     rows = [
-        [_key(found.address), visible(str(action)), f"{tally.count:,}", _size(tally.bytes)]
+        [_key(found.address), visible(str(action)), f"{tally.count:,}", _bytes(tally)]
         for found in plan.resources
         for action, tally in found.actions.items()
     ]
@@ -224,7 +225,7 @@ def _report(title: str, report: Report) -> str:
             "Items and bytes by resource",
             ("Resource", "Action", "#Items", "#Bytes"),
             [
-                [_key(found.address), visible(str(action)), f"{tally.count:,}", _size(tally.bytes)]
+                [_key(found.address), visible(str(action)), f"{tally.count:,}", _bytes(tally)]
                 for found in report.resources
                 for action, tally in found.done.items()
             ],
@@ -451,6 +452,11 @@ def _svg(told: str, height: int, drawn: str) -> str:
 def _sum(report: Report, actions: Iterable[Action]) -> Tally:
     found = [resource.done.get(action, Tally()) for resource in report.resources for action in actions]
     return Tally(sum(tally.count for tally in found), sum(tally.bytes for tally in found))
+
+
+def _bytes(tally: Tally) -> str:
+    """Say the bytes of items, where those are known: secrets tell none."""
+    return _size(tally.bytes) if tally.bytes else ""
 
 
 def _troubles(found: Plan | Report) -> int:

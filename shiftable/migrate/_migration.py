@@ -16,7 +16,7 @@ from shiftable.errors import MigrationError, OperationError, ShiftableError, Una
 from shiftable.migrate._blobs import BlobMover
 from shiftable.migrate._crew import Crew, Job
 from shiftable.migrate._engine import Engine
-from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, place_of
+from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, estimated_secrets, place_of
 from shiftable.migrate._filters import Filter
 from shiftable.migrate._journal import Journal, Named, Row
 from shiftable.migrate._limits import Pace
@@ -255,10 +255,15 @@ class Migration:
         )
 
     def _estimate(self, found: DeclaredLike, sizes: Sizes) -> Estimate | None:
-        """Say what moving a bucket would ask for and cost; of other services no prices are known."""
-        if found.service != "blob":
-            return None
+        """Say what moving a bucket would ask for and cost; and secrets, of which no prices are known."""
         here, there = (self._app.cloud(label) for label in (self.source, self.target))
+        if found.service == "secrets":
+            return estimated_secrets(
+                sizes,
+                labels=(self.source, self.target),
+                places=(place_of(here)[0], place_of(there)[0]),
+                limits=Limits(requests=self.options.requests),
+            )
         return estimated(
             sizes,
             labels=(self.source, self.target),
@@ -535,7 +540,8 @@ class _Watch:
 
     def planned(self, item: Item, step: Step) -> None:
         """Take what is to be done with an item."""
-        self.counter.sizes.add(step.action, item.size, here=item.source is not None, there=item.target is not None)
+        here, there = item.source is not None, item.target is not None
+        self.counter.sizes.add(step.action, item.size, here=here, there=there, versions=item.versions)
         if step.action is Action.REFUSE:
             self.name(item.key, step.trouble, step.reason, step.losses)
             return

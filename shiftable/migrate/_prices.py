@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-__all__ = ["Place", "PriceList", "Rates", "RequestClass", "Tier", "price_lists", "priced"]
+__all__ = ["Place", "PriceList", "Rates", "RequestClass", "SecretRates", "Tier", "price_lists", "priced"]
 
 RequestClass = Literal["write", "list", "read", "delete"]
 
@@ -29,6 +29,27 @@ class Rates:
     reads: int
     scope: str
     source: str
+
+
+@attrs.frozen(kw_only=True)
+class SecretRates:
+    """How many of a driver's calls for secrets a provider's documented quotas admit in a second.
+
+    Args:
+        reads: values.
+        lists: histories.
+        writes: versions.
+        scope: of what.
+        source: URL of that documentation.
+        advice: what the provider says of writing versions often.
+    """
+
+    reads: float
+    lists: float
+    writes: float
+    scope: str
+    source: str
+    advice: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +102,7 @@ class PriceList:
     provider: str
     currency: str
     rates: Rates
+    secrets: SecretRates
     places: tuple[Place, ...]
 
 

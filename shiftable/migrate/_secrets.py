@@ -23,6 +23,7 @@ from shiftable.migrate._histories import (
     unfolded,
     without_origin,
 )
+from shiftable.migrate._prices import price_lists
 from shiftable.migrate._shards import Shard
 from shiftable.migrate._writing import Writing, is_full, kept_labels
 from shiftable.migrate.mover import (
@@ -50,12 +51,19 @@ class SecretItem(Item):
     """A secret; ``left`` and ``right`` are what source and target tell without values.
 
     Args:
+        chosen: versions of the source that move, if they can be read.
         buried: whether the target has a deleted secret of that name, which blocks it.
     """
 
     left: Found | None = None
     right: Found | None = None
+    chosen: int = 0
     buried: bool = False
+
+    @property
+    def versions(self) -> int:
+        """Versions that move."""
+        return self.chosen
 
 
 class SecretsMover(Mover[SecretItem]):
@@ -115,7 +123,10 @@ class SecretsMover(Mover[SecretItem]):
             self._to.apply(change)
 
     def general_losses(self) -> Iterable[Loss]:
-        """Tell of deleted secrets that the source could still restore."""
+        """Tell of deleted secrets that the source could still restore, and of what the target's provider advises."""
+        known = price_lists().get(self._target.provider)
+        if known is not None and known.secrets.advice and self.options.history != 0:
+            yield Loss("pace", known.secrets.advice)
         if self._source.features.recovery:
             for _ in self._source.list(deleted=True):
                 yield Loss("deleted", "deleted secrets that can be restored are not moved")
@@ -141,6 +152,7 @@ class SecretsMover(Mover[SecretItem]):
                 record=record,
                 left=here,
                 right=there,
+                chosen=sum(version.enabled for version in here.chosen(self.options.history)) if here else 0,
                 buried=key in buried,
             )
 

@@ -208,6 +208,11 @@ class Item:
         return self.source.size if self.source else 0
 
     @property
+    def versions(self) -> int:
+        """Versions that are to be on the target, where an item has several."""
+        return 0
+
+    @property
     def is_ours(self) -> bool:
         """Whether the target's item is the one that we wrote, untouched since.
 

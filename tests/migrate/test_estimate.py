@@ -12,7 +12,7 @@ import pytest
 from shiftable import connect
 from shiftable.cloud import Cloud
 from shiftable.migrate import Action, Plan
-from shiftable.migrate._estimate import Limits, Sizes, estimated
+from shiftable.migrate._estimate import Limits, Sizes, estimated, estimated_secrets
 from shiftable.migrate._prices import price_lists, priced
 from shiftable.provider import Provider
 
@@ -26,6 +26,8 @@ def test_every_price_file_is_complete_and_says_where_and_when_it_was_read() -> N
         assert (provider, "USD") == (found.provider, found.currency)
         assert found.rates.source.startswith("https://")
         assert found.rates.writes > 0 < found.rates.reads
+        assert found.secrets.source.startswith("https://")
+        assert min(found.secrets.reads, found.secrets.lists, found.secrets.writes) > 0
         assert len({place.region for place in found.places}) == len(found.places) > 0
         for place in found.places:
             assert date(2025, 1, 1) < place.dated
@@ -140,7 +142,7 @@ def test_a_plan_carries_its_estimate_and_its_digest_does_not(world: Any) -> None
     plan = world.migration().plan()
     blobs, secrets = plan.resources
 
-    assert secrets.estimate is None
+    assert (1, (), {}) == (secrets.estimate.target.requests["write"], secrets.estimate.costs, secrets.estimate.total)
     assert (10, 5) == (blobs.estimate.source.egress, blobs.estimate.target.egress)
     assert 4 == len(blobs.estimate.unknown)
     assert Plan.from_json(plan.to_json()) == plan
@@ -156,3 +158,24 @@ def test_a_cloud_tells_its_region_unless_it_has_an_endpoint_of_its_own() -> None
     assert "eastus" == region(location="eastus")
     assert region(region="eu-central-1", endpoint="http://127.0.0.1:9") is None
     assert connect("memory").region is None
+
+
+def test_secrets_take_as_long_as_the_quotas_of_requests_ask_for() -> None:
+    sizes = Sizes()
+    for _ in range(500):
+        sizes.add(Action.CREATE, 0, here=True, there=False, versions=3)
+
+    def made(*places: str, requests: float | None = None) -> Any:
+        return estimated_secrets(
+            sizes, labels=("here", "there"), places=(places[0], places[1]), limits=Limits(requests=requests)
+        )
+
+    found = made("aws", "gcp")
+    assert {"list": 1500, "read": 3000, "write": 0, "delete": 0} == found.source.requests
+    assert {"list": 1500, "read": 1500, "write": 1500, "delete": 0} == found.target.requests
+    assert 1500 / 10 + 1500 / 5 == pytest.approx(found.seconds)
+    assert "10 values and 5 histories a second from there (a project)" == found.bound
+    assert 1500 / 30 == pytest.approx(made("baremetal", "azure").seconds)
+    assert made("baremetal", "memory").seconds is None
+    assert "requests" in made("aws", "azure", requests=1.0).bound
+    assert {} == found.total

@@ -431,3 +431,19 @@ def test_no_hash_of_a_value_is_kept(world: Any) -> None:
     db.close()
 
     assert rows == [("", None)]
+
+
+def test_a_plan_counts_versions_and_tells_what_the_target_s_provider_advises(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(world.right_hidden), "provider", "aws")
+    for number in range(40):
+        for version in range(3):
+            world.source_secrets.put(f"key-{number}", f"{CANARY} {number} {version}")
+
+    few, every = (world.migration("secrets", history=history).plan().resources[0] for history in (0, None))
+
+    assert [found.estimate.target.requests["write"] for found in (few, every)] == [80, 120]
+    assert [loss.facet for loss in every.losses] == ["pace"]
+    assert "10 minutes" in every.losses[0].detail
+    assert [loss.facet for loss in few.losses] == ["history"]

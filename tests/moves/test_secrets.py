@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import attrs
 import pytest
 
 from .command import Move
@@ -69,6 +71,84 @@ def test_all_versions_arrive_and_no_value_is_seen_on_the_way(
     answers = [each for answer in (plan, applied, again, verified) for each in (answer.out, answer.err)]
     told = [record.getMessage() for record in caplog.records if record.name.startswith("shiftable")]
     assert leaks(all_values(secrets), *answers, *told, folder, scratch) == []
+
+
+def test_a_rotation_under_way_is_refused_included_or_finished_first(
+    vault: Callable[[str], Vault], folder: Path
+) -> None:
+    source, target = vault("baremetal"), vault("aws")
+    waiting = attrs.evolve(Hidden.of(f"{CANARY}-1", f"{CANARY}-2"), pending=f"{CANARY}-3")
+    secrets = {"session/key": waiting, "other": waiting}
+    source.fill(secrets)
+    declared = (*DECLARED, "[secrets.app.rotate]", '"session/key" = { kind = "random", every = "30d" }')
+    move = Move(source, target, folder, inside=True, declared=declared)
+
+    plan = move.run()
+    assert {key: trouble for key, (trouble, _) in plan.named().items()} == dict.fromkeys(secrets, "refused")
+    finished = move.run("--apply", "--finish-first")
+
+    assert "finished the rotation of session/key" in finished.err
+    assert {key: trouble for key, (trouble, _) in finished.named().items()} == {"other": "refused"}
+    assert target.read()["session/key"] == Hidden.of(f"{CANARY}-2", f"{CANARY}-3")
+    assert source.read()["session/key"] == Hidden.of(f"{CANARY}-1", f"{CANARY}-2", f"{CANARY}-3")
+    included = move.run("--apply", "--include-pending")
+    assert included.code == 0
+    assert target.read()["other"] == waiting
+    assert CANARY not in "".join(answer.out + answer.err for answer in (plan, finished, included))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--finish-first",), "it goes with --apply"),
+        (("--history", "some"), "is no number of versions; write 10, or all"),
+        (("--history", "-1"), "is no number of versions"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(
+    vault: Callable[[str], Vault], folder: Path, arguments: tuple[str, ...], why: str
+) -> None:
+    move = Move(vault("baremetal"), vault("aws"), folder, inside=False, declared=DECLARED)
+
+    with move.start(*arguments) as process:
+        _, err = process.communicate(timeout=120)
+
+    assert process.returncode == 2
+    assert why in err
+
+
+@pytest.mark.parametrize("target_name", ["azure", "gcp", "aws", "baremetal"])
+def test_what_a_target_cannot_hold_is_in_the_plan_all_at_once(
+    vault: Callable[[str], Vault], folder: Path, target_name: str
+) -> None:
+    source, target = vault("aws" if target_name != "aws" else "gcp"), vault(target_name)
+    many = {f"label-{number}": "x" for number in range(20)}
+    secrets = {
+        "good": Hidden.of(f"{CANARY}-1", f"{CANARY}-2"),
+        "labelled": Hidden.of(f"{CANARY}-1", labels=many),
+        "large": Hidden.of(CANARY * 1900),
+        "old/large": Hidden.of(CANARY * 1900, "1", "2", "3"),
+        "n" * 150: Hidden.of(f"{CANARY}-1"),
+        "x" * 230: Hidden.of(f"{CANARY}-1"),
+    }
+    source.fill(secrets)
+    move = Move(source, target, folder, inside=True, declared=DECLARED)
+    stay = {"azure": {"large", "n" * 150, "x" * 230}, "baremetal": {"x" * 230}}.get(target_name, set())
+    asked = {"labelled", "old/large"} if target_name == "azure" else set()
+
+    strict = move.run("--history", "all")
+    degrade = ("--degrade", "fold", "--degrade", "history")
+    moved = move.run("--history", "all", *degrade, "--apply")
+
+    assert set(strict.named()) == stay | asked
+    assert {trouble for trouble, _ in strict.named().values()} <= {"refused"}
+    assert set(moved.named()) == stay
+    found = target.read()
+    assert set(found) == set(secrets) - stay
+    assert found["old/large"].values == (secrets["old/large"].values[1:] if asked else secrets["old/large"].values)
+    labels = dict(found["labelled"].labels)
+    assert labels | json.loads(labels.pop("shiftable-labels", "{}")) == many
+    assert leaks(all_values(secrets), strict.out, strict.err, moved.out, moved.err, folder) == []
 
 
 def test_a_leak_would_be_found(folder: Path) -> None:
