@@ -6,16 +6,18 @@ import base64
 import contextlib
 import os
 import pty
+import queue
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -59,40 +61,70 @@ def put(folder: Path, value: str | bytes, *, key: str = "stripe/key") -> None:
         app.secrets("app").put(key, value)
 
 
+class Lines:
+    """The lines of a stream, as they come; whoever waits for one that never comes is told."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._queue: queue.Queue[str] = queue.Queue()
+        self._stream = stream
+        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self._queue.put(line)
+        self._queue.put("")
+
+    def next(self) -> str:
+        return self._queue.get(timeout=120).rstrip("\n")
+
+    def rest(self) -> str:
+        return "".join(iter(lambda: self._queue.get(timeout=120), ""))
+
+    def close(self) -> None:
+        self._thread.join(120)
+        self._stream.close()
+
+
 class Running:
     """A command that was started, whose lines are read one by one."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
         self.process = process
+        self.out, self.errors = Lines(process.stdout), Lines(process.stderr)
 
     def line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip("\n")
+        return self.out.next()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
         self.process.send_signal(number)
-        out, errors = self.process.communicate(timeout=120)
-        return self.process.returncode, out, errors
+        return self.process.wait(120), self.out.rest(), self.errors.rest()
 
 
 @pytest.fixture
 def started(shop: Path) -> Iterator[Callable[..., Running]]:
     """Start the command, and end it at the end of the test."""
-    processes: list[subprocess.Popen[str]] = []
+    all_running: list[Running] = []
 
     def start(*arguments: str, code: str = "") -> Running:
         words = [SHIFTABLE, *arguments, *(("--", sys.executable, "-uc", code) if code else ())]
         streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        processes.append(subprocess.Popen(words, text=True, cwd=shop, **streams))
-        return Running(processes[-1])
+        all_running.append(Running(subprocess.Popen(words, text=True, cwd=shop, **streams)))
+        return all_running[-1]
 
     yield start
-    for process in processes:
+    for running in all_running:
         with contextlib.suppress(ProcessLookupError):
-            for child in children(process.pid):
+            for child in children(running.process.pid):
                 os.kill(child, signal.SIGKILL)
-        process.kill()
-        process.communicate()
+        running.process.kill()
+        running.process.wait()
+        assert running.process.stdin is not None
+        running.process.stdin.close()
+        running.out.close()
+        running.errors.close()
 
 
 def children(pid: int) -> list[int]:
@@ -403,7 +435,8 @@ def test_a_short_secret_is_not_masked_and_that_is_said(shop: Path, shiftable) ->
 
 def test_what_a_masked_command_leaves_running_does_not_keep_us_for_ever(shop: Path, shiftable) -> None:
     began = time.monotonic()
-    assert "done\n" == shiftable("run", "--mask", "--", "sh", "-c", "sleep 300 & echo done").stdout
+    answer = shiftable("run", "--mask", "--", "sh", "-c", "sleep 300 & echo $!")
+    os.kill(int(answer.stdout), signal.SIGKILL)
     assert time.monotonic() - began < 250
 
 
@@ -507,8 +540,7 @@ def test_a_store_that_cannot_be_read_leaves_the_command_alone(shop: Path, starte
     (path,) = shop.rglob("stripe/key.yaml")
     content = path.read_bytes()
     path.unlink()
-    assert running.process.stderr is not None
-    assert "stripe/key cannot be read" in running.process.stderr.readline()
+    assert "stripe/key cannot be read" in running.errors.next()
     path.write_bytes(content)
     put(shop, FRESH)
     assert FRESH[-6:] == running.line()
