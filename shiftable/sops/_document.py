@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import attrs
 
@@ -68,8 +68,8 @@ class Document:
             return attrs.evolve(self, recipients=recipients)
         if any(self._others.get(kind) for kind in _OTHER_KEYS):
             raise Unsupported("the file is also encrypted for keys other than age; remove recipients with sops")
-        kept = {name: getattr(self, name) for name in ("rule", "mac_only_encrypted", "comments")}
-        return Document(self.data, recipients=recipients, exposure=self._exposure, **cast("dict[str, Any]", kept))
+        kept: dict[str, Any] = {name: getattr(self, name) for name in ("rule", "mac_only_encrypted", "comments")}
+        return Document(self.data, recipients=recipients, exposure=self._exposure, **kept)
 
     @property
     def exposed(self) -> dict[str, str]:

@@ -195,13 +195,13 @@ def unflattened(flat: dict[str, str]) -> dict[str, Any]:
             if kind == "list" and not (key.isascii() and key.isdigit() and int(key) < _MOST_ITEMS):
                 raise IntegrityError("a name in its section 'sops' is none")
             keys.append(int(key) if kind == "list" else key)
-        node = meta
+        node: Any = meta
         for key in keys[:-1]:
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
                 raise IntegrityError("the names in its section 'sops' contradict each other")
         node[keys[-1]] = text
-    nested = _listed(meta)
+    nested: dict[str, Any] = _listed(meta)
     if isinstance(nested.get("mac_only_encrypted"), str):
         nested["mac_only_encrypted"] = nested["mac_only_encrypted"] == "true"
     return nested

@@ -146,12 +146,7 @@ def _merged_data(root: Document | None, one: Document, other: Document, conflict
     if not (is_secret(one.data) and is_secret(other.data)):
         data: dict[str, Any] = _three(before, one.data, other.data, "", conflicts)
         return data
-    strip = {"revision", "seal"}
-    bare = [
-        {name: value for name, value in each.items() if name not in strip} if each is not _NOTHING else each
-        for each in (before, one.data, other.data)
-    ]
-    tree = _three(*bare, "", conflicts)
+    tree = _three(_bare(before), _bare(one.data), _bare(other.data), "", conflicts)
     if conflicts:
         return {}
     versions = dict(sorted(tree["versions"].items(), key=lambda pair: -int(pair[0].partition("-")[0])))
@@ -161,6 +156,11 @@ def _merged_data(root: Document | None, one: Document, other: Document, conflict
         return {}
     ordered = {"name": tree["name"], "revision": secrets.token_hex(8), **tree, "versions": versions}
     return sealed(ordered)
+
+
+def _bare(tree: Any) -> Any:  # noqa: ANN401  a document, or nothing
+    """Return the document of a secret without what each write makes anew."""
+    return tree if tree is _NOTHING else {k: v for k, v in tree.items() if k not in {"revision", "seal"}}
 
 
 def _three(base: Any, ours: Any, theirs: Any, place: str, conflicts: list[str]) -> Any:  # noqa: ANN401  any values
@@ -174,8 +174,8 @@ def _three(base: Any, ours: Any, theirs: Any, place: str, conflicts: list[str]) 
         found = {}
         for key in dict.fromkeys([*ours, *theirs]):
             below = f"{place}.{key}" if place else key
-            values = (each.get(key, _NOTHING) for each in (before, ours, theirs))
-            value = _three(*values, below, conflicts)
+            before_, ours_, theirs_ = (each.get(key, _NOTHING) for each in (before, ours, theirs))
+            value = _three(before_, ours_, theirs_, below, conflicts)
             if value is not _NOTHING:
                 found[key] = value
         return found

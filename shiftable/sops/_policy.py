@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 
 import attrs
 
-from shiftable.errors import ConfigError, IntegrityError, InvalidArgument
+from shiftable.errors import ConfigError, IntegrityError, InvalidArgument, Problem
 from shiftable.sops._age import wrapped
 from shiftable.sops._comments import Comment
 from shiftable.sops._leaves import Rule, RuleKind
@@ -101,7 +101,7 @@ class Policy:
             raise ConfigError(f"{file}: {exc.message}") from exc
         problems = list(_problems(tree))
         if problems:
-            raise ConfigError(*(f"{file}: {problem}" for problem in problems))
+            raise ConfigError(Problem(str(file), problem) for problem in problems)
         comments = tuple(Comment(each.text, *each.places[0]) for each in found)
         return cls(root, tree["recipients"], tuple(map(_rule, tree["rules"])), comments)
 

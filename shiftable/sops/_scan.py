@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from shiftable.errors import ConfigError, IntegrityError
+from shiftable.errors import ConfigError, IntegrityError, Problem
 from shiftable.sops._policy import FILE, FileRule
 from shiftable.sops._text import parsed
 
@@ -59,7 +60,7 @@ _FORMS: tuple[tuple[str, tuple[bytes, ...], bytes], ...] = (
 
 _COMPILED = tuple((name, hints, re.compile(form)) for name, hints, form in _FORMS)
 
-_URL = re.compile(rb"://[^\s:/@\"'<>{}$]{1,64}:([^\s/@\"'<>]{6,128})@[a-zA-Z0-9.\[-]")
+_URL = re.compile(rb"://[^\s:/@\"'<>{}$]{0,64}:([^\s/@\"'<>]{6,128})@[a-zA-Z0-9.\[-]")
 
 _WORDS = (
     *(b"password", b"passwd", b"passphrase", b"pwd", b"secret", b"token", b"credential"),
@@ -75,8 +76,9 @@ _QUOTED = re.compile(rb"([\"'`])([A-Za-z0-9+/_-]{40,256}={0,2})\1")
 _DIGEST = re.compile(rb"(?i)sha\d|md5|hash|digest|integrity|checksum|fingerprint|etag|commit|revision|public|age1|ssh-")
 
 _PLACEHOLDER = re.compile(
-    rb"(?i)^(?:\W*|.*(?:example|changeme|change[_-]me|placeholder|dummy|redacted|your[_-]|xxx|\*\*\*|\.\.\.|abcdefgh|01234567|<|\$\{|\{\{|%\().*)$"
+    rb"(?i)^(?:\W*|.*(?:example|changeme|change[_-]me|placeholder|dummy|redacted|your[_-]|xxx|\*\*\*|\.\.\.|<|\$\{|\{\{|%\().*)$"
 )
+_WORD = re.compile(rb"(?i)(?:my|the)?(?:pass(?:word|wd|phrase)?|secret|token|credentials?)")
 _INLINE = re.compile(rb"shiftable: allow[- ]secret[ :]+\S")
 _CIPHERTEXT = re.compile(rb"ENC\[AES256_GCM,[^\]\n]*\]")
 _LOCKS = frozenset(
@@ -119,7 +121,7 @@ def _found(content: bytes, *, lock: bool) -> Iterator[tuple[str, int, bytes]]:
     yield from _known(content)
     for place in _places(content, b"://"):
         match = _URL.match(content, place)
-        if match and not _PLACEHOLDER.match(match[1]) and _bits(match[1]) > 2.2:
+        if match and not _PLACEHOLDER.match(match[1]) and not _WORD.fullmatch(match[1]) and _bits(match[1]) > 2.2:
             yield "password in a URL", place, match[1]
     if not lock:
         yield from _assigned(content)
@@ -160,7 +162,12 @@ def _places(content: bytes, word: bytes) -> Iterator[int]:
 
 def _random(value: bytes, bits: float) -> bool:
     """Tell whether a value looks generated: neither words, nor a path, nor a reference to where the value is."""
-    if len(value) < 8 or _PLACEHOLDER.match(value) or re.search(rb"[ (){}<>$]|://|^[./~%@]|\.[a-z]{1,5}$", value):
+    if (
+        len(value) < 8
+        or re.search(rb"(?i)abcdefgh|01234567", value)
+        or _PLACEHOLDER.match(value)
+        or re.search(rb"[ (){}<>$]|://|^[./~%@]|\.[a-z]{1,5}$", value)
+    ):
         return False
     return _bits(value) >= bits and re.search(rb"\d", value) is not None and re.search(rb"[A-Za-z]", value) is not None
 
@@ -179,12 +186,14 @@ class _Lines:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
+        self._ends = [match.start() for match in re.finditer(rb"\n", content)] + [len(content)]
 
     def number(self, place: int) -> int:
-        return self._content.count(b"\n", 0, place) + 1
+        return bisect.bisect_left(self._ends, place) + 1
 
     def text(self, number: int) -> bytes:
-        return self._content.split(b"\n", number)[number - 1]
+        start = self._ends[number - 2] + 1 if number > 1 else 0
+        return self._content[start : self._ends[number - 1]]
 
 
 # what is allowed
@@ -235,9 +244,9 @@ class Allowlist:
         entries = tree.get("allow")
         if set(tree) != {"allow"} or not isinstance(entries, list):
             raise ConfigError(f"{file}: it has 'allow', a list, and nothing else")
-        problems = [f"{file}: entry {number}: {why}" for number, each in enumerate(entries, 1) for why in _wrong(each)]
-        if problems:
-            raise ConfigError(*problems)
+        wrong = [f"entry {number}: {why}" for number, each in enumerate(entries, 1) for why in _wrong(each)]
+        if wrong:
+            raise ConfigError(Problem(str(file), why) for why in wrong)
         return cls(tuple(Allowed(**each) for each in entries))
 
 
