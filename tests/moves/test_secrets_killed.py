@@ -117,6 +117,7 @@ def test_a_move_that_is_killed_anywhere_ends_equal_and_doubles_no_version(
             texts += process.communicate(timeout=600)
         killer.aim(None, 0)
         ends.append(process.returncode)
+        assert leaks(all_values(secrets), folder) == []  # the journal's WAL is still there
     last = until_it_ends(move)
     for fault in faults:
         fault.times = 0

@@ -191,7 +191,9 @@ class GcpVault(VaultOnDouble):
             annotations[_LABELS] = json.dumps(dict(secret.labels))
         if secret.expires is not None:
             annotations[_EXPIRES] = f"{secret.expires:%Y-%m-%dT%H:%M:%SZ}"
-        stages = {"current": secret.current + 1, "previous": (secret.previous or 0) + 1}
+        stages = {"current": secret.current + 1}
+        if secret.previous is not None:
+            stages["previous"] = secret.previous + 1
         values = [*secret.values, *([secret.pending] if secret.pending is not None else [])]
         if secret.pending is not None:
             stages["pending"] = len(values)
@@ -273,16 +275,15 @@ class AzureVault(VaultOnDouble):
     def read(self) -> dict[str, Hidden]:
         found = {}
         for native, secret in self.double.vault.secrets.items():
-            assert not native.endswith("---pending"), "no pending version was to be moved"
+            if native.endswith("---pending"):
+                continue
             tags = dict(secret.latest.tags)
-            state = dict(part.partition("=")[::2] for part in tags.pop("shiftable-state", "").split())
+            state = _state(tags.pop("shiftable-state", ""))
             name = tags.pop(_NAME, native.replace("--", "/"))
             tags.pop("file-encoding", None)
-            own = {
-                id_: version
-                for id_, version in secret.versions.items()
-                if " of=" not in f" {version.tags.get('shiftable-state', '')}"
-            }
+            own: dict[str, Any] = {}  # what was set again is the version that it was before, here or beside
+            for id_, version in secret.versions.items():
+                own.setdefault(_state(version.tags.get("shiftable-state", "")).get("of", id_), version)
             ids = list(own)
             # Of what another tool wrote, the version before the latest is the previous one.
             previous = state.get("previous") if state else next(iter(ids[-2:-1]), None)
@@ -394,6 +395,10 @@ def _made(
         labels=dict(labels),
         expires=expires,
     )
+
+
+def _state(tag: str) -> dict[str, str]:
+    return dict(part.partition("=")[::2] for part in tag.split())
 
 
 def _raw(value: str | bytes) -> bytes:
