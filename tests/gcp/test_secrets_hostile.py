@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import doctest
+import itertools
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import pytest
@@ -404,6 +405,67 @@ def test_a_process_that_is_killed_between_both_calls_leaves_the_old_value_curren
     assert (filled.get("key").reveal(), filled.get("key", stage="pending").reveal()) == ("two", "three")
     assert filled.put("key", "newer").stages == {"current"}
     assert (filled.get("key").reveal(), filled.get("key", stage="previous").reveal()) == ("newer", "two")
+
+
+def from_call(number: int) -> Callable[[Call], bool]:
+    """Match that call to Secret Manager and all that follow."""
+    seen = itertools.count(1)
+    return lambda call: to_secrets(call) and next(seen) >= number
+
+
+def left(foreign: Foreign, scenario: str) -> None:
+    """Make what is there before: nothing, another tool's secret, or one of ours."""
+    if scenario == "theirs":
+        foreign.create("shop__key", b"old", b"older")
+        foreign.turn("shop__key", 2, "disable")
+    elif scenario == "ours":
+        provider = opened(foreign.double)
+        Secrets(provider.secrets()).store("shop").put("key", "old")
+        provider.close()
+
+
+@pytest.mark.parametrize("last", ["drop_before", "drop_after"])
+@pytest.mark.parametrize(
+    ("scenario", "stage"),
+    [("nothing", "current"), ("theirs", "current"), ("theirs", "pending"), ("ours", "current"), ("ours", "pending")],
+)
+def test_wherever_a_put_ends_readers_see_the_old_or_the_new_value_and_the_same_put_heals(
+    store: SecretStore,
+    impatient: SecretStore,
+    foreign: Foreign,
+    gcp_double: GcpDouble,
+    scenario: str,
+    stage: Literal["current", "pending"],
+    last: Kind,
+) -> None:
+    """The process ends after so many calls, of which the last one was executed or not."""
+    expected = {"current": b"new", "pending": b"old"}[stage]
+    for calls in range(1, 9):
+        gcp_double.reset()
+        left(foreign, scenario)
+        gcp_double.inject(last, match=from_call(calls))
+        gcp_double.inject("drop_before", match=from_call(calls), times=None)  # it has not seen that one
+        try:
+            impatient.put("key", "new", stage=stage, idempotency_key="k")
+            ended = False
+        except Unavailable:
+            ended = True
+        gcp_double._injections.clear()
+
+        seen = store.get("key").reveal_bytes() if scenario != "nothing" or store.exists("key") else None
+        assert seen in ({b"old", expected} if scenario != "nothing" else {None, b"new"})
+
+        healed = store.put("key", "new", stage=stage, idempotency_key="k")
+
+        assert healed.stages == {stage}
+        assert store.get("key").reveal_bytes() == expected
+        assert 1 == [payload for _, _, payload in versions(gcp_double)].count(b"new")
+        if scenario != "nothing" and stage == "current":
+            assert store.get("key", stage="previous").reveal() == "old"
+        if not ended:
+            break
+    else:
+        pytest.fail("it never ended by itself")
 
 
 # other writers
