@@ -463,7 +463,7 @@ def _class_schema(cls: type[Any]) -> dict[str, Any]:
 def _variants_schema(cls: Any) -> dict[str, Any]:  # noqa: ANN401  a class that has variants
     options = []
     for kind, each in sorted(cls.variants().items()):
-        found = _class_schema(each) if each is not None else {"type": "object", "properties": {}}
+        found: dict[str, Any] = {"type": "object", "properties": {}} if each is None else _class_schema(each)
         found["properties"] = {"kind": {"const": kind}, **found["properties"]}
         options.append(found | {"required": ["kind", *found.get("required", ())]})
     return {"oneOf": options}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
+import psycopg
 import pytest
 
 INSTALL = Path(__file__).with_name("install.py")
@@ -292,8 +293,18 @@ def postgresql(debian: Debian) -> Iterator[DatabaseServer]:
         }
         command = (programs / "postgres", "-D", folder / "data", *(f"--{key}={each}" for key, each in settings.items()))
         with debian.running(server.log, *command, unprivileged=True) as process:
-            wait_until(lambda: _listens(port), "PostgreSQL", server.log, process)
+            wait_until(lambda: _lets_in(server), "PostgreSQL", server.log, process)
             yield server
+
+
+def _lets_in(server: DatabaseServer) -> bool:
+    """Tell whether PostgreSQL has started up; it listens before."""
+    where = {"host": "127.0.0.1", "port": server.port, "dbname": "postgres", "connect_timeout": 10}
+    try:
+        psycopg.connect(user=server.admin, password=server.password, **where).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 # MariaDB
