@@ -132,6 +132,7 @@ class Child:
         try:
             yield
         finally:
+            signal.signal(_wake(), signal.SIG_IGN)  # a change that came too late would end this process
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def changed(self) -> None:
