@@ -707,6 +707,44 @@ def test_who_is_refused_while_another_asks_asks_again_if_that_answer_is_too_old(
     assert ["connected after 2"] == answers
 
 
+def test_no_client_fails_while_a_password_is_rotated_in_place_again_and_again(store: SecretStore) -> None:
+    store.put("key", "password-0")
+    cache = SecretCache(store, ttl=timedelta(hours=1), sleep=lambda _: None)
+    accepted, done = ["password-0"], threading.Event()
+    connections: list[str] = []
+    failures: list[BaseException] = []
+
+    @cache.retrying("key", on=RefusedError)
+    def connect(secret: Secret) -> str:
+        if secret.reveal() != accepted[0]:
+            raise RefusedError(f"{secret.version} was refused")
+        return secret.reveal()
+
+    def use() -> None:
+        while not done.is_set():
+            try:
+                connections.append(connect())
+            except Exception as exc:  # noqa: BLE001  it is looked at below
+                failures.append(exc)
+
+    clients = [threading.Thread(target=use) for _ in range(6)]
+    for client in clients:
+        client.start()
+    for number in range(1, 40):
+        pending = store.put("key", f"password-{number}", stage="pending")
+        accepted[0] = pending.reveal()
+        seen = len(connections)
+        deadline = time.monotonic() + 60
+        while number % 2 and len(connections) < seen + 6 and not failures and time.monotonic() < deadline:
+            time.sleep(0.001)
+        store.promote("key", pending.version)
+    done.set()
+    for client in clients:
+        client.join(60)
+    assert [] == failures
+    assert len(set(connections)) > 19
+
+
 def test_an_error_that_says_something_else_passes_at_once(
     recorded: Recorded[SecretsDriver], store: SecretStore, cache: SecretCache
 ) -> None:
