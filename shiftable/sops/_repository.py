@@ -98,7 +98,15 @@ class Repository:
         """Write the rules."""
         with self._locked():
             replace(self.root / FILE, policy.rendered(), new=self.root / _NEW)
+            self._let_git_see()
         return attrs.evolve(self, policy=policy)
+
+    def _let_git_see(self) -> None:
+        """Except the rules from what ``shiftable init`` lets git ignore: they are to be committed and reviewed."""
+        if _git(self.root, "check-ignore", "--quiet", "--no-index", str(FILE)) is not None:
+            ignore = (self.root / FILE).with_name(".gitignore")
+            text = ignore.read_text() if ignore.exists() else ""
+            ignore.write_text(f"{text}!secrets.yaml\n!allow.yaml\n")
 
     def sync(self, identities: Identities) -> Iterator[Changed]:
         """Encrypt each file for the readers that its rule names. Run it again after it was stopped.

@@ -313,6 +313,18 @@ def test_a_private_key_is_no_reader_and_not_shown(repo: Path, people: dict[str, 
     assert "bob" not in sops.Policy.read(repo).recipients
 
 
+def test_git_sees_the_rules_also_where_shiftable_init_was(tmp_path: Path, ada: Person) -> None:
+    root = tmp_path / "app"
+    (root / ".shiftable").mkdir(parents=True)
+    (root / ".shiftable/.gitignore").write_text("*\n")
+    git(root, "init", "-q")
+    for _ in range(2):
+        run(root, "recipients", "add", "ada", ada.public, "--path", "secrets/**")
+        (root / ".shiftable/journal.db").write_text("x")
+        assert [".shiftable/secrets.yaml"] == git(root, "ls-files", "-o", "--exclude-standard").split()
+    assert "*\n!secrets.yaml\n!allow.yaml\n" == (root / ".shiftable/.gitignore").read_text()
+
+
 def test_a_name_cannot_become_another_key_unseen(repo: Path, people: dict[str, Person]) -> None:
     said = run(repo, "recipients", "add", "ada", people["eve"].public, code=1)
     assert "is the name of another key" in said
