@@ -21,6 +21,7 @@ from shiftable.config import Credential
 from shiftable.errors import ConfigError, Unauthenticated, Unsupported
 from shiftable_gcp import GcpProvider, GcpSettings, __version__
 from shiftable_gcp._session import ServerClock, Session
+from shiftable_gcp._signing import signing
 from shiftable_gcp.blob import GcsDriver
 from shiftable_gcp.double import GcpDouble
 
@@ -49,7 +50,7 @@ def test_an_endpoint_alone_needs_no_credentials_and_looks_for_none(
     with shiftable.connect("gcp", project="p", endpoint=gcp_double.url) as cloud:
         bucket = cloud.blob.create(BucketSpec(name="shop"))
         bucket.put("key", b"value")
-        with pytest.raises(Unsupported, match="service_account"):
+        with pytest.raises(Unsupported, match="sign_as"):
             bucket.sign("key")
     assert "/token" not in [call.path for call in gcp_double.calls]
 
@@ -63,7 +64,7 @@ def test_application_default_credentials_are_a_file_that_a_variable_names(
     session = Session(GcpSettings())
     assert session.require_project() == gcp_double.project
     assert session.transport.credentials.service_account_email == key["client_email"]
-    assert session.signs
+    assert signing(session) is not None
     session.close()
 
 

@@ -30,6 +30,8 @@ class GcpSettings:
         region: where buckets and secrets are made, ``europe-west3``; else Google's default, the multi-region ``US``,
             and for secrets the places that Google chooses.
         service_account: a service account's key as JSON; else Application Default Credentials.
+        sign_as: the service account in whose name URLs are signed, through IAM; else the one of the credentials, with
+            its key where they hold one.
         endpoint: URL of all services, for a stand-in; then no credentials are looked for.
         retry_seconds: for how long a call that may be repeated is tried again.
     """
@@ -37,6 +39,7 @@ class GcpSettings:
     project: str | None = None
     region: str | None = None
     service_account: Credential | None = None
+    sign_as: str | None = None
     endpoint: str | None = None
     retry_seconds: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
 
@@ -65,8 +68,9 @@ class GcpProvider(Provider[GcpSettings]):
       stages are aliases, which take ``secretmanager.secrets.update``.
 
     What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
-    ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``. Presigned URLs need a service account's
-    key.
+    ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``. Presigned URLs are signed with a service
+    account's key, where there is one, else by IAM in the name of the account, or of ``sign_as``: that takes
+    ``iam.serviceAccounts.signBlob`` on it (``roles/iam.serviceAccountTokenCreator``) and one call for each URL.
     """
 
     name: ClassVar[str] = "gcp"

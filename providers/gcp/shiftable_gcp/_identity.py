@@ -66,10 +66,27 @@ class Account:
             return _answer(400, {"error": "invalid_grant", "error_description": "Invalid JWT: not for this issuer."})
         if expires < now:
             return _answer(400, {"error": "invalid_grant", "error_description": "Invalid JWT: expired."})
-        made = f"ya29.{uuid.uuid4().hex}"
-        self._tokens.add(made)
+        made = self.make_token()
         seconds = int(_LIFETIME.total_seconds())
         return _answer(200, {"access_token": made, "expires_in": seconds, "token_type": "Bearer"})
+
+    def make_token(self) -> str:
+        """Return a token that is good for everything."""
+        made = f"ya29.{uuid.uuid4().hex}"
+        self._tokens.add(made)
+        return made
+
+    def sign(self, request: Request, *, permitted: bool) -> Response:
+        """Sign what is sent, as the IAM Credentials API does."""
+        stated = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if stated not in self._tokens:
+            return _failed(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+        if not permitted or request.path != f"/v1/projects/-/serviceAccounts/{self.email}:signBlob":
+            why = "Permission 'iam.serviceAccounts.signBlob' denied on resource (or it may not exist)."
+            return _failed(403, "PERMISSION_DENIED", why)
+        payload = base64.b64decode(json.loads(request.body)["payload"])
+        signature = _key().sign(payload, padding.PKCS1v15(), hashes.SHA256())
+        return _answer(200, {"keyId": "double", "signedBlob": base64.b64encode(signature).decode()})
 
     def refusal(self, request: Request, now: datetime) -> Refused | None:
         """Say why a request is not served; ``None`` if it is."""
@@ -130,6 +147,10 @@ def _key() -> rsa.RSAPrivateKey:
 
 def _decoded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _failed(status: int, name: str, message: str) -> Response:
+    return _answer(status, {"error": {"code": status, "status": name, "message": message}})
 
 
 def _answer(status: int, value: dict[str, Any]) -> Response:

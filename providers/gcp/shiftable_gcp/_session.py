@@ -15,7 +15,7 @@ from typing import Any
 import google.auth
 from google.api_core.client_info import ClientInfo
 from google.api_core.retry import Retry, exponential_sleep_generator, retry_target
-from google.auth.credentials import AnonymousCredentials, Signing
+from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.oauth2 import service_account
@@ -200,9 +200,9 @@ class Session:
         return self._client
 
     @property
-    def signs(self) -> bool:
-        """Whether the credentials hold a key that signs URLs."""
-        return isinstance(self.transport.credentials, Signing)
+    def sign_as(self) -> str | None:
+        """The service account in whose name URLs are signed, if the settings say so."""
+        return self._settings.sign_as
 
     @property
     def transport(self) -> Transport:

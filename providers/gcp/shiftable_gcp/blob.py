@@ -45,6 +45,7 @@ from shiftable_gcp import _lifecycle, _rules
 from shiftable_gcp._crc32c import combined, crc32c, told
 from shiftable_gcp._multipart import SentPart, XmlUploads
 from shiftable_gcp._session import TIMEOUT, Session, Untyped
+from shiftable_gcp._signing import signing
 from shiftable_gcp.errors import classify
 
 __all__ = ["FEATURES", "GcsDriver"]
@@ -518,12 +519,13 @@ class GcsDriver(BlobDriver):
         content_type: str | None,
         options: SignOptions = _PLAIN,
     ) -> SignedURL:
-        """Sign a URL with the service account's key."""
+        """Sign a URL with the service account's key, or through IAM in its name."""
         if _rules.has_dot_segments(key):
             why = "the key has a segment '.' or '..', which whoever follows the URL would resolve"
             raise self._error(errors.InvalidArgument, "sign", bucket, key, why)
-        if not self.session.signs:
-            why = "these credentials cannot sign URLs: give the provider a service account's key (service_account)"
+        signer = signing(self.session)
+        if signer is None:
+            why = "these credentials cannot sign URLs: name a service account that they may sign as (sign_as)"
             raise self._error(errors.Unsupported, "sign", bucket, key, why)
         carried = {"Content-Type": content_type} if content_type is not None else {}
         if options.md5 is not None:
@@ -535,6 +537,7 @@ class GcsDriver(BlobDriver):
             .blob(key)
             .generate_signed_url(
                 version="v4",
+                credentials=signer,
                 expiration=max(expires, timedelta(seconds=1)),
                 method=method,
                 headers=dict(carried),

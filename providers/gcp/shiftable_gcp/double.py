@@ -17,6 +17,7 @@ try:
     from shiftable_gcp._discovery import Discovery
 
     _STORAGE, _SECRETS = Discovery("storage.v1"), Discovery("secretmanager.v1")
+    _IAM = Discovery("iamcredentials.v1")
     from shiftable_gcp._identity import Account
 except ImportError as exc:
     raise ConfigError(
@@ -40,6 +41,9 @@ class GcpDouble(Double):
 
     Callers without credentials are let in, as emulators do; a wrong token, key or signature is refused. Presigned URLs
     expire (by ``clock``), conditions hold under concurrent requests.
+
+    Attributes:
+        may_sign: whether IAM signs in the name of the service account for whoever has a token.
     """
 
     name: ClassVar[str] = "gcp"
@@ -47,7 +51,8 @@ class GcpDouble(Double):
     region: ClassVar[str] = "europe-west3"
 
     def __init__(self) -> None:
-        super().__init__(_never, validators=[_STORAGE.violations, _SECRETS.violations])
+        super().__init__(_never, validators=[_STORAGE.violations, _SECRETS.violations, _IAM.violations])
+        self.may_sign = True
         self.state = State(self.clock.now)
         self._json = JsonApi(self.state, lambda: self.url)
         self._xml = XmlApi(self.state)
@@ -88,6 +93,15 @@ class GcpDouble(Double):
     def rewrite_bytes(self, size: int | None) -> None:
         self._json.rewrite_bytes = size
 
+    @property
+    def email(self) -> str:
+        """The service account that exists."""
+        return self._account.email
+
+    def make_token(self) -> str:
+        """Return an access token without a key, as people and machines have."""
+        return self._account.make_token()
+
     def limit_writes(self) -> None:
         """From now on refuse a second write to one object within a second, as Cloud Storage does."""
         self.state.writes_limited = True
@@ -98,6 +112,9 @@ class GcpDouble(Double):
 
     def identify(self, request: Request) -> tuple[str, str]:
         """Name the method of the JSON API, by its id in Google's description."""
+        if _of_iam(request):
+            found = _IAM.method(request.method, request.target)
+            return "iamcredentials", found.id if found else ""
         if _of_secrets(request):
             found = _SECRETS.method(request.method, request.target)
             return "secretmanager", found.id if found else ""
@@ -115,6 +132,7 @@ class GcpDouble(Double):
         with self.state.lock:
             self.state.forget()
             self.secrets.forget()
+            self.may_sign = True
             self._json.page_size = self._xml.page_size = _PAGE
             self._json.rewrite_bytes = None
 
@@ -127,6 +145,8 @@ class GcpDouble(Double):
     def _answered(self, request: Request) -> Response:
         if request.path == "/token":
             return self._account.token(request, self.clock.now())
+        if _of_iam(request):
+            return self._account.sign(request, permitted=self.may_sign)
         refused = self._account.refusal(request, self.clock.now())
         if _of_secrets(request):
             with self.state.lock:
@@ -144,8 +164,12 @@ class GcpDouble(Double):
         return response
 
 
+def _of_iam(request: Request) -> bool:
+    return request.path.startswith("/v1/projects/-/serviceAccounts/")
+
+
 def _of_secrets(request: Request) -> bool:
-    return request.target.startswith("/v1/projects/")
+    return request.target.startswith("/v1/projects/") and not _of_iam(request)
 
 
 def _never(_environ: WSGIEnvironment, _start_response: object) -> list[bytes]:
