@@ -228,7 +228,9 @@ def test_a_pending_version_that_waited_is_stored_again_so_that_the_grace_begins_
     world.rotation().run()
     current = world.plain.get("key")
     assert (waited.reveal(), world.clock()) == (current.reveal(), current.created)
-    assert waited.version != current.version
+    enabled = {version.version: version.enabled for version in world.plain.history("key")}
+    assert [True, False, True] == list(enabled.values())
+    assert enabled[waited.version] is False, "what has no stage any more can no longer be read"
     world.clock.advance(GRACE)
     assert () == world.rotation().run().steps
     assert accepts(world.target, "a:first")
@@ -323,7 +325,7 @@ def _survives(world: World, actions: list[Any]) -> None:
 # runs that meet
 
 
-def _meet(world: World, point: int, other: Callable[[], None]) -> None:
+def _meet(world: World, point: int, other: Callable[[], None], *, now: bool = True) -> None:
     """Let another run happen at a point of this one, which may say that the other was faster, and nothing else."""
 
     def meanwhile() -> None:
@@ -332,7 +334,7 @@ def _meet(world: World, point: int, other: Callable[[], None]) -> None:
 
     world.again({point: meanwhile})
     try:
-        world.rotation().run(now=True)
+        world.rotation().run(now=now)
     except Conflict as exc:
         if "another run is at work on it and was faster" not in str(exc):
             raise
@@ -432,8 +434,9 @@ def test_a_retirement_that_slept_does_not_lock_out_the_user_whose_turn_it_is_aga
     def other() -> None:
         world.rotation().run()
         world.rotation().run(now=True)
+        world.look()
 
-    _meet(world, point, other)
+    _meet(world, point, other, now=False)
     world.check()
 
 
