@@ -24,8 +24,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import parse_qs, quote, unquote_plus, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -38,7 +40,7 @@ from botocore.utils import get_environ_proxies
 
 from shiftable.errors import Throttled
 from shiftable.fibers import in_thread, sleep
-from shiftable_s3._http import Answer, Connections, Transport
+from shiftable.http import Answer, Body, Connections, ConnectTimeout, Short, Transport, Unreachable
 from shiftable_s3.clients import moment
 from shiftable_s3.errors import CODES
 
@@ -50,6 +52,8 @@ __all__ = ["WireClient", "fast_client", "fits", "is_fast"]
 _OURS = ("botocore.", "boto3.", "shiftable_", "moto.")
 _BOTOCORE = Path(botocore.__file__).parent
 _IDLE = 256
+_TRUSTED = 1.0
+"""Seconds. Nobody closes a connection so soon; if they do, the request is sent again."""
 _DEADLINE = 120.0
 _LONGEST_PAUSE = 20.0
 _SKEW = 240.0  # S3 refuses what is 15 minutes off
@@ -341,7 +345,8 @@ class WireClient:
         while True:
             try:
                 head = self._head(operation.method, place, path, query, headers, payload, len(body))
-                answer = place.connections.request(operation.method, head, body, fresh=closed)
+                with _native(place.connections.url):
+                    answer = place.connections.request(operation.method, head, body, fresh=closed)
                 if answer.status >= 300:
                     raise _refused(operation, answer, attempt)
                 return self._read(answer, read, attempt)
@@ -431,6 +436,7 @@ def _transport(client: S3Client) -> Transport:
         proxy=_proxy(client),
         keep_alive=bool(config.tcp_keepalive),
         limit=max(config.max_pool_connections, _IDLE),
+        trusted=_TRUSTED,
     )
 
 
@@ -652,7 +658,7 @@ class _Crc32:
 
 def _checksum(answer: Answer) -> _Crc32 | None:
     promised = answer.headers.get("x-amz-checksum-crc32")
-    if promised is None or "-" in promised or answer.status != 200 or answer.body.is_over:
+    if promised is None or "-" in promised or answer.status != 200 or answer.body.closed:
         return None
     return _Crc32(promised)
 
@@ -662,13 +668,35 @@ def _base64(data: bytes) -> str:
 
 
 def _nothing(answer: Answer) -> _Fields:
-    with answer.body as body:
+    with answer.body as body, _native(""):
         body.read()  # whatever it is, the connection is used again
     return {}
 
 
 def _opened(answer: Answer) -> _Fields:
-    return {"Body": answer.body}
+    return {"Body": _Stream(answer.body)}
+
+
+@attrs.define
+class _Stream:
+    """A body whose errors are those of the SDK."""
+
+    _body: Body
+
+    def read(self, amt: int | None = None) -> bytes:
+        """Return the next bytes; see ``Body``."""
+        with _native(""):
+            return self._body.read(amt)
+
+    def close(self) -> None:
+        """Drop what is left."""
+        self._body.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 def _copy_result(answer: Answer) -> _Fields:
@@ -730,7 +758,7 @@ def _entry(texts: Mapping[str, str], plain: Callable[[str], str]) -> _Fields:
 
 
 def _text(answer: Answer) -> str:
-    with answer.body as body:
+    with answer.body as body, _native(""):
         data = body.read()
     try:
         return data.decode()
@@ -756,6 +784,36 @@ def _texts(element: ET.Element) -> dict[str, str]:
 
 
 # errors, pauses
+
+
+class _native:  # noqa: N801  reads as what it makes: `with _native(url)`
+    """Turn the connections' errors into the SDK's."""
+
+    __slots__ = ("_url",)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if exc is None or not isinstance(exc, OSError | HTTPException):
+            return
+        url = self._url
+        if isinstance(exc, ConnectTimeout):
+            raise native.ConnectTimeoutError(endpoint_url=url, error=exc) from exc
+        if isinstance(exc, Unreachable):
+            raise native.EndpointConnectionError(endpoint_url=url, error=exc) from exc
+        if isinstance(exc, ssl.SSLError):
+            raise native.SSLError(endpoint_url=url, error=exc) from exc
+        if isinstance(exc, TimeoutError):
+            raise native.ReadTimeoutError(endpoint_url=url, error=exc) from exc
+        if isinstance(exc, Short):
+            raise native.IncompleteReadError(actual_bytes=exc.actual, expected_bytes=exc.expected_size) from exc
+        if url:
+            raise native.ConnectionClosedError(endpoint_url=url) from exc
+        raise native.ResponseStreamingError(error=exc) from exc
 
 
 def _refused(operation: _Operation, answer: Answer, attempt: int) -> Exception:

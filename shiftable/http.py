@@ -1,35 +1,38 @@
-"""As much of HTTP/1.1 as the bulk lane needs: keep-alive connections, one request, one answer, its body as a stream.
+"""As much of HTTP/1.1 as bulk lanes need: keep-alive connections, one request, one answer, its body as a stream.
 
 The standard library's client spends three quarters of its time on parsing headers as e-mail and on checking what it is
-given. Here it only connects: addresses, TLS and proxies' tunnels are its work.
+given. Here it only connects: addresses, TLS and proxies' tunnels are its work. All that waits does so through
+``shiftable.fibers``.
+
+What fails is an ``OSError`` or an ``http.client.HTTPException``: the ones below, where they say more.
 """
 
 from __future__ import annotations
 
 import http.client
 import os
+import re
 import select
 import socket
 import ssl
 import struct
-import threading
 import time
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 import attrs
-import botocore.exceptions as native
 
 from shiftable import fibers
 
-__all__ = ["Answer", "Body", "Connections", "Transport"]
+__all__ = ["Answer", "Body", "ConnectTimeout", "Connections", "Lost", "Short", "Transport", "Unreachable"]
 
 _HEAD = 64 * 1024
 _AT_ONCE = 64 * 1024
 _ALL = 1024 * 1024
-_RESTED = 1.0
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _LOST = (OSError, http.client.HTTPException, ValueError)
 
 
@@ -44,6 +47,30 @@ def _count_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_count_fork)
+
+
+class Unreachable(ConnectionError):
+    """There is no connection."""
+
+
+class ConnectTimeout(Unreachable, TimeoutError):
+    """There is none after the time that was given for it."""
+
+
+class Lost(ConnectionError):
+    """The connection broke before the head of the answer had come."""
+
+
+class Short(http.client.IncompleteRead):
+    """The body ended before its stated length; ``actual`` and ``expected`` are numbers of bytes."""
+
+    def __init__(self, actual: int, expected: int) -> None:
+        super().__init__(b"", expected - actual)
+        self.actual = actual
+        self.expected_size = expected
+
+    def __str__(self) -> str:
+        return f"{self.actual:,} of {self.expected_size:,} bytes came"
 
 
 class Checksum(Protocol):
@@ -61,6 +88,7 @@ class Transport:
         context: for https.
         proxy: URL of the proxy that tunnels https.
         limit: so many idle connections are kept.
+        trusted: for so many seconds of rest a connection is taken to live; later it is looked at first.
     """
 
     connect_timeout: float
@@ -70,14 +98,21 @@ class Transport:
     proxy_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     keep_alive: bool = False
     limit: int = 10
+    trusted: float = 0.0
 
 
 @attrs.define
 class Answer:
-    """The head of an answer; names of headers are in lower case."""
+    """The head of an answer.
+
+    Args:
+        headers: their names are in lower case; values of one that comes twice are joined by a comma.
+        lines: the headers as they came.
+    """
 
     status: int
     headers: dict[str, str]
+    lines: list[str]
     body: Body
 
 
@@ -93,7 +128,7 @@ class Connections:
         self._transport = transport
         self._idle: list[_Connection] = []
         self._process = _process
-        self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._idle)
 
     def request(self, method: str, head: bytes, body: bytes, *, fresh: bool = False) -> Answer:
         """Send a request and return its answer, whose body must be read to its end or closed.
@@ -102,7 +137,9 @@ class Connections:
             fresh: over a new connection.
 
         Raises:
-            HTTPClientError: one of botocore's, by what happened.
+            Unreachable: there was no connection, so nothing was sent. ``ssl.SSLError``: nor could it be trusted.
+            TimeoutError: no answer came in time.
+            Lost: the connection broke; whether the request was executed is not known.
         """
         connection = self._new() if fresh else self._taken()
         try:
@@ -110,10 +147,8 @@ class Connections:
             return connection.answer(method, self)
         except BaseException as exc:
             connection.close()
-            if isinstance(exc, TimeoutError):
-                raise native.ReadTimeoutError(endpoint_url=self.url, error=exc) from exc
-            if isinstance(exc, _LOST):
-                raise native.ConnectionClosedError(endpoint_url=self.url) from exc
+            if isinstance(exc, _LOST) and not isinstance(exc, TimeoutError):
+                raise Lost(f"the connection to {self.url} broke: {exc}") from exc
             raise
 
     def give(self, connection: _Connection) -> None:
@@ -126,15 +161,11 @@ class Connections:
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed by being given back to others."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        _close(self._idle)
 
     def _taken(self) -> _Connection:
         if self._process != _process:
             # A fork: these sockets are the parent's. Closing our copies tells its server nothing.
-            self._lock = threading.Lock()
             self._process = _process
             self.close()
         while self._idle:
@@ -142,7 +173,7 @@ class Connections:
                 connection = self._idle.pop()  # the one used last: the others may rest until the server closes them
             except IndexError:
                 break
-            if not connection.is_dead():
+            if not connection.is_dead(self._transport.trusted):
                 return connection
             connection.close()
         return self._new()
@@ -163,16 +194,23 @@ class Connections:
         except BaseException as exc:
             made.close()
             if isinstance(exc, TimeoutError):
-                raise native.ConnectTimeoutError(endpoint_url=self.url, error=exc) from exc
-            if isinstance(exc, ssl.SSLError):
-                raise native.SSLError(endpoint_url=self.url, error=exc) from exc
-            if isinstance(exc, _LOST):
-                raise native.EndpointConnectionError(endpoint_url=self.url, error=exc) from exc
+                raise ConnectTimeout(f"{self.url} does not answer") from exc
+            if isinstance(exc, _LOST) and not isinstance(exc, ssl.SSLError):
+                raise Unreachable(f"{self.url} cannot be reached: {exc}") from exc
             raise
         sock: socket.socket = made.sock
         if how.keep_alive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return _Connection(sock, how.read_timeout)
+
+
+def _close(idle: list[_Connection]) -> None:
+    while idle:
+        try:
+            connection = idle.pop()
+        except IndexError:  # another thread has it
+            return
+        connection.close()
 
 
 class _Connection:
@@ -197,12 +235,12 @@ class _Connection:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             sock.setsockopt(socket.SOL_SOCKET, option, limit)
 
-    def is_dead(self) -> bool:
+    def is_dead(self, trusted: float) -> bool:
         """Tell whether the server has closed the connection while it rested, or sent what nobody asked for."""
         if self._rest:
             return True
-        if time.monotonic() - self._used < _RESTED:
-            return False  # nobody closes so soon; if they do, the request is sent again
+        if time.monotonic() - self._used < trusted:
+            return False
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
@@ -236,9 +274,9 @@ class _Connection:
                 self._wait()
 
     def answer(self, method: str, home: Connections) -> Answer:
-        status, headers = self._head()
+        status, headers, lines = self._head()
         while 100 <= status < 200:
-            status, headers = self._head()
+            status, headers, lines = self._head()
         coding = headers.get("transfer-encoding", "").lower()
         length: int | None = None
         if method == "HEAD" or status in {204, 304}:
@@ -248,10 +286,10 @@ class _Connection:
         if coding not in {"", "chunked"} or (length is not None and length < 0):
             raise http.client.HTTPException("a body of unknown length")
         kept = headers.get("connection", "").lower() != "close"
-        return Answer(status, headers, Body(self, home if kept else None, length, chunked=coding == "chunked"))
+        return Answer(status, headers, lines, Body(self, home if kept else None, length, chunked=coding == "chunked"))
 
-    def _head(self) -> tuple[int, dict[str, str]]:
-        """Read the status and the headers; names are in lower case, and one that comes twice is joined by a comma."""
+    def _head(self) -> tuple[int, dict[str, str], list[str]]:
+        """Read the status and the headers."""
         while (end := self._rest.find(b"\r\n\r\n")) < 0:
             if len(self._rest) > _HEAD or not self._fill():
                 raise http.client.BadStatusLine("the answer has no head")
@@ -267,7 +305,7 @@ class _Connection:
             name = name.lower()
             value = value.strip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        return int(first[9:12]), headers
+        return int(first[9:12]), headers, lines
 
     def line(self) -> bytes:
         """Read a line."""
@@ -353,28 +391,25 @@ class Body:
             self._finish()
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing is left."""
+    def closed(self) -> bool:
+        """Whether nothing is left; as files say it."""
         return self._connection is None
 
     def read(self, amt: int | None = None) -> bytes:
         """Return the next bytes, so many unless it ends; all that is left without a number.
 
         Raises:
-            IncompleteReadError: it ended before its stated length.
-            ReadTimeoutError, ResponseStreamingError: it broke off.
-            FlexibleChecksumError: it is not what its checksum promises.
+            Short: it ended before its stated length.
+            TimeoutError: nothing came in time.
+            OSError, HTTPException: it broke off.
+            Exception: what ``checksum`` raises.
         """
         if self._connection is None:
             return b""
         try:
             data = self._some(amt) if amt is not None else b"".join(iter(lambda: self._some(_ALL), b""))
-        except BaseException as exc:
+        except BaseException:
             self.close()
-            if isinstance(exc, TimeoutError):
-                raise native.ReadTimeoutError(endpoint_url="", error=exc) from exc
-            if isinstance(exc, _LOST):
-                raise native.ResponseStreamingError(error=exc) from exc
             raise
         return data
 
@@ -405,12 +440,15 @@ class Body:
         data = connection.read(min(amt, self._left))
         self._left -= len(data)
         if not data and self._left:
-            raise native.IncompleteReadError(actual_bytes=self._read, expected_bytes=self._read + self._left)
+            raise Short(self._read, self._read + self._left)
         return data
 
     def _of_chunks(self, connection: _Connection, amt: int) -> bytes:
         if self._chunk == 0:
-            self._chunk = int(connection.line().partition(b";")[0], 16)
+            size = connection.line().partition(b";")[0].strip()
+            if not _SIZE.fullmatch(size):
+                raise http.client.HTTPException("a chunk has no size")
+            self._chunk = int(size, 16)
             if self._chunk == 0:
                 while connection.line():
                     pass  # trailers

@@ -1,0 +1,151 @@
+"""The connections of ``shiftable.http`` under an SDK that speaks through requests: Google's and Azure's.
+
+Most of the CPU that a small call of these SDKs takes is spent below them, in requests and urllib3. ``BulkAdapter``
+takes the place of requests' own adapter in the session of a bulk lane. What it does not understand is handed on to
+that one: proxies, client certificates, bodies that are no bytes, and everything while a test has requests replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from http.client import HTTPException, responses
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPHeaderDict, HTTPResponse
+
+from shiftable.fibers import in_thread
+from shiftable.http import Answer, Connections, ConnectTimeout, Transport
+
+__all__ = ["BulkAdapter", "prepare"]
+
+_IDLE = 256
+_NEVER = 86_400.0
+
+
+class BulkAdapter(HTTPAdapter):
+    """Sends requests and gives way while it waits. Errors and answers are those of requests."""
+
+    def __init__(self, *, idle: int = _IDLE) -> None:
+        super().__init__(pool_connections=4, pool_maxsize=64)
+        self._idle = idle
+        self._trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        self._servers: dict[tuple[Any, ...], Connections] = {}
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002  as in requests
+        timeout: Any = None,  # noqa: ANN401  as in requests
+        verify: bool | str = True,  # noqa: FBT001, FBT002  as in requests
+        cert: Any = None,  # noqa: ANN401  as in requests
+        proxies: dict[str, str] | None = None,
+    ) -> requests.Response:
+        """Send a request and return its answer."""
+        body = request.body or b""
+        body = body.encode() if isinstance(body, str) else body
+        if not isinstance(body, bytes) or cert or _is_proxied(request, proxies) or _is_replaced():
+            return in_thread(
+                super().send, request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
+            )
+        server = self._server(request, timeout, self._trusted if verify is True else verify)
+        try:
+            answer = server.request(request.method or "GET", _head(request), body)
+        except ConnectTimeout as exc:
+            raise requests.ConnectTimeout(exc, request=request) from exc
+        except ssl.SSLError as exc:
+            raise requests.exceptions.SSLError(exc, request=request) from exc
+        except TimeoutError as exc:
+            raise requests.ReadTimeout(exc, request=request) from exc
+        except (OSError, HTTPException) as exc:
+            raise requests.ConnectionError(exc, request=request) from exc
+        found: requests.Response = self.build_response(request, _raw(request, answer))
+        if not stream:
+            found.content  # noqa: B018  reads it
+        return found
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for server in tuple(self._servers.values()):
+            server.close()
+        super().close()
+
+    def _server(self, request: requests.PreparedRequest, timeout: Any, verify: bool | str) -> Connections:  # noqa: ANN401, FBT001  as in requests
+        parts = urlsplit(request.url or "")
+        key = (parts.scheme, parts.netloc, timeout, verify)
+        found = self._servers.get(key)
+        if found is None:
+            connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+            how = Transport(
+                connect_timeout=_NEVER if connect is None else connect,
+                read_timeout=_NEVER if read is None else read,
+                context=_context(verify) if parts.scheme == "https" else None,
+                limit=self._idle,
+            )
+            found = self._servers.setdefault(key, Connections(f"{parts.scheme}://{parts.netloc}", how))
+        return found
+
+
+def prepare(session: requests.Session, url: str) -> None:
+    """Make a session that of a bulk lane to one service.
+
+    The environment's proxies are read now: to look for them takes a tenth of a small call. Its passwords (netrc) are
+    not, as SDKs bring credentials of their own.
+    """
+    session.proxies = dict(requests.utils.get_environ_proxies(url))
+    session.trust_env = False
+    adapter = BulkAdapter()
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+
+
+def _head(request: requests.PreparedRequest) -> bytes:
+    headers = dict(request.headers)
+    headers.setdefault("Host", urlsplit(request.url or "").netloc.rpartition("@")[2])
+    lines = [f"{_text(name)}: {_text(value)}\r\n" for name, value in headers.items()]
+    return f"{request.method} {request.path_url} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
+def _raw(request: requests.PreparedRequest, answer: Answer) -> HTTPResponse:
+    headers = HTTPHeaderDict()
+    for line in answer.lines:
+        name, _, value = line.partition(":")
+        if name.lower() != "transfer-encoding":  # it is undone
+            headers.add(name, value.strip())
+    return HTTPResponse(
+        body=answer.body,  # type: ignore[arg-type]  # it reads like a file, as far as that is asked for
+        headers=headers,
+        status=answer.status,
+        reason=responses.get(answer.status, ""),
+        preload_content=False,
+        decode_content=False,
+        request_method=request.method,
+    )
+
+
+def _is_proxied(request: requests.PreparedRequest, proxies: dict[str, str] | None) -> bool:
+    return bool(proxies) and requests.utils.select_proxy(request.url or "", proxies) is not None
+
+
+def _is_replaced() -> bool:
+    """Tell whether somebody answers in the place of requests' own adapter, as libraries for tests do."""
+    return HTTPAdapter.send.__module__ != HTTPAdapter.__module__
+
+
+def _context(verify: bool | str) -> ssl.SSLContext:  # noqa: FBT001  as in requests
+    if verify is False:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    place = verify if isinstance(verify, str) else requests.utils.DEFAULT_CA_BUNDLE_PATH
+    folder = Path(place).is_dir()
+    return ssl.create_default_context(cafile=None if folder else place, capath=place if folder else None)

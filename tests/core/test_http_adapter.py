@@ -1,0 +1,218 @@
+"""The bulk lane's connections under requests: the same answers and errors as requests' own adapter gives."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+
+requests = pytest.importorskip("requests", reason="it comes with the SDKs of Google and Azure")
+
+from requests.adapters import HTTPAdapter  # noqa: E402
+from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
+
+from shiftable import fibers  # noqa: E402
+from shiftable.http_adapter import BulkAdapter, prepare  # noqa: E402
+from shiftable.parallel import parallel  # noqa: E402
+
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+Serve = Callable[..., "Server"]
+
+
+class Server:
+    """Answers in turns, whatever is asked; the last answer is that of all that follow."""
+
+    def __init__(self, *answers: bytes, close: bool = False) -> None:
+        self.seen: list[bytes] = []
+        self.connections = 0
+        self.closed = threading.Event()
+        self._answers, self._close = list(answers), close
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                self.connections += 1
+                threading.Thread(target=self._converse, args=(client,), daemon=True).start()
+
+    def _converse(self, client: socket.socket) -> None:
+        with client, client.makefile("rb") as stream, suppress(OSError):
+            self._answered(client, stream)
+        self.closed.set()
+
+    def _answered(self, client: socket.socket, stream: Any) -> None:
+        while line := stream.readline():
+            head = line + b"".join(iter(stream.readline, b"\r\n"))
+            length = [int(each.split(b":")[1]) for each in head.lower().split(b"\r\n") if b"content-length" in each]
+            self.seen.append(head + b"\r\n" + stream.read(sum(length)))
+            client.sendall(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
+            if self._close:
+                return
+
+    def stop(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    servers: list[Server] = []
+
+    def start(*answers: bytes, close: bool = False) -> Server:
+        servers.append(Server(*answers, close=close))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def bulk() -> Iterator[Any]:
+    with requests.Session() as session:
+        prepare(session, "http://127.0.0.1")
+        yield session
+
+
+@pytest.fixture
+def plain() -> Iterator[Any]:
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session
+
+
+ANSWERS = {
+    "headers": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Ms-Up: A  b\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\nhello",
+    "an error": b"HTTP/1.1 404 Not Found\r\nContent-Type: text/x; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}",
+    "nothing": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "chunks": b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n",
+    "one before": b"HTTP/1.1 100 Continue\r\n\r\n" + EMPTY,
+    "no length": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end",
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("how", ["read at once", "streamed"])
+def test_an_answer_is_the_same(serve: Serve, bulk: Any, plain: Any, name: str, how: str) -> None:
+    server = serve(ANSWERS[name], close=name == "no length")
+    options = {"data": b"body", "headers": {"X-A": "ü"}, "stream": how == "streamed", "timeout": 5}
+    found = []
+    for session in (bulk, plain):
+        with session.put(f"{server.url}/a%2Fb?c=d", **options) as got:
+            headers = {name: value for name, value in got.headers.items() if name != "Transfer-Encoding"}
+            found.append((got.status_code, got.reason, headers, got.encoding, got.content, got.ok))
+    assert found[0] == found[1]
+    asked = [sorted(seen.split(b"\r\n")) for seen in server.seen]
+    assert asked[0] == asked[1]
+
+
+def test_what_is_compressed_comes_raw_or_unpacked_as_it_is_asked_for(serve: Serve, bulk: Any) -> None:
+    packed = gzip.compress(b"text" * 100, mtime=0)
+    server = serve(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s" % (len(packed), packed))
+    assert bulk.get(server.url, timeout=5).content == b"text" * 100
+    with bulk.get(server.url, stream=True, timeout=5) as answer:
+        assert answer.raw.read(7, decode_content=False) + answer.raw.read(decode_content=False) == packed
+
+
+def test_a_connection_is_used_again_and_a_closed_one_is_not(serve: Serve, bulk: Any) -> None:
+    server = serve(EMPTY)
+    for _ in range(3):
+        assert bulk.get(server.url, timeout=5).status_code == 200
+    assert server.connections == 1
+    leaving = serve(EMPTY, close=True)
+    for _ in range(3):
+        bulk.get(leaving.url, timeout=5)
+        assert leaving.closed.wait(5)
+        leaving.closed.clear()
+    assert leaving.connections == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"", requests.ReadTimeout),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", requests.ReadTimeout),
+        (b"nonsense\r\n\r\n", requests.ConnectionError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", requests.ConnectionError),
+    ],
+)
+def test_no_answer_is_an_error_of_requests(serve: Serve, bulk: Any, answer: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        bulk.get(serve(answer).url, timeout=(5, 0.2))
+
+
+def test_a_dropped_connection_and_one_that_cannot_be_made_are_told_apart(serve: Serve, bulk: Any) -> None:
+    with pytest.raises(requests.ConnectionError, match="broke"):
+        bulk.get(serve(b"HTTP/1.1 2", close=True).url, timeout=5)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with pytest.raises(requests.ConnectionError, match="cannot be reached"):
+            bulk.get(f"http://127.0.0.1:{nobody.getsockname()[1]}", timeout=5)
+
+
+@pytest.mark.parametrize(("how", "error"), [("closed", ProtocolError), ("silent", ReadTimeoutError)])
+def test_a_body_that_breaks_off_is_an_error_of_urllib3(
+    serve: Serve, bulk: Any, how: str, error: type[Exception]
+) -> None:
+    server = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", close=how == "closed")
+    with bulk.get(server.url, stream=True, timeout=(5, 0.2)) as answer, pytest.raises(error):
+        list(iter(lambda: answer.raw.read(9, decode_content=False), b""))
+
+
+def test_bodies_that_are_no_bytes_and_proxies_go_the_usual_way(serve: Serve, bulk: Any) -> None:
+    server = serve(EMPTY)
+    assert bulk.put(server.url, data=iter([b"a", b"b"]), timeout=5).status_code == 200
+    assert b"ransfer-Encoding: chunked" in server.seen[0]
+    proxy = serve(EMPTY)
+    assert bulk.get("http://nowhere.example/x", proxies={"http": proxy.url}, timeout=5).status_code == 200
+    assert proxy.seen[0].startswith(b"GET http://nowhere.example/x HTTP/1.1\r\n")
+
+
+def test_who_answers_for_requests_in_a_test_is_asked(monkeypatch: pytest.MonkeyPatch, bulk: Any) -> None:
+    def answered(*_args: Any, **_kwargs: Any) -> Any:
+        found = requests.Response()
+        found.status_code = 299
+        return found
+
+    monkeypatch.setattr(HTTPAdapter, "send", answered)
+
+    assert bulk.get("http://nowhere.example", timeout=5).status_code == 299
+
+
+@pytest.mark.skipif(not fibers.AVAILABLE, reason="fibers need greenlet and Linux")
+def test_calls_in_fibers_wait_together(serve: Serve, bulk: Any) -> None:
+    """Each is answered when all have come, so one thread can do it only if it waits for none of them alone."""
+    everyone = threading.Barrier(8)
+
+    class Together(Server):
+        def _converse(self, client: socket.socket) -> None:
+            with client, client.makefile("rb") as stream:
+                for _ in iter(stream.readline, b"\r\n"):
+                    pass
+                everyone.wait(30)
+                client.sendall(EMPTY)
+
+    server = Together(EMPTY)
+    found = parallel(lambda _: bulk.get(server.url, timeout=30).status_code, range(8), workers=8, fibers=True)
+    assert [future.result() for _, future in found] == [200] * 8
+    server.stop()
+
+
+def test_the_environments_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")
+    with requests.Session() as session:
+        prepare(session, "https://service.example")
+        monkeypatch.delenv("HTTPS_PROXY")
+        assert session.proxies["https"] == "http://127.0.0.1:9"
+        with pytest.raises(requests.exceptions.ProxyError):
+            session.get("https://service.example", timeout=1)
+    with closing(BulkAdapter()) as adapter, pytest.raises(OSError, match="/nowhere|No such file"):
+        adapter.send(requests.Request("GET", "https://127.0.0.1:9").prepare(), timeout=1)
