@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
@@ -19,6 +20,7 @@ from shiftable.masking import Masked
 __all__ = ["Folder", "Numbers"]
 
 _PREFIX = "shiftable-run-"
+_YOUNG = 60.0
 _FIRST = 60
 """Scripts use small numbers themselves; a shell gives those from here to what it makes, as ``<(…)``."""
 
@@ -67,7 +69,8 @@ class Folder:
             raise ConfigError(f"{base} is not in memory but on a disk; say --files-in with a folder on a tmpfs")
         _sweep(base)
         try:
-            self._path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
+            self._path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+            self._held = _hold(self._path)
         except OSError as exc:
             raise ConfigError(f"cannot make a folder in {base}: {exc.strerror}") from exc
         self._names: set[str] = set()
@@ -97,6 +100,9 @@ class Folder:
     def close(self) -> None:
         """Remove the folder. Again: no change."""
         shutil.rmtree(self._path, ignore_errors=True)
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def __enter__(self) -> Self:
         return self
@@ -141,10 +147,24 @@ def _kind(path: Path, mounts: Iterable[str]) -> str:
 
 
 def _sweep(base: Path) -> None:
-    """Remove this user's folders whose process is no more."""
+    """Remove this user's folders that nobody holds any more. A new one may not be held yet."""
     for left in base.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             about = left.lstat()
-            pid = int(left.name.removeprefix(_PREFIX).partition("-")[0])
-            if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(left)
+            if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and about.st_mtime < time.time() - _YOUNG:
+                held = _hold(left)
+                try:
+                    shutil.rmtree(left)
+                finally:
+                    os.close(held)
+
+
+def _hold(folder: Path) -> int:
+    """Lock a folder for as long as what is returned is open: other containers see it too, unlike process ids."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        raise
+    return held

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from shiftable.cli._child import Command, Reaction, reaction_of
+from shiftable.cli._child import Child, Command, Reaction, reaction_of
 from shiftable.errors import ConfigError
 
 
@@ -61,6 +62,19 @@ with Child.quiet():
     all_but_the_c_librarys_own = 0x7FFF_FFFF
     for name in ("SigBlk", "SigIgn", "SigCgt"):
         assert 0 == int(found[name], 16) & all_but_the_c_librarys_own
+
+
+def test_a_reaction_comes_at_some_time_of_its_splay() -> None:
+    child = Child(Command("/bin/true", ("true",)), dict, reaction=Reaction(signal.SIGHUP, 3600, 0))
+    child._changed.set()
+    began = time.monotonic()
+    child._react()
+    assert child._act_at is not None
+    assert began <= child._act_at <= time.monotonic() + 3600
+    assert child._changed.is_set()
+    planned = child._act_at
+    child._react()
+    assert planned == child._act_at
 
 
 @pytest.mark.parametrize(

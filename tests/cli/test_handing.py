@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,21 +74,27 @@ def test_a_value_that_cannot_be_written_leaves_no_folder() -> None:
     assert before == set(MEMORY.iterdir())
 
 
-def test_only_folders_whose_process_is_gone_are_removed() -> None:
-    with subprocess.Popen(["true"]) as process:
-        process.wait()
-    gone, living, other = (MEMORY / f"shiftable-run-{name}" for name in (f"{process.pid}-x", f"{os.getpid()}-x", "me"))
-    link = MEMORY / f"shiftable-run-{process.pid}-link"
-    for each in (gone, living, other):
-        each.mkdir()
-    link.symlink_to(living)
-    try:
-        Folder({}, MEMORY).close()
-        assert [False, True, True, True] == [each.exists() for each in (gone, living, other, link)]
-    finally:
-        link.unlink()
-        living.rmdir()
-        other.rmdir()
+def test_only_folders_that_nobody_holds_are_removed() -> None:
+    mark = os.urandom(4).hex()
+    left, young, target = (MEMORY / f"shiftable-run-{mark}-{name}" for name in ("left", "young", "target"))
+    link, other = MEMORY / f"shiftable-run-{mark}-link", MEMORY / f"other-{mark}"
+    with Folder({"A": Masked("value")}, MEMORY) as living:
+        for each in (left, young, target, other):
+            each.mkdir()
+        (left / "A").write_text("value")
+        link.symlink_to(other)
+        held = _handing._hold(target)
+        for each in (left, target, other, Path(living.paths["A"]).parent):
+            os.utime(each, (0, 0))
+        try:
+            Folder({}, MEMORY).close()
+            found = [each.exists() for each in (left, young, target, link, other, Path(living.paths["A"]))]
+            assert [False, True, True, True, True, True] == found
+        finally:
+            os.close(held)
+            link.unlink()
+            for each in (young, target, other):
+                each.rmdir()
 
 
 def test_files_without_names_have_large_numbers_and_end_with_them() -> None:
