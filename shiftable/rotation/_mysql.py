@@ -291,9 +291,11 @@ _CODES: dict[int, type[OperationError]] = {
     1142: PermissionDenied,
     1205: Timeout,
     1227: PermissionDenied,
+    1372: InvalidArgument,  # hashes are refused where passwords have rules: strict_password_validation
     1396: InvalidArgument,  # no such user
     1410: PermissionDenied,
     1698: Unauthenticated,
+    1819: InvalidArgument,  # a rule for passwords
     1959: InvalidArgument,  # no such role
     2003: Unavailable,
     2006: Unavailable,

@@ -94,9 +94,10 @@ class _Postgresql(Rotator):
             sslrootcert=str(self.sslrootcert) if self.sslrootcert else None,
             connect_timeout=_PATIENCE,
             application_name="shiftable rotation",
-            options=f"-c statement_timeout={_PATIENCE}s -c lock_timeout={_PATIENCE}s",
         )
         with connection:
+            # Here and not among the options of the connection, which poolers refuse. It counts for locks too.
+            connection.execute(f"SET LOCAL statement_timeout = '{_PATIENCE}s'")
             yield connection
 
     def _accepts(self, account: Account) -> bool:

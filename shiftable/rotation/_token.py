@@ -13,7 +13,7 @@ import attrs
 from shiftable.masking import Masked
 from shiftable.secrets.rotator import Rotator
 
-__all__ = ["LETTERS_AND_DIGITS", "RandomToken", "password"]
+__all__ = ["RandomToken", "password"]
 
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 
@@ -55,7 +55,7 @@ class RandomToken(Rotator):
         """Make a token."""
         match self.format:
             case "alphabet":
-                text = password(self.length, self.alphabet)
+                text = _chosen(self.length, self.alphabet)
             case "hex":
                 text = secrets.token_hex(self.length)
             case "base64":
@@ -65,6 +65,17 @@ class RandomToken(Rotator):
         return Masked(self.prefix + text)
 
 
-def password(length: int = 40, alphabet: str = LETTERS_AND_DIGITS) -> str:
-    """Choose characters at random; 40 letters and digits are 238 bits."""
+def password() -> str:
+    """Make a password that servers with rules for passwords take too, and URLs without escaping: 240 bits."""
+    while True:
+        made = _chosen(40, LETTERS_AND_DIGITS + _MARKS)
+        if all(set(made) & set(wanted) for wanted in _CLASSES):
+            return made
+
+
+_MARKS = "._~"
+_CLASSES = (string.ascii_lowercase, string.ascii_uppercase, string.digits, _MARKS)
+
+
+def _chosen(length: int, alphabet: str) -> str:
     return "".join(secrets.choice(alphabet) for _ in range(length))

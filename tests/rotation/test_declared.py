@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import timedelta
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -178,3 +180,10 @@ def test_a_kind_that_two_distributions_claim_is_nobodys(points: list[EntryPoint]
     points.append(point("random", "elsewhere:Random", "other-dist"))
     assert "two distributions claim the rotator 'random': shiftable 1.0" in reason("random")
     assert "other-dist 1.0" in reason("random")
+
+
+def test_reading_a_file_with_all_kinds_loads_no_driver_of_any_of_them() -> None:
+    code = "from shiftable.secrets.rotator import Rotator; Rotator.variants(); import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"boto3", "botocore", "cryptography", "psycopg", "pymysql", "pyrage"}
+    assert set() == heavy & {name.partition(".")[0] for name in done.stdout.split()}

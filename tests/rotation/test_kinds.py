@@ -38,6 +38,7 @@ from shiftable.rotation import (
     SshKey,
 )
 from shiftable.rotation._account import Account, admin_account, read_account
+from shiftable.rotation._token import password
 from shiftable.secrets import Secrets, SecretStore
 from shiftable.secrets.rotator import Rotator
 
@@ -109,6 +110,14 @@ def test_a_token_that_can_be_guessed_is_refused(options: dict[str, Any], why: st
 def test_times_that_make_no_sense_are_refused(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         RandomToken(**options)
+
+
+def test_a_password_meets_the_usual_rules_and_needs_no_escaping() -> None:
+    found = {password() for _ in range(200)}
+    assert 200 == len(found)
+    for each in found:
+        assert re.fullmatch(r"[A-Za-z0-9._~]{40}", each)
+        assert all(re.search(wanted, each) for wanted in ("[a-z]", "[A-Z]", "[0-9]", "[._~]"))
 
 
 # keys
