@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -43,7 +43,13 @@ class SyncStep:
 
 
 def sync(
-    source: End, target: End, *, delete: bool = False, dry_run: bool = False, workers: int = 16
+    source: End,
+    target: End,
+    *,
+    delete: bool = False,
+    dry_run: bool = False,
+    workers: int = 16,
+    on_found: Callable[[SyncStep], None] | None = None,
 ) -> Iterator[SyncStep]:
     """Copy what is missing or differs, so many at once, and yield each step as it ends.
 
@@ -56,6 +62,7 @@ def sync(
         target: the same; one of the two is not a folder.
         delete: also delete at the target what the source has not.
         dry_run: yield the steps without doing them.
+        on_found: is told each step before it begins, for a display of how far it is.
 
     Raises:
         NotFound: the source does not exist; nothing was done.
@@ -69,9 +76,17 @@ def sync(
             f"source and target overlap: {here.prefix!r} and {there.prefix!r} of one bucket", operation="blob.sync"
         )
     steps = _steps(here, there, delete=delete)
+    if on_found is not None:
+        steps = _told(steps, on_found)
     if dry_run:
         return steps
     return _carried_out(here, there, steps, workers)
+
+
+def _told(steps: Iterable[SyncStep], on_found: Callable[[SyncStep], None]) -> Iterator[SyncStep]:
+    for step in steps:
+        on_found(step)
+        yield step
 
 
 def _carried_out(here: _Side, there: _Side, steps: Iterable[SyncStep], workers: int) -> Iterator[SyncStep]:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import attrs
 import click
 
-from shiftable.blob import CommonPrefix, Method, ObjectSummary
+from shiftable.blob import CommonPrefix, Method, ObjectSummary, SyncStep
 from shiftable.cli._context import Context, json_line, json_option, pass_context, say, shown, size_text
 from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
@@ -330,21 +330,21 @@ def sync(context: Context, source: Place, target: Place, delete: bool, apply: bo
 
     if isinstance(source, Local) and isinstance(target, Local):
         raise ConfigError(f"one of the two must be objects, LABEL:FOLDER{hint(context, source, target)}")
-    failed = copied = size = 0
-    for step in synced(_end(context, source), _end(context, target), delete=delete, dry_run=not apply):
-        failed, copied = failed + bool(step.error), copied + (not step.error)
-        size += 0 if step.error else step.size
-        if as_json:
-            facts = {"action": step.action, "name": step.name, "size": step.size}
-            json_line(facts | {"error": step.error and str(step.error)} | ({} if apply else {"dry_run": True}))
-        elif step.error is not None:
-            click.echo(shown(f"error: {step.name}: {step.error}"), err=True)
-        else:
-            say(f"{step.action} {step.name}")
+    ends = _end(context, source), _end(context, target)
+    with Report("", as_json=as_json, dry_run=not apply) as report:
+        steps = synced(*ends, delete=delete, dry_run=not apply, on_found=lambda step: report.expect(_bytes(step)))
+        for step in steps:
+            report.moved(_bytes(step))
+            report.ended({"action": step.action, "name": step.name}, step.name, step.size, step.error)
     done = "done" if apply else "to do; --apply does it"
     if not as_json:
-        click.echo(f"{copied:,} {done} ({size_text(size)}), {failed:,} failed", err=True)
-    sys.exit(1 if failed else 0)
+        click.echo(f"{report.done:,} {done} ({size_text(report.size)}), {report.failed:,} failed", err=True)
+    sys.exit(1 if report.failed else 0)
+
+
+def _bytes(step: SyncStep) -> int:
+    """Return what goes over the wire."""
+    return step.size if step.action == "copy" else 0
 
 
 def _end(context: Context, place: Place) -> Any:  # noqa: ANN401  what sync takes

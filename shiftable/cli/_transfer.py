@@ -272,7 +272,11 @@ class Stopped(Exception):
 
 
 class Report:
-    """Tells what is done: bars on a terminal, a line for each elsewhere, or JSON lines."""
+    """Tells what is done: bars on a terminal, a line for each elsewhere, or JSON lines.
+
+    Args:
+        verb: what is done; empty where the facts of each say it: those are lines of standard output.
+    """
 
     def __init__(self, verb: str, *, as_json: bool, quiet: bool = False, dry_run: bool = False) -> None:
         from rich.console import Console
@@ -308,8 +312,9 @@ class Report:
             json_line({"action": self._verb, **facts, "size": size, "error": error and str(error), **mark})
         elif error is not None:
             self._say(f"error: {text}: {error}")
-        elif self.dry_run:
-            say(f"{self._verb} {text}")
+        elif self.dry_run or not self._verb:
+            if self._bars is None or not sys.stdout.isatty():  # a line would tear the bar
+                say(f"{self._verb or facts['action']} {text}")
         elif self._bars is None and not self._quiet:
             self._say(text)
 

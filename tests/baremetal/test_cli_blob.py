@@ -563,6 +563,23 @@ def test_a_terminal_shows_hostile_keys_escaped(run: Run) -> None:
     assert "\x1b" not in typed(["blob", "cat", f"assets:{HOSTILE}-absent"], [])
 
 
+def test_a_terminal_sees_how_far_a_sync_is_and_no_line_for_each(run: Run, tree: Path) -> None:
+    seen = typed(["blob", "sync", "--apply", "tree", "assets:x"], [])
+    assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in seen
+    assert "3 done" in seen
+    assert "copy a" not in seen
+    assert ["x/a", "x/sub/b", "x/sub/deep/c"] == keys(run)
+    assert "copy a" in typed(["blob", "sync", "tree", "assets:y"], [])  # without --apply nothing takes long
+
+
+def test_a_pipe_gets_a_line_for_each_step_of_a_sync(run: Run, tree: Path, folder: Path) -> None:
+    typed(["blob", "sync", "--apply", "tree", "assets:x"], [])
+    (folder / "tree" / "a").unlink()
+    answer = run("blob", "sync", "--apply", "--delete", "tree", "assets:x")
+    assert "delete a\n" == answer.stdout
+    assert "1 done" in answer.stderr
+
+
 def test_a_terminal_is_asked_before_a_folder_is_deleted(run: Run) -> None:
     put(run, "assets:x/1", "assets:x/2", "assets:y")
     assert "Aborted" in typed(["blob", "rm", "-r", "assets:x"], [("delete 2 objects (20 B) from assets:x on", "n")])

@@ -37,6 +37,15 @@ def keys(bucket: Bucket) -> list[str]:
     return [item.key for item in bucket.list()]
 
 
+def test_each_step_is_told_before_it_ends(bucket: Bucket, tree: Path) -> None:
+    found: list[SyncStep] = []
+    for step in sync(tree, (bucket, "x/"), workers=1, on_found=found.append):
+        assert (step.name, step.action, step.size) in [(each.name, each.action, each.size) for each in found]
+    assert ["a", "b-d", "b/c", "new\nline", "ü"] == [step.name for step in found]
+    assert [] == list(sync(tree, (bucket, "x/"), on_found=found.append))
+    assert 5 == len(found)
+
+
 def test_all_names_go_up_and_come_down_once(bucket: Bucket, tree: Path, tmp_path: Path) -> None:
     copies = [("copy", name, "") for name in ("a", "b-d", "b/c", "new\nline", "ü")]
     assert copies == done(sync(tree, (bucket, "x/"), dry_run=True))
