@@ -161,6 +161,12 @@ class SecretCache:
             @cache.retrying("db/password", on=OperationalError)
             def connection(secret, database): ...
 
+        As a block it runs once, since Python runs no block again: the error is raised, and the next one has the new
+        value::
+
+            with cache.retrying("db/password", on=OperationalError) as secret:
+                connection = connect(password=secret.reveal())
+
         Args:
             on: the errors that say so: classes, or a function that tells. Others pass.
             pending: try a pending version too. While a password is rotated in place, there is a moment when the server
@@ -358,6 +364,17 @@ class Retrying:
         self._key = key
         self._on = on
         self._pending = pending
+        self._used = threading.local()
+
+    def __enter__(self) -> Secret:
+        attempt = self.first()
+        self._used.__dict__.setdefault("attempts", []).append(attempt)
+        return attempt.secret
+
+    def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        attempt: Attempt = self._used.attempts.pop()
+        if exc is not None:
+            attempt.after(exc)
 
     def __iter__(self) -> Iterator[Attempt]:
         attempt: Attempt | None = self.first()

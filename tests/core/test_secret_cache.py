@@ -834,6 +834,23 @@ def test_a_decorated_coroutine_function_is_tried_again_too(store: SecretStore, c
         asyncio.run(refused())
 
 
+def test_a_block_is_not_run_again_but_the_next_one_has_the_new_value(
+    recorded: Recorded[SecretsDriver], store: SecretStore, cache: SecretCache
+) -> None:
+    store.put("key", "old")
+    cache.get("key")
+    store.put("key", "new")
+    server, retrying = Server("new"), cache.retrying("key", on=RefusedError)
+    with pytest.raises(RefusedError), retrying as secret:
+        server.connect(secret.reveal())
+    with retrying as secret:
+        assert "connected after 2" == server.connect(secret.reveal())
+    asked = reads(recorded)
+    with pytest.raises(ZeroDivisionError), retrying:
+        raise ZeroDivisionError
+    assert asked == reads(recorded)
+
+
 def test_a_loop_that_does_not_use_its_attempt_ends(store: SecretStore, cache: SecretCache) -> None:
     store.put("key", "value")
     attempts: Iterator[Any] = iter(cache.retrying("key", on=RefusedError))
