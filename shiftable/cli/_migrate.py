@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["migrate"]
 
 SHOWN = 20
-"""Items that are named on the screen; the journal has all."""
+"""Reasons for which items are named on the screen; the journal has all."""
+_EXAMPLES = 5
 _FACETS = sorted({facet for mover in MOVERS.values() for facet in mover.facets})
 
 
@@ -542,11 +543,21 @@ def _show_losses(losses: Iterable[LossCount]) -> None:
 
 
 def _show_named(named: Iterable[Named], total: int) -> None:
-    found = list(named)[:SHOWN]
-    for each in found:
-        click.echo(f"  {each.trouble}: {shown(each.key)}: {shown(each.reason)}")
-    if total > len(found):
-        click.echo(f"  … and {total - len(found):,} more, all in the journal")
+    """Name items and why; those with the same reason together, so that a common one does not hide the others."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for each in named:
+        groups.setdefault((each.trouble, each.reason), []).append(each.key)
+    told = 0
+    for (trouble, reason), keys in list(groups.items())[:SHOWN]:
+        told += len(keys)
+        if len(keys) == 1:
+            click.echo(f"  {trouble}: {shown(keys[0])}: {shown(reason)}")
+            continue
+        examples = ", ".join(shown(key) for key in sorted(keys)[:_EXAMPLES])
+        more = ", …" if len(keys) > _EXAMPLES else ""
+        click.echo(f"  {trouble}: {shown(reason)} ({items_text(len(keys))}: {examples}{more})")
+    if total > told:
+        click.echo(f"  … and {total - told:,} more, all in the journal")
 
 
 def _show_skipped(skipped: tuple[str, ...]) -> None:

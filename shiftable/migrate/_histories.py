@@ -198,7 +198,7 @@ def fitting(
         kept = _some(labels, check)
         return kept, (Loss("labels", why, accepted=True),)
     if folded is not None:
-        why += f"; they fit into the one label {_FOLDED} as JSON: accept that with degrade 'fold', or give them up"
+        why += f"; accept that with degrade 'fold', which puts what is too much into {_FOLDED} as JSON, or lose it"
     return {}, (Loss("labels", why, accepted=False),)
 
 

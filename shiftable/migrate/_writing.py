@@ -8,6 +8,7 @@ from typing import Literal
 
 import attrs
 
+from shiftable.errors import Conflict
 from shiftable.migrate._histories import Content, Found, Kept, Marks, missing, without_origin
 from shiftable.migrate.mover import Refusal, Trouble
 from shiftable.secrets import Secret, SecretStore
@@ -91,9 +92,13 @@ class Writing:
         return taken
 
     def _put(self, kept: Kept, stage: Literal["current", "pending"], *, again: bool = False) -> Secret:
-        stored = self._stored(kept, stage, again=again)
-        lost = stored.version in self._disabled or (stage == "pending" and stage not in stored.stages)
-        if lost and not again:  # it had been copied once, and was disabled or took another way since
+        try:
+            stored = self._stored(kept, stage, again=again)
+        except Conflict:
+            if again or not self._disabled:
+                raise
+            stored = self._stored(kept, stage, again=True)  # it had been copied once, and was disabled since
+        if stage == "pending" and stage not in stored.stages and not again:  # or took another way
             stored = self._stored(kept, stage, again=True)
         self._token, self._labels, self._expires = stored.token, stored.labels, stored.expires
         return stored

@@ -363,7 +363,13 @@ class _MirrorDriver(SecretsDriver):
         if waiting is not None and _same(waiting, wanted):
             self._second.promote(name, waiting.version)
             return
-        stored = self._stored(name, wanted, stage, again=None)
+        try:
+            stored = self._stored(name, wanted, stage, again=None)
+        except Exception as exc:
+            fault = self._second.classify(exc)
+            if there is None or fault is None or not issubclass(fault.error, Conflict):
+                raise
+            stored = self._stored(name, wanted, stage, again=there.token)  # its copy was disabled there
         if stage not in stored.stages and stage == "current":  # it had been carried before, and came back
             self._second.promote(name, stored.version)
         elif stage not in stored.stages:

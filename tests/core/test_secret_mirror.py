@@ -260,6 +260,17 @@ def test_the_last_one_of_many_writers_is_the_last_one_in_both(pair: Pair) -> Non
     assert len(kept(pair.second)) == len({value for value, _ in kept(pair.second)})
 
 
+def test_a_copy_that_was_disabled_at_the_secondary_is_written_once_more(pair: Pair) -> None:
+    versions = [pair.mirror.put("a", value).version for value in ("one", "two")]
+    copy = [version.version for version in pair.secondary.history("a")][-1]
+    pair.secondary.disable("a", copy)
+
+    pair.mirror.promote("a", versions[0])
+
+    assert pair.secondary.get("a").reveal() == "one"
+    assert list(pair.mirror.drift()) == []
+
+
 def test_who_is_overtaken_all_the_time_says_so(pair: Pair) -> None:
     numbers = itertools.count()
 

@@ -126,8 +126,9 @@ class Move(Generic[P]):
     def journal(self) -> Path:
         return self.folder / ".shiftable/migrate.sqlite"
 
-    def arguments(self, *more: str) -> list[str]:
-        return ["migrate", "--from", self.source.name, "--to", self.target.name, "--json", *more]
+    def arguments(self, *more: str, json_lines: bool = True) -> list[str]:
+        form = ["--json"] if json_lines else []
+        return ["migrate", "--from", self.source.name, "--to", self.target.name, *form, *more]
 
     def run(self, *more: str) -> Answer:
         """Run the command to its end."""
@@ -144,10 +145,10 @@ class Move(Generic[P]):
         assert answer.results, answer.err
         return answer
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
+    def start(self, *more: str, json_lines: bool = True) -> subprocess.Popen[str]:
         """Start the command, as a user does."""
         return subprocess.Popen(
-            [COMMAND, *self.arguments(*more)],
+            [COMMAND, *self.arguments(*more, json_lines=json_lines)],
             env=os.environ | self.environ,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

@@ -97,6 +97,30 @@ def test_a_rotation_under_way_is_refused_included_or_finished_first(
     assert CANARY not in "".join(answer.out + answer.err for answer in (plan, finished, included))
 
 
+def test_a_plan_of_hundreds_names_each_reason_once(vault: Callable[[str], Vault], folder: Path) -> None:
+    source, target = vault("baremetal"), vault("azure")
+    many = {f"label-{number}": "x" for number in range(20)}
+    secrets = {f"labels/{number}": Hidden.of("y", "z", labels=many) for number in range(30)}
+    secrets |= {f"large/{number}": Hidden.of("y" * 30_000) for number in range(40)}
+    secrets |= hidden(30)
+    source.fill(secrets)
+    move = Move(source, target, folder, inside=True, declared=DECLARED)
+
+    with move.start("--history", "all", json_lines=False) as process:
+        out, _ = process.communicate(timeout=120)
+
+    lines = out.splitlines()
+    assert "  create: 30 items" in lines
+    assert "  versions to write: 90" in lines
+    (large,) = (line for line in lines if "30,000 bytes" in line)
+    assert large.endswith("(40 items: large/0, large/1, large/10, large/11, large/12, …)")
+    (labelled,) = (line for line in lines if line.startswith("  refused: there are 20 labels"))
+    assert "accept that with degrade 'fold', which puts what is too much into shiftable-labels" in labelled
+    assert any("30 versions a second to azure" in line for line in lines)
+    assert max(map(len, lines)) < 400
+    assert len(lines) < 15
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
