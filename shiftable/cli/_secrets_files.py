@@ -1,4 +1,4 @@
-"""``secrets recipients, verify, scan, accept, git-setup, textconv, merge``: the encrypted files of a repository."""
+"""``secrets``: who reads the encrypted files of a repository, whether all is well with them, and what git does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import click
 
 from shiftable import sops
 from shiftable.cli._context import Context, json_option, pass_context, say, shown
-from shiftable.errors import ConfigError, OperationError
+from shiftable.errors import ConfigError, ShiftableError
 from shiftable.masking import Masked
 
 __all__ = ["commands"]
@@ -141,18 +142,23 @@ def _sync(context: Context, repository: sops.Repository, identity: Path | None, 
     changed = []
     for each in repository.sync(_identities(identity)):
         changed.append(each)
-        if not as_json and each.change != "kept":
+        if not as_json and each.change == "refused":
+            click.echo(f"{shown(each.path)}: {shown(each.problem)}", err=True)
+        elif not as_json and each.change != "kept":
             said = [f"+{policy.name_of(key)}" for key in each.joined] + [f"-{policy.name_of(key)}" for key in each.left]
             say(f"{each.path}: {' '.join(said)}")
-    exposed = sum(each.change == "rekeyed" for each in changed)
+    counts = Counter(each.change for each in changed)
+    exposed = counts["rekeyed"]
     if as_json:
-        context.json([{"path": each.path, "change": each.change} for each in changed])
+        context.json([{"path": each.path, "change": each.change, "problem": each.problem} for each in changed])
     else:
-        kept = sum(each.change == "kept" for each in changed)
-        say(f"{len(changed) - kept} files encrypted anew, {kept} as they were")
+        refused = f", not touched: {counts['refused']}" if counts["refused"] else ""
+        say(f"encrypted anew: {counts['widened'] + exposed} files, as they were: {counts['kept']}{refused}")
     if exposed:
-        note = f"who left has read {exposed} files, which are marked: rotate what is in them"
+        note = f"who left has read what is in {exposed} of them; it is marked, rotate it"
         click.echo(f"{note}; `shiftable secrets rotate --due`, and `shiftable secrets verify` lists them", err=True)
+    if counts["refused"]:
+        sys.exit(1)
 
 
 def _policy(repository: sops.Repository) -> sops.Policy:
@@ -255,6 +261,28 @@ def _show_leaks(leaks: Sequence[sops.Leak], stale: Sequence[sops.Allowed]) -> No
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def encrypt(files: tuple[Path, ...]) -> None:
+    """Encrypt files that are in clear, in their place, for the readers of their rule.
+
+    What was committed in clear remains in git's history, and is to be changed.
+    """
+    for path in files:
+        sops.Repository.open(path.absolute().parent).encrypt(path.absolute())
+        say(f"{path}: encrypted")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@identity_option
+def decrypt(file: Path, identity: Path | None) -> None:
+    """Write what a file holds to standard output, in clear."""
+    style = sops.format_of(file)
+    document = sops.load(file.read_bytes(), _identities(identity), format=style, name=str(file))
+    sys.stdout.buffer.write(sops.to_plain(document, format=style))
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @identity_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def accept(files: tuple[Path, ...], identity: Path | None, yes: bool) -> None:
@@ -333,7 +361,6 @@ def textconv(file: Path, reveal: bool, identity: Path | None) -> None:
 
     The tag behind *** is made with a key of this clone and says nothing elsewhere.
     """
-    repository = sops.Repository.open(Path.cwd())
     content = file.read_bytes()
     try:
         git_dir = Path(_git(Path.cwd(), "rev-parse", "--path-format=absolute", "--git-common-dir"))
@@ -341,16 +368,20 @@ def textconv(file: Path, reveal: bool, identity: Path | None) -> None:
     except ConfigError:  # there is no clone
         key = Masked(os.urandom(32))
     try:
+        policy = sops.Policy.find(Path.cwd())
+    except ConfigError:  # it is being merged itself
+        policy = None
+    try:
         text = sops.shown(
             content,
             _identities(identity),
             format=sops.format_of(file),
             tag_key=key,
-            policy=repository.policy,
+            policy=policy,
             reveal=reveal,
         )
-    except OperationError as exc:  # git shows no diff at all if this fails
-        text = f"# {shown(exc.message)}; {len(content)} bytes are not shown\n"
+    except ShiftableError as exc:  # git shows no diff at all if this fails
+        text = f"# {shown(str(exc))}; {len(content)} bytes are not shown\n"
     click.echo(text, nl=False)
 
 
@@ -379,4 +410,14 @@ def merge(base: Path, ours: Path, theirs: Path, name: str, identity: Path | None
     ours.write_bytes(result.content)
 
 
-commands: tuple[click.Command, ...] = (recipients, verify, scan, accept, git_setup, textconv, merge)
+commands: tuple[click.Command, ...] = (
+    recipients,
+    encrypt,
+    decrypt,
+    accept,
+    verify,
+    scan,
+    git_setup,
+    textconv,
+    merge,
+)

@@ -29,7 +29,7 @@ False
 
 from shiftable.sops._age import Identities, find_identities, generate_identity, parse_identities
 from shiftable.sops._comments import Comment
-from shiftable.sops._document import Document, Inspection, dump, inspect, load, recipients
+from shiftable.sops._document import Document, Inspection, dump, from_plain, inspect, load, recipients, to_plain
 from shiftable.sops._leaves import Rule
 from shiftable.sops._merge import Merge, merged, shown, tag_key
 from shiftable.sops._policy import FileRule, Policy
@@ -60,6 +60,7 @@ __all__ = [
     "expose",
     "find_identities",
     "format_of",
+    "from_plain",
     "generate_identity",
     "inspect",
     "is_secret",
@@ -73,5 +74,6 @@ __all__ = [
     "sealed",
     "shown",
     "tag_key",
+    "to_plain",
     "tracked",
 ]

@@ -104,7 +104,8 @@ class Identities:
         """Say which keys were tried, in order, and which could not be."""
         tried = f"tried the keys of {', '.join(self.sources)}" if self.sources else "there is no key"
         locked = (
-            f"; the ssh key {key.source} is protected by a passphrase, which is asked for on a terminal only"
+            f"; the ssh key {key.source} is protected by a passphrase, "
+            "for which only the commands for files ask, on a terminal"
             for key in self._protected
             if key.source not in self._opened
         )

@@ -18,7 +18,7 @@ from shiftable.sops._exposure import NAME, PLACE, Exposure
 from shiftable.sops._leaves import Rule, RuleKind, Sealed, Sealing, encrypted_leaves, is_encrypted, open_leaf, open_tree
 from shiftable.sops._text import Format, parsed, rendered
 
-__all__ = ["Document", "Inspection", "dump", "inspect", "load", "recipients"]
+__all__ = ["Document", "Inspection", "dump", "from_plain", "inspect", "load", "recipients", "to_plain"]
 
 _VERSION = "3.9.0"
 """The version of sops whose format this is."""
@@ -96,6 +96,35 @@ class Document:
 def recipients(content: bytes, *, format: Format = "yaml") -> tuple[str, ...]:
     """Say for whom a file is encrypted, without a key. Nothing vouches for the answer but the file."""
     return tuple(recipient for recipient, _ in _wraps(_section(parsed(content, format)[0])))
+
+
+def from_plain(content: bytes, *, format: Format) -> tuple[dict[str, Any], tuple[Comment, ...]]:
+    """Read a file that is not encrypted: its values and comments, for a ``Document``.
+
+    Raises:
+        IntegrityError: it is malformed; names the line, not what stands there.
+        InvalidArgument: it is encrypted already.
+    """
+    if format == "binary":
+        return {"data": content}, ()
+    tree, found = parsed(content, format)
+    if "sops" in tree:
+        raise InvalidArgument("it is encrypted already, or uses the key 'sops', which is the format's own")
+    return tree, tuple(Comment(each.text, *each.places[0]) for each in found)
+
+
+def to_plain(document: Document, *, format: Format) -> bytes:
+    """Write a document as a file that is not encrypted.
+
+    Raises:
+        InvalidArgument: the format cannot hold a value in clear; names its place.
+    """
+    if format == "binary":
+        value = document.data.get("data")
+        if set(document.data) != {"data"} or not isinstance(value, bytes | str):
+            raise InvalidArgument("a binary file has one value, 'data'")
+        return value if isinstance(value, bytes) else value.encode()
+    return rendered(document.data, document.comments, format)
 
 
 @attrs.frozen

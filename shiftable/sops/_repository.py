@@ -15,16 +15,25 @@ from typing import Literal
 
 import attrs
 
-from shiftable.errors import ConfigError, IntegrityError, InvalidArgument, OperationError, Unauthenticated, Unsupported
+from shiftable.errors import (
+    ConfigError,
+    IntegrityError,
+    InvalidArgument,
+    OperationError,
+    Resource,
+    Unauthenticated,
+    Unsupported,
+)
 from shiftable.sops._age import Identities
-from shiftable.sops._document import Document, Inspection, dump, inspect, load
+from shiftable.sops._document import Document, Inspection, dump, from_plain, inspect, load
+from shiftable.sops._leaves import Rule
 from shiftable.sops._policy import FILE, Policy, same_key
 from shiftable.sops._seal import EXPOSED_LABEL, expose, is_secret, seal_fits, sealed
 from shiftable.sops._text import Format, format_of
 
 __all__ = ["Changed", "Finding", "Repository", "replace", "reseal", "root_of", "tracked"]
 
-Change = Literal["kept", "widened", "rekeyed"]
+Change = Literal["kept", "widened", "rekeyed", "refused"]
 
 _NO_SECRETS = frozenset({".gitignore", ".gitattributes", ".gitkeep", ".recipients", ".lock", ".new"})
 _MARK = b"ENC[AES256_GCM,"
@@ -36,13 +45,15 @@ class Changed:
     """What became of one file.
 
     Args:
-        change: ``widened``: more readers have its data key; ``rekeyed``: it has a new one, and all values are marked.
+        change: ``widened``: more readers have its data key; ``rekeyed``: it has a new one, and all values are marked;
+            ``refused``: it is as it was, and ``problem`` says why.
     """
 
     path: str
     change: Change
     joined: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    problem: str = ""
 
 
 @attrs.frozen
@@ -113,18 +124,47 @@ class Repository:
 
         Who joins is given the data key. When somebody leaves, the file has a new one, and what they could read is
         marked as exposed: in the file of a secret by a label that makes its rotation due, else by a note in the file.
-        Each file is replaced as a whole.
+        Each file is replaced as a whole. One that cannot be read, by these identities or at all, does not keep the
+        others from it.
 
         Raises:
             ConfigError: there are no rules.
-            Unauthenticated: none of the identities opens a file; what was done before stays done.
         """
         if self.policy is None:
             raise ConfigError(f"there is no {FILE} in {self.root} or above it; it says who reads which files")
         with self._locked():
             for path in self.files():
                 if self.policy.rule_for(path) is not None:
-                    yield self._sync_file(path, identities)
+                    try:
+                        yield self._sync_file(path, identities)
+                    except OperationError as exc:
+                        yield Changed(path.relative_to(self.root).as_posix(), "refused", problem=exc.message)
+
+    def encrypt(self, path: Path) -> None:
+        """Encrypt a file that is in clear, in its place, as its rule says.
+
+        Raises:
+            ConfigError: no rule is for it.
+            IntegrityError: it is malformed.
+            InvalidArgument: it is encrypted already, or holds what cannot be encrypted.
+        """
+        rule = self.policy.rule_for(path) if self.policy else None
+        if self.policy is None or rule is None:
+            raise ConfigError(f"no rule in {self.root / FILE} is for {path}; it says who would read it")
+        style = format_of(path)
+        content = path.read_bytes()
+        if style == "binary" and _MARK in content and _is_document(path):
+            raise InvalidArgument("it is encrypted already", resource=Resource("file", str(path)))
+        data, comments = from_plain(content, format=style)
+        document = Document(
+            data,
+            recipients=self.policy.keys(rule),
+            rule=rule.rule or Rule(),
+            mac_only_encrypted=bool(rule.mac_only_encrypted),
+            comments=comments,
+        )
+        with self._locked():
+            replace(path, dump(document, format=style, now=self._clock()), new=self.root / _NEW)
 
     def _sync_file(self, path: Path, identities: Identities) -> Changed:
         style = format_of(path)

@@ -271,8 +271,11 @@ def scan(root: Path, paths: Iterable[Path], allowlist: Allowlist) -> tuple[tuple
     for path in paths:
         if path.is_symlink():
             continue
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST)
+        try:
+            with path.open("rb") as stream:
+                content = stream.read(_LARGEST)
+        except FileNotFoundError:  # it was removed just now
+            continue
         for leak in leaks_in(content, path.relative_to(root).as_posix()):
             covering = [entry for entry in allowlist.entries if entry.covers(leak)]
             used.update(covering)

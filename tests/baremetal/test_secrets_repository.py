@@ -167,7 +167,7 @@ def test_who_is_added_reads_and_only_the_list_of_readers_changes(
     files = (repo / "secrets/shop/key.yaml", env)
     before = [path.read_bytes() for path in files]
     said = run(repo, "recipients", "add", "bob", people["bob"].public)
-    assert "2 files encrypted anew" in said
+    assert "encrypted anew: 2 files" in said
     for path, old in zip(files, before, strict=True):
         new = path.read_bytes()
         assert people["bob"].can_read(new)
@@ -176,7 +176,7 @@ def test_who_is_added_reads_and_only_the_list_of_readers_changes(
         assert set() == gone
     assert token == shop.get("key").token
     assert [] == verified(repo)
-    assert "2 as they were" in run(repo, "recipients", "sync")
+    assert "as they were: 2" in run(repo, "recipients", "sync")
 
 
 def test_who_is_removed_reads_no_more_and_what_was_readable_is_marked(
@@ -186,7 +186,7 @@ def test_who_is_removed_reads_no_more_and_what_was_readable_is_marked(
     env = write(repo, "config/prod.env", {"PASSWORD": CANARY, "OTHER": "x"}, people["ada"])
     run(repo, "recipients", "add", "bob", people["bob"].public)
     kept = sops.load(env.read_bytes(), people["bob"].identities, format="dotenv")
-    assert "2 files, which are marked" in run(repo, "recipients", "remove", "bob")
+    assert "what is in 2 of them; it is marked" in run(repo, "recipients", "remove", "bob")
     files = (repo / "secrets/shop/key.yaml", env)
     assert [False, False] == [people["bob"].can_read(path.read_bytes()) for path in files]
     found = shop.get("key")
@@ -355,6 +355,24 @@ def test_without_a_private_key_nothing_changes_and_the_error_says_where_it_looke
     assert before == (repo / "secrets/shop/key.yaml").read_bytes()
 
 
+def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_their_readers(
+    repo: Path, people: dict[str, Person]
+) -> None:
+    """One is in clear, one is somebody else's, one was tampered with; the last in order is fine."""
+    (repo / "config").mkdir()
+    (repo / "config/1.env").write_text("A=b\n")
+    write(repo, "config/2.yaml", {"a": CANARY}, people["eve"])
+    broken = write(repo, "config/3.yaml", {"a": CANARY, "b_unencrypted": "x"}, people["ada"])
+    broken.write_bytes(broken.read_bytes().replace(b"b_unencrypted: x", b"b_unencrypted: y"))
+    path = write(repo, "config/4.yaml", {"a": CANARY}, people["ada"])
+    before = [(repo / f"config/{name}").read_bytes() for name in ("1.env", "2.yaml", "3.yaml")]
+    said = run(repo, "recipients", "add", "bob", people["bob"].public, code=1)
+    assert "encrypted anew: 1 files, as they were: 0, not touched: 3" in said
+    assert "no key opens it" in said
+    assert before == [(repo / f"config/{name}").read_bytes() for name in ("1.env", "2.yaml", "3.yaml")]
+    assert people["bob"].can_read(path.read_bytes())
+
+
 def test_a_run_that_is_killed_leaves_each_file_old_or_new_and_the_next_one_finishes(
     repo: Path, people: dict[str, Person]
 ) -> None:
@@ -404,6 +422,44 @@ def test_two_writers_lose_nothing(shop: SecretStore, repo: Path, people: dict[st
     assert {str(count)} == {shop.get(f"k{number}").reveal() for number in range(10)}
     run(repo, "recipients", "sync")
     assert [] == verified(repo, "--no-scan")
+
+
+# files of one's own
+
+
+PLAIN = {
+    "config/a.yaml": f"# about\nhost: db\npassword: {CANARY}\nlist:\n    - 1\n    - true\n",
+    "config/a.json": json.dumps({"host": "db", "password": CANARY, "n": 1.5}, indent="\t") + "\n",
+    "config/.env": f"# about\nHOST=db\nPASSWORD={CANARY}\\nsecond\n",
+    "config/a.ini": f"[db]\n; about\npassword = {CANARY}\n\n",
+    "config/a.pem": f"{CANARY}\n\x00",
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_file_in_clear_is_encrypted_in_its_place_and_comes_back(repo: Path, ada: Person, name: str) -> None:
+    path = repo / name
+    path.parent.mkdir()
+    path.write_text(PLAIN[name])
+    path.chmod(0o600)
+    assert [(name, "in-clear")] == verified(repo)
+    assert "encrypted" in run(repo, "encrypt", name)
+    assert CANARY not in path.read_text()
+    assert "about" not in path.read_text()
+    assert 0o600 == path.stat().st_mode & 0o777
+    assert [] == verified(repo)
+    assert PLAIN[name] == invoke(repo, "decrypt", name).output
+    before = path.read_bytes()
+    assert "encrypted already" in run(repo, "encrypt", name, code=1)
+    assert before == path.read_bytes()
+
+
+def test_what_no_rule_is_for_is_not_encrypted(repo: Path) -> None:
+    (repo / "x.env").write_text("A=b\n")
+    assert "no rule in" in run(repo, "encrypt", "x.env", code=2)
+    (repo / "config").mkdir()
+    (repo / "config/x.yaml").write_text(f"a: {CANARY}\n  b: c\n")
+    assert "line 2 is no YAML" in run(repo, "encrypt", "config/x.yaml", code=1)
 
 
 # whether all is well
@@ -662,6 +718,12 @@ def test_what_is_no_encrypted_file_is_not_shown(clone: Path) -> None:
     (clone / "config").mkdir(exist_ok=True)
     (clone / "config/a.env").write_text(f"A={CANARY}\n")
     assert "bytes are not shown" in run(clone, "textconv", "config/a.env")
+
+
+def test_a_diff_is_shown_also_while_the_rules_are_being_merged(clone: Path, people: dict[str, Person]) -> None:
+    path = write(clone, "config/a.yaml", {"a": CANARY}, people["ada"])
+    (clone / ".shiftable/secrets.yaml").write_text("<<<<<<< ours\n")
+    assert 'a: "*** ' in run(clone, "textconv", str(path))
 
 
 def test_the_key_of_the_tags_stays_in_the_clone_and_is_its_owners(clone: Path, people: dict[str, Person]) -> None:

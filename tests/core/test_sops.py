@@ -531,7 +531,7 @@ def test_an_ssh_key_with_a_passphrase_is_named_where_it_matters(tmp_path: Path) 
         sops.load(other, found)
     named = sops.find_identities(environ={"SOPS_AGE_KEY_FILE": str(file)}, home=tmp_path / "none")
     assert not named
-    with pytest.raises(Unauthenticated, match="which is asked for on a terminal only"):
+    with pytest.raises(Unauthenticated, match="for which only the commands for files ask, on a terminal"):
         sops.load(other, named)
 
 

@@ -514,7 +514,8 @@ class SopsDriver(SecretsDriver):
             return own.recipients[0]
         path = self._identity_file or Path.home() / ".config/shiftable/age.key"
         if path.exists():
-            _refuse(Conflict, "; ".join(own.unusable))
+            why = "; ".join(own.unusable) or f"{path} holds an ssh key; name its public key as a recipient"
+            _refuse(Conflict, why)
         private, public = sops.generate_identity()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as stream:
