@@ -171,6 +171,19 @@ def test_a_secret_that_fails_keeps_no_other_from_its_turn(rotate: Command, store
     assert "no key at all" not in done.stdout + done.stderr
 
 
+def test_no_log_shows_a_value_however_much_is_logged(shiftable: Command, rotate: Command, store: SecretStore) -> None:
+    seen, told = [], ""
+    for _ in range(2):
+        for key in ("session", "deploy/key"):
+            done = shiftable("-vv", "secrets", "rotate", "app", key)
+            assert 0 == done.returncode
+            told += done.stdout + done.stderr
+            value = store.get(key).reveal()
+            seen += [value] if key == "session" else value.splitlines()[1:-1]
+    assert len(seen) > 4
+    assert [] == [value for value in seen if value in told]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -82,6 +82,13 @@ class Postgresql:
             return False
         return True
 
+    def cut_off(self) -> None:
+        """End the connections of rotators."""
+        where = {"host": "127.0.0.1", "port": self.port, "user": self.admin, "password": self.password}
+        with psycopg.connect(dbname="postgres", **where) as connection:
+            wanted = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+            assert connection.execute(wanted, ["shiftable rotation"]).fetchall()
+
     def prepare(self) -> None:
         where = {"host": "127.0.0.1", "port": self.port, "user": self.admin, "password": self.password}
         with psycopg.connect(dbname="postgres", autocommit=True, **where) as connection:
@@ -133,6 +140,15 @@ class Mariadb:
         except pymysql.err.OperationalError:
             return False
         return True
+
+    def cut_off(self) -> None:
+        """End the connections of rotators, which are the administrator's other ones."""
+        connection = pymysql.connect(host="127.0.0.1", port=self.port, user=self.admin, password=self.password)
+        with connection, connection.cursor() as cursor:
+            wanted = "SELECT id FROM information_schema.processlist WHERE user = %s AND id <> CONNECTION_ID()"
+            assert cursor.execute(wanted, (self.admin,))
+            for (number,) in cursor.fetchall():
+                cursor.execute("KILL CONNECTION %s", (number,))
 
     def prepare(self) -> None:
         connection = pymysql.connect(host="127.0.0.1", port=self.port, user=self.admin, password=self.password)
@@ -263,6 +279,23 @@ def test_a_run_that_lost_changes_nothing(server: Server) -> None:
         with contextlib.suppress(Conflict):  # a single user of PostgreSQL is retired without a change
             rotator.retire(value, rotator.create(value), lost)
         server.query("shop", "the first one")
+
+
+def test_a_connection_that_is_cut_off_before_the_change_leaves_everything_and_again_goes_on(server: Server) -> None:
+    value = Masked(document("shop", "the first one", server.port, server.dbname))
+    for rotator in (server.single(**_own_admin(server)), server.alternating()):
+        new = rotator.create(value)
+        with pytest.raises(Exception) as caught:  # noqa: PT011  of two clients
+            rotator.set(new, value, server.cut_off)
+        fault = rotator.classify(caught.value)
+        assert fault is not None
+        assert fault.error is Unavailable
+        server.query(*facts(value))
+        assert not server.lets_in(*facts(new))
+        rotator.set(new, value, nothing)
+        rotator.test(new)
+        rotator.retire(value, new, nothing)
+        value = new
 
 
 def test_whoever_comes_second_waits_for_the_lock_and_then_asks_again(server: Server) -> None:
