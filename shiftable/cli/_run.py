@@ -99,6 +99,10 @@ def run(
     plain = resources(app)
     wanted = [*declared_secrets(app), *_options(secrets_, "variable"), *_options(files, "file")]
     _refuse_collisions(plain, wanted)
+    if reaction is not None and not wanted:
+        raise ConfigError(
+            "there is no secret to watch; map one with env or files in [secrets.LABEL], --secret or --file"
+        )
     if not override:
         taken = sorted(
             name

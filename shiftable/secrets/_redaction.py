@@ -311,6 +311,8 @@ class RedactingFilter(logging.Filter):
             masked = self._redactor.mask(message)
             if masked is not message:
                 record.msg, record.args = masked, ()
+            elif record.args:
+                vars(record)["args"] = self._clean(record.args)
         if record.exc_info and not record.exc_text:
             told = _FORMATTER.formatException(record.exc_info)
             masked = self._redactor.mask(told)
@@ -328,9 +330,17 @@ class RedactingFilter(logging.Filter):
         if isinstance(value, bytes):
             return self._redactor.mask_bytes(value)
         if isinstance(value, dict):
-            return {self._clean(name): self._clean(each) for name, each in value.items()}
+            pairs = [(self._clean(name), self._clean(each)) for name, each in value.items()]
+            same = all(
+                new is old
+                for pair, item in zip(pairs, value.items(), strict=True)
+                for new, old in zip(pair, item, strict=True)
+            )
+            return value if same else dict(pairs)
         if isinstance(value, list | tuple | set | frozenset):
             cleaned = [self._clean(each) for each in value]
+            if all(new is old for new, old in zip(cleaned, value, strict=True)):
+                return value
             return cleaned if isinstance(value, list) else tuple(cleaned)
         return value
 

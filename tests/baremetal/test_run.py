@@ -250,6 +250,14 @@ def test_what_is_said_wrong_is_refused_and_nothing_runs(
     assert not (shop / "ran").exists()
 
 
+def test_without_a_secret_there_is_nothing_to_watch(shop: Path, shiftable) -> None:
+    (shop / "shiftable.toml").write_text(FILE.replace("env =", "#"))
+    answer = shiftable("run", "--watch", "restart", "--", "touch", "ran")
+    assert 2 == answer.returncode
+    assert "there is no secret to watch" in answer.stderr
+    assert not (shop / "ran").exists()
+
+
 def test_a_binary_secret_is_handed_over_as_a_file_only(shop: Path, shiftable) -> None:
     put(shop, b"\xff\x00binary", key="tls/key")
     answer = shiftable("run", "--secret", "A=app/tls/key", "--", "true")

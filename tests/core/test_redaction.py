@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
@@ -409,6 +409,11 @@ print("a correct horse battery, a correct", end="")
 # logging
 
 
+class Pair(NamedTuple):
+    first: str
+    second: object
+
+
 class Kept(logging.Handler):
     """Keeps what a formatter makes of records, and the records."""
 
@@ -490,6 +495,18 @@ def test_whatever_a_record_carries_is_masked(log: logging.Logger, kept: Kept) ->
     found = vars(kept.records[0])
     assert ("Basic ***", b"***", [{"a": ("***",)}, ("***",)], 3) == tuple(found[name] for name in extra)
     assert CANARY in extra["header"]  # type: ignore[operator]  # the caller's own stays
+
+
+def test_arguments_that_the_message_does_not_show_are_masked_too(log: logging.Logger, kept: Kept) -> None:
+    log.warning("user %(user)s, %(age)d", {"user": "app", "age": 7, "password": CANARY})
+    assert ["user app, 7"] == kept.lines
+    assert {"user": "app", "age": 7, "password": "***"} == kept.records[0].args
+
+
+def test_what_shows_no_value_stays_the_same_object(log: logging.Logger, kept: Kept) -> None:
+    extra = {"pair": Pair("a", {"b": [1, {"c"}]}), "names": {"x", "y"}, "count": 3, "raw": b"raw"}
+    log.warning("order %d", 7, extra=extra)
+    assert all(vars(kept.records[0])[name] is value for name, value in extra.items())
 
 
 def test_a_record_that_cannot_be_formatted_fails_in_its_handler_and_shows_no_value(
