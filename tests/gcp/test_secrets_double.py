@@ -7,12 +7,17 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import Any
 
+import httplib2
 import pytest
 import requests
+from googleapiclient.discovery import build_from_document
 
+from shiftable.secrets import Secrets
 from shiftable.testing.harness import Request, Response
+from shiftable_gcp import GcpProvider
 from shiftable_gcp._crc32c import crc32c
 from shiftable_gcp._discovery import Discovery
 from shiftable_gcp.double import GcpDouble
@@ -249,6 +254,30 @@ def test_a_wrong_token_is_refused(gcp_double: GcpDouble, token: str) -> None:
     url = f"{gcp_double.url}/v1/projects/p/secrets"
     answer = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
     assert (answer.status_code, answer.json()["error"]["status"]) == (401, "UNAUTHENTICATED")
+
+
+def test_google_s_own_client_reads_what_shiftable_wrote_and_the_other_way_round(
+    provider: GcpProvider, gcp_double: GcpDouble
+) -> None:
+    place = files("googleapiclient.discovery_cache") / "documents" / "secretmanager.v1.json"
+    http = httplib2.Http()
+    options = {"api_endpoint": gcp_double.url}
+    built = build_from_document(json.loads(place.read_text(encoding="utf-8")), http=http, client_options=options)
+    client, project = built.projects().secrets(), f"projects/{gcp_double.project}"
+    store = Secrets(provider.secrets()).store("shop")
+
+    store.put("key", "ours", labels={"team": "core"})
+    client.create(parent=project, secretId="shop__theirs", body=AUTOMATIC).execute()
+    for value in (b"one", b"two"):
+        client.addVersion(parent=f"{project}/secrets/shop__theirs", body=payload(value)).execute()
+
+    listed = client.list(parent=project, filter="name:shop__", pageSize=1).execute()
+    assert (2, True) == (len(list(store.list())), "nextPageToken" in listed)
+    found = client.versions().access(name=f"{project}/secrets/shop__key/versions/current").execute()
+    assert b"ours" == base64.b64decode(found["payload"]["data"])
+    assert {"team": "core"} == client.get(name=f"{project}/secrets/shop__key").execute()["labels"]
+    assert "two" == store.get("theirs").reveal()
+    http.close()
 
 
 # the description
