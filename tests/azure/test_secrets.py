@@ -244,8 +244,8 @@ def test_a_pending_put_that_was_cut_short_is_finished_by_its_repetition(
         store.put("key", "two", stage="pending", idempotency_key="rotation")
     assert [set(entry.stages) for entry in store.history("key")] == [{"current"}]
 
-    again = store.put("key", "two", stage="pending", idempotency_key="rotation")
-    assert again.stages == {"pending"}
+    again = store.put("key", "two", stage="pending", labels={"team": "core"}, idempotency_key="rotation")
+    assert (again.stages, dict(again.labels)) == (frozenset({"pending"}), {"team": "core"})
     assert list(azure_double.vault.secrets["shop--key---pending"].versions) == [again.version]
     store.promote("key", again.version)
     late = store.put("key", "two", stage="pending", idempotency_key="rotation")

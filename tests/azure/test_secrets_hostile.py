@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import subprocess
+import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -197,6 +200,46 @@ def test_a_write_that_never_arrives_says_so(azure_double: AzureDouble, quick: Se
     with pytest.raises(Unavailable):
         quick.put("key", "two")
     assert (lost.hits, versions(azure_double)) == (2, ["one"])
+
+
+KILLED = """
+import sys, shiftable
+with shiftable.connect("azure", vault="shop-vault", vault_endpoint=sys.argv[1]) as cloud:
+    store = cloud.secrets.store("shop")
+    print(*sorted(store.put("key", "two", stage=sys.argv[2], idempotency_key="rotation").stages))
+"""
+
+
+@pytest.mark.parametrize("executed", [False, True], ids=["not executed", "executed"])
+@pytest.mark.parametrize(
+    ("stage", "operation"), [("current", "SetSecret"), ("pending", "SetSecret"), ("pending", "UpdateSecret")]
+)
+def test_a_writer_that_was_killed_is_finished_by_its_repetition(
+    azure_double: AzureDouble, store: SecretStore, stage: str, operation: str, *, executed: bool
+) -> None:
+    store.put("key", "one")
+    environ = {**os.environ, **azure_double.environ}
+    command = [sys.executable, "-c", KILLED, azure_double.url, stage]
+    first = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE)
+
+    def kill(call: Call) -> bool:
+        if call.operation != operation or first.poll() is not None:
+            return False
+        first.kill()
+        first.wait()
+        return True
+
+    azure_double.inject("drop_after" if executed else "drop_before", match=kill)
+    assert first.wait(timeout=60) == -9
+    assert first.stdout is not None
+    first.stdout.close()
+
+    second = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=60)
+    assert second.stdout == f"{stage}\n"
+    assert versions(azure_double) == (["one", "two"] if stage == "current" else ["one"])
+    if stage == "pending":
+        assert versions(azure_double, "shop--key---pending") == ["two"]
+    assert store.get("key", stage="pending" if stage == "pending" else "current").reveal() == "two"
 
 
 # two writers

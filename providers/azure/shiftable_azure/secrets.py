@@ -213,7 +213,9 @@ class KeyVaultDriver(SecretsDriver):
             if idempotency_key is not None:
                 earlier, done = self._written(name, write, value)
                 if earlier is not None:
-                    return self._secret(name, state, earlier) if done else self._note(name, state, earlier)
+                    if done:
+                        return self._secret(name, state, earlier)
+                    return self._note(name, state, earlier, labels=labels, expires=expires)
             if if_absent:
                 _fail("PreconditionFailed", "the secret exists")
         if if_match is not None and (state is None or state.token != if_match):
