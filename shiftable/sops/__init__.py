@@ -35,12 +35,13 @@ from shiftable.sops._merge import Merge, merged, shown, tag_key
 from shiftable.sops._policy import FileRule, Policy
 from shiftable.sops._repository import Changed, Finding, Repository, reseal, tracked
 from shiftable.sops._scan import Allowed, Allowlist, Leak, scan
-from shiftable.sops._seal import EXPOSED_LABEL, expose, is_secret, seal_fits, sealed
+from shiftable.sops._seal import EXPOSED_LABEL, SECRET_RULE, expose, is_secret, seal_fits, sealed
 from shiftable.sops._text import FORMATS, Format, format_of
 
 __all__ = [
     "EXPOSED_LABEL",
     "FORMATS",
+    "SECRET_RULE",
     "Allowed",
     "Allowlist",
     "Changed",

@@ -16,6 +16,7 @@ from shiftable.sops._age import Identities, unwrapped, wrapped
 from shiftable.sops._comments import Comment
 from shiftable.sops._exposure import NAME, PLACE, Exposure
 from shiftable.sops._leaves import Rule, RuleKind, Sealed, Sealing, encrypted_leaves, is_encrypted, open_leaf, open_tree
+from shiftable.sops._seal import is_secret
 from shiftable.sops._text import Format, parsed, rendered
 
 __all__ = ["Document", "Inspection", "dump", "from_plain", "inspect", "load", "recipients", "to_plain"]
@@ -133,6 +134,7 @@ class Inspection:
 
     Args:
         in_clear: places of values that are in clear where the rule says that they are encrypted.
+        secret: whether it is the file of one secret, with its versions, of which always the values are encrypted.
     """
 
     recipients: tuple[str, ...]
@@ -140,6 +142,7 @@ class Inspection:
     mac_only_encrypted: bool
     lastmodified: str
     in_clear: tuple[str, ...]
+    secret: bool = False
 
 
 def inspect(content: bytes, *, format: Format = "yaml", name: str = "") -> Inspection:
@@ -171,7 +174,7 @@ def inspect(content: bytes, *, format: Format = "yaml", name: str = "") -> Inspe
         exc.resource = exc.resource or _file(name)
         raise
     only_encrypted = meta.get("mac_only_encrypted") is True
-    return Inspection(readers, rule, only_encrypted, lastmodified, (*values, *comments))
+    return Inspection(readers, rule, only_encrypted, lastmodified, (*values, *comments), is_secret(tree))
 
 
 def load(content: bytes, identities: Identities, *, format: Format = "yaml", name: str = "") -> Document:

@@ -76,7 +76,8 @@ class Policy:
         Raises:
             ConfigError: it is malformed, or somebody else's, who would then decide who reads.
         """
-        for folder in (start.absolute(), *start.absolute().parents):
+        start = start.resolve()
+        for folder in (start, *start.parents):
             if (folder / FILE).is_file():
                 if (folder / FILE).stat().st_uid not in {os.geteuid(), 0}:
                     raise ConfigError(f"{folder / FILE} belongs to another user; it says who reads your secrets")
@@ -108,7 +109,7 @@ class Policy:
     def rule_for(self, path: Path) -> FileRule | None:
         """Return the first rule that fits a file, or ``None``."""
         try:
-            name = path.absolute().relative_to(self.root).as_posix()
+            name = (path.parent.resolve() / path.name).relative_to(self.root.resolve()).as_posix()
         except ValueError:
             return None
         return next((rule for rule in self.rules if rule.fits(name)), None)

@@ -28,7 +28,7 @@ from shiftable.sops._age import Identities
 from shiftable.sops._document import Document, Inspection, dump, from_plain, inspect, load
 from shiftable.sops._leaves import Rule
 from shiftable.sops._policy import FILE, Policy, same_key
-from shiftable.sops._seal import EXPOSED_LABEL, expose, is_secret, seal_fits, sealed
+from shiftable.sops._seal import EXPOSED_LABEL, SECRET_RULE, expose, is_secret, seal_fits, sealed
 from shiftable.sops._text import Format, format_of
 
 __all__ = ["Changed", "Finding", "Repository", "replace", "reseal", "root_of", "tracked"]
@@ -282,6 +282,10 @@ class Repository:
         ):
             if keys:
                 yield "recipients", f"{', '.join(map(said, keys))} {what}; `shiftable secrets recipients sync`"
+        if found.secret:
+            if found.rule != SECRET_RULE or found.mac_only_encrypted:
+                yield "rule", "it is the file of a secret, and does not encrypt what such files do"
+            return
         if rule and rule.rule and rule.rule != found.rule:
             yield "rule", f"it has {found.rule.kind} {found.rule.pattern!r}, and the rule {rule.rule.pattern!r}"
         if rule and rule.mac_only_encrypted not in (None, found.mac_only_encrypted):

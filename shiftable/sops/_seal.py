@@ -13,10 +13,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["EXPOSED_LABEL", "expose", "is_secret", "seal_fits", "sealed", "unsealed"]
+from shiftable.sops._leaves import Rule
+
+__all__ = ["EXPOSED_LABEL", "SECRET_RULE", "expose", "is_secret", "seal_fits", "sealed", "unsealed"]
 
 EXPOSED_LABEL = "shiftable-exposed"
 """The label of ``shiftable.secrets.rotator``: since when somebody could read the secret who should not any more."""
+
+SECRET_RULE = Rule("encrypted_regex", "^value$")
+"""What the file of a secret encrypts."""
 
 
 def is_secret(tree: Mapping[str, Any]) -> bool:

@@ -306,6 +306,15 @@ def test_a_path_of_a_rule_fits_files(pattern: str, yes: list[str], no: list[str]
     assert [True] * len(yes) + [False] * len(no) == [rule.fits(path) for path in (*yes, *no)]
 
 
+@pytest.mark.parametrize("way", ["link", "dots"])
+def test_a_rule_is_found_by_whatever_way_the_store_is_named(repo: Path, ada: Person, way: str) -> None:
+    (repo / "secrets").mkdir()
+    (repo.parent / "link").symlink_to(repo / "secrets")
+    root = {"link": repo.parent / "link", "dots": repo / "secrets/../../repo/secrets"}[way]
+    Secrets(SopsDriver(root)).store("shop").put("key", "value")
+    assert (ada.public,) == sops.recipients((repo / "secrets/shop/key.yaml").read_bytes())
+
+
 def test_a_private_key_is_no_reader_and_not_shown(repo: Path, people: dict[str, Person]) -> None:
     private = people["bob"]._private
     said = run(repo, "recipients", "add", "bob", private, code=1)
@@ -500,6 +509,9 @@ def test_a_rule_of_the_file_that_is_not_that_of_the_repository_is_found(repo: Pa
     (repo / ".shiftable/secrets.yaml").write_bytes(attrs.evolve(policy, rules=rules).rendered())
     write(repo, "config/a.yaml", {"a": "b"}, people["ada"], rule=sops.Rule("encrypted_regex", "^a$"))
     write(repo, "config/b.yaml", {"a": "b"}, people["ada"])
+    shop = Secrets(SopsDriver(repo / "secrets")).store("shop")
+    (repo / "secrets").mkdir()
+    shop.put("key", "value")  # whose file has its own rule
     assert [("config/b.yaml", "rule")] == verified(repo)
 
 

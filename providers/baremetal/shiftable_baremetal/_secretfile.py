@@ -12,12 +12,12 @@ import attrs
 from shiftable.errors import IntegrityError
 from shiftable.masking import Masked
 from shiftable.secrets.driver import STAGES, Stage
-from shiftable.sops import Document, Rule, sealed
+from shiftable.sops import SECRET_RULE, Document, sealed
 
 __all__ = ["MAX_VERSIONS", "RULE", "Entry", "Version", "entry_of", "number", "tree_of"]
 
 MAX_VERSIONS = 100
-RULE = Rule("encrypted_regex", "^value$")
+RULE = SECRET_RULE
 
 
 @attrs.frozen
