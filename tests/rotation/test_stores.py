@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 import pytest
 
 import shiftable
-from shiftable.errors import Conflict
+from shiftable.errors import Conflict, OperationError
 from shiftable.secrets.driver import SecretsDriver
-from shiftable.testing.harness import Double
+from shiftable.testing.harness import Double, Kind
 
 from .world import Alternating, Clock, Killed, World, accepts, kill
 
@@ -89,6 +90,28 @@ def test_a_run_that_is_killed_at_any_point_is_gone_on_with(made: Callable[[str],
         assert () == world.rotation().run(now=not retire).steps
         number += 3
     assert number > 9, "it was killed more than a few times"
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "truncate"])
+def test_a_call_whose_answer_is_lost_keeps_nothing_from_its_end(made: Callable[[str], World], *, kind: Kind) -> None:
+    """The client asks again, or the run fails and the next one goes on: either way there is one new version."""
+    number, met = 0, True
+    while met:
+        world = made(f"shop-{number}")
+        world.begin()
+        double, calls = world.clock.double, itertools.count()  # type: ignore[attr-defined]  # a DoubleClock
+        wanted = number
+        injection = double.inject(kind, match=lambda _, calls=calls, wanted=wanted: next(calls) == wanted)
+        with contextlib.suppress(OperationError):
+            world.rotation().run(now=True)
+        met = bool(injection.hits)
+        injection.times = 0
+        world.rotation().run(now=True)
+        world.check()
+        assert "b" == world.plain.get("key").reveal()[0]
+        assert 2 == len(list(world.plain.history("key"))), "what was stored is stored once"
+        number += 4
+    assert number > 8, "it met more than a few calls"
 
 
 def test_of_two_that_begin_at_once_one_wins(made: Callable[[str], World]) -> None:
