@@ -164,8 +164,8 @@ def missing(wanted: Content, places: Mapping[str, str], *, full: bool) -> tuple[
     """Return the versions that the target lacks, oldest first; the pending one aside.
 
     Args:
-        full: the target has as many versions as it keeps. What it lacks that is older than something it has, it has
-            dropped, and would drop other versions for.
+        full: the target drops versions. What it lacks that is older than something it has, it has dropped, and would
+            drop others for.
     """
     newest = max((at for at, kept in enumerate(wanted.rest) if kept.version in places), default=-1)
     return tuple(

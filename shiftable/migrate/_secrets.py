@@ -270,13 +270,17 @@ class SecretsMover(Mover[SecretItem]):
         return any(self._marks.same(key, self._one(self._source, each), found) for each in older)
 
     def _disordered(self, key: str, wanted: Content, there: Found, present: Content) -> tuple[Loss, ...]:
-        """Tell of older versions that have to be put behind newer ones: no store lets one be put before others."""
+        """Tell of older versions that stand behind newer ones, or nowhere: no store lets one be put before others."""
         places = self._marks.places(key, wanted, present)
         lacking = missing(wanted, places, full=is_full(self._target, there))
         newest = max((at for at, kept in enumerate(wanted.rest) if kept.version in places), default=-1)
-        if any(kept in lacking for kept in wanted.rest[: newest + 1]):
-            return (Loss("order", "older versions stand behind newer ones, which the target had already"),)
-        return ()
+        older = [kept for kept in wanted.rest[: newest + 1] if kept.version not in places]
+        losses = []
+        if any(kept in lacking for kept in older):
+            losses.append(Loss("order", "older versions stand behind newer ones, which the target had already"))
+        if any(kept not in lacking for kept in older):
+            losses.append(Loss("history", "older versions that the target has dropped, or soon would, are not moved"))
+        return tuple(losses)
 
     def _again(self, item: SecretItem, here: Found, outcome: Outcome | None) -> SecretItem:
         """Return the item as it is after a round that the source outran: what was written is ours."""
