@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPHeaderDict, HTTPResponse
+from urllib3.exceptions import ProtocolError
 
 from shiftable.fibers import in_thread
-from shiftable.http import Answer, Connections, ConnectTimeout, Transport
+from shiftable.http import Answer, Connections, ConnectTimeout, Transport, Unreachable
 
 __all__ = ["BulkAdapter", "prepare"]
 
@@ -61,8 +62,11 @@ class BulkAdapter(HTTPAdapter):
             raise requests.exceptions.SSLError(exc, request=request) from exc
         except TimeoutError as exc:
             raise requests.ReadTimeout(exc, request=request) from exc
-        except (OSError, HTTPException) as exc:
+        except Unreachable as exc:
             raise requests.ConnectionError(exc, request=request) from exc
+        except (OSError, HTTPException) as exc:
+            # By this SDKs tell that the request may have been executed.
+            raise requests.ConnectionError(ProtocolError(str(exc), exc), request=request) from exc
         found: requests.Response = self.build_response(request, _raw(request, answer))
         if not stream:
             found.content  # noqa: B018  reads it

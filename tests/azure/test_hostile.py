@@ -48,6 +48,11 @@ MIB = 1024 * 1024
 BUSY = [("x-ms-error-code", "ServerBusy")]
 
 
+@pytest.fixture(params=["the SDK's lane", "the bulk lane"])
+def driver(driver: AzureBlobDriver, request: pytest.FixtureRequest) -> AzureBlobDriver:
+    return driver.lane() if request.param == "the bulk lane" else driver
+
+
 @pytest.fixture
 def store(driver: AzureBlobDriver) -> BlobStore:
     return BlobStore(driver)

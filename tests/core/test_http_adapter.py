@@ -149,8 +149,9 @@ def test_no_answer_is_an_error_of_requests(serve: Serve, bulk: Any, answer: byte
 
 
 def test_a_dropped_connection_and_one_that_cannot_be_made_are_told_apart(serve: Serve, bulk: Any) -> None:
-    with pytest.raises(requests.ConnectionError, match="broke"):
+    with pytest.raises(requests.ConnectionError, match="broke") as caught:
         bulk.get(serve(b"HTTP/1.1 2", close=True).url, timeout=5)
+    assert isinstance(caught.value.args[0], ProtocolError)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         with pytest.raises(requests.ConnectionError, match="cannot be reached"):

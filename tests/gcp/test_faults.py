@@ -45,10 +45,10 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_session, "_FIRST_WAIT", 0.01)
 
 
-@pytest.fixture
-def driver(gcp_double: GcpDouble) -> Iterator[GcsDriver]:
+@pytest.fixture(params=["the SDK's lane", "the bulk lane"])
+def driver(gcp_double: GcpDouble, request: pytest.FixtureRequest) -> Iterator[GcsDriver]:
     made = GcsDriver(Session(GcpSettings(**gcp_double.config)))
-    yield made
+    yield made.lane() if request.param == "the bulk lane" else made
     made.close()
 
 
@@ -195,7 +195,8 @@ def test_throttling_that_does_not_end_is_throttled_and_not_executed(
 @pytest.fixture
 def patient(driver: GcsDriver, gcp_double: GcpDouble) -> Iterator[None]:
     """Have the driver wait as long as it takes."""
-    driver.session = Session(GcpSettings(**{**gcp_double.config, "retry_seconds": 120}))
+    patient = Session(GcpSettings(**{**gcp_double.config, "retry_seconds": 120}))
+    driver.session = patient.lane() if driver.gives_way else patient
     yield
     driver.session.close()
 
