@@ -241,6 +241,11 @@ def test_custom_metadata_that_another_tool_replaced_leave_the_current_version(sh
         shop.get("key", stage="pending")
     fresh = shop.put("key", "three", stage="pending")
     assert ("three", "p2") == (shop.get("key", stage="pending").reveal(), fresh.version)
+    assert "1" == shop.put("key", "one", idempotency_key="one").version
+    shop.promote("key", fresh.version)
+    kv.update_metadata("shop/key", custom_metadata={"team": "core"})
+    shop.promote("key", "1")
+    assert "p2" == shop.get("key", stage="previous").version
 
 
 def test_what_another_tool_deleted_can_be_restored(shop: SecretStore, kv: Any) -> None:
@@ -341,6 +346,29 @@ def test_idempotency_keys_of_many_versions_are_known(shop: SecretStore, double: 
     assert max(map(len, double.custom("shop/key").values())) <= 512
     for number in (0, 20, 49):
         assert str(number + 1) == shop.put("key", f"value {number}", idempotency_key=str(number)).version
+
+
+def test_a_lost_answer_of_a_first_write_is_no_reason_to_bring_its_value_back(
+    shop: SecretStore, double: VaultDouble
+) -> None:
+    double.inject("drop_after", match=lambda call: call.operation == "post data")
+    with pytest.raises(Unavailable):
+        shop.put("key", "old", idempotency_key="once")
+    shop.put("key", "new")
+    assert "1" == shop.put("key", "old", idempotency_key="once").version
+    assert "new" == shop.get("key").reveal()
+
+
+def test_a_late_repetition_makes_nothing_pending_again(shop: SecretStore, double: VaultDouble) -> None:
+    shop.put("key", "one")
+    pending = shop.put("key", "two", stage="pending", idempotency_key="rotation")
+    shop.promote("key", pending.version)
+    for number in range(12):  # so that what says that it was promoted is no longer kept
+        shop.put("key", f"later {number}")
+    again = shop.put("key", "two", stage="pending", idempotency_key="rotation")
+    assert (pending.version, frozenset()) == (again.version, again.stages)
+    with pytest.raises(NotFound):
+        shop.get("key", stage="pending")
 
 
 def test_a_destroyed_version_is_nowhere(shop: SecretStore, double: VaultDouble) -> None:
@@ -917,6 +945,19 @@ def test_a_token_that_was_given_is_kept_alive_once_it_has_been_in_use(double: Va
         clock.pass_(seconds)
         assert "value" == shop.get("key").reveal()
     assert (1, 3) == (_operations(double).count("get lookup-self"), _operations(double).count("post renew-self"))
+    driver.close()
+
+
+def test_a_token_in_a_file_is_read_again_when_it_is_refused(double: VaultDouble, tmp_path: Path) -> None:
+    file = tmp_path / "sink"  # as Vault's agent keeps it
+    file.write_text(double.make_token(Rule("*", {"create", "read", "update"})))
+    driver = open_vault(VaultSettings(address=double.url, token=Credential.file(file)))
+    shop = Secrets(driver).store("shop")
+    shop.put("key", "one")
+    double.revoke(file.read_text())
+    file.write_text(double.make_token(Rule("*", {"create", "read", "update"})))
+    shop.put("key", "two")
+    assert {"value": "two"} == double.fields("shop/key")
     driver.close()
 
 

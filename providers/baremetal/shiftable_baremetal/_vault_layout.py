@@ -177,16 +177,19 @@ class Track:
     letter: str = ""
 
     @classmethod
-    def read(cls, meta: Meta, read: Callable[[int], Document | None], *, letter: str = "", keys: bool = False) -> Track:
+    def read(
+        cls, meta: Meta, read: Callable[[int], Document | None], *, letter: str = "", whole: bool = False
+    ) -> Track:
         """Take the marks from the index, and from what is newer or older than it.
 
         Args:
-            keys: look for a mark also in a first version without an index: it may have been stored just now.
+            whole: without an index look at all that is kept: whoever stored the first mark may not have got further,
+                and another tool may have dropped the index.
         """
         kept = sorted(meta.numbers)
         index = _INDEX_TEXT.fullmatch(meta.custom.get(_INDEX, ""))
         marks: dict[int, Mark] = {}
-        unread = [1] if keys and index is None and meta.newest == 1 else []
+        unread = kept if whole else []
         if index is not None:
             first, last = int(index[1]), int(index[2])
             for entry in index[3].split():

@@ -20,17 +20,19 @@ __all__ = [
     "PENDING",
     "About",
     "State",
+    "announced",
     "changed",
     "expires_of",
     "info_of",
     "is_deletion",
     "labels_of",
     "number_of",
+    "settled",
     "token_of",
 ]
 
 PENDING = f"{OWN}pending"
-"""Which version is pending, ``p3``."""
+"""Which version is pending, ``p3``; ``-3``: none, and what lies beside up to 3 has been promoted or replaced."""
 
 EXPIRES = f"{OWN}expires"
 
@@ -75,11 +77,17 @@ class State:
         return None
 
     @property
+    def named(self) -> str | None:
+        """The one that the metadata say is pending."""
+        found = self._custom.get(PENDING, NONE)
+        return found if found.startswith("p") else None
+
+    @property
     def pending(self) -> str | None:
-        """The one that the metadata name, unless it was promoted since, or is destroyed."""
-        named = self._custom.get(PENDING, NONE)
+        """That one, unless it was promoted since, or is destroyed."""
+        named = self.named
         promoted = named in {mark.version for mark in self.main.marks.values()}
-        return None if named == NONE or promoted else self._kept(named)
+        return None if named is None or promoted else self._kept(named)
 
     @property
     def is_deleted(self) -> bool:
@@ -163,6 +171,16 @@ class About:
 def number_of(version: str | None) -> int:
     digits = (version or "").removeprefix("p")
     return int(digits) if digits.isdigit() else 0
+
+
+def announced(custom: Mapping[str, str]) -> int:
+    """Return up to which number the versions beside were once said to be pending."""
+    return number_of(custom.get(PENDING, "").replace("-", "p"))
+
+
+def settled(version: str) -> str:
+    """Return what stands for a version that is no longer pending."""
+    return version.replace("p", "-")
 
 
 def is_deletion(custom: Mapping[str, str], newest: int, *, destroyed: bool) -> bool:

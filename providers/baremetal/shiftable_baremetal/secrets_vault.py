@@ -53,12 +53,13 @@ from shiftable_baremetal._vault_state import (
     PENDING,
     About,
     State,
+    announced,
     changed,
     expires_of,
     info_of,
     is_deletion,
     labels_of,
-    number_of,
+    settled,
     token_of,
 )
 
@@ -125,7 +126,7 @@ class VaultDriver(SecretsDriver):
     older one stores it again, with one more field, ``shiftable``, that says which it is. A pending version lies beside,
     at ``shop/key.shiftable-pending``, which no listing of ours shows. Labels are the custom metadata of the path; names
     that begin with ``shiftable-`` are this driver's own. Whoever replaces all custom metadata (``vault kv metadata
-    put``) ends what is pending, and what is known of promotions and idempotency keys.
+    put``) ends what is pending, and a promoted version counts as a new one until the next promotion.
 
     **Conditions** are the engine's check-and-set: every write has one, so ``if_absent`` and ``if_match`` are decided by
     the server. Two writers of the same moment, of which one stores a current and the other a pending version, are told
@@ -271,7 +272,7 @@ class VaultDriver(SecretsDriver):
         """Store a new version, always with the engine's check-and-set; then the metadata that go with it."""
         key, about = digest(idempotency_key) if idempotency_key is not None else "", About(labels, expires)
         for attempt in range(_ATTEMPTS):
-            state = self._state(name, beside=bool(key) or stage == "pending", keys=bool(key))
+            state = self._state(name, beside=bool(key) or stage == "pending", whole=bool(key))
             if state is not None and state.is_deleted:
                 _refuse(Conflict, "it is deleted and can be recovered; restore it, or delete it with recovery=None")
             known = state.keyed(key) if state is not None and key else None
@@ -326,7 +327,7 @@ class VaultDriver(SecretsDriver):
     def promote(self, name: str, version: str) -> None:
         """Store the version again as the newest, under check-and-set; then it is no longer pending."""
         for attempt in range(_ATTEMPTS):
-            state = self._living(name)
+            state = self._living(name, whole=True)
             if not state.known(version):
                 _refuse(NotFound, f"it has no version {version!r}")
             if state.current == version:
@@ -344,7 +345,7 @@ class VaultDriver(SecretsDriver):
                     raise
                 continue
             custom = _indexed(state.main, stored.number, mark)
-            custom |= {PENDING: NONE} if before.get(PENDING) == version else {}
+            custom |= {PENDING: settled(version)} if before.get(PENDING) == version else {}
             custom |= {DELETED: None} if DELETED in before else {}
             self._annotate(name, custom)
             return
@@ -357,7 +358,7 @@ class VaultDriver(SecretsDriver):
             self._engine.erase(name + SUFFIX)
             self._engine.erase(name)
             return
-        state = self._living(name, keys=True)
+        state = self._living(name, whole=True)
         numbers = [[number for number, each in track.meta.numbers.items() if each.readable] for track in state.tracks]
         self._remember(name, state)
         self._annotate(name, {DELETED: " ".join(map(ranges, numbers)) or NONE})
@@ -366,12 +367,12 @@ class VaultDriver(SecretsDriver):
 
     def disable(self, name: str, version: str) -> None:
         """Delete a version wherever it is stored, so that ``vault kv undelete`` brings it back."""
-        state = self._living(name, keys=True)
+        state = self._living(name, whole=True)
         self._end(name, state, version, self._engine.delete)
 
     def destroy_version(self, name: str, version: str) -> None:
         """Destroy a version wherever it is stored."""
-        state = self._living(name, keys=True)
+        state = self._living(name, whole=True)
         if state.current == version:
             _refuse(Conflict, f"its version {version} is current; promote another one first")
         self._end(name, state, version, self._engine.destroy)
@@ -405,26 +406,27 @@ class VaultDriver(SecretsDriver):
 
     # reading
 
-    def _state(self, name: str, *, beside: bool = False, keys: bool = False) -> State | None:
+    def _state(self, name: str, *, beside: bool = False, whole: bool = False) -> State | None:
         """Return what is known of a secret, also a deleted one; ``None`` if there is none.
 
         Args:
             beside: look for pending versions even if the metadata do not speak of any.
+            whole: look for marks even if there is no index of them.
         """
         meta = self._engine.meta(name)
         if meta is None:
             return None
-        main = Track.read(meta, lambda number: self._engine.read(name, number), keys=keys)
+        main = Track.read(meta, lambda number: self._engine.read(name, number), whole=whole)
         if not beside and PENDING not in meta.custom:
             return State(main, None)
         path = name + SUFFIX
         other = self._engine.meta(path)
         if other is None:
             return State(main, None)
-        return State(main, Track.read(other, lambda number: self._engine.read(path, number), letter="p", keys=keys))
+        return State(main, Track.read(other, lambda number: self._engine.read(path, number), letter="p", whole=whole))
 
-    def _living(self, name: str, *, keys: bool = False) -> State:
-        state = self._state(name, keys=keys)
+    def _living(self, name: str, *, whole: bool = False) -> State:
+        state = self._state(name, whole=whole)
         if state is None:
             _refuse(NotFound, "there is no such secret")
         if state.is_deleted:
@@ -500,8 +502,8 @@ class VaultDriver(SecretsDriver):
         custom = {**about.changes(before), **_indexed(track, stored.number, mark)}
         if state is not None:
             custom |= {DELETED: None} if DELETED in before else {}
-            if before.get(PENDING, NONE) != NONE and state.pending is None:
-                custom[PENDING] = NONE  # it was promoted, and the one who did it did not get here
+            if state.named is not None and state.pending is None:
+                custom[PENDING] = settled(state.named)  # it was promoted, and the one who did it did not get here
         self._annotate(name, custom)
         after = changed(before, custom)
         token = token_of(stored.number, stored.created, after)
@@ -542,7 +544,7 @@ class VaultDriver(SecretsDriver):
         beside = state.beside
         if beside is not None and version == beside.version(beside.meta.newest) and version.startswith("p"):
             promoted = version in {mark.version for mark in state.main.marks.values()}
-            if not promoted and number_of(state.main.meta.custom.get(PENDING)) < beside.meta.newest:
+            if not promoted and announced(state.main.meta.custom) < beside.meta.newest:
                 self._engine.annotate(name, {PENDING: version})
                 state = self._living(name)
         return self._secret(name, state, version, document)
