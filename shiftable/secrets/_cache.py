@@ -141,8 +141,9 @@ class SecretCache:
     def forget(self, key: str | None = None) -> None:
         """Keep nothing of a secret, or of all."""
         with self._lock:
-            for slot in [slot for slot in self._kept if key in (None, slot[0])]:
-                del self._kept[slot]
+            self._kept = {slot: kept for slot, kept in self._kept.items() if key not in (None, slot[0])}
+            self._landed = {slot: flight for slot, flight in self._landed.items() if key not in (None, slot[0])}
+            self._asked = {asked: found for asked, found in self._asked.items() if key not in (None, asked)}
 
     def retrying(self, key: str, *, on: Failures, pending: bool = True) -> Retrying:
         """Use a value, and if it is refused, the one that has replaced it.
@@ -225,7 +226,9 @@ class SecretCache:
         at, known = self._asked.get(key, _NEVER)
         candidates = (*([kept.secret] if kept else []), *(known if refused_at < at + _BETWEEN_ASKS else ()))
         found = _untried(candidates, tried) or _untried(self._ask(key, pending=pending, newer=False), tried)
-        if found is None and self._asked[key][0] < refused_at:  # somebody else asked, before that value was refused
+        if (
+            found is None and self._asked.get(key, _NEVER)[0] < refused_at
+        ):  # somebody else asked, before that value was refused
             found = _untried(self._ask(key, pending=pending, newer=True), tried)
         return found
 
@@ -244,8 +247,9 @@ class SecretCache:
             at = self._clock()
             self._asked[key] = at, ()
             found = self._pending(key) if pending else ()
-            self._asked[key] = at, (self._read(key, "current"), *found)
-            return self._asked[key][1]
+            candidates = (self._read(key, "current"), *found)
+            self._asked[key] = at, candidates
+            return candidates
 
         slot = key, "with what is pending" if pending else "as it is"
         return cast("tuple[Secret, ...]", self._once(slot, read, newer=newer, before=rest))

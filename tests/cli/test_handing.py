@@ -55,6 +55,12 @@ def test_the_users_own_folder_in_memory_is_taken_before_the_one_of_all(
         own.rmdir()
 
 
+def test_without_memory_for_files_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_handing, "_in_memory", lambda _: False)
+    with pytest.raises(ConfigError, match="are not in memory; say --files-in"):
+        Folder({"A": Masked("value")})
+
+
 def test_a_file_is_replaced_as_a_whole_and_an_open_one_stays() -> None:
     with Folder({"A": Masked("old"), "B": Masked(b"\xff")}, MEMORY) as folder:
         path = Path(folder.paths["A"])

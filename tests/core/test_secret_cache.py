@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import random
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -156,6 +159,21 @@ def test_what_is_forgotten_is_read_again(store: SecretStore, cache: SecretCache)
     assert ["new", "old"] == [cache.get(key).reveal() for key in ("a", "b")]
     cache.forget()
     assert "new" == cache.get("b").reveal()
+
+
+def test_nothing_is_left_of_what_is_forgotten(store: SecretStore, cache: SecretCache) -> None:
+    def use(key: str) -> weakref.ref[Secret]:
+        store.put(key, "value")
+        with contextlib.suppress(RefusedError):
+            cache.retrying(key, on=RefusedError)(refuse)()
+        return weakref.ref(cache.get(key))
+
+    gone, stays = use("a"), use("b")
+    gc.collect()
+    assert gone() is not None
+    cache.forget("a")
+    gc.collect()
+    assert (True, False) == (gone() is None, stays() is None)
 
 
 def test_a_refresh_reads_at_once(store: SecretStore, cache: SecretCache) -> None:
@@ -478,7 +496,8 @@ def test_threads_that_do_everything_at_once_end_and_see_nothing_but_values_and_o
     keys = [f"key-{number}" for number in range(4)]
     for key in keys:
         store.put(key, "0")
-    cache = store.cached(ttl=timedelta(microseconds=50), stale=timedelta(microseconds=50))
+    brief = timedelta(microseconds=50)
+    cache = SecretCache(store, ttl=brief, stale=brief, sleep=lambda _: None)
     chance, failing = random.Random(7), iter([True, False, False] * 100_000)  # noqa: S311  no secret
     seeds = [chance.random() for _ in range(12)]
 
@@ -493,6 +512,7 @@ def test_threads_that_do_everything_at_once_end_and_see_nothing_but_values_and_o
     acts: list[Callable[[str], object]] = [
         lambda key: store.put(key, "1"),
         cache.forget,
+        lambda key: cache.retrying(key, on=RefusedError)(refuse)(),
         lambda key: int(cache.refresh(key).reveal()),
         lambda key: int(cache.get(key).reveal()),
     ]
@@ -502,7 +522,7 @@ def test_threads_that_do_everything_at_once_end_and_see_nothing_but_values_and_o
         for _ in range(300):
             try:
                 own.choice(acts)(own.choice(keys))
-            except Unavailable:
+            except (Unavailable, RefusedError):
                 pass
             except BaseException as exc:  # noqa: BLE001  it is looked at below
                 wrong.append(exc)
@@ -569,6 +589,10 @@ class Server:
         if password != self.password:
             raise RefusedError
         return f"connected after {len(self.tries)}"
+
+
+def refuse(secret: Secret) -> None:
+    raise RefusedError
 
 
 def connected(cache: SecretCache, server: Server, **options: Any) -> str:
