@@ -47,8 +47,9 @@ from shiftable_gcp import GcpProvider, GcpSettings, _secret_state, _session
 from shiftable_gcp._crc32c import crc32c
 from shiftable_gcp._secret_manager import StoredSecret
 from shiftable_gcp._secret_state import Entry, Journal, mark_of
+from shiftable_gcp._secret_writes import Write as Put
 from shiftable_gcp.double import GcpDouble
-from shiftable_gcp.secrets import SecretManagerDriver, _Write
+from shiftable_gcp.secrets import SecretManagerDriver
 
 SOON = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -530,20 +531,20 @@ def test_who_gave_up_cannot_destroy_what_was_taken_over(
     filled: SecretStore, foreign: Foreign, gcp_double: GcpDouble
 ) -> None:
     driver = filled.unwrap(SecretManagerDriver)
-    write = _Write("shop/key", "shop__key", b"same", "current", False, None, None, None, True, "x" * 12)
-    state = driver._read("shop/key")
+    write = Put("shop/key", "shop__key", b"same", "current", False, None, None, None, True, "x" * 12)
+    state = driver._api.read("shop/key")
     assert state is not None
     foreign.add("shop__key", b"same")
     added = foreign.ask("GET", "/shop__key/versions/5")
 
-    taken = driver._adopted(state, write)
-    driver._discard("shop__key", added)
+    taken = driver._writes._adopted(state, write)
+    driver._writes._discard("shop__key", added)
 
     assert (taken["name"], taken["etag"] != added["etag"]) == (added["name"], True)
     assert versions(gcp_double)[4:] == [(5, "ENABLED", b"same")]
-    driver._discard("shop__key", taken)
+    driver._writes._discard("shop__key", taken)
     assert versions(gcp_double)[4:] == [(5, "DESTROYED", None)]
-    assert driver._adopted(state, write) is None
+    assert driver._writes._adopted(state, write) is None
 
 
 def test_two_puts_of_one_value_are_two_versions_also_when_an_answer_is_lost(

@@ -196,6 +196,17 @@ class State:
         """Return the stages of a version."""
         return frozenset(stage for stage, number in self.stages.items() if number == version)
 
+    def moved(self, number: int, stage: Literal["current", "pending"]) -> dict[str, int]:
+        """Return the aliases with one stage moved, as the contract of promote and put says."""
+        aliases = dict(self.aliases)
+        if stage == "pending":
+            return aliases | {"pending": number}
+        if self.current is not None and self.current != number:
+            aliases["previous"] = self.current
+        if aliases.get("pending") == number:
+            del aliases["pending"]
+        return aliases | {"current": number}
+
     @property
     def token(self) -> Token:
         """The etag; and the current version, as the etag does not change with a version that another tool adds."""
