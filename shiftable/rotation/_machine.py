@@ -148,7 +148,7 @@ class Rotation:
             return self._unborn(now=now)
         return self._status(state, now=now, force=force)
 
-    def run(self, *, now: bool = False, force: bool = False, on_step: Callable[[Step], None] = _ignore) -> Outcome:
+    def run(self, *, now: bool = False, force: bool = False, on_step: Callable[[Step], object] = _ignore) -> Outcome:
         """Go on with what is under way, retire what has had its time, and begin anew if that is due.
 
         Args:

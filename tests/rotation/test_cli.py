@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from shiftable import sops
 from shiftable.app import load
 from shiftable.manifest import parse
 from shiftable.secrets import SecretStore
@@ -117,6 +118,26 @@ def test_an_exposed_secret_is_due(rotate: Command, store: SecretStore) -> None:
     told = lines(rotate("app", "--due"))
     assert told[0].startswith("app/session: due: it was exposed at ")
     assert ["production: nothing to do (2 rotations)"] == lines(rotate("app", "--due"))
+
+
+def test_what_a_reader_who_left_has_read_is_replaced(
+    shiftable: Command, rotate: Command, store: SecretStore, folder: Path
+) -> None:
+    rotate("app", "session")
+    before = store.get("session")
+    mine = [line for line in (folder / "data/secrets/.recipients").read_text().splitlines() if line.startswith("age1")]
+    (folder / "data/secrets/.recipients").unlink()
+    (folder / ".git").mkdir()
+    _, alice = sops.generate_identity()
+    for name, key in (("me", mine[0]), ("alice", alice)):
+        done = shiftable("secrets", "recipients", "add", name, key, "--path", "data/secrets/**")
+        assert 0 == done.returncode, done.stderr
+    assert 0 == shiftable("secrets", "recipients", "remove", "alice").returncode
+    told = rotate("app", "--due").stdout
+    assert "app/session: due: it was exposed at " in told
+    assert "app/session: finish: done" in told
+    assert before.version != store.get("session").version
+    assert "session: due" not in rotate("app", "--due").stdout
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(rotate: Command, store: SecretStore) -> None:

@@ -1,12 +1,15 @@
 """What users write, and the types that they get. Checked by mypy and pyright, never run."""
 
 import logging
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import assert_type
+from typing import ClassVar, assert_type
+
+import attrs
 
 import shiftable
+from shiftable.app import App
 from shiftable.blob import (
     BlobStore,
     Bucket,
@@ -18,9 +21,11 @@ from shiftable.blob import (
     SyncStep,
     sync,
 )
+from shiftable.config import Credential
 from shiftable.errors import OperationError, Throttled
 from shiftable.masking import Masked
 from shiftable.migrate import Migration, Plan, Report
+from shiftable.rotation import Rotation, Step, rotations
 from shiftable.secrets import (
     RedactingFilter,
     Redactor,
@@ -31,6 +36,7 @@ from shiftable.secrets import (
     SecretVersion,
     SecretWatch,
 )
+from shiftable.secrets.rotator import Rotator
 
 
 def application() -> None:
@@ -104,6 +110,28 @@ def new_secrets(store: SecretStore) -> None:
     for changed in store.watch("db/password", "tls/key", every=timedelta(seconds=30)):
         assert_type(changed, Secret)
     assert_type(store.watch("db/password").start(lambda secret: secret.version), SecretWatch)
+
+
+@attrs.frozen(kw_only=True)
+class StripeKey(Rotator):
+    kind: ClassVar[str] = "stripe-key"
+
+    admin: Credential
+
+    def create(self, current: Masked | None) -> Masked:
+        return current or Masked(self.admin.reveal())
+
+    def retire(self, old: Masked, current: Masked, confirm: Callable[[], object]) -> None:
+        confirm()
+
+
+def rotation(app: App, store: SecretStore) -> None:
+    for label, each in rotations(app, "app"):
+        assert_type(label, str)
+        assert_type(each.status().retire_at, datetime | None)
+        assert_type(each.run(now=True).steps, tuple[Step, ...])
+    rotator = StripeKey(admin=Credential.env("STRIPE_ADMIN"), every=timedelta(days=30))
+    Rotation(store, "stripe/key", rotator).run(on_step=lambda step: assert_type(step, Step))
 
 
 def redaction(store: SecretStore) -> None:
