@@ -472,6 +472,8 @@ def test_the_content_type_goes_with_the_value(azure_double: AzureDouble, store: 
     store.put("key", "[]")
     assert azure_double.vault.secrets["shop--key"].latest.content_type == "application/json"
     azure_double.vault.secrets["shop--key"].latest.content_type = "text/plain"
+    store.put("key", b"\xff")
+    assert azure_double.vault.secrets["shop--key"].latest.content_type is None
     store.promote("key", first)
     assert azure_double.vault.secrets["shop--key"].latest.content_type == "application/json"
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +108,27 @@ def test_a_vault_that_stays_away_is_unavailable(azure_double: AzureDouble, quick
     with pytest.raises(Unavailable):
         quick.get("key")
     assert len(azure_double.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "again"),
+    [
+        ("GET", 503, True), ("GET", 429, True), ("GET", 404, False), ("DELETE", 500, True), ("PATCH", 503, True),
+        ("POST", 503, True), ("PUT", 429, True), ("PUT", 503, False), ("PUT", 500, False), ("PUT", 200, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("asked", [None, "7", "3600"])
+def test_only_what_did_nothing_is_sent_again_by_itself(
+    method: str, status: int, asked: str | None, *, again: bool
+) -> None:
+    retries = VaultRetries(3)
+    headers = {} if asked is None else {"Retry-After": asked}
+    answer: Any = SimpleNamespace(
+        http_request=SimpleNamespace(method=method),
+        http_response=SimpleNamespace(status_code=status, headers=headers),
+    )
+    assert retries.is_retry(retries.configure_retries({}), answer) is again
+    assert retries.get_retry_after(answer) == {None: None, "7": 7.0, "3600": 60.0}[asked]
 
 
 @pytest.mark.parametrize("kind", ["drop_before", "drop_after"])

@@ -28,6 +28,7 @@ __all__ = ["GivenToken", "VaultRetries", "VaultSession", "vault_url"]
 _API_VERSION = "7.4"  # all that is needed is in it, and clouds that lag behind have it
 _SUFFIX = "vault.azure.net"
 _REPEATABLE = frozenset({"HEAD", "GET", "DELETE", "PATCH", "POST"})
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 60.0
 _FOREVER = 1 << 40
 
@@ -52,9 +53,10 @@ class VaultRetries(RetryPolicy[Any, Any]):
 
     def is_retry(self, settings: dict[str, Any], response: Any) -> bool:  # noqa: ANN401  as in azure-core
         """Tell whether an answer is reason to ask again."""
+        status = response.http_response.status_code
         if response.http_request.method == "PUT":
-            return bool(response.http_response.status_code == 429)
-        return bool(super().is_retry(settings, response))
+            return bool(status == 429)
+        return status in _PASSING and bool(super().is_retry(settings, response))
 
     def get_retry_after(self, response: Any) -> float | None:  # noqa: ANN401  as in azure-core
         """Return the seconds that the vault asks for, within reason."""

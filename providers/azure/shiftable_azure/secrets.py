@@ -239,7 +239,7 @@ class KeyVaultDriver(SecretsDriver):
             ),
             labels=latest.labels if latest and labels is None else labels,
             expires=latest.expires if latest and expires is None else expires,
-            content_type=latest.content_type if latest else None,
+            content_type=latest.content_type if latest and latest.encoding == kept_as(value)[1] else None,
         )
         return self._secret(name, _stages(made), made)
 
