@@ -250,8 +250,8 @@ class MysqlAlternating(_Mysql):
     def retire(self, old: Masked, current: Masked, confirm: Callable[[], object]) -> None:
         """Lock the old user's account."""
         had, has = account_of(old, None), account_of(current, None)
-        if had.username == has.username:
-            return  # its password has changed already
+        if had.username in (has.username, admin_account(self.admin, self.admin_user).username):
+            return  # its password has changed already; or the application had the administrator's, who is still needed
         with self._administered(has, self.role) as cursor:
             confirm()
             cursor.execute("ALTER USER IF EXISTS %s@%s ACCOUNT LOCK", (had.username, self.account_host))

@@ -240,9 +240,10 @@ class PostgresqlAlternating(_Postgresql):
     def retire(self, old: Masked, current: Masked, confirm: Callable[[], object]) -> None:
         """Keep the old user from logging in."""
         had, has = account_of(old, None), account_of(current, None)
-        if had.username == has.username:
-            return  # its password has changed already
-        with self._connected(admin_account(self.admin, self.admin_user), has) as connection:
+        admin = admin_account(self.admin, self.admin_user)
+        if had.username in (has.username, admin.username):
+            return  # its password has changed already; or the application had the administrator's, who is still needed
+        with self._connected(admin, has) as connection:
             _lock(connection, self.role)
             confirm()
             if _exists(connection, had.username):

@@ -217,6 +217,16 @@ def test_alternating_users_take_turns_and_only_the_old_one_is_refused_when_it_is
         values.append(new)
 
 
+def test_an_application_that_had_the_administrators_login_does_not_end_it(server: Server) -> None:
+    rotator = server.alternating(**_own_admin(server))
+    old = Masked(document(server.admin, server.password, server.port, server.dbname))
+    new = rotator.create(old)
+    rotator.set(new, old, nothing)
+    rotator.retire(old, new, nothing)
+    assert server.lets_in(server.admin, server.password)
+    assert server.lets_in(*facts(new))
+
+
 def test_no_password_is_in_the_log_of_the_server(server: Server) -> None:
     value = Masked(document("shop", "the first one", server.port, server.dbname))
     seen = []
