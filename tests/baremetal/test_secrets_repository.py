@@ -23,6 +23,8 @@ import pyrage
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from shiftable import sops
 from shiftable.cli._main import cli
@@ -332,6 +334,25 @@ def test_git_sees_the_rules_also_where_shiftable_init_was(tmp_path: Path, ada: P
         (root / ".shiftable/journal.db").write_text("x")
         assert [".shiftable/secrets.yaml"] == git(root, "ls-files", "-o", "--exclude-standard").split()
     assert "*\n!secrets.yaml\n!allow.yaml\n" == (root / ".shiftable/.gitignore").read_text()
+
+
+def test_an_ssh_key_is_the_same_whatever_is_written_behind_it(
+    repo: Path, people: dict[str, Person], tmp_path: Path
+) -> None:
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    bare = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+    public = tmp_path / "id.pub"
+    public.write_text(f"{bare} bob@laptop\n")
+    path = write(repo, "config/a.yaml", {"a": "b"}, people["ada"])
+    run(repo, "recipients", "add", "bob", str(public))
+    assert (people["ada"].public, f"{bare} bob@laptop") == sops.recipients(path.read_bytes())
+    (repo / ".shiftable/secrets.yaml").write_text(
+        (repo / ".shiftable/secrets.yaml").read_text().replace("bob@laptop", "bob@work")
+    )
+    assert [] == verified(repo)
+    assert "as they were: 1" in run(repo, "recipients", "sync")
+    run(repo, "recipients", "remove", "bob")
+    assert (people["ada"].public,) == sops.recipients(path.read_bytes())
 
 
 def test_a_name_cannot_become_another_key_unseen(repo: Path, people: dict[str, Person]) -> None:
