@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shiftable import sops
-from shiftable.errors import ConfigError, Conflict, InvalidArgument, Timeout, Unavailable, Unsupported
+from shiftable.errors import ConfigError, Conflict, InvalidArgument, NotFound, Timeout, Unavailable, Unsupported
 from shiftable.masking import Masked
 from shiftable.memory.secrets import FEATURES, MemorySecretsDriver
 from shiftable.rotation import RandomToken, Rotation
@@ -438,6 +438,46 @@ def test_a_retirement_that_slept_does_not_lock_out_the_user_whose_turn_it_is_aga
 
     _meet(world, point, other, now=False)
     world.check()
+
+
+def test_a_secret_that_changes_whenever_it_is_read_is_told_and_not_guessed() -> None:
+    world = memory()
+    world.begin()
+
+    def changing(_call: Any, proceed: Callable[[], Any]) -> Any:
+        world.plain.put("key", f"a:{len(world.seen)}")
+        world.seen.append("changed")
+        return proceed()
+
+    world.recorded.on("history", changing)
+    with pytest.raises(Conflict, match="it changes whenever it is read; look again"):
+        world.rotation().run(now=True)
+
+
+def test_a_change_between_two_reads_is_read_again() -> None:
+    world = memory()
+    world.begin()
+    once = iter([lambda: world.plain.put("key", "a:second")])
+
+    def changing(_call: Any, proceed: Callable[[], Any]) -> Any:
+        for change in once:
+            change()
+        return proceed()
+
+    world.target.write({"a": ["second"]})
+    world.recorded.on("history", changing)
+    assert world.plain.get("key").version != world.rotation().status().current
+    assert world.plain.get("key").version == world.rotation().status().current
+
+
+def test_a_secret_that_is_deleted_meanwhile_is_missing_and_nothing_is_changed() -> None:
+    world = memory()
+    world.begin()
+    before = world.target.read()
+    world.again({_names(world).index("set"): lambda: world.plain.delete("key")})
+    with pytest.raises(NotFound):
+        world.rotation().run(now=True)
+    assert before == world.target.read()
 
 
 # what is refused
