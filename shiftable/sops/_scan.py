@@ -76,7 +76,7 @@ _QUOTED = re.compile(rb"([\"'`])([A-Za-z0-9+/_-]{40,256}={0,2})\1")
 _DIGEST = re.compile(rb"(?i)sha\d|md5|hash|digest|integrity|checksum|fingerprint|etag|commit|revision|public|age1|ssh-")
 
 _PLACEHOLDER = re.compile(
-    rb"(?i)^(?:\W*|.*(?:example|changeme|change[_-]me|placeholder|dummy|redacted|your[_-]|xxx|\*\*\*|\.\.\.|<|\$\{|\{\{|%\().*)$"
+    rb"(?i)^(?:\W*|.*(?:example|changeme|change[_-]me|placeholder|dummy|redacted|your[_-]|xxxxx|\*\*\*|\.\.\.|<|\$\{|\{\{|%\().*)$"
 )
 _WORD = re.compile(rb"(?i)(?:my|the)?(?:pass(?:word|wd|phrase)?|secret|token|credentials?)")
 _INLINE = re.compile(rb"shiftable: allow[- ]secret[ :]+\S")
