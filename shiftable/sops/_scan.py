@@ -60,7 +60,7 @@ _FORMS: tuple[tuple[str, tuple[bytes, ...], bytes], ...] = (
 
 _COMPILED = tuple((name, hints, re.compile(form)) for name, hints, form in _FORMS)
 
-_URL = re.compile(rb"://[^\s:/@\"'<>{}$]{0,64}:([^\s/@\"'<>]{6,128})@[a-zA-Z0-9.\[-]")
+_URL = re.compile(rb"://[^\s:/@\"'<>{}$]{0,64}:([^\s/@\"'<>{}()$]{6,128})@[a-zA-Z0-9.\[-]")
 
 _WORDS = (
     *(b"password", b"passwd", b"passphrase", b"pwd", b"secret", b"token", b"credential"),

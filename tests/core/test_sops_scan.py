@@ -97,6 +97,7 @@ def test_what_is_planted_is_found_on_its_line(kind: str, text: str) -> None:
         "postgresql://user:password@localhost/x",
         "postgresql://user:${PASSWORD}@localhost/x",
         "https://example.com:8080/a@b",
+        'f"postgresql://app:{chars(16)}@db"',
         "-----BEGIN PRIVATE KEY-----",
         "`-----BEGIN PRIVATE KEY-----` begins one",
         "AGE-SECRET-KEY-1...",
