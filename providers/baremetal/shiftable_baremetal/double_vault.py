@@ -102,7 +102,8 @@ class VaultDouble(Double):
 
     Attributes:
         token: may do everything.
-        sealed: answer 503 to everything but the state of health.
+        sealed: answer 503 to everything.
+        standby: say so when asked for the state of health.
         max_versions: of the engine; 0 is its default, ten.
         delete_after: how long versions live; zero is for ever.
         namespaces: those that there are; "" is the root.
