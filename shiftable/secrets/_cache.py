@@ -49,9 +49,10 @@ def may_pass(error: OperationError) -> bool:
 
 @attrs.frozen
 class _Kept:
-    """A value, and until when it is good."""
+    """A value, when it was asked for, and until when it is good."""
 
     secret: Secret
+    read_at: float
     fresh_until: float
     stale_until: float
     ask_again: float = 0
@@ -194,7 +195,11 @@ class SecretCache:
             pause = min(2.0**kept.failures, self._ttl, _LONGEST_PAUSE) * (1 - self._chance() / 2)
             again = self._clock() + max(pause, exc.retry_after or 0)
             with self._lock:
-                self._kept[key, stage] = attrs.evolve(kept, ask_again=again, failures=kept.failures + 1)
+                now_kept = self._kept.get((key, stage))
+                if now_kept is kept:
+                    self._kept[key, stage] = attrs.evolve(kept, ask_again=again, failures=kept.failures + 1)
+            if now_kept is not None and now_kept is not kept:  # another thread has got through
+                return now_kept.secret
             if not kept.failures:
                 logger.warning("%s cannot be read (%s); its last value is used", key, type(exc).__name__)
             return kept.secret
@@ -204,9 +209,10 @@ class SecretCache:
         try:
             secret = self._store.get(key, stage=stage)
         except OperationError as exc:
-            if not may_pass(exc):
-                with self._lock:
-                    self._kept.pop((key, stage), None)
+            with self._lock:
+                kept = self._kept.get((key, stage))
+                if kept is not None and kept.read_at <= began and not may_pass(exc):
+                    del self._kept[key, stage]
             raise
         lives = self._ttl * (1 - _SPREAD * self._chance())
         if secret.expires is not None:
@@ -214,7 +220,9 @@ class SecretCache:
             lives = min(lives, left) if left > 0 else lives
         with self._lock:
             before = self._kept.get((key, stage))
-            self._kept[key, stage] = _Kept(secret, began + lives, began + lives + self._stale)
+            if before is not None and before.read_at > began:  # by another thread, which began later and was faster
+                return before.secret
+            self._kept[key, stage] = _Kept(secret, began, began + lives, began + lives + self._stale)
         if before is not None and before.failures:
             logger.info("%s can be read again", key)
         return secret
@@ -226,9 +234,8 @@ class SecretCache:
         at, known = self._asked.get(key, _NEVER)
         candidates = (*([kept.secret] if kept else []), *(known if refused_at < at + _BETWEEN_ASKS else ()))
         found = _untried(candidates, tried) or _untried(self._ask(key, pending=pending, newer=False), tried)
-        if (
-            found is None and self._asked.get(key, _NEVER)[0] < refused_at
-        ):  # somebody else asked, before that value was refused
+        # That answer is too old if somebody else had asked, before this value was refused.
+        if found is None and self._asked.get(key, _NEVER)[0] < refused_at:
             found = _untried(self._ask(key, pending=pending, newer=True), tried)
         return found
 
@@ -311,7 +318,7 @@ class SecretCache:
             raise
         finally:
             with self._lock:
-                del self._flights[slot]
+                self._flights.pop(slot, None)
                 if flight.began is not None and not isinstance(failure, _Abandoned):
                     self._landed[slot] = flight
                 if failure is None:

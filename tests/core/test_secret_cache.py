@@ -457,6 +457,39 @@ def test_a_refresh_does_not_take_what_began_to_be_read_before_it(
     assert reads(recorded) == 2
 
 
+@pytest.mark.parametrize("late", ["value", "missing", "outage"])
+def test_what_was_asked_for_earlier_and_comes_later_is_not_kept(
+    recorded: Recorded[SecretsDriver], store: SecretStore, cache: SecretCache, clock: Clock, late: str
+) -> None:
+    store.put("key", "old")
+    cache.get("key")
+    clock.now += TTL
+    entered, gate, first = threading.Event(), threading.Event(), [True]
+
+    def slow(call: Call, proceed: Callable[[], Any]) -> Any:
+        found = proceed()
+        if first and first.pop():
+            entered.set()
+            assert gate.wait(60)
+            if late != "value":
+                raise Injected(Fault(NotFound if late == "missing" else Unavailable, "made up"))
+        return found
+
+    recorded.on("get", slow)
+    threads, answers = together(lambda: cache.get("key").reveal(), 1)
+    assert entered.wait(60)
+    store.put("key", "new")
+    clock.now += 1
+    assert "new" == cache.refresh("key").reveal()
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert [NotFound] == [type(answer) for answer in answers] if late == "missing" else ["new"] == answers
+    asked = reads(recorded)
+    assert "new" == cache.get("key").reveal()
+    assert asked == reads(recorded)
+
+
 def test_who_reads_and_is_interrupted_leaves_it_to_the_next(
     recorded: Recorded[SecretsDriver], store: SecretStore
 ) -> None:
