@@ -432,19 +432,25 @@ class SecretsMover(Mover[SecretItem]):
         return store.get(version.name, version=version.version) if version.version else store.get(version.name)
 
     def _find(self, store: SecretStore, key: str) -> Found | None:
-        """Return what a side tells of one secret now."""
-        info = next((info for info in store.list(key) if info.name == key), None) or self._unlisted(store, key)
-        return self._with_history(store, info) if info else None
-
-    def _unlisted(self, store: SecretStore, key: str) -> SecretInfo | None:
-        """Look for a secret that listings, which lag behind writes at some providers, do not show yet."""
+        """Return what a side tells of one secret now. It is asked for, as listings lag behind or know no prefixes."""
+        info = None
         try:
             found = store.get(key)
         except ParentNotFound:
             raise
         except NotFound:
             return None
-        return SecretInfo(name=key, version=found.version, labels=found.labels, expires=found.expires)
+        except Conflict:  # its current version is disabled
+            info = self._listed(store, key)
+        else:
+            if not store.features.history:  # there the listing tells which version it is
+                info = self._listed(store, key)
+            info = info or SecretInfo(name=key, version=found.version, labels=found.labels, expires=found.expires)
+        return self._with_history(store, info) if info else None
+
+    @staticmethod
+    def _listed(store: SecretStore, key: str) -> SecretInfo | None:
+        return next((info for info in store.list(key) if info.name == key), None)
 
     def _pin_now(self, key: str) -> str:
         """Return the target's token as the next listing will tell it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import yaml
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shiftable.secrets import Secrets, SecretsSpec
+from shiftable.secrets.names import NameMap
 from shiftable.testing.harness import Double
 
 from .hidden import Hidden
@@ -39,6 +41,8 @@ _NAME = "shiftable-name"
 _EXPIRES = "shiftable-expires"
 _LABELS = "shiftable-labels"
 _THREADS = 8
+_GCP_NAMES = NameMap("__", string.ascii_letters + string.digits + "_-", longest=255)
+_AZURE_NAMES = NameMap("--", string.ascii_letters + string.digits + "-", longest=127, folds=True)
 
 
 class Vault(ABC):
@@ -182,10 +186,9 @@ class GcpVault(VaultOnDouble):
 
     def put(self, key: str, secret: Hidden) -> None:
         from shiftable_gcp._secret_manager import StoredSecret, StoredVersion
-        from shiftable_gcp.secrets import _NAMES
 
         manager, name = self.double.secrets, f"{PREFIX}/{key}"
-        native, project = _NAMES.native(name), manager.number(self.double.project)
+        native, project = _GCP_NAMES.native(name), manager.number(self.double.project)
         annotations = {} if native == name.replace("/", "__") else {_NAME: name}
         if any(not value.isascii() or label != label.lower() for label, value in secret.labels.items()):
             annotations[_LABELS] = json.dumps(dict(secret.labels))
@@ -232,10 +235,8 @@ class GcpVault(VaultOnDouble):
         return found
 
     def tamper(self, key: str, version: int, value: str) -> None:
-        from shiftable_gcp.secrets import _NAMES
-
         manager = self.double.secrets
-        secret = manager.secrets[manager.number(self.double.project), _NAMES.native(f"{PREFIX}/{key}")]
+        secret = manager.secrets[manager.number(self.double.project), _GCP_NAMES.native(f"{PREFIX}/{key}")]
         secret.versions[sorted(secret.versions)[version]].payload = value.encode()
 
 
@@ -254,10 +255,8 @@ class AzureVault(VaultOnDouble):
         return {**super().environ, "MOVES_VAULT_TOKEN": self.double.config["vault_token"].reveal()}
 
     def put(self, key: str, secret: Hidden) -> None:
-        from shiftable_azure.secrets import _NAMES
-
         name = f"{PREFIX}/{key}"
-        native = _NAMES.native(name)
+        native = _AZURE_NAMES.native(name)
         about = dict(secret.labels) | ({} if native == name.replace("/", "--") else {_NAME: name})
         facts = {"exp": int(secret.expires.timestamp()) if secret.expires else None}
         began = int(datetime.now(UTC).timestamp()) - 86_400
@@ -297,9 +296,7 @@ class AzureVault(VaultOnDouble):
         return found
 
     def tamper(self, key: str, version: int, value: str) -> None:
-        from shiftable_azure.secrets import _NAMES
-
-        found = list(self.double.vault.secrets[_NAMES.native(f"{PREFIX}/{key}")].versions.values())[version]
+        found = list(self.double.vault.secrets[_AZURE_NAMES.native(f"{PREFIX}/{key}")].versions.values())[version]
         found.value = value
         found.tags.pop("file-encoding", None)
 
