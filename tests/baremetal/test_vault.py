@@ -698,6 +698,27 @@ def test_a_server_that_is_not_there_is_unavailable(double: VaultDouble) -> None:
     driver.close()
 
 
+def test_a_standby_sends_us_to_the_active_node(shop: SecretStore, double: VaultDouble) -> None:
+    shop.put("key", "value")
+    there = [("Location", f"{double.url}/v1/secret/data/shop/key")]
+    double.inject("status", status=307, headers=there, match=lambda call: call.operation == "post data")
+    shop.put("key", "another")
+    assert {"value": "another"} == double.fields("shop/key")
+
+
+def test_nobody_is_followed_from_tls_into_the_clear() -> None:
+    response = requests.Response()
+    response.status_code, response.url = 307, "https://standby.example/v1/x"
+    response.headers["Location"] = "https://active.example/v1/x"
+    _vault_session._stays_private(response)
+    response.headers["Location"] = "http://active.example/v1/x"
+    with pytest.raises(Exception, match="without TLS; correct its api_addr") as caught:
+        _vault_session._stays_private(response)
+    fault = _vault_session.classify(cast("Exception", caught.value))
+    assert fault is not None
+    assert Conflict is fault.error
+
+
 def test_an_engine_of_version_1_is_refused_before_anything_is_written(double: VaultDouble) -> None:
     driver = open_vault(VaultSettings(address=double.url, token=Credential.literal(double.token), mount="old"))
     shop = Secrets(driver).store("shop")

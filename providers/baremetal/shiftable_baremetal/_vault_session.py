@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 import hvac
@@ -177,6 +178,7 @@ class VaultSession:
             raise ConfigError("vault.address is missing, and VAULT_ADDR is not set")
         connections = requests.Session()
         connections.trust_env = True
+        connections.hooks["response"].append(_stays_private)
         for scheme in ("https://", "http://"):
             connections.mount(scheme, HTTPAdapter(pool_maxsize=64, max_retries=_RETRIES))
         bundle = settings.ca_bundle or os.environ.get("VAULT_CACERT") or os.environ.get("VAULT_CAPATH")
@@ -326,6 +328,14 @@ class VaultSession:
         except exceptions.Forbidden:
             return False
         return True
+
+
+def _stays_private(response: requests.Response, **_: Untyped) -> None:
+    """Refuse to follow a standby's redirection from TLS into the clear, where the token and the value would go, too."""
+    target = response.headers.get("Location", "")
+    if response.is_redirect and response.url.startswith("https://") and target.startswith("http://"):
+        where = urlsplit(target).netloc
+        raise Refusal(Conflict, f"the server sends us to http://{where}, without TLS; correct its api_addr")
 
 
 def _needed(settings: VaultSettings, name: str) -> str:
