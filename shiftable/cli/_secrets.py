@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from shiftable.cli._context import Context, complete_labels, json_line, json_option, pass_context, say
+from shiftable.cli._rotate import rotate
 from shiftable.cli._secrets_files import commands
 from shiftable.cli._units import duration, when
 from shiftable.errors import ConfigError, NotFound, ShiftableError
@@ -53,6 +54,7 @@ def secrets() -> None:
     """Put, get, list, change and delete secrets. LABEL is that of [secrets.LABEL]."""
 
 
+secrets.add_command(rotate)
 for each in commands:
     secrets.add_command(each)
 
