@@ -128,6 +128,7 @@ class Connections:
         self._transport = transport
         self._idle: list[_Connection] = []
         self._process = _process
+        self._open: set[_Connection] = set()  # so that none is garbage before its body is, which closes it
         weakref.finalize(self, _close, self._idle)
 
     def request(self, method: str, head: bytes, body: bytes, *, fresh: bool = False) -> Answer:
@@ -201,7 +202,9 @@ class Connections:
         sock: socket.socket = made.sock
         if how.keep_alive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return _Connection(sock, how.read_timeout)
+        connection = _Connection(sock, how.read_timeout, self._open)
+        self._open.add(connection)
+        return connection
 
 
 def _close(idle: list[_Connection]) -> None:
@@ -220,8 +223,9 @@ class _Connection:
     made, which is a second call, and a second fight for the interpreter's lock. In a fiber, and for TLS, no call waits.
     """
 
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
+    def __init__(self, sock: socket.socket, timeout: float, siblings: set[_Connection]) -> None:
         self._sock = sock
+        self._siblings = siblings
         self._secure = isinstance(sock, ssl.SSLSocket)
         self._timeout = timeout
         self._rest = b""
@@ -361,6 +365,7 @@ class _Connection:
 
     def close(self) -> None:
         self._sock.close()
+        self._siblings.discard(self)
 
 
 class _limited:  # noqa: N801  reads as a verb
@@ -473,4 +478,7 @@ class Body:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
         self.close()

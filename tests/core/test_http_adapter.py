@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import socket
 import threading
@@ -217,3 +218,13 @@ def test_the_environments_settings_are_read_once(monkeypatch: pytest.MonkeyPatch
             session.get("https://service.example", timeout=1)
     with closing(BulkAdapter()) as adapter, pytest.raises(OSError, match="/nowhere|No such file"):
         adapter.send(requests.Request("GET", "https://127.0.0.1:9").prepare(), timeout=1)
+
+
+def test_an_answer_that_nobody_closes_is_closed_when_it_is_garbage(serve: Serve, bulk: Any) -> None:
+    server = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+    answer = bulk.get(server.url, stream=True, timeout=5)
+    answer.itself = answer  # as a traceback's frames hold each other
+    del answer
+    gc.collect()  # a socket that is not closed would be a warning here, and so an error
+
+    assert server.closed.wait(5)
