@@ -316,7 +316,7 @@ class Rotation:
 
     def _pending(self, state: _State, did: Callable[[Step], None]) -> Secret:
         """Return the version that is pending, or make it."""
-        if state.pending is not None:
+        if state.pending is not None and state.pending.enabled:
             try:
                 found = self._store.get(self.key, version=state.pending.version)
             except NotFound:

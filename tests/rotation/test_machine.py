@@ -470,6 +470,16 @@ def test_a_change_between_two_reads_is_read_again() -> None:
     assert world.plain.get("key").version == world.rotation().status().current
 
 
+def test_a_pending_version_that_somebody_disabled_is_replaced() -> None:
+    world = memory()
+    world.begin()
+    given_up = world.plain.put("key", f"b:{'x' * 20}", stage="pending")
+    world.plain.disable("key", given_up.version)
+    assert ("create", "set", "test", "finish") == world.rotation().run().steps
+    assert given_up.version not in (world.plain.get("key").version, world.plain.get("key", stage="previous").version)
+    assert accepts(world.target, world.plain.get("key").reveal())
+
+
 def test_a_secret_that_is_deleted_meanwhile_is_missing_and_nothing_is_changed() -> None:
     world = memory()
     world.begin()
