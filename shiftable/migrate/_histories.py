@@ -138,26 +138,38 @@ class Marks:
         return hmac.compare_digest(self.mark(name, one.value), self.mark(name, other.value))
 
     def places(self, name: str, wanted: Content, present: Content) -> dict[str, str]:
-        """Return where the wanted versions are, id by id, each place once: stage by stage first, then in order."""
-        free = {kept.version: (self.mark(name, kept.value), kept.stages) for kept in present.rest}
-        places: dict[str, str] = {}
-        marks = {kept.version: self.mark(name, kept.value) for kept in wanted.rest}
-        for staged in (True, False):
-            for kept in wanted.rest:
-                if kept.version in places:
-                    continue
-                at = next(
-                    (
-                        id_
-                        for id_, (mark, stages) in free.items()
-                        if mark == marks[kept.version] and (stages & kept.stages or not staged)
-                    ),
-                    None,
-                )
-                if at is not None:
-                    del free[at]
-                    places[kept.version] = at
+        """Return where the wanted versions are, id by id, each place once: as many as possible in order, then any."""
+        left = [(kept.version, self.mark(name, kept.value)) for kept in wanted.rest]
+        right = [(kept.version, self.mark(name, kept.value)) for kept in present.rest]
+        pairs = _in_order([mark for _, mark in left], [mark for _, mark in right])
+        places = {left[at][0]: right[there][0] for at, there in pairs}
+        free = [right[there] for there in range(len(right)) if there not in {taken for _, taken in pairs}]
+        for id_, mark in left:
+            at = next((each for each in free if each[1] == mark), None) if id_ not in places else None
+            if at is not None:
+                free.remove(at)
+                places[id_] = at[0]
         return places
+
+
+def _in_order(left: Sequence[bytes], right: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Return the longest common subsequence as pairs of places; of several, one that begins early on the left."""
+    lengths = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for i in range(len(left) - 1, -1, -1):
+        for j in range(len(right) - 1, -1, -1):
+            same = left[i] == right[j]
+            lengths[i][j] = lengths[i + 1][j + 1] + 1 if same else max(lengths[i + 1][j], lengths[i][j + 1])
+    pairs: list[tuple[int, int]] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if left[i] == right[j]:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+        elif lengths[i + 1][j] > lengths[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return pairs
 
 
 def missing(wanted: Content, places: Mapping[str, str], *, full: bool) -> tuple[Kept, ...]:

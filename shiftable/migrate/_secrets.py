@@ -327,7 +327,7 @@ class SecretsMover(Mover[SecretItem]):
                 found.append(stage)
         places = self._marks.places(key, wanted, present)
         lacking = missing(wanted, places, full=is_full(self._target, there))
-        found += [kept.title for kept in lacking if not kept.stages]
+        found += [kept.title for kept in lacking if not kept.stages & {*found}]
         labels, others = (kept_labels(each.labels, origin=self.options.origin) for each in (wanted, present))
         found += [f"label {name}" for name in sorted({*labels, *others}) if labels.get(name) != others.get(name)]
         if wanted.expires != present.expires:

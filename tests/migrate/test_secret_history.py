@@ -400,6 +400,19 @@ def test_folded_labels_are_unfolded_where_they_fit_again(world: Any) -> None:
     assert move(world).changed == 0
 
 
+def test_of_equal_values_the_one_in_its_order_is_meant(world: Any) -> None:
+    """A kill left the third version without a stage, as a store may whose writes are two steps."""
+    fill(world.source_secrets, "a", ["x", "y", "x", "y"])
+    fill(world.target_secrets, "a", ["x", "y", "x"])
+    entry = world.right_hidden._entries["shop/a"]
+    first, second, _ = entry.versions
+    entry.stages = {"current": second, "previous": first}
+
+    assert move(world, overwrite=True).complete
+
+    assert told(world.right_hidden, "a") == told(world.left_hidden, "a")
+
+
 # killed, lost, at once
 
 
