@@ -25,15 +25,13 @@ TEST_TOOLS = (
     "hypothesis>=6.112",
     "jsonschema>=4.20",
     "hatchling>=1.27",
-    "psycopg[binary]>=3.2",
-    "pymysql[rsa]>=1.1",
 )
 
 
 def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tuple(PROVIDERS)) -> None:
     """Install core and providers from this checkout, together, so that one resolution sees them all."""
     places = dict.fromkeys(place for name in providers for place in PROVIDERS[name])
-    session.install(".[cli,sops,dns,sql,fsspec,parquet,testing]", *places, *wanted)
+    session.install(".[cli,sops,dns,sql,mysql,postgresql,fsspec,parquet,testing]", *places, *wanted)
 
 
 def python_executable(session: nox.Session) -> str:
@@ -83,7 +81,7 @@ def lowest(session: nox.Session) -> None:
     session.install("uv")
     session.run(
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
-        *(".[cli,sops,dns,sql,fsspec,testing]", "providers/s3", "providers/aws[testing]"),
+        *(".[cli,sops,dns,sql,mysql,postgresql,fsspec,testing]", "providers/s3", "providers/aws[testing]"),
         *("providers/baremetal[s3,vault]", "providers/gcp[testing]", "providers/azure", *TEST_TOOLS),
     )
     session.run("pytest", "-n", "2")
