@@ -10,8 +10,17 @@ import attrs
 from shiftable.config import Credential
 from shiftable.errors import ConfigError, Conflict
 from shiftable.masking import Masked
+from shiftable.rotation._token import password
 
-__all__ = ["Account", "account_of", "admin_account", "read_account"]
+__all__ = [
+    "Account",
+    "account_of",
+    "admin_account",
+    "document_problem",
+    "next_turn",
+    "read_account",
+    "whose_turn",
+]
 
 
 @attrs.frozen
@@ -88,6 +97,31 @@ def admin_account(credential: Credential, username: str | None) -> Account:
     if isinstance(found, str):
         raise ConfigError(f"the credential `admin`: {found.replace('`user`', '`admin_user`')}")
     return found
+
+
+def document_problem(value: Masked) -> str | None:
+    """Say why a value is no document with a user; ``None`` if it is one."""
+    found = read_account(value, None)
+    return "it is no JSON document with username and password" if isinstance(found, str) else None
+
+
+def next_turn(current: Masked, users: tuple[str, ...]) -> Masked:
+    """Make a password for the one of two users who is not current."""
+    account = account_of(current, None)
+    first, second = users
+    return account.following(second if account.username == first else first, password())
+
+
+def whose_turn(new: Masked, old: Masked, users: tuple[str, ...]) -> Account:
+    """Return the account of a new value.
+
+    Raises:
+        Conflict: it is neither user's, or that of the current one.
+    """
+    wanted = account_of(new, None)
+    if wanted.username not in users or wanted.username == account_of(old, None).username:
+        raise Conflict(f"the pending value belongs to {wanted.username!r}, whose turn it is not; replace it")
+    return wanted
 
 
 def _document(text: str) -> dict[str, Any] | None:

@@ -22,7 +22,15 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable.masking import Masked
-from shiftable.rotation._account import Account, account_of, admin_account, read_account
+from shiftable.rotation._account import (
+    Account,
+    account_of,
+    admin_account,
+    document_problem,
+    next_turn,
+    read_account,
+    whose_turn,
+)
 from shiftable.rotation._token import password
 from shiftable.secrets.rotator import Rotator, needs_a_first
 
@@ -200,8 +208,7 @@ class PostgresqlAlternating(_Postgresql):
 
     def check(self, current: Masked) -> str | None:
         """Say why a value is no document with a user."""
-        found = read_account(current, None)
-        return "it is no JSON document with username and password" if isinstance(found, str) else None
+        return document_problem(current)
 
     def parts(self, value: Masked) -> tuple[Masked, ...]:
         """Return the value and the password in it."""
@@ -211,15 +218,11 @@ class PostgresqlAlternating(_Postgresql):
         """Make a password for the user whose turn it is."""
         if current is None:
             raise needs_a_first(self.kind)
-        account = account_of(current, None)
-        first, second = self.users
-        return account.following(second if account.username == first else first, password())
+        return next_turn(current, self.users)
 
     def set(self, new: Masked, old: Masked, confirm: Callable[[], object]) -> None:
         """Let the other user log in, as a member of the role."""
-        wanted = account_of(new, None)
-        if wanted.username not in self.users or wanted.username == account_of(old, None).username:
-            raise Conflict(f"the pending value belongs to {wanted.username!r}, whose turn it is not; replace it")
+        wanted = whose_turn(new, old, self.users)
         with self._connected(admin_account(self.admin, self.admin_user), wanted) as connection:
             _lock(connection, self.role)
             confirm()
