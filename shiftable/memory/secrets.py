@@ -21,7 +21,6 @@ from shiftable.secrets.driver import (
     SecretInfo,
     SecretsDriver,
     SecretsFeatures,
-    SecretsSpec,
     SecretVersion,
     Stage,
 )
@@ -115,29 +114,6 @@ class MemorySecretsDriver(SecretsDriver):
         return classify(exc)
 
     # prefixes
-
-    def create(self, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix needs no making."""
-
-    def describe(self, name: str) -> SecretsSpec:
-        """Return any prefix."""
-        return SecretsSpec(name=name)
-
-    def update(self, current: SecretsSpec, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix has no settings."""
-
-    def destroy(self, name: str) -> None:
-        """Fail while there are living secrets below the prefix."""
-        with self._lock:
-            below = self._names(f"{name}/" if name else "", deleted=False)
-        if below:
-            _fail(Conflict, f"{len(below):,} secrets remain; delete them first")
-
-    def names(self, cursor: str | None, limit: int | None) -> Page[str]:
-        """Return one page of the first segments of names, in order."""
-        with self._lock:
-            found = sorted({name.split("/")[0] for name in self._names("", deleted=False) if "/" in name})
-            return self._page(found, cursor, limit)
 
     # secrets
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal
 
 import attrs
 
-from shiftable.errors import Unsupported
+from shiftable.errors import Conflict, Resource, Unsupported
 from shiftable.features import Features, Limit, feature
 from shiftable.masking import Masked
-from shiftable.paging import Page
+from shiftable.paging import Page, paged
 from shiftable.secrets._names import malformed
 from shiftable.secrets.rotator import Rotator
 from shiftable.service import Driver, Spec
@@ -140,9 +140,7 @@ class SecretsFeatures(Features):
 class SecretsDriver(Driver[SecretsSpec]):
     """Secrets of one provider, by full name (prefix and key joined with ``/``; below the empty prefix the key alone).
 
-    The admin verbs of ``Driver`` act on prefixes. A prefix needs no making at most providers: there ``describe``
-    answers any prefix, ``create`` and ``update`` do nothing, ``destroy`` only fails, as a conflict, while there is a
-    living secret below it, and ``names`` answers the first segments of the names that have several, each once.
+    The admin verbs of ``Driver`` act on prefixes, which need no making at most providers.
 
     A secret that was deleted with a recovery is to every method as if it were not there, but to three: ``put`` fails
     as a conflict, ``restore`` brings it back, and ``delete`` without a recovery ends it. What is not there fails as
@@ -173,6 +171,37 @@ class SecretsDriver(Driver[SecretsSpec]):
         if limit is not None and len(labels) > limit.value:
             return f"there are {len(labels):,} labels; the limit is {limit} ({limit.source})"
         return None
+
+    # prefixes
+
+    def create(self, spec: SecretsSpec) -> None:
+        """Make what has to be there before the first secret: nothing."""
+
+    def describe(self, name: str) -> SecretsSpec:
+        """Return the prefix, whatever it is."""
+        return SecretsSpec(name=name)
+
+    def update(self, current: SecretsSpec, spec: SecretsSpec) -> None:
+        """Do nothing: a prefix has no settings."""
+
+    def destroy(self, name: str) -> None:
+        """Fail, as a conflict, while there is a living secret below the prefix."""
+        if next(self._all_below(f"{name}/" if name else ""), None) is not None:
+            raise Conflict(
+                f"there are secrets below {name!r}; delete them first",
+                provider=self.provider,
+                operation="secrets.delete",
+                resource=Resource("prefix", name),
+            )
+
+    def names(self, cursor: str | None, limit: int | None) -> Page[str]:
+        """Return the first segments of the names that have several, each once."""
+        return Page(tuple(sorted({info.name.split("/")[0] for info in self._all_below("") if "/" in info.name})))
+
+    def _all_below(self, prefix: str) -> Iterator[SecretInfo]:
+        return paged(lambda cursor, left: self.list(prefix=prefix, deleted=False, cursor=cursor, limit=left))
+
+    # secrets
 
     @abstractmethod
     def get(self, name: str, *, stage: Stage | None, version: str | None) -> Secret:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,6 @@ from shiftable.secrets.driver import (
     SecretInfo,
     SecretsDriver,
     SecretsFeatures,
-    SecretsSpec,
     SecretVersion,
     Stage,
 )
@@ -186,25 +185,6 @@ class SecretsManagerDriver(SecretsDriver):
         return super().check_labels(labels)
 
     # prefixes
-
-    def create(self, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix needs no making."""
-
-    def describe(self, name: str) -> SecretsSpec:
-        """Return any prefix."""
-        return SecretsSpec(name=name)
-
-    def update(self, current: SecretsSpec, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix has no settings."""
-
-    def destroy(self, name: str) -> None:
-        """Fail while there are living secrets below the prefix."""
-        if any(True for _ in self._all(f"{name}/" if name else "")):
-            raise _failure("InvalidRequestException", f"there are secrets below {name!r}; delete them first")
-
-    def names(self, cursor: str | None, limit: int | None) -> Page[str]:  # noqa: ARG002  one page holds all
-        """Return the first segments of all names, in one page: AWS tells names only."""
-        return Page(tuple(sorted({info.name.split("/")[0] for info in self._all("") if "/" in info.name})))
 
     # secrets
 
@@ -384,13 +364,6 @@ class SecretsManagerDriver(SecretsDriver):
             if not answer.get("NextToken"):
                 return found
             arguments["NextToken"] = answer["NextToken"]
-
-    def _all(self, prefix: str) -> Iterator[SecretInfo]:
-        page = self.list(prefix=prefix, deleted=False, cursor=None, limit=None)
-        yield from page.items
-        while page.next is not None:
-            page = self.list(prefix=prefix, deleted=False, cursor=page.next, limit=None)
-            yield from page.items
 
     def _secret(self, name: str, state: _State, found: _Value) -> Secret:
         return Secret(

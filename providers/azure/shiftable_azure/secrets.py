@@ -22,7 +22,6 @@ from shiftable.secrets.driver import (
     SecretInfo,
     SecretsDriver,
     SecretsFeatures,
-    SecretsSpec,
     SecretVersion,
     Stage,
 )
@@ -157,25 +156,6 @@ class KeyVaultDriver(SecretsDriver):
         return super().check_labels(labels)
 
     # prefixes
-
-    def create(self, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix needs no making."""
-
-    def describe(self, name: str) -> SecretsSpec:
-        """Return any prefix."""
-        return SecretsSpec(name=name)
-
-    def update(self, current: SecretsSpec, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix has no settings."""
-
-    def destroy(self, name: str) -> None:
-        """Fail while there are living secrets below the prefix."""
-        if any(True for _ in self._all(f"{name}/" if name else "")):
-            _fail("Conflict", f"there are secrets below {name!r}; delete them first")
-
-    def names(self, cursor: str | None, limit: int | None) -> Page[str]:  # noqa: ARG002  one page holds all
-        """Return the first segments of all names, in one page: Key Vault tells names only."""
-        return Page(tuple(sorted({info.name.split("/")[0] for info in self._all("") if "/" in info.name})))
 
     # secrets
 
@@ -442,13 +422,6 @@ class KeyVaultDriver(SecretsDriver):
             return ()
         beside = in_order(self._aside(name, main))
         return tuple(beside if not beside or _is_noted(beside[-1], main) else beside[:-1])
-
-    def _all(self, prefix: str) -> Iterator[SecretInfo]:
-        page = self.list(prefix=prefix, deleted=False, cursor=None, limit=None)
-        yield from page.items
-        while page.next is not None:
-            page = self.list(prefix=prefix, deleted=False, cursor=page.next, limit=None)
-            yield from page.items
 
     def _secret(self, name: str, state: _State, found: Version) -> Secret:
         return Secret(

@@ -190,9 +190,6 @@ class SopsDriver(SecretsDriver):
             raise FileNotFoundError(errno.ENOENT, "there is no store of secrets", str(self._root))
         return SecretsSpec(name=name)
 
-    def update(self, current: SecretsSpec, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix has no settings."""
-
     def destroy(self, name: str) -> None:
         """Fail while there are living secrets below the prefix; remove the folders that they left."""
         with self._locked():

@@ -24,7 +24,6 @@ from shiftable.secrets.driver import (
     SecretInfo,
     SecretsDriver,
     SecretsFeatures,
-    SecretsSpec,
     SecretVersion,
     Stage,
 )
@@ -216,27 +215,6 @@ class VaultDriver(SecretsDriver):
         return super().check_labels(labels)
 
     # prefixes
-
-    def create(self, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix needs no making."""
-
-    def describe(self, name: str) -> SecretsSpec:
-        """Return any prefix."""
-        return SecretsSpec(name=name)
-
-    def update(self, current: SecretsSpec, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix has no settings."""
-
-    def destroy(self, name: str) -> None:
-        """Fail while there are living secrets below the prefix."""
-        cursor: str | None = None
-        while True:
-            page = self.list(prefix=f"{name}/" if name else "", deleted=False, cursor=cursor, limit=1)
-            if page.items:
-                _refuse(Conflict, f"there are secrets below {name!r}; delete them first")
-            if page.next is None:
-                return
-            cursor = page.next
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:  # noqa: ARG002  one page holds all
         """Return the folders of the mount, in one page: Vault tells them in one answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from shiftable.secrets.driver import (
     SecretInfo,
     SecretsDriver,
     SecretsFeatures,
-    SecretsSpec,
     SecretVersion,
     Stage,
 )
@@ -113,25 +112,6 @@ class SecretManagerDriver(SecretsDriver):
         return super().check_labels(labels)
 
     # prefixes
-
-    def create(self, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix needs no making."""
-
-    def describe(self, name: str) -> SecretsSpec:
-        """Return any prefix."""
-        return SecretsSpec(name=name)
-
-    def update(self, current: SecretsSpec, spec: SecretsSpec) -> None:
-        """Do nothing: a prefix has no settings."""
-
-    def destroy(self, name: str) -> None:
-        """Fail while there are living secrets below the prefix."""
-        if any(True for _ in self._all(f"{name}/" if name else "")):
-            raise failure(409, f"there are secrets below {name!r}; delete them first")
-
-    def names(self, cursor: str | None, limit: int | None) -> Page[str]:  # noqa: ARG002  one page holds all
-        """Return the first segments of all names, in one page: Google tells names only."""
-        return Page(tuple(sorted({info.name.split("/")[0] for info in self._all("") if "/" in info.name})))
 
     # secrets
 
@@ -279,15 +259,6 @@ class SecretManagerDriver(SecretsDriver):
         raise failure(409, "other writers are faster; try again")
 
     # what they share
-
-    def _all(self, prefix: str) -> Iterator[SecretInfo]:
-        cursor: str | None = None
-        while True:
-            page = self.list(prefix=prefix, deleted=False, cursor=cursor, limit=None)
-            yield from page.items
-            cursor = page.next
-            if cursor is None:
-                return
 
 
 def _info(state: State) -> SecretInfo:
