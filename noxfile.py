@@ -129,7 +129,7 @@ def servers(session: nox.Session) -> None:
 
 @nox.session
 def moves(session: nox.Session) -> None:
-    """Moves between all providers, 2,000 awkward objects and 500 secrets each way, and moves that are killed 80 times."""
+    """Moves between all providers, 2,000 awkward objects and 500 secrets each way, and 80 that are killed."""
     install(session, *TEST_TOOLS)
     session.run("pytest", "tests/moves", "--full", *(session.posargs or ("-n", "2")))
 
