@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -106,6 +107,19 @@ def test_the_driver_does_what_the_model_does(provider: AwsProvider, aws_double: 
 
 
 # what goes wrong on the way
+
+
+def test_all_times_are_utc_wherever_the_machine_is(store: SecretStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        made = store.put("key", "value")
+        (listed,), (version,) = store.list(), store.history("key")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    found = (made.created, listed.modified, version.created)
+    assert [moment.tzinfo if moment else None for moment in found] == [UTC, UTC, UTC]
 
 
 def test_a_throttled_call_is_tried_again(aws_double: AwsDouble, store: SecretStore, oracle: Backend) -> None:

@@ -360,7 +360,7 @@ class SecretsManagerDriver(SecretsDriver):
         arguments: _Arguments = {"IncludeDeprecated": True, "MaxResults": _PAGE}
         while True:
             answer = self.client.list_secret_version_ids(SecretId=name, **arguments)
-            found |= {entry["VersionId"]: entry["CreatedDate"] for entry in answer.get("Versions", ())}
+            found |= {entry["VersionId"]: entry["CreatedDate"].astimezone(UTC) for entry in answer.get("Versions", ())}
             if not answer.get("NextToken"):
                 return found
             arguments["NextToken"] = answer["NextToken"]
