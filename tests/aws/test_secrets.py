@@ -113,7 +113,8 @@ def test_all_times_are_utc_wherever_the_machine_is(store: SecretStore, monkeypat
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        made = store.put("key", "value")
+        store.put("key", "value")
+        made = store.get("key")  # a write does not tell when it was
         (listed,), (version,) = store.list(), store.history("key")
     finally:
         monkeypatch.undo()
