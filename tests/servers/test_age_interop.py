@@ -20,7 +20,7 @@ import yaml
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shiftable import sops
-from shiftable.errors import ConfigError, IntegrityError, Unauthenticated
+from shiftable.errors import IntegrityError, Unauthenticated
 from shiftable.masking import Masked
 from shiftable.secrets import Secrets, SecretsSpec, SecretStore
 from shiftable_baremetal.secrets import SopsDriver
@@ -165,11 +165,18 @@ def test_a_key_file_of_age_keygen_tells_its_own_recipient(debian: Any, tmp_path:
     assert stat.S_IMODE(made.file.stat().st_mode) == 0o600
 
 
-def test_an_ssh_key_with_a_passphrase_is_refused_with_the_reason(debian: Any, tmp_path: Path) -> None:
+def test_an_ssh_key_with_a_passphrase_opens_a_file_if_it_is_told_and_is_named_if_not(
+    debian: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "id_locked"
     debian.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "a long passphrase", "-f", file)
-    with pytest.raises(ConfigError, match="passphrase"):
-        sops.parse_identities(Masked(file.read_text()), source=str(file))
+    public = file.with_name("id_locked.pub").read_text().strip()
+    content = sops.dump(sops.Document({"password": VALUE}, recipients=(public,)))
+    environ, home = {"SOPS_AGE_SSH_PRIVATE_KEY_FILE": str(file)}, tmp_path / "none"
+    with pytest.raises(Unauthenticated, match=r"id_locked \(.*\) is protected by a passphrase"):
+        sops.load(content, sops.find_identities(environ=environ, home=home))
+    told = sops.find_identities(environ=environ, home=home, ask=lambda _: Masked("a long passphrase"))
+    assert sops.load(content, told).data == {"password": VALUE}
 
 
 # the store
