@@ -88,21 +88,23 @@ def done(steps):
             raise step.error
 work, folder, url, other, workers = sys.argv[1:]
 workers, folder = int(workers), Path(folder)
-bucket(url, "shop-none").lane()
+names = {"upload": "shop-uploads", "list": "shop-many", "large": "shop-large"}
+here = bucket(url, names.get(work, "shop-assets"))
+there = bucket(other, "shop-copies") if work == "copy" else here
+here.lane(), there.lane()
 began = time.perf_counter()
 if work == "upload":
-    done(sync(folder, bucket(url, "shop-uploads"), workers=workers))
+    done(sync(folder, here, workers=workers))
 elif work == "download":
-    done(sync(bucket(url, "shop-assets"), folder, workers=workers))
+    done(sync(here, folder, workers=workers))
 elif work == "copy":
-    source = bucket(url, "shop-assets")
-    keys = (item.key for item in source.lane().list())
-    done(copy_many(source, bucket(other, "shop-copies"), keys, concurrency=workers))
+    keys = (item.key for item in here.lane().list())
+    done(copy_many(here, there, keys, concurrency=workers))
 elif work == "list":
-    count = sum(1 for item in bucket(url, "shop-many").lane().list() if item.md5)
+    count = sum(1 for item in here.lane().list() if item.md5)
     assert count == 100_000, count
 elif work == "large":
-    done(sync(folder, bucket(url, "shop-large"), workers=4))
+    done(sync(folder, here, workers=4))
 print("inside", time.perf_counter() - began)
 """
 BOTO3 = """
