@@ -34,7 +34,8 @@ R = TypeVar("R")
 AVAILABLE = greenlet is not None and hasattr(select, "epoll")
 """Whether there are fibers: they need greenlet and Linux's epoll."""
 
-_THREADS = 32
+_THREADS = 1024
+"""More than are ever wanted at once: work that waits for work behind it would wait for ever."""
 _GLANCE = 1.0
 """Seconds between looks for those who have waited too long."""
 _EVENTS = 256

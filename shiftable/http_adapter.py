@@ -26,6 +26,7 @@ __all__ = ["BulkAdapter", "prepare"]
 
 _IDLE = 256
 _NEVER = 86_400.0
+_TIMEOUTS = (int, float, tuple, type(None))
 
 
 class BulkAdapter(HTTPAdapter):
@@ -49,7 +50,8 @@ class BulkAdapter(HTTPAdapter):
         """Send a request and return its answer."""
         body = request.body or b""
         body = body.encode() if isinstance(body, str) else body
-        if not isinstance(body, bytes) or cert or _is_proxied(request, proxies) or _is_replaced():
+        odd = cert is not None or not isinstance(timeout, _TIMEOUTS) or _is_proxied(request, proxies)
+        if not isinstance(body, bytes) or odd or _is_replaced():
             return in_thread(
                 super().send, request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
             )

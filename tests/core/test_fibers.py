@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -314,3 +314,41 @@ def test_an_interrupt_anywhere_in_a_turn_forgets_nobody(pair: Any, monkeypatch: 
         monkeypatch.undo()
 
     assert {item: future.result() for item, future in made.finish()} == {0: b"x", 1: True, 2: None}
+
+
+def test_work_in_threads_never_waits_for_work_behind_it() -> None:
+    gate = threading.Event()
+
+    def run(number: int) -> bool:
+        return bool(fibers.in_thread(gate.wait, 30) if number < 100 else fibers.in_thread(gate.set) is None)
+
+    assert [passed for _, passed in everything(lane(run, workers=101), range(101))] == [True] * 101
+
+
+def test_what_the_system_told_of_when_an_interrupt_came_is_looked_at_again(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = pair()
+    made, loop = lane(lambda _: received(here, timeout=1)), fibers.loop()
+    assert loop is not None
+    list(made.put(1))
+    told = loop._epoll
+
+    class Interrupted:
+        """Tells each change once, as epoll does, and to nobody."""
+
+        def poll(self, *args: Any) -> None:
+            told.poll(*args)
+            raise KeyboardInterrupt
+
+    there.sendall(b"x")
+    monkeypatch.setattr(loop, "_epoll", Interrupted())
+    done: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        done += made.finish()
+    with suppress(KeyboardInterrupt):  # what was told first may have been only that one can write
+        done += made.finish()
+    monkeypatch.undo()
+    done += made.finish()
+
+    assert [future.result() for _, future in done] == [b"x"]

@@ -15,6 +15,7 @@ import pytest
 requests = pytest.importorskip("requests", reason="it comes with the SDKs of Google and Azure")
 
 from requests.adapters import HTTPAdapter  # noqa: E402
+from urllib3 import Timeout  # noqa: E402
 from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
 from shiftable import fibers  # noqa: E402
@@ -133,6 +134,10 @@ def test_a_connection_is_used_again_and_a_closed_one_is_not(serve: Serve, bulk: 
         assert leaving.closed.wait(5)
         leaving.closed.clear()
     assert leaving.connections == 3
+    assert [len(each._open) for each in bulk.get_adapter(server.url)._servers.values()] == [
+        1,
+        1,
+    ]  # no closed one is kept
 
 
 @pytest.mark.parametrize(
@@ -228,3 +233,9 @@ def test_an_answer_that_nobody_closes_is_closed_when_it_is_garbage(serve: Serve,
     gc.collect()  # a socket that is not closed would be a warning here, and so an error
 
     assert server.closed.wait(5)
+
+
+def test_a_time_limit_of_urllib3s_own_kind_goes_the_usual_way(serve: Serve, bulk: Any) -> None:
+    server = serve(EMPTY)
+    assert bulk.get(server.url, timeout=Timeout(connect=5, read=5)).status_code == 200
+    assert server.connections == 1
