@@ -152,7 +152,7 @@ class Double:
         self._handler = handler
         self._server: Loopback | None = None
         self._lock = threading.Lock()
-        self._closing = threading.Event()
+        self._over = threading.Event()
         self._injections: list[Injection] = []
         self._calls: list[Call] = []
         self.clock = Clock()
@@ -224,8 +224,13 @@ class Double:
         return injection
 
     def reset(self) -> None:
-        """Forget everything: resources, calls, faults, violations and the time that passed."""
+        """Forget everything: resources, calls, faults, violations and the time that passed.
+
+        A request that still waits for its time, and whose client has long given up, is not executed any more.
+        """
         with self._lock:
+            self._over.set()
+            self._over = threading.Event()
             self._calls.clear()
             self._injections.clear()
             self.violations.clear()
@@ -242,14 +247,14 @@ class Double:
         """Begin to listen, on a port that the system chooses."""
         if self._server is not None:
             raise ConfigError(f"this {self.name} double runs already, on {self.url}")
-        self._closing.clear()
+        self._over = threading.Event()
         self._server = Loopback(self._serve, self._handler)
         return self
 
     def close(self) -> None:
         """Stop, and leave no thread and no socket behind. Closing twice is no error."""
         server, self._server = self._server, None
-        self._closing.set()
+        self._over.set()
         if server is not None:
             server.close()
 
@@ -283,12 +288,12 @@ class Double:
             service=service,
             operation=operation,
         )
-        injection = self._next_injection(call)
+        over, injection = self._over, self._next_injection(call)
         kind = injection.kind if injection else None
         call = attrs.evolve(call, fault=kind)
         if injection is None or kind not in {"status", "drop_before"}:
-            if injection is not None and kind == "latency":
-                self._closing.wait(injection.seconds)
+            if injection is not None and kind == "latency" and over.wait(injection.seconds):
+                return Answer(None, "reset")
             response = self._executed(request, environ)
             self._log(call, response.code)
             if kind == "drop_after":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,6 +42,17 @@ class EchoDouble(Double):
 
     def forget(self) -> None:
         self.executed.clear()
+
+
+def called_slowly(double: Double) -> Future[Any]:
+    """Call in a thread of its own; return when the double has taken the call, which waits there."""
+    injection = double.inject("latency", seconds=600)
+    pool = ThreadPoolExecutor()
+    slow = pool.submit(call, double)
+    pool.shutdown(wait=False)
+    while not injection.hits:
+        time.sleep(0.001)
+    return slow
 
 
 @pytest.fixture
@@ -124,6 +137,15 @@ def test_latency_waits_and_then_executes(double: EchoDouble) -> None:
 
     assert call(double)[1] == b"0123456789"
     assert (injection.hits, double.calls[0].fault, len(double.executed)) == (1, "latency", 1)
+
+
+def test_what_still_waits_when_the_double_is_emptied_is_never_executed(double: EchoDouble) -> None:
+    slow = called_slowly(double)
+    double.reset()
+
+    assert isinstance(slow.exception(), ConnectionError)
+    assert (double.executed, double.calls) == ([], ())
+    assert call(double)[1] == b"0123456789"
 
 
 def test_a_status_is_answered_without_executing(double: EchoDouble) -> None:
@@ -274,13 +296,8 @@ def test_closing_leaves_no_thread_even_with_an_idle_client_and_a_slow_answer() -
         idle = http.client.HTTPConnection(urlsplit(double.url).netloc, timeout=10)
         idle.request("GET", "/")
         idle.getresponse().read()
-        double.inject("latency", seconds=600)
-        slow = threading.Thread(target=call, args=(double,))
-        slow.start()
-        waited = threading.Event()
-        while not any(injection.hits for injection in double._injections):
-            waited.wait(0.001)
-    slow.join()
+        slow = called_slowly(double)
+    assert isinstance(slow.exception(), ConnectionError)
     idle.close()
 
     assert set(threading.enumerate()) == before
