@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
-from shiftable.dns._wire import embeds_names
+from shiftable.dns._plain import decoded, encoded, lines
+from shiftable.dns._wire import canonical_name, canonical_rdata, embeds_names, is_within
 from shiftable.errors import ConfigError
 
 __all__ = ["rdata_of", "read_zone", "text_of", "type_name"]
@@ -21,7 +21,6 @@ def _dnspython() -> ModuleType:
         import dns.rdataclass
         import dns.rdatatype
         import dns.tokenizer
-        import dns.zone
     except ImportError as exc:
         raise ConfigError("DNS records as text need dnspython: pip install 'shiftable[dns]'") from exc
     return dns
@@ -51,6 +50,9 @@ def rdata_of(type: str, text: str, origin: str) -> bytes:
     Raises:
         ValueError: it is no value of that type.
     """
+    plain = encoded(type, text, origin)
+    if plain is not None:
+        return plain
     if embeds_names(type) and not text.isascii():
         raise ValueError(f"{type} {text!r}: write the name in punycode (xn--…)")
     dns = _dnspython()
@@ -66,6 +68,9 @@ def rdata_of(type: str, text: str, origin: str) -> bytes:
 
 def text_of(type: str, rdata: bytes) -> str:
     r"""Print one value; as ``\# 4 c0000201`` if its type is not known or it is malformed."""
+    plain = decoded(type, rdata)
+    if plain is not None:
+        return plain
     dns = _dnspython()
     try:
         number = dns.rdatatype.from_text(type)
@@ -77,18 +82,53 @@ def text_of(type: str, rdata: bytes) -> str:
 def read_zone(text: str, origin: str) -> Iterator[tuple[str, str, int, tuple[bytes, ...]]]:
     """Parse a zone file; yield owner, type, TTL and values of each record set. ``$INCLUDE`` is refused.
 
+    A value that stands there twice is there once; of several TTLs the shortest one counts (RFC 2181, 5.2). Nothing else
+    is put right: what DNS forbids is yielded as it stands.
+
     Raises:
         ValueError: with about the line that is wrong (dnspython may name the next one).
+        ConfigError: dnspython is needed and not installed.
     """
-    dns = _dnspython()
+    found: dict[tuple[str, str], tuple[int, dict[bytes, bytes]]] = {}
+    for owner, ttl, kind, rdata in _records(text, origin):
+        known = found.get((owner, kind))
+        values = known[1] if known else {}
+        values.setdefault(canonical_rdata(kind, rdata), rdata)
+        found[owner, kind] = (min(ttl, known[0]) if known else ttl, values)
+    return ((owner, kind, ttl, tuple(values.values())) for (owner, kind), (ttl, values) in found.items())
+
+
+def _records(text: str, origin: str) -> Iterator[tuple[str, int, str, bytes]]:
     try:
-        zone = dns.zone.from_text(text, origin=origin, relativize=False, check_origin=False, allow_include=False)
+        return iter(_plain_records(text, origin))
+    except ValueError:
+        pass  # or else it is wrong, and dnspython says where
+    dns = _dnspython()
+    from shiftable.dns._master import read_records
+
+    try:
+        records = list(read_records(text, origin))
     except (dns.exception.DNSException, ValueError) as exc:
         raise ValueError(f"this is no zone file: {str(exc) or exc.__class__.__name__}") from exc
-    for owner, rdataset in zone.iterate_rdatasets():
-        kind = dns.rdatatype.to_text(rdataset.rdtype)
-        yield owner.to_text(), kind, rdataset.ttl, _wires(rdataset)
+    return ((canonical_name(owner), ttl, kind, rdata) for owner, ttl, kind, rdata in records)
 
 
-def _wires(rdatas: Iterable[Any]) -> tuple[bytes, ...]:
-    return tuple(rdata.to_wire() for rdata in rdatas)
+def _plain_records(text: str, origin: str) -> list[tuple[str, int, str, bytes]]:
+    """Read a zone file with a record a line.
+
+    Raises:
+        ValueError: it is none, or something in it is wrong.
+    """
+    found, names, kinds = [], dict[str, str](), dict[str, str]()
+    for owner, ttl, kind, value in lines(text, origin):
+        name = names.get(owner) or names.setdefault(owner, _within(owner, origin))
+        spelt = kinds.get(kind) or kinds.setdefault(kind, type_name(kind))
+        found.append((name, ttl, spelt, rdata_of(spelt, value, origin)))
+    return found
+
+
+def _within(owner: str, origin: str) -> str:
+    name = canonical_name(owner)
+    if not is_within(name, origin):
+        raise ValueError(f"{name} is not in the zone {origin}")
+    return name

@@ -176,10 +176,30 @@ def test_a_zone_file_is_written_at_once(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_zone_file_is_refused_with_about_its_line() -> None:
     zone = _zone(MemoryDnsDriver())
-    with pytest.raises(InvalidArgument, match="<string>:"):
+    with pytest.raises(InvalidArgument, match="about line [23]: Text input is malformed"):
         zone.import_file("www 300 IN A 192.0.2.1\nwww 300 IN A nonsense\n")
     with pytest.raises(InvalidArgument):
         zone.import_file("$INCLUDE /etc/passwd\n")
+
+
+@pytest.mark.parametrize("head", ["", "; as people write them\n"], ids=["a-record-a-line", "by-hand"])
+def test_nothing_in_a_zone_file_is_dropped(head: str) -> None:
+    zone = _zone(MemoryDnsDriver())
+    with pytest.raises(InvalidArgument, match=r"www\.elsewhere\.example\. is not in the zone"):
+        zone.import_file(f"{head}www.elsewhere.example. 300 IN A 192.0.2.1\n")
+    with pytest.raises(InvalidArgument, match="there can be only one CNAME"):
+        zone.import_file(f"{head}two.shop.example. 300 IN CNAME a.\ntwo.shop.example. 300 IN CNAME b.\n")
+    with pytest.raises(InvalidArgument, match="CNAME cannot stand beside"):
+        zone.import_file(f"{head}two.shop.example. 300 IN CNAME a.\ntwo.shop.example. 300 IN A 192.0.2.1\n")
+    assert {record.type for record in zone.records()} == {"NS", "SOA"}
+
+
+@pytest.mark.parametrize("head", ["", "; as people write them\n"], ids=["a-record-a-line", "by-hand"])
+def test_values_that_stand_twice_are_one_and_the_shortest_ttl_counts(head: str) -> None:
+    zone = _zone(MemoryDnsDriver())
+    lines = ["300 IN MX 10 a.", "200 IN MX 10 A.", "400 IN MX 20 a."]
+    zone.import_file(head + "".join(f"x.shop.example. {line}\n" for line in lines))
+    assert zone.get("x", "MX") == zone.record("x", "MX", ["10 a.", "20 a."], ttl=200)
 
 
 def test_diff_goes_both_ways() -> None:
@@ -236,7 +256,9 @@ def test_dnspython_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     record = RecordSet(name="www.shop.example.", type="A", ttl=60, rdatas=(b"\xc0\0\2\1",))
     zone.change([RecordChange(before=None, after=record)])
     assert zone.get("www", "A") == record
-    for call in (lambda: zone.set("a", "A", "192.0.2.1"), lambda: record.texts, zone.export_file):
+    assert zone.set("a", "A", "192.0.2.1").texts == ("192.0.2.1",)  # the usual ones do without
+    located = RecordSet(name="www.shop.example.", type="LOC", ttl=60, rdatas=(bytes(16),))
+    for call in (lambda: zone.set("a", "LOC", "52 N 4 E 0m"), lambda: located.texts):
         with pytest.raises(ConfigError, match=r"pip install 'shiftable\[dns\]'"):
             call()
 
