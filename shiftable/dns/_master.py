@@ -6,6 +6,7 @@ Left to itself it skips names outside the zone, and keeps the last of several CN
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import dns.exception
 import dns.name
@@ -29,15 +30,10 @@ class _Sink(dns.zonefile.RRsetsReaderTransaction):
 
     def add(self, *args: object) -> None:
         """Keep one record, whatever is there already."""
-        name, ttl, rdata = args
-        assert isinstance(name, dns.name.Name)  # noqa: S101  what the reader calls it with
-        assert isinstance(ttl, int)  # noqa: S101
-        assert isinstance(rdata, dns.rdata.Rdata)  # noqa: S101
+        name, ttl, rdata = cast("tuple[dns.name.Name, int, dns.rdata.Rdata]", args)  # as the reader calls it
         if not name.is_subdomain(self.origin):
             raise dns.exception.SyntaxError(f"{name} is not in the zone {self.origin}")  # type: ignore[no-untyped-call]
-        wire = rdata.to_wire()
-        assert wire is not None  # noqa: S101  it is, where there is no file to write to
-        self.found.append((name.to_text(), ttl, dns.rdatatype.to_text(rdata.rdtype), wire))
+        self.found.append((name.to_text(), ttl, dns.rdatatype.to_text(rdata.rdtype), cast("bytes", rdata.to_wire())))
 
 
 def read_records(text: str, origin: str) -> Iterator[Record]:
