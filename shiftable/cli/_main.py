@@ -24,6 +24,7 @@ COMMANDS = {
     "check": "_check",
     "demo": "_demo",
     "destroy": "_project",
+    "dns": "_dns",
     "init": "_project",
     "migrate": "_migrate",
     "plan": "_project",

@@ -239,18 +239,26 @@ class Zone(Handle[DnsDriver]):
         Raises:
             InvalidArgument: it is no zone file, or has what DNS or the provider forbids; nothing was sent.
         """
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
-        try:
-            records = [
-                RecordSet(name=name, type=kind, ttl=ttl, rdatas=rdatas)
-                for name, kind, ttl, rdatas in read_zone(text, self.origin)
-            ]
-        except ValueError as exc:
-            raise self._invalid("import_file", self.resource, str(exc)) from exc
-        changes = self.diff(records, apex=apex)
+        changes = self.diff(self.parse(source), apex=apex)
         wanted = tuple(change for change in changes if replace or change.after is not None)
         self.change(wanted, apex=apex)
         return wanted
+
+    def parse(self, source: Path | str) -> tuple[RecordSet, ...]:
+        """Return the record sets of a zone file, for ``diff``. Calls nobody.
+
+        Args:
+            source: a path, or the text itself.
+
+        Raises:
+            InvalidArgument: it is no zone file, or one of another zone.
+        """
+        try:
+            text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+            found = read_zone(text, self.origin)
+            return tuple(RecordSet(name=name, type=kind, ttl=ttl, rdatas=rdatas) for name, kind, ttl, rdatas in found)
+        except ValueError as exc:
+            raise self._invalid("parse", self.resource, str(exc)) from exc
 
     # below: one step each
 

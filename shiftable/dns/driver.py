@@ -127,6 +127,7 @@ class RecordSet:
         rdatas: the values in wire form, uncompressed, as they came; ``texts`` prints them. Empty only with a policy.
         policy: routing of the provider's own.
         revision: the provider's own mark of this state, for its driver and no one else.
+        key: what identifies it in its zone.
     """
 
     name: str = attrs.field(converter=canonical_name)
@@ -135,7 +136,12 @@ class RecordSet:
     rdatas: tuple[bytes, ...] = attrs.field(converter=_as_tuple, eq=False)
     policy: Policy | None = None
     revision: str | None = attrs.field(default=None, eq=False, repr=False)
+    key: RecordKey = attrs.field(init=False, eq=False, repr=False)
     _canonical: frozenset[bytes] = attrs.field(init=False, repr=False)
+
+    @key.default
+    def _identity(self) -> RecordKey:
+        return RecordKey(self.name, self.type, (self.policy.set_id or "") if self.policy else "")
 
     @_canonical.default
     def _fold(self) -> frozenset[bytes]:
@@ -157,11 +163,6 @@ class RecordSet:
         kind = type_name(type)
         rdatas = tuple(rdata_of(kind, value, origin) for value in values)
         return cls(name=absolute(name, origin), type=kind, ttl=ttl, rdatas=rdatas, policy=policy)
-
-    @property
-    def key(self) -> RecordKey:
-        """What identifies it in its zone."""
-        return RecordKey(self.name, self.type, (self.policy.set_id or "") if self.policy else "")
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -226,6 +227,7 @@ class DnsFeatures(Features):
     any_name: bool = feature("every owner name, not only letters, digits, hyphens, underscores and a leading *")
     policy: bool = feature("its own routing policies and aliases are read and written back")
     apex_ns: bool = feature("the NS records of the zone itself can be changed")
+    apex_ns_kept: bool = feature("... but the provider's own stay among them", default=False)
     if_match: bool = feature("a record set is changed only if it still is what it was")
     atomic_if_match: bool = feature("... decided by the provider itself, not by a read before the write")
     atomic_batch: bool = feature("all changes of one call happen, or none")
@@ -233,6 +235,7 @@ class DnsFeatures(Features):
     max_values: Limit | None = feature("values of one record set", default=None)
     max_rdata: Limit | None = feature("longest value, bytes of wire form", default=None)
     max_record_sets: Limit | None = feature("record sets of one zone", default=None)
+    writes_per_minute: Limit | None = feature("record sets of one zone written in a minute", default=None)
     min_ttl: Limit = feature("shortest time to live, seconds", default=Limit(0, "RFC 1035, 3.2.1"))
     max_ttl: Limit = feature("longest time to live, seconds", default=Limit(MAX_TTL, "RFC 2181, 8"))
 
