@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import runpy
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import psycopg
@@ -23,6 +26,12 @@ INSTALL = Path(__file__).with_name("install.py")
 _INSTALLED = runpy.run_path(str(INSTALL))  # now: each test has a home of its own
 ROOT: Path = _INSTALLED["ROOT"]
 NPM: Path = _INSTALLED["NPM"]
+_BESIDE = importlib.util.spec_from_file_location("nameservers", INSTALL.with_name("nameservers.py"))
+assert _BESIDE is not None
+assert _BESIDE.loader is not None
+nameservers: Any = importlib.util.module_from_spec(_BESIDE)
+sys.modules[_BESIDE.name] = nameservers
+_BESIDE.loader.exec_module(nameservers)
 PATIENCE = 120
 """Seconds after which a server that has not answered never will."""
 
@@ -339,3 +348,39 @@ def mariadb(debian: Debian, _somebody_else: None) -> Iterator[DatabaseServer]:
         with debian.running(log, program, *plain, *options, unprivileged=True) as process:
             wait_until(lambda: _listens(port), "MariaDB", log, process)
             yield server
+
+
+# Name servers
+
+
+@pytest.fixture(scope="session")
+def _name_server_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dns-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def bind(debian: Debian, _name_server_folder: Path) -> Iterator[Any]:
+    """Start BIND, which has no zones: see `Bind` of nameservers.py."""
+    folder, (port, control) = _name_server_folder / "bind", free_ports(2)
+    folder.mkdir()
+    with nameservers.bind(debian, folder, (port, control), wait_until) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def knot(debian: Debian, _name_server_folder: Path) -> Iterator[Any]:
+    """Start Knot, which has no zones."""
+    folder, (port,) = _name_server_folder / "knot", free_ports(1)
+    folder.mkdir()
+    with nameservers.knot(debian, folder, port, wait_until) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def powerdns(debian: Debian, _name_server_folder: Path) -> Iterator[Any]:
+    """Start PowerDNS on SQLite, which has no zones."""
+    folder, (port, web) = _name_server_folder / "powerdns", free_ports(2)
+    folder.mkdir()
+    with nameservers.powerdns(debian, folder, (port, web), wait_until) as server:
+        yield server
