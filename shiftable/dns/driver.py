@@ -28,6 +28,7 @@ __all__ = [
     "ZoneInfo",
     "ZoneSpec",
     "absolute",
+    "canonical_rdata",
     "is_within",
     "labels",
     "relative",
