@@ -49,7 +49,6 @@ from shiftable.migrate import (
     Tally,
     Workers,
 )
-from shiftable.rotation import Rotation
 
 if TYPE_CHECKING:
     from shiftable.secrets import SecretsSpec, SecretStore
@@ -284,6 +283,8 @@ def migrate(
 
 def _finish_rotations(app: App, source: str, resources: tuple[str, ...]) -> None:
     """Finish what is under way at the source; what cannot be finished is told, and then refused by the move."""
+    from shiftable.rotation import Rotation
+
     for declared in app.declared("secrets"):
         if resources and not {declared.service, declared.address} & {*resources}:
             continue
