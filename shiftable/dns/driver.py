@@ -31,7 +31,9 @@ __all__ = [
     "canonical_rdata",
     "is_within",
     "labels",
+    "rdata_of",
     "relative",
+    "text_of",
     "zone_name",
 ]
 
