@@ -1,8 +1,8 @@
 """A stand-in for AWS on loopback: moto's server behind the harness, and the rules that moto does not keep.
 
-S3 and Secrets Manager are held to AWS's own rules, and IAM where access keys are concerned; the other services are as
-lax as moto is. What moto still does
-otherwise: a PUT of an object as ``application/x-www-form-urlencoded`` is read as a form, and stored empty.
+S3, Secrets Manager and the zones of Route 53 are held to AWS's own rules, and IAM where access keys are concerned; the
+other services are as lax as moto is. What moto still does otherwise: a PUT of an object as
+``application/x-www-form-urlencoded`` is read as a form, and stored empty.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ except ImportError as exc:
 from shiftable.testing.harness import Double, Headers, Request, Response
 from shiftable_aws import _strict_iam, _strict_s3
 from shiftable_aws._signatures import Refusal, refusal, scope_of
+from shiftable_aws._strict_dns import StrictDns
 from shiftable_aws._strict_secrets import StrictSecrets, json_error
 
 __all__ = ["AwsDouble"]
@@ -43,10 +44,13 @@ _JSON_CODES = {
 
 
 class AwsDouble(Double):
-    """AWS in this process: S3, Secrets Manager and whatever else moto serves.
+    """AWS in this process: S3, Secrets Manager, Route 53 and whatever else moto serves.
 
     Signatures and access keys are checked, presigned URLs expire (by ``clock``), writes are atomic. The state is
     global to the process, as moto keeps it: only one may run at a time.
+
+    Attributes:
+        dns: Route 53, to look behind the protocol and to set how long its changes are pending.
     """
 
     name: ClassVar[str] = "aws"
@@ -56,6 +60,7 @@ class AwsDouble(Double):
     def __init__(self) -> None:
         super().__init__(DomainDispatcherApplication(create_backend_app), handler=MotoRequestHandler)
         self._secrets = StrictSecrets(self.clock)
+        self.dns = StrictDns(self.clock)
         self._state = threading.Lock()
 
     @property
@@ -86,6 +91,8 @@ class AwsDouble(Double):
     def identify(self, request: Request) -> tuple[str, str]:
         """Read the service from the signature, the operation from the target of a JSON protocol."""
         scope = scope_of(request)
+        if scope is not None and scope.service == "route53":
+            return scope.service, StrictDns.operation(request)
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         return (scope.service if scope else "s3"), operation
 
@@ -98,22 +105,27 @@ class AwsDouble(Double):
             refused = refusal(request, self._credentials, self.clock.now())
             if refused is not None:
                 return _refused(request, refused, service)
-            if service == "s3":
-                forward = functools.partial(Double.answer, self, request, environ)
-                return _strict_s3.answer(request, environ, forward, self.clock.now())
-            if service == "iam":
-                return _strict_iam.refusal(request.body) or super().answer(request, environ)
-            if service != "secretsmanager":
-                return super().answer(request, environ)
-            scope = scope_of(request)
-            region = scope.region if scope else self.region
-            return self._secrets.answer(operation, region, request.body, lambda: Double.answer(self, request, environ))
+            return self._served(service, operation, request, environ)
+
+    def _served(self, service: str, operation: str, request: Request, environ: WSGIEnvironment) -> Response:
+        forward = functools.partial(Double.answer, self, request, environ)
+        if service == "s3":
+            return _strict_s3.answer(request, environ, forward, self.clock.now())
+        if service == "route53":
+            return self.dns.answer(request, forward)
+        if service == "iam":
+            return _strict_iam.refusal(request.body) or forward()
+        if service != "secretsmanager":
+            return forward()
+        scope = scope_of(request)
+        return self._secrets.answer(operation, scope.region if scope else self.region, request.body, forward)
 
     def forget(self) -> None:
         """Empty all services of all regions."""
         with self._state:
             moto_api_backend.reset()
             self._secrets.forget()
+            self.dns.forget()
 
     def start(self) -> Self:
         """Begin to listen, with nothing in any service."""
