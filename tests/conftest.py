@@ -21,7 +21,7 @@ FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "SHIFTABLE_", "SOPS_", "VAULT_")
 
 
 def pytest_configure() -> None:
-    """Let the processes that tests start hear Ctrl-C and SIGHUP, also where the tests run in the background, by nohup."""
+    """Let the processes that tests start hear Ctrl-C and SIGHUP, also where the tests run in the background."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
