@@ -1,4 +1,4 @@
-"""Google Cloud: Cloud Storage and Secret Manager."""
+"""Google Cloud: Cloud Storage, Secret Manager and Cloud DNS."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
     from shiftable_gcp._session import Session
 
@@ -45,13 +46,14 @@ class GcpSettings:
 
 
 class GcpProvider(Provider[GcpSettings]):
-    """Cloud Storage through google-cloud-storage, Secret Manager by REST.
+    """Cloud Storage through google-cloud-storage, Secret Manager and Cloud DNS by REST.
 
     Credentials come from ``service_account``, or else from Application Default Credentials, in their order:
     ``GOOGLE_APPLICATION_CREDENTIALS`` (a key, or workload identity federation), ``gcloud auth application-default
     login``, the metadata server of Google's machines. With ``endpoint`` and no ``service_account`` there are none.
 
-    Permissions, no more than these; ``roles/storage.admin`` and ``roles/secretmanager.admin`` have them all:
+    Permissions, no more than these; ``roles/storage.admin``, ``roles/secretmanager.admin`` and ``roles/dns.admin`` have
+    them all:
 
     * blob: on the project ``storage.buckets.list`` and ``storage.buckets.create``; on the buckets
       ``storage.buckets.get``, ``storage.buckets.update``, ``storage.buckets.delete``, ``storage.objects.list``,
@@ -66,11 +68,18 @@ class GcpProvider(Provider[GcpSettings]):
       ``secretmanager.versions.disable``, ``secretmanager.versions.enable``, ``secretmanager.versions.get``,
       ``secretmanager.versions.list``. Google's ``roles/secretmanager.secretVersionManager`` is not enough for writing:
       stages are aliases, which take ``secretmanager.secrets.update``.
+    * dns: on the project ``dns.managedZones.list`` and ``dns.managedZones.create``; on the zones
+      ``dns.managedZones.delete``, ``dns.resourceRecordSets.list``, ``dns.resourceRecordSets.create``,
+      ``dns.resourceRecordSets.update``, ``dns.resourceRecordSets.delete``, ``dns.changes.create``, ``dns.changes.get``,
+      and ``dns.changes.list`` and ``dns.managedZoneOperations.get``, by which a call whose answer was lost is found
+      again. Google wants the owner of a domain to be verified before some zones are made.
 
     What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
-    ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``. Presigned URLs are signed with a service
-    account's key, where there is one, else by IAM in the name of the account, or of ``sign_as``: that takes
-    ``iam.serviceAccounts.signBlob`` on it (``roles/iam.serviceAccountTokenCreator``) and one call for each URL.
+    ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``.
+
+    Presigned URLs are signed with a service account's key, where there is one, else by IAM in the name of the account,
+    or of ``sign_as``: that takes ``iam.serviceAccounts.signBlob`` on it (``roles/iam.serviceAccountTokenCreator``) and
+    one call for each URL.
     """
 
     name: ClassVar[str] = "gcp"
@@ -84,9 +93,9 @@ class GcpProvider(Provider[GcpSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_gcp import blob, secrets
+        from shiftable_gcp import blob, dns, secrets
 
-        return {"blob": (blob.FEATURES,), "secrets": (secrets.FEATURES,)}
+        return {"blob": (blob.FEATURES,), "dns": (dns.FEATURES,), "secrets": (secrets.FEATURES,)}
 
     @property
     def session(self) -> Session:
@@ -108,6 +117,12 @@ class GcpProvider(Provider[GcpSettings]):
         from shiftable_gcp.secrets import SecretManagerDriver
 
         return SecretManagerDriver(self.session)
+
+    def dns(self) -> DnsDriver:
+        """Make the driver for Cloud DNS."""
+        from shiftable_gcp.dns import CloudDnsDriver
+
+        return CloudDnsDriver(self.session)
 
     def close(self) -> None:
         """Close all connections."""

@@ -73,6 +73,8 @@ class Rest:
 
 
 def _decoded(response: Untyped) -> Any:  # noqa: ANN401
+    if response.status_code == 204:
+        return {}
     try:
         return response.json()
     except ValueError:

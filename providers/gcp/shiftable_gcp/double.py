@@ -1,4 +1,4 @@
-"""A stand-in for Google Cloud on loopback: Cloud Storage and Secret Manager in memory, as strict as the services.
+"""A stand-in for Google Cloud on loopback: Cloud Storage, Secret Manager and Cloud DNS, as strict as the services.
 
 What goes over the wire is compared with Google's own descriptions of the JSON APIs; a violation fails the test.
 """
@@ -17,7 +17,8 @@ try:
     from shiftable_gcp._discovery import Discovery
 
     _STORAGE, _SECRETS = Discovery("storage.v1"), Discovery("secretmanager.v1")
-    _IAM = Discovery("iamcredentials.v1")
+    _IAM, _DNS = Discovery("iamcredentials.v1"), Discovery("dns.v1")
+    from shiftable_gcp._cloud_dns import CloudDns
     from shiftable_gcp._identity import Account
 except ImportError as exc:
     raise ConfigError(
@@ -37,7 +38,7 @@ _UPLOAD = "/upload/storage/v1/"
 
 
 class GcpDouble(Double):
-    """Google Cloud in this process: Cloud Storage, Secret Manager, and the issuer of tokens for one service account.
+    """Google Cloud in this process: Cloud Storage, Secret Manager, Cloud DNS, and the issuer of tokens for one account.
 
     Callers without credentials are let in, as emulators do; a wrong token, key or signature is refused. Presigned URLs
     expire (by ``clock``), conditions hold under concurrent requests.
@@ -51,12 +52,15 @@ class GcpDouble(Double):
     region: ClassVar[str] = "europe-west3"
 
     def __init__(self) -> None:
-        super().__init__(_never, validators=[_STORAGE.violations, _SECRETS.violations, _IAM.violations])
+        super().__init__(
+            _never, validators=[_STORAGE.violations, _SECRETS.violations, _IAM.violations, _DNS.violations]
+        )
         self.may_sign = True
         self.state = State(self.clock.now)
         self._json = JsonApi(self.state, lambda: self.url)
         self._xml = XmlApi(self.state)
         self.secrets = SecretManager(self.clock.now)
+        self.dns = CloudDns(self.clock.now)
         self._account = Account(self.project)
 
     @property
@@ -82,7 +86,7 @@ class GcpDouble(Double):
 
     @page_size.setter
     def page_size(self, size: int) -> None:
-        self._json.page_size = self._xml.page_size = self.secrets.page_size = size
+        self._json.page_size = self._xml.page_size = self.secrets.page_size = self.dns.page_size = size
 
     @property
     def rewrite_bytes(self) -> int | None:
@@ -118,6 +122,9 @@ class GcpDouble(Double):
         if _of_secrets(request):
             found = _SECRETS.method(request.method, request.target)
             return "secretmanager", found.id if found else ""
+        if _of_dns(request):
+            found = _DNS.method(request.method, request.target)
+            return "dns", found.id if found else ""
         method = _STORAGE.method(request.method, request.target)
         return "storage", method.id if method else "batch" if request.path.startswith("/batch/") else "xml"
 
@@ -128,16 +135,17 @@ class GcpDouble(Double):
         return response
 
     def forget(self) -> None:
-        """Delete all buckets and secrets, and return to large pages."""
+        """Delete all buckets, secrets and zones, and return to large pages."""
         with self.state.lock:
             self.state.forget()
             self.secrets.forget()
+            self.dns.forget()
             self.may_sign = True
             self._json.page_size = self._xml.page_size = _PAGE
             self._json.rewrite_bytes = None
 
     def start(self) -> Self:
-        """Begin to listen, without any bucket or secret."""
+        """Begin to listen, without any bucket, secret or zone."""
         super().start()
         self.forget()
         return self
@@ -148,9 +156,10 @@ class GcpDouble(Double):
         if _of_iam(request):
             return self._account.sign(request, permitted=self.may_sign)
         refused = self._account.refusal(request, self.clock.now())
-        if _of_secrets(request):
+        if _of_secrets(request) or _of_dns(request):
+            service = self.dns if _of_dns(request) else self.secrets
             with self.state.lock:
-                return self.secrets.answer(request, refused)
+                return service.answer(request, refused)
         known = _STORAGE.method(request.method, request.target) is not None or _UPLOAD in request.path
         with self.state.lock:
             if refused is not None:
@@ -170,6 +179,10 @@ def _of_iam(request: Request) -> bool:
 
 def _of_secrets(request: Request) -> bool:
     return request.target.startswith("/v1/projects/") and not _of_iam(request)
+
+
+def _of_dns(request: Request) -> bool:
+    return request.target.startswith("/dns/v1/")
 
 
 def _never(_environ: WSGIEnvironment, _start_response: object) -> list[bytes]:

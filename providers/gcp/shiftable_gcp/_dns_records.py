@@ -1,0 +1,112 @@
+"""Record sets as Cloud DNS tells them and takes them, and as ours.
+
+What it answers by rules of its own comes with a ``Policy``, whose ``data`` is a JSON object of those fields of its
+``ResourceRecordSet`` that are neither name, type nor TTL: ``{"routingPolicy":{…}}``, or ``{"rrdatas":[…]}`` of an
+``ALIAS``.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from shiftable.dns.driver import Policy, RecordSet
+
+__all__ = ["ALIAS", "PROVIDER", "data_of", "policy_fields", "read", "size", "told"]
+
+PROVIDER = "gcp"
+ALIAS = "ALIAS"
+_OUTPUT_ONLY = frozenset({"kind", "signatureRrdatas"})
+_RULES = ("routingPolicy", "rrdatas", "type")
+
+
+def read(sent: Mapping[str, Any]) -> RecordSet:
+    """Read a record set that Cloud DNS tells. One that cannot be understood has a policy that holds it as it is."""
+    name, kind, ttl = str(sent["name"]), str(sent["type"]), int(sent.get("ttl", 0))
+    texts = [str(text) for text in sent.get("rrdatas") or ()]
+    if not sent.get("routingPolicy") and kind != ALIAS:
+        try:
+            plain = RecordSet.of(name, kind, texts, ttl=ttl)
+        except ValueError:
+            pass
+        else:
+            return _with_revision(plain, texts)
+    rules = {rule: sent[rule] for rule in ("routingPolicy", "rrdatas") if sent.get(rule)}
+    try:
+        return RecordSet(
+            name=name, type=kind, ttl=ttl, rdatas=(), policy=Policy(provider=PROVIDER, data=data_of(rules))
+        )
+    except ValueError:  # the type is none that has a number: it gets a private one (RFC 6895, 3.1)
+        policy = Policy(provider=PROVIDER, data=data_of(rules | {"type": kind}))
+        return RecordSet(
+            name=name, type=f"TYPE{65_280 + zlib.crc32(kind.encode()) % 254}", ttl=ttl, rdatas=(), policy=policy
+        )
+
+
+def _with_revision(record: RecordSet, texts: list[str]) -> RecordSet:
+    """Keep how Cloud DNS spells the values: a deletion has to match exactly."""
+    return RecordSet(
+        name=record.name, type=record.type, ttl=record.ttl, rdatas=record.rdatas, revision=json.dumps(texts)
+    )
+
+
+def told(record: RecordSet, *, listed: bool = False) -> dict[str, Any]:
+    """Return a record set as Cloud DNS takes it.
+
+    Args:
+        listed: spell the values as Cloud DNS did, where it is known how.
+    """
+    facts: dict[str, Any] = {"name": record.name, "type": record.type, "ttl": record.ttl}
+    if record.policy is not None:
+        return facts | policy_fields(record.policy.data)
+    return facts | {"rrdatas": list((listed and _spelt(record)) or record.texts)}
+
+
+def _spelt(record: RecordSet) -> list[str] | None:
+    """Return the values as Cloud DNS spelt them, unless that is another's revision or one of other values."""
+    try:
+        texts = json.loads(record.revision or "null")
+        if isinstance(texts, list) and RecordSet.of(record.name, record.type, texts, ttl=record.ttl) == record:
+            return texts
+    except (ValueError, TypeError, AttributeError):
+        pass
+    return None
+
+
+def size(record: RecordSet | None) -> int:
+    """Return how many bytes of a change's rdata a record set takes, at most."""
+    if record is None:
+        return 0
+    if record.policy is not None:
+        return len(record.policy.data.encode())
+    spelt = json.loads(record.revision) if record.revision and record.revision.startswith("[") else ()
+    return max(sum(map(len, record.texts)), sum(map(len, record.rdatas)), sum(len(str(text)) for text in spelt))
+
+
+def policy_fields(data: str) -> dict[str, Any]:
+    """Return the fields that a policy stands for.
+
+    Raises:
+        ValueError: it is none that Cloud DNS takes, or not in its one spelling.
+    """
+    fields = json.loads(data)
+    if not isinstance(fields, dict) or not fields or not fields.keys() <= set(_RULES):
+        raise ValueError(f"a policy is a JSON object of some of {', '.join(_RULES)}")
+    if data_of(fields) != data:
+        raise ValueError(f"write the policy as {data_of(fields)}")
+    return fields
+
+
+def data_of(fields: Mapping[str, Any]) -> str:
+    """Return a policy in its one spelling: without what only answers have, sorted, without blanks."""
+    return json.dumps(_pruned(fields), sort_keys=True, separators=(",", ":"))
+
+
+def _pruned(value: Any) -> Any:  # noqa: ANN401  any JSON
+    if isinstance(value, Mapping):
+        return {name: _pruned(each) for name, each in value.items() if name not in _OUTPUT_ONLY}
+    if isinstance(value, list):
+        return [_pruned(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
