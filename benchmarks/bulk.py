@@ -314,7 +314,8 @@ def _round(work: str, tool: str, arguments: argparse.Namespace) -> Run | None:
         command = TOOLS[tool](work, job)
         if command is None:
             return None
-        environ = os.environ | {
+        usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        environ = usual | {
             "AWS_DEFAULT_REGION": "eu-central-1",
             "AWS_ACCESS_KEY_ID": "bench",
             "AWS_SECRET_ACCESS_KEY": "bench",
