@@ -1,4 +1,4 @@
-"""Amazon Web Services: S3 and Secrets Manager."""
+"""Amazon Web Services: S3, Secrets Manager and Route 53."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
     from shiftable_aws._session import Session
 
@@ -63,7 +64,7 @@ class AwsSettings:
 
 
 class AwsProvider(Provider[AwsSettings]):
-    """S3 and Secrets Manager through boto3.
+    """S3, Secrets Manager and Route 53 through boto3.
 
     Credentials come from the settings, or else from boto3's own chain, in its order: the environment
     (``AWS_ACCESS_KEY_ID``), web identity, SSO and profiles (``AWS_PROFILE``), the container's role, the instance's
@@ -84,6 +85,9 @@ class AwsProvider(Provider[AwsSettings]):
       ``secretsmanager:`` ``GetSecretValue``, ``DescribeSecret``, ``ListSecretVersionIds``, ``CreateSecret``,
       ``PutSecretValue``, ``UpdateSecretVersionStage``, ``TagResource``, ``UntagResource``, ``DeleteSecret``,
       ``RestoreSecret``; with a customer's key also ``kms:Decrypt`` and ``kms:GenerateDataKey``.
+    * dns: ``route53:`` ``ListHostedZones``, ``ListHostedZonesByName`` and ``CreateHostedZone`` (on ``*``); on the zones
+      ``GetHostedZone``, ``DeleteHostedZone``, ``ListResourceRecordSets`` and ``ChangeResourceRecordSets``; on changes
+      ``GetChange``.
 
     What only reads needs only the ``List…``, ``Get…`` and ``Describe…`` of these.
     """
@@ -99,9 +103,9 @@ class AwsProvider(Provider[AwsSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_aws import blob, secrets
+        from shiftable_aws import blob, dns, secrets
 
-        return {"blob": (blob.FEATURES,), "secrets": (secrets.FEATURES,)}
+        return {"blob": (blob.FEATURES,), "secrets": (secrets.FEATURES,), "dns": (dns.FEATURES,)}
 
     @property
     def session(self) -> Session:
@@ -123,6 +127,12 @@ class AwsProvider(Provider[AwsSettings]):
         from shiftable_aws.secrets import SecretsManagerDriver
 
         return SecretsManagerDriver(self.session)
+
+    def dns(self) -> DnsDriver:
+        """Make the driver for Route 53."""
+        from shiftable_aws.dns import Route53Driver
+
+        return Route53Driver(self.session)
 
     def close(self) -> None:
         """Close the connections of all clients."""

@@ -25,6 +25,7 @@ from shiftable_s3.clients import AWS_CONFIG, fast_timestamps
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_route53 import Route53Client
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sts import STSClient
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _CONNECTIONS = 64  # the bulk lane has up to 64 threads on one client; urllib3 throws surplus connections away
+
+_HALVES = {
+    "secretsmanager": b'{"__type": "RequestTimeoutException", "message": "the answer ends early"}',
+    "route53": (
+        b"<ErrorResponse><Error><Code>RequestTimeoutException</Code><Message>the answer ends early</Message></Error>"
+        b"<RequestId/></ErrorResponse>"
+    ),
+}
 
 
 class Session:
@@ -47,6 +56,8 @@ class Session:
     def client(self, service: Literal["s3"]) -> S3Client: ...
     @overload
     def client(self, service: Literal["secretsmanager"]) -> SecretsManagerClient: ...
+    @overload
+    def client(self, service: Literal["route53"]) -> Route53Client: ...
     @overload
     def client(self, service: Literal["iam"]) -> IAMClient: ...
     @overload
@@ -85,22 +96,22 @@ class Session:
             client: Any = self._session.client(service, endpoint_url=self._settings.endpoint, config=config)  # type: ignore[call-overload]
         except (BotoCoreError, ValueError) as exc:  # an endpoint that is no URL is a ValueError
             raise ConfigError(f"aws: {exc}") from exc
-        if client.meta.service_model.resolved_protocol == "json":
+        if service in _HALVES:
             client.meta.events.register("before-parse", _refuse_half)
             client.meta.events.register("after-call", _raise_refused)
         return client
 
 
-def _refuse_half(response_dict: dict[str, Any], **_: object) -> None:
+def _refuse_half(response_dict: dict[str, Any], operation_model: Any, **_: object) -> None:  # noqa: ANN401  the same
     """Turn an answer that ends before its stated length into an error that the SDK's retries know as transient.
 
     botocore does not compare lengths, and reads JSON that it cannot parse as an empty answer: half of what
-    DescribeSecret says would be a secret without versions. Half an XML document is an error already.
+    DescribeSecret says would be a secret without versions. Half an XML document is an error that it does not retry.
     """
     body, stated = response_dict["body"], response_dict["headers"].get("content-length", "")
     if isinstance(body, bytes) and stated.isdecimal() and len(body) < int(stated):
         response_dict["status_code"] = 400
-        response_dict["body"] = b'{"__type": "RequestTimeoutException", "message": "the answer ends early"}'
+        response_dict["body"] = _HALVES[operation_model.service_model.service_name]
 
 
 def _raise_refused(http_response: Any, parsed: Any, model: Any, **_: object) -> None:  # noqa: ANN401  botocore's own

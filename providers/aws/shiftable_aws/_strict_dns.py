@@ -18,7 +18,6 @@ import attrs
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.route53.models import FakeZone
-from moto.route53.models import RecordSet as MotoRecordSet
 
 from shiftable.testing.harness import Clock, Headers, Request, Response
 from shiftable_aws import _strict_dns_model as model
@@ -281,10 +280,11 @@ class StrictDns:
     @staticmethod
     def _mirror(zone: FakeZone, held: _Held) -> None:
         """Have moto's own zone show the same to what else reads it."""
-        zone.rrsets = [
-            MotoRecordSet(record | {"ResourceRecords": [entry["Value"] for entry in record.get("ResourceRecords", ())]})
-            for record in held.records.values()
-        ]
+        zone.rrsets = []
+        for record in held.records.values():
+            zone.add_rrset(
+                record | {"ResourceRecords": [entry["Value"] for entry in record.get("ResourceRecords", ())]}
+            )
 
 
 _ANSWERS: Mapping[str, Answering] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
@@ -17,7 +17,7 @@ from shiftable_aws._strict_dns_rules import Refused
 __all__ = ["arguments", "document", "error", "operations"]
 
 _NAMESPACE = "https://route53.amazonaws.com/doc/2013-04-01/"
-_BY_VALUE = {"boolean": lambda text: text == "true", "integer": int, "long": int}
+_BY_VALUE: Mapping[str, Callable[[str], Any]] = {"boolean": lambda text: text == "true", "integer": int, "long": int}
 
 
 @functools.cache
@@ -56,6 +56,7 @@ def arguments(operation: str, bound: Mapping[str, str], query: Mapping[str, str]
 def document(operation: str, answer: Mapping[str, Any]) -> bytes:
     """Write an answer; what the model requires of it has to be there."""
     shape = _service().operation_model(operation).output_shape
+    assert shape is not None  # noqa: S101  every operation that is answered here has one
     missing = _report(answer, shape)
     if missing:
         raise AssertionError(f"the answer to {operation} is not as the model says: {missing}")
@@ -114,7 +115,7 @@ def _inner(shape: Shape, value: Any) -> Iterator[str]:  # noqa: ANN401
         yield escape(str(value).lower() if isinstance(value, bool) else str(value))
 
 
-def _report(value: Mapping[str, Any], shape: Shape | None) -> list[str]:
+def _report(value: Mapping[str, Any], shape: Shape) -> list[str]:
     """Say what is missing, too long or of another type."""
     found = ParamValidator().validate(value, shape)
     return [found.generate_report()] if found.has_errors() else []
