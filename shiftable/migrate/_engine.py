@@ -135,6 +135,8 @@ class Engine:
         size: Callable[[T], int] = lambda _: 0,
         away: Away[T, R] | None = None,
         gives_way: bool = False,
+        workers: int | None = None,
+        ahead: int = _BATCH,
     ) -> None:
         """Run the function over all items; items are taken as there is room.
 
@@ -146,6 +148,8 @@ class Engine:
             size: bytes of an item, by which the time that it takes is judged.
             away: does the same with those items that it takes, elsewhere.
             gives_way: the function may run in ``shiftable.fibers``; it does so for small items.
+            workers: items at once, at most; ``None``: as the options say.
+            ahead: items of one call of ``begun``.
 
         Raises:
             MigrationError: too many failures of one kind in a row.
@@ -159,14 +163,14 @@ class Engine:
                 return in_thread(self._attempt, function, item, size)
             return self._attempt(function, item, size)
 
-        workers, width = self.options.concurrency, lambda: self.window.limit
+        workers, width = workers or self.options.concurrency, lambda: self.window.limit
         running: Lane[T, R] = lane(run, workers=workers, width=width, fibers=gives_way and away is None)
         with ExitStack() as stack:
             for each in (running, away):
                 if each is not None:
                     stack.enter_context(each)
             try:
-                for item, future in _fed(running, away, items, begun):
+                for item, future in _fed(running, away, items, begun, ahead):
                     self._tell(item, future, ended, failed)
             except BaseException:
                 self._stop.set()
@@ -232,11 +236,11 @@ def _delay(error: OperationError, attempt: int) -> float:
 
 
 def _fed(
-    lane: Lane[T, R], away: Away[T, R] | None, items: Iterable[T], begun: Callable[[Sequence[T]], None]
+    lane: Lane[T, R], away: Away[T, R] | None, items: Iterable[T], begun: Callable[[Sequence[T]], None], ahead: int
 ) -> Iterator[tuple[T, Future[R]]]:
     """Feed one or two lanes batch by batch, and yield what ends."""
     iterator = iter(items)
-    while batch := list(itertools.islice(iterator, _BATCH)):
+    while batch := list(itertools.islice(iterator, ahead)):
         begun(batch)
         for item in batch:
             yield from away.put(item) if away is not None and away.takes(item) else lane.put(item)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from shiftable.blob.driver import BlobFeatures
 
-__all__ = ["Cost", "Demand", "Estimate", "Source", "estimated", "estimated_secrets"]
+__all__ = ["Cost", "Demand", "Estimate", "Source", "estimated", "estimated_secrets", "estimated_zone"]
 
 _LISTED = 1_000
 """Objects a page of a listing, on every provider."""
@@ -234,6 +234,42 @@ def estimated_secrets(
     seconds, bound = max(found, default=(None, ""), key=lambda each: each[0] or 0.0)
     one, other = Demand(requests=source, egress=0), Demand(requests=target, egress=0)
     return Estimate(source=one, target=other, seconds=seconds, bound=bound, costs=(), prices=())
+
+
+def estimated_zone(
+    sizes: Sizes,
+    *,
+    writes: tuple[int, int],
+    labels: tuple[str, str],
+    places: tuple[str | None, str | None],
+    limits: Limits,
+) -> Estimate:
+    """Estimate the move of a zone and its verification: calls, and the time that its writes take.
+
+    Args:
+        writes: calls that write, and record sets that they write.
+        labels: of source and target, for people.
+        places: their providers.
+    """
+    rates = [known.dns if (known := price_lists().get(place or "")) else None for place in places]
+    lists = [
+        times * max(1, -(-sets // (rate.page if rate else _LISTED)))
+        for times, sets, rate in zip(
+            (2, 3), (sizes.listed_source, sizes.listed_target + sizes.created), rates, strict=True
+        )
+    ]
+    calls, record_sets = writes
+    source: Mapping[RequestClass, int] = {"list": lists[0], "read": 0, "write": 0, "delete": 0}
+    target: Mapping[RequestClass, int] = {"list": lists[1], "read": 0, "write": calls, "delete": 0}
+    found: list[tuple[float, str]] = []
+    if rates[1] is not None:
+        seconds, rate = rates[1].seconds(calls, record_sets)
+        found.append((seconds, f"{rate} to {labels[1]} ({rates[1].scope})"))
+    if limits.requests is not None:
+        found.append(((sum(lists) + calls) / limits.requests, "the move's own limit of requests"))
+    longest, bound = max(found, default=(None, ""), key=lambda each: each[0] or 0.0)
+    one, other = Demand(requests=source, egress=0), Demand(requests=target, egress=0)
+    return Estimate(source=one, target=other, seconds=longest, bound=bound, costs=(), prices=())
 
 
 def _demands(sizes: Sizes, here: BlobFeatures, there: BlobFeatures) -> tuple[Demand, Demand]:

@@ -18,7 +18,7 @@ __all__ = ["Pace", "TokenBucket"]
 
 S = TypeVar("S", bound=Service[Any, Any, Any])
 
-_SENDS_NOTHING = frozenset({"classify", "close", "copies_from"})
+_SENDS_NOTHING = frozenset({"batches", "classify", "close", "copies_from"})
 
 
 class TokenBucket:

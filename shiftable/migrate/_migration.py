@@ -15,8 +15,9 @@ from shiftable.config import did_you_mean
 from shiftable.errors import MigrationError, OperationError, ShiftableError, Unauthenticated
 from shiftable.migrate._blobs import BlobMover
 from shiftable.migrate._crew import Crew, Job
+from shiftable.migrate._dns import ZonesMover
 from shiftable.migrate._engine import Engine
-from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, estimated_secrets, place_of
+from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, estimated_secrets, estimated_zone, place_of
 from shiftable.migrate._filters import Filter
 from shiftable.migrate._journal import Journal, Named, Row
 from shiftable.migrate._limits import Pace
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOVERS", "AppLike", "CloudLike", "DeclaredLike", "Migration"]
 
-MOVERS: Mapping[str, type[Mover[Any]]] = {mover.service: mover for mover in (BlobMover, SecretsMover)}
+MOVERS: Mapping[str, type[Mover[Any]]] = {mover.service: mover for mover in (BlobMover, SecretsMover, ZonesMover)}
 
 _ACTIVE = frozenset({Action.CREATE, Action.REPLACE, Action.COMPARE, Action.DELETE})
 _EVERY = 64
@@ -217,6 +218,7 @@ class Migration:
             return ResourcePlan(address=address, spec=repr(found.spec), refused=refused)
         fingerprint, counter = Fingerprint(), Counter(address)
         watch = _Watch(mover, counter, observer, "plan")
+        looks = inspect and not mover.exact
         records = journal.records(self._scope(found)) if journal else ()
 
         def tasks() -> Iterator[_Task]:
@@ -224,7 +226,7 @@ class Migration:
                 step = mover.delta(item)
                 if step.action is not Action.HIDDEN:
                     fingerprint.add(item, pinned)
-                if inspect and step.action in _ACTIVE and step.action is not Action.DELETE:
+                if looks and step.action in _ACTIVE and step.action is not Action.DELETE:
                     yield item, step
                 else:
                     watch.planned(item, step)
@@ -240,10 +242,11 @@ class Migration:
         if inspect:
             for loss in mover.general_losses():
                 counter.losses.add("", (loss,))
-        report = counter.report()
+        report, guard = counter.report(), mover.guard()
         return ResourcePlan(
             address=address,
             spec=repr(mover.spec),
+            refused=(guard,) if guard else (),
             changes=tuple(_described(change) for change in mover.changes()),
             actions=report.done,
             losses=report.losses,
@@ -251,12 +254,20 @@ class Migration:
             named=report.named,
             inspected=inspect,
             segments=fingerprint.segments(),
-            estimate=self._estimate(found, counter.sizes),
+            estimate=self._estimate(found, counter.sizes, mover),
         )
 
-    def _estimate(self, found: DeclaredLike, sizes: Sizes) -> Estimate | None:
-        """Say what moving a bucket would ask for and cost; and secrets, of which no prices are known."""
+    def _estimate(self, found: DeclaredLike, sizes: Sizes, mover: Mover[Any]) -> Estimate | None:
+        """Say what moving a bucket would ask for and cost; secrets and zones too, of which no prices are known."""
         here, there = (self._app.cloud(label) for label in (self.source, self.target))
+        if isinstance(mover, ZonesMover):
+            return estimated_zone(
+                sizes,
+                writes=mover.calls,
+                labels=(self.source, self.target),
+                places=(place_of(here)[0], place_of(there)[0]),
+                limits=Limits(requests=self.options.requests),
+            )
         if found.service == "secrets":
             return estimated_secrets(
                 sizes,
@@ -325,6 +336,8 @@ class Migration:
         observer.on_phase(Phase("prepare", address))
         if self.options.prune:
             self._check_prune(address, mover, journal.records(scope))
+        if mover.bulk:
+            self._check_guard(address, mover, journal.records(scope))
         mover.notes, mover.stopping = journal.notes(scope), self._engine.stopping
         mover.prepare()
         observer.on_phase(phase)
@@ -338,28 +351,30 @@ class Migration:
                 else:
                     watch.planned(item, step)
 
-        def begun(batch: Sequence[_Task]) -> None:
-            journal.begin(scope, (_intent(item, digest) for item, _ in batch))
-
-        def ended(task: _Task, outcome: Outcome) -> None:
-            item, _ = task
-            if outcome.action is not None:
-                source = outcome.changed or _pin(item)
-                row = Row(key=item.key, source=source, target=outcome.target, sha256=outcome.sha256)
-                journal.arrived(scope, row)
-            watch.moved(item.key, outcome)
-
+        copying = _Copying(journal, scope, digest, watch)
         with self._listed(mover, lambda shard: journal.records_behind(scope, shard.start)) as items:
-            self._engine.drive(
-                tasks(items),
-                lambda task: mover.copy(*task),
-                begun=begun,
-                ended=ended,
-                failed=lambda task, error: watch.failed(task[0].key, error),
-                size=lambda task: task[0].size,
-                away=self._copying_away(found, mover, digest),
-                gives_way=mover.gives_way,
-            )
+            if mover.bulk:
+                self._engine.drive(
+                    mover.gathered(tasks(items)),
+                    mover.copy_many,
+                    begun=lambda batches: copying.begun([task for batch in batches for task in batch]),
+                    ended=copying.all_ended,
+                    failed=copying.all_failed,
+                    workers=mover.lanes,
+                    ahead=1,
+                )
+            else:
+                self._engine.drive(
+                    tasks(items),
+                    lambda task: mover.copy(*task),
+                    begun=copying.begun,
+                    ended=copying.ended,
+                    failed=copying.failed,
+                    size=lambda task: task[0].size,
+                    away=self._copying_away(found, mover, digest),
+                    gives_way=mover.gives_way,
+                )
+        copying.correct(mover.confirm(copying.copied))
         mover.tidy()
         watch.report_progress()
         for loss in mover.general_losses():
@@ -381,6 +396,14 @@ class Migration:
                 f" most {most}; look at the source, or raise that limit; nothing was done to it"
             )
 
+    def _check_guard(self, address: str, mover: Mover[Any], records: Iterable[Record]) -> None:
+        """Let the mover look at all that is to be done before anything is."""
+        for _ in mover.inventory(records):
+            pass
+        why = mover.guard()
+        if why is not None:
+            raise MigrationError(f"{address}: {why}; nothing was done to it")
+
     # verifying
 
     def _verified(self, found: DeclaredLike, observer: Observer, counter: Counter, *, quick: bool) -> ResourceReport:
@@ -392,16 +415,29 @@ class Migration:
         watch = _Watch(mover, counter, observer, "verify")
 
         with self._listed(mover, lambda _: ()) as items:
-            self._engine.drive(
-                (item for item in items if item.source is not None and self.options.filter.shows(item)),
-                lambda item: mover.verify(item, quick=quick),
-                begun=lambda _: None,
-                ended=watch.compared,
-                failed=lambda item, error: watch.failed(item.key, error),
-                size=lambda item: item.size,
-                away=self._verifying_away(found, mover, quick=quick),
-                gives_way=mover.gives_way,
-            )
+            shown = (item for item in items if item.source is not None and self.options.filter.shows(item))
+            if mover.bulk:
+                for item, found_out in mover.verify_many(list(shown), quick=quick):
+                    if isinstance(found_out, Exception):
+                        watch.failed(item.key, found_out)
+                    else:
+                        watch.compared(item, found_out)
+            else:
+                self._engine.drive(
+                    shown,
+                    lambda item: mover.verify(item, quick=quick),
+                    begun=lambda _: None,
+                    ended=watch.compared,
+                    failed=lambda item, error: watch.failed(item.key, error),
+                    size=lambda item: item.size,
+                    away=self._verifying_away(found, mover, quick=quick),
+                    gives_way=mover.gives_way,
+                )
+        for finding in mover.verified():
+            if finding.trouble is None:
+                counter.notes.append(finding.text)
+            else:
+                watch.name(finding.key, finding.trouble, finding.text)
         watch.report_progress()
         return watch.counter.report()
 
@@ -594,6 +630,56 @@ class _Watch:
         if self.counter.items - self._told >= _EVERY:
             self._told = self.counter.items
             self.report_progress()
+
+
+@attrs.define
+class _Copying:
+    """Writes down what is begun and how it ends, of the items of one resource."""
+
+    journal: Journal
+    scope: str
+    digest: str
+    watch: _Watch
+    copied: list[Item] = attrs.Factory(list)
+    """Those that arrived in calls of many."""
+
+    def begun(self, tasks: Iterable[_Task]) -> None:
+        """Take what is about to be done."""
+        self.journal.begin(self.scope, (_intent(item, self.digest) for item, _ in tasks))
+
+    def ended(self, task: _Task, outcome: Outcome) -> None:
+        """Take what became of an item."""
+        item, _ = task
+        if outcome.action is not None:
+            source = outcome.changed or _pin(item)
+            row = Row(key=item.key, source=source, target=outcome.target, sha256=outcome.sha256)
+            self.journal.arrived(self.scope, row)
+        self.watch.moved(item.key, outcome)
+
+    def failed(self, task: _Task, error: Exception) -> None:
+        """Take an item's error."""
+        self.watch.failed(task[0].key, error)
+
+    def all_ended(self, tasks: Sequence[_Task], outcomes: Sequence[Outcome | Exception]) -> None:
+        """Take what became of the items of one call."""
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if isinstance(outcome, Outcome):
+                self.ended(task, outcome)
+                self.copied.append(task[0])
+            else:
+                self.failed(task, outcome)
+
+    def all_failed(self, tasks: Sequence[_Task], error: Exception) -> None:
+        """Take the error of a call."""
+        for task in tasks:
+            self.failed(task, error)
+
+    def correct(self, wrong: Iterable[tuple[Item, Exception]]) -> None:
+        """Take back what was said to have arrived and did not: the next run has to look."""
+        for item, error in wrong:
+            self.journal.flush()
+            self.journal.begin(self.scope, (_intent(item, self.digest),))
+            self.watch.failed(item.key, error)
 
 
 def _intent(item: Item, digest: str) -> Record:

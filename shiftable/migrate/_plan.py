@@ -61,7 +61,9 @@ class Fingerprint:
         record = item.record
         resumed = record is not None and pinned and record.plan == pinned
         before = record.before if resumed and record else item.target and item.target.token
-        line = hashlib.sha256(json.dumps([item.key, *attrs.astuple(item.source), before]).encode()).digest()
+        here = item.source
+        facts = [item.key, here.token, here.size, here.modified, here.content, before]
+        line = hashlib.sha256(json.dumps(facts).encode()).digest()
         self._digest.update(line)
         self._open += 1
         self._items += 1
@@ -199,6 +201,7 @@ def _decisive(options: Options) -> list[object]:
         options.history,
         options.origin,
         options.filter.facts,
+        *([["apex", options.apex]] if options.apex else []),
     ]
 
 

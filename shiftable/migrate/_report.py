@@ -91,6 +91,7 @@ class ResourceReport:
         named: the first of them; all stand in the journal.
         refused: why the resource as a whole was not moved.
         largest: the largest items that were written, largest first.
+        notes: what was found that belongs to no item and counts for nothing.
     """
 
     address: str
@@ -101,6 +102,7 @@ class ResourceReport:
     named: tuple[Named, ...] = ()
     refused: tuple[str, ...] = ()
     largest: tuple[Large, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def changed(self) -> int:
@@ -171,6 +173,7 @@ class Counter:
     def __init__(self, address: str) -> None:
         self.address = address
         self.losses = Losses()
+        self.notes: list[str] = []
         self.items = 0
         self.bytes = 0
         self.sizes = Sizes()
@@ -227,5 +230,6 @@ class Counter:
             troubles=dict(self._troubles),
             losses=self.losses.counted(),
             named=tuple(self._named),
+            notes=tuple(self.notes),
             largest=tuple(Large(key, size) for size, key in sorted(self._large, key=lambda each: (-each[0], each[1]))),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -18,6 +18,7 @@ from shiftable.service import Change, Service, Spec
 
 __all__ = [
     "Action",
+    "Finding",
     "Item",
     "Loss",
     "Mover",
@@ -112,6 +113,13 @@ class Options:
         filter: which objects the move is about; it goes with buckets only.
         inventory: a file that tells the source's objects in place of its listing; it goes with one bucket, and without
             ``prune``: it is older than the bucket.
+        apex: the NS records of a zone itself move too.
+        change_share: the most of a zone's record sets on the target that a move replaces or deletes, between 0 and 1;
+            of a zone with fewer than ten, all. More stops the move before it begins.
+        change_limit: the most record sets that it replaces or deletes, instead of that share.
+        ask: name servers of the target to be asked when zones are verified, ``192.0.2.1@53``; without any those that
+            the provider tells, and with ``None`` nobody.
+        ask_source: name servers of the source, for aliases whose addresses are wanted; as ``ask``.
     """
 
     overwrite: bool = False
@@ -134,6 +142,11 @@ class Options:
     abort_after: int = attrs.field(default=10, validator=attrs.validators.ge(1))
     filter: Filter = attrs.field(factory=Filter)
     inventory: Inventory | None = None
+    apex: bool = False
+    change_share: float = attrs.field(default=0.3, validator=[attrs.validators.ge(0), attrs.validators.le(1)])
+    change_limit: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    ask: tuple[str, ...] | None = ()
+    ask_source: tuple[str, ...] | None = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -280,6 +293,19 @@ class Outcome:
     losses: tuple[Loss, ...] = ()
 
 
+@attrs.frozen
+class Finding:
+    """What a verification found that belongs to no item.
+
+    Args:
+        trouble: it counts against the move, as an item's would; ``None``: it is only told.
+    """
+
+    key: str
+    text: str
+    trouble: Trouble | None = None
+
+
 class Refusal(ShiftableError):
     """An item is not moved, for a reason that trying again does not mend."""
 
@@ -338,14 +364,20 @@ class Mover(ABC, Generic[I]):
         notes: for items that take long.
         stopping: when it is set, items that take long are left as they are, for the next run.
         gives_way: whether its steps may be made in ``shiftable.fibers``, many at once in one thread.
+        bulk: many items are copied by one call, and verified together: ``gathered``, ``copy_many``, ``verify_many``.
+        lanes: calls of ``copy_many`` at once, at most; ``None``: as many as the options allow.
+        exact: ``delta`` says everything; ``plan`` would add nothing.
     """
 
     gives_way: bool = False
+    lanes: int | None = None
 
     service: ClassVar[str]
     facets: ClassVar[Mapping[str, str]]
     confidential: ClassVar[bool] = False
     filtered: ClassVar[bool] = False
+    bulk: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -383,6 +415,10 @@ class Mover(ABC, Generic[I]):
     def general_losses(self) -> Iterable[Loss]:
         """Say what is lost that belongs to no single item that moves; may ask the source."""
         return ()
+
+    def guard(self) -> str | None:
+        """Say why all that the last inventory found to be done should not be done; ``None`` if it may."""
+        return None
 
     def travels(self, item: I, step: Step | None) -> bool:  # noqa: ARG002  for movers
         """Tell whether another process may carry out the step, or verify where it is ``None``.
@@ -463,6 +499,32 @@ class Mover(ABC, Generic[I]):
         Raises:
             Refusal: the target does not have it.
         """
+
+    # the same, many at once: what ``bulk`` promises
+
+    def gathered(self, tasks: Iterable[tuple[I, Step]]) -> Iterator[tuple[tuple[I, Step], ...]]:
+        """Gather tasks into those that one call carries out."""
+        return ((task,) for task in tasks)
+
+    def copy_many(self, tasks: Sequence[tuple[I, Step]]) -> Sequence[Outcome | Exception]:
+        """Carry out the steps of one call; say of each, in that order, how it ended.
+
+        Again, after a kill or an error at any point: the same end and nothing twice. An error that says nothing of one
+        item is raised.
+        """
+        return [self.copy(item, step) for item, step in tasks]
+
+    def confirm(self, items: Sequence[I]) -> Iterator[tuple[I, Exception]]:  # noqa: ARG002  for movers
+        """Read back what was copied, after the last item, and say what is not as it was said to be."""
+        return iter(())
+
+    def verify_many(self, items: Sequence[I], *, quick: bool) -> Iterator[tuple[I, str | Exception | None]]:
+        """Do for each item what ``verify`` does; an error is what became of that item."""
+        return ((item, self.verify(item, quick=quick)) for item in items)
+
+    def verified(self) -> Iterable[Finding]:
+        """Say what was found that belongs to no item, after the last one was verified."""
+        return ()
 
 
 S = TypeVar("S")
