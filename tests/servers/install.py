@@ -17,7 +17,15 @@ from pathlib import Path
 
 PACKAGES = (
     *("age", "openssh-client"),  # test_age_interop.py
-    *("bind9", "bind9-utils", "knot", "knot-dnssecutils", "nsd", "pdns-server", "pdns-backend-sqlite3"),  # test_dns_*.py
+    *(
+        "bind9",
+        "bind9-utils",
+        "knot",
+        "knot-dnssecutils",
+        "nsd",
+        "pdns-server",
+        "pdns-backend-sqlite3",
+    ),  # test_dns_*.py
     *("ceph-mon", "ceph-osd", "ceph-base", "radosgw"),  # test_s3_radosgw.py
     *("postgresql-15", "mariadb-server-core"),  # test_rotation_*.py
 )

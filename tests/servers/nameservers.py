@@ -6,9 +6,11 @@ The fixtures are in ``conftest.py``; a benchmark may start the same servers by i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sqlite3
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +21,7 @@ import attrs
 import dns.message
 import dns.name
 import dns.query
+import dns.rcode
 import dns.rdatatype
 import dns.tsig
 import dns.zone
@@ -33,6 +36,9 @@ NEW = """$ORIGIN {name}.
 {name}. 3600 IN NS ns1.outside.test.
 """
 """A zone as it is made: nothing but its own SOA and NS, whose server is elsewhere."""
+
+
+_numbers = itertools.count()
 
 
 class Programs(Protocol):
@@ -84,6 +90,19 @@ class NameServer:
         )
         return dns.zone.from_xfr(messages, relativize=False, check_origin=False)
 
+    def held(self, zone: str) -> dict[tuple[str, str], tuple[int, frozenset[Any]]]:
+        """Say what a zone holds: TTL and values by owner in lower case and type."""
+        return {
+            (str(name).lower(), dns.rdatatype.to_text(rdataset.rdtype)): (rdataset.ttl, frozenset(rdataset))
+            for name, rdataset in self.transfer(zone).iterate_rdatasets()
+        }
+
+    def _written(self, text: str) -> Path:
+        """Write a zone file of a name of its own: BIND removes an old one some time after it says so."""
+        file = self.folder / f"{next(_numbers)}.zone"
+        file.write_text(text)
+        return file
+
     def ask(self, name: str, kind: str) -> dns.message.Message:
         """Ask one question, over TCP."""
         return dns.query.tcp(dns.message.make_query(name, kind), "127.0.0.1", port=self.port, timeout=10)
@@ -95,8 +114,7 @@ class Bind(NameServer):
 
     def create(self, name: str, *, text: str | None = None, options: str = "") -> None:
         """Make a zone; without a text it is empty."""
-        file = self.folder / f"{name.replace('/', '%')}.zone"
-        file.write_text(text or NEW.format(name=name))
+        file = self._written(text or NEW.format(name=name))
         granted = f'update-policy {{ grant "{KEY}." zonesub ANY; }};'
         self._control("addzone", name, f'{{ type primary; file "{file}"; {granted} {options} }};')
 
@@ -114,10 +132,13 @@ class Knot(NameServer):
 
     def create(self, name: str, *, text: str | None = None) -> None:
         """Make a zone; without a text it is empty."""
-        file = self.folder / f"{name.replace('/', '%')}.zone"
-        file.write_text(text or NEW.format(name=name))
+        file = self._written(text or NEW.format(name=name))
         zone = f"zone[{name}]"
         self._configure(("conf-set", zone), ("conf-set", f"{zone}.file", str(file)))
+        deadline = time.monotonic() + 60  # it loads the zone behind the answer
+        while self.ask(name, "SOA").rcode() != dns.rcode.NOERROR:
+            assert time.monotonic() < deadline, f"Knot does not load {name}"
+            time.sleep(0.005)
 
     def delete(self, name: str) -> None:
         """Delete a zone and its files."""
@@ -144,15 +165,15 @@ class PowerDns(NameServer):
         """Where the API is."""
         return f"http://127.0.0.1:{self.web}"
 
-    def call(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401  any JSON
+    def call(self, method: str, path: str, body: object = None) -> Any:
         """Use the API with the standard library alone."""
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310  its own
             f"{self.url}/api/v1/servers/localhost{path}",
             method=method,
             headers={"X-API-Key": self.api_key, "Content-Type": "application/json"},
             data=None if body is None else json.dumps(body).encode(),
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  the same
             text = answer.read()
         return json.loads(text) if text else None
 

@@ -16,9 +16,10 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
 
-__all__ = ["BaremetalProvider", "BaremetalSettings", "VaultSettings"]
+__all__ = ["BaremetalProvider", "BaremetalSettings", "PowerdnsSettings", "Rfc2136Settings", "VaultSettings"]
 
 __version__ = "0.1.0"
 
@@ -57,6 +58,45 @@ class VaultSettings:
 
 
 @attrs.frozen(kw_only=True)
+class Rfc2136Settings:
+    """``[providers.x.rfc2136]``: a name server that takes updates and gives its zones, which are made there.
+
+    Args:
+        server: its primary, ``ns1.example:53``.
+        zones: those that are listed; a name server tells nobody what it has.
+        key_name: of the TSIG key; without one the server goes by our address.
+        key_secret: of the TSIG key, in base64 as ``tsig-keygen`` prints it.
+    """
+
+    server: str
+    zones: tuple[str, ...] = ()
+    key_name: str | None = None
+    key_secret: Credential | None = None
+    key_algorithm: Literal["hmac-sha1", "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"] = "hmac-sha256"
+
+
+@attrs.frozen(kw_only=True)
+class PowerdnsSettings:
+    """``[providers.x.powerdns]``: a PowerDNS server with its HTTP API.
+
+    Args:
+        address: of the API, ``https://ns1.example:8081``.
+        api_key: the server's ``api-key``.
+        server_id: as the server calls itself in the API.
+        kind: of new zones; ``Primary`` notifies secondaries.
+        max_body: bytes of one request; the server's ``webserver-max-bodysize``, which counts in MiB.
+        ca_bundle: certificates to trust in place of the system's.
+    """
+
+    address: str
+    api_key: Credential
+    server_id: str = "localhost"
+    kind: Literal["Native", "Primary"] = "Native"
+    max_body: int = 2 * 1024 * 1024
+    ca_bundle: Path | None = None
+
+
+@attrs.frozen(kw_only=True)
 class BaremetalSettings:
     """``[providers.x]`` with ``type = "baremetal"``.
 
@@ -71,6 +111,8 @@ class BaremetalSettings:
         recipients: age public keys that secrets are encrypted for.
         identity_file: the age private key that they are decrypted with.
         vault: a Vault or OpenBao server, which then holds the secrets instead of files.
+        rfc2136: a name server that takes updates, which then holds the zones instead of files.
+        powerdns: a PowerDNS server, which then holds the zones instead of files.
     """
 
     root: Path = _DEFAULT_ROOT
@@ -83,6 +125,8 @@ class BaremetalSettings:
     recipients: tuple[str, ...] = ()
     identity_file: Path | None = None
     vault: VaultSettings | None = None
+    rfc2136: Rfc2136Settings | None = None
+    powerdns: PowerdnsSettings | None = None
 
 
 class BaremetalProvider(Provider[BaremetalSettings]):
@@ -136,6 +180,21 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         from shiftable_baremetal.secrets import SopsDriver
 
         return SopsDriver(self._root() / "secrets", settings.recipients, settings.identity_file)
+
+    def dns(self) -> DnsDriver:
+        """Make the driver for the server that ``rfc2136`` or ``powerdns`` names.
+
+        Raises:
+            ConfigError: the server's settings are wrong.
+        """
+        settings = self.settings
+        if settings.rfc2136 is not None and settings.powerdns is not None:
+            raise ConfigError("rfc2136 and powerdns are two places for the same zones: give one of them")
+        if settings.rfc2136 is not None:
+            from shiftable_baremetal.dns_rfc2136 import open_rfc2136
+
+            return open_rfc2136(settings.rfc2136)
+        return super().dns()
 
     def _root(self) -> Path:
         """Return the folder of all data, which need not exist yet: whoever creates something makes it.
