@@ -70,7 +70,7 @@ DNS_CODES: Mapping[str, type[OperationError]] = {
 _BATCH: tuple[tuple[re.Pattern[str], type[OperationError]], ...] = (
     (re.compile("FATAL problem|Duplicate Resource Record|invalid set of changes|is not permitted in"), InvalidArgument),
     (re.compile("limit of|maximum number of", re.IGNORECASE), QuotaExceeded),
-    (re.compile("already exists]|already exists,|was not found|do not match the current values"), PreconditionFailed),
+    (re.compile("but it (already exists|was not found)|do not match the current values"), PreconditionFailed),
     (re.compile("conflict|with the same name and type|protect", re.IGNORECASE), Conflict),
 )
 

@@ -169,7 +169,8 @@ def changed(zone: Zone, changes: list[Change]) -> dict[Key, Record]:
     """
     _check_size(changes)
     wanted = [(change["Action"], _record(change)) for change in changes]
-    _refuse([fault for _, record in wanted for fault in _faults_of_values(record)])  # then nothing else is looked at
+    written = [record for action, record in wanted if action != "DELETE"]
+    _refuse([fault for record in written for fault in _faults_of_values(record)])  # then nothing else is looked at
     work = _Work(zone)
     faults = [fault for action, record in wanted for fault in work.step(action, record)]
     faults += _faults_of_zone(zone, work.records)
