@@ -285,7 +285,7 @@ class DnsConformance(Conformance):
         assert oracle(zone.name) == before
 
     def test_the_ns_of_the_zone_are_replaced_or_refused(self, zone: Zone, oracle: Callable[[str], Observed]) -> None:
-        wanted = ("ns1.example.net.", "ns2.example.net.")
+        wanted: tuple[str, ...] = ("ns1.example.net.", "ns2.example.net.")
         if not zone.features.apex_ns:
             with pytest.raises((InvalidArgument, Unsupported)):
                 zone.set("@", "NS", wanted, ttl=600, apex=True)
