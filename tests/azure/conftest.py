@@ -23,9 +23,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shiftable_azure import AzureProvider, AzureSettings
+from shiftable_azure._arm import ArmSession
+from shiftable_azure._double_arm import is_arm
 from shiftable_azure._double_vault import is_vault
+from shiftable_azure._identity import Identity
 from shiftable_azure._session import Session
 from shiftable_azure.blob import AzureBlobDriver
+from shiftable_azure.dns import AzureDnsDriver
 
 if TYPE_CHECKING:
     from shiftable.testing.harness import Request, Response
@@ -48,7 +52,7 @@ def defined() -> frozenset[str]:
 
 def unknown_names(request: Request, _response: Response) -> Iterable[str]:
     """Find parameters and headers that no definition has."""
-    if is_vault(request) or request.path == "/identity/token":
+    if is_vault(request) or is_arm(request) or request.path == "/identity/token":
         return
     parameters = [part.partition("=")[0] for part in request.query.split("&") if part]
     headers = [name for name in request.headers.keys() if name.lower().startswith("x-ms-")]  # noqa: SIM118  several of a name
@@ -63,15 +67,19 @@ def _only_what_azure_knows(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     double: AzureDouble = request.getfixturevalue("azure_double")
-    double.validators += (unknown_names, undeployable)
+    double.validators += (unknown_names, undeployable, undefined)
     yield
-    for validator in (unknown_names, undeployable):
+    for validator in (unknown_names, undeployable, undefined):
         double.validators.remove(validator)
 
 
 def pytest_report_header() -> list[str]:
     """Say whether what is sent can be compared with the resource manager's definitions."""
-    return [] if DEFINITIONS.exists() else ["azure: the resource manager's definitions are not here; one check is off"]
+    return (
+        []
+        if DEFINITIONS.exists() and DNS_DEFINITIONS.exists()
+        else ["azure: the resource manager's definitions are not here; one check is off"]
+    )
 
 
 @pytest.fixture
@@ -126,3 +134,127 @@ def resource_manager() -> Any:
     if not DEFINITIONS.exists():
         pytest.skip("the resource manager's definitions are not beside the checkout: this one check is off")
     return deployed_violations
+
+
+# Azure DNS: what is sent and answered of zones and record sets, compared with the definitions of Resource Manager
+
+
+@pytest.fixture
+def arm(azure_double: AzureDouble) -> Iterator[ArmSession]:
+    """Return a session whose waiting is the double's time passing."""
+    made = arm_session(azure_double)
+    yield made
+    made.close()
+
+
+def arm_session(double: AzureDouble, **changed: Any) -> ArmSession:
+    settings = AzureSettings(**{**double.config, **changed})
+    clock = double.clock
+    return ArmSession(settings, Identity(settings), pause=clock.advance, clock=lambda: clock.now().timestamp())
+
+
+@pytest.fixture
+def dns_driver(arm: ArmSession) -> AzureDnsDriver:
+    return AzureDnsDriver(arm)
+
+
+DNS_DEFINITIONS = Path(__file__).parents[3] / "shared" / "specs" / "azure" / "microsoft.network@2018-05-01.json.gz"
+LATER = {"DSRecords", "NAPTRRecords", "TLSARecords", "trafficManagementProfile"}  # of a later version than the file
+READ_ONLY = 2
+
+
+def undefined(request: Request, response: Response) -> Iterable[str]:
+    """Find what Azure's definitions of its DNS do not have, in what is sent and in what is answered."""
+    if not DNS_DEFINITIONS.exists() or not is_arm(request):
+        return
+    parts = request.path.split("/")
+    if "dnszones" not in request.path.lower() or "dnssecConfigs" in parts:
+        return
+    if request.body:
+        yield from dns_violations(resource_type(parts), json.loads(request.body), sent=True)
+    if response.code in {200, 201} and response.body:
+        content = json.loads(response.body)
+        for each in content.get("value", [content]):
+            yield from dns_violations(each["type"], each)
+
+
+def resource_type(parts: list[str]) -> str:
+    at = [part.lower() for part in parts].index("dnszones")
+    return "/".join(["Microsoft.Network/dnsZones", *parts[at + 2 : at + 3]])
+
+
+def dns_violations(kind: str, body: Any, *, sent: bool = False) -> list[str]:
+    found = dns_definitions().get(kind.lower())
+    if found is None:
+        return [] if kind.rpartition("/")[2] in {"DS", "NAPTR", "TLSA"} else [f"{kind} is not defined"]
+    return list(_compared(found, body, kind, sent=sent))
+
+
+@functools.cache
+def dns_definitions() -> dict[str, Any]:
+    kinds = json.loads(gzip.decompress(DNS_DEFINITIONS.read_bytes()))
+    return {
+        kind["name"].partition("@")[0].lower(): _resolved(kind["body"], kinds)
+        for kind in kinds
+        if kind["$type"] == "ResourceType" and "/dnsZones" in kind["name"]
+    }
+
+
+def _resolved(kind: Any, kinds: list[Any]) -> Any:
+    """Replace references to other types by those types."""
+    found = dict(kinds[int(kind["$ref"].removeprefix("#/"))])
+    if "properties" in found:
+        found["properties"] = {
+            name: {**each, "type": _resolved(each["type"], kinds)} for name, each in found["properties"].items()
+        }
+    for name in ("itemType", "additionalProperties"):
+        if name in found:
+            found[name] = _resolved(found[name], kinds)
+    if "elements" in found:
+        found["elements"] = [_resolved(each, kinds) for each in found["elements"]]
+    return found
+
+
+def _compared(kind: Any, value: Any, place: str, *, sent: bool) -> Iterator[str]:
+    simple = {"StringType": str, "IntegerType": int, "StringLiteralType": str}
+    if kind["$type"] in simple:
+        if type(value) is not simple[kind["$type"]]:
+            yield f"{place} is {type(value).__name__}, not {kind['$type']}"
+        elif kind["$type"] == "StringLiteralType" and value.lower() != kind["value"].lower():
+            yield f"{place} is {value!r}, not {kind['value']!r}"
+    elif kind["$type"] == "UnionType":
+        if all(any(_compared(each, value, place, sent=sent)) for each in kind["elements"]):
+            yield f"{place} is {value!r}, which is none of its kinds"
+    elif kind["$type"] == "ArrayType":
+        if type(value) is not list:
+            yield f"{place} is no list"
+            return
+        for number, each in enumerate(value):
+            yield from _compared(kind["itemType"], each, f"{place}[{number}]", sent=sent)
+    elif type(value) is not dict:
+        yield f"{place} is no object"
+    else:
+        yield from _compared_object(kind, value, place, sent=sent)
+
+
+def _compared_object(kind: Any, value: dict[str, Any], place: str, *, sent: bool) -> Iterator[str]:
+    for name, each in value.items():
+        known = kind["properties"].get(name)
+        if known is None and "additionalProperties" in kind:
+            yield from _compared(kind["additionalProperties"], each, f"{place}.{name}", sent=sent)
+        elif known is None and name not in LATER:
+            yield f"{place} has no {name}"
+        elif known is not None and sent and known["flags"] & READ_ONLY:
+            yield f"{place}.{name} is not the caller's to say"
+        elif known is not None:
+            yield from _compared(known["type"], each, f"{place}.{name}", sent=sent)
+    required = {name for name, each in kind["properties"].items() if each["flags"] & 1} - {"name"}
+    yield from (f"{place} needs {name}" for name in sorted(required - value.keys()))
+
+
+@pytest.fixture
+def azure_dns_definitions() -> Any:
+    """Return the comparison with Azure's definitions of its DNS."""
+    if not DNS_DEFINITIONS.exists():
+        pytest.skip("Azure's definitions are not beside the checkout: this one check is off")
+    return dns_violations

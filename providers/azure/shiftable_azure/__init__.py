@@ -1,4 +1,4 @@
-"""Azure: Blob Storage and the secrets of Key Vault."""
+"""Azure: Blob Storage, the secrets of Key Vault, and Azure DNS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
+    from shiftable_azure._arm import ArmSession
     from shiftable_azure._identity import Identity
     from shiftable_azure._session import Session
     from shiftable_azure._vault import VaultSession
@@ -24,6 +26,7 @@ __all__ = ["AzureProvider", "AzureSettings"]
 __version__ = "0.1.0"
 
 _VAULT = re.compile(r"[0-9A-Za-z-]{3,24}|(?:https://)?[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+(?::\d+)?/?")
+_MANAGER = re.compile(r"https://[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+(?::\d+)?/?")
 _LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\]):\d+/?")
 
 
@@ -35,6 +38,10 @@ class AzureSettings:
         subscription: the subscription id.
         resource_group: where resources are made.
         location: ``germanywestcentral``.
+        arm_endpoint: Resource Manager of another cloud, ``https://management.chinacloudapi.cn``; or a stand-in on this
+            machine, ``http://127.0.0.1:…``, which then gets everything that is for Resource Manager.
+        arm_token: a token for Resource Manager that was had elsewhere, ``az account get-access-token``; it lives for
+            an hour or so.
         storage_account: for blobs; without hierarchical namespace.
         endpoint: URL of the account's blob service, for another cloud, a private endpoint, a stand-in or Azurite; else
             ``https://ACCOUNT.blob.core.windows.net``.
@@ -49,6 +56,7 @@ class AzureSettings:
             then; the stand-in is told its name, and has to ask for tokens as it does.
         vault_token: a token for the vault that was had elsewhere, ``az account get-access-token --resource
             https://vault.azure.net``; it lives for an hour or so.
+        dns_signed: the zones are signed (DNSSEC), which Azure needs for DS and TLSA records.
         tenant: with ``client_id`` and ``client_secret``, a service principal.
         client_id: alone: the user-assigned managed identity.
         max_attempts: how often a call is tried in all.
@@ -57,6 +65,8 @@ class AzureSettings:
     subscription: str | None = None
     resource_group: str | None = None
     location: str | None = None
+    arm_endpoint: str | None = attrs.field(default=None)
+    arm_token: Credential | None = attrs.field(default=None)
     storage_account: str | None = None
     endpoint: str | None = attrs.field(default=None)
     account_key: Credential | None = attrs.field(default=None)
@@ -66,10 +76,16 @@ class AzureSettings:
     vault: str | None = attrs.field(default=None)
     vault_endpoint: str | None = attrs.field(default=None)
     vault_token: Credential | None = attrs.field(default=None)
+    dns_signed: bool = False
     tenant: str | None = None
     client_id: str | None = None
     client_secret: Credential | None = attrs.field(default=None)
     max_attempts: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+
+    @arm_endpoint.validator
+    def _is_manager(self, _field: object, value: str | None) -> None:
+        if value is not None and not (_MANAGER.fullmatch(value) or _LOOPBACK.fullmatch(value)):
+            raise ValueError("arm_endpoint is an https URL without a path, or a stand-in: http://127.0.0.1:PORT")
 
     @endpoint.validator
     def _plain(self, _field: object, value: str | None) -> None:
@@ -112,12 +128,12 @@ class AzureSettings:
 
 
 class AzureProvider(Provider[AzureSettings]):
-    """Blob Storage through azure-storage-blob, secrets through azure-keyvault-secrets.
+    """Blob Storage through azure-storage-blob, secrets through azure-keyvault-secrets, DNS through Resource Manager.
 
     Credentials for blobs: ``account_key``, ``connection_string`` or ``sas_token`` of the settings; or else of Microsoft
     Entra: a service principal by ``tenant``, ``client_id`` and ``client_secret``, or azure-identity's default chain
-    (environment, workload identity, managed identity, ``az login``). Secrets take one of Microsoft Entra, or
-    ``vault_token``.
+    (environment, workload identity, managed identity, ``az login``). Secrets and DNS take one of Microsoft Entra, or
+    ``vault_token`` and ``arm_token``.
 
     Permissions for blobs: the role *Storage Blob Data Contributor* on the storage account covers everything but tags,
     for which *Storage Blob Data Owner* or the actions ``blobs/tags/read`` and ``blobs/tags/write`` are needed. URLs are
@@ -127,6 +143,8 @@ class AzureProvider(Provider[AzureSettings]):
     Permissions for secrets: *Key Vault Secrets Officer* on the vault has them all; what only reads needs *Key Vault
     Secrets User*. In vaults with access policies these are ``get``, ``list``, ``set``, ``delete``, ``recover`` and, for
     deleting for good, ``purge``; what only reads needs ``get`` and ``list``.
+
+    Permissions for DNS: *DNS Zone Contributor* on the resource group; ``AzureDnsDriver`` names the single actions.
     """
 
     name: ClassVar[str] = "azure"
@@ -138,13 +156,18 @@ class AzureProvider(Provider[AzureSettings]):
         self._shared: Identity | None = None
         self._session: Session | None = None
         self._vault: VaultSession | None = None
+        self._arm: ArmSession | None = None
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
         from shiftable_azure import _features
 
-        return {"blob": (_features.BLOB, _features.VERSIONED_BLOB), "secrets": (_features.SECRETS,)}
+        return {
+            "blob": (_features.BLOB, _features.VERSIONED_BLOB),
+            "secrets": (_features.SECRETS,),
+            "dns": (_features.DNS, _features.SIGNED_DNS),
+        }
 
     @property
     def session(self) -> Session:
@@ -163,6 +186,15 @@ class AzureProvider(Provider[AzureSettings]):
 
             self._vault = VaultSession(self.settings, self._identity)
         return self._vault
+
+    @property
+    def arm(self) -> ArmSession:
+        """The session of Resource Manager: ``cloud.unwrap(AzureProvider).arm.call(…)``."""
+        if self._arm is None:
+            from shiftable_azure._arm import ArmSession
+
+            self._arm = ArmSession(self.settings, self._identity)
+        return self._arm
 
     @property
     def _identity(self) -> Identity:
@@ -188,8 +220,15 @@ class AzureProvider(Provider[AzureSettings]):
 
         return KeyVaultDriver(self.vault)
 
+    def dns(self) -> DnsDriver:
+        """Make the driver for Azure DNS."""
+        from shiftable_azure import _features
+        from shiftable_azure.dns import AzureDnsDriver
+
+        return AzureDnsDriver(self.arm, _features.SIGNED_DNS if self.settings.dns_signed else _features.DNS)
+
     def close(self) -> None:
         """Close the connections of all clients."""
-        for session in (self._session, self._vault):
+        for session in (self._session, self._vault, self._arm):
             if session is not None:
                 session.close()

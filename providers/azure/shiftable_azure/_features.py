@@ -5,10 +5,11 @@ from __future__ import annotations
 import attrs
 
 from shiftable.blob.driver import BlobFeatures, StorageClass
+from shiftable.dns.driver import DnsFeatures
 from shiftable.features import Limit
 from shiftable.secrets.driver import SecretsFeatures
 
-__all__ = ["BLOB", "SECRETS", "VERSIONED_BLOB"]
+__all__ = ["BLOB", "DNS", "SECRETS", "SIGNED_DNS", "VERSIONED_BLOB"]
 
 _TARGETS = "Azure, scalability and performance targets for Blob storage"
 _BLOCKS = 50_000
@@ -73,3 +74,29 @@ SECRETS = SecretsFeatures(
     max_labels=Limit(12, f"{_VAULT}: 15 tags, less those for the name, the stages and the encoding"),
     max_recovery=Limit(90, "Azure Key Vault, soft delete: 7 to 90 days, as the vault has it"),
 )
+
+_DNS = "Azure DNS, limits"
+
+DNS = DnsFeatures(
+    title="Azure DNS",
+    zones=True,
+    types=frozenset({"A", "AAAA", "CAA", "CNAME", "MX", "NAPTR", "NS", "PTR", "SOA", "SRV", "TXT"}),
+    any_name=False,
+    policy=True,
+    apex_ns=True,
+    apex_ns_kept=True,
+    if_match=True,
+    atomic_if_match=True,
+    atomic_batch=False,
+    max_batch=Limit(100, "chosen: record sets are written one by one, and put back one by one"),
+    max_values=Limit(20, f"{_DNS}: records of a record set; of TXT 400, with 4,096 characters in all"),
+    max_rdata=Limit(8_192, f"{_DNS}: 4,096 characters of a TXT record set, at the worst a string for each"),
+    max_record_sets=Limit(10_000, f"{_DNS}: record sets of a zone"),
+    writes_per_minute=Limit(200, f"{_DNS}: creates, updates and deletes of record sets, 200 of each for a zone"),
+    min_ttl=Limit(1, "Azure DNS, zones and records: time-to-live"),
+    max_ttl=Limit(2**31 - 1, "Azure DNS, zones and records: time-to-live"),
+)
+"""Zones that are not signed."""
+
+SIGNED_DNS = attrs.evolve(DNS, title="Azure DNS, signed zones", types=(DNS.types or frozenset()) | {"DS", "TLSA"})
+"""Zones with DNSSEC, which Azure needs for DS and TLSA."""

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
-from azure.core.credentials import AccessToken
-from azure.core.exceptions import IncompleteReadError, ServiceResponseError
-from azure.core.pipeline.policies import RetryPolicy
-from azure.core.pipeline.transport import RequestsTransport
 from azure.keyvault.secrets import SecretClient
 
 from shiftable.errors import ConfigError
 from shiftable_azure import AzureSettings, __version__
-from shiftable_azure.errors import seconds_asked
+from shiftable_azure._identity import GivenToken, Identity
+from shiftable_azure._transport import Patient, Transport
 
 if TYPE_CHECKING:
     from azure.core.pipeline.transport import HttpTransport
 
-    from shiftable.config import Credential
-    from shiftable_azure._identity import Identity
 
-__all__ = ["GivenToken", "VaultRetries", "VaultSession", "vault_url"]
+__all__ = ["VaultRetries", "VaultSession", "vault_url"]
 
 _API_VERSION = "7.4"  # all that is needed is in it, and clouds that lag behind have it
 _SUFFIX = "vault.azure.net"
 _REPEATABLE = frozenset({"HEAD", "GET", "DELETE", "PATCH", "POST"})
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-_LONGEST_WAIT = 60.0
-_FOREVER = 1 << 40
 
 
-class VaultRetries(RetryPolicy[Any, Any]):
+class VaultRetries(Patient):
     """The SDK's retries with full jitter, for all but a new version of a secret.
 
     A ``PUT`` that is repeated makes a second version, so it is sent again by itself only where the vault says that it
     did nothing (429); the driver looks before it repeats any other. ``PATCH`` and the recovery (``POST``) say the same
     thing twice.
     """
-
-    def __init__(self, attempts: int, *, base: float = 0.4, longest: float = 20.0) -> None:
-        left = attempts - 1
-        super().__init__(retry_total=left, retry_connect=left, retry_read=left, retry_status=left)
-        self._base = base
-        self._longest = longest
 
     def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
         """Say which methods may be repeated."""
@@ -57,59 +42,6 @@ class VaultRetries(RetryPolicy[Any, Any]):
         if response.http_request.method == "PUT":
             return bool(status == 429)
         return status in _PASSING and bool(super().is_retry(settings, response))
-
-    def get_retry_after(self, response: Any) -> float | None:  # noqa: ANN401  as in azure-core
-        """Return the seconds that the vault asks for, within reason."""
-        asked = seconds_asked(response.http_response.headers)
-        return None if asked is None else min(asked, _LONGEST_WAIT)
-
-    def get_backoff_time(self, settings: dict[str, Any]) -> float:
-        """Return a random part of a limit that doubles."""
-        return self.pause(len(settings["history"]))
-
-    def pause(self, failures: int) -> float:
-        """Return how long to wait after so many failures."""
-        return random.uniform(0, min(self._longest, self._base * 2**failures))  # noqa: S311  a delay
-
-
-class GivenToken:
-    """A credential that has its token already."""
-
-    def __init__(self, token: Credential) -> None:
-        self._token = token
-
-    def get_token(self, *scopes: str, **options: Any) -> AccessToken:  # noqa: ANN401, ARG002  as azure-core asks
-        """Return the token: how long it lives, the vault knows."""
-        return AccessToken(self._token.reveal(), _FOREVER)
-
-    def __repr__(self) -> str:
-        return "<GivenToken ***>"
-
-
-class _Transport(RequestsTransport):  # type: ignore[misc]  # azure-core hands it out untyped
-    """The SDK's transport; an answer that ends early is one that did not arrive.
-
-    Args:
-        endpoint: where to send everything, in place of the vault.
-    """
-
-    def __init__(self, endpoint: str | None, **options: Any) -> None:  # noqa: ANN401  as in azure-core
-        super().__init__(**options)
-        self._endpoint = urlsplit(endpoint) if endpoint else None
-
-    def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401  as in azure-core
-        """Send a request, and leave it as it was: retries and challenges read its URL."""
-        url = request.url
-        if self._endpoint is not None:
-            parts = urlsplit(url)
-            request.headers["Host"] = parts.netloc
-            request.url = urlunsplit((self._endpoint.scheme, self._endpoint.netloc, parts.path, parts.query, ""))
-        try:
-            return super().send(request, **options)
-        except IncompleteReadError as exc:
-            raise ServiceResponseError(f"the answer ends early: {exc}", error=exc) from exc
-        finally:
-            request.url = url
 
 
 def vault_url(vault: str) -> str:
@@ -172,5 +104,5 @@ class VaultSession:
             api_version=_API_VERSION,
             retry_policy=VaultRetries(settings.max_attempts),
             user_agent=f"shiftable/{__version__}",
-            transport=self._transport or _Transport(settings.vault_endpoint, connection_timeout=20, read_timeout=60),
+            transport=self._transport or Transport(settings.vault_endpoint),
         )

@@ -1,4 +1,4 @@
-"""A stand-in for Azure on loopback: Blob Storage and the secrets of a Key Vault in memory, behind the harness."""
+"""A stand-in for Azure on loopback: Blob Storage, a Key Vault's secrets and Azure DNS in memory, behind the harness."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from azure.core.pipeline.transport import RequestsTransport
 from shiftable.config import Credential
 from shiftable.testing.harness import Double, Headers, Request, Response
 from shiftable_azure._definitions import violations
+from shiftable_azure._double_arm import ArmService, Operations, is_arm
 from shiftable_azure._double_auth import Keys
 from shiftable_azure._double_blob import BlobService
+from shiftable_azure._double_dns import DnsService
 from shiftable_azure._double_vault import VaultService, is_vault
 from shiftable_azure._double_wire import Asked, Refusal, refused
 
@@ -26,12 +28,14 @@ _ACCOUNT_KEY = "bm90LWEtc2VjcmV0LW9mLWFueWJvZHk="
 _DELEGATION_KEY = "bm90LWEtZGVsZWdhdGlvbi1rZXk="
 _TOKEN = "not-a-token-of-anybody"  # noqa: S105  the double's own
 _VAULT = "shiftable-double"
+_SUBSCRIPTION = "00000000-0000-0000-0000-0000000d0b1e"
+_GROUP = "shiftable-double"
 _IDENTITY = "/identity/token"
 _IDENTITY_HEADER = "not-a-header-of-anybody"
 
 
 class AzureDouble(Double):
-    """Azure in this process: Blob Storage of one account, the secrets of one Key Vault, and a managed identity.
+    """Azure in this process: a storage account's blobs, a Key Vault's secrets, Azure DNS, and a managed identity.
 
     Shared keys, shared access signatures and tokens are checked, signed URLs expire (by ``clock``), writes are atomic,
     listings come in the order of UTF-16 units, as Azure's do. It has block blobs alone, and neither leases nor
@@ -43,9 +47,14 @@ class AzureDouble(Double):
     protection that ``vault`` says, keeps times in whole seconds and lists versions in the order of their ids, as Key
     Vault does. What a vault says of a write to a certificate's secret is stated nowhere, and an assumption here.
 
+    Resource Manager asks for tokens and api-versions, checks actions, throttles, and has long operations. Behind it is
+    Azure DNS with the limits and the ETags of its public zones; it counts calls by ``clock``.
+
     Attributes:
         service: the state, to look behind the protocol: ``service.containers["shop"].blobs["key"].content``.
         vault: the same of the vault: ``vault.secrets["shop--key"].latest.value``.
+        arm: Resource Manager: ``arm.denied.add("Microsoft.Network/dnsZones/write")``.
+        dns: the state of Azure DNS: ``dns.zone("shop.example").sets["www", "A"].properties``.
         token: what a bearer must present.
     """
 
@@ -58,6 +67,9 @@ class AzureDouble(Double):
         self._state = threading.Lock()
         self.service = BlobService(Keys(_ACCOUNT, _ACCOUNT_KEY, _TOKEN, _DELEGATION_KEY), self.clock)
         self.vault = VaultService(_TOKEN, self.clock)
+        operations = Operations()
+        self.dns = DnsService(self.clock, operations)
+        self.arm = ArmService(_TOKEN, _SUBSCRIPTION, _GROUP, operations, self.dns)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -69,6 +81,10 @@ class AzureDouble(Double):
             "vault": _VAULT,
             "vault_endpoint": self.url,
             "vault_token": Credential.literal(_TOKEN),
+            "subscription": _SUBSCRIPTION,
+            "resource_group": _GROUP,
+            "arm_endpoint": self.url,
+            "arm_token": Credential.literal(_TOKEN),
         }
 
     @property
@@ -98,6 +114,8 @@ class AzureDouble(Double):
             return "identity", "GetToken"
         if is_vault(request):
             return "secrets", self.vault.operation(request)
+        if is_arm(request):
+            return "arm", self.arm.operation(request)
         try:
             return "blob", self.service.operation(Asked.read(request, _ACCOUNT))
         except Refusal:
@@ -110,6 +128,8 @@ class AzureDouble(Double):
         with self._state:
             if is_vault(request):
                 return self.vault.execute(request)
+            if is_arm(request):
+                return self.arm.execute(request)
             try:
                 asked = Asked.read(request, _ACCOUNT)
             except Refusal as refusal:
@@ -117,10 +137,11 @@ class AzureDouble(Double):
             return self.service.execute(asked)
 
     def forget(self) -> None:
-        """Empty the account and the vault."""
+        """Empty the account, the vault and the subscription."""
         with self._state:
             self.service.reset()
             self.vault.reset()
+            self.arm.reset()
 
     def _identity(self, request: Request) -> Response:
         """Hand out the token as a managed identity of App Service does."""

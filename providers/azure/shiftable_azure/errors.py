@@ -31,7 +31,19 @@ from shiftable.errors import (
     Unsupported,
 )
 
-__all__ = ["CODES", "VAULT_CODES", "VaultFailure", "classify", "classify_vault", "code_of", "fault_of", "seconds_asked"]
+__all__ = [
+    "ARM_CODES",
+    "CODES",
+    "VAULT_CODES",
+    "ArmFailure",
+    "VaultFailure",
+    "classify",
+    "classify_arm",
+    "classify_vault",
+    "code_of",
+    "fault_of",
+    "seconds_asked",
+]
 
 # Status and error codes of the Blob service and those that all of Azure Storage shares, in the REST reference's words.
 CODES: Mapping[str, type[OperationError]] = {
@@ -313,6 +325,118 @@ def _advised(inner: str, message: str) -> str:
         return "the name belongs to a deleted secret; restore it, or delete it with recovery=None"
     if inner == "SecretDisabled":
         return "the version is disabled"
+    return message.partition("\n")[0].strip()
+
+
+# Codes of Resource Manager and of the services behind it. Sources: Azure Resource Manager, common deployment errors and
+# request limits; the messages that clients of Azure DNS were shown.
+ARM_CODES: Mapping[str, type[OperationError]] = {
+    # what does not exist
+    "NotFound": NotFound,
+    "ParentResourceNotFound": NotFound,
+    "ResourceGroupNotFound": InvalidArgument,  # a wrong setting: not the zone is missing
+    "ResourceNotFound": NotFound,
+    "InvalidSubscriptionId": InvalidArgument,
+    "SubscriptionNotFound": InvalidArgument,
+    # another writer, or the wrong state
+    "AnotherOperationInProgress": Conflict,
+    "Canceled": Conflict,
+    "Conflict": Conflict,
+    "CannotDeleteResource": Conflict,
+    "InUse": Conflict,
+    "MissingSubscriptionRegistration": Conflict,
+    "OperationNotAllowed": Conflict,
+    "PreconditionFailed": PreconditionFailed,
+    "ReadOnlyDisabledSubscription": Conflict,
+    "ResourceGroupBeingDeleted": Conflict,
+    "ScopeLocked": Conflict,
+    "SubscriptionNotRegistered": Conflict,
+    # what exists already
+    "AlreadyExists": AlreadyExists,
+    # what the caller got wrong
+    "BadRequest": InvalidArgument,
+    "ForeignLink": IntegrityError,
+    "InvalidApiVersionParameter": InvalidArgument,
+    "InvalidAuthenticationTokenTenant": Unauthenticated,
+    "InvalidRequestContent": InvalidArgument,
+    "InvalidRequestFormat": InvalidArgument,
+    "InvalidResourceName": InvalidArgument,
+    "InvalidResourceType": InvalidArgument,
+    "LinkedInvalidPropertyId": InvalidArgument,
+    "LocationNotAvailableForResourceType": InvalidArgument,
+    "MissingApiVersionParameter": InvalidArgument,
+    "NoRegisteredProviderFound": InvalidArgument,
+    "RequestDisallowedByPolicy": PermissionDenied,
+    # who asks, and whether they may
+    "AuthenticationFailed": Unauthenticated,
+    "AuthorizationFailed": PermissionDenied,
+    "ExpiredAuthenticationToken": Unauthenticated,
+    "Forbidden": PermissionDenied,
+    "InvalidAuthenticationToken": Unauthenticated,
+    "LinkedAuthorizationFailed": PermissionDenied,
+    # how much
+    "QuotaExceeded": QuotaExceeded,
+    "ResourceQuotaExceeded": QuotaExceeded,
+    "OperationThrottled": Throttled,
+    "ResourceCollectionRequestsThrottled": Throttled,
+    "ResourceRequestsThrottled": Throttled,
+    "SubscriptionRequestsThrottled": Throttled,
+    "TooManyRequests": Throttled,
+    # the service's own trouble
+    "GatewayTimeout": Timeout,
+    "InternalServerError": Unavailable,
+    "OperationTimedOut": Timeout,
+    "RetryableError": Unavailable,
+    "ServerBusy": Throttled,
+    "ServiceUnavailable": Unavailable,
+}
+
+# What to do about a refusal, by its code; Resource Manager's own text names ids, in many words.
+_MISPLACED: Mapping[str, str] = {"ResourceGroupNotFound": "resource_group", "SubscriptionNotFound": "subscription"}
+_ARM_ACTION = re.compile(r"perform action '([^']+)'")
+
+
+class ArmFailure(native.AzureError):
+    """What Resource Manager would answer, found out without asking it; or what an operation ended with.
+
+    Args:
+        code: a row of ``ARM_CODES``, or what the operation says.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def classify_arm(exc: Exception) -> Fault | None:
+    """Claim the exceptions of azure-core and of the HTTP clients beneath it, by Resource Manager's codes."""
+    if isinstance(exc, ArmFailure):
+        return Fault(ARM_CODES.get(exc.code, OperationError), str(exc), exc.code)
+    response = getattr(exc, "response", None) if isinstance(exc, native.HttpResponseError) else None
+    if response is None or response.status_code < 300:
+        return classify(exc)
+    stated: Any = getattr(exc, "error", None)
+    code, message = str(getattr(stated, "code", None) or ""), str(getattr(stated, "message", None) or "")
+    error = ARM_CODES.get(code) or _STATUS.get(response.status_code) or OperationError
+    return Fault(
+        error,
+        _arm_advised(code, message) or _first_line(exc),
+        code,
+        response.headers.get("x-ms-request-id"),
+        seconds_asked(response.headers),
+    )
+
+
+def _arm_advised(code: str, message: str) -> str:
+    """Return one line that says what to do, or the first line of the answer's own message."""
+    if code == "AuthorizationFailed":
+        found = _ARM_ACTION.search(message)
+        what = found.group(1) if found else "this"
+        return f"the identity has no role that allows {what}; assign one on the resource group"
+    if code in _MISPLACED:
+        return f"there is no such {_MISPLACED[code]}; correct the setting, or make it"
+    if code == "ScopeLocked":
+        return "a lock on the resource or its resource group forbids it; remove the lock"
     return message.partition("\n")[0].strip()
 
 
