@@ -37,6 +37,7 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
         "check",
         "demo",
         "destroy",
+        "dns",
         "init",
         "migrate",
         "plan",
@@ -64,6 +65,7 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
         "check",
         "demo",
         "destroy",
+        "dns",
         "init",
         "migrate",
         "plan",
@@ -72,7 +74,8 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
         "schema",
     ]
     + [f"secrets {verb}" for verb in ("put", "set", "get", "ls", "list", "history", "promote", "rm", "restore")]
-    + [f"secrets {verb}" for verb in ("destroy", "disable", "labels", "watch")],
+    + [f"secrets {verb}" for verb in ("destroy", "disable", "labels", "watch")]
+    + [f"dns {verb}" for verb in ("zones", "records", "set", "rm", "export", "import", "diff")],
 )
 def test_every_command_has_a_help_text(shiftable, command: str) -> None:
     answer = shiftable(*command.split(), "--help")
