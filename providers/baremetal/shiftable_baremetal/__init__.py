@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -24,6 +25,7 @@ __all__ = ["BaremetalProvider", "BaremetalSettings", "PowerdnsSettings", "Rfc213
 __version__ = "0.1.0"
 
 _DEFAULT_ROOT = Path(".shiftable/data")
+_NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)+")
 
 
 @attrs.frozen(kw_only=True)
@@ -96,17 +98,24 @@ class PowerdnsSettings:
     ca_bundle: Path | None = None
 
 
+def _are_nameservers(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    """Refuse names that a zone file would complete with the zone."""
+    if not value or not all(_NAME.fullmatch(name) and len(name) < 255 for name in value):
+        raise ValueError(f"{field.name} must be names of servers with a dot at the end: ns1.example.net.")
+
+
 @attrs.frozen(kw_only=True)
 class BaremetalSettings:
     """``[providers.x]`` with ``type = "baremetal"``.
 
     Args:
-        root: the folder of all data; buckets lie in ``blob`` below it, secrets in ``secrets``.
+        root: the folder of all data; buckets lie in ``blob`` below it, zone files in ``dns``, secrets in ``secrets``.
         fsync: whether a write waits until the disk has it. Without it a power failure may cost the last writes.
         endpoint: address of an S3-compatible server, which then holds the buckets instead of files.
         access_key: the server's key, not a secret itself.
         secret_key: the secret that belongs to it.
         region: as the server calls itself; few care.
+        nameservers: the NS of new zones, fully qualified.
         sign_url: where presigned URLs of files lead: the server of ``shiftable blob serve``, or a proxy before it.
         recipients: age public keys that secrets are encrypted for.
         identity_file: the age private key that they are decrypted with.
@@ -121,6 +130,7 @@ class BaremetalSettings:
     access_key: Credential | None = None
     secret_key: Credential | None = None
     region: str = "us-east-1"
+    nameservers: tuple[str, ...] = attrs.field(default=("localhost.",), validator=_are_nameservers)
     sign_url: str = "http://127.0.0.1:8759"
     recipients: tuple[str, ...] = ()
     identity_file: Path | None = None
@@ -130,7 +140,7 @@ class BaremetalSettings:
 
 
 class BaremetalProvider(Provider[BaremetalSettings]):
-    """Your own machines: blobs in plain files or on an S3-compatible server, secrets in SOPS files or in a Vault.
+    """Your own machines: blobs in plain files or on an S3-compatible server, zone files, SOPS files or a Vault.
 
     Credentials: none for files, whose permissions decide who reads and writes; for a server its two keys; for secrets
     the age identity, or a login at the Vault. The user that runs the application needs to read and write ``root`` and
@@ -143,11 +153,12 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
-        """Say what files, S3-compatible servers, SOPS files and Vault can do."""
-        from shiftable_baremetal import blob, blob_s3, secrets, secrets_vault
+        """Say what files, S3-compatible servers, zone files, SOPS files and Vault can do."""
+        from shiftable_baremetal import blob, blob_s3, dns, secrets, secrets_vault
 
         return {
             "blob": (blob.FEATURES, blob_s3.FEATURES),
+            "dns": (dns.FEATURES,),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
         }
 
@@ -182,10 +193,10 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         return SopsDriver(self._root() / "secrets", settings.recipients, settings.identity_file)
 
     def dns(self) -> DnsDriver:
-        """Make the driver for the server that ``rfc2136`` or ``powerdns`` names.
+        """Make the driver for zone files, or for the server that ``rfc2136`` or ``powerdns`` names.
 
         Raises:
-            ConfigError: the server's settings are wrong.
+            ConfigError: the root cannot be used; the server's settings are wrong.
         """
         settings = self.settings
         if settings.rfc2136 is not None and settings.powerdns is not None:
@@ -194,7 +205,9 @@ class BaremetalProvider(Provider[BaremetalSettings]):
             from shiftable_baremetal.dns_rfc2136 import open_rfc2136
 
             return open_rfc2136(settings.rfc2136)
-        return super().dns()
+        from shiftable_baremetal.dns import ZoneFilesDriver
+
+        return ZoneFilesDriver(self._root() / "dns", settings.nameservers, fsync=settings.fsync)
 
     def _root(self) -> Path:
         """Return the folder of all data, which need not exist yet: whoever creates something makes it.
