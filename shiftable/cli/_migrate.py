@@ -40,6 +40,7 @@ from shiftable.migrate import (
     LossCount,
     Migration,
     Named,
+    NameServer,
     Observer,
     Options,
     Plan,
@@ -212,6 +213,26 @@ class _Wish:
     metavar="NUMBER|SHARE%",
     help="With --delete: more stops the move before it begins.  [default: 30%, ten always]",
 )
+@click.option(
+    "--change-limit",
+    type=limit,
+    metavar="NUMBER|SHARE%",
+    help="Of a zone: replacing or deleting more of what the target has stops the move before it begins."
+    "  [default: 30% of ten or more]",
+)
+@click.option("--apex", is_flag=True, help="Of a zone: its own NS records move too.")
+@click.option(
+    "--ask",
+    multiple=True,
+    metavar="SERVER[@PORT]",
+    help="Verify zones by asking these name servers, instead of those that the target tells; none: ask nobody.",
+)
+@click.option(
+    "--ask-source",
+    multiple=True,
+    metavar="SERVER[@PORT]",
+    help="With --degrade alias: ask these for the addresses, instead of the source's name servers; none: ask nobody.",
+)
 @click.option("--include-pending", is_flag=True, help="Move secrets in the middle of a rotation too.")
 @click.option(
     "--finish-first",
@@ -253,7 +274,7 @@ def migrate(
     as_json: bool,
     **chosen: object,
 ) -> None:
-    """Move buckets and secrets from one provider to another; a plan first, --apply does it.
+    """Move buckets, secrets and zones from one provider to another; a plan first, --apply does it.
 
     Nothing is ever written to the source. Killed anywhere, the same command goes on where it stopped. With --json
     each line of standard output is one event; the last one is the plan or the report.
@@ -306,6 +327,9 @@ def _options(chosen: Mapping[str, Any]) -> Options:
     if most is not None and not delete:
         raise ConfigError("--delete-limit goes with --delete")
     limits = {} if most is None else {"prune_share" if isinstance(most, float) else "prune_limit": most}
+    changes = chosen["change_limit"]
+    if changes is not None:
+        limits["change_share" if isinstance(changes, float) else "change_limit"] = changes
     return Options(
         overwrite=chosen["overwrite"],
         degrade=chosen["degrade"],
@@ -319,8 +343,18 @@ def _options(chosen: Mapping[str, Any]) -> Options:
         requests=chosen["limit_requests"],
         filter=_filter(chosen),
         inventory=Inventory(chosen["inventory"]) if chosen["inventory"] else None,
+        apex=chosen["apex"],
+        ask=_asked(chosen["ask"]),
+        ask_source=_asked(chosen["ask_source"]),
         **limits,
     )
+
+
+def _asked(texts: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the name servers that were named, once they can be understood; ``None``: nobody is asked."""
+    if texts == ("none",):
+        return None
+    return tuple(str(NameServer.parse(text)) for text in texts)
 
 
 def _filter(chosen: Mapping[str, Any]) -> Filter:
@@ -481,6 +515,8 @@ def _show_plan(plan: Plan, migration: Migration) -> None:
         _show_losses(found.losses)
         _show_named(found.named, sum(found.troubles.values()))
         if found.estimate is not None and found.to_do.count:
+            if found.address.startswith("dns."):
+                click.echo(f"  calls that write: {found.estimate.target.requests['write']:,}")
             if found.address.startswith("secrets."):
                 click.echo(f"  versions to write: {found.estimate.target.requests['write']:,}")
             _show_estimate(found.estimate, plan)
@@ -521,6 +557,8 @@ def _show_report(report: Report) -> None:
         if found.verified.count:
             click.echo(f"  verified equal: {_tally(found.verified)}")
         _show_losses(found.losses)
+        for note in found.notes:
+            click.echo(f"  {shown(note)}")
         _show_named(found.named, sum(found.troubles.values()))
     _show_skipped(report.skipped)
 

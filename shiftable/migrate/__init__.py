@@ -22,6 +22,7 @@
 
 from __future__ import annotations
 
+from shiftable.migrate._dns_ask import NameServer
 from shiftable.migrate._document import SCHEMA, Document
 from shiftable.migrate._estimate import Cost, Demand, Estimate, Source
 from shiftable.migrate._filters import Filter, KeyList, Rule
@@ -49,6 +50,7 @@ __all__ = [
     "Large",
     "LossCount",
     "Migration",
+    "NameServer",
     "Named",
     "Observer",
     "Options",

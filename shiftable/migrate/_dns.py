@@ -25,7 +25,7 @@ from shiftable.errors import (
     Unsupported,
     translated,
 )
-from shiftable.migrate._dns_ask import Question, Server, Unreachable, ask, record_type, wire_name
+from shiftable.migrate._dns_ask import NameServer, Question, Unreachable, ask, record_type, wire_name
 from shiftable.migrate._dns_checks import Heard, ServerCheck
 from shiftable.migrate._dns_lowering import FACETS, Lowering, Wanted
 from shiftable.migrate._shards import Shard
@@ -466,7 +466,7 @@ class ZonesMover(Mover[ZoneItem]):
         """Ask each name server of the target, and tell of those that could not be asked."""
         plain = [record for record in records if record.policy is None]
         routed = len(records) - len(plain)
-        check = ServerCheck(self._target.origin, self._sides[1])
+        check = ServerCheck(self._target.origin, self._sides[1], pause=self.pause)
         given = bool(self.options.ask)
         silent, heard = list[str](), list[Heard]()
         for server in _servers(self.options.ask, self._target):
@@ -531,10 +531,10 @@ def _digest(parts: Iterable[str]) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def _servers(given: tuple[str, ...] | None, zone: Zone) -> Iterator[Server]:
+def _servers(given: tuple[str, ...] | None, zone: Zone) -> Iterator[NameServer]:
     """Yield the name servers to be asked: those that were named, else those that the provider tells."""
     if given is not None:
-        yield from (Server.parse(text) for text in (given or zone.info().nameservers))
+        yield from (NameServer.parse(text) for text in (given or zone.info().nameservers))
 
 
 def _key(item: ZoneItem) -> RecordKey:

@@ -18,7 +18,7 @@ import attrs
 from shiftable.dns.driver import labels
 from shiftable.errors import ConfigError
 
-__all__ = ["NXDOMAIN", "Answer", "Question", "Record", "Server", "Unreachable", "ask", "record_type", "wire_name"]
+__all__ = ["NXDOMAIN", "Answer", "NameServer", "Question", "Record", "Unreachable", "ask", "record_type", "wire_name"]
 
 NXDOMAIN = 3
 
@@ -53,14 +53,14 @@ class Unreachable(OSError):
 
 
 @attrs.frozen
-class Server:
+class NameServer:
     """A name server, by address or name, and its port: ``192.0.2.1@5353``."""
 
     host: str
     port: int = 53
 
     @classmethod
-    def parse(cls, text: str) -> Server:
+    def parse(cls, text: str) -> NameServer:
         """Read ``192.0.2.1``, ``ns1.example.net@5353``, ``2001:db8::1@53``.
 
         Raises:
@@ -145,7 +145,7 @@ def record_type(type: str) -> int:
 
 
 def ask(
-    server: Server,
+    server: NameServer,
     questions: Iterable[Question],
     *,
     recursive: bool = False,
@@ -189,7 +189,7 @@ class _Asker:
     def __init__(
         self,
         sock: socket.socket,
-        server: Server,
+        server: NameServer,
         address: tuple[socket.AddressFamily, str],
         *,
         recursive: bool,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
 from shiftable.dns import RecordKey, RecordSet
 from shiftable.dns._wire import canonical_rdata
-from shiftable.migrate._dns_ask import NXDOMAIN, Answer, Question, Record, Server, ask, record_type, wire_name
+from shiftable.migrate._dns_ask import NXDOMAIN, Answer, NameServer, Question, Record, ask, record_type, wire_name
 
 __all__ = ["Heard", "ServerCheck"]
 
@@ -57,9 +56,7 @@ class ServerCheck:
         zone: everything that the zone has to hold; what stands below delegations is found by it.
     """
 
-    def __init__(
-        self, origin: str, zone: Iterable[RecordSet], *, pause: Callable[[float], object] = time.sleep
-    ) -> None:
+    def __init__(self, origin: str, zone: Iterable[RecordSet], *, pause: Callable[[float], object]) -> None:
         self._origin = origin
         self._pause = pause
         self._names: dict[str, set[str]] = {}
@@ -72,7 +69,7 @@ class ServerCheck:
             if record.name.startswith("*.") and not record.policy:
                 self._wildcards.append(record)
 
-    def hear(self, server: Server, records: Sequence[RecordSet]) -> Heard:
+    def hear(self, server: NameServer, records: Sequence[RecordSet]) -> Heard:
         """Ask one server for record sets, again for those that differ, and for what does not exist.
 
         Raises:
@@ -117,7 +114,7 @@ class ServerCheck:
 
     # what nobody has written
 
-    def _probed(self, server: Server) -> dict[str, str]:
+    def _probed(self, server: NameServer) -> dict[str, str]:
         """Ask for names that no one has: they do not exist, or a wildcard answers for them."""
         found, questions = dict[str, str](), dict[Question, tuple[str, RecordSet | None]]()
         absent = f"shiftable-{secrets.token_hex(8)}"

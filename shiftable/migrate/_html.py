@@ -250,6 +250,11 @@ def _verified(report: Report, moved: Report | None) -> str:
     parts = [
         f"<p>{told}.</p>" if expected else "<p>There was nothing to compare.</p>",
         _bar(told, [("c", share), ("e", 1 - share)]) if expected else "",
+        *(
+            f'<p class="soft">{visible(f"{found.address}: {note}")}</p>'
+            for found in report.resources
+            for note in found.notes
+        ),
         _refused((found.address, found.refused) for found in report.resources),
         _named([each for found in report.resources for each in found.named], wrong),
     ]

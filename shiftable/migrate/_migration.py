@@ -412,6 +412,7 @@ class Migration:
         mover, refused = self._mover(found)
         if mover is None:
             return ResourceReport(address=address, refused=refused)
+        mover.pause = lambda seconds: self._engine.pause(self._engine.stopping, seconds)
         watch = _Watch(mover, counter, observer, "verify")
 
         with self._listed(mover, lambda _: ()) as items:

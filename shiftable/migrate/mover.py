@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -363,6 +364,7 @@ class Mover(ABC, Generic[I]):
         filtered: whether a filter may choose among its items.
         notes: for items that take long.
         stopping: when it is set, items that take long are left as they are, for the next run.
+        pause: waits so many seconds.
         gives_way: whether its steps may be made in ``shiftable.fibers``, many at once in one thread.
         bulk: many items are copied by one call, and verified together: ``gathered``, ``copy_many``, ``verify_many``.
         lanes: calls of ``copy_many`` at once, at most; ``None``: as many as the options allow.
@@ -390,6 +392,7 @@ class Mover(ABC, Generic[I]):
         self.options = options
         self.notes = Notes()
         self.stopping = threading.Event()
+        self.pause: Callable[[float], object] = time.sleep
 
     # before and around the items
 
