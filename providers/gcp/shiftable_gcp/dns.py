@@ -131,9 +131,12 @@ class CloudDnsDriver(DnsDriver):
 
     def check_record(self, zone: str, record: RecordSet) -> str | None:
         """Say why Cloud DNS could not keep that record set exactly."""
-        routed = record.policy is not None and record.policy.provider == PROVIDER
-        known = attrs.evolve(record, type="CNAME") if routed and record.type not in (FEATURES.types or ()) else record
-        return super().check_record(zone, known) or (_check_policy(zone, record) if routed else _check_values(record))
+        if record.policy is None or record.policy.provider != PROVIDER:
+            return super().check_record(zone, record) or _check_values(record)
+        why = _check_policy(zone, record)
+        if why is None and "routingPolicy" not in policy_fields(record.policy.data):
+            record = attrs.evolve(record, type="CNAME")  # a type that only Google has, or that only it understands
+        return why or super().check_record(zone, record)
 
     def batches(self, changes: tuple[RecordChange, ...]) -> Iterator[tuple[RecordChange, ...]]:
         """Split by what one change may hold: additions, deletions, and the bytes of their values."""
