@@ -87,7 +87,7 @@ class StrictDns:
         return dict(self._held(zone_id).records)
 
     def put(self, zone_id: str, record: Record) -> None:
-        """Put a record set into a zone past the protocol, as another writer might have; names as Route 53 keeps them."""
+        """Put a record set into a zone past the protocol, its names as Route 53 keeps them."""
         held = self._held(zone_id)
         held.replace(held.records | {key_of(record): record})
 
@@ -142,7 +142,9 @@ class StrictDns:
         held.replace(dict(_own(name, zone.delegation_set.name_servers)))
         self._mirror(zone, held)
         location = f"https://route53.amazonaws.com/2013-04-01{zone.id}"
-        return {**self._described(zone), "ChangeInfo": self._pending().info(), "Location": location}
+        servers = {"NameServers": list(zone.delegation_set.name_servers)}  # the model says: of private zones too
+        answer = {"HostedZone": self._hosted(zone), "DelegationSet": servers, "ChangeInfo": self._pending().info()}
+        return answer | ({"VPC": vpc} if vpc else {}) | {"Location": location}
 
     def get(self, arguments: Arguments) -> dict[str, Any]:
         """GetHostedZone."""
