@@ -37,6 +37,8 @@ __all__ = ["RECORDS", "DnsConformance", "DnsMachine", "Observed", "dns_machine",
 Observed = Mapping[tuple[str, str], tuple[int, frozenset[Any]]]
 """What a zone really holds: TTL and values, as dnspython compares them, by owner in lower case and type."""
 
+_ECH = "AD/+DQA7KgAgACAAAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8ABAABAAEAC2V4YW1wbGUubmV0AAA="
+
 RECORDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("multi", "A", ("192.0.2.1", "192.0.2.2", "192.0.2.3")),
     ("six", "AAAA", ("2001:db8::1", "2001:DB8:0:0::2")),
@@ -70,9 +72,15 @@ RECORDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("web", "HTTPS", ("1 . alpn=h2 ipv4hint=192.0.2.1",)),
     ("webalias", "HTTPS", ("0 pool.example.net.",)),
     ("webkey", "HTTPS", ('1 . key65333="ex1"',)),
+    (
+        "webech",
+        "HTTPS",
+        (f"1 . alpn=h2 ech={_ECH}",),
+    ),
     ("naptr", "NAPTR", (r'100 50 "u" "E2U+sip" "!^.*$!sip:\\1@example.net!" .',)),
     ("child", "NS", ("ns1.example.net.", "ns2.example.net.")),
     ("signed", "DS", (f"60485 5 2 {'d4' * 32}",)),
+    ("child", "DS", (f"60485 13 2 {'e5' * 32}",)),
     ("loc", "LOC", ("52 22 23.000 N 4 53 32.000 E -2.00m 1.00m 10000.00m 10.00m",)),
     ("loc-defaults", "LOC", ("52 22 23.000 N 4 53 32.000 E -2.00m",)),
     ("ptr", "PTR", ("host.example.net.",)),
@@ -558,6 +566,25 @@ class DnsConformance(Conformance):
         assert len(list(service.list(limit=7))) == 7
         for name in wanted:
             service.delete(name)
+
+    @pytest.mark.parametrize("name", ["0/25.2.0.192.in-addr.arpa", "_tcp.conf.test", "xn--bcher-kva.test"])
+    def test_an_odd_zone_is_made_or_refused(self, driver: DnsDriver, name: str) -> None:
+        if not driver.features.zones:
+            pytest.skip("zones of this provider are made elsewhere")
+        service = Dns(driver)
+        if driver.check_name(name) is not None:
+            with pytest.raises(InvalidArgument):
+                service.create(ZoneSpec(name=name))
+            return
+        zone = service.create(ZoneSpec(name=name))
+        assert [found.name for found in service.list()] == [name]
+        record = zone.record("1", "PTR", "host.example.net.", ttl=600)
+        if zone.check_record(record) is None:
+            zone.change([RecordChange(before=None, after=record)])
+            assert [found.name for found in service.get(name).records(type="PTR")] == [f"1.{name}."]
+            zone.delete("1", "PTR")
+        service.delete(name)
+        assert not service.exists(name)
 
     @pytest.mark.parametrize("name", ["", "a..b", "l" * 64 + ".test", "bücher.test"])
     def test_an_impossible_zone_is_refused(self, driver: DnsDriver, name: str) -> None:
