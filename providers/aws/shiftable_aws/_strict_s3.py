@@ -18,7 +18,6 @@ from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from shiftable.testing.harness import Headers, Request, Response
-from shiftable_aws._strict_lock import Locks, LockRefused
 
 __all__ = ["answer"]
 
@@ -42,11 +41,7 @@ def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Res
     """Refuse what S3 refuses, let moto execute the rest, put its listings right. Not for several threads at once."""
     bucket, _, key = unquote(request.target.partition("?")[0]).removeprefix("/").partition("/")
     query = parse_qs(request.query, keep_blank_values=True)
-    locks = Locks(_s3().buckets, now)
     try:
-        told = locks.check(request, query, bucket, key)
-        if told is not None:
-            return Response("200 OK", Headers({"Content-Type": "application/xml"} if told else {}), told)
         if key and (request.method == "PUT" or "uploads" in query):
             _check_digest(request)
             _check_metadata(request)
@@ -61,20 +56,12 @@ def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Res
             raise _no_key()
     except _Refused as exc:
         return exc.response
-    except LockRefused as exc:
-        return _error(exc.status, exc.code, exc.message)
     # moto's routes end at a line break; it reads the key from the raw target.
     environ["PATH_INFO"] = environ["PATH_INFO"].replace("\n", " ")
     if request.method == "GET" and not bucket:
         environ["QUERY_STRING"] = ""
         return _paged(forward(), query)
-    completes = request.method == "POST" and "uploadId" in query and bucket in _s3().buckets
-    lock = locks.completing(bucket, query["uploadId"][0]) if completes else None
     response = forward()
-    if lock is not None and response.code == 200:
-        lock(key)
-    if key and request.method == "POST" and "uploads" in query and response.code == 200:
-        locks.begun(request, bucket, key)
     if "uploads" in query and response.code == 200:
         _date_uploads(bucket, now)
         return response if key else attrs.evolve(response, body=_uploads(bucket, query))
