@@ -247,7 +247,7 @@ def test_a_server_that_drops_packets_is_asked_again(served: tuple[Sides, Answeri
 
 
 def test_what_is_never_answered_is_named(served: tuple[Sides, Answering]) -> None:
-    sides, server = served
+    _, server = served
     silent = dns.name.from_text(f"host-00001.{ORIGIN}")
     server.tamper = lambda query, answer: None if query.question[0].name == silent else answer
 
@@ -288,7 +288,7 @@ def test_a_reply_to_something_else_or_that_is_no_message_is_not_taken(served: tu
 
 @pytest.mark.parametrize("cut", [13, 40, 60])
 def test_a_message_that_ends_too_early_is_no_answer(served: tuple[Sides, Answering], cut: int) -> None:
-    sides, server = served
+    _, server = served
 
     def shorten(query: dns.message.Message, answer: dns.message.Message) -> dns.message.Message | bytes:
         if query.question[0].name == dns.name.from_text(f"host-00005.{ORIGIN}"):
