@@ -82,14 +82,20 @@ def dns() -> None:
 @lines_option
 @pass_context
 def zones(context: Context, providers: tuple[str, ...], long: bool, limit: int | None, as_json: bool) -> None:
-    """List the zones of the environment's provider, or of those that are named."""
-    for provider in providers or (context.app.config.environments[context.app.environment].provider,):
+    """List the zones of the providers that are named; else of those that the declared zones are at."""
+    for provider in providers or _own_providers(context):
         for zone in cloud_of(context, provider).dns.list(limit=limit):
             servers = zone.info().nameservers if long or as_json else ()
             if as_json:
                 json_line({"provider": provider, "zone": zone.name, "nameservers": servers})
             else:
                 say("\t".join([f"{provider}:{zone.name}", *([" ".join(servers)] if long else [])]))
+
+
+def _own_providers(context: Context) -> tuple[str, ...]:
+    app = context.app
+    declared = dict.fromkeys(app.provider_of(each) for each in app.declared("dns"))
+    return tuple(declared) or (app.config.environments[app.environment].provider,)
 
 
 @dns.command()
