@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal, cast, get_args
+from typing import Any, BinaryIO, ClassVar, Literal, cast, get_args
 
 import attrs
 
@@ -23,11 +23,14 @@ from shiftable.blob.driver import (
     BlobFeatures,
     CommonPrefix,
     Headers,
+    Lock,
     ObjectInfo,
     ObjectSummary,
     ObjectVersion,
     PendingUpload,
     PutOptions,
+    Retention,
+    RetentionMode,
     SignedURL,
     SignOptions,
     Upload,
@@ -53,6 +56,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tab, which a h
 _DELETE_WORKERS = 16
 _DELETE_BATCH = 1_000
 _READ_BUFFER = 256 * 1024
+_UNLOCKED = Lock()
 
 
 class Bucket(Handle[BlobDriver]):
@@ -157,6 +161,8 @@ class Bucket(Handle[BlobDriver]):
         if_match: Token | None = None,
         size: int | None = None,
         storage_class: str | None = None,
+        retain: Retention | None = None,
+        hold: bool = False,
     ) -> ObjectInfo:
         """Write an object, replacing what is there.
 
@@ -173,6 +179,9 @@ class Bucket(Handle[BlobDriver]):
                 just as large as they must be.
             storage_class: ``standard``, ``infrequent``, ``cold`` or ``archive`` as far as the provider has them, or one
                 of its classes by the provider's name: see ``features.storage_classes``. Else its default.
+            retain: until when the written version can be neither deleted nor replaced. The bucket must have been made
+                with ``object_lock``.
+            hold: put a legal hold on it, which ends with ``release``.
 
         Raises:
             PreconditionFailed: ``if_absent`` or ``if_match`` does not hold.
@@ -180,7 +189,10 @@ class Bucket(Handle[BlobDriver]):
         task = self._task("put", key)
         told = size_of(data)
         size = size if told is None else told
-        options = self._options(task, size, content_type, headers, metadata, tags, if_absent, if_match, storage_class)
+        lock = Lock(retention=retain, hold=hold)
+        options = self._options(
+            task, size, content_type, headers, metadata, tags, if_absent, if_match, storage_class, lock
+        )
         with _missing_is_mismatch(task, if_match):
             if isinstance(data, bytes) and len(data) <= PART_SIZE:
                 with task.translated():
@@ -203,6 +215,8 @@ class Bucket(Handle[BlobDriver]):
         if_match: Token | None = None,
         version: str | None = None,
         storage_class: str | None = None,
+        retain: Retention | None = None,
+        hold: bool = False,
     ) -> BinaryIO:
         """Open an object as a binary file.
 
@@ -219,12 +233,15 @@ class Bucket(Handle[BlobDriver]):
             )
         task = self._task("open", key)
         if mode == "rb":
-            if content_type or headers or metadata or tags or if_absent or storage_class:
+            if content_type or headers or metadata or tags or if_absent or storage_class or retain or hold:
                 raise task.error(InvalidArgument, "an object that is read takes only if_match and version")
             return self._reader(key, if_match, version)
         if version is not None:
             raise task.error(InvalidArgument, "an older version cannot be written")
-        options = self._options(task, None, content_type, headers, metadata, tags, if_absent, if_match, storage_class)
+        lock = Lock(retention=retain, hold=hold)
+        options = self._options(
+            task, None, content_type, headers, metadata, tags, if_absent, if_match, storage_class, lock
+        )
         return cast("BinaryIO", ObjectWriter(Uploader(task, options)))
 
     def copy(
@@ -237,6 +254,8 @@ class Bucket(Handle[BlobDriver]):
         if_match: Token | None = None,
         version: str | None = None,
         storage_class: str | None = None,
+        retain: Retention | None = None,
+        hold: bool = False,
     ) -> ObjectInfo:
         """Copy an object with its headers, metadata and tags: inside the provider where it can, else through here.
 
@@ -246,13 +265,16 @@ class Bucket(Handle[BlobDriver]):
             if_match: only over the target's object in this version.
             version: an older one of the source; it may be copied over the object itself.
             storage_class: as for ``put``; of the target. Without it the target's default, whatever the source has.
+            retain: as for ``put``; a copy is locked only as it is said here, whatever the source is.
+            hold: likewise.
 
         Raises:
             ParentNotFound: one of the buckets does not exist; the error names it.
             Unsupported: the target cannot keep what the object has.
         """
         target = self if to is None else to
-        return self._copied("copy", key, target, to_key, version, if_absent, if_match, storage_class)
+        lock = Lock(retention=retain, hold=hold)
+        return self._copied("copy", key, target, to_key, version, if_absent, if_match, storage_class, lock)
 
     def restore(self, key: str, version: str) -> ObjectInfo:
         """Make an older version the latest again: a copy of it over the object, or in place of the deleted one.
@@ -449,6 +471,58 @@ class Bucket(Handle[BlobDriver]):
             count += 1
         return count
 
+    # locks
+
+    def lock_of(self, key: str, *, version: str | None = None) -> Lock:
+        """Return what protects an object, or one version of it, against deletion.
+
+        ``stat`` tells the same in its one call where ``features.lock_told`` says so; elsewhere it leaves out what the
+        credentials may not read, and this asks for it.
+
+        Raises:
+            PermissionDenied: the credentials may not read it.
+        """
+        task = self._versioned("lock_of", key, version)
+        self._require(self.features.object_lock or self.features.legal_hold, "lock_of", task.resource, "object lock")
+        with task.translated():
+            return self._driver.lock_of(self.name, key, version=version)
+
+    def retain(
+        self,
+        key: str,
+        until: datetime | None,
+        *,
+        mode: RetentionMode = "governance",
+        version: str | None = None,
+        bypass: bool = False,
+    ) -> None:
+        """Lock a version of an object against deletion until a time. It can be locked longer, and that is all.
+
+        Args:
+            until: aware; ``None`` takes the retention away, with ``bypass``.
+            mode: ``governance`` may be shortened by whoever has the permission, ``compliance`` by nobody.
+            version: an older one; without it that which is there now.
+            bypass: shorten, change or take away a retention in mode governance.
+
+        Raises:
+            PermissionDenied: it would end earlier, or in another mode; of some providers ``Conflict``.
+        """
+        task = self._versioned("retain", key, version)
+        self._require(self.features.object_lock, "retain", task.resource, "object lock")
+        if until is None and not bypass:
+            raise task.error(InvalidArgument, "a retention is taken away only with bypass")
+        retention = self._retention(task, until, mode)
+        with task.translated():
+            self._driver.set_retention(self.name, key, retention, version=version, bypass=bypass)
+
+    def hold(self, key: str, *, version: str | None = None) -> None:
+        """Put a version of an object under a legal hold: nobody deletes it before ``release``. Again is no error."""
+        self._set_hold("hold", key, version)
+
+    def release(self, key: str, *, version: str | None = None) -> None:
+        """End a legal hold; a retention stays. Without a hold nothing happens."""
+        self._set_hold("release", key, version)
+
     # tags, URLs
 
     def tags(self, key: str, *, version: str | None = None) -> dict[str, str]:
@@ -563,6 +637,22 @@ class Bucket(Handle[BlobDriver]):
             raise task.error(InvalidArgument, f"the size must not be negative: {size}")
         return SignOptions(answer=_merged(task, answer, None), md5=md5, size=size)
 
+    def _retention(self, task: Task, until: datetime | None, mode: RetentionMode) -> Retention | None:
+        if until is None:
+            return None
+        try:
+            retention = Retention(until=until, mode=mode)
+        except ValueError as exc:
+            raise task.error(InvalidArgument, str(exc.args[0])) from exc
+        self._checked_lock(task, Lock(retention=retention))
+        return retention
+
+    def _set_hold(self, operation: Literal["hold", "release"], key: str, version: str | None) -> None:
+        task = self._versioned(operation, key, version)
+        self._require(self.features.legal_hold, operation, task.resource, "legal holds")
+        with task.translated():
+            self._driver.set_hold(self.name, key, hold=operation == "hold", version=version)
+
     def _check_tags(self, task: Task, tags: Mapping[str, str]) -> None:
         why = self.check_tags(tags)
         if why is not None:
@@ -588,6 +678,7 @@ class Bucket(Handle[BlobDriver]):
         if_absent: bool,  # noqa: FBT001  handed on
         if_match: Token | None,
         storage_class: str | None = None,
+        lock: Lock = _UNLOCKED,
     ) -> PutOptions:
         operation = task.operation.removeprefix("blob.")
         merged = _merged(task, headers or Headers(), content_type)
@@ -616,7 +707,22 @@ class Bucket(Handle[BlobDriver]):
             if_absent=if_absent,
             if_match=if_match,
             storage_class=self._class_name(task, storage_class),
+            **self._checked_lock(task, lock),
         )
+
+    def _checked_lock(self, task: Task, lock: Lock) -> dict[str, Any]:
+        """Refuse a lock that the provider cannot keep; return it as options of a write."""
+        operation, features, retention = task.operation.removeprefix("blob."), self.features, lock.retention
+        self._require(features.legal_hold or not lock.hold, operation, task.resource, "legal holds")
+        if retention is not None:
+            self._require(features.object_lock, operation, task.resource, "object lock")
+            soft = retention.mode == "governance"
+            self._require(features.governance or not soft, operation, task.resource, "retention in mode governance")
+            limit = features.max_retention
+            if limit is not None and retention.until - datetime.now(UTC) > timedelta(days=limit.value):
+                why = f"the object is to be kept until {retention.until}; the limit is {limit} days ({limit.source})"
+                raise task.error(InvalidArgument, why)
+        return {"retention": retention, "hold": lock.hold} if lock != _UNLOCKED else {}
 
     def _class_name(self, task: Task, name: str | None) -> str | None:
         """Return the provider's own name of a storage class."""
@@ -704,11 +810,15 @@ class Bucket(Handle[BlobDriver]):
         if_absent: bool,  # noqa: FBT001  handed on
         if_match: Token | None,
         storage_class: str | None,
+        lock: Lock = _UNLOCKED,
     ) -> ObjectInfo:
         task, sink = self._versioned(operation, key, version), target._task(operation, to_key)
         target._check_conditions(sink, if_absent=if_absent, if_match=if_match)
         wanted = PutOptions(
-            if_absent=if_absent, if_match=if_match, storage_class=target._class_name(sink, storage_class)
+            if_absent=if_absent,
+            if_match=if_match,
+            storage_class=target._class_name(sink, storage_class),
+            **target._checked_lock(sink, lock),
         )
         here = target._driver is self._driver
         if here and (target.name, to_key) == (self.name, key) and version is None:
@@ -764,6 +874,7 @@ class Bucket(Handle[BlobDriver]):
                 wanted.if_absent,
                 if_match,
                 wanted.storage_class,
+                wanted.lock,
             )
             with _missing_is_mismatch(sink, if_match), Uploader(sink, options, size=info.size) as uploader:
                 for chunk in stream:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Collection
 from typing import ClassVar
 
+import attrs
+
 from shiftable.blob._bucket import Bucket
 from shiftable.blob.driver import BlobDriver, BlobFeatures, BlobServer, BucketSpec
-from shiftable.errors import InvalidArgument, NotFound, Unsupported
-from shiftable.service import Service
+from shiftable.errors import InvalidArgument, NotFound, Resource, Unsupported
+from shiftable.service import Change, Service
 
 __all__ = ["BlobStore"]
 
@@ -72,6 +74,38 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
         except NotFound:
             return False
         return True
+
+    def diff(self, spec: BucketSpec) -> tuple[Change[BucketSpec], ...]:
+        """Say what would have to change for the bucket to be as declared; nothing, if it is.
+
+        A change that ``apply`` will refuse, as object lock is never switched off, says so in its ``reason``.
+        """
+        return tuple(attrs.evolve(change, reason=self._objection(change) or "") for change in super().diff(spec))
+
+    def apply(self, change: Change[BucketSpec]) -> None:
+        """Carry out one change, as ``Service.apply`` does.
+
+        Raises:
+            Unsupported: object lock would be switched off, or on where only a new bucket can have it.
+        """
+        why = self._objection(change)
+        if why is not None:
+            resource = Resource(self.resource_type, change.name)
+            raise Unsupported(why, provider=self.provider, operation="blob.update", resource=resource)
+        super().apply(change)
+
+    def _objection(self, change: Change[BucketSpec]) -> str | None:
+        """Say why a change of object lock cannot be carried out."""
+        before, after = change.before, change.after
+        if before is None or after is None:
+            return None
+        if before.object_lock and not after.object_lock:
+            return "object lock is never switched off: what is locked would lose its protection; declare object_lock"
+        if before.object_lock and self.features.lock_needs_versioning and before.versioning and not after.versioning:
+            return "versioning is not switched off in a bucket with object lock"
+        if after.object_lock and not before.object_lock and self.features.object_lock and not self.features.lock_later:
+            return self._driver.why_not_later
+        return None
 
     def serve(self, port: int | None = None, *, origins: Collection[str] = ()) -> BlobServer:
         """Answer presigned URLs on loopback, where the provider has no server that does; use it in a ``with`` block.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Literal, Protocol, Self, get_args
 
 import attrs
@@ -24,6 +24,7 @@ __all__ = [
     "Download",
     "Headers",
     "LifecycleRule",
+    "Lock",
     "ObjectInfo",
     "ObjectSummary",
     "ObjectVersion",
@@ -31,6 +32,8 @@ __all__ = [
     "PendingUpload",
     "PutOptions",
     "Range",
+    "Retention",
+    "RetentionMode",
     "SignOptions",
     "SignedURL",
     "StorageClass",
@@ -60,6 +63,58 @@ class StorageClass:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.tier})" if self.name != self.tier else self.name
+
+
+RetentionMode = Literal["governance", "compliance"]
+"""Who may shorten a retention: whoever has a permission of its own for that, or nobody at all."""
+
+
+def _whole_second(moment: datetime) -> datetime:
+    """Return UTC, rounded up: Azure keeps whole seconds, and no lock may end early."""
+    if moment.tzinfo is None:
+        raise ValueError(f"a retention ends at a time with a zone, not {moment}; add tzinfo=UTC")
+    moment = moment.astimezone(UTC)
+    return moment if not moment.microsecond else moment.replace(microsecond=0) + timedelta(seconds=1)
+
+
+@attrs.frozen(kw_only=True)
+class Retention:
+    """Until when a version of an object can be neither deleted nor replaced.
+
+    Args:
+        until: aware; kept as UTC and rounded up to a whole second.
+        mode: ``compliance`` is never shortened, by nobody.
+    """
+
+    until: datetime = attrs.field(converter=_whole_second)
+    mode: RetentionMode = attrs.field(default="governance", validator=attrs.validators.in_(get_args(RetentionMode)))
+
+    def covers(self, other: Retention) -> bool:
+        """Tell whether this one protects at least as well."""
+        return self.until >= other.until and (self.mode == "compliance" or other.mode == "governance")
+
+    def __str__(self) -> str:
+        return f"{self.mode} until {self.until:%Y-%m-%dT%H:%M:%SZ}"
+
+
+@attrs.frozen(kw_only=True)
+class Lock:
+    """What protects one version of an object.
+
+    Args:
+        hold: a legal hold: it has no end but its release.
+    """
+
+    retention: Retention | None = None
+    hold: bool = False
+
+    def is_active(self, now: datetime) -> bool:
+        """Tell whether it still protects."""
+        return self.hold or (self.retention is not None and self.retention.until > now)
+
+    def __str__(self) -> str:
+        told = [str(self.retention)] if self.retention is not None else []
+        return " and ".join([*told, *["a legal hold"] * self.hold]) or "no lock"
 
 
 _days = attrs.validators.optional(attrs.validators.and_(attrs.validators.instance_of(int), attrs.validators.ge(1)))
@@ -115,6 +170,8 @@ class BucketSpec(Spec):
         public: whether something may open the bucket to the public. Never declared: where it may, ``plan`` shows it and
             ``apply`` forbids it.
         encryption: how the provider encrypts what is written, in its own words. Only told.
+        object_lock: whether single versions of objects can be locked against deletion. It is never switched off, and
+            not everywhere on once the bucket exists.
     """
 
     name_key: ClassVar[str] = "bucket"
@@ -123,6 +180,7 @@ class BucketSpec(Spec):
     lifecycle: tuple[LifecycleRule, ...] = attrs.field(default=(), converter=merged_rules)
     public: bool = attrs.field(default=False, metadata={"in_file": False})
     encryption: str | None = attrs.field(default=None, eq=False, metadata={"in_file": False})
+    object_lock: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -168,12 +226,21 @@ class ObjectInfo(ObjectSummary):
         metadata: the user's own, names as the provider keeps them.
         version: its id in a bucket with versioning, else ``None``.
         tag_count: how many tags it has, where that is known without another call; ``None`` means unknown.
+        retention: as far as it is told without another call: see ``features.lock_told``.
+        hold: the same of a legal hold.
     """
 
     headers: Headers = Headers()
     metadata: Mapping[str, str] = attrs.Factory(dict)
     version: str | None = None
     tag_count: int | None = None
+    retention: Retention | None = None
+    hold: bool = False
+
+    @property
+    def lock(self) -> Lock:
+        """Both of them."""
+        return Lock(retention=self.retention, hold=self.hold)
 
 
 @attrs.frozen(kw_only=True)
@@ -217,6 +284,8 @@ class PutOptions:
         if_match: only over the object in this version.
         md5: of the whole content, where the caller knows it; the driver has the provider check it where it can.
         storage_class: the provider's own name of one of ``features.storage_classes``; ``None``: its default.
+        retention: of the version that is written, from the moment that it is there.
+        hold: a legal hold on it, likewise.
     """
 
     headers: Headers = Headers()
@@ -226,6 +295,13 @@ class PutOptions:
     if_match: Token | None = None
     md5: bytes | None = None
     storage_class: str | None = None
+    retention: Retention | None = None
+    hold: bool = False
+
+    @property
+    def lock(self) -> Lock:
+        """Retention and hold."""
+        return Lock(retention=self.retention, hold=self.hold)
 
 
 class SignedURL(str):
@@ -337,6 +413,12 @@ class BlobFeatures(Features):
     if_none_match: bool = feature("a read of what has not changed brings no content, in one call", default=False)
     restore: bool = feature("older versions are copied inside the provider, and their tags read", default=False)
     tag_count: bool = feature("reading an object tells how many tags it has", default=False)
+    object_lock: bool = feature("retention: versions that cannot be deleted or replaced before a time", default=False)
+    legal_hold: bool = feature("legal holds", default=False)
+    governance: bool = feature("retention that who has the permission may shorten", default=False)
+    lock_needs_versioning: bool = feature("object lock needs versioning; a key takes newer versions", default=False)
+    lock_later: bool = feature("object lock can be switched on for a bucket that exists", default=False)
+    lock_told: bool = feature("reading an object always tells how it is locked", default=False)
     storage_classes: tuple[StorageClass, ...] = feature("storage classes", default=())
     checksums: tuple[str, ...] = feature("checksums of all content that is written, also in parts", default=())
     md5_in_listing: bool = feature("a listing tells the MD5 of objects written in one piece")
@@ -351,6 +433,7 @@ class BlobFeatures(Features):
     max_parts: Limit | None = feature("parts of one upload", default=None)
     delete_batch: Limit | None = feature("objects deleted in one call", default=None)
     max_sign: Limit | None = feature("longest life of a presigned URL, days", default=None)
+    max_retention: Limit | None = feature("longest retention, days", default=None)
 
     def storage_class(self, name: str) -> StorageClass | None:
         """Return the class of that name, the provider's own or a neutral one; ``None`` if there is none.
@@ -410,12 +493,21 @@ class BlobDriver(Driver[BucketSpec]):
     def features(self) -> BlobFeatures:
         """What this driver can do."""
 
+    @property
+    def why_not_later(self) -> str:
+        """Why object lock is not switched on for a bucket that exists, and what to do, without ``lock_later``."""
+        return "the provider has object lock only in buckets that were made with it; move to a new one"
+
     def missing_features(self, spec: BucketSpec) -> tuple[str, ...]:
         """Say what a declaration needs and this driver does not have. Sends nothing."""
         needs = {
             "versioning": spec.versioning and not self.features.versioning,
             "lifecycle rules": bool(spec.lifecycle) and not self.features.lifecycle,
             "public buckets": spec.public,
+            "object lock": spec.object_lock and not self.features.object_lock,
+            "object lock without versioning": spec.object_lock
+            and self.features.lock_needs_versioning
+            and not spec.versioning,
         }
         return tuple(name for name, missing in needs.items() if missing)
 
@@ -586,6 +678,24 @@ class BlobDriver(Driver[BucketSpec]):
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
         """Replace all tags of an object."""
         raise Unsupported("no tags")
+
+    def lock_of(self, bucket: str, key: str, *, version: str | None) -> Lock:
+        """Return what protects an object, or fail where it may not be known. Called only with ``object_lock``."""
+        return self.stat(bucket, key, version=version).lock
+
+    def set_retention(
+        self, bucket: str, key: str, retention: Retention | None, *, version: str | None, bypass: bool
+    ) -> None:
+        """Set the retention of an object, or take it away.
+
+        It may end later than before, and that is all, unless ``bypass`` says otherwise: then one in mode governance may
+        also end earlier, change its mode or go. What is refused has changed nothing.
+        """
+        raise Unsupported("no object lock")
+
+    def set_hold(self, bucket: str, key: str, *, hold: bool, version: str | None) -> None:
+        """Set or take away an object's legal hold; again is no error."""
+        raise Unsupported("no legal holds")
 
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return one page of the history of all objects of that prefix: by key, then newest first."""

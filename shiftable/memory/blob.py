@@ -19,6 +19,7 @@ from shiftable.blob.driver import (
     CommonPrefix,
     Download,
     LifecycleRule,
+    Lock,
     ObjectInfo,
     ObjectSummary,
     ObjectVersion,
@@ -26,6 +27,7 @@ from shiftable.blob.driver import (
     PendingUpload,
     PutOptions,
     Range,
+    Retention,
     StorageClass,
     Upload,
 )
@@ -37,6 +39,7 @@ from shiftable.errors import (
     InvalidArgument,
     NotFound,
     NotModified,
+    PermissionDenied,
     PreconditionFailed,
 )
 from shiftable.features import Limit
@@ -65,6 +68,12 @@ FEATURES = BlobFeatures(
     if_none_match=True,
     restore=True,
     tag_count=True,
+    object_lock=True,
+    legal_hold=True,
+    governance=True,
+    lock_needs_versioning=True,
+    lock_later=True,
+    lock_told=True,
     storage_classes=(
         StorageClass("standard", "standard"),
         StorageClass("infrequent", "infrequent"),
@@ -80,6 +89,7 @@ FEATURES = BlobFeatures(
     part_size=Limit(1, "parts may be of any size"),
     max_parts=Limit(10_000, _AS_S3),
     delete_batch=Limit(_BATCH, _AS_S3),
+    max_retention=Limit(36_500, _AS_S3),
 )
 
 _UNVERSIONED = "null"
@@ -115,6 +125,7 @@ class _Bucket:
 
     versioning: bool = False
     lifecycle: tuple[LifecycleRule, ...] = ()
+    object_lock: bool = False
     history: dict[str, list[_Entry]] = attrs.Factory(dict)
     living: list[str] = attrs.Factory(list)
 
@@ -192,22 +203,28 @@ class MemoryBlobDriver(BlobDriver):
         with self._lock:
             if spec.name in self._buckets:
                 raise MemoryFault(Fault(AlreadyExists, "there is a bucket of that name", "BucketExists"))
-            self._buckets[spec.name] = _Bucket(versioning=spec.versioning, lifecycle=spec.lifecycle)
+            self._buckets[spec.name] = _Bucket(spec.versioning, spec.lifecycle, spec.object_lock)
 
     def describe(self, name: str) -> BucketSpec:
         """Return the bucket's declaration."""
         with self._lock:
             found = self._bucket(name)
-            return BucketSpec(name=name, versioning=found.versioning, lifecycle=found.lifecycle)
+            return BucketSpec(
+                name=name,
+                versioning=found.versioning,
+                lifecycle=found.lifecycle,
+                object_lock=found.object_lock,
+            )
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Switch versioning and set the lifecycle; what is stored stays until it expires."""
+        """Switch versioning and set the lifecycle; what is stored stays until it expires. Locks are only added."""
         with self._lock:
             bucket = self._bucket(spec.name)
             if self.describe(spec.name) != current:
                 raise MemoryFault(Fault(Conflict, "the bucket is no longer what the change starts from", "Changed"))
             bucket.versioning = spec.versioning
             bucket.lifecycle = spec.lifecycle
+            bucket.object_lock = bucket.object_lock or spec.object_lock
 
     def destroy(self, name: str) -> None:
         """Delete an empty bucket; older versions count as content."""
@@ -330,6 +347,8 @@ class MemoryBlobDriver(BlobDriver):
             if if_match is not None and (entry is None or entry.info.token != if_match):
                 raise _changed()
             if version is not None:
+                if entry is not None and entry.info.lock.is_active(self.clock()):
+                    raise _locked(entry.info.lock)
                 found.rewrite(key, [entry for entry in found.history.get(key, ()) if entry.id != version])
             elif entry is not None:
                 found.delete(key, _Entry(info=self._info(found, key, b"", PutOptions()), deleted=True))
@@ -373,6 +392,24 @@ class MemoryBlobDriver(BlobDriver):
             entries = self._bucket(bucket).history[key]
             info = attrs.evolve(entry.info, tag_count=len(tags))
             entries[-1] = attrs.evolve(entry, info=info, tags=dict(tags))
+
+    def set_retention(
+        self, bucket: str, key: str, retention: Retention | None, *, version: str | None, bypass: bool
+    ) -> None:
+        """Lengthen, or with ``bypass`` change what is no compliance."""
+        with self._lock:
+            info = self._lockable(bucket, key, version)
+            self._check_retention(retention)
+            present = info.retention if info.lock.is_active(self.clock()) else None
+            weaker = present is not None and not _is_later(present, retention)
+            if present is not None and weaker and (not bypass or present.mode == "compliance"):
+                raise _locked(Lock(retention=present))
+            self._relock(bucket, key, attrs.evolve(info, retention=retention))
+
+    def set_hold(self, bucket: str, key: str, *, hold: bool, version: str | None) -> None:
+        """Set or release it."""
+        with self._lock:
+            self._relock(bucket, key, attrs.evolve(self._lockable(bucket, key, version), hold=hold))
 
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return one page of the history; the cursor is the last key and its token."""
@@ -420,7 +457,11 @@ class MemoryBlobDriver(BlobDriver):
             entries = bucket.history.get(key, [])
             ceased = [following.info.modified for following in entries[1:]]
             pairs = zip(entries[:-1], ceased, strict=True)
-            kept = [entry for entry, when in pairs if not _is_over(when, rule.expire_older_days, now)]
+            kept = [
+                entry
+                for entry, when in pairs
+                if not _is_over(when, rule.expire_older_days, now) or entry.info.lock.is_active(now)
+            ]
             bucket.rewrite(key, kept + entries[-1:])
         over = [
             upload.pending.id
@@ -439,6 +480,23 @@ class MemoryBlobDriver(BlobDriver):
             raise MemoryFault(Fault(NotFound, f"there is {what}", "NoSuchKey", missing="object"))
         return entry
 
+    def _lockable(self, bucket: str, key: str, version: str | None) -> ObjectInfo:
+        info = self._entry(bucket, key, version).info
+        self._require_lock(self._bucket(bucket))
+        return info
+
+    def _require_lock(self, bucket: _Bucket) -> None:
+        if not bucket.object_lock:
+            raise MemoryFault(Fault(InvalidArgument, "the bucket was made without object lock", "NoObjectLock"))
+
+    def _check_retention(self, retention: Retention | None) -> None:
+        if retention is not None and retention.until <= self.clock():
+            raise MemoryFault(Fault(InvalidArgument, "the retention would end in the past", "EndsInThePast"))
+
+    def _relock(self, bucket: str, key: str, info: ObjectInfo) -> None:
+        entries = self._bucket(bucket).history[key]
+        entries[:] = [attrs.evolve(each, info=info) if each.info.token == info.token else each for each in entries]
+
     def _parts(self, upload: Upload) -> dict[int, bytes]:
         try:
             return self._uploads[upload.id].parts
@@ -452,6 +510,9 @@ class MemoryBlobDriver(BlobDriver):
             raise MemoryFault(Fault(PreconditionFailed, "there is an object of that key", "Exists"))
         if options.if_match is not None and (current is None or current.info.token != options.if_match):
             raise _changed()
+        if options.lock != Lock():
+            self._require_lock(found)
+            self._check_retention(options.retention)
         info = self._info(found, key, data, options)
         if options.md5 not in {None, info.md5}:
             raise MemoryFault(Fault(IntegrityError, "the content does not have the MD5 that came with it", "BadDigest"))
@@ -471,12 +532,23 @@ class MemoryBlobDriver(BlobDriver):
             metadata=dict(options.metadata),
             version=serial if bucket.versioning else None,
             tag_count=len(options.tags),
+            retention=options.retention,
+            hold=options.hold,
             checksums={"crc32": zlib.crc32(data).to_bytes(4, "big")},
         )
 
 
 def _changed() -> MemoryFault:
     return MemoryFault(Fault(PreconditionFailed, "the object is not in that version", "Changed"))
+
+
+def _locked(lock: Lock) -> MemoryFault:
+    return MemoryFault(Fault(PermissionDenied, f"the version is locked: {lock}", "Locked"))
+
+
+def _is_later(present: Retention, retention: Retention | None) -> bool:
+    """Tell whether it is the same retention with a later end, which anybody may set."""
+    return retention is not None and retention.mode == present.mode and retention.until >= present.until
 
 
 def _is_over(since: datetime, days: int | None, now: datetime) -> bool:

@@ -10,6 +10,7 @@ from shiftable.errors import ConfigError, Conflict
 from shiftable.memory._faults import MemoryFault
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle
+from shiftable.testing.harness import Clock as Movable
 
 
 class Inside:
@@ -32,8 +33,19 @@ class Inside:
 
 class TestMemory(BlobConformance):
     @pytest.fixture
-    def driver(self) -> BlobDriver:
-        return MemoryBlobDriver()
+    def clock(self) -> Movable:
+        return Movable()
+
+    @pytest.fixture
+    def driver(self, clock: Movable) -> BlobDriver:
+        return MemoryBlobDriver(clock=clock.now)
+
+    @pytest.fixture(autouse=True)
+    def _time(self, clock: Movable) -> None:
+        self._clock = clock
+
+    def advance(self, by: timedelta) -> None:
+        self._clock.advance(by)
 
     @pytest.fixture
     def oracle(self, driver: MemoryBlobDriver) -> BlobOracle:
@@ -44,8 +56,8 @@ class TestMemoryOfSmallPages(TestMemory):
     many_keys = 120
 
     @pytest.fixture
-    def driver(self) -> BlobDriver:
-        return MemoryBlobDriver(page_size=10)
+    def driver(self, clock: Movable) -> BlobDriver:
+        return MemoryBlobDriver(page_size=10, clock=clock.now)
 
 
 def test_older_versions_survive_when_versioning_is_switched_off() -> None:

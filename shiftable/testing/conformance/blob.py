@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -21,8 +22,27 @@ from typing import Any, Protocol, cast
 import attrs
 import pytest
 
-from shiftable.blob import BlobStore, Bucket, BucketSpec, CommonPrefix, Headers, LifecycleRule, ObjectSummary, Token
-from shiftable.blob.driver import BlobDriver, BlobFeatures, PendingUpload, PutOptions, SignedURL, Upload
+from shiftable.blob import (
+    BlobStore,
+    Bucket,
+    BucketSpec,
+    CommonPrefix,
+    Headers,
+    LifecycleRule,
+    Lock,
+    ObjectSummary,
+    Retention,
+    Token,
+)
+from shiftable.blob.driver import (
+    BlobDriver,
+    BlobFeatures,
+    PendingUpload,
+    PutOptions,
+    RetentionMode,
+    SignedURL,
+    Upload,
+)
 from shiftable.errors import (
     AlreadyExists,
     Conflict,
@@ -31,6 +51,7 @@ from shiftable.errors import (
     NotModified,
     OperationError,
     ParentNotFound,
+    PermissionDenied,
     PreconditionFailed,
     Unsupported,
 )
@@ -160,7 +181,26 @@ class BlobConformance(Conformance):
             with exc:
                 return exc.code, _lowered(exc.headers.items()), exc.read()
 
+    def advance(self, by: timedelta) -> None:
+        """Let time pass at the provider. Override it; what needs it is skipped where time only passes by itself."""
+        pytest.skip(f"nobody here waits {by} for the provider")
+
+    def make_lockable(self, store: BlobStore) -> Bucket:
+        """Make a bucket with object lock. Override it where that takes more than a declaration."""
+        versioning = store.features.lock_needs_versioning
+        return store.create(BucketSpec(name=_name(), versioning=versioning, object_lock=True))
+
     # made of them
+
+    @pytest.fixture
+    def lockable(self, store: BlobStore) -> Iterator[Bucket]:
+        """Return a bucket with object lock; what is locked by the end of the test is not cleaned up."""
+        self._needs(store.features, "object_lock")
+        made = self.make_lockable(store)
+        yield made
+        with contextlib.suppress(OperationError):
+            _emptied(made, versioning=store.describe(made.name).versioning)
+            store.delete(made.name)
 
     @pytest.fixture
     def store(self, driver: BlobDriver) -> BlobStore:
@@ -1230,6 +1270,266 @@ class BlobConformance(Conformance):
             bucket.delete(row.key, version=row.version)
         assert list(bucket.versions()) == []
 
+    # locks
+
+    def test_a_bucket_says_whether_it_has_object_lock(
+        self, store: BlobStore, lockable: Bucket, features: BlobFeatures
+    ) -> None:
+        spec = store.describe(lockable.name)
+        assert spec.object_lock
+        assert spec.versioning or not features.lock_needs_versioning
+        assert store.diff(spec) == ()
+
+    def test_object_lock_is_never_switched_off(self, store: BlobStore, lockable: Bucket) -> None:
+        spec = store.describe(lockable.name)
+        (change,) = store.diff(attrs.evolve(spec, object_lock=False))
+        assert "never switched off" in change.reason
+        with pytest.raises(Unsupported, match="never switched off"):
+            store.apply(change)
+        assert store.describe(lockable.name) == spec
+
+    def test_object_lock_is_switched_on_later_or_refused_with_what_to_do(
+        self, store: BlobStore, make_bucket: MakeBucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "object_lock")
+        bucket = make_bucket(versioning=features.lock_needs_versioning)
+        spec = attrs.evolve(store.describe(bucket.name), object_lock=True)
+        (change,) = store.diff(spec)
+        if features.lock_later:
+            assert change.reason == ""
+            store.apply(change)
+            assert store.describe(bucket.name) == spec
+            if features.legal_hold:
+                bucket.put("key", b"x", hold=True)
+                self._assert_locked(bucket, "key")
+                bucket.release("key")
+        else:
+            assert change.reason
+            with pytest.raises(Unsupported) as caught:
+                store.apply(change)
+            assert change.reason in str(caught.value)
+            assert not store.describe(bucket.name).object_lock
+
+    def test_what_cannot_have_object_lock_is_refused_before_anything_is_sent(
+        self, recorded: Recorded[BlobDriver], features: BlobFeatures
+    ) -> None:
+        if features.object_lock and not features.lock_needs_versioning:
+            pytest.skip(f"{features.title}: every declaration of a bucket may have object lock")
+        spec = BucketSpec(name=_name(), object_lock=True)
+        why = "object lock without versioning" if features.object_lock else "object lock"
+        assert why in BlobStore(recorded.driver).missing_features(spec)
+        with pytest.raises(Unsupported, match=why):
+            BlobStore(recorded.driver).create(spec)
+        assert recorded.calls == []
+
+    def test_a_lock_is_written_with_the_object_and_told(self, lockable: Bucket, features: BlobFeatures) -> None:
+        retention, hold = self._retention(features), features.legal_hold
+        lock = Lock(retention=retention, hold=hold)
+        lockable.put("source", b"x")
+        long = self._parts_of(features, 2)
+        with lockable.open("file", "wb", retain=retention, hold=hold) as file:
+            file.write(b"x")
+        infos = [
+            lockable.put("whole", b"x", retain=retention, hold=hold),
+            lockable.put("long", iter([long]), retain=retention, hold=hold),
+            lockable.copy("source", "copy", retain=retention, hold=hold),
+        ]
+        assert [info.lock for info in infos] == [lock] * 3
+        for key in ("whole", "long", "copy", "file"):
+            assert lockable.lock_of(key) == lock, key
+            assert lockable.stat(key).lock == lock, key
+            with lockable.stream(key) as stream:
+                assert stream.info.lock == lock, key
+        assert (lockable.get("long"), lockable.get("copy")) == (long, b"x")
+        for key in ("whole", "long", "copy", "file"):
+            self._assert_locked(lockable, key)
+
+    def test_without_a_lock_none_is_told(self, lockable: Bucket) -> None:
+        assert lockable.put("key", b"x").lock == Lock()
+        assert lockable.stat("key").lock == Lock()
+        assert lockable.lock_of("key") == Lock()
+
+    def test_a_copy_is_not_locked_as_its_source_is(self, lockable: Bucket, features: BlobFeatures) -> None:
+        lockable.put("key", b"x", retain=self._retention(features), hold=features.legal_hold)
+        lockable.copy("key", "copy")
+        assert lockable.lock_of("copy") == Lock()
+
+    def test_a_locked_version_stays_until_its_time_has_come(self, lockable: Bucket, features: BlobFeatures) -> None:
+        lockable.put("put", b"x", retain=self._retention(features))
+        lockable.put("later", b"x")
+        retention = self._retention(features)
+        lockable.retain("later", retention.until, mode=retention.mode)
+        assert lockable.lock_of("later") == Lock(retention=retention)
+        for key in ("put", "later"):
+            self._assert_locked(lockable, key)
+        self.advance(timedelta(minutes=12))
+        for key in ("put", "later"):
+            self._assert_free(lockable, key)
+
+    def test_a_key_with_a_locked_version_takes_a_newer_one_or_none(
+        self, lockable: Bucket, features: BlobFeatures
+    ) -> None:
+        first = lockable.put("key", b"first", retain=self._retention(features))
+        if features.lock_needs_versioning:
+            second = lockable.put("key", b"second")
+            assert (lockable.get("key"), lockable.get("key", version=first.version)) == (b"second", b"first")
+            assert second.lock == lockable.lock_of("key") == Lock()
+            assert lockable.lock_of("key", version=first.version) == first.lock
+            self._assert_locked(lockable, "key", first.version)
+            lockable.delete("key", version=second.version)
+        else:
+            for write in (
+                lambda: lockable.put("key", b"second"),
+                lambda: lockable.put("key", iter([self._parts_of(features, 2)])),
+                lambda: lockable.delete("key"),
+            ):
+                assert _outcome(write) in _REFUSED
+            assert list(lockable.delete_many(["key"])) == ["key"]
+            assert lockable.get("key") == b"first"
+        assert lockable.lock_of("key", version=first.version) == first.lock
+
+    def test_a_hold_lasts_until_it_is_released(self, lockable: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "legal_hold")
+        lockable.put("key", b"x", hold=True)
+        lockable.put("later", b"x")
+        lockable.hold("later")
+        lockable.hold("later")
+        self.advance(timedelta(minutes=12))
+        for key in ("key", "later"):
+            assert lockable.lock_of(key) == lockable.stat(key).lock == Lock(hold=True)
+            self._assert_locked(lockable, key)
+            lockable.release(key)
+            lockable.release(key)
+            assert lockable.lock_of(key) == Lock()
+            self._assert_free(lockable, key)
+
+    def test_a_retention_and_a_hold_do_not_touch_each_other(self, lockable: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "legal_hold")
+        retention = self._retention(features)
+        lockable.put("key", b"x", retain=retention)
+        lockable.hold("key")
+        assert lockable.lock_of("key") == Lock(retention=retention, hold=True)
+        lockable.release("key")
+        assert lockable.lock_of("key") == Lock(retention=retention)
+        self._assert_locked(lockable, "key")
+
+    def test_a_retention_is_lengthened_and_not_shortened(self, lockable: Bucket, features: BlobFeatures) -> None:
+        for mode in self._modes(features):
+            first = lockable.put(mode, b"x", retain=self._retention(features, mode=mode))
+            long = self._retention(features, minutes=60, mode=mode)
+            lockable.retain(mode, long.until, mode=mode)
+            lockable.retain(mode, long.until, mode=mode)
+            assert lockable.lock_of(mode).retention == long
+            assert lockable.stat(mode).token == first.token
+            short = self._retention(features, mode=mode)
+            other = next((each for each in self._modes(features) if each != mode), mode)
+            assert _outcome(lambda: lockable.retain(mode, short.until, mode=mode)) in _REFUSED, mode  # noqa: B023
+            if other != mode:
+                assert _outcome(lambda: lockable.retain(mode, long.until, mode=other)) in _REFUSED, mode  # noqa: B023
+            assert lockable.lock_of(mode).retention == long
+
+    def test_governance_is_shortened_taken_away_and_hardened_only_with_bypass(
+        self, lockable: Bucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "governance")
+        for key in ("shortened", "gone", "harder"):
+            lockable.put(key, b"x", retain=self._retention(features, minutes=60, mode="governance"))
+        short = self._retention(features, mode="governance")
+        lockable.retain("shortened", short.until, bypass=True)
+        assert lockable.lock_of("shortened").retention == short
+        with pytest.raises(InvalidArgument, match="bypass"):
+            lockable.retain("gone", None)
+        lockable.retain("gone", None, bypass=True)
+        assert lockable.lock_of("gone") == Lock()
+        self._assert_free(lockable, "gone")
+        hard = self._retention(features, minutes=60, mode="compliance")
+        lockable.retain("harder", hard.until, mode="compliance", bypass=True)
+        assert lockable.lock_of("harder").retention == hard
+        self._assert_locked(lockable, "harder")
+
+    def test_compliance_is_weakened_by_nobody(self, lockable: Bucket, features: BlobFeatures) -> None:
+        hard = self._retention(features, minutes=60, mode="compliance")
+        lockable.put("key", b"x", retain=hard)
+        short = self._retention(features, mode="compliance")
+        weaker: list[Callable[[], object]] = [
+            lambda: lockable.retain("key", short.until, mode="compliance", bypass=True),
+            lambda: lockable.retain("key", None, bypass=True),
+        ]
+        if features.governance:
+            weaker.append(lambda: lockable.retain("key", hard.until, mode="governance", bypass=True))
+        for use in weaker:
+            assert _outcome(use) in _REFUSED
+        assert lockable.lock_of("key").retention == hard
+
+    def test_an_older_version_is_locked_by_its_id(self, lockable: Bucket, features: BlobFeatures) -> None:
+        self._needs(features, "lock_needs_versioning")
+        old, new = lockable.put("key", b"old"), lockable.put("key", b"new")
+        retention = self._retention(features)
+        lockable.retain("key", retention.until, mode=retention.mode, version=old.version)
+        if features.legal_hold:
+            lockable.hold("key", version=old.version)
+        assert lockable.lock_of("key", version=old.version) == Lock(retention=retention, hold=features.legal_hold)
+        assert lockable.lock_of("key", version=new.version) == Lock()
+        self._assert_locked(lockable, "key", old.version)
+        if features.legal_hold:
+            lockable.release("key", version=old.version)
+        self._assert_locked(lockable, "key", old.version)
+
+    def test_a_retention_that_ends_in_the_past_is_refused(self, lockable: Bucket, features: BlobFeatures) -> None:
+        past = self._retention(features, minutes=-60)
+        with pytest.raises(InvalidArgument):
+            lockable.put("key", b"x", retain=past)
+        assert not lockable.exists("key")
+        lockable.put("key", b"x")
+        with pytest.raises(InvalidArgument):
+            lockable.retain("key", past.until, mode=past.mode)
+        assert lockable.lock_of("key") == Lock()
+
+    def test_a_bucket_without_object_lock_keeps_no_retention(
+        self, make_bucket: MakeBucket, features: BlobFeatures
+    ) -> None:
+        self._needs(features, "object_lock")
+        bucket = make_bucket(versioning=features.lock_needs_versioning)
+        retention = self._retention(features)
+        refused = {InvalidArgument, Conflict}
+        assert _outcome(lambda: bucket.put("key", b"x", retain=retention)) in refused
+        assert _outcome(lambda: bucket.put("key", iter([self._parts_of(features, 2)]), retain=retention)) in refused
+        assert not bucket.exists("key")
+        bucket.put("key", b"x")
+        assert _outcome(lambda: bucket.copy("key", "copy", retain=retention)) in refused
+        assert _outcome(lambda: bucket.retain("key", retention.until, mode=retention.mode)) in refused
+        assert bucket.lock_of("key") == Lock()
+
+    def test_what_is_missing_is_neither_retained_nor_held(self, lockable: Bucket, features: BlobFeatures) -> None:
+        retention = self._retention(features)
+        with pytest.raises(NotFound):
+            lockable.retain("missing", retention.until, mode=retention.mode)
+        with pytest.raises(NotFound):
+            lockable.lock_of("missing")
+        if features.legal_hold:
+            with pytest.raises(NotFound):
+                lockable.hold("missing")
+
+    def test_an_impossible_lock_is_refused_before_anything_is_sent(
+        self, watched: Bucket, recorded: Recorded[BlobDriver], features: BlobFeatures
+    ) -> None:
+        self._needs(features, "object_lock")
+        naive = datetime(2100, 1, 1)  # noqa: DTZ001  that is what is wrong with it
+        with pytest.raises(InvalidArgument, match="zone"):
+            watched.retain("key", naive)
+        with pytest.raises(InvalidArgument):
+            watched.retain("key", datetime.now(UTC), mode=cast("Any", "forever"))
+        if features.max_retention is not None:
+            late = datetime.now(UTC) + timedelta(days=features.max_retention.value + 1)
+            retention = Retention(until=late, mode=self._modes(features)[0])
+            for use in (
+                lambda: watched.put("key", b"", retain=retention),
+                lambda: watched.retain("key", late, mode=retention.mode),
+            ):
+                with pytest.raises(InvalidArgument, match="limit"):
+                    use()
+        assert recorded.calls == []
+
     # copies
 
     def test_a_copy_keeps_content_headers_metadata_and_tags(
@@ -1454,6 +1754,10 @@ class BlobConformance(Conformance):
         uses: dict[str, Callable[[], object]] = {
             "copy": lambda: driver.copy(bucket.name, "key", bucket.name, "other", None),
             "tags": lambda: driver.tags(bucket.name, "key"),
+            "object_lock": lambda: driver.set_retention(
+                bucket.name, "key", attrs.evolve(_LONG, mode="compliance"), version=None, bypass=False
+            ),
+            "legal_hold": lambda: driver.set_hold(bucket.name, "key", hold=True, version=None),
             "versioning": lambda: driver.versions(bucket.name, prefix="", cursor=None, limit=None),
             "sign": lambda: driver.sign(
                 bucket.name, "key", method="GET", expires=timedelta(hours=1), content_type=None
@@ -1478,6 +1782,26 @@ class BlobConformance(Conformance):
         for name in names:
             if not getattr(features, name):
                 pytest.skip(f"{features.title}: features.{name} says no, and the refusal is tested")
+
+    def _modes(self, features: BlobFeatures) -> tuple[RetentionMode, ...]:
+        return ("governance", "compliance") if features.governance else ("compliance",)
+
+    def _retention(self, features: BlobFeatures, *, minutes: int = 10, mode: RetentionMode | None = None) -> Retention:
+        """Return one that ends so soon; without a mode, the first that there is."""
+        until = datetime.now(UTC) + timedelta(minutes=minutes)
+        return Retention(until=until, mode=mode or self._modes(features)[0])
+
+    def _assert_locked(self, bucket: Bucket, key: str, version: str | None = None) -> None:
+        """Fail if the version can be deleted; without one that which is there now."""
+        info = bucket.stat(key, version=version)
+        assert _outcome(lambda: bucket.delete(key, version=info.version)) in _REFUSED, key
+        assert bucket.stat(key, version=info.version) == info
+
+    def _assert_free(self, bucket: Bucket, key: str) -> None:
+        """Fail if what is there now cannot be deleted for good."""
+        info = bucket.stat(key)
+        bucket.delete(key, version=info.version)
+        assert not bucket.exists(key)
 
     def _parts_of(self, features: BlobFeatures, count: int) -> bytes:
         """Return content that needs at least so many parts."""
@@ -1541,6 +1865,10 @@ class BlobConformance(Conformance):
         )
 
 
+_LONG = Retention(until=datetime(2030, 1, 1, tzinfo=UTC))
+_REFUSED = {PermissionDenied, Conflict}
+"""How providers say that something is locked: S3 cannot be told apart from a permission that is missing."""
+
 _OPTIONAL: Mapping[str, tuple[Callable[[Bucket], object], ...]] = {
     "if_absent": (lambda bucket: bucket.put("key", b"", if_absent=True),),
     "if_match": (
@@ -1565,6 +1893,21 @@ _OPTIONAL: Mapping[str, tuple[Callable[[Bucket], object], ...]] = {
         lambda bucket: bucket.versions(),
     ),
     "restore": (lambda bucket: bucket.tags("key", version="1"),),
+    "object_lock": (
+        lambda bucket: bucket.put("key", b"", retain=_LONG),
+        lambda bucket: bucket.open("key", "wb", retain=_LONG),
+        lambda bucket: bucket.copy("key", "other", retain=_LONG),
+        lambda bucket: bucket.retain("key", _LONG.until),
+        lambda bucket: bucket.lock_of("key"),
+    ),
+    "legal_hold": (
+        lambda bucket: bucket.put("key", b"", hold=True),
+        lambda bucket: bucket.open("key", "wb", hold=True),
+        lambda bucket: bucket.copy("key", "other", hold=True),
+        lambda bucket: bucket.hold("key"),
+        lambda bucket: bucket.release("key"),
+    ),
+    "governance": (lambda bucket: bucket.retain("key", _LONG.until),),
     "storage_classes": (
         lambda bucket: bucket.put("key", b"", storage_class="standard"),
         lambda bucket: bucket.open("key", "wb", storage_class="standard"),
