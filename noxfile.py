@@ -16,7 +16,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 PROVIDERS = {
     "aws": ("providers/s3", "providers/aws[testing]"),
     "azure": ("providers/azure[testing]",),
-    "baremetal": ("providers/s3", "providers/baremetal[s3,testing,vault]"),
+    "baremetal": ("providers/s3", "providers/baremetal[powerdns,s3,testing,vault]"),
     "gcp": ("providers/gcp[testing]",),
 }
 TEST_TOOLS = (
@@ -82,7 +82,7 @@ def lowest(session: nox.Session) -> None:
     session.run(
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
         *(".[cli,sops,dns,sql,mysql,postgresql,fsspec,testing]", "providers/s3", "providers/aws[testing]"),
-        *("providers/baremetal[s3,vault]", "providers/gcp[testing]", "providers/azure", *TEST_TOOLS),
+        *("providers/baremetal[powerdns,s3,vault]", "providers/gcp[testing]", "providers/azure", *TEST_TOOLS),
     )
     session.run("pytest", "-n", "2")
 

@@ -154,11 +154,11 @@ class BaremetalProvider(Provider[BaremetalSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what files, S3-compatible servers, zone files, SOPS files and Vault can do."""
-        from shiftable_baremetal import blob, blob_s3, dns, secrets, secrets_vault
+        from shiftable_baremetal import blob, blob_s3, dns, dns_powerdns, dns_rfc2136, secrets, secrets_vault
 
         return {
             "blob": (blob.FEATURES, blob_s3.FEATURES),
-            "dns": (dns.FEATURES,),
+            "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
         }
 
@@ -205,6 +205,10 @@ class BaremetalProvider(Provider[BaremetalSettings]):
             from shiftable_baremetal.dns_rfc2136 import open_rfc2136
 
             return open_rfc2136(settings.rfc2136)
+        if settings.powerdns is not None:
+            from shiftable_baremetal.dns_powerdns import open_powerdns
+
+            return open_powerdns(settings.powerdns, settings.nameservers)
         from shiftable_baremetal.dns import ZoneFilesDriver
 
         return ZoneFilesDriver(self._root() / "dns", settings.nameservers, fsync=settings.fsync)

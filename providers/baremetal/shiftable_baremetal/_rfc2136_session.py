@@ -56,14 +56,16 @@ class _Signer:
         """Return a message with its signature, if there is a key."""
         if self._key is None:
             return wire
-        template = dns.rdtypes.ANY.TSIG.TSIG(
+        record_of: Any = dns.rdtypes.ANY.TSIG.TSIG  # dnspython's signatures have no types, nor have the two below
+        template = record_of(
             *(dns.rdataclass.ANY, dns.rdatatype.TSIG, self._key.algorithm, 0, _FUDGE, b""),
             *(int.from_bytes(wire[:2], "big"), 0, b""),
         )
-        made, _ = dns.tsig.sign(wire, self._key, template, int(self._clock()))
+        sign: Any = dns.tsig.sign
+        made, _ = sign(wire, self._key, template, int(self._clock()))
         self._mac = made.mac
-        rdata = made.to_wire()
-        owner = self._key.name.to_wire()
+        rdata: bytes = made.to_wire()
+        owner = self._key.name.to_wire() or b""
         count = int.from_bytes(wire[10:12], "big") + 1
         record = struct.pack("!HHIH", dns.rdatatype.TSIG, dns.rdataclass.ANY, 0, len(rdata))
         return b"".join((wire[:10], count.to_bytes(2, "big"), wire[12:], owner, record, rdata))
@@ -92,7 +94,8 @@ class _Signer:
             tsig = dns.rdata.from_wire(dns.rdataclass.ANY, dns.rdatatype.TSIG, rdata, 0, len(rdata))
         except dns.exception.DNSException as exc:
             raise Malformed("the signature is no signature") from exc
-        context = dns.tsig.validate(
+        validate: Any = dns.tsig.validate
+        context = validate(
             *(wire, self._key, dns.name.Name((*owner, b"")), tsig, int(self._clock()), self._mac, start),
             *(self._context, multi),
         )

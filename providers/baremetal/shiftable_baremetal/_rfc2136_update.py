@@ -11,7 +11,7 @@ import attrs
 from shiftable.dns.driver import RecordChange, RecordSet, canonical_rdata, labels
 from shiftable_baremetal._axfr import packed, type_number
 
-__all__ = ["LARGEST", "Draft", "dry", "question", "size", "update"]
+__all__ = ["LARGEST", "Draft", "dry", "forward", "question", "size", "update"]
 
 LARGEST = 65_535
 """Bytes of a message over TCP (RFC 1035, 4.2.2)."""
@@ -133,7 +133,7 @@ def _effect(
     """Return what goes and what comes."""
     kind, after = change.key.type, change.after
     if kind == "SOA" and after is not None:
-        return [], [_record(owner, kind, _IN, after.ttl, _forward(after, soa))]
+        return [], [_record(owner, kind, _IN, after.ttl, forward(after, soa))]
     comes = [] if after is None else [_record(owner, kind, _IN, after.ttl, rdata) for rdata in after.rdatas]
     if not (apex and kind == "NS" and after is not None and change.before is not None):
         return ([] if change.before is None else [_record(owner, kind, _ANY_CLASS)]), comes
@@ -143,7 +143,7 @@ def _effect(
     return [], [*comes, *(_record(owner, kind, _NONE, 0, rdata) for rdata in goes)]
 
 
-def _forward(after: RecordSet, soa: RecordSet | None) -> bytes:
+def forward(after: RecordSet, soa: RecordSet | None) -> bytes:
     """Return an SOA with a serial that is ahead of the one there is (RFC 1982): servers ignore any other."""
     (rdata,) = after.rdatas
     if soa is None:
