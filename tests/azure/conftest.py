@@ -11,12 +11,13 @@ they are compared as well.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import importlib.resources
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,17 +141,22 @@ def resource_manager() -> Any:
 
 
 @pytest.fixture
-def arm(azure_double: AzureDouble) -> Iterator[ArmSession]:
-    """Return a session whose waiting is the double's time passing."""
-    made = arm_session(azure_double)
-    yield made
-    made.close()
+def make_arm(azure_double: AzureDouble) -> Iterator[Callable[..., ArmSession]]:
+    """Return what makes sessions, with other settings, whose waiting is the double's time passing."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**changed: Any) -> ArmSession:
+            settings, clock = AzureSettings(**{**azure_double.config, **changed}), azure_double.clock
+            made = ArmSession(settings, Identity(settings), pause=clock.advance, clock=lambda: clock.now().timestamp())
+            stack.callback(made.close)
+            return made
+
+        yield make
 
 
-def arm_session(double: AzureDouble, **changed: Any) -> ArmSession:
-    settings = AzureSettings(**{**double.config, **changed})
-    clock = double.clock
-    return ArmSession(settings, Identity(settings), pause=clock.advance, clock=lambda: clock.now().timestamp())
+@pytest.fixture
+def arm(make_arm: Callable[..., ArmSession]) -> ArmSession:
+    return make_arm()
 
 
 @pytest.fixture
