@@ -85,6 +85,13 @@ class TestAmazonS3(BlobConformance):
     def oracle(self, aws_double: AwsDouble) -> BlobOracle:
         return Inside(aws_double)
 
+    @pytest.fixture(autouse=True)
+    def _time(self, aws_double: AwsDouble) -> None:
+        self._double = aws_double
+
+    def advance(self, by: timedelta) -> None:
+        self._double.clock.advance(by)
+
     def test_the_machine_finds_no_difference_to_the_model(self, driver: S3Driver) -> None:
         run_state_machine_as_test(
             blob_machine(lambda: BlobStore(driver)),

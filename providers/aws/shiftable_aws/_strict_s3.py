@@ -18,6 +18,7 @@ from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from shiftable.testing.harness import Headers, Request, Response
+from shiftable_aws._strict_lock import LockRefused, Locks
 
 __all__ = ["answer"]
 
@@ -28,6 +29,7 @@ _BUCKETS = re.compile(rb"<Buckets>.*</Buckets>", re.DOTALL)
 _BEGUN = "shiftable_begun"
 _META = "x-amz-meta-"
 _META_LIMIT = 2048
+_EMPTY_MD5 = base64.b64encode(hashlib.md5(usedforsecurity=False).digest()).decode()
 _BUCKET = re.compile(rb"<Bucket>.*?</Bucket>", re.DOTALL)
 
 
@@ -41,6 +43,32 @@ def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Res
     """Refuse what S3 refuses, let moto execute the rest, put its listings right. Not for several threads at once."""
     bucket, _, key = unquote(request.target.partition("?")[0]).removeprefix("/").partition("/")
     query = parse_qs(request.query, keep_blank_values=True)
+    locks = Locks(_s3().buckets, now)
+    try:
+        told = locks.check(request, query, bucket, key)
+    except LockRefused as exc:
+        return _error(exc.status, exc.code, exc.message)
+    if told is not None:
+        return Response("200 OK", Headers({"Content-Type": "application/xml"} if told else {}), told)
+    if "x-amz-copy-source" in request.headers:
+        environ.setdefault("HTTP_CONTENT_MD5", _EMPTY_MD5)  # moto wants one of copies with a lock, too
+    lock = locks.completing(bucket, query["uploadId"][0]) if request.method == "POST" and "uploadId" in query else None
+    response = _answered(request, environ, forward, now, (bucket, key, query))
+    if response.code == 200 and lock is not None:
+        lock(key)
+    elif response.code == 200 and key and request.method == "POST" and "uploads" in query:
+        locks.begun(request, bucket, key)
+    return response
+
+
+def _answered(
+    request: Request,
+    environ: WSGIEnvironment,
+    forward: Callable[[], Response],
+    now: datetime,
+    place: tuple[str, str, dict[str, list[str]]],
+) -> Response:
+    bucket, key, query = place
     try:
         if key and (request.method == "PUT" or "uploads" in query):
             _check_digest(request)

@@ -36,6 +36,11 @@ FEATURES = BlobFeatures(
     if_none_match=True,
     restore=True,
     tag_count=True,
+    object_lock=True,
+    legal_hold=True,
+    governance=True,
+    lock_needs_versioning=True,
+    lock_later=True,
     storage_classes=(
         StorageClass("STANDARD", "standard"),
         StorageClass("INTELLIGENT_TIERING", "standard"),
@@ -58,6 +63,7 @@ FEATURES = BlobFeatures(
     max_parts=Limit(10_000, _LIMITS),
     delete_batch=Limit(1_000, "Amazon S3 API Reference, DeleteObjects"),
     max_sign=Limit(7, "AWS, Signature Version 4 in the query: X-Amz-Expires"),
+    max_retention=Limit(36_500, "Amazon S3 User Guide, Object Lock: 100 years"),
 )
 
 

@@ -26,6 +26,7 @@ from shiftable.blob.driver import (
     CommonPrefix,
     Download,
     Headers,
+    Lock,
     ObjectInfo,
     ObjectSummary,
     ObjectVersion,
@@ -33,6 +34,8 @@ from shiftable.blob.driver import (
     PendingUpload,
     PutOptions,
     Range,
+    Retention,
+    RetentionMode,
     SignedURL,
     SignOptions,
     Upload,
@@ -122,7 +125,10 @@ class S3Driver(BlobDriver):
     ``s3:CreateBucket``, ``s3:DeleteBucket``,
     ``s3:ListAllMyBuckets``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``, ``s3:GetLifecycleConfiguration``,
     ``s3:PutLifecycleConfiguration``; with ``block_public_access`` also ``s3:GetBucketPublicAccessBlock``,
-    ``s3:PutBucketPublicAccessBlock`` and ``s3:GetEncryptionConfiguration``. Without ``s3:ListBucket`` S3 answers 403,
+    ``s3:PutBucketPublicAccessBlock`` and ``s3:GetEncryptionConfiguration``; for object lock
+    ``s3:GetBucketObjectLockConfiguration``, ``s3:PutBucketObjectLockConfiguration``, ``s3:GetObjectRetention``,
+    ``s3:PutObjectRetention``, ``s3:GetObjectLegalHold``, ``s3:PutObjectLegalHold`` and for ``bypass``
+    ``s3:BypassGovernanceRetention``. Without ``s3:ListBucket`` S3 answers 403,
     not 404, for a missing key.
 
     MD5: the ETag of an object written in one piece, unless it is encrypted with a KMS key or the customer's own: then
@@ -135,6 +141,10 @@ class S3Driver(BlobDriver):
     Tags: answers count an object's tags, unless there are none or the credentials may not read them. That nothing is
     told means none only in a bucket where a count was told before, or tags were read: let the permission to read tags
     be one of the bucket, not of some of its keys.
+
+    Locks: reading an object tells them to whoever has the permissions to read them, and nothing to others. A locked
+    version refuses its deletion like one that the credentials may not delete. In a bucket with a default retention what
+    is written is locked without being told so: ``put`` does not know it, ``stat`` does.
 
     Conditions: when an answer is lost, the SDK sends the request again and a conditional write then fails on its own
     first success. The driver looks: what is there now and was written meanwhile, with the same content, headers and
@@ -202,11 +212,11 @@ class S3Driver(BlobDriver):
 
     def create(self, spec: BucketSpec) -> None:
         """Make a bucket in the region, without public access; a bucket that is half made is deleted again."""
-        self._create(spec.name)
+        self._create(spec.name, object_lock=spec.object_lock)
         try:
             if self.block_public_access:
                 self._block_public_access(spec.name)
-            if spec.versioning:
+            if spec.versioning and not spec.object_lock:  # with it come versions
                 self._set_versioning(spec.name, enabled=True)
             if spec.lifecycle:
                 self._set_lifecycle(spec)
@@ -227,6 +237,7 @@ class S3Driver(BlobDriver):
             lifecycle=lifecycle.declared(found.get("Rules", ())),
             public=self.block_public_access and not self._is_closed(name),
             encryption=self._encryption(name) if self.block_public_access else None,
+            object_lock=self.features.object_lock and self._has_locks(name),
         )
 
     def require(self, name: str) -> None:
@@ -243,6 +254,9 @@ class S3Driver(BlobDriver):
             raise Conflict(why, provider=self.provider, operation="blob.update", resource=Resource("bucket", spec.name))
         if spec.versioning != current.versioning:
             self._set_versioning(spec.name, enabled=spec.versioning)
+        if spec.object_lock and not current.object_lock:
+            configuration: Any = {"ObjectLockEnabled": "Enabled"}
+            self.client.put_object_lock_configuration(Bucket=spec.name, ObjectLockConfiguration=configuration)
         if spec.lifecycle != current.lifecycle:
             self._set_lifecycle(spec)
         if current.public and not spec.public:
@@ -291,6 +305,8 @@ class S3Driver(BlobDriver):
             version=_version(answer),
             tag_count=len(options.tags),
             checksums=_checksums(answer),
+            retention=options.retention,
+            hold=options.hold,
         )
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
@@ -334,7 +350,7 @@ class S3Driver(BlobDriver):
         if self.compatible and upload.options.tags:
             self.set_tags(upload.bucket, upload.key, upload.options.tags)
         info = self.stat(upload.bucket, upload.key, version=_version(answer))
-        return attrs.evolve(info, tag_count=len(upload.options.tags))
+        return _as_written(info, upload.options)
 
     def upload_abort(self, upload: Upload) -> None:
         """Drop the parts."""
@@ -483,6 +499,8 @@ class S3Driver(BlobDriver):
             version=_version(answer),
             tag_count=source.tag_count if options is None else len(options.tags),
             checksums=_checksums(result),
+            retention=options.retention if options is not None else None,
+            hold=options is not None and options.hold,
         )
 
     def copies_from(self, other: BlobDriver) -> bool:
@@ -509,6 +527,32 @@ class S3Driver(BlobDriver):
             return
         pairs = [{"Key": name, "Value": value} for name, value in tags.items()]
         self.client.put_object_tagging(Bucket=bucket, Key=key, Tagging={"TagSet": pairs})  # type: ignore[typeddict-item]  # a list of dicts
+
+    def lock_of(self, bucket: str, key: str, *, version: str | None) -> Lock:
+        """Ask for both, by two calls that fail where the credentials may not read them."""
+        selected = _selected(None, version)
+        found = self._lock_told(lambda: self.client.get_object_retention(Bucket=bucket, Key=key, **selected))
+        told = found.get("Retention", {})
+        held = self._lock_told(lambda: self.client.get_object_legal_hold(Bucket=bucket, Key=key, **selected))
+        return Lock(
+            retention=_retention(told.get("Mode"), told.get("RetainUntilDate")),
+            hold=held.get("LegalHold", {}).get("Status") == "ON",
+        )
+
+    def set_retention(
+        self, bucket: str, key: str, retention: Retention | None, *, version: str | None, bypass: bool
+    ) -> None:
+        """Set it, or with an empty one take it away."""
+        wanted: Any = {}
+        if retention is not None:
+            wanted = {"Mode": retention.mode.upper(), "RetainUntilDate": retention.until}
+        arguments = _selected(None, version) | ({"BypassGovernanceRetention": True} if bypass else {})
+        self.client.put_object_retention(Bucket=bucket, Key=key, Retention=wanted, **arguments)
+
+    def set_hold(self, bucket: str, key: str, *, hold: bool, version: str | None) -> None:
+        """Set it on or off."""
+        wanted: Any = {"Status": "ON" if hold else "OFF"}
+        self.client.put_object_legal_hold(Bucket=bucket, Key=key, LegalHold=wanted, **_selected(None, version))
 
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return one page of versions and delete markers; the cursor holds S3's two markers."""
@@ -610,16 +654,35 @@ class S3Driver(BlobDriver):
             return True
         return any(keys.get(entry["UploadId"], entry["Key"]) != entry["Key"] for entry in again.get("Uploads", ()))
 
-    def _create(self, name: str) -> None:
+    def _has_locks(self, name: str) -> bool:
+        try:
+            answer = self.client.get_object_lock_configuration(Bucket=name)
+        except ClientError as exc:
+            if _code(exc) != "ObjectLockConfigurationNotFoundError":
+                raise
+            return False
+        return answer["ObjectLockConfiguration"].get("ObjectLockEnabled") == "Enabled"
+
+    def _lock_told(self, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Return an answer about a lock; an object that has none, or a bucket that has none, is a refusal to S3."""
+        try:
+            return ask()
+        except ClientError as exc:
+            if _code(exc) not in {"NoSuchObjectLockConfiguration", "InvalidRequest"}:
+                raise
+            return {}
+
+    def _create(self, name: str, *, object_lock: bool) -> None:
+        with_locks: _Arguments = {"ObjectLockEnabledForBucket": True} if object_lock else {}
         if self.region != "us-east-1":
             constraint: Any = {"LocationConstraint": self.region}
-            self.client.create_bucket(Bucket=name, CreateBucketConfiguration=constraint)
+            self.client.create_bucket(Bucket=name, CreateBucketConfiguration=constraint, **with_locks)
             return
         # In the oldest region alone, making one's own bucket again is answered with 200; other regions answer 409.
         try:
             self.client.head_bucket(Bucket=name)
         except ClientError:
-            self.client.create_bucket(Bucket=name)
+            self.client.create_bucket(Bucket=name, **with_locks)
         else:
             message = "the bucket exists already, and you own it"
             raise ClientError({"Error": {"Code": "BucketAlreadyOwnedByYou", "Message": message}}, "CreateBucket")
@@ -798,7 +861,7 @@ class S3Driver(BlobDriver):
         same = info.md5 == hashlib.md5(data, usedforsecurity=False).digest() and info.modified >= began
         if not same or (info.headers, info.metadata) != (_kept(options.headers), options.metadata):
             return None
-        return attrs.evolve(info, tag_count=len(options.tags))
+        return _as_written(info, options)
 
     def _found_own_upload(self, upload: Upload, pieces: Iterable[Mapping[str, Any]]) -> ObjectInfo | None:
         """Return what is there if its ETag is the one that our parts make."""
@@ -884,6 +947,11 @@ def _content(options: PutOptions) -> _Arguments:
         arguments["Tagging"] = urlencode(options.tags, quote_via=quote)  # a blank as %20: Ceph keeps a + as it is
     if options.storage_class is not None:
         arguments["StorageClass"] = options.storage_class
+    if options.retention is not None:
+        arguments["ObjectLockMode"] = options.retention.mode.upper()
+        arguments["ObjectLockRetainUntilDate"] = f"{options.retention.until:%Y-%m-%dT%H:%M:%SZ}"
+    if options.hold:
+        arguments["ObjectLockLegalHoldStatus"] = "ON"
     return arguments
 
 
@@ -925,6 +993,23 @@ def _info(key: str, size: int, answer: Mapping[str, Any], tag_count: int | None)
         version=_version(answer),
         tag_count=tag_count,
         checksums=_checksums(answer),
+        retention=_retention(answer.get("ObjectLockMode"), answer.get("ObjectLockRetainUntilDate")),
+        hold=answer.get("ObjectLockLegalHoldStatus") == "ON",
+    )
+
+
+def _retention(mode: str | None, until: datetime | None) -> Retention | None:
+    told: Mapping[str, RetentionMode] = {"GOVERNANCE": "governance", "COMPLIANCE": "compliance"}
+    return Retention(until=until, mode=told[mode]) if mode in told and until is not None else None
+
+
+def _as_written(info: ObjectInfo, options: PutOptions) -> ObjectInfo:
+    """Add what the answer does not tell to whoever may only write."""
+    return attrs.evolve(
+        info,
+        tag_count=len(options.tags),
+        retention=info.retention or options.retention,
+        hold=info.hold or options.hold,
     )
 
 

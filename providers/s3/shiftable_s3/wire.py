@@ -108,6 +108,9 @@ _CONTENT = {
     "ContentLanguage": "content-language",
     "Tagging": "x-amz-tagging",
     "StorageClass": "x-amz-storage-class",
+    "ObjectLockMode": "x-amz-object-lock-mode",
+    "ObjectLockRetainUntilDate": "x-amz-object-lock-retain-until-date",
+    "ObjectLockLegalHoldStatus": "x-amz-object-lock-legal-hold",
 }
 _CONDITIONS = {"IfMatch": "if-match", "IfNoneMatch": "if-none-match"}
 _CHECKSUMS = {
@@ -118,7 +121,7 @@ _CHECKSUMS = {
     "x-amz-checksum-sha256": "ChecksumSHA256",
 }
 _ANSWERED = {
-    **{header: name for name, header in _CONTENT.items() if name != "Tagging"},
+    **{header: name for name, header in _CONTENT.items() if name not in {"Tagging", "ObjectLockRetainUntilDate"}},
     **_CHECKSUMS,
     "etag": "ETag",
     "content-range": "ContentRange",
@@ -635,6 +638,7 @@ _CONVERTED: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("last-modified", "LastModified", moment),
     ("content-length", "ContentLength", int),
     ("x-amz-tagging-count", "TagCount", int),
+    ("x-amz-object-lock-retain-until-date", "ObjectLockRetainUntilDate", datetime.fromisoformat),
 )
 
 
