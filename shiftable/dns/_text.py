@@ -93,7 +93,8 @@ def read_zone(text: str, origin: str) -> Iterator[tuple[str, str, int, tuple[byt
     for owner, ttl, kind, rdata in _records(text, origin):
         known = found.get((owner, kind))
         values = known[1] if known else {}
-        values.setdefault(canonical_rdata(kind, rdata), rdata)
+        same = rdata if kind == "SOA" else canonical_rdata(kind, rdata)  # of two SOA, the serial tells which is meant
+        values.setdefault(same, rdata)
         found[owner, kind] = (min(ttl, known[0]) if known else ttl, values)
     return ((owner, kind, ttl, tuple(values.values())) for (owner, kind), (ttl, values) in found.items())
 
