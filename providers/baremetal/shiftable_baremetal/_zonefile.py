@@ -32,6 +32,8 @@ _SETTLED = 50_000_000
 
 _HEAD = re.compile(r"(?:[ \t]*(?:;[^\n]*)?\n)*")
 
+_LINE = re.compile(r"about line (\d+)")
+
 Mark = tuple[tuple[bytes, ...], str, str]
 
 
@@ -244,7 +246,7 @@ class ZoneFolder:
         try:
             return ZoneContent.parse(text, f"{zone}.")
         except ValueError as exc:
-            raise Refusal(IntegrityError, f"{path}: {exc}") from exc
+            raise Refusal(IntegrityError, f"{path}: {_with_line(str(exc), text, zone)}") from exc
 
     # writing: under the lock
 
@@ -296,6 +298,19 @@ class ZoneFolder:
     def _sync(self) -> None:
         if self._fsync:
             _sync(self.root)
+
+
+def _with_line(why: str, text: str, zone: str) -> str:
+    """Name the line that is wrong: dnspython, which has read the end of a line already, names the next one."""
+    named = _LINE.search(why)
+    if named is None:
+        return why
+    line = int(named[1])
+    try:
+        read_zone("".join(text.splitlines(keepends=True)[: line - 1]), f"{zone}.")
+    except ValueError as exc:
+        line -= str(exc) == why
+    return _LINE.sub(f"line {line}", why, count=1)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
