@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from shiftable.dns.driver import SERVER_TYPES, RecordChange, RecordKey, RecordSet, is_within
 
-__all__ = ["broken_rules"]
+__all__ = ["broken_rules", "unheld"]
 
 _QUERY_TYPES = frozenset({"ANY", "AXFR", "IXFR", "MAILA", "MAILB", "NONE", "OPT", "TKEY", "TSIG"})
+_NOBODYS = SERVER_TYPES | _QUERY_TYPES
 _SINGLE = frozenset({"CNAME", "DNAME", "SOA"})
 _BESIDE_CNAME = frozenset({"CNAME", "KEY", *SERVER_TYPES})  # RFC 2181, 10.1 and RFC 4034, 2.5
 _LONGEST_RDATA = 65535  # RFC 1035, 3.2.1: its length is 16 bits
@@ -49,11 +50,16 @@ def broken_rules(origin: str, current: Zone, changes: tuple[RecordChange, ...], 
         yield from (f"{name}: {why}" for why in _name_rules(records))
 
 
+def unheld(origin: str, record: RecordSet) -> str | None:
+    """Say why no zone of that name could have such a record set; ``None`` if it could."""
+    return next(_change_rules(origin, RecordChange(before=None, after=record), apex=True), None)
+
+
 def _change_rules(origin: str, change: RecordChange, *, apex: bool) -> Iterator[str]:
     key = change.key
     if not is_within(key.name, origin):
         yield f"the name is not in the zone {origin}"
-    if key.type in SERVER_TYPES | _QUERY_TYPES:
+    if key.type in _NOBODYS:
         yield f"{key.type} is not for people to write"
     if key.name == origin and key.type in {"SOA", "NS"}:
         if change.after is None:

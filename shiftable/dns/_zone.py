@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 
 import attrs
 
-from shiftable.dns._rules import broken_rules
+from shiftable.dns._rules import broken_rules, unheld
 from shiftable.dns._text import read_zone, type_name
 from shiftable.dns.driver import (
     SERVER_TYPES,
@@ -123,9 +123,7 @@ class Zone(Handle[DnsDriver]):
 
     def check_record(self, record: RecordSet) -> str | None:
         """Say why the zone could not hold that record set exactly; ``None`` if it can. Sends nothing."""
-        proposal = (RecordChange(before=None, after=record),)
-        rule = next(broken_rules(self.origin, {}, proposal, apex=True), None)
-        return rule or self._driver.check_record(self.name, record)
+        return unheld(self.origin, record) or self._driver.check_record(self.name, record)
 
     # writing
 

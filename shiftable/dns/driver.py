@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -41,6 +42,9 @@ SERVER_TYPES = frozenset({"CDNSKEY", "CDS", "DNSKEY", "NSEC", "NSEC3", "NSEC3PAR
 """Types that a signing server makes itself; they are never copied or written."""
 
 MAX_TTL = 2**31 - 1  # RFC 2181, 8
+
+_PLAIN = re.compile(r"(?:\*\.)?(?:[_-]*[a-z0-9][a-z0-9_-]*\.)*")
+"""Names that every provider can hold."""
 
 
 def zone_name(name: str) -> str:
@@ -265,6 +269,10 @@ class DnsDriver(Driver[ZoneSpec]):
             return str(exc)
         return None if name == canonical else f"write it {canonical!r}"
 
+    def holds_name(self, name: str) -> bool:
+        """Tell whether a driver without ``any_name`` holds that owner name. Sends nothing."""
+        return _PLAIN.fullmatch(name) is not None
+
     def check_record(self, zone: str, record: RecordSet) -> str | None:
         """Say why the provider could not keep that record set exactly; ``None`` if it can. Sends nothing."""
         has = self.features
@@ -274,7 +282,7 @@ class DnsDriver(Driver[ZoneSpec]):
         )
         if has.types is not None and record.type not in has.types:
             return f"it holds no {record.type} records; it holds {', '.join(sorted(has.types))}"
-        if not has.any_name and not _is_plain(record.name):
+        if not (has.any_name or self.holds_name(record.name)):
             return f"it cannot hold the name {record.name!r}"
         if record.policy and not (has.policy and record.policy.provider == self.provider):
             return f"it has no routing policy of {record.policy.provider}"
@@ -329,13 +337,3 @@ class DnsDriver(Driver[ZoneSpec]):
         ``atomic_if_match``: by the provider, together with the write). With ``atomic_batch`` one refused change
         refuses all. The order in the batch means nothing: where a CNAME becomes an A, the driver deletes first.
         """
-
-
-def _is_plain(name: str) -> bool:
-    """Tell whether every provider can hold an owner name."""
-    first, *rest = labels(name)
-    return all(_is_plain_label(label) for label in rest) and (first == b"*" or _is_plain_label(first))
-
-
-def _is_plain_label(label: bytes) -> bool:
-    return label.replace(b"-", b"").replace(b"_", b"").isalnum()
