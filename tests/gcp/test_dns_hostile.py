@@ -810,6 +810,22 @@ def test_a_record_that_nobody_understands_is_listed_and_written_back_as_it_is(ki
     assert "gcp" == record.policy.provider
 
 
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("WWW.Shop.example.", "www.shop.example."),
+        ("no-dot.example", "no-dot.example."),
+        ("ü.example.", r"\195\188.example."),
+        (r"back\\slash\9.example.", None),
+        (r"\042.example.", "*.example."),
+    ],
+)
+def test_no_name_stops_a_listing(name: str, owner: str | None) -> None:
+    record = read({"name": name, "type": "A", "ttl": 5, "rrdatas": ["192.0.2.1"]})
+    assert ("192.0.2.1",) == record.texts
+    assert owner in {None, record.name}
+
+
 ODD = [
     ("HTTPS", ("1 . alpn=h2,h3 port=8443",)),
     ("CNAME", ("Target.Example.NET.",)),

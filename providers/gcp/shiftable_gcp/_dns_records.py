@@ -8,48 +8,51 @@ What it answers by rules of its own comes with a ``Policy``, whose ``data`` is a
 from __future__ import annotations
 
 import json
+import string
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from shiftable.dns.driver import Policy, RecordSet
+from shiftable.dns.driver import Policy, RecordSet, absolute, rdata_of
 
 __all__ = ["ALIAS", "PROVIDER", "data_of", "policy_fields", "read", "size", "told"]
 
 PROVIDER = "gcp"
 ALIAS = "ALIAS"
 _OUTPUT_ONLY = frozenset({"kind", "signatureRrdatas"})
+_PLAIN = frozenset(string.ascii_letters + string.digits + "-_.*")
 _RULES = ("routingPolicy", "rrdatas", "type")
 
 
 def read(sent: Mapping[str, Any]) -> RecordSet:
     """Read a record set that Cloud DNS tells. One that cannot be understood has a policy that holds it as it is."""
-    name, kind, ttl = str(sent["name"]), str(sent["type"]), int(sent.get("ttl", 0))
+    name, kind, ttl = _owner(str(sent["name"])), str(sent["type"]), int(sent.get("ttl", 0))
     texts = [str(text) for text in sent.get("rrdatas") or ()]
     if not sent.get("routingPolicy") and kind != ALIAS:
         try:
-            plain = RecordSet.of(name, kind, texts, ttl=ttl)
+            rdatas = tuple(rdata_of(kind, text, ".") for text in texts)
+            return RecordSet(name=name, type=kind, ttl=ttl, rdatas=rdatas, revision=json.dumps(texts))
         except ValueError:
             pass
-        else:
-            return _with_revision(plain, texts)
     rules = {rule: sent[rule] for rule in ("routingPolicy", "rrdatas") if sent.get(rule)}
     try:
-        return RecordSet(
-            name=name, type=kind, ttl=ttl, rdatas=(), policy=Policy(provider=PROVIDER, data=data_of(rules))
-        )
+        return _routed(name, kind, ttl, rules)
     except ValueError:  # the type is none that has a number: it gets a private one (RFC 6895, 3.1)
-        policy = Policy(provider=PROVIDER, data=data_of(rules | {"type": kind}))
-        return RecordSet(
-            name=name, type=f"TYPE{65_280 + zlib.crc32(kind.encode()) % 254}", ttl=ttl, rdatas=(), policy=policy
-        )
+        return _routed(name, f"TYPE{65_280 + zlib.crc32(kind.encode()) % 254}", ttl, rules | {"type": kind})
 
 
-def _with_revision(record: RecordSet, texts: list[str]) -> RecordSet:
-    """Keep how Cloud DNS spells the values: a deletion has to match exactly."""
-    return RecordSet(
-        name=record.name, type=record.type, ttl=record.ttl, rdatas=record.rdatas, revision=json.dumps(texts)
-    )
+def _routed(name: str, kind: str, ttl: int, rules: Mapping[str, Any]) -> RecordSet:
+    policy = Policy(provider=PROVIDER, data=data_of(rules))
+    return RecordSet(name=name, type=kind, ttl=ttl, rdatas=(), policy=policy)
+
+
+def _owner(name: str) -> str:
+    """Return the name of a record set; one that no zone file could hold is escaped."""
+    try:
+        return absolute(name, ".")
+    except ValueError:
+        plain = (chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03d}" for byte in name.encode())
+        return absolute("".join(plain), ".")
 
 
 def told(record: RecordSet, *, listed: bool = False) -> dict[str, Any]:
