@@ -378,3 +378,9 @@ def test_threads_share_a_pace(time: Time) -> None:
 def test_a_session_has_one_pace_for_each_name(arm: ArmSession) -> None:
     assert arm.pace("a", 5) is arm.pace("a", 5)
     assert arm.pace("a", 5) is not arm.pace("b", 5)
+
+
+def test_a_turn_is_free_while_the_clock_runs() -> None:
+    ticks = iter(range(1_000))
+    pace = Pace(2, 60.0, clock=lambda: float(next(ticks)), pause=lambda _: None)
+    assert [pace.try_take() for _ in range(3)] == [True, True, False]

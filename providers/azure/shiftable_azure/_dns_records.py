@@ -24,7 +24,7 @@ _TXT_VALUES = 400
 _TXT_CHARACTERS = 4096
 _SOURCE = "Azure DNS, limits"
 _ROOT = b"\0"
-_HOST = frozenset(string.ascii_letters + string.digits + "-_.")
+_HOST = frozenset(string.ascii_letters + string.digits + "-_")
 
 
 @attrs.frozen
@@ -190,7 +190,8 @@ def _owner(name: str, zone: str) -> str:
     try:
         return absolute(name, f"{zone}.")
     except ValueError:
-        escaped = (chr(byte) if chr(byte) in _HOST else f"\\{byte:03d}" for byte in name.encode())
+        kept = _HOST if "" in name.split(".") else _HOST | {"."}  # dots that part nothing belong to a label
+        escaped = (chr(byte) if chr(byte) in kept else f"\\{byte:03d}" for byte in name.encode())
         return absolute("".join(escaped), f"{zone}.")
 
 

@@ -33,7 +33,7 @@ class Pace:
         """Wait until it is this call's turn; those who wait keep their order."""
         with self._lock:
             now = self._clock()
-            turn = max(now, self._free())
+            turn = max(now, self._free(now))
             self._times.append(turn)
         if turn > now:
             self._pause(turn - now)
@@ -42,12 +42,11 @@ class Pace:
         """Take a turn if there is one now."""
         with self._lock:
             now = self._clock()
-            if self._free() > now:
+            if self._free(now) > now:
                 return False
             self._times.append(now)
             return True
 
-    def _free(self) -> float:
+    def _free(self, now: float) -> float:
         """Return when the next call may go."""
-        full = len(self._times) == self._times.maxlen
-        return self._times[0] + self._window if full else self._clock()
+        return self._times[0] + self._window if len(self._times) == self._times.maxlen else now
