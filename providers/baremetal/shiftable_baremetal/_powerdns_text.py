@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from shiftable.dns.driver import Policy, RecordSet, labels, rdata_of, text_of
+from shiftable.dns.driver import Policy, RecordSet, rdata_of, text_of
 from shiftable_baremetal._axfr import type_number
 
 __all__ = ["content_of", "gone", "holds_name", "record_set", "rrset", "unfit"]
@@ -49,15 +49,14 @@ _QUOTED = frozenset({"ech"})
 _PARAMETERS = ("mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp")
 _PARAMETER = re.compile(r'([a-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?', re.DOTALL)
 
-_NAME = re.compile(rb"[a-z0-9_/-]+")
+_NAME = re.compile(r"(?:\*\.)?(?:[a-z0-9_/-]+\.)+")
 _HOST = re.compile(rb"(?!-)[A-Za-z0-9-]+(?<!-)")
 _TARGETS = {"MX": 2, "NS": 0, "SRV": 6}
 
 
 def holds_name(name: str) -> bool:
     """Tell whether it can hold a name: letters, digits, ``-``, ``_`` and ``/``, and a ``*`` in front."""
-    parts = labels(name)
-    return all(_NAME.fullmatch(part) for part in parts[parts[:1] == (b"*",) :])
+    return _NAME.fullmatch(name) is not None
 
 
 def unfit(record: RecordSet) -> str | None:

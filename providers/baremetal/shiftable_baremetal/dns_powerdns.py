@@ -50,6 +50,7 @@ FEATURES = DnsFeatures(
 _BY_NAME = 5  # up to so many names are asked for one by one; for more the whole zone is
 _ATTEMPTS = 3
 _FRAME = len('{"rrsets":[]}')
+_MOST, _EACH = 8, 1_000  # a byte becomes at most five, and names stand beside; with room to spare
 _COUNTING = frozenset({"DEFAULT", "INCREASE", "SOA-EDIT", "SOA-EDIT-INCREASE"})
 """Values of ``soa_edit_api`` with which each change of the API has a serial of its own."""
 
@@ -163,16 +164,17 @@ class PowerdnsDriver(DnsDriver):
 
     # writing
 
+    def holds_name(self, name: str) -> bool:
+        """Tell whether PowerDNS holds that owner name."""
+        return holds_name(name)
+
     def check_record(self, zone: str, record: RecordSet) -> str | None:
         """Say why the server could not keep that record set exactly."""
-        if not holds_name(record.name):
-            return (
-                f"PowerDNS takes no name like {record.name!r}: only letters, digits, hyphens, _ and /, and a * in front"
-            )
-        why = super().check_record(zone, attrs.evolve(record, name="plain.")) or unfit(record)  # the name is ours
+        why = super().check_record(zone, record) or unfit(record)
         if why is None and record.policy:
             return None if _is_policy(record.policy.data) else "its policy is none that this driver has written"
-        size = _FRAME + len(_json(rrset(record))) if why is None else 0
+        small = _FRAME + sum(_MOST * (len(rdata) + _EACH) for rdata in record.rdatas) <= self._max_body
+        size = 0 if why or small else _FRAME + len(_json(rrset(record)))
         if size > self._max_body:
             return f"it takes {size:,} bytes of a request; the limit is {self._max_body:,} (webserver-max-bodysize)"
         return why
