@@ -22,6 +22,7 @@
 
 from __future__ import annotations
 
+from shiftable.migrate._cutover import Cutover, Delegation, Drift, Parent, Status
 from shiftable.migrate._dns_ask import NameServer
 from shiftable.migrate._document import SCHEMA, Document
 from shiftable.migrate._estimate import Cost, Demand, Estimate, Source
@@ -40,8 +41,11 @@ __all__ = [
     "SCHEMA",
     "Action",
     "Cost",
+    "Cutover",
+    "Delegation",
     "Demand",
     "Document",
+    "Drift",
     "Estimate",
     "Filter",
     "Inventory",
@@ -54,6 +58,7 @@ __all__ = [
     "Named",
     "Observer",
     "Options",
+    "Parent",
     "Phase",
     "Plan",
     "Progress",
@@ -65,6 +70,7 @@ __all__ = [
     "Sample",
     "Silent",
     "Source",
+    "Status",
     "Tally",
     "Trouble",
     "Workers",

@@ -16,7 +16,7 @@ import attrs
 from shiftable.errors import MigrationError
 from shiftable.migrate.mover import Notes, Pin, Record, Trouble
 
-__all__ = ["Journal", "Named", "Row"]
+__all__ = ["Journal", "Named", "Row", "locked"]
 
 _APPLICATION = 0x53686966
 """Marks the file as ours, in SQLite's own header: "Shif"."""
@@ -111,7 +111,7 @@ class Journal:
         """
         with _translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path)
+            lock = locked(path)
             try:
                 _check(path)
                 connection = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)
@@ -348,7 +348,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {steps} {mark} COMMIT;")
 
 
-def _locked(path: Path) -> int:
+def locked(path: Path) -> int:
     """Take the lock beside the journal. The system gives it back when the process ends, however it does."""
     descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
