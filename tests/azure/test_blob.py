@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -40,6 +41,19 @@ class Inside:
 
 
 class _Azure(BlobConformance):
+    @pytest.fixture(autouse=True)
+    def _time(self, azure_double: AzureDouble) -> None:
+        self._double = azure_double
+
+    def advance(self, by: timedelta) -> None:
+        self._double.clock.advance(by)
+
+    def make_lockable(self, store: BlobStore) -> Bucket:
+        self._double.service.immutable = True  # what only the management plane does
+        made = store.create(BucketSpec(name="lockable", versioning=True, object_lock=True))
+        self._double.service.immutable = False
+        return made
+
     @pytest.fixture
     def oracle(self, azure_double: AzureDouble) -> BlobOracle:
         return Inside(azure_double)
