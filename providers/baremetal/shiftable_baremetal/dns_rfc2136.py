@@ -17,6 +17,7 @@ from shiftable.dns.driver import (
     RecordSet,
     ZoneInfo,
     ZoneSpec,
+    is_within,
     labels,
     zone_name,
 )
@@ -163,7 +164,7 @@ class Rfc2136Driver(DnsDriver):
 
     def batches(self, changes: tuple[RecordChange, ...]) -> Iterator[tuple[RecordChange, ...]]:
         """Fill messages, by their bytes. The changes of one name stay together."""
-        origin = "."  # the longest way to write an owner; within its zone it takes less
+        origin = self._origin_of(changes)
         batch, left = list[RecordChange](), _ROOM - 300
         for _, group in groupby(sorted(changes, key=lambda each: each.key), key=lambda each: each.key.name):
             together = tuple(group)
@@ -180,6 +181,8 @@ class Rfc2136Driver(DnsDriver):
         """Send one update; find out which change was refused if it was."""
         origin, repeated = f"{zone}.", False
         for attempt in range(1, _ATTEMPTS + 1):
+            if repeated and self._happened(zone, changes):
+                return  # it was ours, whose answer was lost
             soa = self._checked(zone, changes)
             draft = update(origin, changes, soa)
             try:
@@ -191,8 +194,8 @@ class Rfc2136Driver(DnsDriver):
                 continue
             if rcode in _UNMET:
                 held = self._all(zone)
-                if repeated and all(held.get(change.key) == change.after for change in changes):
-                    return  # it was ours, whose answer was lost
+                if repeated and self._happened(zone, changes):
+                    return
                 if soa is not None and attempt < _ATTEMPTS and not _moved(held, changes):
                     continue  # only the serial has gone on
                 raise _unmet(held, changes)
@@ -251,7 +254,18 @@ class Rfc2136Driver(DnsDriver):
             self._held[zone] = records
         return records
 
+    def _origin_of(self, changes: tuple[RecordChange, ...]) -> str:
+        """Return the zone that changes are for, as owners take less room within it: the portable class has read it."""
+        with self._lock:
+            known = [f"{zone}." for zone in self._held]
+        fitting = [zone for zone in known if all(is_within(change.key.name, zone) for change in changes)]
+        return min(fitting, key=len, default=".")  # of two the one with which owners take more
+
     # below: what the server says of a batch
+
+    def _happened(self, zone: str, changes: tuple[RecordChange, ...]) -> bool:
+        held = self._current(zone)
+        return all(held.get(change.key) == change.after for change in changes)
 
     def _checked(self, zone: str, changes: tuple[RecordChange, ...]) -> RecordSet | None:
         """Compare what a prerequisite does not: TTLs, and the SOA but for its serial. Return the SOA if it changes."""
