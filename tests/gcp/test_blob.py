@@ -61,6 +61,13 @@ class TestCloudStorage(BlobConformance):
     def oracle(self, gcp_double: GcpDouble) -> BlobOracle:
         return Inside(gcp_double)
 
+    @pytest.fixture(autouse=True)
+    def _time(self, gcp_double: GcpDouble) -> None:
+        self._double = gcp_double
+
+    def advance(self, by: timedelta) -> None:
+        self._double.clock.advance(by)
+
     def test_the_machine_finds_no_difference_to_the_model(self, driver: GcsDriver) -> None:
         run_state_machine_as_test(
             blob_machine(lambda: BlobStore(driver)),

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, unquote
 import attrs
 
 from shiftable.testing.harness import Headers, Request, Response
-from shiftable_gcp._state import Bucket, Conditions, Refused, Session, State, Stored, invalid
+from shiftable_gcp._state import Bucket, Conditions, Protection, Refused, Session, State, Stored, invalid
 
 __all__ = ["JsonApi", "media", "rendered"]
 
@@ -178,6 +178,8 @@ class JsonApi:
         if "name" not in body:
             raise Refused(400, "required", "InvalidArgument", "Required parameter: name")
         kept = {name: body[name] for name in _BUCKET_FIELDS if name in body}
+        if call.flag("enableObjectRetention"):
+            kept["objectRetention"] = {"mode": "Enabled"}
         made = self.state.make_bucket(body["name"], call.query["project"], body.get("location", "US"), kept)
         return _ok(self._bucket(made))
 
@@ -325,6 +327,11 @@ class JsonApi:
         body = call.body
         if "storageClass" in body:
             raise invalid("The storage class of an object is changed by a rewrite, not by a patch.")
+        wanted = Protection.stated(body, found.protection)
+        override = call.flag("overrideUnlockedRetention")
+        found.protection.require_change(wanted, override=override, now=self.state.now())
+        self.state.require_protectable(self.state.bucket(bucket), found.protection, wanted)
+        found.protection = wanted
         for key in _FIELDS:
             if key in body:
                 _put(found.fields, key, body[key])
@@ -384,6 +391,7 @@ class JsonApi:
         holder = self.state.bucket(bucket)
         source = holder.find(name, None)
         call.conditions("ifSource").require(source)
+        source.protection.require_over(f"{bucket}/{name}", self.state.now())
         if name == to_name:
             raise invalid("The source and the destination object names must be different.")
         made = self.state.write(bucket, _copied(source, to_name, {}), call.conditions())
@@ -402,6 +410,7 @@ class JsonApi:
             data=b"".join(source.data for source in sources),
             fields={key: stated[key] for key in _FIELDS if key in stated},
             metadata=dict(stated.get("metadata", {})),
+            protection=Protection.stated(stated),
             components=sum(source.components or 1 for source in sources),
         )
         return _ok(self._object(bucket, self.state.write(bucket, draft, call.conditions())))
@@ -449,6 +458,12 @@ class JsonApi:
             answer["metadata"] = found.metadata
         if found.md5 is not None:
             answer["md5Hash"] = found.md5
+        kept = found.protection
+        if kept.until is not None:
+            answer["retention"] = {"mode": kept.mode, "retainUntilTime": _time(kept.until)}
+            answer["retentionExpirationTime"] = _time(kept.until)
+        holds = {"temporaryHold": kept.temporary, "eventBasedHold": kept.event_based}
+        answer |= {name: True for name, held in holds.items() if held}
         if found.components is not None:
             answer["componentCount"] = found.components
         if found.deleted is not None:
@@ -535,7 +550,7 @@ def _draft(call: _Call, stated: Mapping[str, Any], type_: str, data: bytes) -> S
     if type_:
         fields["contentType"] = type_
     metadata = {key: value for key, value in (stated.get("metadata") or {}).items() if value is not None}
-    return Stored(name=name, data=data, fields=fields, metadata=metadata)
+    return Stored(name=name, data=data, fields=fields, metadata=metadata, protection=Protection.stated(stated))
 
 
 def _hashes(request: Request) -> dict[str, str]:
@@ -560,6 +575,7 @@ def _copied(source: Stored, name: str, body: Mapping[str, Any]) -> Stored:
         fields={key: stated[key] for key in _FIELDS if key in stated} if stated else dict(source.fields),
         metadata=dict(stated.get("metadata", {})) if stated else dict(source.metadata),
         components=source.components,
+        protection=Protection.stated(stated),
     )
 
 

@@ -15,12 +15,13 @@ import attrs
 
 from shiftable_gcp._crc32c import crc32c, told
 
-__all__ = ["BUCKET_GONE", "Bucket", "Conditions", "Refused", "Session", "State", "Stored", "Upload"]
+__all__ = ["BUCKET_GONE", "Bucket", "Conditions", "Protection", "Refused", "Session", "State", "Stored", "Upload"]
 
 _BUCKET_NAME = re.compile(
     r"(?!goog)(?!.*google)(?!\d+\.\d+\.\d+\.\d+$)(?!.*(\.\.|\.-|-\.))[a-z0-9][a-z0-9_.-]{1,61}[a-z0-9]"
 )
 _METADATA_LIMIT = 8 * 1024
+_RETENTION_LIMIT = timedelta(seconds=3_155_760_000)
 _UNMET = "At least one of the pre-conditions you specified did not hold."
 BUCKET_GONE = "The specified bucket does not exist."
 
@@ -62,6 +63,51 @@ class Conditions:
             raise Refused(304 if reading else 412, "conditionNotMet", "PreconditionFailed", _UNMET)
 
 
+@attrs.frozen(kw_only=True)
+class Protection:
+    """What keeps one generation from being deleted or replaced."""
+
+    mode: str | None = None
+    until: datetime | None = None
+    temporary: bool = False
+    event_based: bool = False
+
+    @classmethod
+    def stated(cls, body: Mapping[str, Any], before: Protection | None = None) -> Protection:
+        """Read a resource; what it does not say is as it was."""
+        found = before or cls()
+        if "retention" in body:
+            retention = body["retention"] or {}
+            mode, until = retention.get("mode"), retention.get("retainUntilTime")
+            if mode not in {None, "Unlocked", "Locked"} or (mode is None) != (until is None):
+                raise invalid("A retention has a mode, Unlocked or Locked, and a retainUntilTime.")
+            found = attrs.evolve(found, mode=mode, until=datetime.fromisoformat(until) if until else None)
+        temporary = bool(body.get("temporaryHold", found.temporary))
+        return attrs.evolve(found, temporary=temporary, event_based=bool(body.get("eventBasedHold", found.event_based)))
+
+    def require_change(self, wanted: Protection, *, override: bool, now: datetime) -> None:
+        """Refuse a retention that is weaker, or of another mode, unless it is unlocked and that is overridden."""
+        if self.until is None or self.until <= now or (self.mode, self.until) == (wanted.mode, wanted.until):
+            return
+        later = wanted.until is not None and wanted.mode == self.mode and wanted.until >= self.until
+        if not later and (self.mode == "Locked" or not override):
+            message = "The retention of this object cannot be reduced, removed, or changed in its mode."
+            raise Refused(403, "forbidden", "AccessDenied", message)
+
+    def require_over(self, place: str, now: datetime) -> None:
+        """Refuse to delete or replace what is protected."""
+        if self.temporary or self.event_based:
+            kind = "Temporary" if self.temporary else "Event-Based"
+            message = f"Object '{place}' is under active {kind} hold and cannot be deleted or overwritten."
+            raise Refused(403, "objectUnderActiveHold", "AccessDenied", message)
+        if self.until is not None and self.until > now:
+            message = (
+                f"Object '{place}' is subject to bucket's retention policy or object retention and cannot be deleted "
+                f"or overwritten until {self.until.isoformat()}"
+            )
+            raise Refused(403, "retentionPolicyNotMet", "AccessDenied", message)
+
+
 @attrs.define(kw_only=True)
 class Stored:
     """One generation of an object.
@@ -83,6 +129,7 @@ class Stored:
     components: int | None = None
     crc32c: str = ""
     md5: str | None = None
+    protection: Protection = Protection()
 
     def __attrs_post_init__(self) -> None:
         self.crc32c = self.crc32c or told(crc32c(self.data))
@@ -239,9 +286,13 @@ class State:
         """Make a draft the live object of its name."""
         holder = self.bucket(bucket)
         self.require_writable(draft)
-        conditions.require(holder.live(draft.name))
+        live = holder.live(draft.name)
+        conditions.require(live)
+        self.require_protectable(holder, Protection(), draft.protection)
+        if live is not None and not holder.versioning:
+            live.protection.require_over(f"{bucket}/{draft.name}", self.now())
         self.count_write(bucket, draft.name)
-        if holder.live(draft.name) is not None:
+        if live is not None:
             holder.retire(draft.name, self.now())
         now = self.now()
         draft.generation, draft.created, draft.updated = self._next_generation(), now, now
@@ -253,11 +304,24 @@ class State:
         holder = self.bucket(bucket)
         found = holder.find(name, generation)
         conditions.require(found)
+        if generation is not None or not holder.versioning:
+            found.protection.require_over(f"{bucket}/{name}", self.now())
         self.count_write(bucket, name)
         if generation is None:
             holder.retire(name, self.now())
         else:
             holder.remove(name, generation)
+
+    def require_protectable(self, holder: Bucket, before: Protection, wanted: Protection) -> None:
+        """Refuse a retention in a bucket that has none, and one that ends in the past."""
+        if wanted.until is None or wanted.until == before.until:
+            return
+        if holder.properties.get("objectRetention", {}).get("mode") != "Enabled":
+            raise invalid("Object retention is not enabled on this bucket.")
+        if wanted.until <= self.now():
+            raise invalid("The retainUntilTime of an object must be in the future.")
+        if wanted.until > self.now() + _RETENTION_LIMIT:
+            raise invalid("The retainUntilTime of an object must be within 100 years.")
 
     def require_writable(self, draft: Stored) -> None:
         """Refuse names and metadata that the service refuses."""

@@ -25,6 +25,7 @@ from shiftable.blob.driver import (
     CommonPrefix,
     Download,
     Headers,
+    Lock,
     ObjectInfo,
     ObjectSummary,
     ObjectVersion,
@@ -32,6 +33,8 @@ from shiftable.blob.driver import (
     PendingUpload,
     PutOptions,
     Range,
+    Retention,
+    RetentionMode,
     SignedURL,
     SignOptions,
     StorageClass,
@@ -43,6 +46,7 @@ from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_gcp import _lifecycle, _rules
 from shiftable_gcp._crc32c import combined, crc32c, told
+from shiftable_gcp._holds import held
 from shiftable_gcp._multipart import SentPart, XmlUploads
 from shiftable_gcp._session import TIMEOUT, Session, Untyped
 from shiftable_gcp._signing import signing
@@ -62,6 +66,8 @@ _STAGED = ".shiftable-"
 _REOPENED = 5
 _CRC32C = "crc32c"
 _PLAIN = SignOptions()
+_UNLOCKED = Lock()
+_MODES: Mapping[RetentionMode, str] = {"governance": "Unlocked", "compliance": "Locked"}
 
 FEATURES = BlobFeatures(
     title="Google Cloud Storage",
@@ -81,6 +87,10 @@ FEATURES = BlobFeatures(
     sign_size=True,
     if_none_match=True,
     restore=True,
+    object_lock=True,
+    legal_hold=True,
+    governance=True,
+    lock_told=True,
     storage_classes=(
         StorageClass("STANDARD", "standard"),
         StorageClass("NEARLINE", "infrequent"),
@@ -98,6 +108,7 @@ FEATURES = BlobFeatures(
     max_parts=Limit(10_000, f"{_QUOTAS}: XML API multipart uploads"),
     delete_batch=Limit(100, f"{_QUOTAS}: calls in one batch request of the JSON API"),
     max_sign=Limit(7, "Cloud Storage, signed URLs: V4 signing"),
+    max_retention=Limit(36_525, "Cloud Storage, Object Retention Lock: 3,155,760,000 seconds"),
 )
 
 _Blob = Untyped
@@ -151,6 +162,13 @@ class GcsDriver(BlobDriver):
     another key, ``KEY.shiftable-…``, that is then moved onto the key, in one step and under the condition. It can be
     seen for the moment in between; ``uploads`` tells such uploads by that key.
 
+    Locks: a retention in mode governance is ``Unlocked`` to Cloud Storage, compliance is ``Locked``, a legal hold is a
+    temporary hold; an event-based hold is told as a hold too, and released. Holds need no bucket with object lock. A
+    locked object may become an older version where the bucket keeps these; elsewhere its key takes no other object. Who
+    lengthens, shortens or takes away needs ``storage.objects.setRetention`` and ``storage.objects.update``, with
+    ``bypass`` also ``storage.objects.overrideUnlockedRetention``. With a lock, parts become an object of another key,
+    as above, which is then copied inside Cloud Storage, so that the object is locked from its first moment.
+
     Lost answers: the SDK repeats what reads and what has a condition. When a repeated conditional write fails, the
     driver looks: what is there now and was written meanwhile, with the same content, headers and metadata, was written
     by us. A rival that writes the very same bytes in the same seconds cannot be told apart; let what serves as a lock
@@ -172,6 +190,14 @@ class GcsDriver(BlobDriver):
     def classify(self, exc: Exception) -> Fault | None:
         """Claim the exceptions of Google's libraries."""
         return classify(exc)
+
+    @property
+    def why_not_later(self) -> str:
+        """Say that only a new bucket can have object lock."""
+        return (
+            "Cloud Storage enables object retention only while a bucket is made; declare another bucket with "
+            "object_lock, and move the objects there"
+        )
 
     def check_name(self, name: str) -> str | None:
         """Apply the bucket naming guidelines."""
@@ -203,7 +229,12 @@ class GcsDriver(BlobDriver):
         project, began = self.session.require_project(), time.monotonic()
         try:
             self.client.create_bucket(
-                bucket, project=project, location=self.session.region, timeout=TIMEOUT, retry=attempts.policy
+                bucket,
+                project=project,
+                location=self.session.region,
+                enable_object_retention=spec.object_lock,
+                timeout=TIMEOUT,
+                retry=attempts.policy,
             )
         except GoogleAPICallError as exc:
             # The answer to our first try may have been lost.
@@ -287,7 +318,8 @@ class GcsDriver(BlobDriver):
         """Begin a multipart upload, to the key itself or to one from which it is moved there."""
         self._condition(options)  # before all parts are sent in vain
         fits = _rules.fits_headers(options)
-        staged = _staging(key) if options.if_absent or options.if_match is not None or not fits else ""
+        direct = fits and not options.if_absent and options.if_match is None and options.lock == _UNLOCKED
+        staged = "" if direct else _staging(key)
         content_type = (options.headers.content_type if fits else None) or _DEFAULT_TYPE
         carried = (
             options if fits else PutOptions(storage_class=options.storage_class)
@@ -460,25 +492,29 @@ class GcsDriver(BlobDriver):
         def write(condition: int | None, policy: Untyped) -> _Blob:
             # All is said in full: whether what is not said is copied depends on what else is.
             target = self._described(to_bucket, to_key, kept)
-            target.content_type = kept.headers.content_type or _DEFAULT_TYPE
             if options is None and source.custom_time is not None:
                 target.custom_time = source.custom_time
-            token: str | None = None
-            while True:
-                token, _, _ = target.rewrite(
-                    origin,
-                    token=token,
-                    if_generation_match=condition,
-                    if_source_generation_match=source.generation,
-                    timeout=TIMEOUT,
-                    retry=policy,
-                )
-                if token is None:
-                    return target
+            return _rewritten(target, origin, source.generation, kept, condition, policy)
 
         condition = None if options is None else self._condition(options)
         checksum = source.crc32c
         return self._info(self._written(to_bucket, to_key, condition, write, lambda found: _is(found, checksum, kept)))
+
+    def set_retention(
+        self, bucket: str, key: str, retention: Retention | None, *, version: str | None, bypass: bool
+    ) -> None:
+        """Set it, or with nothing in it take it away."""
+        blob = self._selected(bucket, key, version)
+        _retain(blob, retention)
+        blob.patch(override_unlocked_retention=bypass, timeout=TIMEOUT, retry=self.session.attempts().policy)
+
+    def set_hold(self, bucket: str, key: str, *, hold: bool, version: str | None) -> None:
+        """Set a temporary hold, or release whatever hold there is."""
+        blob = self._selected(bucket, key, version)
+        blob.temporary_hold = hold
+        if not hold:
+            blob.event_based_hold = False
+        blob.patch(timeout=TIMEOUT, retry=self.session.attempts().policy)
 
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return the whole histories of some keys; the cursor is the next one.
@@ -586,6 +622,7 @@ class GcsDriver(BlobDriver):
             lifecycle=tuple(_lifecycle.declared(_rules_of(bucket))),
             public=bucket.iam_configuration.public_access_prevention != "enforced",
             encryption=bucket.default_kms_key_name,
+            object_lock=bucket.object_retention_mode == "Enabled",
         )
 
     def _made_since(self, spec: BucketSpec, began: float) -> bool:
@@ -606,10 +643,8 @@ class GcsDriver(BlobDriver):
         version: str | None = None,
     ) -> _Blob:
         """Return everything about an object."""
-        if version is not None and not _GENERATION.fullmatch(version):
-            raise self._error(errors.NotFound, "stat", bucket, key, f"there is no version {version!r}")
         known = if_none_match is not None and _GENERATION.fullmatch(if_none_match.value)
-        blob = self.client.bucket(bucket).blob(key, generation=None if version is None else int(version))
+        blob = self._selected(bucket, key, version)
         blob.reload(
             if_generation_match=self._generation(if_match),
             if_generation_not_match=self._generation(if_none_match) if known else None,
@@ -617,6 +652,12 @@ class GcsDriver(BlobDriver):
             retry=self.session.attempts().policy,
         )
         return blob
+
+    def _selected(self, bucket: str, key: str, version: str | None) -> _Blob:
+        """Return the SDK's handle of an object, or of one version of it. Calls nobody."""
+        if version is not None and not _GENERATION.fullmatch(version):
+            raise self._error(errors.NotFound, "stat", bucket, key, f"there is no version {version!r}")
+        return self.client.bucket(bucket).blob(key, generation=None if version is None else int(version))
 
     def _look(self, bucket: str, key: str) -> _Blob | None:
         """Return what is there, if anything."""
@@ -684,6 +725,8 @@ class GcsDriver(BlobDriver):
     def _moved(self, upload: Upload, staged: _Blob) -> _Blob:
         """Move what an upload made onto its key, under the upload's condition; drop it if that does not hold."""
         bucket, options = self.client.bucket(upload.bucket), upload.options
+        if options.lock != _UNLOCKED:
+            return self._moved_locked(upload, staged)
         began, attempts = time.monotonic(), self.session.attempts()
         generation, checksum = staged.generation, staged.crc32c
         try:
@@ -708,6 +751,25 @@ class GcsDriver(BlobDriver):
         except PreconditionFailed:
             self._delete(upload.bucket, staged.name, generation=generation)
             raise
+
+    def _moved_locked(self, upload: Upload, staged: _Blob) -> _Blob:
+        """Copy what an upload made onto its key, which locks it at once; a move takes no lock along."""
+        options, generation, checksum = upload.options, staged.generation, staged.crc32c
+
+        def write(condition: int | None, policy: Untyped) -> _Blob:
+            target = self._described(upload.bucket, upload.key, options)
+            return _rewritten(target, staged, generation, options, condition, policy)
+
+        condition = self._condition(options)
+        try:
+            made = self._written(
+                upload.bucket, upload.key, condition, write, lambda found: _is(found, checksum, options)
+            )
+        except PreconditionFailed:
+            self._delete(upload.bucket, staged.name, generation=generation)
+            raise
+        self._delete(upload.bucket, staged.name, generation=generation)
+        return made
 
     def _sent(self, batch: Untyped) -> Iterable[Untyped]:
         """Send a batch, which the SDK does not repeat; only a refusal for coming too fast is."""
@@ -808,8 +870,11 @@ class GcsDriver(BlobDriver):
         return bool(page.items or page.next)
 
     def _described(self, bucket: str, key: str, options: PutOptions) -> _Blob:
-        blob = self.client.bucket(bucket).blob(key)
+        bucket_ = self.client.bucket(bucket)
+        blob = held(key, bucket_) if options.hold else bucket_.blob(key)
         self._describe(blob, options)
+        if options.retention is not None:
+            _retain(blob, options.retention)
         return blob
 
     def _describe(self, blob: _Blob, options: PutOptions) -> None:
@@ -852,6 +917,8 @@ class GcsDriver(BlobDriver):
             headers=_headers(blob),
             metadata=blob.metadata or {},
             version=version,
+            retention=_lock(blob).retention,
+            hold=_lock(blob).hold,
         )
 
     def _keeps_versions(self, bucket: str) -> bool:
@@ -891,6 +958,33 @@ def _told_apart(upload: Upload) -> tuple[str, str]:
     return id_, staged
 
 
+def _rewritten(
+    target: _Blob, origin: _Blob, generation: int, options: PutOptions, condition: int | None, policy: Untyped
+) -> _Blob:
+    """Copy one generation inside the service, in as many steps as it takes."""
+    target.content_type = options.headers.content_type or _DEFAULT_TYPE
+    token: str | None = None
+    while True:
+        token, _, _ = target.rewrite(
+            origin,
+            token=token,
+            if_generation_match=condition,
+            if_source_generation_match=generation,
+            timeout=TIMEOUT,
+            retry=policy,
+        )
+        if token is None:
+            return target
+
+
+def _retain(blob: _Blob, retention: Retention | None) -> None:
+    """State a retention, or none, in what is to be sent."""
+    stated = blob.retention
+    stated.pop("retentionExpirationTime", None)  # the SDK would send what the service does not know
+    stated.mode = _MODES[retention.mode] if retention is not None else None
+    stated.retain_until_time = retention.until if retention is not None else None
+
+
 # values out of the SDK's
 
 
@@ -922,6 +1016,13 @@ def _headers(blob: _Blob) -> Headers:
     )
 
 
+def _lock(blob: _Blob) -> Lock:
+    stated = blob.retention
+    mode = next((mode for mode, name in _MODES.items() if name == stated.mode), None)
+    retention = Retention(until=stated.retain_until_time, mode=mode) if mode is not None else None
+    return Lock(retention=retention, hold=bool(blob.temporary_hold or blob.event_based_hold))
+
+
 def _version(blob: _Blob) -> ObjectVersion:
     return ObjectVersion(
         key=blob.name,
@@ -938,8 +1039,8 @@ def _is(blob: _Blob, checksum: str, options: PutOptions) -> bool:
     headers = options.headers
     if headers.content_type is None:
         headers = attrs.evolve(headers, content_type=_DEFAULT_TYPE)
-    told_of = (blob.crc32c, _headers(blob), blob.metadata or {})
-    return told_of == (checksum, headers, dict(options.metadata))
+    told_of = (blob.crc32c, _headers(blob), blob.metadata or {}, _lock(blob))
+    return told_of == (checksum, headers, dict(options.metadata), options.lock)
 
 
 def _place(item: ObjectSummary | CommonPrefix) -> bytes:

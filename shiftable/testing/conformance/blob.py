@@ -199,7 +199,10 @@ class BlobConformance(Conformance):
         made = self.make_lockable(store)
         yield made
         with contextlib.suppress(OperationError):
-            _emptied(made, versioning=store.describe(made.name).versioning)
+            for row in list(made.versions()) if store.features.versioning else ():
+                with contextlib.suppress(OperationError):
+                    made.delete(row.key, version=row.version)
+            made.delete_many(item.key for item in made.list())
             store.delete(made.name)
 
     @pytest.fixture
