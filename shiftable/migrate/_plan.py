@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Fingerprint", "Plan", "ResourcePlan", "Segment"]
 
 FORMAT = 2
+_quoted = json.encoder.encode_basestring_ascii
 _SINGLE = 1_000
 _SHOWN = 20
 
@@ -60,10 +61,12 @@ class Fingerprint:
             return
         record = item.record
         resumed = record is not None and pinned and record.plan == pinned
-        before = record.before if resumed and record else item.target and item.target.token
+        there = item.target.token if item.target else None
+        before = record.before if resumed and record else there
         here = item.source
-        facts = [item.key, here.token, here.size, here.modified, here.content, before]
-        line = hashlib.sha256(json.dumps(facts).encode()).digest()
+        known = "null" if before is None else _quoted(before)
+        told = f"[{_quoted(item.key)}, {_quoted(here.token)}, {here.size}, {_quoted(here.modified)}"
+        line = hashlib.sha256(f"{told}, {_quoted(here.content)}, {known}]".encode()).digest()
         self._digest.update(line)
         self._open += 1
         self._items += 1
