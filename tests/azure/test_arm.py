@@ -92,6 +92,20 @@ def test_a_link_to_another_host_is_not_followed(arm: ArmSession, azure_double: A
     assert azure_double.calls == ()
 
 
+@pytest.mark.parametrize("host", ["https://management.azure.com:443", "https://Management.Azure.com"])
+def test_a_link_may_spell_the_host_otherwise(arm: ArmSession, azure_double: AzureDouble, host: str) -> None:
+    made(arm)
+    assert arm.call("GET", f"{host}{zones(arm)}?api-version={VERSION}", VERSION).body["value"]
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_nobody_is_followed_elsewhere(arm: ArmSession, azure_double: AzureDouble, status: int) -> None:
+    azure_double.inject("status", status=status, headers=[("Location", "https://elsewhere.example/")])
+    with pytest.raises(ArmRefusal):
+        made(arm)
+    assert len(azure_double.calls) == 1
+
+
 @pytest.mark.parametrize("missing", ["subscription", "resource_group"])
 def test_what_is_not_named_is_asked_for(make_arm: Callable[..., ArmSession], missing: str) -> None:
     session = make_arm(**{missing: None})

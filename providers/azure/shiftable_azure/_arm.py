@@ -167,7 +167,7 @@ class ArmSession:
         doubts = list[Exception | None]()
         request = HttpRequest(method, url, headers={"Accept": "application/json", **(headers or {})}, json=body)
         answer = self._pipeline().send_request(request, doubts=doubts)
-        if answer.status_code >= 400:
+        if answer.status_code >= 300:
             raise ArmRefusal(answer, doubtful=bool(doubts))
         return ArmAnswer(answer.status_code, _content(answer), answer.headers, bool(doubts))
 
@@ -210,7 +210,7 @@ class ArmSession:
     def _url(self, path: str) -> str:
         """Return the URL of a path, or a link of Resource Manager's own: no other host gets the token."""
         url = urljoin(f"{self.url}/", path)
-        if not url.startswith(f"{self.url}/"):
+        if _origin(url) != _origin(self.url):
             raise ArmFailure("ForeignLink", f"Resource Manager refers to {urlsplit(url).netloc}, which is not asked")
         return url
 
@@ -233,6 +233,12 @@ class ArmSession:
         ]
         stand_in = stated if stated and stated.startswith("http://") else None
         return ARMPipelineClient(self.url, policies=policies, transport=Transport(stand_in, pause=self.pause))
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    """Return whom a URL is for: Resource Manager's own links may name the port that goes without saying."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _content(answer: HttpResponse) -> dict[str, Any]:

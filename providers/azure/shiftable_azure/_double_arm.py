@@ -138,7 +138,8 @@ class Operations:
 
 def is_arm(request: Request) -> bool:
     """Tell whether a request is for Resource Manager."""
-    return request.target.startswith("/subscriptions/") and request.host.startswith(("management.", "127.0.0.1"))
+    here = request.host.lower().startswith(("management.", "127.0.0.1"))
+    return here and request.target.startswith("/subscriptions/")
 
 
 class ArmService:

@@ -92,7 +92,7 @@ class AzureDnsDriver(DnsDriver):
     """
 
     _session: ArmSession
-    _features: DnsFeatures = DNS
+    _features: DnsFeatures = attrs.field(default=DNS, repr=False)
     _large: set[str] = attrs.field(factory=set, init=False, repr=False)
 
     @property
@@ -198,8 +198,10 @@ class AzureDnsDriver(DnsDriver):
 
         try:
             _for_each(step, list(_units(changes)))
-        except RecordFailure as exc:
-            exc.left = tuple(self._taken_back(zone, done))
+        except Exception as exc:
+            left = tuple(self._taken_back(zone, done))
+            if isinstance(exc, RecordFailure):
+                exc.left = left
             raise
 
     # below: one record set
@@ -289,7 +291,7 @@ class AzureDnsDriver(DnsDriver):
             if page.next is None:
                 return [record for record in page.items if record.name == name]
             self._large.add(zone)
-        if relative_name(name, zone) is None:
+        if not self.holds_name(name):
             self._call("GET", self._zone(zone))
             return []
         keys = [RecordKey(name, kind) for kind in TYPES]
