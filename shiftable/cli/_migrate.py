@@ -30,7 +30,7 @@ from shiftable.cli._renaming import renamed
 from shiftable.cli._units import limit, rate, size, speed, when
 from shiftable.errors import ConfigError, InvalidArgument, ShiftableError
 from shiftable.migrate import (
-    MOVERS,
+    FACETS,
     Document,
     Estimate,
     Filter,
@@ -59,7 +59,7 @@ __all__ = ["migrate"]
 SHOWN = 20
 """Reasons for which items are named on the screen; the journal has all."""
 _EXAMPLES = 5
-_FACETS = sorted({facet for mover in MOVERS.values() for facet in mover.facets})
+_FACETS = sorted({facet for own in FACETS.values() for facet in own})
 
 
 class _Ordered(click.Command):

@@ -29,7 +29,8 @@ from shiftable.migrate._estimate import Cost, Demand, Estimate, Source
 from shiftable.migrate._filters import Filter, KeyList, Rule
 from shiftable.migrate._journal import Named
 from shiftable.migrate._listing import Inventory
-from shiftable.migrate._migration import MOVERS, Migration
+from shiftable.migrate._migration import Migration
+from shiftable.migrate._movers import FACETS
 from shiftable.migrate._plan import Plan, ResourcePlan
 from shiftable.migrate._progress import JsonEvents, Observer, Phase, Progress, Recorder, Sample, Silent
 from shiftable.migrate._report import Large, LossCount, Report, ResourceReport, Tally
@@ -37,7 +38,7 @@ from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Options, Trouble
 
 __all__ = [
-    "MOVERS",
+    "FACETS",
     "SCHEMA",
     "Action",
     "Cost",

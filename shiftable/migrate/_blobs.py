@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import attrs
 
-from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers, ObjectInfo, ObjectSummary
+from shiftable.blob import BlobFeatures, BlobStore, Bucket, BucketSpec, Headers, Lock, ObjectInfo, ObjectSummary
 from shiftable.blob._bulk import (
     Facets,
     SourceChanged,
@@ -28,10 +29,12 @@ from shiftable.errors import (
     IntegrityError,
     NotFound,
     ParentNotFound,
+    PermissionDenied,
     PreconditionFailed,
     Unsupported,
 )
 from shiftable.migrate._inside import Inside
+from shiftable.migrate._movers import FACETS
 from shiftable.migrate._parts import Parts, Room
 from shiftable.migrate._shards import Shard, listed, split
 from shiftable.migrate.mover import (
@@ -83,22 +86,21 @@ class BlobMover(Mover[BlobItem]):
     Of metadata that the target cannot keep whole, ``degrade`` gives up no more than it must. Older versions, storage
     classes and times of modification stay behind; that is told and never refused.
 
+    Retention and legal holds are written with the object, so that it is locked from its first moment; an equal object
+    of the target that is locked less is locked as the source's is. Retention that is over stays behind. A locked object
+    of the target is never replaced: where its key takes a newer version that comes on top, else it is a refusal, and so
+    it is for ``prune``.
+
     Where the target has no create-only writes, a writer that lives there could be overwritten: the bucket is refused,
     unless ``degrade`` names ``guards``; then a look before each write stands in for the condition.
 
     Permissions: list and read (objects and tags) on the source; create and configure the bucket, list, read and write
-    on the target, and delete for ``prune``.
+    on the target, and delete for ``prune``; to read the locks of a source and to write those of a target that have some.
     """
 
     service: ClassVar[str] = "blob"
     filtered: ClassVar[bool] = True
-    facets: ClassVar[Mapping[str, str]] = {
-        "guards": "writes that cannot overwrite somebody else's",
-        "headers": "the headers that the target cannot keep",
-        "metadata": "the metadata that the target cannot keep",
-        "tags": "all tags",
-        "versioning": "older versions of what is written from now on",
-    }
+    facets: ClassVar[Mapping[str, str]] = FACETS["blob"]
 
     def __init__(
         self, source: Service[Any, Any, Any], target: Service[Any, Any, Any], spec: Spec, options: Options
@@ -122,8 +124,12 @@ class BlobMover(Mover[BlobItem]):
     def wanted(self, target: Service[Any, Any, Any], spec: Spec, options: Options) -> BucketSpec:
         """Return the declared bucket by its name on the target, without versions where those were given up."""
         found = cast("BucketSpec", attrs.evolve(spec, name=options.names.get(spec.name, spec.name)))
-        has = cast("BlobStore", target).bucket(found.name).features.versioning
-        return found if has or "versioning" not in options.degrade else attrs.evolve(found, versioning=False)
+        features = cast("BlobStore", target).bucket(found.name).features
+        if not features.versioning and "versioning" in options.degrade:
+            found = attrs.evolve(found, versioning=False)
+        if "lock" in options.degrade and not _has_locks(features, found):
+            found = attrs.evolve(found, object_lock=False)
+        return found
 
     def objections(self) -> tuple[str, ...]:
         """Refuse a missing source, and a target that cannot be what is declared."""
@@ -133,9 +139,12 @@ class BlobMover(Mover[BlobItem]):
         features = self._target.features
         if cast("BucketSpec", self.spec).versioning and not features.versioning:
             found.append("the target has no versions of objects; accept that with degrade 'versioning'")
+        if cast("BucketSpec", self.spec).object_lock and not _has_locks(features, cast("BucketSpec", self.spec)):
+            found.append("the target has no object lock; accept that with degrade 'lock'")
         if not features.if_absent and "guards" not in self.options.degrade:
             found.append("the target has no create-only writes; accept that with degrade 'guards'")
         found += [f"the target's bucket would have to be destroyed: {change.reason}" for change in self._destroying()]
+        found += [f"the target's bucket cannot be what is declared: {why}" for why in self._refused_changes()]
         return tuple(found)
 
     def changes(self) -> tuple[Change[Any], ...]:
@@ -238,7 +247,7 @@ class BlobMover(Mover[BlobItem]):
         info, tags = self._described(item.key)
         facets, _ = self._kept(info, tags)
         other = self._target.stat(item.key)
-        difference = self._difference(info, facets, other)
+        difference = self._difference(info, facets, other) or self._weaker(facets, other)
         if difference is not None or (quick and info.md5 is not None and other.md5 is not None):
             return difference
         try:
@@ -296,6 +305,9 @@ class BlobMover(Mover[BlobItem]):
                 raise
             self._look(item.key, if_match)
             copied = copy(item.key, pin, fit, {})
+        except (PermissionDenied, Conflict):
+            self._refuse_locked(item.key, "it cannot be replaced", Trouble.CONFLICT)
+            raise
         action = Action.CREATE if if_match is None else Action.REPLACE
         return attrs.evolve(copied, action=action, losses=tuple(losses))
 
@@ -355,6 +367,7 @@ class BlobMover(Mover[BlobItem]):
         if difference is None and (info.md5 is None or found.md5 is None):
             difference = self._content_difference(info, found)
         if difference is None:
+            self._strengthen(facets, found)
             return Outcome(action=Action.COMPARE, target=found.token.value, size=info.size, losses=losses)
         if self.options.overwrite or _is_our_half(item, found):
             return self._written(item, pin, found.token)
@@ -365,17 +378,24 @@ class BlobMover(Mover[BlobItem]):
         here = cast("ObjectSummary", item.right)
         if self._source.exists(item.key):
             raise Refusal("its source is back; the next run moves it", Trouble.FAILED)
+        try:
+            self._delete(item.key, here.token)
+        except (PermissionDenied, Conflict):
+            self._refuse_locked(item.key, "its source is gone, and it cannot be deleted", Trouble.STALE)
+            raise
+        return Outcome(action=Action.DELETE, size=here.size)
+
+    def _delete(self, key: str, token: Token) -> None:
         if self._target.features.delete_if_match:
             try:
-                self._target.delete(item.key, if_match=here.token)
+                self._target.delete(key, if_match=token)
             except PreconditionFailed:
                 raise Refusal("its source is gone, and somebody changed it on the target", Trouble.STALE) from None
         else:
-            found = self._target_now(item.key)
-            if found is not None and found.token != here.token:
+            found = self._target_now(key)
+            if found is not None and found.token != token:
                 raise Refusal("its source is gone, and somebody changed it on the target", Trouble.STALE)
-            self._target.delete(item.key)
-        return Outcome(action=Action.DELETE, size=here.size)
+            self._target.delete(key)
 
     # comparing
 
@@ -388,6 +408,8 @@ class BlobMover(Mover[BlobItem]):
         if difference is None:
             return Step(action=Action.COMPARE)
         if self.options.overwrite or _is_our_half(item, found):
+            if not cast("BucketSpec", self.spec).versioning:
+                self._refuse_locked(item.key, "it cannot be replaced", Trouble.CONFLICT, found)
             return Step(action=Action.REPLACE, reason=difference)
         raise _conflict(difference)
 
@@ -416,6 +438,94 @@ class BlobMover(Mover[BlobItem]):
     @cached_property
     def _parts(self) -> Parts:
         return Parts(self._source, self._target, self.notes, self.stopping, self._room)
+
+    # locks
+
+    def _lock_of(self, info: ObjectInfo) -> Lock:
+        """Return how the source's object is locked now; ask for it where reading an object may leave it out."""
+        lock = info.lock
+        if not self._source.features.lock_told and not self._silence_means_none:
+            try:
+                lock = self._source.lock_of(info.key, version=info.version)
+            except PermissionDenied as exc:
+                if "lock" not in self.options.degrade:
+                    why = "whether it is locked may not be read at the source; accept that with degrade 'lock'"
+                    raise Refusal(f"{why}: {exc.message}") from None
+            else:
+                # The permission is one of the bucket: from now on reading an object tells.
+                self._silence_means_none = True
+        return lock if lock.is_active(datetime.now(UTC)) else Lock()
+
+    @cached_property
+    def _silence_means_none(self) -> bool:
+        """Whether an object of which no lock is told has none: the bucket has no locks, or we are known to be told."""
+        if not self._source.features.object_lock:
+            return True
+        return not self._from.describe(self._source.name).object_lock
+
+    def _lock_kept(self, info: ObjectInfo) -> tuple[Lock, tuple[Loss, ...]]:
+        """Return the lock that the target can keep, and what is lost."""
+        lock, features, spec = self._lock_of(info), self._target.features, cast("BucketSpec", self.spec)
+        lost = []
+        retention = lock.retention
+        if retention is not None and retention.until <= datetime.now(UTC):
+            retention = None
+        if retention is not None:
+            limit = features.max_retention
+            if not features.object_lock or not spec.object_lock:
+                without = "the target's bucket has no object lock" if features.object_lock else "the target has none"
+                lost.append(f"retention ({retention}) is lost: {without}")
+            elif retention.mode == "governance" and not features.governance:
+                lost.append(f"retention ({retention}) is lost: the target has only compliance")
+            elif limit is not None and retention.until - datetime.now(UTC) > timedelta(days=limit.value):
+                lost.append(f"retention ({retention}) is lost: the target's limit is {limit} days ({limit.source})")
+        if lost:
+            retention = None
+        hold = lock.hold
+        if hold and not (features.legal_hold and (spec.object_lock or features.hold_anywhere)):
+            lost.append("a legal hold is lost: the target keeps none")
+            hold = False
+        return Lock(retention=retention, hold=hold), tuple(self._loss("lock", why) for why in lost)
+
+    def _lock_there(self, found: ObjectInfo) -> Lock:
+        """Return how an object of the target is locked."""
+        features = self._target.features
+        if features.lock_told or not (features.object_lock or features.legal_hold):
+            return found.lock
+        return self._target.lock_of(found.key, version=found.version)
+
+    def _weaker(self, facets: Facets, found: ObjectInfo) -> str | None:
+        """Say how an object of the target is locked less than it should be."""
+        wanted = facets.lock
+        if wanted == Lock():
+            return None
+        there = self._lock_there(found)
+        return None if _covers(there, wanted) else f"the lock differs: {wanted}, and {there} on the target"
+
+    def _strengthen(self, facets: Facets, found: ObjectInfo) -> None:
+        """Lock an equal object as its source is."""
+        wanted = facets.lock
+        if wanted == Lock() or _covers(there := self._lock_there(found), wanted):
+            return
+        retention = wanted.retention
+        try:
+            if retention is not None and (there.retention is None or not there.retention.covers(retention)):
+                self._target.retain(found.key, retention.until, mode=retention.mode, version=found.version)
+            if wanted.hold and not there.hold:
+                self._target.hold(found.key, version=found.version)
+        except (PermissionDenied, Conflict) as exc:
+            why = f"it is equal, and cannot be locked as its source is ({wanted}; here {there}): {exc.message}"
+            raise Refusal(why, Trouble.CONFLICT) from None
+
+    def _refuse_locked(self, key: str, what: str, trouble: Trouble, found: ObjectInfo | None = None) -> None:
+        """Refuse clearly if it is a lock on the target that stands in the way."""
+        features = self._target.features
+        if not (features.object_lock or features.legal_hold):
+            return
+        found = found or self._target_now(key)
+        lock = self._lock_there(found) if found is not None else Lock()
+        if lock.is_active(datetime.now(UTC)):
+            raise Refusal(f"{what}: the target's object is locked, {lock}", trouble)
 
     # what the target can keep
 
@@ -448,8 +558,16 @@ class BlobMover(Mover[BlobItem]):
             losses.append(self._loss("tags", why))
             tags = {}
         storage_class, told = self._class_kept(info.storage_class)
-        kept = Facets(headers=headers, metadata=metadata, tags=tags, storage_class=storage_class)
-        return kept, (*losses, *told)
+        lock, unlocked = self._lock_kept(info)
+        kept = Facets(
+            headers=headers,
+            metadata=metadata,
+            tags=tags,
+            storage_class=storage_class,
+            retention=lock.retention,
+            hold=lock.hold,
+        )
+        return kept, (*losses, *unlocked, *told)
 
     def _class_kept(self, name: str | None) -> tuple[str | None, tuple[Loss, ...]]:
         """Return the target's class of the same tier, and tell where it is called otherwise or there is none.
@@ -530,8 +648,22 @@ class BlobMover(Mover[BlobItem]):
         """What the filter leaves, in order."""
         return self.options.filter.prefixes or ("",)
 
+    def _refused_changes(self) -> list[str]:
+        return [change.reason for change in self.changes() if change.reason and not change.destroys]
+
     def _destroying(self) -> list[Change[Any]]:
         return [change for change in self.changes() if change.destroys]
+
+
+def _has_locks(features: BlobFeatures, spec: BucketSpec) -> bool:
+    """Tell whether a provider can make the bucket with object lock."""
+    return features.object_lock and (spec.versioning or not features.lock_needs_versioning)
+
+
+def _covers(there: Lock, wanted: Lock) -> bool:
+    """Tell whether a lock protects at least as well as another."""
+    kept = wanted.retention is None or (there.retention is not None and there.retention.covers(wanted.retention))
+    return kept and (there.hold or not wanted.hold)
 
 
 class _Folders:

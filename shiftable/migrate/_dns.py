@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 import attrs
 
 from shiftable.dns import Dns, RecordChange, RecordKey, RecordSet, Zone, ZoneSpec
+from shiftable.dns._wire import canonical_rdata
 from shiftable.dns.driver import SERVER_TYPES, DnsDriver
 from shiftable.errors import (
     AlreadyExists,
@@ -27,7 +28,8 @@ from shiftable.errors import (
 )
 from shiftable.migrate._dns_ask import NameServer, Question, Unreachable, ask, record_type, wire_name
 from shiftable.migrate._dns_checks import Heard, ServerCheck
-from shiftable.migrate._dns_lowering import FACETS, Lowering, Wanted
+from shiftable.migrate._dns_lowering import Lowering, Wanted
+from shiftable.migrate._movers import FACETS
 from shiftable.migrate._shards import Shard
 from shiftable.migrate.mover import (
     Action,
@@ -87,7 +89,7 @@ class ZonesMover(Mover[ZoneItem]):
     service: ClassVar[str] = "dns"
     bulk: ClassVar[bool] = True
     exact: ClassVar[bool] = True
-    facets: ClassVar[Mapping[str, str]] = FACETS
+    facets: ClassVar[Mapping[str, str]] = FACETS["dns"]
 
     def __init__(
         self, source: Service[Any, Any, Any], target: Service[Any, Any, Any], spec: Spec, options: Options
@@ -122,6 +124,8 @@ class ZonesMover(Mover[ZoneItem]):
         """Make it."""
         for change in self.changes():
             self._to.apply(change)
+            self._items = None  # a zone that is new has name servers that nobody knew
+            self.__dict__.pop("_sides", None)
 
     def general_losses(self) -> Iterable[Loss]:
         """Tell of what is the provider's own on both sides."""
@@ -305,12 +309,26 @@ class ZonesMover(Mover[ZoneItem]):
     def _joined(self, known: Mapping[str, Record]) -> list[ZoneItem]:
         left, right = ([record for record in side if not self._stays(record)] for side in self._sides)
         lowering = Lowering(self._driver.provider, self._target.features, self.options.degrade, self._resolved)
-        wanted = {str(each.key): each for each in lowering.wanted(left)}
+        wanted = {str(each.key): each for each in map(self._with_own_ns, lowering.wanted(left))}
         there = {str(record.key): record for record in right}
         items = [self._item(key, wanted.get(key), there.get(key), known.get(key)) for key in sorted({*wanted, *there})]
         self._steps.clear()
         self._check_neighbours(items)
         return items
+
+    def _with_own_ns(self, wanted: Wanted) -> Wanted:
+        """Leave a provider's own name servers among the zone's, where they cannot be taken out."""
+        record = wanted.record
+        if record is None or not self._is_apex_ns(record) or not self._target.features.apex_ns_kept:
+            return wanted
+        try:
+            own = self._target.record("@", "NS", self._target.info().nameservers)
+        except NotFound:  # it is made first, and then they are known
+            return wanted
+        beside = [rdata for rdata in own.rdatas if canonical_rdata("NS", rdata) not in record.canonical]
+        loss = Loss("apex", "the target's own NS stay among those of the zone")
+        both = attrs.evolve(record, rdatas=(*record.rdatas, *beside))
+        return attrs.evolve(wanted, record=both, losses=(*wanted.losses, loss))
 
     def _item(self, key: str, wanted: Wanted | None, right: RecordSet | None, record: Record | None) -> ZoneItem:
         source = None
@@ -326,7 +344,7 @@ class ZonesMover(Mover[ZoneItem]):
 
     def _check_neighbours(self, items: list[ZoneItem]) -> None:
         """Refuse what could not stand beside what the target keeps at the same name."""
-        named = (item for item in items if _has_cname(item))
+        named = (item for item in items if _key(item).type in {"CNAME", "DS"})
         crowded = {_key(item).name for item in named}
         groups: dict[str, list[ZoneItem]] = {name: [] for name in sorted(crowded)}
         for item in items if groups else ():
@@ -334,6 +352,11 @@ class ZonesMover(Mover[ZoneItem]):
                 groups[name].append(item)
         for group in groups.values():
             present = {_key(item).type for item in group if self._will_be(item)}
+            if not self._target.features.lone_ds and "NS" not in present:
+                for item in group:
+                    if _key(item).type == "DS" and self.delta(item).action in {Action.CREATE, Action.REPLACE}:
+                        why = "the target keeps a DS only beside NS of that name"
+                        self._steps[item.key] = Step(action=Action.REFUSE, reason=why)
             if "CNAME" not in present or present <= _BESIDE_CNAME:
                 continue
             for item in group:
@@ -445,7 +468,7 @@ class ZonesMover(Mover[ZoneItem]):
             first = {*owners[: len(owners) // 2]}
             parts = ([job for job in jobs if (job.change.key.name in first) is half] for half in (True, False))
         elif len(jobs) > 1 and not any(job.change.after is None or job.change.key.type == "CNAME" for job in jobs):
-            parts = ([job] for job in jobs)
+            parts = ([job] for job in sorted(jobs, key=lambda job: job.change.key.type != "NS"))  # a DS needs them
         else:
             for job in jobs:
                 outcomes[job.item.key] = exc
@@ -539,10 +562,6 @@ def _servers(given: tuple[str, ...] | None, zone: Zone) -> Iterator[NameServer]:
 
 def _key(item: ZoneItem) -> RecordKey:
     return item.wanted.key if item.wanted else cast("RecordSet", item.right).key
-
-
-def _has_cname(item: ZoneItem) -> bool:
-    return _key(item).type == "CNAME"
 
 
 def _outcome(item: ZoneItem, step: Step) -> Outcome:

@@ -10,13 +10,7 @@ import attrs
 from shiftable.dns import DnsFeatures, RecordKey, RecordSet
 from shiftable.migrate.mover import Loss
 
-__all__ = ["FACETS", "Lowering", "Resolve", "Wanted"]
-
-FACETS = {
-    "alias": "record sets of DNS that are an alias of the provider's own resource: the addresses that it has now",
-    "policy": "routing of a DNS provider's own: a plain set with all values, which everybody gets",
-    "ttl": "a time to live of DNS that the target cannot keep: the nearest that it can",
-}
+__all__ = ["Lowering", "Resolve", "Wanted"]
 
 _ADDRESSES = ("A", "AAAA")
 _OFF = re.compile(r'"disabled"\s*:\s*true\b', re.IGNORECASE)

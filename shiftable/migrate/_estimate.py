@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from shiftable.blob.driver import BlobFeatures
+    from shiftable.features import Limit
 
 __all__ = ["Cost", "Demand", "Estimate", "Source", "estimated", "estimated_secrets", "estimated_zone"]
 
@@ -240,6 +241,7 @@ def estimated_zone(
     sizes: Sizes,
     *,
     writes: tuple[int, int],
+    per_minute: Limit | None,
     labels: tuple[str, str],
     places: tuple[str | None, str | None],
     limits: Limits,
@@ -248,6 +250,7 @@ def estimated_zone(
 
     Args:
         writes: calls that write, and record sets that they write.
+        per_minute: record sets that the target lets be written in a minute.
         labels: of source and target, for people.
         places: their providers.
     """
@@ -263,8 +266,10 @@ def estimated_zone(
     target: Mapping[RequestClass, int] = {"list": lists[1], "read": 0, "write": calls, "delete": 0}
     found: list[tuple[float, str]] = []
     if rates[1] is not None:
-        seconds, rate = rates[1].seconds(calls, record_sets)
-        found.append((seconds, f"{rate} to {labels[1]} ({rates[1].scope})"))
+        rate = rates[1].calls
+        found.append((calls / rate, f"{rate:g} calls a second to {labels[1]} ({rates[1].scope})"))
+    if per_minute is not None:
+        found.append((60 * record_sets / per_minute.value, f"{per_minute} record sets a minute to {labels[1]}"))
     if limits.requests is not None:
         found.append(((sum(lists) + calls) / limits.requests, "the move's own limit of requests"))
     longest, bound = max(found, default=(None, ""), key=lambda each: each[0] or 0.0)

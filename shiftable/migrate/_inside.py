@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from shiftable.blob import Bucket, ObjectInfo
 from shiftable.blob._bulk import SourceChanged, of_the_source
 from shiftable.blob._task import Task
 from shiftable.blob.driver import PutOptions
-from shiftable.errors import NotFound, ParentNotFound, PermissionDenied, PreconditionFailed, Unsupported
+from shiftable.errors import Conflict, NotFound, ParentNotFound, PermissionDenied, PreconditionFailed, Unsupported
 from shiftable.migrate._parts import tell_the_same
 
 __all__ = ["Inside"]
@@ -59,7 +61,8 @@ class Inside:
             self._look(info, written)
         except Exception:
             if self._target.features.delete_if_match:
-                self._target.delete(key, if_match=written.token)
+                with contextlib.suppress(PermissionDenied, Conflict):  # locked already
+                    self._target.delete(key, if_match=written.token)
             raise
         return written
 

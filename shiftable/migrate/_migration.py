@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -13,18 +13,15 @@ import attrs
 
 from shiftable.config import did_you_mean
 from shiftable.errors import MigrationError, OperationError, ShiftableError, Unauthenticated
-from shiftable.migrate._blobs import BlobMover
-from shiftable.migrate._crew import Crew, Job
-from shiftable.migrate._dns import ZonesMover
 from shiftable.migrate._engine import Engine
 from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, estimated_secrets, estimated_zone, place_of
 from shiftable.migrate._filters import Filter
 from shiftable.migrate._journal import Journal, Named, Row
 from shiftable.migrate._limits import Pace
+from shiftable.migrate._movers import FACETS, mover_of
 from shiftable.migrate._plan import Fingerprint, Plan, ResourcePlan
 from shiftable.migrate._progress import Observer, Phase, PhaseName, Progress, Silent, Telling
 from shiftable.migrate._report import Counter, Report, ResourceReport, Tally
-from shiftable.migrate._secrets import SecretsMover
 from shiftable.migrate._shards import Shard, interleaved
 from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Item, Mover, Options, Outcome, Pin, Record, Refusal, Step, Trouble
@@ -32,10 +29,10 @@ from shiftable.service import Change, Service, Spec
 
 if TYPE_CHECKING:
     from shiftable.blob import BlobFeatures, BlobStore
+    from shiftable.migrate._crew import Crew, Job
+    from shiftable.migrate._dns import ZonesMover
 
-__all__ = ["MOVERS", "AppLike", "CloudLike", "DeclaredLike", "Migration"]
-
-MOVERS: Mapping[str, type[Mover[Any]]] = {mover.service: mover for mover in (BlobMover, SecretsMover, ZonesMover)}
+__all__ = ["AppLike", "CloudLike", "DeclaredLike", "Migration"]
 
 _ACTIVE = frozenset({Action.CREATE, Action.REPLACE, Action.COMPARE, Action.DELETE})
 _EVERY = 64
@@ -134,7 +131,7 @@ class Migration:
     @property
     def skipped(self) -> tuple[str, ...]:
         """Chosen resources that nobody can move yet."""
-        return tuple(_address(found) for found in self._chosen if found.service not in MOVERS)
+        return tuple(_address(found) for found in self._chosen if found.service not in FACETS)
 
     def plan(self, observer: Observer | None = None) -> Plan:
         """Say what a move would do. Writes nothing, neither to source or target nor to the journal."""
@@ -260,10 +257,11 @@ class Migration:
     def _estimate(self, found: DeclaredLike, sizes: Sizes, mover: Mover[Any]) -> Estimate | None:
         """Say what moving a bucket would ask for and cost; secrets and zones too, of which no prices are known."""
         here, there = (self._app.cloud(label) for label in (self.source, self.target))
-        if isinstance(mover, ZonesMover):
+        if found.service == "dns":
             return estimated_zone(
                 sizes,
-                writes=mover.calls,
+                writes=cast("ZonesMover", mover).calls,
+                per_minute=zones.per_minute,
                 labels=(self.source, self.target),
                 places=(place_of(here)[0], place_of(there)[0]),
                 limits=Limits(requests=self.options.requests),
@@ -447,6 +445,7 @@ class Migration:
     def _copying_away(self, found: DeclaredLike, mover: Mover[Any], digest: str) -> Crew[_Task, Outcome] | None:
         if self._workers is None:
             return None
+        from shiftable.migrate._crew import Crew
 
         def again(task: _Task) -> _Task:
             item, step = task
@@ -464,6 +463,8 @@ class Migration:
     def _verifying_away(self, found: DeclaredLike, mover: Mover[Any], *, quick: bool) -> Crew[Any, str | None] | None:
         if self._workers is None:
             return None
+        from shiftable.migrate._crew import Crew
+
         return Crew(
             self._workers,
             self._job(found, mover, "verify", quick=quick),
@@ -473,6 +474,8 @@ class Migration:
         )
 
     def _job(self, found: DeclaredLike, mover: Mover[Any], verb: str, **more: object) -> Job:
+        from shiftable.migrate._crew import Job
+
         return Job(
             app=self._app,
             mover=type(mover),
@@ -507,7 +510,7 @@ class Migration:
                     self._app.cloud(label).service(found.service)
 
     def _movable(self) -> list[DeclaredLike]:
-        return [found for found in self._chosen if found.service in MOVERS]
+        return [found for found in self._chosen if found.service in FACETS]
 
     def _mover(self, found: DeclaredLike) -> tuple[Mover[Any] | None, tuple[str, ...]]:
         """Return what moves a resource, or why nothing can."""
@@ -515,7 +518,7 @@ class Migration:
             source = self._app.cloud(self.source).service(found.service)
             target = self._app.cloud(self.target).service(found.service)
             source, target = self._pace.applied(source), self._pace.applied(target)
-            mover = MOVERS[found.service](source, target, found.spec, self.options)
+            mover = mover_of(found.service)(source, target, found.spec, self.options)
             refused = mover.objections()
         except Unauthenticated:
             raise  # it says nothing of this resource: none can be moved
@@ -731,7 +734,7 @@ def _chosen(declared: Sequence[DeclaredLike], names: tuple[str, ...]) -> list[De
 
 
 def _check_degrade(options: Options) -> None:
-    facets = {facet for mover in MOVERS.values() for facet in mover.facets}
+    facets = {facet for own in FACETS.values() for facet in own}
     for facet in sorted(options.degrade - facets):
         hint = did_you_mean(facet, facets)
         raise MigrationError(f"nothing can be degraded by {facet!r}{hint}; facets are: {', '.join(sorted(facets))}")
@@ -747,8 +750,10 @@ def _check_filter(options: Options, chosen: Sequence[DeclaredLike]) -> None:
             raise MigrationError(
                 "an inventory is older than its bucket, and what it does not tell of may be new: it goes without delete"
             )
-    beside = [_address(found) for found in chosen if not MOVERS[found.service].filtered]
-    if beside and not options.filter.is_open:
+    if options.filter.is_open:
+        return
+    beside = [_address(found) for found in chosen if not mover_of(found.service).filtered]
+    if beside:
         raise MigrationError(
             f"a filter chooses objects of buckets and says nothing of {', '.join(beside)};"
             " name what is to be moved with it: blob, or blob.assets"

@@ -19,10 +19,12 @@ from shiftable.blob._upload import PART_SIZE, part_sizes
 from shiftable.blob.driver import Part, PutOptions, Upload
 from shiftable.errors import (
     AlreadyExists,
+    Conflict,
     IntegrityError,
     InvalidArgument,
     NotFound,
     ParentNotFound,
+    PermissionDenied,
     PreconditionFailed,
     ShiftableError,
     Unavailable,
@@ -208,7 +210,7 @@ class _Work:
     @property
     def _terms(self) -> dict[str, object]:
         """What must be equal for an upload to be gone on with."""
-        way = hashlib.sha256(json.dumps(_way(self._options), sort_keys=True).encode()).hexdigest()
+        way = hashlib.sha256(json.dumps(_way(self._options), sort_keys=True, default=str).encode()).hexdigest()
         return {"token": self._info.token.value, "size": self._info.size, "step": self._step, "way": way}
 
     def _remembered(self) -> Upload | None:
@@ -296,7 +298,8 @@ class _Work:
         if tell_the_same(self._info, written):
             return
         if self._target.features.delete_if_match:
-            self._target.delete(written.key, if_match=written.token)
+            with contextlib.suppress(PermissionDenied, Conflict):  # locked already
+                self._target.delete(written.key, if_match=written.token)
         raise self._damaged(f"{self._info.size:,} bytes were sent and something else arrived")
 
     def _damaged(self, why: str) -> IntegrityError:

@@ -54,32 +54,21 @@ class SecretRates:
 
 @attrs.frozen(kw_only=True)
 class DnsRates:
-    """How fast a provider's documented limits let a zone be written and read.
+    """How many requests for zones a provider's documented limits admit; what counts record sets is a feature.
 
     Args:
-        calls: requests a second, of which each changes many record sets; ``None``: they are not what is counted.
-        record_sets: that are created in a second, or replaced; ``None``: only requests are counted.
+        calls: requests a second, of which each changes many record sets.
         page: record sets of one page of a listing.
         scope: of what.
         source: URL of that documentation.
         dated: when it said so.
     """
 
-    calls: float | None = None
-    record_sets: float | None = None
+    calls: float
     page: int
     scope: str
     source: str
     dated: date
-
-    def seconds(self, calls: int, record_sets: int) -> tuple[float, str]:
-        """Return the least time for so many writes, and what makes it so long."""
-        found = [(0.0, "")]
-        if self.calls is not None:
-            found.append((calls / self.calls, f"{self.calls:g} calls a second"))
-        if self.record_sets is not None:
-            found.append((record_sets / self.record_sets, f"{self.record_sets * 60:g} record sets a minute"))
-        return max(found)
 
 
 @attrs.frozen(kw_only=True)

@@ -23,6 +23,7 @@ from shiftable.migrate._histories import (
     unfolded,
     without_origin,
 )
+from shiftable.migrate._movers import FACETS
 from shiftable.migrate._prices import price_lists
 from shiftable.migrate._shards import Shard
 from shiftable.migrate._writing import Writing, is_full, kept_labels
@@ -84,14 +85,7 @@ class SecretsMover(Mover[SecretItem]):
 
     service: ClassVar[str] = "secrets"
     confidential: ClassVar[bool] = True
-    facets: ClassVar[Mapping[str, str]] = {
-        "expires": "the date after which a value should not be used",
-        "fold": "labels of their own: those that the target cannot keep stand in one, as JSON",
-        "guards": "writes that cannot overwrite somebody else's",
-        "history": "versions that the target cannot keep, but the current and the pending one",
-        "labels": "labels that the target cannot keep",
-        "origin": "labels that tell the ids and dates of versions at the source",
-    }
+    facets: ClassVar[Mapping[str, str]] = FACETS["secrets"]
 
     def __init__(
         self, source: Service[Any, Any, Any], target: Service[Any, Any, Any], spec: Spec, options: Options

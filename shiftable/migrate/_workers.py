@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
 import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import CancelledError, Executor, Future
 from typing import Any, ClassVar
 
 import attrs
@@ -82,6 +80,9 @@ class Processes(Workers):
 
     def open(self) -> Pool:
         """Start them as they are needed; none has anything of this process: no locks, no connections."""
+        import multiprocessing
+        from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+
         context = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(self.count, mp_context=context, initializer=_attend)
         return Pool(
@@ -192,6 +193,8 @@ def _attend() -> None:
 
 
 def _end_with_the_parent() -> None:
+    import multiprocessing
+
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,0 +1,45 @@
+"""What moves which service, and what each may give up. A mover is imported when its service is moved."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shiftable.migrate.mover import Mover
+
+__all__ = ["FACETS", "mover_of"]
+
+FACETS: Mapping[str, Mapping[str, str]] = {
+    "blob": {
+        "guards": "writes that cannot overwrite somebody else's",
+        "headers": "the headers that the target cannot keep",
+        "metadata": "the metadata that the target cannot keep",
+        "tags": "all tags",
+        "versioning": "older versions of what is written from now on",
+    },
+    "dns": {
+        "alias": "record sets of DNS that are an alias of the provider's own resource: the addresses that it has now",
+        "policy": "routing of a DNS provider's own: a plain set with all values, which everybody gets",
+        "ttl": "a time to live of DNS that the target cannot keep: the nearest that it can",
+    },
+    "secrets": {
+        "expires": "the date after which a value should not be used",
+        "fold": "labels of their own: those that the target cannot keep stand in one, as JSON",
+        "guards": "writes that cannot overwrite somebody else's",
+        "history": "versions that the target cannot keep, but the current and the pending one",
+        "labels": "labels that the target cannot keep",
+        "origin": "labels that tell the ids and dates of versions at the source",
+    },
+}
+"""By service: what ``degrade`` may name, and what it gives up."""
+
+_HOMES = {"blob": ("_blobs", "BlobMover"), "dns": ("_dns", "ZonesMover"), "secrets": ("_secrets", "SecretsMover")}
+
+
+def mover_of(service: str) -> type[Mover[Any]]:
+    """Return what moves a service that has facets."""
+    module, name = _HOMES[service]
+    found: type[Mover[Any]] = getattr(importlib.import_module(f"shiftable.migrate.{module}"), name)
+    return found
