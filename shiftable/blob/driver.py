@@ -415,6 +415,7 @@ class BlobFeatures(Features):
     tag_count: bool = feature("reading an object tells how many tags it has", default=False)
     object_lock: bool = feature("retention: versions that cannot be deleted or replaced before a time", default=False)
     legal_hold: bool = feature("legal holds", default=False)
+    hold_anywhere: bool = feature("legal holds also in buckets without object lock", default=False)
     governance: bool = feature("retention that who has the permission may shorten", default=False)
     lock_needs_versioning: bool = feature("object lock needs versioning; a key takes newer versions", default=False)
     lock_later: bool = feature("object lock can be switched on for a bucket that exists", default=False)

@@ -351,6 +351,7 @@ class MemoryBlobDriver(BlobDriver):
                     raise _locked(entry.info.lock)
                 found.rewrite(key, [entry for entry in found.history.get(key, ()) if entry.id != version])
             elif entry is not None:
+                self._require_replaceable(found, entry)
                 found.delete(key, _Entry(info=self._info(found, key, b"", PutOptions()), deleted=True))
 
     def delete_many(self, bucket: str, keys: tuple[str, ...]) -> Mapping[str, Fault]:
@@ -489,6 +490,11 @@ class MemoryBlobDriver(BlobDriver):
         if not bucket.object_lock:
             raise MemoryFault(Fault(InvalidArgument, "the bucket was made without object lock", "NoObjectLock"))
 
+    def _require_replaceable(self, bucket: _Bucket, entry: _Entry | None) -> None:
+        """Refuse to lose what is locked: without versions nothing is left of it."""
+        if entry is not None and not bucket.versioning and entry.info.lock.is_active(self.clock()):
+            raise _locked(entry.info.lock)
+
     def _check_retention(self, retention: Retention | None) -> None:
         if retention is not None and retention.until <= self.clock():
             raise MemoryFault(Fault(InvalidArgument, "the retention would end in the past", "EndsInThePast"))
@@ -513,6 +519,7 @@ class MemoryBlobDriver(BlobDriver):
         if options.lock != Lock():
             self._require_lock(found)
             self._check_retention(options.retention)
+        self._require_replaceable(found, current)
         info = self._info(found, key, data, options)
         if options.md5 not in {None, info.md5}:
             raise MemoryFault(Fault(IntegrityError, "the content does not have the MD5 that came with it", "BadDigest"))

@@ -89,6 +89,7 @@ FEATURES = BlobFeatures(
     restore=True,
     object_lock=True,
     legal_hold=True,
+    hold_anywhere=True,
     governance=True,
     lock_told=True,
     storage_classes=(

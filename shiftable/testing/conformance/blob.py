@@ -1502,6 +1502,15 @@ class BlobConformance(Conformance):
         assert _outcome(lambda: bucket.copy("key", "copy", retain=retention)) in refused
         assert _outcome(lambda: bucket.retain("key", retention.until, mode=retention.mode)) in refused
         assert bucket.lock_of("key") == Lock()
+        if features.legal_hold:
+            held = {None} if features.hold_anywhere else refused
+            assert _outcome(lambda: bucket.put("held", b"x", hold=True)) in held
+            assert _outcome(lambda: bucket.hold("key")) in held
+            assert bucket.lock_of("key") == Lock(hold=features.hold_anywhere)
+            if features.hold_anywhere:
+                self._assert_locked(bucket, "held")
+                bucket.release("held")
+                bucket.release("key")
 
     def test_what_is_missing_is_neither_retained_nor_held(self, lockable: Bucket, features: BlobFeatures) -> None:
         retention = self._retention(features)
