@@ -450,6 +450,15 @@ def test_a_wrong_token_is_refused(gcp_double: GcpDouble, token: str) -> None:
     assert (401, "UNAUTHENTICATED", "authError") == (answer.status_code, error["status"], error["errors"][0]["reason"])
 
 
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"'])
+def test_a_body_that_is_no_message_is_refused(gcp_double: GcpDouble, zone: str, body: bytes) -> None:
+    url = f"{gcp_double.url}/dns/v1/projects/{gcp_double.project}/managedZones{zone}/changes"
+    error = requests.post(url, data=body, timeout=10).json()["error"]
+    assert (400, "badRequest", "INVALID_ARGUMENT") == (error["code"], error["errors"][0]["reason"], error["status"])
+    assert gcp_double.violations  # the description has seen it, too
+    gcp_double.violations.clear()
+
+
 def test_what_the_double_does_not_have_it_says(ask: Ask, zone: str) -> None:
     assert (501, "notImplemented") == refused(ask, "GET", f"{zone}/dnsKeys")
 

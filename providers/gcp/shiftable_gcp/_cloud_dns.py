@@ -9,11 +9,11 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote
 
 import attrs
 
-from shiftable.testing.harness import Headers, Request, Response
+from shiftable.testing.harness import Request, Response
+from shiftable_gcp._calls import Call, Routes, answered
 from shiftable_gcp._dns_rules import TYPES, StoredSet, invalid, is_name, quota_exceeded, read_set
 from shiftable_gcp._state import Refused
 
@@ -96,27 +96,7 @@ class StoredZone:
         }
 
 
-@attrs.frozen
-class _Call:
-    """One request, taken apart."""
-
-    request: Request
-    names: tuple[str, ...]
-    query: Mapping[str, str]
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The JSON that was sent."""
-        try:
-            found = json.loads(self.request.body or b"{}")
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise Refused(400, "parseError", "INVALID_ARGUMENT", "Invalid JSON payload received.")
-        return found
-
-
-_Handler = Callable[[_Call], dict[str, Any] | None]
+_Handler = Callable[[Call], dict[str, Any] | None]
 
 
 @attrs.define
@@ -140,7 +120,7 @@ class CloudDns:
     quota: dict[str, int] = attrs.Factory(lambda: dict(_QUOTA))
     zones: dict[tuple[str, str], StoredZone] = attrs.Factory(dict)
     _numbers: int = attrs.field(default=5_123_456_789_012_345_678, init=False)
-    _routes: tuple[tuple[str, re.Pattern[str], _Handler], ...] = attrs.field(init=False, repr=False)
+    _routes: Routes[_Handler] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         one = "([^/]+)"
@@ -164,7 +144,7 @@ class CloudDns:
             ("PATCH", f"{sets}/{one}/{one}", self._patch_set),
             ("DELETE", f"{sets}/{one}/{one}", self._delete_set),
         )
-        self._routes = tuple((verb, re.compile(path), handler) for verb, path, handler in table)
+        self._routes = Routes(table)
 
     def forget(self) -> None:
         """Delete everything, and be as the service is."""
@@ -176,27 +156,24 @@ class CloudDns:
         """Execute a request, or refuse it as whoever looked at the credentials says."""
         if refused is not None:
             return _refusal(Refused(refused.status, _REASONS[refused.status], _CODES[refused.status], refused.message))
-        path = request.target.partition("?")[0]
-        for verb, pattern, handler in self._routes:
-            found = pattern.fullmatch(path)
-            if found and verb == request.method:
-                names = tuple(unquote(name) for name in found.groups())
-                call = _Call(request, names, dict(parse_qsl(request.query, keep_blank_values=True)))
-                try:
-                    told = handler(call)
-                except Refused as exc:
-                    return _refusal(exc)
-                return Response("204 No Content") if told is None else _json(200, told)
-        return _refusal(Refused(501, "notImplemented", "UNIMPLEMENTED", "not in the double"))
+        found = self._routes.find(request)
+        if found is None:
+            return _refusal(Refused(501, "notImplemented", "UNIMPLEMENTED", "not in the double"))
+        handler, call = found
+        try:
+            told = handler(call)
+        except Refused as exc:
+            return _refusal(exc)
+        return Response("204 No Content") if told is None else answered(200, told)
 
     # projects and zones
 
-    def _project(self, call: _Call) -> dict[str, Any]:
+    def _project(self, call: Call) -> dict[str, Any]:
         number = str(100_000_000_000 + zlib.crc32(call.names[0].encode()))
         quota = {"kind": "dns#quota", **self.quota}
         return {"kind": "dns#project", "id": call.names[0], "number": number, "quota": quota}
 
-    def _list(self, call: _Call) -> dict[str, Any]:
+    def _list(self, call: Call) -> dict[str, Any]:
         wanted = call.query.get("dnsName")
         if wanted is not None and not wanted.endswith("."):
             raise invalid("parameters.dnsName", wanted)
@@ -208,7 +185,7 @@ class CloudDns:
         rows, token = self._paged(call, sorted(found, key=lambda zone: zone.id), lambda zone: [zone.id])
         return _page("managedZones", "dns#managedZonesListResponse", [zone.told() for zone in rows], token)
 
-    def _create(self, call: _Call) -> dict[str, Any]:
+    def _create(self, call: Call) -> dict[str, Any]:
         body, project = call.body, call.names[0]
         for name in ("name", "dnsName", "description"):
             if not isinstance(body.get(name), str) or not body[name]:
@@ -243,7 +220,7 @@ class CloudDns:
         self._note(made, call, "create")
         return made.told()
 
-    def _patch(self, call: _Call) -> dict[str, Any]:
+    def _patch(self, call: Call) -> dict[str, Any]:
         zone, body = self._found(call), call.body
         for name, kept in (("name", zone.id), ("dnsName", zone.dns_name)):
             if body.get(name, kept) != kept:
@@ -251,7 +228,7 @@ class CloudDns:
         zone.facts |= {name: body[name] for name in _SETTABLE if name in body}
         return self._note(zone, call, "update")
 
-    def _delete(self, call: _Call) -> None:
+    def _delete(self, call: Call) -> None:
         zone = self._found(call)
         if any(not _is_own(key, zone) for key in zone.sets):
             message = (
@@ -260,7 +237,7 @@ class CloudDns:
             raise Refused(400, "containerNotEmpty", "FAILED_PRECONDITION", message)
         del self.zones[call.names[0], zone.id]
 
-    def _operation(self, call: _Call) -> dict[str, Any]:
+    def _operation(self, call: Call) -> dict[str, Any]:
         found = self._found(call).operations.get(call.names[2])
         if found is None:
             raise _absent("parameters.operation", call.names[2])
@@ -268,7 +245,7 @@ class CloudDns:
 
     # changes
 
-    def _change(self, call: _Call) -> dict[str, Any]:
+    def _change(self, call: Call) -> dict[str, Any]:
         zone, body = self._found(call), call.body
         additions, deletions = body.get("additions") or [], body.get("deletions") or []
         if not additions and not deletions:
@@ -320,7 +297,7 @@ class CloudDns:
         zone.changes.append(made)
         return made
 
-    def _get_change(self, call: _Call) -> dict[str, Any]:
+    def _get_change(self, call: Call) -> dict[str, Any]:
         zone, id_ = self._found(call), call.names[2]
         found = next((change for change in zone.changes if str(change.id) == id_), None)
         if found is None:
@@ -328,7 +305,7 @@ class CloudDns:
         found.polls = max(0, found.polls - 1)
         return found.told()
 
-    def _list_changes(self, call: _Call) -> dict[str, Any]:
+    def _list_changes(self, call: Call) -> dict[str, Any]:
         order = call.query.get("sortOrder", "ascending")
         if order not in {"ascending", "descending"}:
             raise invalid("parameters.sortOrder", order)
@@ -340,7 +317,7 @@ class CloudDns:
 
     # record sets, one at a time
 
-    def _list_sets(self, call: _Call) -> dict[str, Any]:
+    def _list_sets(self, call: Call) -> dict[str, Any]:
         zone, name, kind = self._found(call), call.query.get("name"), call.query.get("type")
         if name is not None and not name.endswith("."):
             raise invalid("parameters.name", name)
@@ -350,13 +327,13 @@ class CloudDns:
         rows, token = self._paged(call, sorted(found, key=_set_order), _set_order)
         return _page("rrsets", "dns#resourceRecordSetsListResponse", [_set_told(each) for each in rows], token)
 
-    def _create_set(self, call: _Call) -> dict[str, Any]:
+    def _create_set(self, call: Call) -> dict[str, Any]:
         zone = self._found(call)
         made = read_set(call.body, zone.dns_name, "entity.rrset", self.quota)
         self._applied(zone, [("entity.rrset", made)], [])
         return _set_told(made)
 
-    def _patch_set(self, call: _Call) -> dict[str, Any]:
+    def _patch_set(self, call: Call) -> dict[str, Any]:
         zone, found, body = self._found(call), self._set_of(call), call.body
         kept = found.told()
         if "rrdatas" in body or "routingPolicy" in body:
@@ -365,19 +342,19 @@ class CloudDns:
         self._applied(zone, [("entity.rrset", made)], [("entity.rrset", found)])
         return _set_told(made)
 
-    def _delete_set(self, call: _Call) -> dict[str, Any]:
+    def _delete_set(self, call: Call) -> dict[str, Any]:
         self._applied(self._found(call), [], [("parameters.rrset", self._set_of(call))])
         return {}
 
     # what they share
 
-    def _found(self, call: _Call) -> StoredZone:
+    def _found(self, call: Call) -> StoredZone:
         found = self.zones.get((call.names[0], call.names[1]))
         if found is None:
             raise _absent("parameters.managedZone", call.names[1])
         return found
 
-    def _set_of(self, call: _Call) -> StoredSet:
+    def _set_of(self, call: Call) -> StoredSet:
         name, kind = call.names[2], call.names[3]
         found = self._found(call).sets.get((name, kind))
         if found is None:
@@ -390,7 +367,7 @@ class CloudDns:
             return f"entity.change.{part}[{number}]"
         return f"entity.change.{part}[{sent.get('name', '')}][{sent.get('type', '')}]"
 
-    def _note(self, zone: StoredZone, call: _Call, kind: str) -> dict[str, Any]:
+    def _note(self, zone: StoredZone, call: Call, kind: str) -> dict[str, Any]:
         """Remember what was done, by the name that the caller gave it."""
         id_ = call.query.get("clientOperationId") or f"operation-{len(zone.operations)}"
         if id_ in zone.operations:
@@ -405,7 +382,7 @@ class CloudDns:
         }
         return zone.operations[id_]
 
-    def _paged(self, call: _Call, rows: list[T], order: Callable[[T], list[Any]]) -> tuple[list[T], str | None]:
+    def _paged(self, call: Call, rows: list[T], order: Callable[[T], list[Any]]) -> tuple[list[T], str | None]:
         """Cut one page. The token names the last item that was shown, so that a deletion in between loses none."""
         stated = call.query.get("maxResults", str(PAGE))
         if not stated.isdigit() or int(stated) < 1:
@@ -479,11 +456,6 @@ def _time(moment: datetime) -> str:
 
 
 def _refusal(refused: Refused) -> Response:
-    detail = {"message": refused.message, "domain": "global", "reason": refused.reason}
+    detail = {"message": refused.message, "domain": "global", "reason": refused.reason or "badRequest"}
     error = {"code": refused.status, "message": refused.message, "errors": [detail], "status": refused.code}
-    return _json(refused.status, {"error": error})
-
-
-def _json(status: int, value: Mapping[str, Any]) -> Response:
-    headers = Headers({"Content-Type": "application/json; charset=UTF-8"})
-    return Response(f"{status} Answered", headers, json.dumps(value).encode())
+    return answered(refused.status, {"error": error})

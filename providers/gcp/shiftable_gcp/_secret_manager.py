@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 import attrs
 
-from shiftable.testing.harness import Headers, Request, Response
+from shiftable.testing.harness import Request, Response
+from shiftable_gcp._calls import Call, Routes, answered
 from shiftable_gcp._crc32c import crc32c
 from shiftable_gcp._state import Refused
 
@@ -67,27 +67,7 @@ class StoredSecret:
         return {alias: int(number) for alias, number in self.facts.get("versionAliases", {}).items()}
 
 
-@attrs.frozen
-class _Call:
-    """One request, taken apart."""
-
-    request: Request
-    names: tuple[str, ...]
-    query: Mapping[str, str]
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The JSON that was sent."""
-        try:
-            found = json.loads(self.request.body or b"{}")
-        except ValueError as exc:
-            raise _invalid("Invalid JSON payload received.") from exc
-        if not isinstance(found, dict):
-            raise _invalid("Invalid JSON payload received. Unknown name: Root element must be a message.")
-        return found
-
-
-_Handler = Callable[[_Call], dict[str, Any]]
+_Handler = Callable[[Call], dict[str, Any]]
 
 
 @attrs.define
@@ -107,7 +87,7 @@ class SecretManager:
     secrets: dict[tuple[str, str], StoredSecret] = attrs.Factory(dict)
     _used: Counter[tuple[str, str, int]] = attrs.field(factory=Counter, init=False)
     _etags: int = attrs.field(default=0x1619B2C0E5B3C8, init=False)
-    _routes: tuple[tuple[str, re.Pattern[str], str, _Handler], ...] = attrs.field(init=False, repr=False)
+    _routes: Routes[tuple[str, _Handler]] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         one = "([^/:]+)"
@@ -127,7 +107,7 @@ class SecretManager:
             ("POST", f"{versions}/{one}:disable", "disable", lambda call: self._turn(call, "DISABLED")),
             ("POST", f"{versions}/{one}:destroy", "destroy", self._destroy),
         )
-        self._routes = tuple((verb, re.compile(path), kind, handler) for verb, path, kind, handler in table)
+        self._routes = Routes((verb, path, (kind, handler)) for verb, path, kind, handler in table)
 
     def forget(self) -> None:
         """Delete everything, and count nothing."""
@@ -140,22 +120,16 @@ class SecretManager:
         """Execute a request, or refuse it as whoever looked at the credentials says."""
         if refused is not None:
             return _refusal(Refused(refused.status, "", _CODES[refused.status], refused.message))
-        path = request.target.partition("?")[0]
-        for verb, pattern, kind, handler in self._routes:
-            found = pattern.fullmatch(path)
-            if found and verb == request.method:
-                call = _Call(
-                    request,
-                    tuple(unquote(name) for name in found.groups()),
-                    dict(parse_qsl(request.query, keep_blank_values=True)),
-                )
-                try:
-                    self._count(call.names[0], _KINDS.get(kind, "write"))
-                    self._expire()
-                    return _json(200, handler(call))
-                except Refused as exc:
-                    return _refusal(exc)
-        return _refusal(Refused(501, "", "UNIMPLEMENTED", "not in the double"))
+        found = self._routes.find(request)
+        if found is None:
+            return _refusal(Refused(501, "", "UNIMPLEMENTED", "not in the double"))
+        (kind, handler), call = found
+        try:
+            self._count(call.names[0], _KINDS.get(kind, "write"))
+            self._expire()
+            return answered(200, handler(call))
+        except Refused as exc:
+            return _refusal(exc)
 
     def number(self, project: str) -> str:
         """Return the number of a project: answers have it where requests have the id."""
@@ -163,7 +137,7 @@ class SecretManager:
 
     # secrets
 
-    def _list(self, call: _Call) -> dict[str, Any]:
+    def _list(self, call: Call) -> dict[str, Any]:
         project = self.number(call.names[0])
         found = [each for (owner, _), each in self.secrets.items() if owner == project]
         wanted = _filter(call.query, "name")
@@ -172,7 +146,7 @@ class SecretManager:
         rows, token = self._paged(call, sorted(found, key=_order, reverse=True))
         return _page("secrets", [self._secret(each) for each in rows], token, None if wanted else len(found))
 
-    def _create(self, call: _Call) -> dict[str, Any]:
+    def _create(self, call: Call) -> dict[str, Any]:
         id_, body, project = call.query.get("secretId", ""), call.body, self.number(call.names[0])
         if not _ID.fullmatch(id_):
             raise _invalid(f"The provided Secret ID [{id_}] does not match the expected format [[a-zA-Z_0-9]+].")
@@ -189,10 +163,10 @@ class SecretManager:
         self.secrets[project, id_] = made
         return self._secret(made)
 
-    def _get(self, call: _Call) -> dict[str, Any]:
+    def _get(self, call: Call) -> dict[str, Any]:
         return self._secret(self._found(call))
 
-    def _patch(self, call: _Call) -> dict[str, Any]:
+    def _patch(self, call: Call) -> dict[str, Any]:
         secret, body = self._found(call), call.body
         mask = [_camel(name) for name in call.query.get("updateMask", "").split(",") if name]
         if not mask:
@@ -208,7 +182,7 @@ class SecretManager:
         secret.etag = self._etag()
         return self._secret(secret)
 
-    def _delete(self, call: _Call) -> dict[str, Any]:
+    def _delete(self, call: Call) -> dict[str, Any]:
         secret = self._found(call)
         self._match(call.query.get("etag"), secret.etag)
         del self.secrets[secret.project, secret.id]
@@ -216,7 +190,7 @@ class SecretManager:
 
     # versions
 
-    def _add(self, call: _Call) -> dict[str, Any]:
+    def _add(self, call: Call) -> dict[str, Any]:
         secret, stated = self._found(call), call.body.get("payload") or {}
         try:
             payload = base64.b64decode(stated.get("data", ""), validate=True)
@@ -234,7 +208,7 @@ class SecretManager:
         secret.versions[number] = made
         return self._version(secret, made)
 
-    def _list_versions(self, call: _Call) -> dict[str, Any]:
+    def _list_versions(self, call: Call) -> dict[str, Any]:
         secret = self._found(call)
         found = [secret.versions[number] for number in sorted(secret.versions, reverse=True)]
         wanted = _filter(call.query, "state")
@@ -243,11 +217,11 @@ class SecretManager:
         rows, token = self._paged(call, found)
         return _page("versions", [self._version(secret, each) for each in rows], token, None if wanted else len(found))
 
-    def _get_version(self, call: _Call) -> dict[str, Any]:
+    def _get_version(self, call: Call) -> dict[str, Any]:
         secret = self._found(call)
         return self._version(secret, self._version_of(secret, call.names[2], aliases=True))
 
-    def _access(self, call: _Call) -> dict[str, Any]:
+    def _access(self, call: Call) -> dict[str, Any]:
         secret = self._found(call)
         version = self._version_of(secret, call.names[2], aliases=True)
         if version.state != "ENABLED" or version.payload is None:
@@ -258,14 +232,14 @@ class SecretManager:
         }
         return {"name": self._place(secret, version), "payload": payload}
 
-    def _turn(self, call: _Call, state: str) -> dict[str, Any]:
+    def _turn(self, call: Call, state: str) -> dict[str, Any]:
         secret, version = self._writable(call)
         version.state, version.etag = state, self._etag()
         if state == "ENABLED":
             version.scheduled = None
         return self._version(secret, version)
 
-    def _destroy(self, call: _Call) -> dict[str, Any]:
+    def _destroy(self, call: Call) -> dict[str, Any]:
         secret, version = self._writable(call)
         delay = secret.facts.get("versionDestroyTtl")
         version.etag = self._etag()
@@ -277,7 +251,7 @@ class SecretManager:
 
     # what they share
 
-    def _found(self, call: _Call) -> StoredSecret:
+    def _found(self, call: Call) -> StoredSecret:
         project, id_ = self.number(call.names[0]), call.names[1]
         found = self.secrets.get((project, id_))
         if found is None:
@@ -298,7 +272,7 @@ class SecretManager:
             raise Refused(404, "", "NOT_FOUND", f"Secret Version [{place}] not found.")
         return found
 
-    def _writable(self, call: _Call) -> tuple[StoredSecret, StoredVersion]:
+    def _writable(self, call: Call) -> tuple[StoredSecret, StoredVersion]:
         secret = self._found(call)
         version = self._version_of(secret, call.names[2], aliases=False)
         self._match(call.body.get("etag"), version.etag)
@@ -346,7 +320,7 @@ class SecretManager:
             message = f"Quota exceeded for quota metric '{kind} requests' and limit '{limit} per minute per project'."
             raise Refused(429, "RATE_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", message)
 
-    def _paged(self, call: _Call, rows: list[Any]) -> tuple[list[Any], str | None]:
+    def _paged(self, call: Call, rows: list[Any]) -> tuple[list[Any], str | None]:
         """Cut one page. The token names the last item that was shown, so that a deletion in between loses none."""
         stated = call.query.get("pageSize", "0")
         if int(stated) < 0:
@@ -497,9 +471,4 @@ def _refusal(refused: Refused) -> Response:
     if refused.reason:
         detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": refused.reason}
         error["details"] = [detail | {"domain": "googleapis.com"}]
-    return _json(refused.status, {"error": error})
-
-
-def _json(status: int, value: Mapping[str, Any]) -> Response:
-    headers = Headers({"Content-Type": "application/json; charset=UTF-8"})
-    return Response(f"{status} Answered", headers, json.dumps(value).encode())
+    return answered(refused.status, {"error": error})
