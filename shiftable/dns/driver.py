@@ -235,6 +235,7 @@ class DnsFeatures(Features):
     policy: bool = feature("its own routing policies and aliases are read and written back")
     apex_ns: bool = feature("the NS records of the zone itself can be changed")
     apex_ns_kept: bool = feature("... but the provider's own stay among them", default=False)
+    lone_ds: bool = feature("a DS is held without NS of its name", default=True)
     if_match: bool = feature("a record set is changed only if it still is what it was")
     atomic_if_match: bool = feature("... decided by the provider itself, not by a read before the write")
     atomic_batch: bool = feature("all changes of one call happen, or none")

@@ -53,6 +53,7 @@ FEATURES = DnsFeatures(
     any_name=True,
     policy=False,
     apex_ns=True,
+    lone_ds=False,  # BIND ignores it, and says nothing
     if_match=True,
     atomic_if_match=True,
     atomic_batch=True,
