@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec
 from shiftable.blob.driver import BlobFeatures
-from shiftable.errors import AlreadyExists, Unsupported
+from shiftable.errors import AlreadyExists, Conflict, Unsupported
 from shiftable.testing.conformance import differs
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle, blob_machine
 from shiftable_azure import AzureProvider, AzureSettings
@@ -142,3 +142,41 @@ class TestAccountWithVersions(_Azure):
     def test_without_versioning_there_is_no_version(self, bucket: Bucket) -> None:
         assert bucket.put("key", b"x").version == bucket.stat("key").version
         assert bucket.stat("key").version is not None
+
+
+class TestAccountWithVersionsOverTheBulkLane(TestAccountWithVersions):
+    @pytest.fixture
+    def driver(self, azure_double: AzureDouble) -> Iterator[AzureBlobDriver]:
+        azure_double.service.versioning = True
+        provider = AzureProvider(AzureSettings(**azure_double.config, blob_versioning=True))
+        made = provider.blob()
+        assert isinstance(made, AzureBlobDriver)
+        assert made.lane() is not made
+        yield made.lane()
+        provider.close()
+
+
+def test_object_lock_that_only_the_management_plane_gives_is_refused_with_what_to_do(azure_double: AzureDouble) -> None:
+    azure_double.service.versioning = True
+    provider = AzureProvider(AzureSettings(**azure_double.config, blob_versioning=True))
+    store = BlobStore(provider.blob())
+    with pytest.raises(Unsupported, match="az storage container-rm create --name ledger .* --enable-vlw true"):
+        store.create(BucketSpec(name="ledger", versioning=True, object_lock=True))
+    assert not store.exists("ledger")
+    store.create(BucketSpec(name="ledger", versioning=True))
+    (change,) = store.diff(BucketSpec(name="ledger", versioning=True, object_lock=True))
+    assert "migrate-vlw" in change.reason
+    provider.close()
+
+
+def test_the_current_version_that_is_locked_stays_current_when_its_deletion_is_refused(
+    azure_double: AzureDouble,
+) -> None:
+    azure_double.service.versioning = azure_double.service.immutable = True
+    provider = AzureProvider(AzureSettings(**azure_double.config, blob_versioning=True))
+    bucket = BlobStore(provider.blob()).create(BucketSpec(name="ledger", versioning=True, object_lock=True))
+    info = bucket.put("key", b"x", hold=True)
+    with pytest.raises(Conflict, match="legal hold"):
+        bucket.delete("key", version=info.version)
+    assert bucket.get("key") == b"x"
+    provider.close()

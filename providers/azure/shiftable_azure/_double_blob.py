@@ -69,6 +69,8 @@ class Blob:
     version: str
     tier: str | None = None
     blocks: tuple[tuple[str, int], ...] = ()
+    policy: tuple[str, datetime] | None = None
+    hold: bool = False
 
 
 @attrs.define
@@ -78,12 +80,14 @@ class Container:
     Attributes:
         public: ``blob`` or ``container`` where the public may read.
         policies: its stored access policies, as XML.
+        immutable: whether it has version-level immutability.
     """
 
     etag: str
     modified: datetime
     public: str | None = None
     policies: str = ""
+    immutable: bool = False
     blobs: dict[str, Blob] = attrs.field(factory=dict)
     older: dict[str, list[Blob]] = attrs.field(factory=dict)
     blocks: dict[str, dict[str, bytes]] = attrs.field(factory=dict)
@@ -100,6 +104,7 @@ class BlobService:
     Attributes:
         containers: by name.
         versioning: whether the account keeps versions.
+        immutable: whether new containers of the account have version-level immutability.
         page_size: the most that a listing has in one page, whatever is asked for.
     """
 
@@ -109,12 +114,14 @@ class BlobService:
         self._numbers = itertools.count(1)
         self.containers: dict[str, Container] = {}
         self.versioning = False
+        self.immutable = False
         self.page_size = _PAGE
 
     def reset(self) -> None:
         """Forget all containers; keep no versions."""
         self.containers.clear()
         self.versioning = False
+        self.immutable = False
         self.page_size = _PAGE
 
     def put_raw(self, container: str, key: str, content: bytes) -> None:
@@ -199,6 +206,9 @@ class BlobService:
             ("GET", "blocklist"): ("GetBlockList", "r", self._get_block_list),
             ("GET", "tags"): ("GetBlobTags", "t", self._get_tags),
             ("PUT", "tags"): ("SetBlobTags", "t", self._set_tags),
+            ("PUT", "immutabilityPolicies"): ("SetBlobImmutabilityPolicy", "i", self._set_policy),
+            ("DELETE", "immutabilityPolicies"): ("DeleteBlobImmutabilityPolicy", "i", self._delete_policy),
+            ("PUT", "legalhold"): ("SetBlobLegalHold", "i", self._set_hold),
             ("PUT", "snapshot"): ("SnapshotBlob", "cw", _no_snapshots),
             ("PUT", "lease"): ("LeaseBlob", "dw", _no_leases),
         }.get((method, comp))
@@ -262,7 +272,8 @@ class BlobService:
             raise Refusal(409, "ContainerAlreadyExists", "The specified container already exists.")
         if "x-ms-blob-public-access" in asked.headers:
             raise Refusal(409, "PublicAccessNotPermitted", "Public access is not permitted on this storage account.")
-        made = self.containers[asked.container] = Container(self._etag(), self._now())
+        made = Container(self._etag(), self._now(), immutable=self.immutable and self.versioning)
+        self.containers[asked.container] = made
         return answer(201, _tokens(made))
 
     def _container_properties(self, asked: Asked) -> Response:
@@ -273,7 +284,12 @@ class BlobService:
             "x-ms-default-encryption-scope": "$account-encryption-key",
             "x-ms-deny-encryption-scope-override": "false",
         }
-        return answer(200, _tokens(found) | state | public | scope | {"x-ms-has-immutability-policy": "false"})
+        locks = {
+            "x-ms-has-immutability-policy": "false",
+            "x-ms-has-legal-hold": "false",
+            "x-ms-immutable-storage-with-versioning-enabled": str(found.immutable).lower(),
+        }
+        return answer(200, _tokens(found) | state | public | scope | locks)
 
     def _get_acl(self, asked: Asked) -> Response:
         found = self._container(asked)
@@ -509,6 +525,7 @@ class BlobService:
         if "versionid" in asked.query:
             if blob is container.blobs.get(asked.key):
                 raise Refusal(403, "OperationNotAllowedOnRootBlob", "The current version is deleted with the blob.")
+            self._require_unlocked(blob)
             container.older[asked.key].remove(blob)
         else:
             self._retire(container, asked.key)
@@ -530,6 +547,60 @@ class BlobService:
             [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in given.iter("Tag")]
         )
         return answer(204)
+
+    # locks
+
+    def _set_policy(self, asked: Asked) -> Response:
+        blob = self._lockable(asked)
+        policy = self._stated_policy(asked)
+        if policy is None:
+            raise Refusal(400, "MissingRequiredHeader", "x-ms-immutability-policy-until-date is not specified.")
+        present = blob.policy
+        fixed = present is not None and present[0] == "locked" and present[1] > self._clock.now()
+        if present is not None and fixed and (policy[0] != "locked" or policy[1] < present[1]):
+            raise _immutable()
+        blob.policy = policy
+        return answer(200, _lock_headers(blob))
+
+    def _delete_policy(self, asked: Asked) -> Response:
+        blob = self._lockable(asked)
+        if blob.policy is not None and blob.policy[0] == "locked" and blob.policy[1] > self._clock.now():
+            raise _immutable()
+        blob.policy = None
+        return answer(200)
+
+    def _set_hold(self, asked: Asked) -> Response:
+        blob = self._lockable(asked)
+        stated = asked.headers.get("x-ms-legal-hold", "").lower()
+        if stated not in {"true", "false"}:
+            raise Refusal(400, "InvalidHeaderValue", "x-ms-legal-hold is true or false")
+        blob.hold = stated == "true"
+        return answer(200, {"x-ms-legal-hold": stated})
+
+    def _lockable(self, asked: Asked) -> Blob:
+        container = self._container(asked)
+        blob = self._found(container, asked)
+        _require_immutable(container)
+        return blob
+
+    def _stated_policy(self, asked: Asked) -> tuple[str, datetime] | None:
+        until = asked.headers.get("x-ms-immutability-policy-until-date")
+        mode = asked.headers.get("x-ms-immutability-policy-mode", "Unlocked").lower()
+        if until is None:
+            return None
+        if mode not in {"unlocked", "locked"}:
+            raise Refusal(400, "InvalidHeaderValue", f"{mode!r} is no mode of an immutability policy")
+        ends = parsedate_to_datetime(until)
+        if ends <= self._clock.now():
+            raise Refusal(400, "InvalidHeaderValue", "the immutability policy would end in the past")
+        return mode, ends
+
+    def _require_unlocked(self, blob: Blob) -> None:
+        if blob.hold:
+            message = "This operation is not permitted as the blob is immutable due to one or more legal holds."
+            raise Refusal(409, "BlobImmutableDueToLegalHold", message)
+        if blob.policy is not None and blob.policy[1] > self._clock.now():
+            raise _immutable()
 
     # state
 
@@ -564,6 +635,9 @@ class BlobService:
         tier = asked.headers.get("x-ms-access-tier")
         if tier not in {None, *_TIERS}:
             raise Refusal(400, "InvalidHeaderValue", f"{tier!r} is no access tier")
+        policy, hold = self._stated_policy(asked), asked.headers.get("x-ms-legal-hold", "").lower() == "true"
+        if policy is not None or hold:
+            _require_immutable(self._container(asked))
         return Blob(
             content,
             headers,
@@ -574,6 +648,8 @@ class BlobService:
             self._now(),
             self._next_version(),
             tier,
+            policy=policy,
+            hold=hold,
         )
 
     def _write(self, asked: Asked, container: Container, blob: Blob) -> None:
@@ -602,6 +678,7 @@ class BlobService:
         headers |= {name: asked.query[short] for short, name in _OVERRIDES.items() if short in asked.query}
         if blob.tier is None:
             headers["x-ms-access-tier-inferred"] = "true"
+        headers |= _lock_headers(blob)
         if blob.tags:
             headers["x-ms-tag-count"] = str(len(blob.tags))
         if self.versioning:
@@ -678,6 +755,25 @@ def _no_snapshots(_asked: Asked) -> Response:
 
 def _no_leases(_asked: Asked) -> Response:
     raise Refusal(409, "FeatureNotSupportedForAccount", "the double has no leases")
+
+
+def _require_immutable(container: Container) -> None:
+    if not container.immutable:
+        message = "The container has no version-level immutability."
+        raise Refusal(400, "InvalidInput", message)
+
+
+def _immutable() -> Refusal:
+    message = "This operation is not permitted as the blob is immutable due to a policy."
+    return Refusal(409, "BlobImmutableDueToPolicy", message)
+
+
+def _lock_headers(blob: Blob) -> dict[str, str]:
+    headers = {"x-ms-legal-hold": "true"} if blob.hold else {}
+    if blob.policy is not None:
+        headers["x-ms-immutability-policy-mode"] = blob.policy[0]
+        headers["x-ms-immutability-policy-until-date"] = http_date(blob.policy[1])
+    return headers
 
 
 def _no_blob() -> Refusal:

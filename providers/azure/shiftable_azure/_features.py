@@ -50,7 +50,18 @@ BLOB = BlobFeatures(
 )
 """An account that keeps no versions."""
 
-VERSIONED_BLOB = attrs.evolve(BLOB, title="Azure Blob Storage with versions", versioning=True, restore=True)
+VERSIONED_BLOB = attrs.evolve(
+    BLOB,
+    title="Azure Blob Storage with versions",
+    versioning=True,
+    restore=True,
+    object_lock=True,
+    legal_hold=True,
+    governance=True,
+    lock_needs_versioning=True,
+    lock_told=True,
+    max_retention=Limit(146_000, "Azure Storage, time-based retention policies: 1 to 146,000 days"),
+)
 """An account with blob versioning: every container then keeps versions."""
 
 _VAULT = "Azure Key Vault, about secrets"

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import attrs
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ServiceRequestError
-from azure.storage.blob import BlobBlock, BlobPrefix, BlobProperties, ContentSettings, StandardBlobTier
+from azure.storage.blob import (
+    BlobBlock,
+    BlobPrefix,
+    BlobProperties,
+    ContentSettings,
+    ImmutabilityPolicy,
+    StandardBlobTier,
+)
 
 from shiftable.blob.driver import (
     BlobDriver,
@@ -26,12 +33,15 @@ from shiftable.blob.driver import (
     CommonPrefix,
     Download,
     Headers,
+    Lock,
     ObjectInfo,
     ObjectSummary,
     ObjectVersion,
     Part,
     PutOptions,
     Range,
+    Retention,
+    RetentionMode,
     SignedURL,
     SignOptions,
     Upload,
@@ -60,6 +70,8 @@ _PERMISSIONS = {"GET": "r", "PUT": "cw", "DELETE": "d"}
 _UNMET = {"BlobAlreadyExists", "ConditionNotMet"}
 _DEFAULT_TYPE = "application/octet-stream"
 _PLAIN = SignOptions()
+_UNLOCKED = Lock()
+_MODES: Mapping[RetentionMode, str] = {"governance": "Unlocked", "compliance": "Locked"}
 
 # What is optional in a call, by name; the SDK itself takes it as **kwargs.
 _Arguments = dict[str, Any]
@@ -164,6 +176,13 @@ class AzureBlobDriver(BlobDriver):
     Versions: an account keeps them for all of its containers or for none. There are no delete markers. To delete the
     current version is to delete the object and then that version; the one before it does not become the current one.
 
+    Locks: a retention is the immutability policy of a version, in mode ``Unlocked`` for governance and ``Locked`` for
+    compliance. A container has them with version-level immutability, which only the management plane switches on: for
+    the account when that is made, or for a container by ``az storage container-rm create --enable-vlw``. Whoever may
+    set an unlocked policy may also shorten it: that this takes ``bypass`` is the driver's own look before it writes,
+    and two writers in the same moment are not told apart. It takes the role Storage Blob Data Owner, or the account's
+    key.
+
     Args:
         session: whose credentials, retries and endpoint are used.
         features: ``VERSIONED_BLOB`` where the account keeps versions.
@@ -186,6 +205,14 @@ class AzureBlobDriver(BlobDriver):
     def classify(self, exc: Exception) -> Fault | None:
         """Claim the exceptions of azure-core and of the HTTP clients beneath it."""
         return classify(exc)
+
+    @property
+    def why_not_later(self) -> str:
+        """Say who switches it on."""
+        return (
+            "only the management plane switches on version-level immutability, which object lock needs: `az storage "
+            "container-rm migrate-vlw --name CONTAINER --storage-account ACCOUNT`, and apply again"
+        )
 
     def check_name(self, name: str) -> str | None:
         """Apply the rules for containers."""
@@ -222,6 +249,16 @@ class AzureBlobDriver(BlobDriver):
             made = self._container(spec.name).get_container_properties()
             if made.last_modified is None or made.last_modified < tries.moment(_headers_of(exc)) - _SKEW:
                 raise
+        if spec.object_lock and not self.describe(spec.name).object_lock:
+            self.session.blobs.delete_container(spec.name)  # as we made it, in vain
+            raise Unsupported(
+                f"the account does not give new containers version-level immutability, which object lock needs: make "
+                f"this one with `az storage container-rm create --name {spec.name} --storage-account ACCOUNT "
+                f"--enable-vlw true`, and apply again",
+                provider=self.provider,
+                operation="blob.create",
+                resource=Resource("bucket", spec.name),
+            )
 
     def describe(self, name: str) -> BucketSpec:
         """Return the declaration; whether versions are kept is the account's."""
@@ -232,6 +269,7 @@ class AzureBlobDriver(BlobDriver):
             versioning=self.features.versioning,
             public=found.public_access is not None,
             encryption=scope.default_encryption_scope if scope is not None else None,
+            object_lock=self.features.object_lock and bool(found.immutable_storage_with_versioning_enabled),
         )
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
@@ -413,7 +451,7 @@ class AzureBlobDriver(BlobDriver):
             tags = {} if source.tag_count == 0 else self.tags(bucket, key, version=version)
             wanted = PutOptions(headers=source.headers, metadata=source.metadata, tags=tags)
         wanted = attrs.evolve(wanted, md5=source.md5)
-        if source.size > self.copy_limit:
+        if source.size > self.copy_limit or wanted.lock != _UNLOCKED:  # a copy of the whole takes no lock
             return self._copy_blocks(bucket, source, to_bucket, to_key, wanted, version)
         url, authorization = self.session.source(bucket, key, version)
         tries = self._tries(to_bucket, to_key, wanted, lambda info: _is(info, source.size, wanted))
@@ -444,6 +482,25 @@ class AzureBlobDriver(BlobDriver):
     def set_tags(self, bucket: str, key: str, tags: Mapping[str, str]) -> None:
         """Replace all tags of an object."""
         self._blob(bucket, key).set_blob_tags(dict(tags))
+
+    def set_retention(
+        self, bucket: str, key: str, retention: Retention | None, *, version: str | None, bypass: bool
+    ) -> None:
+        """Set the policy of a version or delete it. Whoever may set it may shorten it to Azure: the driver looks."""
+        self._require_locks()
+        blob, selected = self._blob(bucket, key), _selected(None, version)
+        if not bypass:
+            self._require_longer(bucket, key, version, retention)
+        if retention is None:
+            blob.delete_immutability_policy(**selected)
+            return
+        policy = ImmutabilityPolicy(expiry_time=retention.until, policy_mode=_MODES[retention.mode])
+        blob.set_immutability_policy(policy, **selected)
+
+    def set_hold(self, bucket: str, key: str, *, hold: bool, version: str | None) -> None:
+        """Set it or clear it."""
+        self._require_locks()
+        self._blob(bucket, key).set_legal_hold(hold, **_selected(None, version))
 
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return one page of versions. Those of one object come together, and are in memory at once."""
@@ -523,7 +580,28 @@ class AzureBlobDriver(BlobDriver):
             arguments["tags"] = dict(options.tags)
         if options.storage_class is not None:
             arguments["standard_blob_tier"] = StandardBlobTier(options.storage_class)
+        kept = options.retention
+        if kept is not None:
+            arguments["immutability_policy"] = ImmutabilityPolicy(expiry_time=kept.until, policy_mode=_MODES[kept.mode])
+        if options.hold:
+            arguments["legal_hold"] = True
         return arguments
+
+    def _require_locks(self) -> None:
+        if not self.features.object_lock:
+            raise Unsupported("no object lock: the account keeps no versions, or blob_versioning does not say so")
+
+    def _require_longer(self, bucket: str, key: str, version: str | None, retention: Retention | None) -> None:
+        """Refuse what would weaken a retention or change its mode."""
+        present = self.stat(bucket, key, version=version).retention
+        if present is None or present.until <= datetime.now(UTC):
+            return
+        if retention is None or retention.mode != present.mode or retention.until < present.until:
+            raise self._locked(bucket, key, Lock(retention=present))
+
+    def _locked(self, bucket: str, key: str, lock: Lock) -> Conflict:
+        resource = Resource("object", key, Resource("bucket", bucket))
+        return Conflict(f"the version is locked: {lock}", provider=self.provider, resource=resource)
 
     def _fixed_versioning(self, name: str, operation: str) -> Unsupported:
         keeps = "keeps versions of blobs" if self.features.versioning else "keeps no versions of blobs"
@@ -569,6 +647,8 @@ class AzureBlobDriver(BlobDriver):
             metadata={name[10:]: value for name, value in headers.items() if name.lower().startswith("x-ms-meta-")},
             version=self._version(headers.get("x-ms-version-id")),
             tag_count=self._tag_count(bucket, headers),
+            retention=_retention(headers),
+            hold=headers.get("x-ms-legal-hold") == "true",
         )
 
     def _tag_count(self, bucket: str, headers: Mapping[str, str]) -> int | None:
@@ -594,6 +674,8 @@ class AzureBlobDriver(BlobDriver):
             metadata=options.metadata,
             version=self._version(answer.get("version_id")),
             tag_count=len(options.tags),
+            retention=options.retention,
+            hold=options.hold,
         )
 
     def _default_class(self, bucket: str, key: str) -> str | None:
@@ -636,8 +718,10 @@ class AzureBlobDriver(BlobDriver):
             if code_of(exc) != "OperationNotAllowedOnRootBlob":
                 raise
             # It is the current version: it becomes an older one with the deletion of the object, if that is still it.
-            token = self.stat(bucket, key, version=version).token
-            blob.delete_blob(**arguments | _selected(token, None))
+            info = self.stat(bucket, key, version=version)
+            if info.lock.is_active(_now(exc)):  # else the object would be gone, and only that
+                raise self._locked(bucket, key, info.lock) from exc
+            blob.delete_blob(**arguments | _selected(info.token, None))
             blob.delete_blob(version_id=version)
 
     def _tries(self, bucket: str, key: str, options: PutOptions, ours: Callable[[ObjectInfo], bool]) -> _Tries:
@@ -760,9 +844,21 @@ def _headers_of(exc: HttpResponseError) -> Mapping[str, str] | None:
     return None if response is None else response.headers
 
 
+def _now(exc: HttpResponseError) -> datetime:
+    """Return the server's time of a refusal."""
+    stated = (_headers_of(exc) or {}).get("Date")
+    return parsedate_to_datetime(stated) if stated else datetime.now(UTC)
+
+
 def _token(etag: str) -> Token:
     """Return an ETag without the quotes that headers have around it and listings have not."""
     return Token(etag.strip('"'))
+
+
+def _retention(headers: Mapping[str, str]) -> Retention | None:
+    told, until = headers.get("x-ms-immutability-policy-mode"), headers.get("x-ms-immutability-policy-until-date")
+    mode = next((mode for mode, name in _MODES.items() if told is not None and name.lower() == told.lower()), None)
+    return Retention(until=parsedate_to_datetime(until), mode=mode) if mode is not None and until else None
 
 
 def _kept(headers: Headers) -> Headers:
