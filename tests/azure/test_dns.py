@@ -167,6 +167,12 @@ def test_a_policy_that_azure_could_not_have_is_refused(zone: Zone, kind: str, da
     assert why in str(zone.check_record(record))
 
 
+def test_a_policy_with_values_is_refused(zone: Zone) -> None:
+    policy = Policy(provider="azure", data=json.dumps(ALIAS))
+    record = attrs.evolve(zone.record("www", "A", "192.0.2.1"), policy=policy)
+    assert "no values of its own" in str(zone.check_record(record))
+
+
 def test_metadata_stay_when_a_record_set_changes_and_go_along_to_another_zone(
     azure_double: AzureDouble, zone: Zone, dns_driver: AzureDnsDriver
 ) -> None:

@@ -327,6 +327,37 @@ def test_what_somebody_changed_meanwhile_is_not_taken_back(azure_double: AzureDo
     assert held(azure_double)["a", "A"] == address(9)
 
 
+def test_a_write_that_nobody_answered_is_taken_back_with_the_others(azure_double: AzureDouble, make_arm: Make) -> None:
+    zone = Dns(AzureDnsDriver(make_arm(max_attempts=2))).create(ZoneSpec(name=NAME))
+    changes = changes_with(zone)
+    before = held(azure_double)
+    azure_double.inject("drop_after", times=2, match=is_("RecordSets_CreateOrUpdate", "A/old1"))
+    with pytest.raises(Unavailable, match=r"old1\.shop\.example\. A") as caught:
+        zone.change(changes)
+    assert "not taken back" not in str(caught.value)
+    assert held(azure_double) == before
+
+
+def test_when_nobody_answers_any_more_what_is_left_is_named_at_once(azure_double: AzureDouble, make_arm: Make) -> None:
+    zone = Dns(AzureDnsDriver(make_arm(max_attempts=2))).create(ZoneSpec(name=NAME))
+    records = [zone.record(f"r{number:02}", "A", "192.0.2.1") for number in range(60)]
+    down = threading.Event()
+
+    def fails(call: Call) -> bool:
+        if call.path.endswith("/r40"):
+            down.set()
+        return down.is_set()
+
+    azure_double.inject("drop_before", times=None, match=fails)
+    with pytest.raises(Unavailable, match="not taken back: ") as caught:
+        zone.change(RecordChange(before=None, after=record) for record in records)
+    made = {name for (name, kind) in held(azure_double) if kind == "A"}
+    assert len(made) > 20
+    assert {name for name in made if f"{name}.{NAME}. A" not in str(caught.value)} == set()
+    last = [call.path.rpartition("/")[2] for call in azure_double.calls if call.fault == "drop_before"]
+    assert len(last) < 60
+
+
 def swapped(zone: Zone, old: RecordSet, kind: str, value: str) -> tuple[RecordChange, ...]:
     return (
         RecordChange(before=None, after=zone.record("www", kind, value)),

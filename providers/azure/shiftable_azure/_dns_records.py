@@ -115,6 +115,8 @@ def _unfit_policy(record: RecordSet, policy: Policy) -> str | None:
         found = None
     if not isinstance(found, dict) or not found or found.keys() & _SERVICES_OWN:
         return "its policy is none of Azure DNS: a JSON object, as listings have it"
+    if record.rdatas:
+        return "what Azure DNS answers by a policy has no values of its own"
     if found.keys() & set(_TARGETS) and record.type not in ALIASES:
         return f"Azure DNS has aliases for {', '.join(sorted(ALIASES))} alone"
     return None

@@ -43,6 +43,7 @@ _LISTS, _GETS, _WRITES = 60, 2000, 200  # a minute and zone: Azure Resource Mana
 _OWN = frozenset({"NS", "SOA"})
 _LABELS = range(2, 35)  # Azure, naming rules for resources: dnsZones
 _FAILED = 412
+_BROKEN = 500
 _MISSING = 404
 _ABSENT = "NotFound"  # the record set is; of a missing zone Resource Manager says ResourceNotFound
 _ZONE_ABSENT = frozenset({"ParentResourceNotFound", "ResourceNotFound"})
@@ -194,14 +195,16 @@ class AzureDnsDriver(DnsDriver):
                 try:
                     done.append(self._written(zone, change))
                 except AzureError as exc:
+                    if not _is_answer(exc):
+                        done.append(change)  # perhaps
                     raise RecordFailure(change.key, exc) from exc
 
         try:
             _for_each(step, list(_units(changes)))
         except Exception as exc:
-            left = tuple(self._taken_back(zone, done))
+            left = list(self._taken_back(zone, done))
             if isinstance(exc, RecordFailure):
-                exc.left = left
+                exc.left = tuple(key for key in left if key != exc.key)
             raise
 
     # below: one record set
@@ -249,13 +252,26 @@ class AzureDnsDriver(DnsDriver):
             raise _moved()
         return found
 
-    def _taken_back(self, zone: str, done: Iterable[RecordChange]) -> Iterator[RecordKey]:
-        """Undo what was done, the last first; yield what could not be."""
-        for change in reversed(list(done)):
+    def _taken_back(self, zone: str, done: list[RecordChange]) -> Iterator[RecordKey]:
+        """Undo what was done, the last first; yield what could not be. Once nobody answers, no more is tried."""
+        answering = True
+        for change in reversed(done):
             try:
-                self._written(zone, RecordChange(before=change.after, after=change.before))
+                if answering and self._is_taken_back(zone, change):
+                    continue
             except AzureError:
-                yield change.key
+                answering = False
+            yield change.key
+
+    def _is_taken_back(self, zone: str, change: RecordChange) -> bool:
+        """Undo one change, if it has happened and nobody has changed the record set since."""
+        try:
+            self._written(zone, RecordChange(before=change.after, after=change.before))
+        except AzureError as exc:
+            if not _is_answer(exc):
+                raise
+            return self._found(zone, change.key) == change.before
+        return True
 
     def _check_own(self, zone: str, change: RecordChange) -> None:
         """Refuse what Azure does not let anybody change of the zone itself."""
@@ -305,7 +321,8 @@ class AzureDnsDriver(DnsDriver):
 
     def _listed(self, path: str, cursor: str | None, limit: int | None) -> dict[str, Any]:
         query = {} if limit is None else {"$top": str(min(max(limit, 1), _PAGE))}
-        return {"value": [], **self._session.call("GET", cursor or path, _VERSION, query=query).body}
+        found = dict(self._session.call("GET", cursor or path, _VERSION, query=query).body)
+        return {**found, "value": found.get("value") or []}
 
     def _is_empty(self, zone: str) -> bool:
         """Tell whether a zone has only its own SOA and NS."""
@@ -361,6 +378,11 @@ def _host(soa: RecordSet) -> bytes:
     while rdata[end]:
         end += 1 + rdata[end]
     return rdata[:end]
+
+
+def _is_answer(exc: AzureError) -> bool:
+    """Tell whether an error says what has happened: nothing."""
+    return isinstance(exc, ArmFailure) or (isinstance(exc, ArmRefusal) and (exc.status_code or 0) < _BROKEN)
 
 
 def _moved() -> ArmFailure:
