@@ -5,8 +5,10 @@ Nothing here knows a journal. Whoever offers a faster lane replaces ``copy_objec
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from operator import call
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,8 +16,16 @@ from typing import TYPE_CHECKING
 import attrs
 
 from shiftable.blob._upload import PART_SIZE
-from shiftable.blob.driver import Headers, ObjectInfo
-from shiftable.errors import IntegrityError, NotFound, OperationError, ParentNotFound, PreconditionFailed
+from shiftable.blob.driver import Headers, Lock, ObjectInfo, Retention
+from shiftable.errors import (
+    Conflict,
+    IntegrityError,
+    NotFound,
+    OperationError,
+    ParentNotFound,
+    PermissionDenied,
+    PreconditionFailed,
+)
 from shiftable.fibers import in_thread
 from shiftable.parallel import parallel
 from shiftable.tokens import Token
@@ -53,6 +63,13 @@ class Facets:
     metadata: Mapping[str, str] = attrs.Factory(dict)
     tags: Mapping[str, str] = attrs.Factory(dict)
     storage_class: str | None = None
+    retention: Retention | None = None
+    hold: bool = False
+
+    @property
+    def lock(self) -> Lock:
+        """Retention and hold."""
+        return Lock(retention=self.retention, hold=self.hold)
 
 
 @attrs.frozen(kw_only=True)
@@ -90,7 +107,8 @@ class CopyFailed:
 
 
 def _as_it_is(info: ObjectInfo, tags: Mapping[str, str]) -> Facets:
-    return Facets(headers=info.headers, metadata=info.metadata, tags=tags)
+    lock = info.lock if info.lock.is_active(datetime.now(UTC)) else Lock()
+    return Facets(headers=info.headers, metadata=info.metadata, tags=tags, retention=lock.retention, hold=lock.hold)
 
 
 def copy_object(
@@ -104,7 +122,7 @@ def copy_object(
     if_absent: bool = False,
     if_match: Token | None = None,
 ) -> Copied:
-    """Stream one object through this process, with headers, metadata and tags, at a memory of a few parts.
+    """Stream one object through this process, with headers, metadata, tags and lock, at a memory of a few parts.
 
     The stream compares size and MD5 with what the source tells before the target commits, so that a bad read leaves
     nothing behind; what the target tells is compared afterwards, and an object that arrived damaged is deleted.
@@ -139,6 +157,8 @@ def copy_object(
                 metadata=facets.metadata,
                 tags=facets.tags or None,
                 storage_class=facets.storage_class,
+                retain=facets.retention,
+                hold=facets.hold,
                 if_absent=if_absent,
                 if_match=if_match,
                 size=reader.info.size,
@@ -261,7 +281,8 @@ def _check_arrival(target: Bucket, written: ObjectInfo, reader: _Reader) -> None
     if written.size == reader.size and written.md5 in {None, reader.md5}:
         return
     if target.features.delete_if_match:
-        target.delete(written.key, if_match=written.token)
+        with contextlib.suppress(PermissionDenied, Conflict):  # locked already
+            target.delete(written.key, if_match=written.token)
     raise IntegrityError(
         f"{reader.size:,} bytes were sent and something else arrived",
         provider=target.provider,

@@ -95,7 +95,7 @@ class BlobMover(Mover[BlobItem]):
     unless ``degrade`` names ``guards``; then a look before each write stands in for the condition.
 
     Permissions: list and read (objects and tags) on the source; create and configure the bucket, list, read and write
-    on the target, and delete for ``prune``; to read the locks of a source and to write those of a target that have some.
+    on the target, and delete for ``prune``; where there are locks, to read the source's and to write the target's.
     """
 
     service: ClassVar[str] = "blob"

@@ -15,6 +15,7 @@ FACETS: Mapping[str, Mapping[str, str]] = {
     "blob": {
         "guards": "writes that cannot overwrite somebody else's",
         "headers": "the headers that the target cannot keep",
+        "lock": "retention and legal holds that the target cannot keep",
         "metadata": "the metadata that the target cannot keep",
         "tags": "all tags",
         "versioning": "older versions of what is written from now on",
