@@ -612,9 +612,12 @@ def test_a_cname_beside_what_somebody_else_wrote_is_a_conflict_and_named(
 def test_a_zone_that_is_full_says_so(gcp_double: GcpDouble, zone: Zone) -> None:
     gcp_double.dns.quota["rrsetsPerManagedZone"] = 4
     zone.change(adding(*(zone.record(f"r{number}", "A", "192.0.2.1") for number in range(2))))
-    with pytest.raises(QuotaExceeded, match="rrsetsPerManagedZone"):
+    with pytest.raises(QuotaExceeded, match="rrsetsPerManagedZone") as caught:
         zone.change(adding(*(zone.record(f"s{number}", "A", "192.0.2.1") for number in range(2))))
     assert 2 == len(stored(gcp_double))
+    cause = caught.value.__cause__  # there is no record set to name, so it is Google's own, and no cause of itself
+    assert cause is not None
+    assert (cause.__cause__, 403) == (None, getattr(cause, "code", 0))
 
 
 @pytest.mark.parametrize(
@@ -831,6 +834,8 @@ ODD = [
     ("CNAME", ("Target.Example.NET.",)),
     ("AAAA", ("2001:DB8:0:0::1", "2001:0db8::0002")),
     ("CAA", ("0 issue ca.example.net",)),
+    ("IPSECKEY", ("10 1 2 192.0.2.38 AQNR U3mG",)),
+    ("TLSA", (f"3 1 1 {'AB' * 16} {'ab' * 16}",)),
     ("TXT", ('"b"', '"a"')),
     ("A", ("192.0.2.2", "192.0.2.1")),
 ]
@@ -848,7 +853,9 @@ def test_a_deletion_repeats_what_others_wrote_by_the_letter(
     assert {} == stored(gcp_double)
 
 
-@pytest.mark.parametrize("revision", [None, "", "etag", "null", "{}", "[1]", '["192.0.2.9"]', '["no address"]', "[]"])
+@pytest.mark.parametrize(
+    "revision", [None, "", "etag", "[x", "null", "{}", "[1]", '["192.0.2.9"]', '["no address"]', "[]"]
+)
 def test_a_deletion_says_what_was_before_whatever_the_mark_of_the_record_says(
     gcp_double: GcpDouble, zone: Zone, driver: CloudDnsDriver, revision: str | None
 ) -> None:

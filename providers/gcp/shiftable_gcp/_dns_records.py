@@ -69,13 +69,20 @@ def told(record: RecordSet, *, listed: bool = False) -> dict[str, Any]:
 
 def _spelt(record: RecordSet) -> list[str] | None:
     """Return the values as Cloud DNS spelt them, unless that is another's revision or one of other values."""
+    texts = _noted(record)
     try:
-        texts = json.loads(record.revision or "null")
-        if isinstance(texts, list) and RecordSet.of(record.name, record.type, texts, ttl=record.ttl) == record:
-            return texts
-    except (ValueError, TypeError, AttributeError):
-        pass
-    return None
+        return texts if RecordSet.of(record.name, record.type, texts, ttl=record.ttl) == record else None
+    except ValueError:
+        return None
+
+
+def _noted(record: RecordSet) -> list[str]:
+    """Return what a record set's revision says of its values; it may be another's, or not be of these values."""
+    try:
+        texts = json.loads(record.revision or "[]")
+    except ValueError:
+        return []
+    return texts if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else []
 
 
 def size(record: RecordSet | None) -> int:
@@ -84,8 +91,7 @@ def size(record: RecordSet | None) -> int:
         return 0
     if record.policy is not None:
         return len(record.policy.data.encode())
-    spelt = json.loads(record.revision) if record.revision and record.revision.startswith("[") else ()
-    return max(sum(map(len, record.texts)), sum(map(len, record.rdatas)), sum(len(str(text)) for text in spelt))
+    return max(sum(map(len, values)) for values in (record.texts, record.rdatas, _noted(record)))
 
 
 def policy_fields(data: str) -> dict[str, Any]:

@@ -231,7 +231,10 @@ class CloudDnsDriver(DnsDriver):
         except api_errors.GoogleAPICallError as exc:
             executed = self._executed(path, additions, deletions, began) if attempts.doubtful else None
             if executed is None:
-                raise self._named(exc, additions, deletions) from exc
+                named = self._named(exc, additions, deletions)
+                if named is None:
+                    raise
+                raise named from exc
             made = executed
         self._wait(path, made)
 
@@ -277,20 +280,15 @@ class CloudDnsDriver(DnsDriver):
             if cursor is None:
                 return None
 
-    def _named(self, exc: Exception, additions: list[RecordSet], deletions: list[RecordSet]) -> Exception:
-        """Return a refusal with the record set's name: Cloud DNS tells its index, or name and type."""
+    def _named(self, exc: Exception, additions: list[RecordSet], deletions: list[RecordSet]) -> CloudDnsFault | None:
+        """Return a refusal with the name of its record set, of which Cloud DNS tells the index, or name and type."""
         fault = self.classify(exc)
         place = fault and _PLACE.search(fault.message)
         if fault is None or not place:
-            return exc
+            return None
         part, index, name, kind = place.groups()
         sent = deletions if part == "deletions" else additions
-        if index is None:
-            key = RecordKey(name, kind)
-        elif int(index) < len(sent):
-            key = sent[int(index)].key
-        else:
-            return exc
+        key = RecordKey(name, kind) if index is None else sent[int(index)].key
         moved = fault.error is (NotFound if part == "deletions" else AlreadyExists)
         error = PreconditionFailed if moved else fault.error
         return CloudDnsFault(attrs.evolve(fault, error=error, message=f"{key}: {fault.message}"))
