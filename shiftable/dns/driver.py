@@ -7,7 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import ClassVar, Literal, Self, cast
+from typing import ClassVar, Literal, NamedTuple, Self, cast
 
 import attrs
 
@@ -107,9 +107,8 @@ def _as_tuple(rdatas: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(rdatas)
 
 
-@attrs.frozen(order=True)
-class RecordKey:
-    """What identifies a record set in its zone."""
+class RecordKey(NamedTuple):
+    """What identifies a record set in its zone. A tuple, as zones are sorted and looked up by it."""
 
     name: str
     type: str
