@@ -7,17 +7,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import attrs
 import click
 
-from shiftable.blob import CommonPrefix, Method, ObjectSummary, SyncStep
+from shiftable.blob import Bucket, CommonPrefix, Lock, Method, ObjectSummary, Retention, RetentionMode, SyncStep
 from shiftable.cli._context import Context, json_line, json_option, pass_context, say, shown, size_text
 from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
-from shiftable.cli._units import duration
+from shiftable.cli._units import duration, when
 from shiftable.errors import ConfigError, NotFound, OperationError, Resource
 
 __all__ = ["blob"]
@@ -35,6 +35,16 @@ class AgeType(click.ParamType):  # type: ignore[type-arg]  # generic since click
         return value if isinstance(value, timedelta) else duration(value)
 
 
+class TimeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A date or a time of ISO 8601; without a zone UTC."""
+
+    name = "time"
+
+    def convert(self, value: str | datetime, *_where: Any) -> datetime:  # noqa: ANN401  as click
+        """Read it as other times of the command line."""
+        return value if isinstance(value, datetime) else when(value)
+
+
 remote = click.argument("place", type=RemoteType(), metavar="LABEL[:KEY]|URL", shell_complete=complete_places)
 remotes = click.argument(
     "places", type=RemoteType(), nargs=-1, required=True, metavar="LABEL:KEY|URL...", shell_complete=complete_places
@@ -48,6 +58,14 @@ glob_option = click.option(
 )
 dry_option = click.option("-n", "--dry-run", is_flag=True, help="Only say what would be done.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(get_args(RetentionMode)),
+    default="governance",
+    show_default=True,
+    help="Who may shorten it: whoever has the permission, or nobody at all.",
+)
+version_option = click.option("--version", metavar="ID", help="An older version of the object.")
 lines_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, one object a line.")
 jobs_option = click.option("-j", "--jobs", type=click.IntRange(1, 256), default=16, show_default=True, help="At once.")
 
@@ -122,6 +140,9 @@ def _matching(location: Location) -> Iterator[ObjectSummary]:
 @glob_option
 @click.option("--if-absent", is_flag=True, help="Only where there is nothing at the target yet.")
 @click.option("--content-type", help="The content type of objects made of files.")
+@click.option("--retain-until", type=TimeType(), metavar="TIME", help="What is written cannot be deleted before.")
+@mode_option
+@click.option("--hold", is_flag=True, help="What is written cannot be deleted before `release`.")
 @jobs_option
 @dry_option
 @quiet_option
@@ -135,6 +156,9 @@ def cp(
     glob: bool,
     if_absent: bool,
     content_type: str | None,
+    retain_until: datetime | None,
+    mode: RetentionMode,
+    hold: bool,
     jobs: int,
     dry_run: bool,
     quiet: bool,
@@ -145,12 +169,17 @@ def cp(
     TARGET is a folder if it ends in a slash, is a bucket or an existing folder, and always with -r, --glob or several
     sources. -r copies a folder under its own name, and with a slash at its end what is in it: `cp -r tree assets:x`
     makes x/tree/..., `cp -r tree/ assets:x` makes x/.... Symbolic links are left out.
+
+    A copy is locked only as --retain-until and --hold say, whatever its source is.
     """
+    lock = Lock(retention=Retention(until=retain_until, mode=mode) if retain_until else None, hold=hold)
+    if lock != Lock() and isinstance(target, Local):
+        raise ConfigError("files are not locked: --retain-until and --hold are for objects")
     if isinstance(target, Local) and target.is_standard:
         if as_json or dry_run:
             raise ConfigError("standard output takes the content: --json and --dry-run do not go with it")
         quiet = True
-    options = Options(if_absent=if_absent, content_type=content_type, jobs=jobs, dry_run=dry_run)
+    options = Options(if_absent=if_absent, content_type=content_type, jobs=jobs, dry_run=dry_run, lock=lock)
     report = Report("copy", as_json=as_json, quiet=quiet, dry_run=dry_run)
     _transferred(context, options, report, sources, target, recursive=recursive, glob=glob)
 
@@ -226,12 +255,101 @@ def stat(context: Context, place: Remote, as_json: bool) -> None:
     about |= {name: value for name, value in attrs.asdict(info.headers).items() if value is not None}
     about |= {"metadata": dict(info.metadata), "storage_class": info.storage_class, "version": info.version}
     about |= {"md5": info.md5.hex() if info.md5 else None}
+    kept = info.retention
     if as_json:
-        context.json(about)
+        lock = {"until": kept.until, "mode": kept.mode} if kept is not None else None
+        context.json(about | {"retention": lock, "hold": info.hold})
         return
+    about |= {"retention": str(kept) if kept is not None else None, "hold": "yes" if info.hold else None}
     for name, value in about.items():
         if value not in (None, {}):
             say(f"{name}: {value}")
+
+
+@blob.command()
+@remotes
+@click.option("--until", type=TimeType(), metavar="TIME", help="As 2030-01-01, or with a time; without a zone UTC.")
+@click.option("--remove", is_flag=True, help="Take the retention away; only with --bypass.")
+@mode_option
+@click.option("--bypass", is_flag=True, help="Shorten, change or take away a retention in mode governance.")
+@version_option
+@quiet_option
+@lines_option
+@pass_context
+def retain(
+    context: Context,
+    places: tuple[Remote, ...],
+    until: datetime | None,
+    remove: bool,
+    mode: RetentionMode,
+    bypass: bool,
+    version: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Lock objects against deletion until a time.
+
+    They can be locked longer, and that is all. What is in mode governance can also be shortened, with --bypass, by
+    whoever has the permission; what is in mode compliance, by nobody. The bucket must have object_lock.
+    """
+    if (until is None) != remove:
+        raise ConfigError("say --until TIME, or --remove")
+    report = Report("retain", as_json=as_json, quiet=quiet)
+    each = [place.open(context) for place in _of_version(places, version)]
+    _locked(
+        each,
+        report,
+        "retained",
+        lambda bucket, key: bucket.retain(key, until, mode=mode, version=version, bypass=bypass),
+    )
+
+
+@blob.command()
+@remotes
+@version_option
+@quiet_option
+@lines_option
+@pass_context
+def hold(context: Context, places: tuple[Remote, ...], version: str | None, quiet: bool, as_json: bool) -> None:
+    """Put objects under a legal hold: nobody deletes them before `release`."""
+    report = Report("hold", as_json=as_json, quiet=quiet)
+    each = [place.open(context) for place in _of_version(places, version)]
+    _locked(each, report, "held", lambda bucket, key: bucket.hold(key, version=version))
+
+
+@blob.command()
+@remotes
+@version_option
+@quiet_option
+@lines_option
+@pass_context
+def release(context: Context, places: tuple[Remote, ...], version: str | None, quiet: bool, as_json: bool) -> None:
+    """End legal holds of objects; a retention stays."""
+    report = Report("release", as_json=as_json, quiet=quiet)
+    each = [place.open(context) for place in _of_version(places, version)]
+    _locked(each, report, "released", lambda bucket, key: bucket.release(key, version=version))
+
+
+def _of_version(places: tuple[Remote, ...], version: str | None) -> tuple[Remote, ...]:
+    if version is not None and len(places) > 1:
+        raise ConfigError("--version is of one object")
+    return places
+
+
+def _locked(
+    locations: list[Location], report: Report, participle: str, change: Callable[[Bucket, str], object]
+) -> None:
+    """Change the lock of each; a failure is told and does not keep the others from their turn."""
+    with report:
+        for location in locations:
+            error = None
+            try:
+                change(location.bucket, location.key)
+            except OperationError as exc:
+                error = exc
+            report.ended({"key": location.key}, f"{location}", 0, error)
+    report.summary(participle)
+    sys.exit(1 if report.failed else 0)
 
 
 @blob.command()

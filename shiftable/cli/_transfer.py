@@ -15,7 +15,7 @@ from typing import BinaryIO, Self, cast
 import attrs
 import click
 
-from shiftable.blob import Bucket, ObjectInfo
+from shiftable.blob import Bucket, Lock, ObjectInfo
 from shiftable.blob._below import path_below
 from shiftable.blob._bulk import digest_object, read_tags
 from shiftable.blob._files import save
@@ -53,12 +53,14 @@ class Options:
         if_absent: only where there is nothing at the target yet.
         content_type: of objects made of files.
         jobs: how many at once.
+        lock: of objects that are written.
     """
 
     move: bool = False
     if_absent: bool = False
     content_type: str | None = None
     jobs: int = 16
+    lock: Lock = attrs.Factory(Lock)
     dry_run: bool = False
 
 
@@ -474,7 +476,13 @@ class Transfer:
     def _put(self, target: Location, data: bytes | Iterator[bytes], size: int | None) -> ObjectInfo:
         options = self.options
         return target.bucket.put(
-            target.key, data, content_type=options.content_type, if_absent=options.if_absent, size=size or None
+            target.key,
+            data,
+            content_type=options.content_type,
+            if_absent=options.if_absent,
+            size=size or None,
+            retain=options.lock.retention,
+            hold=options.lock.hold,
         )
 
     def _download(self, source: Location, target: Local | Below) -> int:
@@ -498,7 +506,15 @@ class Transfer:
             self._check_apart(source, target)
         before = bucket.stat(source.key)
         if bucket.features.copy and bucket.unwrap(object) is to.unwrap(object):
-            written = bucket.copy(source.key, target.key, to=to, if_absent=self.options.if_absent)
+            lock = self.options.lock
+            written = bucket.copy(
+                source.key,
+                target.key,
+                to=to,
+                if_absent=self.options.if_absent,
+                retain=lock.retention,
+                hold=lock.hold,
+            )
             self.report.moved(before.size)
         else:
             written = self._stream(source, target, before.token)
@@ -528,6 +544,8 @@ class Transfer:
                 tags=read_tags(source.bucket, info) or None,
                 if_absent=self.options.if_absent,
                 size=info.size,
+                retain=self.options.lock.retention,
+                hold=self.options.lock.hold,
             )
 
     def check(self, size: int) -> None:

@@ -69,6 +69,49 @@ def test_a_signed_url_opens_the_object(bucket: str, aws_double: AwsDouble) -> No
     assert 1 == run("sign", f"{bucket}/a", "--expires", "0s").exit_code
 
 
+def test_objects_are_locked_told_and_released(bucket: str, folder: Path, aws_double: AwsDouble) -> None:
+    from shiftable import BucketSpec, connect
+
+    with connect("aws") as cloud:
+        cloud.blob.create(BucketSpec(name="shop-ledger", versioning=True, object_lock=True))
+    (folder / "a").write_text("hello")
+    until = ["--retain-until", "2040-01-01", "--mode", "compliance"]
+    assert 0 == run("cp", "a", "s3://shop-ledger/a", *until, "--hold").exit_code
+    assert 0 == run("cp", "s3://shop-ledger/a", "s3://shop-ledger/b").exit_code
+    assert 0 == run("cp", "s3://shop-ledger/a", "s3://shop-ledger/c", "--hold").exit_code
+    told = run("stat", "s3://shop-ledger/a").stdout.splitlines()
+    assert ["retention: compliance until 2040-01-01T00:00:00Z", "hold: yes"] == told[-2:]
+    about = {key: json.loads(run("stat", f"s3://shop-ledger/{key}", "--json").stdout) for key in "abc"}
+    retention = {"until": "2040-01-01T00:00:00+00:00", "mode": "compliance"}
+    assert [(retention, True), (None, False), (None, True)] == [
+        (about[key]["retention"], about[key]["hold"]) for key in "abc"
+    ]
+    assert 0 == run("release", "s3://shop-ledger/a", "s3://shop-ledger/c").exit_code
+    assert 0 == run("retain", "s3://shop-ledger/b", "s3://shop-ledger/c", "--until", "2035-01-01T12:00+02:00").exit_code
+    shorter = run("retain", "s3://shop-ledger/a", "s3://shop-ledger/b", "--until", "2030-01-01")
+    assert 1 == shorter.exit_code
+    assert 2 == shorter.stderr.count("error: s3://shop-ledger/")
+    version = json.loads(run("stat", "s3://shop-ledger/b", "--json").stdout)["version"]
+    assert 0 == run("retain", "s3://shop-ledger/b", "--remove", "--bypass", "--version", version).exit_code
+    assert 0 == run("hold", "s3://shop-ledger/b").exit_code
+    told = run("stat", "s3://shop-ledger/b").stdout
+    assert ("hold: yes" in told, "retention" in told) == (True, False)
+
+
+def test_what_cannot_be_locked_is_wrong_usage(bucket: str, folder: Path) -> None:
+    run("cp", "-", f"{bucket}/a", stdin="x")
+    for arguments in (
+        ("cp", f"{bucket}/a", "down", "--hold"),
+        ("retain", f"{bucket}/a"),
+        ("retain", f"{bucket}/a", "--until", "2040-01-01", "--remove"),
+        ("retain", f"{bucket}/a", "--until", "soon"),
+        ("hold", f"{bucket}/a", f"{bucket}/b", "--version", "1"),
+    ):
+        assert 2 == run(*arguments).exit_code, arguments
+    assert 1 == run("hold", f"{bucket}/a").exit_code
+    assert 1 == run("retain", f"{bucket}/a", "--remove").exit_code
+
+
 def test_a_move_of_a_large_object_is_compared_by_its_content(bucket: str, folder: Path, aws_double: AwsDouble) -> None:
     (folder / "large").write_bytes(bytes(range(256)) * 50_000)
     content = (folder / "large").read_bytes()

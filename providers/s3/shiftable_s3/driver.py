@@ -999,7 +999,7 @@ def _info(key: str, size: int, answer: Mapping[str, Any], tag_count: int | None)
 
 
 def _retention(mode: str | None, until: datetime | None) -> Retention | None:
-    told: Mapping[str, RetentionMode] = {"GOVERNANCE": "governance", "COMPLIANCE": "compliance"}
+    told: Mapping[str | None, RetentionMode] = {"GOVERNANCE": "governance", "COMPLIANCE": "compliance"}
     return Retention(until=until, mode=told[mode]) if mode in told and until is not None else None
 
 
