@@ -285,7 +285,7 @@ def test_a_file_that_a_person_wrote_is_understood(shop: Zone, root: Path, file: 
     }
     before = look(root, shop.name)
     shop.set("new", "A", "192.0.2.9")
-    after = look(root, shop.name)
+    after = dict(look(root, shop.name))
     assert after.pop(("new.shop.example.", "A"))
     assert {key: value for key, value in after.items() if key[1] != "SOA"} == {
         key: value for key, value in before.items() if key[1] != "SOA"

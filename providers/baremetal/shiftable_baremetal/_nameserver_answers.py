@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import binascii
 import contextlib
 import logging
@@ -66,7 +67,7 @@ class TsigKey:
     @_key.default
     def _parse(self) -> dns.tsig.Key:
         try:
-            key = dns.tsig.Key(self.name, self.secret, self.algorithm)
+            key = dns.tsig.Key(self.name, base64.b64decode(self.secret, validate=True), self.algorithm)
             dns.tsig.get_context(key)  # type: ignore[no-untyped-call]  # dnspython's own
         except (binascii.Error, ValueError):
             raise ValueError(f"the secret of the TSIG key {self.name!r} is not base64") from None
@@ -309,6 +310,9 @@ class Responder:
             if served is None:
                 return Rcode.NOTAUTH
             changes = changes_of(message, f"{zone}.", served.state.records)
+            unfit = self._source.unfit(zone, changes)
+            if unfit is not None:
+                raise Refused(Rcode.REFUSED, unfit)
             if not changes:
                 return Rcode.NOERROR
             try:

@@ -46,6 +46,14 @@ class Source(ABC):
     def changed(self, zone: str) -> None:
         """Forget the state of a zone: it was written."""
 
+    def unfit(self, zone: str, changes: tuple[RecordChange, ...]) -> str | None:
+        """Say why the driver could not keep what is to be written; ``None`` if it can."""
+        for change in changes:
+            why = None if change.after is None else self.driver.check_record(zone, change.after)
+            if why is not None:
+                return f"{change.key}: {why}"
+        return None
+
     def write(self, zone: str, changes: tuple[RecordChange, ...]) -> None:
         """Write changes of one message, all or none. The driver's errors pass."""
         try:

@@ -38,6 +38,8 @@ _PATIENCE = 30.0
 """Seconds that a TCP connection may be idle (RFC 7766, 6.2.3: a few), or take none of what is written."""
 _MOST_CONNECTIONS = 200
 _PORTS_TRIED = 50
+_BUFFER = 1 << 20
+"""Bytes of questions that may wait, as far as the kernel allows: it drops what comes above."""
 
 
 @attrs.define(eq=False)
@@ -168,6 +170,7 @@ def _bound(host: str, port: int) -> tuple[socket.socket, socket.socket]:
         datagrams = socket.socket(family, socket.SOCK_DGRAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             listener.bind((host, port))
             datagrams.bind((host, listener.getsockname()[1]))
             listener.listen(128)
