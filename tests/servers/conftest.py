@@ -384,3 +384,26 @@ def powerdns(debian: Debian, _name_server_folder: Path) -> Iterator[Any]:
     folder.mkdir()
     with nameservers.powerdns(debian, folder, (port, web), wait_until) as server:
         yield server
+
+
+class Servers:
+    """Name servers of one's own, to be killed: each runs in a folder that the test keeps."""
+
+    def bind(self, debian: Debian, folder: Path) -> Any:
+        """Run BIND until the end of the block."""
+        port, control = free_ports(2)
+        return nameservers.bind(debian, folder, (port, control), wait_until)
+
+    def knot(self, debian: Debian, folder: Path) -> Any:
+        """Run Knot until the end of the block."""
+        return nameservers.knot(debian, folder, free_ports(1)[0], wait_until)
+
+    def powerdns(self, debian: Debian, folder: Path) -> Any:
+        """Run PowerDNS until the end of the block."""
+        port, web = free_ports(2)
+        return nameservers.powerdns(debian, folder, (port, web), wait_until)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Servers:
+    return Servers()

@@ -70,17 +70,21 @@ class Session:
             Broken: the connection broke, each time.
         """
         for attempt in range(1, _ATTEMPTS):
-            pause = random.uniform(0, _PAUSE * 2**attempt)  # noqa: S311  spreads clients
+            least = 0.0
             try:
                 return self.send("GET", path, query=query)
             except ApiError as exc:
                 if exc.status not in _AGAIN:
                     raise
-                pause = max(pause, min(exc.retry_after or 0.0, _LONGEST_PAUSE))
+                least = min(exc.retry_after or 0.0, _LONGEST_PAUSE)
             except Broken:
                 pass
-            self._sleep(pause)
+            self.pause(attempt, least)
         return self.send("GET", path, query=query)
+
+    def pause(self, attempt: int, least: float = 0.0) -> None:
+        """Wait before the next attempt, some time that is not the same for all who wait."""
+        self._sleep(max(least, random.uniform(0, _PAUSE * 2**attempt)))  # noqa: S311  it only spreads clients
 
     def send(self, method: str, path: str, body: bytes | None = None, *, query: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401  any JSON
         """Send a request once, and return the JSON of the answer; ``None`` if it has none.

@@ -49,6 +49,7 @@ _QUOTED = frozenset({"ech"})
 _PARAMETERS = ("mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp")
 _PARAMETER = re.compile(r'([a-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?', re.DOTALL)
 
+_RAW = re.compile(r"\\# (\d+) ((?:[0-9a-f]{2})+)")
 _NAME = re.compile(r"(?:\*\.)?(?:[a-z0-9_/-]+\.)+")
 _HOST = re.compile(rb"(?!-)[A-Za-z0-9-]+(?<!-)")
 _TARGETS = {"MX": 2, "NS": 0, "SRV": 6}
@@ -177,7 +178,7 @@ def record_set(item: Mapping[str, Any], provider: str) -> RecordSet:
     known = {"name": item["name"], "type": kind, "ttl": item["ttl"]}
     if kind not in _OWN and not any(each["disabled"] for each in records):
         try:
-            return RecordSet(**known, rdatas=[rdata_of(kind, each["content"], ".") for each in records])
+            return RecordSet(**known, rdatas=[_rdata(kind, each["content"]) for each in records])
         except ValueError:
             pass
     kept = sorted(
@@ -188,3 +189,11 @@ def record_set(item: Mapping[str, Any], provider: str) -> RecordSet:
         data["comments"] = sorted(item["comments"], key=lambda each: json.dumps(each, sort_keys=True))
     policy = Policy(provider=provider, data=json.dumps(data, sort_keys=True, separators=(",", ":")))
     return RecordSet(**known, rdatas=(), policy=policy)
+
+
+def _rdata(kind: str, content: str) -> bytes:
+    """Read one value. Bytes are taken as they are, whether or not their type would have them."""
+    raw = _RAW.fullmatch(content)
+    if raw is not None and len(raw[2]) == 2 * int(raw[1]):
+        return bytes.fromhex(raw[2])
+    return rdata_of(kind, content, ".")

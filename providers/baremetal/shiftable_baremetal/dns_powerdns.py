@@ -25,7 +25,7 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_baremetal import PowerdnsSettings
 from shiftable_baremetal._dns_pages import Pages, slice_of
-from shiftable_baremetal._powerdns_errors import Broken, Stopped, classify
+from shiftable_baremetal._powerdns_errors import ApiError, Broken, Stopped, classify
 from shiftable_baremetal._powerdns_text import gone, holds_name, record_set, rrset, unfit
 from shiftable_baremetal._rfc2136_update import forward
 
@@ -48,7 +48,7 @@ FEATURES = DnsFeatures(
 )
 
 _BY_NAME = 5  # up to so many names are asked for one by one; for more the whole zone is
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 _FRAME = len('{"rrsets":[]}')
 _MOST, _EACH = 8, 1_000  # a byte becomes at most five, and names stand beside; with room to spare
 _COUNTING = frozenset({"DEFAULT", "INCREASE", "SOA-EDIT", "SOA-EDIT-INCREASE"})
@@ -209,9 +209,11 @@ class PowerdnsDriver(DnsDriver):
             body = _json({"rrsets": [_item(change, held.get(own[0])) for change in ordered]})
             try:
                 self._session.send("PATCH", _path(zone), body)
-            except Broken:
-                if attempt == _ATTEMPTS:
+            except (ApiError, Broken) as exc:
+                # 500 is what it says when its database is busy with another writer. Whether this happened is looked at.
+                if attempt == _ATTEMPTS or (isinstance(exc, ApiError) and exc.status != 500):
                     raise
+                self._session.pause(attempt)
             else:
                 return
 
@@ -229,9 +231,18 @@ class PowerdnsDriver(DnsDriver):
         return records
 
     def _named(self, zone: str, name: str) -> Held:
-        """Fetch what one name holds. A server that does not know the filter answers with everything."""
+        """Fetch what one name holds.
+
+        The server leaves out what is switched off where it is asked for one name. Such record sets are taken from the
+        whole zone, which is fetched again unless its serial is that of the last time.
+        """
         found = self._session.get(_path(zone), rrset_name=name)
-        return _read(item for item in found["rrsets"] if item["name"].lower() == name)
+        with self._lock:
+            seen = self._seen.get(zone)
+        if seen is None or not seen.counts or seen.serial != found["serial"]:
+            return {key: record for key, record in self._all(zone).items() if key.name == name}
+        known = _read(each for each in found["rrsets"] if each["records"] and each["name"].lower() == name)
+        return {**known, **{key: each for key, each in seen.records.items() if key.name == name and each.policy}}
 
     def _state(self, zone: str, changes: tuple[RecordChange, ...]) -> Held:
         """Return the record sets of the names that change, and the SOA where it is one of them."""
