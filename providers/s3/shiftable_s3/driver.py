@@ -543,6 +543,7 @@ class S3Driver(BlobDriver):
         self, bucket: str, key: str, retention: Retention | None, *, version: str | None, bypass: bool
     ) -> None:
         """Set it, or with an empty one take it away."""
+        self._require_locks()
         wanted: Any = {}
         if retention is not None:
             wanted = {"Mode": retention.mode.upper(), "RetainUntilDate": retention.until}
@@ -551,6 +552,7 @@ class S3Driver(BlobDriver):
 
     def set_hold(self, bucket: str, key: str, *, hold: bool, version: str | None) -> None:
         """Set it on or off."""
+        self._require_locks()
         wanted: Any = {"Status": "ON" if hold else "OFF"}
         self.client.put_object_legal_hold(Bucket=bucket, Key=key, LegalHold=wanted, **_selected(None, version))
 
@@ -653,6 +655,10 @@ class S3Driver(BlobDriver):
         except ResponseParserError:  # a key that XML cannot hold, so the first answer was encoded
             return True
         return any(keys.get(entry["UploadId"], entry["Key"]) != entry["Key"] for entry in again.get("Uploads", ()))
+
+    def _require_locks(self) -> None:
+        if not self.features.object_lock:
+            raise Unsupported("no object lock that this server is known to keep", provider=self.provider)
 
     def _has_locks(self, name: str) -> bool:
         try:
