@@ -26,6 +26,7 @@ from shiftable.errors import (
     Unsupported,
     translated,
 )
+from shiftable.features import Limit
 from shiftable.migrate._dns_ask import NameServer, Question, Unreachable, ask, record_type, wire_name
 from shiftable.migrate._dns_checks import Heard, ServerCheck
 from shiftable.migrate._dns_lowering import Lowering, Wanted
@@ -166,6 +167,11 @@ class ZonesMover(Mover[ZoneItem]):
             if (step := self.delta(item)).action in {Action.CREATE, Action.REPLACE, Action.DELETE}
         ]
         return sum(1 for _ in self._batches(changes)), len(changes)
+
+    @property
+    def per_minute(self) -> Limit | None:
+        """Record sets that the target lets be written in a minute."""
+        return self._target.features.writes_per_minute
 
     # the five steps
 

@@ -258,9 +258,10 @@ class Migration:
         """Say what moving a bucket would ask for and cost; secrets and zones too, of which no prices are known."""
         here, there = (self._app.cloud(label) for label in (self.source, self.target))
         if found.service == "dns":
+            zones = cast("ZonesMover", mover)
             return estimated_zone(
                 sizes,
-                writes=cast("ZonesMover", mover).calls,
+                writes=zones.calls,
                 per_minute=zones.per_minute,
                 labels=(self.source, self.target),
                 places=(place_of(here)[0], place_of(there)[0]),
