@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import cast
 
 import attrs
@@ -26,7 +26,7 @@ import dns.tsig
 import dns.update
 
 from shiftable.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, PreconditionFailed
-from shiftable_baremetal._nameserver_source import Source, State
+from shiftable_baremetal._nameserver_source import Source, State, View
 from shiftable_baremetal._nameserver_update import Refused, changes_of
 from shiftable_baremetal._nameserver_wire import PAYLOAD, SMALLEST, question_of, rendered, transfer
 from shiftable_baremetal._nameserver_zone import Answer, Rrset, ZoneIndex, suffixes, wire_of
@@ -81,13 +81,17 @@ class TsigKey:
         return self._key
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class _Served:
-    """One state of a zone, indexed."""
+    """One state of a zone."""
 
     zone: str
     state: State
-    index: ZoneIndex
+
+    @cached_property
+    def index(self) -> ZoneIndex:
+        """The zone for questions; updates alone need none."""
+        return ZoneIndex.of(f"{self.zone}.", self.state.records.values())
 
 
 @attrs.define(eq=False)
@@ -128,75 +132,78 @@ class Responder:
 
     # the two ways in
 
-    def datagram(self, wire: bytes) -> bytes | None:
-        """Answer what came by UDP; ``None``: not at all."""
+    def datagrams(self, wires: Sequence[bytes]) -> list[bytes | None]:
+        """Answer what came by UDP until now; ``None``: not at all."""
+        view = View(self._source)
+        return [self.datagram(wire, view) for wire in wires]
+
+    def datagram(self, wire: bytes, view: View | None = None) -> bytes | None:
+        """Answer one message that came by UDP before the view was made; ``None``: not at all."""
+        view = view or View(self._source)
         try:
             kept = self._ready.get(wire[2:])
-            if kept is not None and self._holds(kept):
+            if kept is not None and view.zones is kept.zones and self._holds(kept, view):
                 return wire[:2] + kept.tail
-            answer = self._quick(wire, stream=False)
-            return answer if answer is not None else next(self._thorough(wire, stream=False), None)
+            answer = self._quick(wire, view, stream=False)
+            return answer if answer is not None else next(self._thorough(wire, view, stream=False), None)
         except Exception:
             logger.exception("a query could not be answered")
             return _bare(wire, Rcode.SERVFAIL)
 
     def stream(self, wire: bytes) -> Iterator[bytes]:
         """Answer what came by TCP, with as many messages as it takes."""
+        view = View(self._source)
         try:
-            answer = self._quick(wire, stream=True)
-            yield from (answer,) if answer is not None else self._thorough(wire, stream=True)
+            answer = self._quick(wire, view, stream=True)
+            yield from (answer,) if answer is not None else self._thorough(wire, view, stream=True)
         except Exception:
             logger.exception("a query could not be answered")
-            bare = _bare(wire, Rcode.SERVFAIL)
-            if bare is not None:
-                yield bare
+            yield from _all(_bare(wire, Rcode.SERVFAIL))
 
     # by bytes
 
-    def _holds(self, kept: _Kept) -> bool:
+    def _holds(self, kept: _Kept, view: View) -> bool:
         """Tell whether an answer is still right."""
-        if self._source.zones() is not kept.zones:
+        try:
+            return view.state(kept.served.zone) is kept.served.state
+        except Exception:  # noqa: BLE001  the slower way says what is wrong
             return False
-        with contextlib.suppress(Exception):  # the slower way says what is wrong
-            return self._source.state(kept.served.zone) is kept.served.state
-        return False
 
-    def _quick(self, wire: bytes, *, stream: bool) -> bytes | None:
+    def _quick(self, wire: bytes, view: View, *, stream: bool) -> bytes | None:
         question = question_of(wire)
         if question is None:
             return None
-        zones = self._source.zones()
         try:
-            served = self._find(question.name, question.type)
+            served = self._find(question.name, question.type, view)
         except _Failed:
             return None
         if served is None:
             return None
         limit = _LARGEST if stream else question.room
         answer = rendered(question, served.index.resolve(question.name, question.type), limit)
-        if answer is not None and not stream and self._told.get(served.zone) is None:
+        if answer is not None and not stream and served.zone not in self._told:
             if len(self._ready) >= _KEPT:
                 self._ready.clear()
-            self._ready[wire[2:]] = _Kept(served, zones, answer[2:])
+            self._ready[wire[2:]] = _Kept(served, view.zones, answer[2:])
         return answer
 
     # zones
 
-    def _find(self, name: bytes, type: int) -> _Served | None:
+    def _find(self, name: bytes, type: int, view: View) -> _Served | None:
         """Return the zone that a name is in: the longest that is served. A DS is asked of the zone above (RFC 4035)."""
-        zones = self._source.zones()
+        zones = view.zones
         if zones is not self._origins[0]:
             self._origins = (zones, {wire_of(f"{zone}."): zone for zone in zones})
         origins = self._origins[1]
         found = [origins[above] for above in suffixes(name) if above in origins]
         if type == Type.DS and len(found) > 1 and wire_of(f"{found[0]}.") == name:
             found = found[1:]
-        return self._serve(found[0]) if found else None
+        return self._serve(found[0], view) if found else None
 
-    def _serve(self, zone: str) -> _Served | None:
+    def _serve(self, zone: str, view: View) -> _Served | None:
         known = self._served.get(zone)
         try:
-            state = self._source.state(zone)
+            state = view.state(zone)
         except Exception as exc:
             fault = self._source.fault(exc)
             if fault is None:
@@ -214,12 +221,12 @@ class Responder:
             return known
         self._told.pop(zone, None)
         if known is None or known.state is not state:
-            known = self._served[zone] = _Served(zone, state, ZoneIndex.of(f"{zone}.", state.records.values()))
+            known = self._served[zone] = _Served(zone, state)
         return known
 
     # by dnspython
 
-    def _thorough(self, wire: bytes, *, stream: bool) -> Iterator[bytes]:
+    def _thorough(self, wire: bytes, view: View, *, stream: bool) -> Iterator[bytes]:
         if len(wire) < 12 or wire[2] & 0x80:
             return
         opcode = wire[2] >> 3 & 15
@@ -237,26 +244,26 @@ class Responder:
         except _WRONG:
             yield from _all(_bare(wire, Rcode.FORMERR))
         else:
-            yield from self._reply(message, stream=stream)
+            yield from self._reply(message, view, stream=stream)
 
-    def _reply(self, message: dns.message.Message, *, stream: bool) -> Iterator[bytes]:
+    def _reply(self, message: dns.message.Message, view: View, *, stream: bool) -> Iterator[bytes]:
         if message.edns > 0:
             yield _written(_blank(message, Rcode.BADVERS), _LARGEST)
         elif isinstance(message, dns.update.UpdateMessage):
-            yield _written(_blank(message, self._updated(message)), _LARGEST)
+            yield _written(_blank(message, self._updated(message, view)), _LARGEST)
         elif len(message.question) != 1 or message.answer:
             yield _written(_blank(message, Rcode.FORMERR), _LARGEST)
         elif message.question[0].rdtype in (Type.AXFR, Type.IXFR):
-            yield from self._transferred(message, stream=stream)
+            yield from self._transferred(message, view, stream=stream)
         else:
-            yield self._answered(message, stream=stream)
+            yield self._answered(message, view, stream=stream)
 
-    def _answered(self, message: dns.message.Message, *, stream: bool) -> bytes:
+    def _answered(self, message: dns.message.Message, view: View, *, stream: bool) -> bytes:
         (question,) = message.question
         limit = _LARGEST if stream else min(max(message.payload, SMALLEST), PAYLOAD) if message.edns >= 0 else SMALLEST
         name = _lower(question.name)
         try:
-            served = self._find(name, question.rdtype) if question.rdclass == dns.rdataclass.IN else None
+            served = self._find(name, question.rdtype, view) if question.rdclass == dns.rdataclass.IN else None
         except _Failed:
             return _written(_blank(message, Rcode.SERVFAIL), limit)
         if served is None:
@@ -265,10 +272,10 @@ class Responder:
 
     # transfers
 
-    def _transferred(self, message: dns.message.Message, *, stream: bool) -> Iterator[bytes]:
+    def _transferred(self, message: dns.message.Message, view: View, *, stream: bool) -> Iterator[bytes]:
         (question,) = message.question
         try:
-            served = self._find(_lower(question.name), Type.SOA)
+            served = self._find(_lower(question.name), Type.SOA, view)
         except _Failed:
             yield _written(_blank(message, Rcode.SERVFAIL), _LARGEST)
             return
@@ -286,7 +293,7 @@ class Responder:
 
     # updates
 
-    def _updated(self, message: dns.update.UpdateMessage) -> dns.rcode.Rcode:
+    def _updated(self, message: dns.update.UpdateMessage, view: View) -> dns.rcode.Rcode:
         """Carry out an update and return how it went."""
         if not message.zone:
             return Rcode.FORMERR
@@ -294,8 +301,8 @@ class Responder:
         if not self._update or (self._ring and not message.had_tsig):
             return Rcode.REFUSED
         try:
-            served = self._find(_lower(name), Type.SOA)
-            if served is None or served.index.origin != _lower(name) or class_ != dns.rdataclass.IN:
+            served = self._find(_lower(name), Type.SOA, view)
+            if served is None or wire_of(f"{served.zone}.") != _lower(name) or class_ != dns.rdataclass.IN:
                 return Rcode.NOTAUTH
             return self._written(message, served.zone)
         except Refused as exc:
@@ -306,7 +313,7 @@ class Responder:
 
     def _written(self, message: dns.update.UpdateMessage, zone: str) -> dns.rcode.Rcode:
         for _ in range(_ATTEMPTS):
-            served = self._serve(zone)
+            served = self._serve(zone, View(self._source))
             if served is None:
                 return Rcode.NOTAUTH
             changes = changes_of(message, f"{zone}.", served.state.records)

@@ -11,9 +11,10 @@ import re
 import stat
 import threading
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote, unquote
@@ -29,6 +30,8 @@ __all__ = ["Refusal", "ZoneContent", "ZoneFolder", "file_name", "zone_of"]
 _SUFFIX = ".zone"
 _SETTLED = 50_000_000
 """Nanoseconds after which a file's time tells one state from the next: a clock tick of Linux is at most 10 ms."""
+
+_FEW = 200
 
 _HEAD = re.compile(r"(?:[ \t]*(?:;[^\n]*)?\n)*")
 
@@ -111,7 +114,11 @@ class ZoneContent:
                 records.pop(key, None)
             else:
                 records[key] = record
-        return ZoneContent(self.origin, records, self.head, lines)
+        after = ZoneContent(self.origin, records, self.head, lines)
+        marked = self.__dict__.get("_marked")
+        if marked is not None and len(changes) < _FEW:
+            after.__dict__["_marked"] = _moved(marked, changes)  # in place of sorting all of them again
+        return after
 
     @property
     def soa(self) -> RecordSet:
@@ -123,13 +130,12 @@ class ZoneContent:
         """The record sets as DNS orders names."""
         return tuple(self.records[key] for _, key in self._marked)
 
-    @cached_property
-    def by_name(self) -> Mapping[str, tuple[RecordSet, ...]]:
-        """The record sets of each name."""
-        found = dict[str, list[RecordSet]]()
-        for record in self.ordered:
-            found.setdefault(record.name, []).append(record)
-        return {name: tuple(records) for name, records in found.items()}
+    def of_name(self, name: str) -> tuple[RecordSet, ...]:
+        """Return the record sets of one name, by type."""
+        mark = labels(name)[::-1]
+        start = bisect_left(self._marked, mark, key=lambda entry: entry[0][0])
+        keys = takewhile(lambda entry: entry[0][0] == mark, islice(self._marked, start, None))
+        return tuple(self.records[key] for _, key in keys)
 
     @cached_property
     def _marked(self) -> list[tuple[Mark, RecordKey]]:
@@ -154,6 +160,22 @@ class ZoneContent:
         return known
 
 
+def _moved(
+    marked: list[tuple[Mark, RecordKey]], changes: Mapping[RecordKey, RecordSet | None]
+) -> list[tuple[Mark, RecordKey]]:
+    """Return sorted keys after some changes."""
+    after = marked.copy()
+    for key, record in changes.items():
+        entry = (mark_of(key), key)
+        at = bisect_left(after, entry)
+        there = at < len(after) and after[at] == entry
+        if record is None and there:
+            del after[at]
+        elif record is not None and not there:
+            after.insert(at, entry)
+    return after
+
+
 @attrs.frozen
 class _Kept:
     """A zone as it was read from a file.
@@ -162,6 +184,7 @@ class _Kept:
         settled: whether the stamp alone tells that the file is the same.
     """
 
+    path: str
     stamp: tuple[int, int, int]
     digest: bytes
     settled: bool
@@ -205,14 +228,17 @@ class ZoneFolder:
         Raises:
             Refusal: there is no such zone, it is a link, or the file is broken; the message names file and line.
         """
-        path = self.path(zone)
         kept = self._kept.get(zone)
         if kept is not None and kept.settled:
-            with contextlib.suppress(OSError):
-                if kept.stamp == _stamp(os.lstat(path)):
+            try:
+                status = os.lstat(kept.path)
+            except OSError:
+                pass  # reading it says what is wrong
+            else:
+                if kept.stamp == (status.st_mtime_ns, status.st_size, status.st_ino):
                     return kept.content
         with self._reading:
-            return self._read(zone, path)
+            return self._read(zone, self.path(zone))
 
     def _read(self, zone: str, path: Path) -> ZoneContent:
         try:
@@ -233,7 +259,7 @@ class ZoneFolder:
         if content is None:
             same = kept is not None and kept.digest == digest
             content = kept.content if kept is not None and same else self._parsed(zone, raw)
-        self._kept[zone] = _Kept(_stamp(status), digest, settled, content)
+        self._kept[zone] = _Kept(str(self.path(zone)), _stamp(status), digest, settled, content)
         return content
 
     def _parsed(self, zone: str, raw: bytes) -> ZoneContent:

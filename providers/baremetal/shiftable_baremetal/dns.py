@@ -176,7 +176,7 @@ class ZoneFilesDriver(DnsDriver):
         content = self._folder.load(zone)
         size = _page_size(limit)
         start = 0 if cursor is None else _start(content, name, cursor)
-        found: Sequence[RecordSet] = content.ordered if name is None else content.by_name.get(name, ())
+        found: Sequence[RecordSet] = content.ordered if name is None else content.of_name(name)
         shown = tuple(found[start : start + size])
         return Page(shown, _cursor(shown[-1].key) if len(found) > start + size else None)
 
@@ -261,4 +261,4 @@ def _start(content: ZoneContent, name: str | None, cursor: str) -> int:
     owner, _, kind = cursor.partition("\0")
     if name is None:
         return content.after(RecordKey(owner, kind))
-    return sum(record.type <= kind for record in content.by_name.get(name, ()))
+    return sum(record.type <= kind for record in content.of_name(name))

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
@@ -38,6 +38,7 @@ _PATIENCE = 30.0
 """Seconds that a TCP connection may be idle (RFC 7766, 6.2.3: a few), or take none of what is written."""
 _MOST_CONNECTIONS = 200
 _PORTS_TRIED = 50
+_MANY = 64
 _BUFFER = 1 << 20
 """Bytes of questions that may wait, as far as the kernel allows: it drops what comes above."""
 
@@ -115,18 +116,25 @@ class Nameserver:
     # UDP
 
     def _answer_datagrams(self, wake: socket.socket) -> None:
-        receive, send, respond = self._datagrams.recvfrom, self._datagrams.sendto, self._responder.datagram
+        send = self._datagrams.sendto
         with wake, selectors.DefaultSelector() as selector:
             selector.register(wake, selectors.EVENT_READ)
             selector.register(self._datagrams, selectors.EVENT_READ)
             while all(key.fileobj is not wake for key, _ in selector.select()):
-                with contextlib.suppress(OSError):  # none is left, or a client has gone
-                    while True:
-                        wire, peer = receive(65_535)
-                        answer = respond(wire)
+                while came := self._come():
+                    answers = self._responder.datagrams([wire for wire, _ in came])
+                    for (_, peer), answer in zip(came, answers, strict=True):
                         if answer is not None:
-                            with contextlib.suppress(OSError):  # its buffer is full, or its port is closed
+                            with contextlib.suppress(OSError):  # its buffer is full, or nobody listens any more
                                 send(answer, peer)
+
+    def _come(self) -> list[tuple[bytes, Any]]:
+        """Return the messages that are there, many at most, with their senders."""
+        receive, found = self._datagrams.recvfrom, list[tuple[bytes, Any]]()
+        with contextlib.suppress(OSError):  # no more, or a client that has gone
+            while len(found) < _MANY:
+                found.append(receive(65_535))
+        return found
 
     # TCP
 
