@@ -8,11 +8,13 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import attrs
 import pytest
 
 from shiftable import load
-from shiftable.dns import ZoneSpec
+from shiftable.dns import Policy, RecordChange, ZoneSpec
 from shiftable.migrate import Migration
+from shiftable.migrate.mover import Options
 from shiftable.testing.conformance.dns import RECORDS
 from shiftable_gcp.double import GcpDouble
 
@@ -116,3 +118,24 @@ def test_a_zone_moves_there_and_back_and_nothing_of_it_differs(shop: Path, gcp_d
         assert back.apply(back.plan()).complete
         kept = {record.key: record for record in source.records()}
         assert [] == [str(record.key) for record in held if kept.get(record.key) != record]
+
+
+def test_routing_stays_or_becomes_a_plain_set_with_all_values_where_that_is_accepted(
+    shop: Path, gcp_double: GcpDouble
+) -> None:
+    items = [{"weight": weight, "rrdatas": [f"192.0.2.{weight}"]} for weight in (1, 3)]
+    with load(shop) as app:
+        zone = app.cloud("berlin").dns.create(ZoneSpec(name="shop.example"))
+        values = [f"192.0.2.{weight}" for weight in (1, 3)]
+        data = json.dumps({"routingPolicy": {"wrr": {"items": items}}}, sort_keys=True, separators=(",", ":"))
+        routed = attrs.evolve(zone.record("www", "A", values), policy=Policy(provider="gcp", data=data))
+        zone.change([RecordChange(before=None, after=routed)])
+
+        refused: Any = Migration(app, "berlin", "here").apply()
+        assert not refused.complete
+        assert not app.cloud("here").dns.zone("shop.example").exists("www", "A")
+        moved: Any = Migration(app, "berlin", "here", (), Options(degrade={"policy"})).apply()
+        assert moved.complete
+        found = app.cloud("here").dns.zone("shop.example").get("www", "A")
+        assert (set(values), None) == (set(found.texts), found.policy)
+    assert {("www.shop.example.", "A"): (300, ())} == stored(gcp_double)

@@ -755,15 +755,44 @@ def test_a_policy_that_cloud_dns_has_not_is_refused(zone: Zone, kind: str, data:
         zone.change(adding(record))
 
 
-def test_a_policy_has_its_values_in_it_and_no_set_id(zone: Zone) -> None:
+def test_a_set_with_a_policy_has_the_values_of_the_policy_and_no_set_id(gcp_double: GcpDouble, zone: Zone) -> None:
     data = data_of({"routingPolicy": WRR})
-    plain = zone.record("x", "A", "192.0.2.1")
-    for wrong in (
-        attrs.evolve(plain, policy=Policy(provider="gcp", data=data)),
-        attrs.evolve(plain, rdatas=(), policy=Policy(provider="gcp", data=data, set_id="one")),
+    right = attrs.evolve(zone.record("x", "A", ["192.0.2.2", "192.0.2.1"]), policy=Policy(provider="gcp", data=data))
+    for wrong, why in (
+        (attrs.evolve(right, rdatas=()), r"are 192\.0\.2\.1, 192\.0\.2\.2;"),
+        (attrs.evolve(right, rdatas=right.rdatas[:1]), r"are 192\.0\.2\.1, 192\.0\.2\.2;"),
+        (attrs.evolve(right, policy=Policy(provider="gcp", data=data, set_id="one")), "no set id"),
     ):
-        with pytest.raises(InvalidArgument, match="in the policy, and no set id"):
+        with pytest.raises(InvalidArgument, match=why):
             zone.change(adding(wrong))
+    zone.change(adding(right))
+    assert right == zone.get("x", "A")
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "texts"),
+    [
+        ("A", FAILOVER, ("192.0.2.2", "192.0.2.1")),
+        ("A", {"wrr": {"items": [{"weight": 1, "rrdatas": ["192.0.2.1"]}] * 2}}, ("192.0.2.1",)),
+        (
+            "CNAME",
+            {"wrr": {"items": [{"weight": 1, "rrdatas": ["A.test."]}, {"weight": 1, "rrdatas": ["b.test."]}]}},
+            (),
+        ),
+        (
+            "CNAME",
+            {"wrr": {"items": [{"weight": 1, "rrdatas": ["A.test."]}, {"weight": 0, "rrdatas": ["a.test."]}]}},
+            ("a.test.",),
+        ),
+        ("A", {"wrr": {"items": [{"weight": 1, "rrdatas": ["no address"]}]}}, ()),
+        ("A", {"wrr": {"items": []}}, ()),
+    ],
+    ids=["failover", "twice", "two-names", "one-name", "nonsense", "none"],
+)
+def test_the_values_of_a_policy_are_all_it_may_answer_with(kind: str, policy: Json, texts: tuple[str, ...]) -> None:
+    record = read({"name": "x.shop.example.", "type": kind, "ttl": 5, "routingPolicy": policy})
+    assert texts == record.texts
+    assert policy == told(record)["routingPolicy"]
 
 
 @given(

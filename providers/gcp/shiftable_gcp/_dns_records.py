@@ -2,7 +2,7 @@
 
 What it answers by rules of its own comes with a ``Policy``, whose ``data`` is a JSON object of those fields of its
 ``ResourceRecordSet`` that are neither name, type nor TTL: ``{"routingPolicy":{…}}``, or ``{"rrdatas":[…]}`` of an
-``ALIAS``.
+``ALIAS``. The values of such a record set are all that a routing policy may answer with; an ``ALIAS`` has none.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 import string
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shiftable.dns.driver import Policy, RecordSet, absolute, rdata_of
+from shiftable.dns.driver import Policy, RecordSet, absolute, canonical_rdata, rdata_of
 
-__all__ = ["ALIAS", "PROVIDER", "data_of", "policy_fields", "read", "size", "told"]
+__all__ = ["ALIAS", "PROVIDER", "data_of", "policy_fields", "policy_values", "read", "size", "told"]
 
 PROVIDER = "gcp"
 ALIAS = "ALIAS"
 _OUTPUT_ONLY = frozenset({"kind", "signatureRrdatas"})
 _PLAIN = frozenset(string.ascii_letters + string.digits + "-_.*")
+_VALUES = frozenset({"externalEndpoints", "rrdatas"})
 _RULES = ("routingPolicy", "rrdatas", "type")
 
 
@@ -43,7 +44,7 @@ def read(sent: Mapping[str, Any]) -> RecordSet:
 
 def _routed(name: str, kind: str, ttl: int, rules: Mapping[str, Any]) -> RecordSet:
     policy = Policy(provider=PROVIDER, data=data_of(rules))
-    return RecordSet(name=name, type=kind, ttl=ttl, rdatas=(), policy=policy)
+    return RecordSet(name=name, type=kind, ttl=ttl, rdatas=policy_values(kind, rules), policy=policy)
 
 
 def _owner(name: str) -> str:
@@ -106,6 +107,29 @@ def policy_fields(data: str) -> dict[str, Any]:
     if data_of(fields) != data:
         raise ValueError(f"write the policy as {data_of(fields)}")
     return fields
+
+
+def policy_values(kind: str, fields: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Return all values that a routing policy may answer with, each once; none where they cannot stand together."""
+    try:
+        wires = [rdata_of(kind, text, ".") for text in _texts(_pruned(fields.get("routingPolicy")))]
+    except ValueError:
+        return ()
+    found = {canonical_rdata(kind, wire): wire for wire in wires}
+    return () if kind == "CNAME" and len(found) > 1 else tuple(found.values())
+
+
+def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401  any JSON
+    """Yield what stands under the names that values have in a routing policy."""
+    if isinstance(value, Mapping):
+        for name, each in sorted(value.items()):
+            if name in _VALUES and isinstance(each, list):
+                yield from map(str, each)
+            else:
+                yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
 
 
 def data_of(fields: Mapping[str, Any]) -> str:

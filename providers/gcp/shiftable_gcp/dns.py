@@ -30,7 +30,7 @@ from shiftable.features import Limit
 from shiftable.fibers import sleep
 from shiftable.paging import Page
 from shiftable.waiting import wait_until
-from shiftable_gcp._dns_records import ALIAS, PROVIDER, policy_fields, read, size, told
+from shiftable_gcp._dns_records import ALIAS, PROVIDER, policy_fields, policy_values, read, size, told
 from shiftable_gcp._rest import Rest
 from shiftable_gcp._session import Session
 from shiftable_gcp.errors import classify
@@ -134,9 +134,11 @@ class CloudDnsDriver(DnsDriver):
         if record.policy is None or record.policy.provider != PROVIDER:
             return super().check_record(zone, record) or _check_values(record)
         why = _check_policy(zone, record)
-        if why is None and "routingPolicy" not in policy_fields(record.policy.data):
-            record = attrs.evolve(record, type="CNAME")  # a type that only Google has, or that only it understands
-        return why or super().check_record(zone, record)
+        if why is not None:
+            return why
+        is_routed = "routingPolicy" in policy_fields(record.policy.data)  # else a type that Google alone knows
+        known = attrs.evolve(record, rdatas=(), type=record.type if is_routed else "CNAME")
+        return super().check_record(zone, known)
 
     def batches(self, changes: tuple[RecordChange, ...]) -> Iterator[tuple[RecordChange, ...]]:
         """Split by what one change may hold: additions, deletions, and the bytes of their values."""
@@ -392,12 +394,15 @@ def _check_values(record: RecordSet) -> str | None:
 
 
 def _check_policy(zone: str, record: RecordSet) -> str | None:
-    if record.policy is None or record.rdatas or record.policy.set_id:
-        return "a record set with a policy of Cloud DNS has its values in the policy, and no set id"
+    if record.policy is None or record.policy.set_id:
+        return "Cloud DNS has one record set of a name and type, and so no set id"
     try:
         fields = policy_fields(record.policy.data)
     except ValueError as exc:
         return f"its policy is none of Cloud DNS: {exc}"
+    answered = attrs.evolve(record, rdatas=policy_values(record.type, fields))
+    if answered != record:
+        return f"the values of this policy are {', '.join(answered.texts) or 'none'}; the record set must have those"
     if record.type == ALIAS and (record.name != f"{zone}." or "rrdatas" not in fields):
         return "an ALIAS stands at the zone's own name and has a target (Cloud DNS, records overview)"
     if record.type in (FEATURES.types or ()) and "routingPolicy" not in fields:
