@@ -439,7 +439,7 @@ def _is_unsure(exc: Exception) -> bool:
     if not isinstance(exc, ClientError):
         return True
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return _retried(exc) or status >= 500
+    return _retried(exc) or status >= 500 or _code(exc) == "RequestTimeoutException"  # an answer that ended early
 
 
 def _retried(exc: ClientError) -> bool:
