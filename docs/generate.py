@@ -147,12 +147,11 @@ def prices_page() -> str:
         counts = " | ".join(f"{each:,g}" for each in (pace.writes, pace.reads, pace.lists))
         lines.append(f"| {found.provider} | {counts} | {pace.scope} |")
         sources.append(f"- {found.provider}, rates of secrets: <{pace.source}>")
-    lines += ["", "Of zones, what a provider documents of requests or of record sets:", ""]
-    lines += ["| provider | at most | of | date |", "|---|---|---|---|"]
+    lines += ["", "Of zones, requests; what is counted in record sets is among the [features](features.md):", ""]
+    lines += ["| provider | calls a second | of | date |", "|---|---|---|---|"]
     for found in price_lists().values():
         if found.dns is not None:
-            _, most = found.dns.seconds(1, 1)
-            lines.append(f"| {found.provider} | {most} | {found.dns.scope} | {found.dns.dated} |")
+            lines.append(f"| {found.provider} | {found.dns.calls:g} | {found.dns.scope} | {found.dns.dated} |")
             sources.append(f"- {found.provider}, rates of zones: <{found.dns.source}>")
     return "\n".join([*lines, "", "## Sources", "", *dict.fromkeys(sources), ""])
 

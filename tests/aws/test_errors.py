@@ -32,7 +32,7 @@ from shiftable.errors import (
     Unsupported,
     translated,
 )
-from shiftable_aws._errors import SECRETS_CODES, classify_secrets
+from shiftable_aws._errors import DNS_CODES, SECRETS_CODES, classify_dns, classify_secrets
 from shiftable_s3.errors import CODES, classify
 
 OBJECT = Resource("object", "a.txt", Resource("bucket", "shop"))
@@ -125,6 +125,55 @@ SECRETS = [
     ("UnrecognizedClientException", 400, Unauthenticated),
     ("ValidationException", 400, InvalidArgument),
 ]
+DNS = [
+    ("AccessDenied", 403, PermissionDenied),
+    ("ConflictingDomainExists", 400, Conflict),
+    ("DelegationSetNotAvailable", 400, QuotaExceeded),
+    ("ExpiredToken", 403, Unauthenticated),
+    ("HostedZoneAlreadyExists", 409, AlreadyExists),
+    ("HostedZoneNotEmpty", 400, Conflict),
+    ("InvalidChangeBatch", 400, InvalidArgument),
+    ("InvalidClientTokenId", 403, Unauthenticated),
+    ("InvalidDomainName", 400, InvalidArgument),
+    ("InvalidInput", 400, InvalidArgument),
+    ("LimitsExceeded", 400, QuotaExceeded),
+    ("NoSuchChange", 404, NotFound),
+    ("NoSuchDelegationSet", 400, NotFound),
+    ("NoSuchHealthCheck", 404, InvalidArgument),
+    ("NoSuchHostedZone", 404, NotFound),
+    ("NotAuthorizedException", 401, PermissionDenied),
+    ("PriorRequestNotComplete", 400, Throttled),
+    ("ProtectionAlreadyExists", 409, AlreadyExists),
+    ("ServiceUnavailable", 503, Unavailable),
+    ("Throttling", 400, Throttled),
+    ("ThrottlingException", 400, Throttled),
+    ("TooManyHostedZones", 400, QuotaExceeded),
+]
+BATCHES = [  # what Route 53 says of a batch: one code, and the rest in words
+    ("[Tried to create resource record set [name='a.', type='A'] but it already exists]", PreconditionFailed),
+    ("[Tried to delete resource record set [name='a.', type='A'] but it was not found]", PreconditionFailed),
+    (
+        "[Tried to delete resource record set [name='a.', type='A'] "
+        "but the values provided do not match the current values]",
+        PreconditionFailed,
+    ),
+    ("[RRSet of type CNAME with DNS name a.b. is not permitted at apex in zone a.b.]", InvalidArgument),
+    (
+        "[RRSet of type CNAME with DNS name a.b. is not permitted as it conflicts with other records "
+        "with the same DNS name in zone b.]",
+        Conflict,
+    ),
+    (
+        "[RRSet of type A with DNS name a.b. is not permitted because a conflicting RRSet of type CNAME "
+        "with the same DNS name already exists in zone b.]",
+        Conflict,
+    ),
+    ("[RRSet with DNS name a.b. is not permitted in zone c.]", InvalidArgument),
+    ("[Invalid Resource Record: 'FATAL problem: X encountered with 'a limit of b'']", InvalidArgument),
+    ("[The request contains an invalid set of changes for a resource record set 'A a.']", InvalidArgument),
+    ("[Number of records limit of 1000 exceeded.]", QuotaExceeded),
+    ("[Something new]", InvalidArgument),
+]
 EXCEPTIONS: list[tuple[Exception, type[OperationError]]] = [
     (native.ConnectTimeoutError(endpoint_url="http://x"), Timeout),
     (native.ReadTimeoutError(endpoint_url="http://x"), Timeout),
@@ -172,9 +221,25 @@ def test_a_secrets_manager_code_has_its_class(code: str, status: int, error: typ
     assert (fault.error, fault.code) == (error, code)
 
 
+@pytest.mark.parametrize(("code", "status", "error"), DNS)
+def test_a_route_53_code_has_its_class(code: str, status: int, error: type[OperationError]) -> None:
+    fault = classify_dns(answer(code, status))
+
+    assert fault is not None
+    assert (fault.error, fault.code, fault.missing) == (error, code, "zone" if code == "NoSuchHostedZone" else None)
+
+
+@pytest.mark.parametrize(("message", "error"), BATCHES, ids=[f"{n}" for n in range(len(BATCHES))])
+def test_what_is_wrong_with_a_batch_is_in_its_message(message: str, error: type[OperationError]) -> None:
+    fault = classify_dns(answer("InvalidChangeBatch", message=message))
+
+    assert fault is not None
+    assert (fault.error, fault.code, fault.message) == (error, "InvalidChangeBatch", message)
+
+
 @pytest.mark.parametrize(("exc", "error"), EXCEPTIONS, ids=lambda value: type(value).__name__)
 def test_an_exception_of_the_sdk_has_its_class(exc: Exception, error: type[OperationError]) -> None:
-    for table in (classify, classify_secrets):
+    for table in (classify, classify_secrets, classify_dns):
         fault = table(exc)
         assert fault is not None
         assert (fault.error, fault.code) == (error, type(exc).__name__)
@@ -194,6 +259,7 @@ def test_every_exception_of_botocore_is_claimed() -> None:
 def test_what_is_not_the_sdks_passes_through(exc: Exception) -> None:
     assert classify(exc) is None
     assert classify_secrets(exc) is None
+    assert classify_dns(exc) is None
 
 
 def test_a_code_that_nobody_knows_keeps_its_code() -> None:
@@ -234,7 +300,7 @@ def test_a_404_whose_reason_was_lost_does_not_say_what_is_missing() -> None:
 
 
 def test_a_403_is_never_a_404() -> None:
-    for code in ("403", "BrandNewThing", *(code for code, status, _ in S3 + SECRETS if status == 403)):
+    for code in ("403", "BrandNewThing", *(code for code, status, _ in S3 + SECRETS + DNS if status == 403)):
         fault = classify(answer(code, 403))
         assert fault is not None
         assert not issubclass(fault.error, NotFound)
@@ -290,3 +356,4 @@ def test_the_tables_are_as_wide_as_promised() -> None:
     assert len(S3) >= 40
     assert len(CODES) >= 100
     assert set(CODES) < set(SECRETS_CODES)
+    assert set(CODES) < set(DNS_CODES)

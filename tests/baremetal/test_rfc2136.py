@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-import attrs
 import dns.flags
 import dns.message
 import dns.rcode
@@ -43,6 +45,13 @@ from shiftable_baremetal._rfc2136_session import Session, key_of
 from shiftable_baremetal._rfc2136_update import LARGEST, update
 from shiftable_baremetal.dns_rfc2136 import Rfc2136Driver, open_rfc2136
 from shiftable_baremetal.nameserver import Nameserver, TsigKey
+
+_SPEC = importlib.util.spec_from_file_location("broken_line", Path(__file__).with_name("broken_line.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+lines: Any = importlib.util.module_from_spec(_SPEC)
+sys.modules.setdefault(_SPEC.name, lines)
+_SPEC.loader.exec_module(lines)
 
 NAME, SECRET = "tests-key", "dGhpcyBpcyBub3QgYSBzZWNyZXQgb2YgYW55Ym9keSE="
 OTHER = "YW5vdGhlciBzZWNyZXQgb2Ygbm9ib2R5IGF0IGFsbCEhIQ=="
@@ -325,89 +334,26 @@ def test_a_record_set_larger_than_a_message_is_refused_before_it_is_sent(zone: Z
 # lines that break
 
 
-Fault = Literal["before", "after", "cut", "garble"]
-
-
-@attrs.define
-class Line:
-    """Carries messages to a server and its answers back, until it is to go wrong.
-
-    Args:
-        wrong: which requests go wrong and how: the line breaks before or after the server has them, or within the
-            answer; or the answer is altered.
-    """
-
-    target: int
-    wrong: Callable[[bytes], Fault | None] = lambda _request: None
-    requests: list[bytes] = attrs.Factory(list)
-    listener: socket.socket = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return int(self.listener.getsockname()[1])
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                threading.Thread(target=self._carry, args=(client,), daemon=True).start()
-
-    def _carry(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self.target)) as server, contextlib.suppress(OSError):
-            reader, answers = client.makefile("rb"), server.makefile("rb")
-            while head := reader.read(2):
-                request = reader.read(int.from_bytes(head, "big"))
-                self.requests.append(request)
-                fault = self.wrong(request)
-                if fault == "before":
-                    return
-                server.sendall(head + request)
-                answer = (size := answers.read(2)) + answers.read(int.from_bytes(size, "big"))
-                if fault == "after":
-                    return
-                if fault == "garble":
-                    answer = answer[:-1] + bytes([answer[-1] ^ 1])
-                client.sendall(answer[: len(answer) // 2] if fault == "cut" else answer)
-                if fault == "cut":
-                    return
-
-    def close(self) -> None:
-        self.listener.close()
-
-
-def is_update(request: bytes) -> bool:
-    return request[2] >> 3 & 15 == 5
-
-
 @pytest.fixture
-def line(server: Nameserver) -> Iterator[Line]:
-    made = Line(server.port)
+def line(server: Nameserver) -> Iterator[Any]:
+    made = lines.Line(server.port)
     yield made
     made.close()
 
 
-def once(fault: Fault, when: Callable[[bytes], bool]) -> Callable[[bytes], Fault | None]:
-    left = [fault]
-    return lambda request: left.pop() if left and when(request) else None
-
-
 @pytest.mark.parametrize("fault", ["before", "after", "cut"])
-def test_an_update_whose_answer_is_lost_happens_once(line: Line, backing: MemoryDnsDriver, fault: Fault) -> None:
+def test_an_update_whose_answer_is_lost_happens_once(line: Any, backing: MemoryDnsDriver, fault: str) -> None:
     with opened(line.port) as driver:
         zone = Dns(driver).zone(ZONE)
         zone.set("old", "A", "192.0.2.1")
-        line.wrong = once(fault, is_update)
+        line.wrong = lines.once(fault, lines.is_update)
         changes = [RecordChange(before=None, after=zone.record("www", "A", "192.0.2.2"))]
         zone.change([*changes, RecordChange(before=zone.get("old", "A"), after=None)])
     assert truth(backing) == {("www.conf.test.", "A", ("192.0.2.2",))}
 
 
-def test_an_update_that_never_arrives_is_an_error(line: Line, backing: MemoryDnsDriver) -> None:
-    line.wrong = lambda request: "before" if is_update(request) else None
+def test_an_update_that_never_arrives_is_an_error(line: Any, backing: MemoryDnsDriver) -> None:
+    line.wrong = lambda request: "before" if lines.is_update(request) else None
     with opened(line.port) as driver:
         zone = Dns(driver).zone(ZONE)
         with pytest.raises(Unavailable):
@@ -415,9 +361,9 @@ def test_an_update_that_never_arrives_is_an_error(line: Line, backing: MemoryDns
     assert truth(backing) == set()
 
 
-def test_an_update_that_was_lost_and_overtaken_is_a_failed_precondition(line: Line, backing: MemoryDnsDriver) -> None:
-    def overtaken(request: bytes) -> Fault | None:
-        if is_update(request) and not truth(backing):
+def test_an_update_that_was_lost_and_overtaken_is_a_failed_precondition(line: Any, backing: MemoryDnsDriver) -> None:
+    def overtaken(request: bytes) -> str | None:
+        if lines.is_update(request) and not truth(backing):
             Dns(backing).zone(ZONE).set("www", "A", "192.0.2.99")
             return "before"
         return None
@@ -431,20 +377,20 @@ def test_an_update_that_was_lost_and_overtaken_is_a_failed_precondition(line: Li
 
 
 @pytest.mark.parametrize("fault", ["before", "after", "cut"])
-def test_a_listing_goes_on_after_a_broken_line(line: Line, backing: MemoryDnsDriver, fault: Fault) -> None:
+def test_a_listing_goes_on_after_a_broken_line(line: Any, backing: MemoryDnsDriver, fault: str) -> None:
     Dns(backing).zone(ZONE).set("www", "A", "192.0.2.1")
-    line.wrong = once(fault, lambda _request: True)
+    line.wrong = lines.once(fault, lambda _request: True)
     with opened(line.port) as driver:
         assert [record.name for record in Dns(driver).zone(ZONE).records(type="A")] == ["www.conf.test."]
 
 
-def test_a_listing_that_always_breaks_is_an_error(line: Line) -> None:
+def test_a_listing_that_always_breaks_is_an_error(line: Any) -> None:
     line.wrong = lambda _request: "cut"
     with opened(line.port) as driver, pytest.raises(Unavailable):
         list(Dns(driver).zone(ZONE).records())
 
 
-def test_an_answer_that_was_altered_is_refused(line: Line, backing: MemoryDnsDriver) -> None:
+def test_an_answer_that_was_altered_is_refused(line: Any, backing: MemoryDnsDriver) -> None:
     line.wrong = lambda _request: "garble"
     with opened(line.port) as driver:
         for call in (lambda zone: list(zone.records()), lambda zone: zone.info()):
@@ -466,7 +412,7 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
 def test_a_connection_that_the_server_closed_while_it_rested_is_not_used(
     server: Nameserver, backing: MemoryDnsDriver
 ) -> None:
-    line = Line(server.port, once("after", is_update))
+    line = lines.Line(server.port, lines.once("after", lines.is_update))
     with opened(line.port) as driver:
         zone = Dns(driver).zone(ZONE)
         zone.set("a", "A", "192.0.2.1")

@@ -112,11 +112,15 @@ class NameServer:
 class Bind(NameServer):
     """BIND, whose zones may be changed by the holder of the key."""
 
-    def create(self, name: str, *, text: str | None = None, options: str = "") -> None:
+    def create(self, name: str, *, text: str | None = None, policy: str = f'grant "{KEY}." zonesub ANY;') -> None:
         """Make a zone; without a text it is empty."""
         file = self._written(text or NEW.format(name=name))
-        granted = f'update-policy {{ grant "{KEY}." zonesub ANY; }};'
-        self._control("addzone", name, f'{{ type primary; file "{file}"; {granted} {options} }};')
+        self._control("addzone", name, f'{{ type primary; file "{file}"; update-policy {{ {policy} }}; }};')
+
+    def secondary(self, name: str) -> None:
+        """Make a zone that another server has, and which does not answer."""
+        file = self._written(NEW.format(name=name))
+        self._control("addzone", name, f'{{ type secondary; file "{file}"; primaries {{ 127.0.0.1 port 1; }}; }};')
 
     def delete(self, name: str) -> None:
         """Delete a zone and its files."""

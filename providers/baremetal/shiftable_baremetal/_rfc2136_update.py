@@ -20,6 +20,7 @@ _IN, _NONE, _ANY_CLASS = 1, 254, 255
 _ANY = 255
 _UPDATE = 5 << 11
 _ORIGIN = 12  # where the zone's own name stands in a message: right after the head
+_PLACEHOLDER = packed((b"placeholder", b"invalid"))
 _HEAD = struct.Struct("!6H")
 _RECORD = struct.Struct("!HHIH")
 
@@ -137,10 +138,22 @@ def _effect(
     comes = [] if after is None else [_record(owner, kind, _IN, after.ttl, rdata) for rdata in after.rdatas]
     if not (apex and kind == "NS" and after is not None and change.before is not None):
         return ([] if change.before is None else [_record(owner, kind, _ANY_CLASS)]), comes
-    # A server ignores that all NS of the zone itself go. First come the new ones, then go the others, one by one.
-    stays = after.canonical
-    goes = [rdata for rdata in change.before.rdatas if canonical_rdata(kind, rdata) not in stays]
-    return [], [*comes, *(_record(owner, kind, _NONE, 0, rdata) for rdata in goes)]
+    return [], _swapped(owner, change.before, after)
+
+
+def _swapped(owner: bytes, before: RecordSet, after: RecordSet) -> list[bytes]:
+    """Replace the NS of the zone itself. A server ignores that the last of them goes: the new come before the old go.
+
+    Knot also ignores a value that is there already with another TTL. Where one stays and the TTL changes, all go while
+    a placeholder stands in, which nobody sees: a message happens as a whole.
+    """
+    comes = [_record(owner, "NS", _IN, after.ttl, rdata) for rdata in after.rdatas]
+    if before.ttl == after.ttl or not before.canonical & after.canonical:
+        goes = [rdata for rdata in before.rdatas if canonical_rdata("NS", rdata) not in after.canonical]
+        return [*comes, *(_record(owner, "NS", _NONE, 0, rdata) for rdata in goes)]
+    out = [_record(owner, "NS", _NONE, 0, rdata) for rdata in before.rdatas]
+    arrives = _record(owner, "NS", _IN, after.ttl, _PLACEHOLDER)
+    return [arrives, *out, *comes, _record(owner, "NS", _NONE, 0, _PLACEHOLDER)]
 
 
 def forward(after: RecordSet, soa: RecordSet | None) -> bytes:

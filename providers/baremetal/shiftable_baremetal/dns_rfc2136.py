@@ -291,8 +291,9 @@ class Rfc2136Driver(DnsDriver):
         self, origin: str, changes: tuple[RecordChange, ...], soa: RecordSet | None, rcode: int
     ) -> Stopped | Refused:
         """Find the change that the server refuses, and say why it may."""
-        if rcode == _NOTAUTH:
-            return Refused(rcode)
+        if rcode == _NOTAUTH:  # which Knot also answers to those who may not, and to those without a key
+            self._ask(origin.removesuffix("."), _SOA)
+            return _verdict(changes[0], _REFUSED) if len(changes) == 1 else Refused(_REFUSED)
         while len(changes) > 1:
             middle = len(changes) // 2
             for half in (changes[:middle], changes[middle:]):
