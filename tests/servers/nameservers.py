@@ -223,6 +223,7 @@ server:
     background-workers: 1
     tcp-workers: 2
     udp-workers: 1
+    tcp-io-timeout: 20000
 database:
     storage: {folder}/db
 key:
