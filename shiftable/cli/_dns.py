@@ -11,6 +11,7 @@ import attrs
 import click
 
 from shiftable.cli._context import Context, complete_labels, json_line, json_option, pass_context, say, shown
+from shiftable.cli._dns_cutover import cutover
 from shiftable.dns import RecordChange, RecordSet, Token, Zone
 from shiftable.errors import ConfigError
 
@@ -65,11 +66,14 @@ if_match_option = click.option("--if-match", metavar="TOKEN", help="Only if it i
 
 @click.group()
 def dns() -> None:
-    """Show, change, compare and serve zones.
+    """Show, change, compare and move zones.
 
     ZONE is LABEL of [dns.LABEL], or PROVIDER:NAME with the label of [providers.PROVIDER]. A name may be relative to the
     zone (www, @ for the zone itself) or end in a dot; a value is written as in a zone file.
     """
+
+
+dns.add_command(cutover)
 
 
 # looking

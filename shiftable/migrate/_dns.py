@@ -125,8 +125,9 @@ class ZonesMover(Mover[ZoneItem]):
         """Make it."""
         for change in self.changes():
             self._to.apply(change)
-            self._items = None  # a zone that is new has name servers that nobody knew
-            self.__dict__.pop("_sides", None)
+            if self.options.apex:  # a zone that is new has NS that nobody knew
+                self._items = None
+                self.__dict__.pop("_sides", None)
 
     def general_losses(self) -> Iterable[Loss]:
         """Tell of what is the provider's own on both sides."""

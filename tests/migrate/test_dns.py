@@ -290,6 +290,31 @@ def test_the_ns_of_the_zone_itself_move_only_when_that_is_asked_for(sides: Sides
     assert done(refused) == {Action.UNCHANGED: 1}
 
 
+def test_the_ns_of_a_zone_that_is_made_by_the_move_are_replaced_only_if_they_may_be(sides: Sides) -> None:
+    sides.source.set("@", "NS", ["ns1.old.example."], apex=True)
+
+    kept = sides.move(apex=True)
+    moved = sides.move(apex=True, overwrite=True)
+
+    assert troubles(kept) == {"shop.example. NS": Trouble.CONFLICT}
+    assert moved.complete
+    assert sides.target.get("@", "NS").texts == ("ns1.old.example.",)
+
+
+def test_a_provider_that_keeps_its_own_ns_has_both(sides: Sides) -> None:
+    sides.right.driver.nameservers = ("ns1.memory.invalid.", "ns2.memory.invalid.")
+    sides.right.driver.chosen = {"apex_ns_kept": True}
+    sides.make_target()
+    sides.source.set("@", "NS", ["ns1.old.example."], apex=True)
+
+    report = sides.move(apex=True, overwrite=True)
+
+    assert report.complete
+    names = {"ns1.memory.invalid.", "ns2.memory.invalid.", "ns1.old.example."}
+    assert set(sides.target.get("@", "NS").texts) == names
+    assert sides.migration(apex=True).verify().complete
+
+
 def test_the_ns_of_the_zone_itself_are_refused_where_nobody_may_change_them(sides: Sides) -> None:
     sides.make_target()
     sides.source.set("@", "NS", ["ns1.old.example."], apex=True)

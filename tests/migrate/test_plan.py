@@ -187,7 +187,7 @@ def test_source_and_target_must_be_two(world: Any) -> None:
 def test_an_unknown_facet_to_degrade_is_refused_with_the_choices(world: Any) -> None:
     with pytest.raises(
         MigrationError,
-        match="facets are: alias, expires, fold, guards, headers, history, labels, metadata, origin, policy,",
+        match="facets are: alias, expires, fold, guards, headers, history, labels, lock, metadata, origin, policy,",
     ):
         Migration(world, "frankfurt", "local", options=Options(degrade={"tag"}))
 
