@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -308,8 +309,8 @@ def test_a_move_deletes_nothing_when_something_else_has_arrived(run: Run, monkey
     put(run, "assets:a")
     real = Bucket.copy
 
-    def damaged(self: Bucket, key: str, to_key: str, *, to: Bucket, if_absent: bool) -> object:
-        real(self, key, to_key, to=to)
+    def damaged(self: Bucket, key: str, to_key: str, *, to: Bucket, **options: Any) -> object:
+        real(self, key, to_key, to=to, **options)
         return to.put(to_key, b"assets:b")
 
     monkeypatch.setattr(Bucket, "copy", damaged)
