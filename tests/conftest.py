@@ -21,10 +21,11 @@ FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "SHIFTABLE_", "SOPS_", "VAULT_")
 
 
 def pytest_configure() -> None:
-    """Let the processes that tests start hear Ctrl-C and SIGHUP, also where the tests run in the background."""
+    """Let what tests start hear Ctrl-C, SIGHUP and SIGQUIT, also where the tests run in the background."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

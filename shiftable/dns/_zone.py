@@ -150,7 +150,8 @@ class Zone(Handle[DnsDriver]):
         Raises:
             PreconditionFailed: ``if_absent`` or ``if_match`` does not hold.
             InvalidArgument: DNS or the provider cannot hold it; nothing was sent.
-            IntegrityError: the provider said yes and keeps something else.
+            IntegrityError: the provider said yes and did nothing.
+            Conflict: read back, it is something else: others wrote it at the same moment.
         """
         wanted = self.record(name, type, values, ttl=ttl)
 
@@ -178,7 +179,8 @@ class Zone(Handle[DnsDriver]):
         Raises:
             InvalidArgument: lists all changes that DNS or the provider forbids; nothing was sent.
             PreconditionFailed: a record set is not what ``before`` says.
-            IntegrityError: the provider said yes and keeps something else.
+            IntegrityError: the provider said yes and did nothing.
+            Conflict: read back, it is something else: others wrote it at the same moment.
         """
         wanted = tuple(change for change in changes if change.before != change.after)
         if wanted:
@@ -344,10 +346,15 @@ class Zone(Handle[DnsDriver]):
     def _verify(self, operation: str, resource: Resource, changes: tuple[RecordChange, ...]) -> None:
         """Read back what was changed: name servers answer NOERROR to changes that they ignore."""
         found = self._state(operation, resource, [change.key.name for change in changes])
-        wrong = [str(change) for change in changes if found.get(change.key) != change.after]
-        if wrong:
-            why = f"the provider answered success and keeps something else: {', '.join(wrong)}"
+        wrong = [change for change in changes if found.get(change.key) != change.after]
+        ignored = [str(change) for change in wrong if found.get(change.key) == change.before]
+        if ignored:
+            why = f"the provider answered success and left as they were: {', '.join(ignored)}"
             raise self._refusal(IntegrityError, operation, resource, why)
+        if wrong:
+            other = ", ".join(str(change.key) for change in wrong)
+            why = f"others wrote at the same moment, or the provider changes what it is given: {other}; look at it"
+            raise self._refusal(Conflict, operation, resource, why)
 
     def _key(self, operation: str, name: str, type: str, set_id: str = "") -> RecordKey:
         try:

@@ -57,6 +57,20 @@ def test_success_is_not_believed() -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_what_others_wrote_at_the_same_moment_is_a_conflict() -> None:
+    class Overtaken(MemoryDnsDriver):
+        def change(self, zone: str, changes: tuple[RecordChange, ...]) -> None:
+            super().change(zone, changes)
+            theirs = _zone(MemoryDnsDriver()).record("t", "TXT", '"theirs"')
+            super().change(zone, tuple(attrs.evolve(change, before=change.after, after=theirs) for change in changes))
+
+    zone = _zone(Overtaken())
+    with pytest.raises(Conflict, match=r"at the same moment.*: t\.shop\.example\. TXT") as caught:
+        zone.set("t", "TXT", '"secret"')
+    assert "secret" not in str(caught.value)
+    assert zone.get("t", "TXT").texts == ('"theirs"',)
+
+
 def test_a_set_that_changes_nothing_sends_nothing() -> None:
     driver = Watched()
     zone = _zone(driver)
