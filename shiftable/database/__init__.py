@@ -11,7 +11,10 @@ from shiftable.database.driver import (
     DatabaseSpec,
     DatabaseState,
     Engine,
+    LoginToken,
     Server,
+    ServerSize,
+    SizeChoice,
     Snapshot,
 )
 
@@ -27,6 +30,9 @@ __all__ = [
     "DatabaseUrl",
     "Databases",
     "Engine",
+    "LoginToken",
     "Server",
+    "ServerSize",
+    "SizeChoice",
     "Snapshot",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,6 +21,7 @@ from shiftable.service import Driver, Spec
 
 __all__ = [
     "ENGINES",
+    "GIB",
     "STATES",
     "DatabaseDriver",
     "DatabaseFeatures",
@@ -28,8 +29,12 @@ __all__ = [
     "DatabaseSpec",
     "DatabaseState",
     "Engine",
+    "LoginToken",
     "Server",
+    "ServerSize",
+    "SizeChoice",
     "Snapshot",
+    "choose_size",
 ]
 
 Engine = Literal["postgresql", "mysql", "mariadb"]
@@ -39,6 +44,8 @@ DatabaseState = Literal[
     "creating", "available", "updating", "stopping", "stopped", "starting", "deleting", "deleted", "failed", "unknown"
 ]
 STATES: tuple[DatabaseState, ...] = get_args(DatabaseState)
+
+GIB = 2**30
 
 _VERSION = re.compile(r"\d+(\.\d+)*")
 
@@ -71,11 +78,17 @@ class DatabaseSpec(Spec):
         deletion_protection: refuse to delete it until this is false.
         public: reachable from the internet, by the networks in ``allow_from``.
         allow_from: networks that may connect, as ``192.0.2.0/24``.
+        tls: whether the server refuses who comes over a network without TLS. What shiftable opens is always encrypted.
         databases: their names; those that exist beside them are left alone.
         parameters: of the engine; those that are not named are left alone.
         labels: those that are not named are left alone.
         admin: name of the administrator, who is no superuser at most providers.
-        password: of the administrator, by reference. Without one the provider makes and keeps it.
+        password: of the administrator, by reference. A secret that does not exist is made when the server is created.
+            Without a reference the provider makes and keeps it.
+        token_login: users may log in with a token of the provider, and the application does.
+        user: whom the application connects as; else the administrator.
+        login: what the application connects with, by reference: the user's password, or the document with user and
+            password that ``shiftable secrets rotate`` keeps; else what the administrator connects with.
     """
 
     engine: Engine = attrs.field(validator=_is_engine)
@@ -89,11 +102,67 @@ class DatabaseSpec(Spec):
     deletion_protection: bool = True
     public: bool = False
     allow_from: tuple[str, ...] = attrs.field(default=(), validator=are_networks)
+    tls: Literal["required", "optional"] = "required"
     databases: tuple[str, ...] = ()
     parameters: Mapping[str, str] = attrs.Factory(dict)
     labels: Mapping[str, str] = attrs.Factory(dict)
     admin: str = attrs.field(default="shiftadmin", eq=False)
     password: Credential | None = attrs.field(default=None, eq=False)
+    token_login: bool = False
+    user: str | None = attrs.field(default=None, eq=False)
+    login: Credential | None = attrs.field(default=None, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.token_login and self.login is not None:
+            raise ValueError("give either token_login or login: the token is what the application connects with")
+
+
+@attrs.frozen(kw_only=True)
+class ServerSize:
+    """What a provider sells as one database server.
+
+    Args:
+        name: the provider's, ``db.m7g.large``.
+        memory: in bytes.
+    """
+
+    name: str
+    cpus: int
+    memory: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.cpus} CPUs, {self.memory / GIB:g} GiB)"
+
+
+@attrs.frozen
+class SizeChoice:
+    """A size, and why it is this one."""
+
+    size: ServerSize
+    reason: str
+
+
+def choose_size(spec: DatabaseSpec, sizes: Iterable[ServerSize], *, source: str) -> SizeChoice:
+    """Choose the smallest size that has at least what is declared: by CPUs, then memory, then name.
+
+    Args:
+        source: where the sizes are from, with its date: ``the catalogue of 2026-11-21``.
+
+    Raises:
+        ValueError: none is large enough; names the largest.
+    """
+
+    def extent(size: ServerSize) -> tuple[int, int, str]:
+        return size.cpus, size.memory, size.name
+
+    every = tuple(sizes)
+    enough = [size for size in every if size.cpus >= spec.cpus and size.memory >= spec.memory_gib * GIB]
+    needed = f"{spec.cpus} CPUs and {spec.memory_gib} GiB"
+    if not enough:
+        largest = max(every, key=extent, default=None)
+        raise ValueError(f"no size has {needed}; the largest is {largest} ({source})")
+    best = min(enough, key=extent)
+    return SizeChoice(best, f"the smallest of {len(enough):,} sizes with at least {needed} ({source})")
 
 
 @attrs.frozen(kw_only=True)
@@ -126,6 +195,9 @@ class DatabaseInfo:
         server: ``None`` while it has no address yet.
         created: aware, UTC.
         id: the provider's own, where it has one.
+        restart_needed: a parameter counts only after a restart.
+        restorable_from: the earliest time that can be restored; ``None``: none, or not told.
+        restorable_until: the latest one.
     """
 
     name: str
@@ -137,6 +209,23 @@ class DatabaseInfo:
     server: Server | None = None
     created: datetime | None = None
     id: str | None = None
+    restart_needed: bool = False
+    restorable_from: datetime | None = None
+    restorable_until: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class LoginToken:
+    """What a user logs in with in place of a password, for minutes.
+
+    Args:
+        user: who logs in, in the server's words.
+        expires: aware; from when on no new connection is opened with it. Those that are open live on.
+    """
+
+    user: str
+    value: Masked
+    expires: datetime
 
 
 @attrs.frozen(kw_only=True)
@@ -179,6 +268,11 @@ class DatabaseFeatures(Features):
     parameters: bool = feature("parameters of the engine")
     labels: bool = feature("labels")
     managed_password: bool = feature("the provider makes and keeps the administrator's password")
+    set_password: bool = feature("the administrator's password is changed through the provider", default=False)
+    token_login: bool = feature("logins by a token of the provider, without a password", default=False)
+    optional_tls: bool = feature("servers that let clients connect without TLS", default=False)
+    restart: bool = feature("a server is restarted, so that parameters count", default=False)
+    sizes: bool = feature("sizes in steps: the smallest that is large enough is chosen, and says why", default=False)
     max_name: Limit = feature("longest name, characters")
     min_storage: Limit | None = feature("smallest storage, GiB", default=None)
     max_storage: Limit | None = feature("largest storage, GiB", default=None)
@@ -188,8 +282,9 @@ class DatabaseFeatures(Features):
 class DatabaseDriver(Driver[DatabaseSpec]):
     """Database servers of one provider. The admin verbs of ``Driver`` act on servers.
 
-    What takes minutes (``create``, ``update``, ``start``, ``stop``, ``delete``, ``snapshot``, ``restore``) returns when
-    it has begun; ``info`` tells the state. A state that forbids an operation is a conflict. Nothing here waits.
+    What takes minutes (``create``, ``update``, ``start``, ``stop``, ``restart``, ``delete``, ``snapshot``, ``restore``,
+    ``set_password``) returns when it has begun; ``info`` tells the state. A state that forbids an operation is a
+    conflict. Nothing here waits.
     """
 
     @property
@@ -212,6 +307,8 @@ class DatabaseDriver(Driver[DatabaseSpec]):
             (has.parameters or not spec.parameters, "parameters"),
             (has.labels or not spec.labels, "labels"),
             (has.managed_password or spec.password is not None, "passwords of its own, so password = { … } is needed"),
+            (has.token_login or not spec.token_login, "logins by token"),
+            (has.optional_tls or spec.tls == "required", "servers that let clients connect without TLS"),
             (_fits(spec.storage_gib, has.min_storage, has.max_storage), f"storage of {spec.storage_gib:,} GiB"),
             (_fits(spec.backup_days, None, has.max_backup_days), f"backups of {spec.backup_days:,} days"),
         )
@@ -224,20 +321,33 @@ class DatabaseDriver(Driver[DatabaseSpec]):
         """
         return spec
 
+    def size(self, spec: DatabaseSpec) -> SizeChoice | None:
+        """Choose the size for a declaration, where ``features.sizes``; else ``None``. May ask the provider for them.
+
+        Raises:
+            ValueError: none is large enough.
+        """
+        return None
+
     @abstractmethod
     def info(self, name: str) -> DatabaseInfo:
         """Return the state of a server and where it listens."""
 
     @abstractmethod
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:
-        """Return what the administrator connects with now: the password, or a token that lives for minutes.
+        """Return the administrator's password.
 
-        Called for each new connection: a driver keeps what it fetches for as long as that is good.
+        The portable class keeps it for some minutes, for all threads, and asks again when the server refuses it; so a
+        driver need keep nothing.
 
         Args:
             given: the declared reference; where the provider keeps the password itself, that one counts.
-            fresh: what is kept was refused by the server; fetch it again.
+            fresh: what was returned before was refused by the server; if it was kept, fetch it again.
         """
+
+    def pending_password(self, name: str) -> Masked | None:
+        """Return the password that is about to replace the one that the provider keeps, where it tells."""
+        return None
 
     # changing state
 
@@ -254,6 +364,26 @@ class DatabaseDriver(Driver[DatabaseSpec]):
         """
 
     # optional: each goes with a field of the features
+
+    def login_token(self, name: str, user: str | None) -> LoginToken:
+        """Make a token to log in with.
+
+        Args:
+            user: whom to log in as; ``None``: whom the credentials of this process are.
+        """
+        raise Unsupported("no logins by token")
+
+    def set_password(self, name: str, password: Masked | None) -> None:
+        """Begin to change the administrator's password.
+
+        Args:
+            password: ``None``: the provider makes and keeps a new one, where it does that.
+        """
+        raise Unsupported("no way to change the administrator's password")
+
+    def restart(self, name: str) -> None:
+        """Begin to restart an available server."""
+        raise Unsupported("no restart")
 
     def start(self, name: str) -> None:
         """Begin to start a stopped server."""
