@@ -32,6 +32,7 @@ class DatabaseUrl:
     Args:
         host: a name, an address, or the folder (PostgreSQL) or path (MySQL) of a Unix socket.
         ca: file of certificates that the server's is checked against; ``None``: connect without TLS.
+        check_name: whether the certificate has to bear the host's name, too.
         password: fetched each time it is needed, since it may be a token that lives for minutes.
     """
 
@@ -41,6 +42,7 @@ class DatabaseUrl:
     user: str
     database: str
     ca: str | None = None
+    check_name: bool = True
     password: Callable[[], Masked] = attrs.field(repr=False, eq=False)
 
     def reveal(self) -> str:
@@ -53,7 +55,7 @@ class DatabaseUrl:
             where = {"host": self.host, "port": self.port, "dbname": self.database}
             return {**where, "user": self.user, **({} if self._is_socket else self._options)}
         where = {"unix_socket": self.host} if self._is_socket else {"host": self.host, "port": self.port}
-        tls = {} if self.ca is None or self._is_socket else {"ssl": {"ca": self.ca, "check_hostname": True}}
+        tls = {} if self.ca is None or self._is_socket else {"ssl": {"ca": self.ca, "check_hostname": self.check_name}}
         return {**where, "user": self.user, "database": self.database or None, **tls}
 
     def sqlalchemy(self) -> sqlalchemy.URL:
@@ -88,8 +90,8 @@ class DatabaseUrl:
         if self.ca is None:
             return {}
         if postgresql:
-            return {"sslmode": "verify-full", "sslrootcert": self.ca}
-        return {"ssl_ca": self.ca, "ssl_check_hostname": "true"}
+            return {"sslmode": "verify-full" if self.check_name else "verify-ca", "sslrootcert": self.ca}
+        return {"ssl_ca": self.ca, "ssl_check_hostname": "true" if self.check_name else "false"}
 
     def _text(self, password: str) -> str:
         options = f"?{urlencode(self._options)}" if self._options else ""
@@ -113,6 +115,7 @@ def url_of(info: DatabaseInfo, server: Server, database: str, password: Callable
         user=server.admin,
         database=database,
         ca=ca,
+        check_name=server.check_name or server.ca is None,
         password=password,
     )
 

@@ -173,7 +173,9 @@ class Server:
         host: a name, an address, or the folder of a Unix socket.
         admin: name of the administrator.
         ca: certificates that the server's is checked against; ``None``: those of the system.
-        tls: whether connections are encrypted and the server's name is checked.
+        tls: whether connections are encrypted and the server's certificate is checked.
+        check_name: whether the certificate has to bear the host's name; false only where ``ca`` signs for this one
+            server, and so proves by itself which one it is.
     """
 
     host: str
@@ -181,6 +183,7 @@ class Server:
     admin: str
     ca: Path | None = None
     tls: bool = True
+    check_name: bool = True
 
 
 @attrs.frozen(kw_only=True)
