@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from shiftable.accounts import Account, account_of, password, read_account
 from shiftable.config import Credential
 from shiftable.errors import (
     ConfigError,
@@ -22,16 +23,7 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable.masking import Masked
-from shiftable.rotation._account import (
-    Account,
-    account_of,
-    admin_account,
-    document_problem,
-    next_turn,
-    read_account,
-    whose_turn,
-)
-from shiftable.rotation._token import password
+from shiftable.rotation._account import admin_account, document_problem, next_turn, whose_turn
 from shiftable.secrets.rotator import Rotator, needs_a_first
 
 if TYPE_CHECKING:

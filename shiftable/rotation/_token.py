@@ -13,7 +13,7 @@ import attrs
 from shiftable.masking import Masked
 from shiftable.secrets.rotator import Rotator
 
-__all__ = ["RandomToken", "password"]
+__all__ = ["RandomToken"]
 
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 
@@ -63,18 +63,6 @@ class RandomToken(Rotator):
             case "base64url":
                 text = secrets.token_urlsafe(self.length)
         return Masked(self.prefix + text)
-
-
-def password() -> str:
-    """Make a password that servers with rules for passwords take too, and URLs without escaping: 240 bits."""
-    while True:
-        made = _chosen(40, LETTERS_AND_DIGITS + _MARKS)
-        if all(set(made) & set(wanted) for wanted in _CLASSES):
-            return made
-
-
-_MARKS = "._~"
-_CLASSES = (string.ascii_lowercase, string.ascii_uppercase, string.digits, _MARKS)
 
 
 def _chosen(length: int, alphabet: str) -> str:

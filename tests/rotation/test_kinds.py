@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from shiftable import sops
+from shiftable.accounts import Account, password, read_account
 from shiftable.config import Credential
 from shiftable.errors import (
     ConfigError,
@@ -37,8 +38,7 @@ from shiftable.rotation import (
     Rotation,
     SshKey,
 )
-from shiftable.rotation._account import Account, admin_account, read_account
-from shiftable.rotation._token import password
+from shiftable.rotation._account import admin_account
 from shiftable.secrets import Secrets, SecretStore
 from shiftable.secrets.rotator import Rotator
 
