@@ -31,7 +31,7 @@ TEST_TOOLS = (
 def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tuple(PROVIDERS)) -> None:
     """Install core and providers from this checkout, together, so that one resolution sees them all."""
     places = dict.fromkeys(place for name in providers for place in PROVIDERS[name])
-    session.install(".[cli,sops,dns,sql,mysql,postgresql,fsspec,parquet,testing]", *places, *wanted)
+    session.install(".[cli,sops,dns,sql,mysql,postgresql,postgresql-server,fsspec,parquet,testing]", *places, *wanted)
 
 
 def python_executable(session: nox.Session) -> str:
@@ -81,8 +81,14 @@ def lowest(session: nox.Session) -> None:
     session.install("uv")
     session.run(
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
-        *(".[cli,sops,dns,sql,mysql,postgresql,fsspec,testing]", "providers/s3", "providers/aws[testing]"),
-        *("providers/baremetal[powerdns,s3,vault]", "providers/gcp[testing]", "providers/azure", *TEST_TOOLS),
+        *(".[cli,sops,dns,sql,mysql,postgresql,postgresql-server,fsspec,testing]", "providers/s3"),
+        *(
+            "providers/aws[testing]",
+            "providers/baremetal[powerdns,s3,vault]",
+            "providers/gcp[testing]",
+            "providers/azure",
+        ),
+        *TEST_TOOLS,
     )
     session.run("pytest", "-n", "2")
 

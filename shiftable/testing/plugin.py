@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from shiftable.postgresql import Cluster
     from shiftable.testing.harness import Double
 
-__all__ = ["aws_double", "azure_double", "gcp_double", "shiftable_double"]
+__all__ = ["aws_double", "azure_double", "gcp_double", "postgresql_cluster", "shiftable_double"]
 
 pytest.register_assert_rewrite("shiftable.testing.conformance")
 
@@ -74,3 +75,17 @@ def azure_double(shiftable_double: Callable[[str], Double]) -> Double:
 def gcp_double(shiftable_double: Callable[[str], Double]) -> Double:
     """Google Cloud on loopback, empty. It needs ``shiftable-gcp[testing]``."""
     return shiftable_double("gcp")
+
+
+@pytest.fixture(scope="session")
+def postgresql_cluster() -> Iterator[Cluster]:
+    """A private PostgreSQL that one can replicate from logically; one for all tests, so make databases of your own.
+
+    It listens on its socket and on 127.0.0.1, and its superuser needs no password on the socket. It needs PostgreSQL
+    on this machine, or ``shiftable[postgresql-server]``.
+    """
+    from shiftable.postgresql import temporary_cluster
+
+    parameters = {"wal_level": "logical", "max_wal_senders": "20", "max_replication_slots": "20"}
+    with temporary_cluster(parameters=parameters, tcp=True) as cluster:
+        yield cluster
