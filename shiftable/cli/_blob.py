@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, get_args
@@ -16,6 +14,7 @@ import click
 from shiftable.blob import Bucket, CommonPrefix, Lock, Method, ObjectSummary, Retention, RetentionMode, SyncStep
 from shiftable.cli._context import Context, json_line, json_option, pass_context, say, shown, size_text
 from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
+from shiftable.cli._serving import until_told
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
 from shiftable.cli._units import duration, when
 from shiftable.errors import ConfigError, NotFound, OperationError, Resource
@@ -567,19 +566,13 @@ def serve(context: Context, place: Remote, port: int | None, origins: tuple[str,
     signs is answered. ORIGIN is https://shop.example, or * for all (CORS). To let other machines in, put a proxy with
     TLS before it, and its address into the provider's sign_url.
     """
-    ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with place.store(context).serve(port, origins=origins) as server:
-            if as_json:
-                json_line({"url": server.url})
-            else:
-                say(f"signed URLs are answered at {server.url}; Ctrl-C ends it")
-            sys.stdout.flush()
-            ended.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with until_told() as wait, place.store(context).serve(port, origins=origins) as server:
+        if as_json:
+            json_line({"url": server.url})
+        else:
+            say(f"signed URLs are answered at {server.url}; Ctrl-C ends it")
+        sys.stdout.flush()
+        wait()
 
 
 @blob.command()

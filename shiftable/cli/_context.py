@@ -24,6 +24,7 @@ __all__ = [
     "Context",
     "complete_addresses",
     "complete_labels",
+    "complete_providers",
     "items_text",
     "json_line",
     "json_option",
@@ -156,13 +157,24 @@ def complete_addresses(context: click.Context, _: click.Parameter, incomplete: s
     return [address for address in addresses if address.startswith(incomplete)]
 
 
+def complete_providers(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the labels of the declared providers."""
+    app = _app(context)
+    return [label for label in app.config.providers if label.startswith(incomplete)] if app else []
+
+
 def _declared(context: click.Context) -> tuple[Declared, ...]:
-    """Return what the file declares; a wrong file completes nothing and says nothing."""
+    app = _app(context)
+    return app.declared() if app else ()
+
+
+def _app(context: click.Context) -> App | None:
+    """Return what the file says; a wrong file completes nothing and says nothing."""
     options = context.find_root().params
     try:
-        return load(options.get("file"), environment=options.get("environment")).declared()
+        return load(options.get("file"), environment=options.get("environment"))
     except ConfigError:
-        return ()
+        return None
 
 
 def items_text(count: int) -> str:

@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from shiftable.cli._context import Context, complete_labels, json_line, json_option, pass_context, say, shown
+from shiftable.cli._context import (
+    Context,
+    complete_labels,
+    complete_providers,
+    json_line,
+    json_option,
+    pass_context,
+    say,
+    shown,
+)
 from shiftable.cli._dns_cutover import cutover
+from shiftable.cli._serving import until_told
 from shiftable.dns import RecordChange, RecordSet, Token, Zone
 from shiftable.errors import ConfigError
 
@@ -80,7 +90,7 @@ dns.add_command(cutover)
 
 
 @dns.command()
-@click.argument("providers", nargs=-1, metavar="[PROVIDER]...")
+@click.argument("providers", nargs=-1, metavar="[PROVIDER]...", shell_complete=complete_providers)
 @click.option("-l", "--long", is_flag=True, help="Name servers too: a call more for each zone.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many of each provider.")
 @lines_option
@@ -99,7 +109,12 @@ def zones(context: Context, providers: tuple[str, ...], long: bool, limit: int |
 def _own_providers(context: Context) -> tuple[str, ...]:
     app = context.app
     declared = dict.fromkeys(app.provider_of(each) for each in app.declared("dns"))
-    return tuple(declared) or (app.config.environments[app.environment].provider,)
+    return tuple(declared) or (_own_provider(context),)
+
+
+def _own_provider(context: Context) -> str:
+    app = context.app
+    return app.config.environments[app.environment].provider
 
 
 @dns.command()
@@ -336,3 +351,28 @@ def _other(context: Context, zone: Zone, text: str) -> Zone | tuple[RecordSet, .
     if found.name != zone.name:
         raise ConfigError(f"{found.origin} is another zone than {zone.origin}; names are compared as they are")
     return found
+
+
+# serving
+
+
+@dns.command()
+@click.argument("provider", required=False, shell_complete=complete_providers)
+@click.option("--port", type=click.IntRange(0, 65535), default=8053, show_default=True, help="0: any that is free.")
+@click.option("--update", is_flag=True, help="Take dynamic updates (RFC 2136) and write them.")
+@lines_option
+@pass_context
+def serve(context: Context, provider: str | None, port: int, update: bool, as_json: bool) -> None:
+    """Answer the zones of PROVIDER on loopback by UDP and TCP, until Ctrl-C or SIGTERM.
+
+    PROVIDER has its zones in files; without one it is that of the environment. Zones are transferred (AXFR) to whoever
+    on this machine asks. A file that is edited is read again. For the world, let BIND, NSD or Knot load the files.
+    """
+    chosen = provider or _own_provider(context)
+    with until_told() as wait, cloud_of(context, chosen).dns.serve(port, update=update) as server:
+        if as_json:
+            json_line({"host": server.host, "port": server.port})
+        else:
+            say(f"the zones of {chosen} are answered at {server.host}, port {server.port}; Ctrl-C ends it")
+        sys.stdout.flush()
+        wait()

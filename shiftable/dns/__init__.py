@@ -4,6 +4,7 @@ from shiftable.dns._dns import Dns
 from shiftable.dns._zone import Zone
 from shiftable.dns.driver import (
     DnsFeatures,
+    DnsServer,
     Policy,
     RecordChange,
     RecordKey,
@@ -16,6 +17,7 @@ from shiftable.tokens import Token
 __all__ = [
     "Dns",
     "DnsFeatures",
+    "DnsServer",
     "Policy",
     "RecordChange",
     "RecordKey",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from shiftable.dns._zone import Zone
-from shiftable.dns.driver import DnsDriver, DnsFeatures, ZoneSpec, zone_name
+from shiftable.dns.driver import DnsDriver, DnsFeatures, DnsServer, ZoneSpec, zone_name
+from shiftable.errors import InvalidArgument, Unsupported
 from shiftable.service import Service
 
 __all__ = ["Dns"]
@@ -73,6 +74,27 @@ class Dns(Service[ZoneSpec, DnsDriver, Zone]):
         name = zone_name(name)
         self._require(self.features.zones, "delete", self._checked("delete", name), "way to delete a zone")
         super().delete(name)
+
+    def serve(self, port: int = 0, *, update: bool = False) -> DnsServer:
+        """Answer all zones on loopback, where there is no name server that does; use it in a ``with`` block.
+
+        Whoever reaches the port may ask and transfer: this is for development and tests, not for the world.
+
+        Args:
+            port: 0: any that is free.
+            update: take dynamic updates (RFC 2136) and write them.
+
+        Raises:
+            InvalidArgument: there is no such port.
+            Unsupported: the provider has name servers of its own.
+        """
+        if not self.features.serve:
+            why = "this provider has name servers of its own"
+            raise Unsupported(why, provider=self.provider, operation="dns.serve")
+        if not 0 <= port < 65536:
+            raise InvalidArgument(f"there is no port {port}", provider=self.provider, operation="dns.serve")
+        with self._translated("serve", None):
+            return self._driver.serve(port, update=update)
 
     def _handle(self, name: str) -> Zone:
         return Zone(self._driver, name)

@@ -7,12 +7,14 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import ClassVar, Literal, NamedTuple, Self, cast
+from types import TracebackType
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self, cast
 
 import attrs
 
 from shiftable.dns._text import rdata_of, text_of, type_name
 from shiftable.dns._wire import absolute, canonical_name, canonical_rdata, is_within, labels, relative
+from shiftable.errors import Unsupported
 from shiftable.features import Features, Limit, feature
 from shiftable.paging import Page
 from shiftable.service import Driver, Spec
@@ -22,6 +24,7 @@ __all__ = [
     "SERVER_TYPES",
     "DnsDriver",
     "DnsFeatures",
+    "DnsServer",
     "Policy",
     "RecordChange",
     "RecordKey",
@@ -245,6 +248,30 @@ class DnsFeatures(Features):
     writes_per_minute: Limit | None = feature("record sets of one zone written in a minute", default=None)
     min_ttl: Limit = feature("shortest time to live, seconds", default=Limit(0, "RFC 1035, 3.2.1"))
     max_ttl: Limit = feature("longest time to live, seconds", default=Limit(MAX_TTL, "RFC 2181, 8"))
+    serve: bool = feature(
+        "its zones are answered on this machine for development, as there is no server", default=False
+    )
+
+
+class DnsServer(Protocol):
+    """A running name server; use it in a ``with`` block.
+
+    Attributes:
+        host: the address where it listens.
+        port: by UDP and TCP.
+    """
+
+    host: str
+    port: int
+
+    def close(self) -> None:
+        """Stop listening."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None, /
+    ) -> None: ...
 
 
 class DnsDriver(Driver[ZoneSpec]):
@@ -337,3 +364,14 @@ class DnsDriver(Driver[ZoneSpec]):
         ``atomic_if_match``: by the provider, together with the write). With ``atomic_batch`` one refused change
         refuses all. The order in the batch means nothing: where a CNAME becomes an A, the driver deletes first.
         """
+
+    # optional: it goes with a field of the features
+
+    def serve(self, port: int, *, update: bool) -> DnsServer:
+        """Answer all zones on loopback by UDP and TCP, with transfers, until the server is closed.
+
+        Args:
+            port: 0 for one that is free.
+            update: take dynamic updates (RFC 2136) and write them.
+        """
+        raise Unsupported("this provider has name servers of its own")

@@ -3,9 +3,13 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from shiftable.cli._main import cli
 
 FILE = """
 [project]
@@ -50,33 +54,16 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
     assert "Exit codes" in answer.stdout
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "apply",
-        "blob",
-        "blob ls",
-        "blob cp",
-        "blob cat",
-        "blob rm",
-        "blob stat",
-        "blob sync",
-        "blob clean",
-        "check",
-        "demo",
-        "destroy",
-        "dns",
-        "init",
-        "migrate",
-        "plan",
-        "providers",
-        "run",
-        "schema",
-    ]
-    + [f"secrets {verb}" for verb in ("put", "set", "get", "ls", "list", "history", "promote", "rm", "restore")]
-    + [f"secrets {verb}" for verb in ("destroy", "disable", "labels", "watch")]
-    + [f"dns {verb}" for verb in ("zones", "records", "set", "rm", "export", "import", "diff")],
-)
+def commands(group: click.Group, *before: str) -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        yield " ".join([*before, name])
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+
+
+@pytest.mark.parametrize("command", tuple(commands(cli)))
 def test_every_command_has_a_help_text(shiftable, command: str) -> None:
     answer = shiftable(*command.split(), "--help")
     assert 0 == answer.returncode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -31,6 +32,9 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_baremetal._zonefile import Refusal, ZoneContent, ZoneFolder, file_name, refuse
 
+if TYPE_CHECKING:
+    from shiftable_baremetal.nameserver import Nameserver
+
 __all__ = ["FEATURES", "ZoneFilesDriver"]
 
 FEATURES = DnsFeatures(
@@ -46,6 +50,7 @@ FEATURES = DnsFeatures(
     max_rdata=Limit(
         65_280, "RFC 1035, 4.2.2: a message has 65,535 bytes; the rest is for name, question and signature"
     ),
+    serve=True,
 )
 
 _LONGEST_FILE = 255 - len(".swp") - 1
@@ -198,6 +203,14 @@ class ZoneFilesDriver(DnsDriver):
             own = RecordKey(f"{zone}.", "SOA")
             after[own] = _counted(content.soa, after.get(own) or content.soa)
             self._folder.save(zone, content.changed(after))
+
+    # optional
+
+    def serve(self, port: int, *, update: bool) -> Nameserver:
+        """Answer the zones on loopback; the files are read again when they change."""
+        from shiftable_baremetal.nameserver import Nameserver
+
+        return Nameserver(self, port=port, update=update)
 
 
 _LONGEST_MESSAGE = 65_535

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import attrs
+import dns.message
+import dns.query
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
@@ -471,6 +473,22 @@ class DnsConformance(Conformance):
             for name, rdataset in loaded.iterate_rdatasets()
         }
         assert theirs == observed(list(zone.records()))
+
+    def test_zones_are_served_or_that_is_refused(self, zone: Zone, driver: DnsDriver) -> None:
+        zone.set("www", "A", ["192.0.2.1", "192.0.2.2"], ttl=60)
+        service = Dns(driver)
+        if not driver.features.serve:
+            with pytest.raises(Unsupported):
+                service.serve()
+            with pytest.raises(Unsupported):
+                driver.serve(0, update=False)
+            return
+        with pytest.raises(InvalidArgument, match="70000"):
+            service.serve(70_000)
+        with service.serve() as server:
+            question = dns.message.make_query(f"www.{zone.origin}", "A")
+            (found,) = dns.query.udp(question, server.host, port=server.port, timeout=30).answer
+        assert (found.ttl, {data.to_text() for data in found}) == (60, {"192.0.2.1", "192.0.2.2"})
 
     def test_an_exported_zone_is_imported_again(self, zone: Zone, oracle: Callable[[str], Observed]) -> None:
         zone.set("www", "A", ["192.0.2.1", "192.0.2.2"])
