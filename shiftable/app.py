@@ -15,8 +15,8 @@ import attrs
 
 from shiftable import manifest
 from shiftable.cloud import Cloud
-from shiftable.config import Credential, Place, did_you_mean, in_file, structure
-from shiftable.errors import ConfigError
+from shiftable.config import Credential, Keeper, Place, did_you_mean, in_file, structure
+from shiftable.errors import AlreadyExists, ConfigError, NotFound, PreconditionFailed
 from shiftable.manifest import Declared, Manifest
 from shiftable.provider import SERVICES, Provider
 from shiftable.service import Change, Handle, Service, Spec
@@ -204,7 +204,7 @@ class App:
 
     def _readable(self, spec: Spec) -> Spec:
         """Let the credentials of a resource that refer to secrets find them: the file alone cannot."""
-        return cast("Spec", _bound(spec, self._reveal))
+        return cast("Spec", _bound(spec, self._reveal, _StoredSecrets(self)))
 
     def _reveal(self, name: str) -> str:
         """Read the secret that a credential of the file refers to, as ``label/key``."""
@@ -251,16 +251,48 @@ def load(path: str | os.PathLike[str] | None = None, *, environment: str | None 
     return App(config, environment or os.environ.get(ENVIRONMENT_VARIABLE) or _default(config))
 
 
-def _bound(value: object, read: Callable[[str], str]) -> object:
-    """Return a value with all credentials in it, however deep, read by ``read``."""
+@attrs.frozen
+class _StoredSecrets:
+    """What credentials want of the secrets that they refer to, beside the current value."""
+
+    app: App
+
+    def pending(self, name: str) -> str | None:
+        """Return the value that is about to become current, if there is one."""
+        label, _, key = name.partition("/")
+        store = self.app.secrets(label)
+        if not store.features.pending:
+            return None
+        try:
+            return store.get(key, stage="pending").reveal()
+        except (NotFound, ValueError):  # none, or one that is no text and will be refused when it is current
+            return None
+
+    def make(self, name: str, new: Callable[[], str]) -> str:
+        """Store a new secret, unless it exists; of two that do so at once, the first one's counts."""
+        label, _, key = name.partition("/")
+        store, read = self.app.secrets(label), self.app._reveal  # noqa: SLF001  of the same module
+        try:
+            return read(name)
+        except NotFound:
+            made = new()
+        try:
+            store.put(key, made, if_absent=True)
+        except (AlreadyExists, PreconditionFailed):
+            return read(name)
+        return made
+
+
+def _bound(value: object, read: Callable[[str], str], keeper: Keeper) -> object:
+    """Return a value with all credentials in it, however deep, read by ``read`` and kept by ``keeper``."""
     if isinstance(value, Credential):
-        return value.read_by(read)
+        return value.read_by(read, keeper)
     if isinstance(value, Mapping):
-        inside = {key: _bound(each, read) for key, each in value.items()}
+        inside = {key: _bound(each, read, keeper) for key, each in value.items()}
         return inside if any(inside[key] is not each for key, each in value.items()) else value
     if attrs.has(type(value)):
         before = {field.name: getattr(value, field.name) for field in in_file(type(value))}
-        after = {name: _bound(each, read) for name, each in before.items()}
+        after = {name: _bound(each, read, keeper) for name, each in before.items()}
         changed: dict[str, Any] = {name: each for name, each in after.items() if each is not before[name]}
         return attrs.evolve(cast("Spec", value), **changed) if changed else value
     return value

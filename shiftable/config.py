@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeVar, final
 
 import attrs
 
@@ -22,9 +22,19 @@ from shiftable.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = ["Credential", "Place", "did_you_mean", "in_file", "line_of", "schema", "structure"]
+__all__ = ["Credential", "Keeper", "Place", "did_you_mean", "in_file", "line_of", "schema", "structure"]
 
 T = TypeVar("T")
+
+
+class Keeper(Protocol):
+    """Keeps the secrets that credentials refer to, by ``label/key``."""
+
+    def pending(self, name: str) -> str | None:
+        """Return the value that is stored and not yet current, if there is one."""
+
+    def make(self, name: str, new: Callable[[], str]) -> str:
+        """Store a new secret, unless it exists; return the one that exists then."""
 
 
 @final
@@ -36,14 +46,19 @@ class Credential:
     not take it apart.
     """
 
-    __slots__ = ("_kind", "_read", "_target")
+    __slots__ = ("_keeper", "_kind", "_read", "_target")
 
     def __init__(
-        self, kind: Literal["env", "file", "secret", "literal"], target: str, read: Callable[[str], str]
+        self,
+        kind: Literal["env", "file", "secret", "literal"],
+        target: str,
+        read: Callable[[str], str],
+        keeper: Keeper | None = None,
     ) -> None:
         self._kind = kind
         self._target = target
         self._read = read
+        self._keeper = keeper
 
     @classmethod
     def env(cls, name: str) -> Credential:
@@ -56,13 +71,18 @@ class Credential:
         return cls("file", str(path), _read_file)
 
     @classmethod
-    def secret(cls, name: str, read: Callable[[str], str]) -> Credential:
-        """Refer to a secret of the application; ``read`` fetches it."""
-        return cls("secret", name, read)
+    def secret(cls, name: str, read: Callable[[str], str], keeper: Keeper | None = None) -> Credential:
+        """Refer to a secret of the application; ``read`` fetches it, and ``keeper`` knows more of it."""
+        return cls("secret", name, read, keeper)
 
-    def read_by(self, read: Callable[[str], str]) -> Credential:
+    def read_by(self, read: Callable[[str], str], keeper: Keeper | None = None) -> Credential:
         """Return the same reference; a secret that it refers to is fetched by ``read``."""
-        return Credential.secret(self._target, read) if self._kind == "secret" else self
+        return Credential.secret(self._target, read, keeper) if self._kind == "secret" else self
+
+    def mapped(self, convert: Callable[[str], str]) -> Credential:
+        """Return the same reference, whose value is what ``convert`` makes of it."""
+        read = self._read
+        return Credential(self._kind, self._target, lambda target: convert(read(target)))
 
     @classmethod
     def literal(cls, value: str) -> Credential:
@@ -76,6 +96,14 @@ class Credential:
             ConfigError: the variable is not set, the file cannot be read.
         """
         return self._read(self._target)
+
+    def pending(self) -> str | None:
+        """Read what is about to replace a secret; ``None`` if nothing is, or if it refers to something else."""
+        return self._keeper.pending(self._target) if self._keeper is not None else None
+
+    def reveal_or_make(self, new: Callable[[], str]) -> str:
+        """Read the credential; where it refers to a secret that does not exist, store a new one first."""
+        return self._keeper.make(self._target, new) if self._keeper is not None else self.reveal()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Credential):

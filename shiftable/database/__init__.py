@@ -2,6 +2,7 @@
 
 from shiftable.database._database import Connection, Database
 from shiftable.database._databases import Databases
+from shiftable.database._logins import Login
 from shiftable.database._url import DatabaseUrl
 from shiftable.database.driver import (
     ENGINES,
@@ -30,6 +31,7 @@ __all__ = [
     "DatabaseUrl",
     "Databases",
     "Engine",
+    "Login",
     "LoginToken",
     "Server",
     "ServerSize",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import attrs
 
+from shiftable.database._connecting import connected
+from shiftable.database._logins import LoginBook, for_driver
 from shiftable.database._rules import impossible_updates
 from shiftable.database._url import DatabaseUrl, url_of
 from shiftable.database.driver import (
@@ -31,17 +32,14 @@ from shiftable.waiting import Timing
 if TYPE_CHECKING:
     import sqlalchemy
 
-__all__ = ["Connection", "Database", "connected"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Connection", "Database"]
 
 _MAINTENANCE = {"postgresql": "postgres", "mysql": "", "mariadb": ""}  # the database that always exists
-_MYSQL_ACCESS_DENIED = 1045
 
 TIMEOUT = timedelta(minutes=60)
+CONNECT_TIMEOUT = timedelta(seconds=10)
 
 E = TypeVar("E", bound=OperationError)
-T = TypeVar("T")
 
 
 class Connection(Protocol):
@@ -73,10 +71,12 @@ class Database(Handle[DatabaseDriver]):
         *,
         declared: DatabaseSpec | None = None,
         timing: Timing | None = None,
+        book: LoginBook | None = None,
     ) -> None:
         super().__init__(driver, name)
         self._declared = declared
         self._timing = timing or Timing()
+        self._book = book or LoginBook(driver, self._timing)
 
     @property
     def features(self) -> DatabaseFeatures:
@@ -95,14 +95,12 @@ class Database(Handle[DatabaseDriver]):
     # connecting
 
     def password(self, *, fresh: bool = False) -> Masked:
-        """Return what the administrator connects with now: a password, or a token that lives for minutes.
+        """Return what ``connect`` logs in with now: a password, or a token that lives for minutes.
 
         Args:
-            fresh: ask the provider even if one that was fetched before should still be good.
+            fresh: fetch it even if one that was fetched before should still be good.
         """
-        given = self._declared.password if self._declared else None
-        with self._translated("password", self.resource):
-            return self._driver.password(self.name, given, fresh=fresh)
+        return self._book.of(self.name, self._declared).current(fresh=fresh).password
 
     def url(self, database: str | None = None) -> DatabaseUrl:
         """Return where to connect to; its text shows no password.
@@ -116,19 +114,33 @@ class Database(Handle[DatabaseDriver]):
         info = self.info()
         if info.server is None:
             raise self._refusal(Conflict, "url", f"it has no address yet (it is {info.state}); wait() for it")
-        declared = self._declared.databases if self._declared else ()
-        chosen = database if database is not None else next(iter(declared), _MAINTENANCE[info.engine])
-        return url_of(info, info.server, chosen, self.password)
+        declared, logins = self._declared, self._book.of(self.name, self._declared)
+        names = declared.databases if declared else ()
+        chosen = database if database is not None else next(iter(names), _MAINTENANCE[info.engine])
+        user = declared.user if declared else None
+        if user is None and declared is not None and (declared.token_login or declared.login is not None):
+            user = logins.current().user  # only the login says who
+        return url_of(info, info.server, chosen, user or info.server.admin, logins.current)
 
     def engine(
-        self, database: str | None = None, *, pool_size: int = 5, recycle: timedelta = timedelta(minutes=30)
+        self,
+        database: str | None = None,
+        *,
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        recycle: timedelta = timedelta(minutes=30),
+        connect_timeout: timedelta = CONNECT_TIMEOUT,
     ) -> sqlalchemy.Engine:
-        """Return an SQLAlchemy engine. It fetches the password for each new connection, so that it may be rotated.
+        """Return an SQLAlchemy engine. Each new connection logs in as is right then, so passwords may be rotated.
+
+        A connection is tried before it is handed out, and replaced if it is dead: a server may restart.
 
         Args:
             database: as for ``url``.
             pool_size: connections that are kept open.
+            max_overflow: more that are opened when those are in use.
             recycle: the longest time for which one is kept.
+            connect_timeout: the longest time in which a connection is opened.
 
         Raises:
             ConfigError: SQLAlchemy, or psycopg or PyMySQL, is not installed.
@@ -138,21 +150,29 @@ class Database(Handle[DatabaseDriver]):
         address = url.sqlalchemy()
         from sqlalchemy import create_engine, event
 
-        seconds = int(recycle.total_seconds())
         with _client_of(url):
-            made = create_engine(address, pool_size=pool_size, pool_pre_ping=True, pool_recycle=seconds)
+            made = create_engine(
+                address,
+                pool_size=pool_size,
+                max_overflow=max_overflow,
+                pool_pre_ping=True,
+                pool_recycle=int(recycle.total_seconds()),
+                connect_args={"connect_timeout": _whole_seconds(connect_timeout)},
+            )
+        logins = self._book.of(self.name, self._declared)
 
         @event.listens_for(made, "do_connect")
         def _connect(dialect: Any, _record: object, args: list[Any], arguments: dict[str, Any]) -> Any:  # noqa: ANN401
-            return connected(partial(dialect.connect, *args), arguments, url.password, self._fresh_password)
+            return connected(partial(dialect.connect, *args), arguments, logins)
 
         return made
 
-    def connect(self, database: str | None = None) -> Connection:
+    def connect(self, database: str | None = None, *, connect_timeout: timedelta = CONNECT_TIMEOUT) -> Connection:
         """Open a connection of psycopg or PyMySQL.
 
         Args:
             database: as for ``url``.
+            connect_timeout: the longest time in which it is opened.
 
         Raises:
             ConfigError: psycopg or PyMySQL is not installed.
@@ -161,7 +181,8 @@ class Database(Handle[DatabaseDriver]):
         url = self._connectable("connect", database)
         with _client_of(url):
             client = importlib.import_module("psycopg" if url.engine == "postgresql" else "pymysql")
-        return cast("Connection", connected(client.connect, url.arguments(), url.password, self._fresh_password))
+        arguments = {**url.arguments(), "connect_timeout": _whole_seconds(connect_timeout)}
+        return cast("Connection", connected(client.connect, arguments, self._book.of(self.name, self._declared)))
 
     # changing
 
@@ -192,6 +213,33 @@ class Database(Handle[DatabaseDriver]):
         with self._translated("protect", self.resource):
             current = self._driver.describe(self.name)
         self._update("protect", current, attrs.evolve(current, deletion_protection=on))
+
+    def set_password(self, password: str | Masked | None = None) -> None:
+        """Begin to change the administrator's password.
+
+        Where the password is declared as a secret, let ``shiftable secrets rotate`` change both.
+
+        Args:
+            password: else the provider makes a new one and keeps it.
+
+        Raises:
+            Unsupported: it is not changed through this provider; or it does not keep one itself, and none is given.
+        """
+        self._require(self.features.set_password, "set_password", self.resource, "way to change a password")
+        if password is None:
+            self._require(self.features.managed_password, "set_password", self.resource, "passwords of its own")
+        with self._translated("set_password", self.resource):
+            self._driver.set_password(self.name, Masked(password) if isinstance(password, str) else password)
+
+    def restart(self) -> None:
+        """Begin to restart the server, so that parameters count that need it.
+
+        Raises:
+            Conflict: its state forbids it.
+        """
+        self._require(self.features.restart, "restart", self.resource, "restart")
+        with self._translated("restart", self.resource):
+            self._driver.restart(self.name)
 
     def start(self) -> None:
         """Begin to start the server. One that runs is left alone.
@@ -312,18 +360,26 @@ class Database(Handle[DatabaseDriver]):
         feature = self.features.snapshots if snapshot is not None else self.features.point_in_time
         self._require(feature, "restore", self.resource, "such restore")
         with self._translated("restore", self.resource):
-            spec = attrs.evolve(self._driver.describe(self.name), name=to) if isinstance(to, str) else to
+            spec = self._like_this(self._driver.describe(self.name), to) if isinstance(to, str) else to
         why = "it is restored into a new server only" if spec.name == self.name else self._driver.check_name(spec.name)
         if why is not None:
             raise self._invalid("restore", self.resource, why)
         with self._translated("restore", self.resource):
             if snapshot is not None:
-                self._driver.restore(self.name, snapshot, spec)
+                self._driver.restore(self.name, snapshot, for_driver(spec))
             else:
-                self._driver.restore_at(self.name, cast("datetime", at), spec)
-        return Database(self._driver, spec.name, declared=spec, timing=self._timing)
+                self._driver.restore_at(self.name, cast("datetime", at), for_driver(spec))
+        return Database(self._driver, spec.name, declared=spec, timing=self._timing, book=self._book)
 
     # below: one step each
+
+    def _like_this(self, described: DatabaseSpec, name: str) -> DatabaseSpec:
+        """Return the declaration of another server like this one, with what no provider can tell of it."""
+        declared = self._declared
+        if declared is None:
+            return attrs.evolve(described, name=name)
+        own = {field: getattr(declared, field) for field in ("native", "password", "user", "login")}
+        return attrs.evolve(described, name=name, **own)
 
     def _update(self, operation: str, current: DatabaseSpec, wanted: DatabaseSpec) -> DatabaseSpec:
         with self._translated(operation, self.resource):
@@ -338,11 +394,13 @@ class Database(Handle[DatabaseDriver]):
             raise self._refusal(Unsupported, operation, why)
         return self.url(database)
 
-    def _fresh_password(self) -> Masked:
-        return self.password(fresh=True)
-
     def _refusal(self, error: type[E], operation: str, why: str) -> E:
         return error(why, provider=self.provider, operation=f"database.{operation}", resource=self.resource)
+
+
+def _whole_seconds(time: timedelta) -> int:
+    """Return a time as both client libraries take it."""
+    return max(1, round(time.total_seconds()))
 
 
 @contextmanager
@@ -353,26 +411,3 @@ def _client_of(url: DatabaseUrl) -> Iterator[None]:
         yield
     except ImportError as exc:
         raise ConfigError(f"connecting to {url.engine} needs {name}: pip install {name}") from exc
-
-
-def connected(
-    connect: Callable[..., T], arguments: Mapping[str, Any], password: Callable[[], Masked], fresh: Callable[[], Masked]
-) -> T:
-    """Connect; if the password was just rotated, once more with the new one."""
-    first = password()
-    try:
-        return connect(**arguments, password=first.reveal())
-    except Exception as exc:
-        if not _is_wrong_password(exc):
-            raise
-        again = fresh()
-        if again == first:
-            raise
-        logger.info("the password was rotated; connecting with the new one")
-        return connect(**arguments, password=again.reveal())
-
-
-def _is_wrong_password(exc: Exception) -> bool:
-    # libpq tells no SQLSTATE of a connection that failed, only the server's text.
-    code = exc.args[0] if exc.args else None
-    return code == _MYSQL_ACCESS_DENIED or "password authentication failed" in str(exc)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import ClassVar
 
+from shiftable.accounts import password
 from shiftable.database._database import Database
+from shiftable.database._logins import LoginBook, for_driver
 from shiftable.database._rules import impossible_updates, merged
-from shiftable.database.driver import DatabaseDriver, DatabaseFeatures, DatabaseSpec
-from shiftable.errors import Conflict, NotFound, Unsupported
+from shiftable.database.driver import DatabaseDriver, DatabaseFeatures, DatabaseSpec, SizeChoice, Snapshot
+from shiftable.errors import Conflict, InvalidArgument, NotFound, Resource, Unsupported
+from shiftable.paging import Page, paged
 from shiftable.service import Change, Service
 from shiftable.waiting import Timing
 
@@ -43,6 +46,7 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
     ) -> None:
         super().__init__(driver)
         self._timing = Timing(clock, sleep)
+        self._book = LoginBook(driver, self._timing)
 
     @property
     def features(self) -> DatabaseFeatures:
@@ -61,7 +65,51 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
     def open(self, spec: DatabaseSpec) -> Database:
         """Return the handle of a declared database server. Calls nobody."""
         self._checked("database", spec.name)
-        return Database(self._driver, spec.name, declared=spec, timing=self._timing)
+        return Database(self._driver, spec.name, declared=spec, timing=self._timing, book=self._book)
+
+    def size(self, spec: DatabaseSpec) -> SizeChoice | None:
+        """Choose the provider's size for a declaration, and say why; ``None`` where any size can be had.
+
+        Raises:
+            InvalidArgument: none is large enough.
+        """
+        resource = self._checked("size", spec.name)
+        try:
+            with self._translated("size", resource):
+                return self._driver.size(spec)
+        except ValueError as exc:
+            if isinstance(exc, InvalidArgument):
+                raise
+            raise self._invalid("size", resource, str(exc)) from None
+
+    def create(self, spec: DatabaseSpec) -> Database:
+        """Begin to make a database server.
+
+        A password that is declared as a secret which does not exist is made, stored there, and known to nobody else.
+        It is stored first, so that no server has a password that nobody knows.
+
+        Raises:
+            AlreadyExists: the name is taken, perhaps by somebody else.
+            InvalidArgument: the provider cannot hold such a name.
+            Unsupported: the declaration needs what the provider does not have.
+        """
+        resource, missing = self._checked("create", spec.name), self.missing_features(spec)
+        self._require(not missing, "create", resource, " and no ".join(missing))
+        if spec.password is not None:
+            spec.password.reveal_or_make(password)
+        with self._translated("create", resource):
+            self._driver.create(for_driver(spec))
+        return self.open(spec)
+
+    def snapshots(self, *, limit: int | None = None) -> Iterator[Snapshot]:
+        """Iterate over the snapshots of all servers, also of those that are gone."""
+        self._require(self.features.snapshots, "snapshots", Resource(self.resource_type, "*"), "snapshots")
+
+        def fetch(cursor: str | None, left: int | None) -> Page[Snapshot]:
+            with self._translated("snapshots", None):
+                return self._driver.snapshots(None, cursor=cursor, limit=left)
+
+        return paged(fetch, limit=limit)
 
     def delete(self, name: str, *, final_snapshot: bool | str = True) -> None:
         """Begin to delete a database server, after a last snapshot.
@@ -126,4 +174,4 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
         super().apply(change)
 
     def _handle(self, name: str) -> Database:
-        return Database(self._driver, name, timing=self._timing)
+        return Database(self._driver, name, timing=self._timing, book=self._book)

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
+from shiftable.database._logins import Login
 from shiftable.database.driver import DatabaseInfo, Engine, Server
 from shiftable.errors import ConfigError
 from shiftable.masking import Masked
@@ -33,7 +34,8 @@ class DatabaseUrl:
         host: a name, an address, or the folder (PostgreSQL) or path (MySQL) of a Unix socket.
         ca: file of certificates that the server's is checked against; ``None``: connect without TLS.
         check_name: whether the certificate has to bear the host's name, too.
-        password: fetched each time it is needed, since it may be a token that lives for minutes.
+        user: who connects, unless the login names somebody else.
+        login: asked each time it is needed, since it may be a token that lives for minutes.
     """
 
     engine: Engine
@@ -43,11 +45,16 @@ class DatabaseUrl:
     database: str
     ca: str | None = None
     check_name: bool = True
-    password: Callable[[], Masked] = attrs.field(repr=False, eq=False)
+    login: Callable[[], Login] = attrs.field(repr=False, eq=False)
 
     def reveal(self) -> str:
         """Return the URL with the password. Keep it out of logs."""
-        return self._text(quote(self.password().reveal(), safe=""))
+        login = self.login()
+        return self._text(login.user or self.user, quote(login.password.reveal(), safe=""))
+
+    def password(self) -> Masked:
+        """Return the password that is good now."""
+        return self.login().password
 
     def arguments(self) -> dict[str, Any]:
         """Return what psycopg's or PyMySQL's ``connect`` takes, all but the password."""
@@ -93,17 +100,17 @@ class DatabaseUrl:
             return {"sslmode": "verify-full" if self.check_name else "verify-ca", "sslrootcert": self.ca}
         return {"ssl_ca": self.ca, "ssl_check_hostname": "true" if self.check_name else "false"}
 
-    def _text(self, password: str) -> str:
+    def _text(self, who: str, password: str) -> str:
         options = f"?{urlencode(self._options)}" if self._options else ""
         host = "" if self._is_socket else f"[{self.host}]" if ":" in self.host else self.host
-        user, database = quote(self.user, safe=""), quote(self.database, safe="")
+        user, database = quote(who, safe=""), quote(self.database, safe="")
         return f"{self.engine}://{user}:{password}@{host}:{self.port}/{database}{options}"
 
     def __str__(self) -> str:
-        return self._text("***")
+        return self._text(self.user, "***")
 
 
-def url_of(info: DatabaseInfo, server: Server, database: str, password: Callable[[], Masked]) -> DatabaseUrl:
+def url_of(info: DatabaseInfo, server: Server, database: str, user: str, login: Callable[[], Login]) -> DatabaseUrl:
     """Make the URL of a database on a server; with TLS, the server's certificate and name are checked."""
     ca = None
     if server.tls:
@@ -112,11 +119,11 @@ def url_of(info: DatabaseInfo, server: Server, database: str, password: Callable
         engine=info.engine,
         host=server.host,
         port=server.port,
-        user=server.admin,
+        user=user,
         database=database,
         ca=ca,
         check_name=server.check_name or server.ca is None,
-        password=password,
+        login=login,
     )
 
 

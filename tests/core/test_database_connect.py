@@ -15,8 +15,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from shiftable.config import Place, structure
-from shiftable.database import Databases, DatabaseSpec, DatabaseUrl
-from shiftable.database._database import connected
+from shiftable.database import Databases, DatabaseSpec, DatabaseUrl, Login
 from shiftable.database._rules import impossible_updates, merged
 from shiftable.database.driver import DatabaseInfo, Server
 from shiftable.errors import ConfigError, Conflict
@@ -113,7 +112,7 @@ def test_sizes_that_are_rounded_up_are_no_difference() -> None:
 
 def _url(**more: Any) -> DatabaseUrl:
     given = {"engine": "postgresql", "host": "db.example", "port": 5432, "user": "shift@admin", "database": "shop"}
-    return DatabaseUrl(**{**given, "password": lambda: Masked("p/w"), **more})
+    return DatabaseUrl(**{**given, "login": lambda: Login(None, Masked("p/w")), **more})
 
 
 @pytest.mark.parametrize(
@@ -163,46 +162,6 @@ def test_arguments_are_in_the_client_librarys_words() -> None:
 
 
 # connections
-
-
-class Refused(Exception):
-    """As a client library says it."""
-
-
-def test_a_rotated_password_is_fetched_again_once() -> None:
-    tried: list[str] = []
-
-    def connect(*, password: str) -> str:
-        tried.append(password)
-        if password == "old":
-            raise Refused('FATAL:  password authentication failed for user "shiftadmin"')
-        return "connected"
-
-    def old() -> Masked:
-        return Masked("old")
-
-    assert connected(connect, {}, old, lambda: Masked("new")) == "connected"
-    assert tried == ["old", "new"]
-    with pytest.raises(Refused):
-        connected(connect, {}, old, old)
-    assert tried == ["old", "new", "old"]
-
-
-def test_another_failure_is_not_tried_again() -> None:
-    def connect(*, password: str) -> str:
-        raise Refused("the server is starting up")
-
-    with pytest.raises(Refused, match="starting"):
-        connected(connect, {}, lambda: Masked("x"), lambda: pytest.fail("fetched again"))
-
-
-def test_mysql_names_a_wrong_password_by_number() -> None:
-    def connect(*, password: str) -> str:
-        if password == "old":
-            raise Refused(1045, "Access denied")
-        return password
-
-    assert connected(connect, {}, lambda: Masked("old"), lambda: Masked("new")) == "new"
 
 
 class _Postgres:
