@@ -1,0 +1,379 @@
+"""One database, from an empty target to the last grant; killed anywhere, it goes on where that is consistent."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from graphlib import TopologicalSorter
+from typing import Any, Self
+
+import attrs
+
+from shiftable.errors import MigrationError
+from shiftable.migrate._postgresql._catalogue import sequences_of
+from shiftable.migrate._postgresql._copying import copied
+from shiftable.migrate._postgresql._facts import evidence_of, facts_of, missing_roles, unchanged
+from shiftable.migrate._postgresql._grants import (
+    apply_owners,
+    apply_settings,
+    defaults_of,
+    held,
+    renamed,
+    settings_of,
+    without_role,
+)
+from shiftable.migrate._postgresql._lanes import Lanes, Pair
+from shiftable.migrate._postgresql._large import batches, copied_objects, numbers_of
+from shiftable.migrate._postgresql._marks import Marks, marked
+from shiftable.migrate._postgresql._side import Session, Side, Snapshot, asking, rows
+from shiftable.migrate._postgresql._tables import CHUNK_BYTES, Chunk, Table, chunks_of, quoted
+from shiftable.migrate._postgresql._tools import Tools
+from shiftable.migrate._postgresql._wipe import wipe
+
+__all__ = ["LARGE_OBJECTS", "DatabaseMove", "How", "moved"]
+
+LARGE_OBJECTS = "large objects"
+_FAST = {"synchronous_commit": "off"}  # a crash loses a chunk and its mark together
+_BUILD = {"synchronous_commit": "off", "maintenance_work_mem": "256MB", "statement_timeout": "0", "lock_timeout": "0"}
+_EVENT_TRIGGER = 3466  # catalogues by the number that they have in every version
+_PRESENT = """
+SELECT (i).type || ' ' || (i).identity AS name FROM (
+    SELECT pg_identify_object(%(class)s::oid, o.oid, 0) AS i FROM unnest(%(oids)s::oid[]) AS o (oid)
+) AS found
+"""
+# What post-data makes and can be found again by its name; the rest of post-data may be done twice.
+_MADE: Mapping[int, str] = {
+    2606: "SELECT oid FROM pg_constraint",
+    1259: "SELECT oid FROM pg_class WHERE relkind IN ('i', 'I')",
+    2620: "SELECT oid FROM pg_trigger",
+    3256: "SELECT oid FROM pg_policy",
+    2618: "SELECT oid FROM pg_rewrite WHERE rulename <> '_RETURN'",
+    3381: "SELECT oid FROM pg_statistic_ext",
+    3466: "SELECT oid FROM pg_event_trigger",
+}
+_MATVIEWS = """
+SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name,
+    c.relkind = 'm' AND c.relispopulated AS fresh,
+    ARRAY(
+        SELECT DISTINCT d.refobjid::bigint FROM pg_rewrite AS w
+        JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+        WHERE w.ev_class = c.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> c.oid
+    ) AS needs
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('v', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+"""
+_PARTITIONED = """
+SELECT format('%I.%I', n.nspname, c.relname) AS name, false AS below
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind = 'p' AND NOT c.relispartition
+"""
+
+
+@attrs.frozen(kw_only=True)
+class How:
+    """How a database is moved.
+
+    Args:
+        jobs: threads, each with a session on both sides; indexes built at once.
+        chunk: bytes of a table that travel in one transaction.
+        degrade: what is given up.
+        frozen: nobody writes to the source, whoever says so: a killed move goes on under a new snapshot.
+        analyze: make planner statistics at the end.
+        stopping: ends it early, when it is set.
+    """
+
+    jobs: int = 2
+    chunk: int = CHUNK_BYTES
+    degrade: frozenset[str] = frozenset()
+    frozen: bool = False
+    analyze: bool = True
+    stopping: threading.Event = attrs.field(factory=threading.Event, eq=False)
+
+
+class DatabaseMove:
+    """Moves one database into an empty one.
+
+    ``begin`` makes the tables, ``start`` sets the copy going, ``table`` and ``large_objects`` wait for a part of it,
+    ``finish`` makes the rest and ``tidy`` takes the marks away. After a kill at any point the same is done again.
+
+    Args:
+        snapshot: exported by somebody else who keeps it until the copy is done; else one is exported here.
+    """
+
+    def __init__(self, source: Side, target: Side, how: How | None = None, *, snapshot: str | None = None) -> None:
+        self.source = source
+        self.target = target
+        self.how = how or How()
+        self.notes: list[str] = []
+        self._given = snapshot
+        self._stack = contextlib.ExitStack()
+        self._futures: dict[str, list[Future[tuple[int, int]]]] = {}
+        self._failed: dict[str, Exception] = {}
+        self._phase = ""
+
+    # before the rows
+
+    def begin(self) -> None:
+        """Make the tables, or find how far a killed move has come.
+
+        Raises:
+            MigrationError: the target is not empty; a side cannot be reached; the schema cannot be made.
+        """
+        control = self._stack.enter_context(contextlib.closing(self.target.connect()))
+        self._marks = Marks(control, self.target.name)
+        self._marks.lock()
+        self._control = control
+        self._snapshot, self._session = self._stack.enter_context(Snapshot.taken(self.source, self._given))
+        self._here, self._there = facts_of(self._session, self.source.name), facts_of(control, self.target.name)
+        self._archive = Tools.found(self._here.major, self._there.major).dump(self.source, self._snapshot.name)
+        self._phase = self._marks.phase or ""
+        if not self._phase:
+            self._begin_anew()
+        elif self._phase == "schema" or not self._goes_on():
+            wipe(control, self.target.name)
+            self._marks.drop()
+            self._begin_anew()
+        self._done = self._marks.chunks
+
+    def _begin_anew(self) -> None:
+        present = list(self._there.present) if not self._phase else []
+        if self._there.objects and not self._phase:
+            present.append(f"{self._there.objects:,} large objects")
+        if present:
+            raise MigrationError(f"{self.target.name} is not empty: {', '.join(present)}; move into an empty database")
+        self._marks.make()
+        self._archive.restore(self.target, "pre-data", without=self._left_out, settings=_FAST)
+        self._marks.enter("data", {"evidence": self._evidence, "schema": self._archive.digest, "chunk": self.how.chunk})
+        self._phase = "data"
+
+    def _goes_on(self) -> bool:
+        """Tell whether what a killed move has brought goes together with what there is now; else say why not."""
+        before = self._marks.facts
+        if before["schema"] != self._archive.digest or before["chunk"] != self.how.chunk:
+            self.notes.append("a killed move was begun anew: the schema, or the size of chunks, is another one now")
+            return False
+        declared = self.how.frozen or self._here.server["is_read_only"]
+        if self._phase == "data" and not unchanged(before["evidence"], self._evidence, declared=declared):
+            self.notes.append(
+                "a killed move was begun anew: its snapshot is gone, and the source has given out numbers of"
+                " transactions since; where nobody writes to it, --frozen goes on where it stopped"
+            )
+            return False
+        self.notes.append("a killed move went on where it had stopped")
+        return True
+
+    @property
+    def _evidence(self) -> dict[str, Any]:
+        return evidence_of(self._session, self.source.name)
+
+    @property
+    def _left_out(self) -> frozenset[tuple[int, int]]:
+        """What of the source's schema is given up."""
+        found: set[tuple[int, int]] = set()
+        if "roles" in self.how.degrade:
+            missing = frozenset(missing_roles(self._here, self._there))
+            found |= without_role(self._session, self.source.name, missing)
+        if "event_triggers" in self.how.degrade:
+            triggers = rows(self._session, self.source.name, "SELECT oid::bigint AS oid FROM pg_event_trigger")
+            found |= {(_EVENT_TRIGGER, row["oid"]) for row in triggers}
+        return frozenset(found)
+
+    # the rows
+
+    def start(self) -> None:
+        """Set the copy of all rows and large objects going, the largest tables first."""
+        self._lanes = self._stack.enter_context(Lanes(self._snapshot, self.target, self.how.jobs, settings=_FAST))
+        if self._phase != "data":
+            return
+        for table in self.tables:
+            pieces = chunks_of(table, self._here.version, self._here.server["block"], self.how.chunk)
+            tasks = [(f"{table.label} {chunk.first}", partial(self._copy, chunk)) for chunk in pieces]
+            self._submit(table.label, tasks)
+        if self.copies_objects:
+            numbers = numbers_of(self._session, self.source.name)
+            self._submit(
+                LARGE_OBJECTS,
+                [(f"{LARGE_OBJECTS} {part[0]}", partial(self._copy_objects, part)) for part in batches(numbers)],
+            )
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """All tables with rows of their own, the largest first."""
+        return sorted(self._here.tables, key=lambda table: (-table.size, table.label))
+
+    @property
+    def copies_objects(self) -> bool:
+        """Whether large objects are moved."""
+        return not (self._here.hidden and "large_objects" in self.how.degrade)
+
+    def table(self, label: str) -> int:
+        """Wait until the rows of a table have arrived; return their bytes as they travelled."""
+        return self._waited(label)
+
+    def large_objects(self) -> int:
+        """Wait until all large objects have arrived; return their bytes."""
+        return self._waited(LARGE_OBJECTS)
+
+    def _submit(self, label: str, tasks: Iterable[tuple[str, Callable[[str, Pair], tuple[int, int]]]]) -> None:
+        self._futures[label] = [self._lanes.submit(partial(task, key)) for key, task in tasks if key not in self._done]
+
+    def _waited(self, label: str) -> int:
+        total = 0
+        for future in self._futures.get(label, ()):
+            try:
+                total += future.result()[1]
+            except Exception as exc:
+                self._failed[label] = exc
+                raise
+        return total
+
+    def _copy(self, chunk: Chunk, key: str, pair: Pair) -> tuple[int, int]:
+        self._check_stopping()
+        target = chunk.table.into == (chunk.table.schema, chunk.table.name)
+        with asking(self.target.name), pair.target.transaction():
+            if chunk.alone and target:
+                pair.target.execute(f"TRUNCATE ONLY {chunk.table.sql}")
+            count, size = copied(
+                pair.source,
+                pair.target,
+                chunk,
+                binary=chunk.table.is_binary(self._there.version),
+                freeze=chunk.alone and target,
+                stopping=self.how.stopping,
+            )
+            marked(pair.target, key, count, size)
+        return count, size
+
+    def _copy_objects(self, numbers: Sequence[int], key: str, pair: Pair) -> tuple[int, int]:
+        self._check_stopping()
+        with asking(f"{LARGE_OBJECTS} of {self.source.name}"), pair.target.transaction():
+            size = copied_objects(pair.source, pair.target, numbers, self.how.stopping)
+            marked(pair.target, key, len(numbers), size)
+        return len(numbers), size
+
+    def _check_stopping(self) -> None:
+        if self.how.stopping.is_set():
+            raise MigrationError("stopped; run the same again: it goes on where it stopped")
+
+    # after the rows
+
+    def finish(self) -> None:
+        """Make indexes, constraints, sequences, materialised views, owners and grants.
+
+        Raises:
+            MigrationError: some rows have not arrived; something could not be made.
+        """
+        for label in self._futures:
+            with contextlib.suppress(Exception):  # told by its own item
+                self._waited(label)
+        if self._failed:
+            first = next(iter(self._failed.items()))
+            raise MigrationError(
+                f"{len(self._failed)} tables have not arrived, so indexes wait; the first is {first[0]}: {first[1]}"
+            )
+        self._check_stopping()
+        again = self._phase == "post"
+        self._marks.enter("post")
+        self._phase = "post"
+        self._set_sequences()
+        without = self._left_out | (self._made() if again else frozenset())
+        self._archive.restore(self.target, "post-data", jobs=self.how.jobs, without=without, settings=_BUILD)
+        self._refresh()
+        if self.how.analyze:
+            self._analyze()
+        self._give()
+
+    def tidy(self) -> None:
+        """Take the marks away: nothing but what was moved is left on the target."""
+        self._marks.drop()
+
+    def _set_sequences(self) -> None:
+        with contextlib.closing(self.source.connect()) as session:
+            found = sequences_of(session, self.source.name)
+        with asking(self.target.name), self._control.cursor() as cursor:
+            cursor.executemany(
+                "SELECT setval(%s::regclass, %s, %s)",
+                [(quoted(each.schema, each.name), each.value, each.called) for each in found],
+            )
+
+    def _made(self) -> frozenset[tuple[int, int]]:
+        """Return what of post-data a killed move has made already, by catalogue and number at the source."""
+        found: set[tuple[int, int]] = set()
+        for catalogue, query in _MADE.items():
+            with asking(self.target.name):
+                there = {row["name"] for row in self._names(self._control, self.target.name, catalogue, query)}
+            here = rows(self._session, self.source.name, f"SELECT oid::bigint AS oid FROM ({query}) AS o")
+            told = self._names(self._session, self.source.name, catalogue, query)
+            found |= {(catalogue, row["oid"]) for row, name in zip(here, told, strict=True) if name["name"] in there}
+        return frozenset(found)
+
+    def _names(self, session: Session, name: str, catalogue: int, query: str) -> list[dict[str, Any]]:
+        return rows(
+            session,
+            name,
+            "SELECT (i).type || ' ' || (i).identity AS name FROM ("
+            f" SELECT o.oid, pg_identify_object({catalogue}, o.oid, 0) AS i FROM ({query}) AS o (oid)) AS found",
+        )
+
+    def _refresh(self) -> None:
+        """Fill materialised views that the source has filled, each after those that it reads."""
+        found = {row["oid"]: row for row in rows(self._session, self.source.name, _MATVIEWS)}
+        order = TopologicalSorter({oid: [each for each in row["needs"] if each in found] for oid, row in found.items()})
+        for oid in order.static_order():
+            if found[oid]["fresh"]:
+                with asking(f"{self.target.name}: materialised view {found[oid]['name']}"):
+                    self._control.execute(f"REFRESH MATERIALIZED VIEW {found[oid]['name']}")
+
+    def _analyze(self) -> None:
+        names = [table.sql for table in self.tables]
+        names += [row["name"] for row in rows(self._session, self.source.name, _MATVIEWS) if row["fresh"]]
+        waiting = [self._lanes.submit(partial(self._analyze_one, name)) for name in names]
+        for future in waiting:
+            future.result()
+        for row in rows(self._session, self.source.name, _PARTITIONED):
+            with asking(self.target.name):
+                self._control.execute(f"ANALYZE {row['name']}")
+
+    def _analyze_one(self, name: str, pair: Pair) -> None:
+        with asking(self.target.name):
+            pair.target.execute(f"ANALYZE {name}")
+
+    def _give(self) -> None:
+        """Apply owners, grants and settings, and note what the target refuses."""
+        roles = {self._here.server["who"]: self._there.server["who"]}
+        wanted = renamed(held(self._session, self.source.name), roles)
+        defaults = renamed(defaults_of(self._session, self.source.name), roles)
+        self.notes += apply_owners(self._control, self.target.name, wanted, defaults)
+        self.notes += apply_settings(
+            self._control, self.target.name, renamed(settings_of(self._session, self.source.name), roles)
+        )
+
+    # its life
+
+    def close(self) -> None:
+        """End everything that runs, and close all sessions."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<DatabaseMove {self.source.name} to {self.target.name}>"
+
+
+def moved(source: Side, target: Side, how: How | None = None, *, snapshot: str | None = None) -> DatabaseMove:
+    """Move a whole database in one call; return the move with its notes, closed."""
+    with DatabaseMove(source, target, how, snapshot=snapshot) as move:
+        move.begin()
+        move.start()
+        for table in move.tables:
+            move.table(table.label)
+        move.large_objects()
+        move.finish()
+        move.tidy()
+    return move
