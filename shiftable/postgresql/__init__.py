@@ -6,5 +6,6 @@ that ``shiftable[postgresql-server]`` installs. ``Cluster`` is one data director
 
 from shiftable.postgresql._binaries import Binaries, all_binaries, find_binaries
 from shiftable.postgresql._cluster import Cluster, ClusterError, temporary_cluster
+from shiftable.postgresql._locks import locked
 
-__all__ = ["Binaries", "Cluster", "ClusterError", "all_binaries", "find_binaries", "temporary_cluster"]
+__all__ = ["Binaries", "Cluster", "ClusterError", "all_binaries", "find_binaries", "locked", "temporary_cluster"]

@@ -26,7 +26,7 @@ from shiftable.postgresql import _supervisor
 from shiftable.postgresql._binaries import Binaries, find_binaries
 from shiftable.postgresql._locks import is_locked, locked, take
 from shiftable.postgresql._owner import Owner, environment
-from shiftable.postgresql._template import ClusterError, make_data
+from shiftable.postgresql._template import ClusterError, copy_data, give_identity, make_data
 
 if TYPE_CHECKING:
     import psycopg
@@ -138,6 +138,17 @@ class Cluster:
         """Whether the server, or what is left of it, still runs."""
         return is_locked(self.folder / "alive")
 
+    @property
+    def in_use(self) -> bool:
+        """Whether the server runs and this process uses it already."""
+        with contextlib.suppress(FileNotFoundError):
+            used = self._users is not None
+            if self.until_exit:
+                found = (self.folder / "users").stat()
+                used = (found.st_dev, found.st_ino) in _USED_UNTIL_EXIT
+            return used and self.running
+        return False
+
     # its life
 
     def create(self) -> None:
@@ -199,6 +210,42 @@ class Cluster:
         self._write_settings()
         if (pid := self.pid) is not None:
             os.kill(pid, signal.SIGHUP)
+
+    def back_up(self, to: Path, *, timeout: float = 60) -> None:
+        """Copy the data, consistent as of one moment, to a folder that does not exist; the server runs on if it runs.
+
+        Raises:
+            ClusterError: pg_basebackup failed; the message holds its words.
+        """
+        using = self._users is not None
+        with self._exclusively(timeout):
+            if not self.running:
+                copy_data(self.data, to, Owner())
+                return
+            self._use(timeout)
+        try:
+            sync = () if self.durable else ("--no-sync",)
+            self.run("pg_basebackup", "--pgdata", to, "--checkpoint=fast", "--wal-method=stream", *sync)
+        finally:
+            if not using and not self.until_exit:
+                self._use_no_more()
+
+    def fill(self, data: Path) -> None:
+        """Copy data that were backed up into this cluster, which must have none."""
+        self._make_folder()
+        with self._exclusively(60):
+            if self.data.exists():
+                raise ClusterError(f"{self.data} exists already")
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix="data-") as name:
+                copy_data(data, Path(name) / "data", self.owner)
+                (Path(name) / "data").rename(self.data)
+
+    def become_another(self) -> None:
+        """Give the cluster a system identifier of its own; it must have been stopped in order."""
+        with self._exclusively(60):
+            if self.running:
+                raise ClusterError(f"the server in {self.folder} runs")
+            give_identity(self.binaries, self.data, self.owner)
 
     def remove(self) -> None:
         """Stop the server and delete all of it."""

@@ -47,15 +47,6 @@ class Owner:
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
-    def take_tree(self, folder: Path) -> None:
-        """Make a folder and all in it this user's."""
-        if self.uid is None:
-            return
-        self.take(folder)
-        for here, folders, files in os.walk(folder):
-            for name in (*folders, *files):
-                self.take(Path(here, name))
-
     def run(self, program: Path, *arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
         """Run a program as this user on a data directory, which stands for ``{data}`` in its arguments.
 

@@ -14,9 +14,10 @@ from shiftable.errors import ShiftableError
 from shiftable.postgresql._binaries import Binaries
 from shiftable.postgresql._owner import Owner
 
-__all__ = ["ClusterError", "make_data"]
+__all__ = ["ClusterError", "copy_data", "give_identity", "make_data"]
 
 _CASTAGNOLI = 0x82F63B78
+_MARKS = {"postmaster.pid", "postmaster.opts"}
 _FORMAT = 1  # of the cached templates; raise it when their making changes
 
 
@@ -36,9 +37,8 @@ def make_data(binaries: Binaries, locale: str, data: Path, owner: Owner) -> None
         if template is None:
             _initdb(binaries, locale, new, owner)
         else:
-            shutil.copytree(template, new, symlinks=True)
-            owner.take_tree(new)
-            _give_identity(binaries, new, owner)
+            copy_data(template, new, owner)
+            give_identity(binaries, new, owner)
         new.rename(data)
 
 
@@ -75,11 +75,29 @@ def _initdb(binaries: Binaries, locale: str, data: Path, owner: Owner) -> None:
         raise ClusterError(f"initdb of PostgreSQL {binaries.version} failed: {done.stderr.strip()}")
 
 
-def _give_identity(binaries: Binaries, data: Path, owner: Owner) -> None:
+def copy_data(data: Path, new: Path, owner: Owner) -> None:
+    """Copy the data directory of a server that does not run, without its marks and its replication slots."""
+    new.mkdir(mode=0o700)
+    owner.take(new)
+    for entry in os.scandir(data):
+        target = new / entry.name
+        if entry.is_symlink():
+            target.symlink_to(Path(entry.path).readlink())
+            owner.take(target)
+        elif entry.is_dir():
+            copy_data(Path(entry.path), target, owner)
+        elif entry.is_file() and entry.name not in _MARKS and data.parent.name != "pg_replslot":
+            shutil.copyfile(entry.path, target)
+            target.chmod(0o600)
+            owner.take(target)
+
+
+def give_identity(binaries: Binaries, data: Path, owner: Owner) -> None:
     """Give a copy a system identifier of its own, by which servers and tools tell clusters apart.
 
     It is the first number of the control file, which ends with its own CRC-32C; pg_resetwal then writes WAL that bears
-    the same number. It refuses a control file whose sum is wrong, so a layout that is not as expected is no danger.
+    the same number. It refuses a control file whose sum is wrong, so a layout that is not as expected is no danger. The
+    server must have been stopped in order.
     """
     path = data / "global" / "pg_control"
     content = bytearray(path.read_bytes())

@@ -17,10 +17,18 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
 
-__all__ = ["BaremetalProvider", "BaremetalSettings", "PowerdnsSettings", "Rfc2136Settings", "VaultSettings"]
+__all__ = [
+    "BaremetalProvider",
+    "BaremetalSettings",
+    "PowerdnsSettings",
+    "PrivatePostgresqlSettings",
+    "Rfc2136Settings",
+    "VaultSettings",
+]
 
 __version__ = "0.1.0"
 
@@ -98,6 +106,20 @@ class PowerdnsSettings:
     ca_bundle: Path | None = None
 
 
+@attrs.frozen(kw_only=True)
+class PrivatePostgresqlSettings:
+    """``[providers.x.private_postgresql]``: the private servers of databases.
+
+    Args:
+        programs: the folder of PostgreSQL's programs; else the ``PATH``, ``/usr/lib/postgresql`` and the wheel of
+            ``shiftable[postgresql-server]`` are looked through for the declared version.
+        linger: servers run until they are stopped, also if no process uses them.
+    """
+
+    programs: Path | None = None
+    linger: bool = False
+
+
 def _are_nameservers(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
     """Refuse names that a zone file would complete with the zone."""
     if not value or not all(_NAME.fullmatch(name) and len(name) < 255 for name in value):
@@ -109,7 +131,8 @@ class BaremetalSettings:
     """``[providers.x]`` with ``type = "baremetal"``.
 
     Args:
-        root: the folder of all data; buckets lie in ``blob`` below it, zone files in ``dns``, secrets in ``secrets``.
+        root: the folder of all data; buckets lie in ``blob`` below it, zone files in ``dns``, secrets in ``secrets``,
+            private database servers in ``database``.
         fsync: whether a write waits until the disk has it. Without it a power failure may cost the last writes.
         endpoint: address of an S3-compatible server, which then holds the buckets instead of files.
         access_key: the server's key, not a secret itself.
@@ -122,6 +145,7 @@ class BaremetalSettings:
         vault: a Vault or OpenBao server, which then holds the secrets instead of files.
         rfc2136: a name server that takes updates, which then holds the zones instead of files.
         powerdns: a PowerDNS server, which then holds the zones instead of files.
+        private_postgresql: of the private database servers.
     """
 
     root: Path = _DEFAULT_ROOT
@@ -137,10 +161,11 @@ class BaremetalSettings:
     vault: VaultSettings | None = None
     rfc2136: Rfc2136Settings | None = None
     powerdns: PowerdnsSettings | None = None
+    private_postgresql: PrivatePostgresqlSettings | None = None
 
 
 class BaremetalProvider(Provider[BaremetalSettings]):
-    """Your own machines: blobs in plain files or on an S3-compatible server, zone files, SOPS files or a Vault.
+    """Your own machines: blobs in files or on an S3-compatible server, zone files, SOPS files, private PostgreSQL.
 
     Credentials: none for files, whose permissions decide who reads and writes; for a server its two keys; for secrets
     the age identity, or a login at the Vault. The user that runs the application needs to read and write ``root`` and
@@ -153,11 +178,12 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
-        """Say what files, S3-compatible servers, zone files, SOPS files and Vault can do."""
-        from shiftable_baremetal import blob, blob_s3, dns, dns_powerdns, dns_rfc2136, secrets, secrets_vault
+        """Say what files, S3-compatible servers, zone files, SOPS files, Vault and private PostgreSQL can do."""
+        from shiftable_baremetal import blob, blob_s3, database, dns, dns_powerdns, dns_rfc2136, secrets, secrets_vault
 
         return {
             "blob": (blob.FEATURES, blob_s3.FEATURES),
+            "database": (database.FEATURES,),
             "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
         }
@@ -212,6 +238,18 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         from shiftable_baremetal.dns import ZoneFilesDriver
 
         return ZoneFilesDriver(self._root() / "dns", settings.nameservers, fsync=settings.fsync)
+
+    def database(self) -> DatabaseDriver:
+        """Make the driver for private PostgreSQL servers.
+
+        Raises:
+            ConfigError: the root cannot be used.
+        """
+        from shiftable_baremetal.database import PrivateDatabaseDriver
+
+        settings, private = self.settings, self.settings.private_postgresql or PrivatePostgresqlSettings()
+        root = self._root() / "database"
+        return PrivateDatabaseDriver(root, private.programs, fsync=settings.fsync, linger=private.linger)
 
     def _root(self) -> Path:
         """Return the folder of all data, which need not exist yet: whoever creates something makes it.

@@ -1,0 +1,52 @@
+"""What goes wrong with a private server, in our words."""
+
+from __future__ import annotations
+
+import sys
+
+from shiftable.errors import (
+    AlreadyExists,
+    Conflict,
+    Fault,
+    InvalidArgument,
+    OperationError,
+    PermissionDenied,
+    QuotaExceeded,
+    Unauthenticated,
+    Unavailable,
+    classify_os,
+)
+from shiftable_baremetal._faults import FilesError
+
+__all__ = ["classify"]
+
+# By SQLSTATE, or its first two characters: PostgreSQL's appendix A.
+_STATES: dict[str, type[OperationError]] = {
+    "08": Unavailable,
+    "22": InvalidArgument,
+    "28": Unauthenticated,
+    "42": InvalidArgument,
+    "53": QuotaExceeded,
+    "57": Unavailable,
+    "58": Unavailable,
+    "42501": PermissionDenied,
+    "42710": AlreadyExists,
+    "42P04": AlreadyExists,
+    "53300": Unavailable,
+    "55006": Conflict,
+    "55P02": InvalidArgument,
+    "XX001": Unavailable,
+    "XX002": Unavailable,
+}
+
+
+def classify(exc: Exception) -> Fault | None:
+    """Claim the driver's own errors, PostgreSQL's and those of the operating system."""
+    if isinstance(exc, FilesError):
+        return exc.fault
+    psycopg = sys.modules.get("psycopg")  # if nobody has loaded it, the error is not its
+    if psycopg is not None and isinstance(exc, psycopg.Error):
+        state = exc.sqlstate or ""
+        known = _STATES.get(state) or _STATES.get(state[:2])
+        return Fault(known or (OperationError if state else Unavailable), str(exc).strip(), state)
+    return classify_os(exc)
