@@ -1,9 +1,9 @@
-"""Google Cloud: Cloud Storage, Secret Manager and Cloud DNS."""
+"""Google Cloud: Cloud Storage, Secret Manager, Cloud DNS and Cloud SQL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -13,11 +13,12 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
     from shiftable_gcp._session import Session
 
-__all__ = ["GcpProvider", "GcpSettings"]
+__all__ = ["GcpDatabaseSettings", "GcpProvider", "GcpSettings"]
 
 __version__ = "0.1.0"
 
@@ -28,8 +29,8 @@ class GcpSettings:
 
     Args:
         project: the project id; else the one of the credentials.
-        region: where buckets and secrets are made, ``europe-west3``; else Google's default, the multi-region ``US``,
-            and for secrets the places that Google chooses.
+        region: where buckets, secrets and databases are made, ``europe-west3``; else Google's default, the multi-region
+            ``US``, for secrets the places that Google chooses, and for databases ``us-central1``.
         service_account: a service account's key as JSON; else Application Default Credentials.
         sign_as: the service account in whose name URLs are signed, through IAM; else the one of the credentials, with
             its key where they hold one.
@@ -45,15 +46,38 @@ class GcpSettings:
     retry_seconds: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
 
 
+@attrs.frozen(kw_only=True)
+class GcpDatabaseSettings:
+    """``[database.x.gcp]``: what counts when a server is made.
+
+    Args:
+        edition: of Cloud SQL; the larger one has its own machine types, and keeps logs for up to 35 days.
+        tier: a machine type by name, in place of the one that is chosen by ``cpus`` and ``memory_gib``.
+        network: the VPC in which the server has its private address, by name or as a resource; else ``default``, and
+            none for a public server. It needs private services access.
+        zone: where the server is, ``europe-west3-a``; else Google chooses.
+        disk: ``ssd`` or ``hdd``.
+        server_ca: who signs the server's certificate: ``instance``, a CA that signs for this server alone, or
+            ``shared``, one for all servers of the region, whose certificates bear the server's DNS name.
+    """
+
+    edition: Literal["enterprise", "enterprise-plus"] = "enterprise"
+    tier: str | None = None
+    network: str | None = None
+    zone: str | None = None
+    disk: Literal["ssd", "hdd"] = "ssd"
+    server_ca: Literal["instance", "shared"] = "instance"
+
+
 class GcpProvider(Provider[GcpSettings]):
-    """Cloud Storage through google-cloud-storage, Secret Manager and Cloud DNS by REST.
+    """Cloud Storage through google-cloud-storage, Secret Manager, Cloud DNS and Cloud SQL by REST.
 
     Credentials come from ``service_account``, or else from Application Default Credentials, in their order:
     ``GOOGLE_APPLICATION_CREDENTIALS`` (a key, or workload identity federation), ``gcloud auth application-default
     login``, the metadata server of Google's machines. With ``endpoint`` and no ``service_account`` there are none.
 
-    Permissions, no more than these; ``roles/storage.admin``, ``roles/secretmanager.admin`` and ``roles/dns.admin`` have
-    them all:
+    Permissions, no more than these; ``roles/storage.admin``, ``roles/secretmanager.admin``, ``roles/dns.admin`` and
+    ``roles/cloudsql.admin`` have them all:
 
     * blob: on the project ``storage.buckets.list`` and ``storage.buckets.create``; on the buckets
       ``storage.buckets.get``, ``storage.buckets.update``, ``storage.buckets.delete``, ``storage.objects.list``,
@@ -73,9 +97,18 @@ class GcpProvider(Provider[GcpSettings]):
       ``dns.resourceRecordSets.update``, ``dns.resourceRecordSets.delete``, ``dns.changes.create``, ``dns.changes.get``,
       and ``dns.changes.list`` and ``dns.managedZoneOperations.get``, by which a call whose answer was lost is found
       again. Google wants the owner of a domain to be verified before some zones are made.
+    * database: on the project ``cloudsql.instances.create``, ``cloudsql.instances.list``, ``cloudsql.instances.get``,
+      ``cloudsql.instances.update``, ``cloudsql.instances.delete``, ``cloudsql.instances.restart``,
+      ``cloudsql.instances.clone``, ``cloudsql.instances.restoreBackup``, ``cloudsql.instances.createBackup``,
+      ``cloudsql.backupRuns.create``, ``cloudsql.backupRuns.get``, ``cloudsql.backupRuns.list``,
+      ``cloudsql.backupRuns.delete``, ``cloudsql.databases.create``, ``cloudsql.databases.list``,
+      ``cloudsql.users.create``, ``cloudsql.users.list``, ``cloudsql.users.update``; for a private address also
+      ``compute.networks.get``. Who only connects needs ``cloudsql.instances.get``, and to log in with a token
+      ``cloudsql.instances.login`` (``roles/cloudsql.instanceUser``).
 
     What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
-    ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``.
+    ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``,
+    of databases ``roles/cloudsql.viewer``.
 
     Presigned URLs are signed with a service account's key, where there is one, else by IAM in the name of the account,
     or of ``sign_as``: that takes ``iam.serviceAccounts.signBlob`` on it (``roles/iam.serviceAccountTokenCreator``) and
@@ -85,6 +118,7 @@ class GcpProvider(Provider[GcpSettings]):
     name: ClassVar[str] = "gcp"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[GcpSettings]] = GcpSettings
+    native_types: ClassVar[Mapping[str, type[Any]]] = {"database": GcpDatabaseSettings}
 
     def __init__(self, settings: GcpSettings) -> None:
         super().__init__(settings)
@@ -93,9 +127,14 @@ class GcpProvider(Provider[GcpSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_gcp import blob, dns, secrets
+        from shiftable_gcp import blob, database, dns, secrets
 
-        return {"blob": (blob.FEATURES,), "dns": (dns.FEATURES,), "secrets": (secrets.FEATURES,)}
+        return {
+            "blob": (blob.FEATURES,),
+            "database": (database.FEATURES,),
+            "dns": (dns.FEATURES,),
+            "secrets": (secrets.FEATURES,),
+        }
 
     @property
     def session(self) -> Session:
@@ -123,6 +162,12 @@ class GcpProvider(Provider[GcpSettings]):
         from shiftable_gcp.dns import CloudDnsDriver
 
         return CloudDnsDriver(self.session)
+
+    def database(self) -> DatabaseDriver:
+        """Make the driver for Cloud SQL."""
+        from shiftable_gcp.database import CloudSqlDriver
+
+        return CloudSqlDriver(self.session)
 
     def close(self) -> None:
         """Close all connections."""

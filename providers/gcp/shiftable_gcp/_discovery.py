@@ -42,14 +42,16 @@ class Discovery:
 
     Args:
         document: name in google-api-python-client's cache, ``storage.v1``.
+        reasons: errors have reasons and no status, as in the older kind of API, whatever kind it is else.
     """
 
-    def __init__(self, document: str) -> None:
+    def __init__(self, document: str, *, reasons: bool = False) -> None:
         # Read as a file: the package's own reader wants oauth2client's successor and prints warnings.
         place = files("googleapiclient.discovery_cache") / "documents" / f"{document}.json"
         self._document: Any = json.loads(place.read_text(encoding="utf-8"))
         self._schemas = self._document["schemas"]
         self._canonical = self._document.get("fullyEncodeReservedExpansion", False)  # Google's newer kind of API
+        self._reasons = reasons or not self._canonical
         self._routes = list(self._found(self._document["resources"]))
 
     def method(self, verb: str, target: str) -> Method | None:
@@ -78,7 +80,7 @@ class Discovery:
             else:
                 yield from self._json("request", request.body, schema["$ref"])
         if response.code >= 400:
-            yield from _error_body(response, canonical=self._canonical)
+            yield from _error_body(response, canonical=not self._reasons)
         elif response.body and "alt=media" not in request.query and response.code != 308 and "fields" not in query:
             answer = method.definition.get("response")
             if answer is None:

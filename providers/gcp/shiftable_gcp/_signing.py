@@ -11,7 +11,7 @@ from google.auth.transport.requests import Request
 from shiftable_gcp._rest import Rest
 from shiftable_gcp._session import Session, Untyped
 
-__all__ = ["HOST", "signing"]
+__all__ = ["HOST", "account_of", "signing"]
 
 HOST = "https://iamcredentials.googleapis.com"
 
@@ -61,11 +61,11 @@ def signing(session: Session) -> Signing | None:
     credentials = session.transport.credentials
     if session.sign_as is None and isinstance(credentials, Signing):
         return credentials
-    email = session.sign_as or _email(credentials)
+    email = session.sign_as or account_of(credentials)
     return _ByIam(Rest(session, HOST), email) if email else None
 
 
-def _email(credentials: Untyped) -> str | None:
+def account_of(credentials: Untyped) -> str | None:
     """Return the account of credentials from a machine or a federation; a machine's tells it with its first token."""
     if getattr(credentials, "service_account_email", None) == "default":
         credentials.refresh(Request())

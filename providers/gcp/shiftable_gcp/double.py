@@ -1,4 +1,4 @@
-"""A stand-in for Google Cloud on loopback: Cloud Storage, Secret Manager and Cloud DNS, as strict as the services.
+"""A stand-in for Google Cloud on loopback: Storage, Secret Manager, Cloud DNS, Cloud SQL, as strict as the services.
 
 What goes over the wire is compared with Google's own descriptions of the JSON APIs; a violation fails the test.
 """
@@ -17,8 +17,9 @@ try:
     from shiftable_gcp._discovery import Discovery
 
     _STORAGE, _SECRETS = Discovery("storage.v1"), Discovery("secretmanager.v1")
-    _IAM, _DNS = Discovery("iamcredentials.v1"), Discovery("dns.v1")
+    _IAM, _DNS, _SQL = Discovery("iamcredentials.v1"), Discovery("dns.v1"), Discovery("sqladmin.v1", reasons=True)
     from shiftable_gcp._cloud_dns import CloudDns
+    from shiftable_gcp._cloud_sql import CloudSql
     from shiftable_gcp._identity import Account
 except ImportError as exc:
     raise ConfigError(
@@ -38,7 +39,7 @@ _UPLOAD = "/upload/storage/v1/"
 
 
 class GcpDouble(Double):
-    """Google Cloud in this process: Cloud Storage, Secret Manager, Cloud DNS, and the issuer of tokens for one account.
+    """Google Cloud in this process: Storage, Secret Manager, DNS, SQL, and the issuer of tokens for one account.
 
     Callers without credentials are let in, as emulators do; a wrong token, key or signature is refused. Presigned URLs
     expire (by ``clock``), conditions hold under concurrent requests.
@@ -52,15 +53,15 @@ class GcpDouble(Double):
     region: ClassVar[str] = "europe-west3"
 
     def __init__(self) -> None:
-        super().__init__(
-            _never, validators=[_STORAGE.violations, _SECRETS.violations, _IAM.violations, _DNS.violations]
-        )
+        described = (_STORAGE, _SECRETS, _IAM, _DNS, _SQL)
+        super().__init__(_never, validators=[each.violations for each in described])
         self.may_sign = True
         self.state = State(self.clock.now)
         self._json = JsonApi(self.state, lambda: self.url)
         self._xml = XmlApi(self.state)
         self.secrets = SecretManager(self.clock.now)
         self.dns = CloudDns(self.clock.now)
+        self.sql = CloudSql(self.clock.now)
         self._account = Account(self.project)
 
     @property
@@ -87,6 +88,7 @@ class GcpDouble(Double):
     @page_size.setter
     def page_size(self, size: int) -> None:
         self._json.page_size = self._xml.page_size = self.secrets.page_size = self.dns.page_size = size
+        self.sql.page_size = size
 
     @property
     def rewrite_bytes(self) -> int | None:
@@ -119,6 +121,9 @@ class GcpDouble(Double):
         if _of_iam(request):
             found = _IAM.method(request.method, request.target)
             return "iamcredentials", found.id if found else ""
+        if _of_sql(request):
+            found = _SQL.method(request.method, request.target)
+            return "sql", found.id if found else ""
         if _of_secrets(request):
             found = _SECRETS.method(request.method, request.target)
             return "secretmanager", found.id if found else ""
@@ -135,20 +140,26 @@ class GcpDouble(Double):
         return response
 
     def forget(self) -> None:
-        """Delete all buckets, secrets and zones, and return to large pages."""
+        """Delete all buckets, secrets, zones and databases, and return to large pages."""
         with self.state.lock:
             self.state.forget()
             self.secrets.forget()
             self.dns.forget()
+            self.sql.forget()
             self.may_sign = True
             self._json.page_size = self._xml.page_size = _PAGE
             self._json.rewrite_bytes = None
 
     def start(self) -> Self:
-        """Begin to listen, without any bucket, secret or zone."""
+        """Begin to listen, without any bucket, secret, zone or database."""
         super().start()
         self.forget()
         return self
+
+    def close(self) -> None:
+        """Stop, with all databases that somebody connected to."""
+        super().close()
+        self.sql.servers.close()
 
     def _answered(self, request: Request) -> Response:
         if request.path == "/token":
@@ -156,8 +167,8 @@ class GcpDouble(Double):
         if _of_iam(request):
             return self._account.sign(request, permitted=self.may_sign)
         refused = self._account.refusal(request, self.clock.now())
-        if _of_secrets(request) or _of_dns(request):
-            service = self.dns if _of_dns(request) else self.secrets
+        if _of_secrets(request) or _of_dns(request) or _of_sql(request):
+            service = self.sql if _of_sql(request) else self.dns if _of_dns(request) else self.secrets
             with self.state.lock:
                 return service.answer(request, refused)
         known = _STORAGE.method(request.method, request.target) is not None or _UPLOAD in request.path
@@ -179,6 +190,10 @@ def _of_iam(request: Request) -> bool:
 
 def _of_secrets(request: Request) -> bool:
     return request.target.startswith("/v1/projects/") and not _of_iam(request)
+
+
+def _of_sql(request: Request) -> bool:
+    return _SQL.method(request.method, request.target) is not None
 
 
 def _of_dns(request: Request) -> bool:
