@@ -40,7 +40,6 @@ from shiftable.migrate import (
     LossCount,
     Migration,
     Named,
-    NameServer,
     Observer,
     Options,
     Plan,
@@ -354,6 +353,8 @@ def _asked(texts: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the name servers that were named, once they can be understood; ``None``: nobody is asked."""
     if texts == ("none",):
         return None
+    from shiftable.migrate import NameServer
+
     return tuple(str(NameServer.parse(text)) for text in texts)
 
 

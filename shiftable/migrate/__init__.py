@@ -22,13 +22,14 @@
 
 from __future__ import annotations
 
-from shiftable.migrate._cutover import Cutover, Delegation, Drift, Parent, Status
-from shiftable.migrate._dns_ask import NameServer
+import importlib
+from typing import TYPE_CHECKING
+
 from shiftable.migrate._document import SCHEMA, Document
 from shiftable.migrate._estimate import Cost, Demand, Estimate, Source
 from shiftable.migrate._filters import Filter, KeyList, Rule
+from shiftable.migrate._inventory import Inventory
 from shiftable.migrate._journal import Named
-from shiftable.migrate._listing import Inventory
 from shiftable.migrate._migration import Migration
 from shiftable.migrate._movers import FACETS
 from shiftable.migrate._plan import Plan, ResourcePlan
@@ -36,6 +37,10 @@ from shiftable.migrate._progress import JsonEvents, Observer, Phase, Progress, R
 from shiftable.migrate._report import Large, LossCount, Report, ResourceReport, Tally
 from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Options, Trouble
+
+if TYPE_CHECKING:
+    from shiftable.migrate._cutover import Cutover, Delegation, Drift, Parent, Status
+    from shiftable.migrate._dns_ask import NameServer
 
 __all__ = [
     "FACETS",
@@ -76,3 +81,25 @@ __all__ = [
     "Trouble",
     "Workers",
 ]
+
+_HOMES = {
+    "Cutover": "_cutover",
+    "Delegation": "_cutover",
+    "Drift": "_cutover",
+    "NameServer": "_dns_ask",
+    "Parent": "_cutover",
+    "Status": "_cutover",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what belongs to one service when it is used: a move of zones needs nothing of blobs."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"shiftable.migrate.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

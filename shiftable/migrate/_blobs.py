@@ -36,7 +36,8 @@ from shiftable.errors import (
 from shiftable.migrate._inside import Inside
 from shiftable.migrate._movers import FACETS
 from shiftable.migrate._parts import Parts, Room
-from shiftable.migrate._shards import Shard, listed, split
+from shiftable.migrate._ranges import listed, split
+from shiftable.migrate._shards import Shard
 from shiftable.migrate.mover import (
     Action,
     Item,

@@ -125,18 +125,18 @@ class Sizes:
         """
         self.listed_source += here
         self.listed_target += there
-        if action in {Action.CREATE, Action.REPLACE}:
+        if action is Action.CREATE or action is Action.REPLACE:
             self.created += 1
             self.bytes += size
             self.writes += versions or (1 if size <= _PART else -(-size // _PART) + 2)
         elif action is Action.COMPARE:
             self.compared += 1
-        elif action is Action.DELETE:
-            self.deleted += 1
-        if action in {Action.CREATE, Action.REPLACE, Action.COMPARE, Action.UNCHANGED}:
-            self.all_count += 1
-            self.all_bytes += size
-            self.all_versions += versions
+        elif action is not Action.UNCHANGED:
+            self.deleted += action is Action.DELETE
+            return
+        self.all_count += 1
+        self.all_bytes += size
+        self.all_versions += versions
 
 
 @attrs.frozen(kw_only=True)

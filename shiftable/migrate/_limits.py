@@ -6,13 +6,15 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from shiftable.blob.driver import Download
 from shiftable.fibers import sleep
 from shiftable.service import Driver, Service
+
+if TYPE_CHECKING:
+    from shiftable.blob.driver import Download
 
 __all__ = ["Pace", "TokenBucket"]
 
@@ -83,9 +85,14 @@ class Pace:
         if self._requests is not None:
             self._requests.take(1)
         found = function(*args, **kwargs)
-        if self._bandwidth is not None and isinstance(found, Download):
-            return attrs.evolve(found, chunks=_paced(found, self._bandwidth))
-        return found
+        return found if self._bandwidth is None else _slowed(found, self._bandwidth)
+
+
+def _slowed(found: Any, bandwidth: TokenBucket) -> Any:  # noqa: ANN401  what a driver's method returns
+    """Let what brings bytes bring them at the pace that is allowed."""
+    from shiftable.blob.driver import Download
+
+    return attrs.evolve(found, chunks=_paced(found, bandwidth)) if isinstance(found, Download) else found
 
 
 def _paced(download: Download, bandwidth: TokenBucket) -> Iterator[bytes]:

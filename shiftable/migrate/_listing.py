@@ -11,30 +11,21 @@ import itertools
 import json
 import re
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_plus
 
 import attrs
 
-from shiftable.blob.driver import ObjectSummary
-from shiftable.errors import MigrationError, NotFound
-from shiftable.tokens import Token
+from shiftable.errors import MigrationError
 
-if TYPE_CHECKING:
-    from shiftable.blob import Bucket
-
-__all__ = ["Entry", "Inventory"]
+__all__ = ["Entry", "entries"]
 
 _SORTED_AT_ONCE = 200_000
 """Entries in memory while a file is sorted; a hundred megabytes at most."""
-_ASKED_AT_ONCE = 32
-_SAMPLES = 5
 _BARE = {2: ("bucket", "key"), 3: ("bucket", "key", "size"), 4: ("bucket", "key", "size", "etag")}
 _NAMES = {
     "name": "key",
@@ -57,46 +48,13 @@ class Entry:
     storage_class: str | None = None
 
 
-@attrs.frozen
-class Inventory:
-    """A listing file, told by its name.
+def entries(path: Path, bucket: str) -> Iterator[Entry]:
+    """Yield the objects in the order of their keys' UTF-8 bytes, at a memory that does not grow.
 
-    - ``manifest.json`` of S3 Inventory: its data files, CSV or Parquet, are looked for beside it, in ``data`` beside
-      it and in ``data`` beside its folder, and are compared with the MD5 that it tells;
-    - ``*.csv``, ``*.csv.gz``: with a line of column names (key or name, size, etag, modified or LastModifiedDate,
-      bucket, IsLatest, IsDeleteMarker, StorageClass; the others do not matter), keys as they are; without one the
-      columns are bucket, key, size, etag, as many of them as there are, and keys are URL-encoded, as S3 Inventory does;
-    - ``*.parquet``: the same columns; needs pyarrow;
-    - anything else: keys in UTF-8, one a line or each ended by NUL; ``*.gz`` is unpacked.
-
-    Older versions and delete markers are left out. The order does not matter, and a key that comes again counts once.
+    Raises:
+        MigrationError: it cannot be read, is damaged, or is another bucket's.
     """
-
-    path: str
-
-    def entries(self, bucket: str) -> Iterator[Entry]:
-        """Yield the objects in the order of their keys' UTF-8 bytes, at a memory that does not grow.
-
-        Raises:
-            MigrationError: it cannot be read, is damaged, or is another bucket's.
-        """
-        found = _sorted(_read(Path(self.path), bucket))
-        return (first for _, first in _distinct(found))
-
-    def summaries(self, source: Bucket) -> Iterator[ObjectSummary]:
-        """Yield what a listing of the source would tell, in its order.
-
-        Where the file tells size, ETag and time of modification, and a look at the first objects shows that these are
-        what the provider's own listing tells, nobody is asked. Else each object is described once. An object that is
-        gone is told with a version that no object has: who reads it finds out.
-        """
-        entries = self.entries(source.name)
-        first = list(itertools.islice(entries, _SAMPLES))
-        trusted = _trusted(source, first)
-        return _described(source, itertools.chain(first, entries), trusted)
-
-
-# reading
+    return (first for _, first in _distinct(_sorted(_read(path, bucket))))
 
 
 def _read(path: Path, bucket: str) -> Iterator[Entry]:
@@ -306,80 +264,3 @@ def _reread(file: Iterable[str]) -> Iterator[_Row]:
 def _distinct(rows: Iterable[_Row]) -> Iterator[_Row]:
     for _, same in itertools.groupby(rows, key=_order):
         yield next(same)
-
-
-# what a listing of the provider's would tell
-
-
-_Telling = Callable[[Entry], ObjectSummary]
-
-
-def _trusted(source: Bucket, sample: Sequence[Entry]) -> _Telling | None:
-    """Find out how the provider's own listing tells what the file tells; ``None``: it does not."""
-    for entry in sample:
-        here = next(iter(source.list(prefix=entry.key, limit=1)), None)
-        if here is None or here.key != entry.key or entry.etag is None:
-            continue
-        for form in ('"{}"', "{}"):
-            hashes = here.md5 is not None
-            told = _told(entry, form, hashes=hashes)
-            if told is not None and _pinned(told) == _pinned(here):
-                return lambda each: _told(each, form, hashes=hashes) or _gone(each)
-    return None
-
-
-def _pinned(found: ObjectSummary) -> tuple[object, ...]:
-    """Return what the journal keeps of a version."""
-    return found.key, found.size, found.token, found.modified, found.md5
-
-
-def _told(entry: Entry, form: str, *, hashes: bool) -> ObjectSummary | None:
-    if entry.size is None or entry.etag is None or entry.modified is None:
-        return None
-    bare = entry.etag.strip('"')
-    return ObjectSummary(
-        key=entry.key,
-        size=entry.size,
-        token=Token(form.format(bare)),
-        modified=entry.modified,
-        md5=bytes.fromhex(bare) if hashes and re.fullmatch("[0-9a-f]{32}", bare) else None,
-        storage_class=entry.storage_class,
-    )
-
-
-def _gone(entry: Entry) -> ObjectSummary:
-    """Return an object of which only the listing file knows; no object has this version."""
-    return ObjectSummary(
-        key=entry.key,
-        size=entry.size or 0,
-        token=Token("gone"),
-        modified=entry.modified or datetime.fromtimestamp(0, UTC),
-    )
-
-
-def _described(source: Bucket, entries: Iterable[Entry], trusted: _Telling | None) -> Iterator[ObjectSummary]:
-    """Tell of the objects, in order: as the file does, or as the provider answers, some questions ahead."""
-
-    def asked(entry: Entry) -> ObjectSummary:
-        try:
-            found = source.stat(entry.key)
-        except NotFound:
-            return _gone(entry)
-        return ObjectSummary(**{field.name: getattr(found, field.name) for field in attrs.fields(ObjectSummary)})
-
-    waiting: deque[ObjectSummary | Future[ObjectSummary]] = deque()
-    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="shiftable-listing") as pool:
-        try:
-            for entry in entries:
-                complete = entry.size is not None and entry.etag is not None and entry.modified is not None
-                waiting.append(trusted(entry) if trusted and complete else pool.submit(asked, entry))
-                if len(waiting) > 2 * _ASKED_AT_ONCE:
-                    yield _result(waiting.popleft())
-            while waiting:
-                yield _result(waiting.popleft())
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _result(found: ObjectSummary | Future[ObjectSummary]) -> ObjectSummary:
-    return found.result() if isinstance(found, Future) else found

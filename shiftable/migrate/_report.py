@@ -29,10 +29,6 @@ class Tally:
     count: int = 0
     bytes: int = 0
 
-    def plus(self, size: int) -> Tally:
-        """Return the tally with one more item."""
-        return Tally(self.count + 1, self.bytes + size)
-
 
 @attrs.frozen(kw_only=True)
 class LossCount:
@@ -167,6 +163,22 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  any attribute of any value
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
+@attrs.define
+class _Sum:
+    """A tally that grows."""
+
+    count: int = 0
+    bytes: int = 0
+
+    def add(self, size: int) -> None:
+        self.count += 1
+        self.bytes += size
+
+    @property
+    def tally(self) -> Tally:
+        return Tally(self.count, self.bytes)
+
+
 class Counter:
     """Gathers what becomes of the items of one resource."""
 
@@ -177,8 +189,8 @@ class Counter:
         self.items = 0
         self.bytes = 0
         self.sizes = Sizes()
-        self._done: dict[Action, Tally] = {}
-        self._verified = Tally()
+        self._done: dict[Action, _Sum] = {}
+        self._verified = _Sum()
         self._troubles: dict[Trouble, int] = {}
         self._named: list[Named] = []
         self._large: list[tuple[int, str]] = []
@@ -195,13 +207,13 @@ class Counter:
         """Count an item by what was, or is to be, done with it."""
         self.items += 1
         self.bytes += size
-        self._done[action] = self._done.get(action, Tally()).plus(size)
+        (self._done.get(action) or self._done.setdefault(action, _Sum())).add(size)
 
     def verified(self, size: int) -> None:
         """Count an item that is equal on both sides."""
         self.items += 1
         self.bytes += size
-        self._verified = self._verified.plus(size)
+        self._verified.add(size)
 
     def named(self, named: Named) -> None:
         """Count an item that has to be named; what was moved nevertheless is counted already."""
@@ -213,7 +225,7 @@ class Counter:
     @property
     def tallies(self) -> Mapping[Action, Tally]:
         """Items and bytes by action."""
-        return dict(self._done)
+        return {action: found.tally for action, found in self._done.items()}
 
     def _keep_large(self, key: str, size: int) -> None:
         if len(self._large) < SHOWN_LARGE:
@@ -226,7 +238,7 @@ class Counter:
         return ResourceReport(
             address=self.address,
             done=self.tallies,
-            verified=self._verified,
+            verified=self._verified.tally,
             troubles=dict(self._troubles),
             losses=self.losses.counted(),
             named=tuple(self._named),

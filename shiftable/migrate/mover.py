@@ -13,7 +13,7 @@ import attrs
 
 from shiftable.errors import MigrationError, ShiftableError
 from shiftable.migrate._filters import Filter
-from shiftable.migrate._listing import Inventory
+from shiftable.migrate._inventory import Inventory
 from shiftable.migrate._shards import Shard
 from shiftable.service import Change, Service, Spec
 
@@ -121,6 +121,8 @@ class Options:
         ask: name servers of the target to be asked when zones are verified, ``192.0.2.1@53``; without any those that
             the provider tells, and with ``None`` nobody.
         ask_source: name servers of the source, for aliases whose addresses are wanted; as ``ask``.
+        frozen: nobody writes to the databases of the source: a killed move goes on where it stopped, and need not know
+            whether somebody did.
     """
 
     overwrite: bool = False
@@ -148,6 +150,7 @@ class Options:
     change_limit: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
     ask: tuple[str, ...] | None = ()
     ask_source: tuple[str, ...] | None = ()
+    frozen: bool = False
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from shiftable.blob import BlobStore, Bucket, BucketSpec
 from shiftable.errors import Unavailable
 from shiftable.memory.blob import MemoryBlobDriver
-from shiftable.migrate import Action, Tally, _shards
+from shiftable.migrate import Action, Tally, _ranges
 from shiftable.migrate._journal import Journal
-from shiftable.migrate._shards import Shard, interleaved, listed, split
+from shiftable.migrate._ranges import listed, split
+from shiftable.migrate._shards import Shard, interleaved
 
 KEYS = st.lists(
     st.text(st.sampled_from("ab/0zü😀\U0010ffff"), min_size=1, max_size=6), min_size=1, max_size=60, unique=True
@@ -34,7 +35,7 @@ def bucket_of(keys: Any) -> Bucket:
 def test_shards_are_all_keys_each_once_and_in_order(keys: Any, wanted: int, prefix: str) -> None:
     bucket = bucket_of(keys)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_shards, "_WORTH", 2)
+        patch.setattr(_ranges, "_WORTH", 2)
         shards = split(bucket, wanted, prefix)
 
     found = [item.key for shard in shards for item in listed(bucket, ("",), shard)]
@@ -134,7 +135,7 @@ def test_a_reader_that_goes_away_ends_the_threads_and_not_much_was_read_ahead() 
 def test_a_move_in_shards_moves_everything_and_its_delta_only_what_changed(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_shards, "_WORTH", 100)
+    monkeypatch.setattr(_ranges, "_WORTH", 100)
     for folder in range(6):
         for number in range(120):
             world.source.put(f"{folder}/{number}", str(number).encode())
@@ -156,7 +157,7 @@ def test_a_move_in_shards_moves_everything_and_its_delta_only_what_changed(
 
 
 def test_a_plan_that_is_pinned_is_carried_out_in_shards(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_shards, "_WORTH", 100)
+    monkeypatch.setattr(_ranges, "_WORTH", 100)
     for number in range(300):
         world.source.put(f"{number % 3}/{number}", b"1")
     plan = world.migration("blob").plan()

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
+import urllib3
 
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
@@ -20,7 +19,8 @@ from shiftable_baremetal._powerdns_errors import ApiError, Broken, NeverSent
 
 __all__ = ["Session", "zone_id"]
 
-_TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two bytes of an answer: SQLite writes 10,000 records in some
+_TIMEOUT = urllib3.Timeout(connect=10.0, read=120.0)
+"""Seconds to connect, and between two bytes of an answer: SQLite writes 10,000 records in some."""
 _ATTEMPTS = 4
 _PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
 _AGAIN = frozenset({429, 502, 503, 504})
@@ -33,7 +33,7 @@ def zone_id(zone: str) -> str:
 
 
 class Session:
-    """Connections to one server, for all threads.
+    """Connections to one server, for all threads; straight, by no proxy.
 
     Args:
         sleep: waits between two attempts.
@@ -54,10 +54,8 @@ class Session:
         self._base = f"{address.rstrip('/').removesuffix('/api/v1')}/api/v1/servers/{quote(server_id, safe='')}"
         self._key = api_key
         self._sleep = sleep
-        self._session = requests.Session()
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=16))
-        self._session.verify = True if ca_bundle is None else str(ca_bundle)
+        trusted = None if ca_bundle is None else str(ca_bundle)
+        self._pool = urllib3.PoolManager(maxsize=16, retries=False, timeout=_TIMEOUT, ca_certs=trusted)
 
     def __repr__(self) -> str:
         return f"<Session {self._base}>"
@@ -96,24 +94,20 @@ class Session:
         headers = {"X-API-Key": self._key.reveal(), "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        url = f"{self._base}{path}?{urlencode(query)}" if query else f"{self._base}{path}"
         failure: Broken
         try:
-            answer = self._session.request(
-                *(method, f"{self._base}{path}"),
-                params=query,
-                data=body,
-                headers=headers,
-                timeout=_TIMEOUT,
-                allow_redirects=False,  # the key would go along
-            )
-        except requests.exceptions.ConnectTimeout:
-            failure = NeverSent("the server cannot be reached: no connection in time")
-        except requests.exceptions.Timeout:
+            # No redirects: the key would go along.
+            answer = self._pool.request(method, url, body=body, headers=headers, redirect=False)
+        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError):
+            failure = NeverSent("the server cannot be reached")
+        except urllib3.exceptions.TimeoutError:
             failure = Broken("the server did not answer in time", timeout=True)
-        except requests.exceptions.ConnectionError as exc:
-            kind = NeverSent if "NewConnectionError" in repr(exc) else Broken
-            failure = kind("the server cannot be reached" if kind is NeverSent else "the connection broke")
-        except requests.exceptions.RequestException as exc:
+        except urllib3.exceptions.SSLError as exc:
+            failure = Broken(f"no TLS with the server: {exc}")
+        except urllib3.exceptions.ProtocolError:
+            failure = Broken("the connection broke")
+        except urllib3.exceptions.HTTPError as exc:
             failure = Broken(f"the answer did not arrive whole ({type(exc).__name__})")
         else:
             return _decoded(answer)
@@ -121,28 +115,28 @@ class Session:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._pool.clear()
 
 
-def _decoded(answer: requests.Response) -> Any:  # noqa: ANN401  any JSON
-    status = answer.status_code
+def _decoded(answer: urllib3.BaseHTTPResponse) -> Any:  # noqa: ANN401  any JSON
+    status = answer.status
     if status >= 300:
         wait = answer.headers.get("Retry-After", "")
         raise ApiError(status, _said(answer), float(wait) if wait.isdigit() else None)
-    if not answer.content:
+    if not answer.data:
         return None
     try:
-        return json.loads(answer.content)
+        return json.loads(answer.data)
     except ValueError:
         pass
     raise Broken("the answer is no JSON: is this the address of PowerDNS's API?")
 
 
-def _said(answer: requests.Response) -> str:
+def _said(answer: urllib3.BaseHTTPResponse) -> str:
     """Return the server's words."""
     try:
-        found = json.loads(answer.content)
+        found = json.loads(answer.data)
         words = [str(found.get("error", "")), *map(str, found.get("errors", ()))]
     except (ValueError, AttributeError):
-        words = [answer.text]
+        words = [answer.data.decode(errors="replace")]
     return " ".join(" ".join(words).split())[:500]

@@ -295,11 +295,11 @@ def open_powerdns(settings: PowerdnsSettings, nameservers: tuple[str, ...] = ("l
     """Make the driver that the settings describe. Connects to nobody.
 
     Raises:
-        ConfigError: the settings are wrong, or requests is not installed.
+        ConfigError: the settings are wrong, or urllib3 is not installed.
     """
     try:
         from shiftable_baremetal._powerdns_session import Session
     except ImportError as exc:
-        raise ConfigError("PowerDNS needs requests: pip install 'shiftable-baremetal[powerdns]'") from exc
+        raise ConfigError("PowerDNS needs urllib3: pip install 'shiftable-baremetal[powerdns]'") from exc
     session = Session(settings.address, settings.api_key, settings.server_id, ca_bundle=settings.ca_bundle)
     return PowerdnsDriver(session, nameservers, settings.kind, settings.max_body)
