@@ -163,9 +163,9 @@ def test_the_provider_is_loaded_without_an_sdk() -> None:
 
 def test_features_are_known_before_a_driver_is_made() -> None:
     features = AwsProvider.features()
-    assert sorted(features) == ["blob", "dns", "secrets"]
+    assert sorted(features) == ["blob", "database", "dns", "secrets"]
     provider = AwsProvider(AwsSettings())
-    with pytest.raises(NotImplementedError, match="has no compute; it has: blob, secrets, dns"):
+    with pytest.raises(NotImplementedError, match="has no compute; it has: blob, secrets, dns, database"):
         provider.compute()
 
 

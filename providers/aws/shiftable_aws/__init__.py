@@ -1,23 +1,26 @@
-"""Amazon Web Services: S3, Secrets Manager and Route 53."""
+"""Amazon Web Services: S3, Secrets Manager, Route 53 and RDS."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from shiftable.config import Credential
 from shiftable.features import Features
 from shiftable.provider import Provider
+from shiftable_aws._rds_settings import RdsSettings
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
     from shiftable_aws._session import Session
 
-__all__ = ["AwsProvider", "AwsSettings"]
+__all__ = ["AwsProvider", "AwsSettings", "RdsSettings"]
 
 __version__ = "0.1.0"
 
@@ -35,6 +38,8 @@ class AwsSettings:
         role_arn: the role to assume with the credentials found; renewed before it expires.
         external_id: what the role's owner asks for.
         max_attempts: how often a call is tried in all.
+        rds_ca: the certificates that servers of RDS are checked against; else ``~/.aws/rds-global-bundle.pem``. AWS
+            has it at https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem; nothing fetches it by itself.
     """
 
     region: str | None = None
@@ -46,6 +51,7 @@ class AwsSettings:
     role_arn: str | None = None
     external_id: str | None = attrs.field(default=None)
     max_attempts: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    rds_ca: Path | None = None
 
     @secret_key.validator
     def _pair(self, _field: object, value: Credential | None) -> None:
@@ -64,7 +70,7 @@ class AwsSettings:
 
 
 class AwsProvider(Provider[AwsSettings]):
-    """S3, Secrets Manager and Route 53 through boto3.
+    """S3, Secrets Manager, Route 53 and RDS through boto3.
 
     Credentials come from the settings, or else from boto3's own chain, in its order: the environment
     (``AWS_ACCESS_KEY_ID``), web identity, SSO and profiles (``AWS_PROFILE``), the container's role, the instance's
@@ -88,6 +94,19 @@ class AwsProvider(Provider[AwsSettings]):
     * dns: ``route53:`` ``ListHostedZones``, ``ListHostedZonesByName`` and ``CreateHostedZone`` (on ``*``); on the zones
       ``GetHostedZone``, ``DeleteHostedZone``, ``ListResourceRecordSets`` and ``ChangeResourceRecordSets``; on changes
       ``GetChange``.
+    * database: on ``*`` ``rds:DescribeDBInstances``, ``rds:DescribeDBSnapshots``, ``rds:DescribeDBEngineVersions``,
+      ``rds:DescribeOrderableDBInstanceOptions``; on the servers and their snapshots ``rds:`` ``CreateDBInstance``,
+      ``ModifyDBInstance``, ``DeleteDBInstance``, ``StartDBInstance``, ``StopDBInstance``, ``RebootDBInstance``,
+      ``CreateDBSnapshot``, ``DeleteDBSnapshot``, ``RestoreDBInstanceFromDBSnapshot``,
+      ``RestoreDBInstanceToPointInTime``, ``AddTagsToResource``, ``RemoveTagsFromResource``, ``ListTagsForResource``.
+      For parameters, and for ``tls`` where the version's default is the other, on ``pg:shiftable-*`` ``rds:``
+      ``CreateDBParameterGroup``, ``ModifyDBParameterGroup``, ``ResetDBParameterGroup``, ``DeleteDBParameterGroup``, and
+      on all groups ``DescribeDBParameterGroups`` and ``DescribeDBParameters``. For ``allow_from`` ``ec2:``
+      ``DescribeSecurityGroups``, ``DescribeVpcs``, ``CreateSecurityGroup``, ``CreateTags``,
+      ``AuthorizeSecurityGroupIngress``, ``RevokeSecurityGroupIngress``, ``DeleteSecurityGroup`` and
+      ``rds:DescribeDBSubnetGroups``. For passwords that AWS keeps ``secretsmanager:CreateSecret``,
+      ``secretsmanager:TagResource``, ``secretsmanager:RotateSecret``, ``kms:DescribeKey``, and to read them
+      ``secretsmanager:GetSecretValue``. To log in with tokens ``rds-db:connect``. The README has them as a policy.
 
     What only reads needs only the ``List…``, ``Get…`` and ``Describe…`` of these.
     """
@@ -95,6 +114,7 @@ class AwsProvider(Provider[AwsSettings]):
     name: ClassVar[str] = "aws"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[AwsSettings]] = AwsSettings
+    native_types: ClassVar[Mapping[str, type[Any]]] = {"database": RdsSettings}
 
     def __init__(self, settings: AwsSettings) -> None:
         super().__init__(settings)
@@ -103,9 +123,14 @@ class AwsProvider(Provider[AwsSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_aws import blob, dns, secrets
+        from shiftable_aws import blob, database, dns, secrets
 
-        return {"blob": (blob.FEATURES,), "secrets": (secrets.FEATURES,), "dns": (dns.FEATURES,)}
+        return {
+            "blob": (blob.FEATURES,),
+            "secrets": (secrets.FEATURES,),
+            "dns": (dns.FEATURES,),
+            "database": (database.FEATURES,),
+        }
 
     @property
     def session(self) -> Session:
@@ -133,6 +158,12 @@ class AwsProvider(Provider[AwsSettings]):
         from shiftable_aws.dns import Route53Driver
 
         return Route53Driver(self.session)
+
+    def database(self) -> DatabaseDriver:
+        """Make the driver for RDS."""
+        from shiftable_aws.database import RdsDriver
+
+        return RdsDriver(self.session, self.settings.rds_ca)
 
     def close(self) -> None:
         """Close the connections of all clients."""

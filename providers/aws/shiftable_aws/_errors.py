@@ -1,4 +1,4 @@
-"""What the error codes of Secrets Manager and Route 53 mean, on top of the table that all of AWS shares."""
+"""What the error codes of Secrets Manager, Route 53 and RDS mean, on top of the table that all of AWS shares."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from shiftable.errors import (
     PermissionDenied,
     PreconditionFailed,
     QuotaExceeded,
+    Unavailable,
 )
 from shiftable_s3 import errors
 
-__all__ = ["DNS_CODES", "SECRETS_CODES", "classify_dns", "classify_secrets"]
+__all__ = ["DATABASE_CODES", "DNS_CODES", "SECRETS_CODES", "classify_database", "classify_dns", "classify_secrets"]
 
 SECRETS_CODES: Mapping[str, type[OperationError]] = {
     **errors.CODES,
@@ -73,6 +74,89 @@ _BATCH: tuple[tuple[re.Pattern[str], type[OperationError]], ...] = (
     (re.compile("but it (already exists|was not found)|do not match the current values"), PreconditionFailed),
     (re.compile("conflict|with the same name and type|protect", re.IGNORECASE), Conflict),
 )
+
+
+# Only a server or a snapshot is missing; anything else that is not found was named wrongly, and a server whose secret
+# is gone is in the wrong state.
+DATABASE_CODES: Mapping[str, type[OperationError]] = {
+    **errors.CODES,
+    "AuthorizationNotFound": InvalidArgument,
+    "BackupPolicyNotFoundFault": InvalidArgument,
+    "CertificateNotFound": InvalidArgument,
+    "DBCapacityReservationNotFound": InvalidArgument,
+    "DBClusterNotFoundFault": InvalidArgument,
+    "DBInstanceAlreadyExists": AlreadyExists,
+    "DBInstanceAutomatedBackupNotFound": InvalidArgument,
+    "DBInstanceAutomatedBackupQuotaExceeded": QuotaExceeded,
+    "DBInstanceNotFound": NotFound,
+    "DBInstanceNotReady": Conflict,
+    "DBParameterGroupAlreadyExists": AlreadyExists,
+    "DBParameterGroupNotFound": InvalidArgument,
+    "DBParameterGroupQuotaExceeded": QuotaExceeded,
+    "DBSecurityGroupNotFound": InvalidArgument,
+    "DBSecurityGroupNotSupported": InvalidArgument,
+    "DBSnapshotAlreadyExists": AlreadyExists,
+    "DBSnapshotNotFound": NotFound,
+    "DBSubnetGroupDoesNotCoverEnoughAZs": InvalidArgument,
+    "DBSubnetGroupNotAllowedFault": InvalidArgument,
+    "DBSubnetGroupNotFoundFault": InvalidArgument,
+    "DBSubnetGroupQuotaExceeded": QuotaExceeded,
+    "DBSubnetQuotaExceededFault": QuotaExceeded,
+    "DBUpgradeDependencyFailure": Conflict,
+    "DependencyViolation": Conflict,  # EC2: a security group in use
+    "DomainNotFoundFault": InvalidArgument,
+    "InstanceQuotaExceeded": QuotaExceeded,
+    "InsufficientAvailableIPsInSubnetFault": QuotaExceeded,
+    "InsufficientDBInstanceCapacity": Unavailable,  # here and now; another class or zone may have it
+    "InvalidDBInstanceAutomatedBackupState": Conflict,
+    "InvalidDBInstanceState": Conflict,
+    "InvalidDBParameterGroupState": Conflict,
+    "InvalidDBSecurityGroupState": Conflict,
+    "InvalidDBSnapshotState": Conflict,
+    "InvalidDBSubnetGroupFault": InvalidArgument,
+    "InvalidDBSubnetGroupStateFault": Conflict,
+    "InvalidDBSubnetStateFault": Conflict,
+    "InvalidGroup.Duplicate": AlreadyExists,
+    "InvalidGroup.InUse": Conflict,
+    "InvalidGroup.NotFound": InvalidArgument,
+    "InvalidGroupId.Malformed": InvalidArgument,
+    "InvalidPermission.Duplicate": AlreadyExists,
+    "InvalidPermission.NotFound": Conflict,
+    "InvalidResourceStateFault": Conflict,
+    "InvalidRestoreFault": InvalidArgument,
+    "InvalidSubnet": InvalidArgument,
+    "InvalidVPCNetworkStateFault": InvalidArgument,
+    "InvalidVpcID.NotFound": InvalidArgument,
+    "KMSKeyNotAccessibleFault": InvalidArgument,  # the declared one; of a key that is off the server's state tells
+    "MasterUserSecretNotFound": Conflict,  # the driver's own
+    "NetworkTypeNotSupported": InvalidArgument,
+    "OptionGroupNotFoundFault": InvalidArgument,
+    "PointInTimeRestoreNotEnabled": Conflict,  # there are no backups
+    "ProvisionedIopsNotAvailableInAZFault": InvalidArgument,
+    "ResourceNotFoundException": Conflict,  # Secrets Manager: the kept password is gone
+    "ResourceNotFoundFault": NotFound,
+    "RulesPerSecurityGroupLimitExceeded": QuotaExceeded,
+    "SecurityGroupLimitExceeded": QuotaExceeded,
+    "SharedSnapshotQuotaExceeded": QuotaExceeded,
+    "SnapshotQuotaExceeded": QuotaExceeded,
+    "StorageQuotaExceeded": QuotaExceeded,
+    "StorageTypeNotAvailableFault": InvalidArgument,
+    "StorageTypeNotSupported": InvalidArgument,
+    "SubnetAlreadyInUse": Conflict,
+    "UnauthorizedOperation": PermissionDenied,  # EC2
+    "UnsupportedDBEngineVersion": InvalidArgument,
+    "VpcEncryptionControlViolationException": InvalidArgument,
+}
+
+_PROTECTED = re.compile("protect", re.IGNORECASE)
+
+
+def classify_database(exc: Exception) -> Fault | None:
+    """Claim botocore's exceptions, as raised by a client of RDS, of EC2 or of Secrets Manager for a database."""
+    fault = errors.classify(exc, DATABASE_CODES)
+    if fault is not None and fault.code == "InvalidParameterCombination" and _PROTECTED.search(fault.message):
+        return attrs.evolve(fault, error=Conflict)  # RDS has no code of its own for deletion protection
+    return fault
 
 
 def classify_dns(exc: Exception) -> Fault | None:

@@ -24,7 +24,9 @@ from shiftable_aws import AwsSettings, __version__
 from shiftable_s3.clients import AWS_CONFIG, fast_timestamps
 
 if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_rds import RDSClient
     from mypy_boto3_route53 import Route53Client
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -41,6 +43,11 @@ _HALVES = {
         b"<RequestId/></ErrorResponse>"
     ),
 }
+_HALVES["rds"] = _HALVES["route53"]
+_HALVES["ec2"] = (
+    b"<Response><Errors><Error><Code>RequestTimeoutException</Code><Message>the answer ends early</Message></Error>"
+    b"</Errors><RequestID/></Response>"
+)
 
 
 class Session:
@@ -58,6 +65,10 @@ class Session:
     def client(self, service: Literal["secretsmanager"]) -> SecretsManagerClient: ...
     @overload
     def client(self, service: Literal["route53"]) -> Route53Client: ...
+    @overload
+    def client(self, service: Literal["rds"]) -> RDSClient: ...
+    @overload
+    def client(self, service: Literal["ec2"]) -> EC2Client: ...
     @overload
     def client(self, service: Literal["iam"]) -> IAMClient: ...
     @overload

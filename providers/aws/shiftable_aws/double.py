@@ -1,7 +1,7 @@
 """A stand-in for AWS on loopback: moto's server behind the harness, and the rules that moto does not keep.
 
-S3, Secrets Manager and the zones of Route 53 are held to AWS's own rules, and IAM where access keys are concerned; the
-other services are as lax as moto is. What moto still does otherwise: a PUT of an object as
+S3, Secrets Manager, the zones of Route 53 and the servers of RDS are held to AWS's own rules, and IAM where access keys
+are concerned; the other services are as lax as moto is. What moto still does otherwise: a PUT of an object as
 ``application/x-www-form-urlencoded`` is read as a form, and stored empty.
 """
 
@@ -29,6 +29,7 @@ from shiftable.testing.harness import Double, Headers, Request, Response
 from shiftable_aws import _strict_iam, _strict_s3
 from shiftable_aws._signatures import Refusal, refusal, scope_of
 from shiftable_aws._strict_dns import StrictDns
+from shiftable_aws._strict_rds import StrictRds
 from shiftable_aws._strict_secrets import StrictSecrets, json_error
 
 __all__ = ["AwsDouble"]
@@ -44,13 +45,14 @@ _JSON_CODES = {
 
 
 class AwsDouble(Double):
-    """AWS in this process: S3, Secrets Manager, Route 53 and whatever else moto serves.
+    """AWS in this process: S3, Secrets Manager, Route 53, RDS and whatever else moto serves.
 
     Signatures and access keys are checked, presigned URLs expire (by ``clock``), writes are atomic. The state is
     global to the process, as moto keeps it: only one may run at a time.
 
     Attributes:
         dns: Route 53, to look behind the protocol and to set how long its changes are pending.
+        rds: RDS, to look behind the protocol and to set how long it takes.
     """
 
     name: ClassVar[str] = "aws"
@@ -61,6 +63,7 @@ class AwsDouble(Double):
         super().__init__(DomainDispatcherApplication(create_backend_app), handler=MotoRequestHandler)
         self._secrets = StrictSecrets(self.clock)
         self.dns = StrictDns(self.clock)
+        self.rds = StrictRds(self.clock)
         self._state = threading.Lock()
 
     @property
@@ -93,6 +96,8 @@ class AwsDouble(Double):
         scope = scope_of(request)
         if scope is not None and scope.service == "route53":
             return scope.service, StrictDns.operation(request)
+        if scope is not None and scope.service in {"rds", "ec2"}:
+            return scope.service, StrictRds.operation(request.body)
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         return (scope.service if scope else "s3"), operation
 
@@ -113,12 +118,18 @@ class AwsDouble(Double):
             return _strict_s3.answer(request, environ, forward, self.clock.now())
         if service == "route53":
             return self.dns.answer(request, forward)
-        if service == "iam":
-            return _strict_iam.refusal(request.body) or forward()
-        if service != "secretsmanager":
-            return forward()
         scope = scope_of(request)
-        return self._secrets.answer(operation, scope.region if scope else self.region, request.body, forward)
+        region = scope.region if scope else self.region
+        if service == "rds":
+            return self.rds.answer(region, request.body, forward)
+        if service == "secretsmanager":
+            return self._secrets.answer(operation, region, request.body, forward)
+        refused = None
+        if service == "iam":
+            refused = _strict_iam.refusal(request.body)
+        elif service == "ec2":
+            refused = self.rds.refusal(operation, region, request.body)
+        return refused or forward()
 
     def forget(self) -> None:
         """Empty all services of all regions."""
@@ -126,6 +137,7 @@ class AwsDouble(Double):
             moto_api_backend.reset()
             self._secrets.forget()
             self.dns.forget()
+            self.rds.forget()
 
     def start(self) -> Self:
         """Begin to listen, with nothing in any service."""

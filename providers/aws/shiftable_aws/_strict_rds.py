@@ -1,0 +1,934 @@
+"""What Amazon RDS does and moto 5.2 does not: servers that take their time, and a service that says no.
+
+moto's servers are available at once, whatever their class, version, storage or password; nothing is ever pending; its
+restores forget the declaration. So servers, their snapshots, parameter groups and tags are answered here, from a state
+of this module's own, read and written by botocore's model of the service. Groups of subnets, clusters and all else stay
+moto's. Not here: replicas, blue/green deployments, proxies, option groups.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+import attrs
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.core.parse import QueryParser
+from moto.core.serialize import QuerySerializer
+from moto.core.utils import get_service_model
+from werkzeug.datastructures import MultiDict
+
+from shiftable.testing.harness import Clock, Headers, Response
+from shiftable_aws import _strict_rds_rules as rules
+from shiftable_aws._strict_rds_rules import Refused
+
+__all__ = ["StrictRds"]
+
+Arguments = Mapping[str, Any]
+Data = dict[str, Any]
+
+_NAMESPACE = "http://rds.amazonaws.com/doc/2014-10-31/"
+_PORTS = {"postgres": 5432, "mysql": 3306, "mariadb": 3306}
+_CHANGEABLE = {"available", "storage-optimization", "storage-full", "incompatible-parameters"}
+_LONGEST_STOP = timedelta(days=7)
+_MAX_TAGS = 50
+_LEAST_PAGE, _PAGE = 20, 100
+_DELETED_AFTER = "(deleted)"
+
+# What ModifyDBInstance changes while the server goes on, whatever ApplyImmediately says, and what it carries out.
+_AT_ONCE = ("DeletionProtection", "MaxAllocatedStorage", "AutoMinorVersionUpgrade", "PubliclyAccessible")
+_CARRIED_OUT = (
+    "AllocatedStorage",
+    "BackupRetentionPeriod",
+    "DBInstanceClass",
+    "EngineVersion",
+    "Iops",
+    "MultiAZ",
+    "StorageThroughput",
+    "StorageType",
+)
+
+
+@attrs.define
+class _Step:
+    """What happens to a server or a snapshot next."""
+
+    at: datetime
+    status: str
+    then: Callable[[], None] | None = None
+
+
+@attrs.define
+class _Server:
+    """A server: what DescribeDBInstances tells of it, and what it does not."""
+
+    data: Data
+    password: str = attrs.field(repr=False)
+    steps: list[_Step] = attrs.field(factory=list)
+    pending: Data = attrs.field(factory=dict, repr=False)
+
+    @property
+    def status(self) -> str:
+        return str(self.data["DBInstanceStatus"])
+
+
+@attrs.define
+class _Taken:
+    """A snapshot, and the server as it was."""
+
+    data: Data
+    server: Data
+    password: str = attrs.field(repr=False)
+    steps: list[_Step] = attrs.field(factory=list)
+
+
+@attrs.define
+class _Group:
+    """A parameter group."""
+
+    data: Data
+    tags: list[Data]
+    values: dict[str, str] = attrs.field(factory=dict)
+
+
+@attrs.define
+class _Region:
+    """What one region has."""
+
+    name: str
+    servers: dict[str, _Server] = attrs.field(factory=dict)
+    snapshots: dict[str, _Taken] = attrs.field(factory=dict)
+    groups: dict[str, _Group] = attrs.field(factory=dict)
+
+
+class StrictRds:
+    """Stands in front of moto and answers for RDS. Not for use from several threads at once.
+
+    Attributes:
+        delay: how long everything takes, by the double's clock, that takes minutes at AWS.
+        quota: servers of the account in a region.
+        failing: statuses that servers of these names end in when they are made: ``{"orders": "incompatible-network"}``.
+        address: where a server listens: told its name, engine and administrator's password, it answers host and port.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._regions: dict[str, _Region] = {}
+        self.address: Callable[[str, str, str], tuple[str, int]] | None = None
+        self._set_out()
+
+    def _set_out(self) -> None:
+        self.delay = timedelta(0)
+        self.quota = 40  # Amazon RDS quotas, DB instances
+        self.failing: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self._regions.clear()
+        self._set_out()
+
+    # to look behind the protocol
+
+    def server(self, name: str, region: str = "eu-central-1") -> Data:
+        """Return what DescribeDBInstances would tell of a server, to read and to change."""
+        return self._region(region).servers[name].data
+
+    def servers(self, region: str = "eu-central-1") -> tuple[str, ...]:
+        """Return the names of all servers."""
+        return tuple(sorted(self._region(region).servers))
+
+    def password(self, name: str, region: str = "eu-central-1") -> str:
+        """Return the administrator's password."""
+        return self._region(region).servers[name].password
+
+    def parameter_groups(self, region: str = "eu-central-1") -> dict[str, dict[str, str]]:
+        """Return all parameter groups that somebody made, with what is set in them."""
+        groups = self._region(region).groups
+        return {name: dict(group.values) for name, group in groups.items() if not name.startswith("default.")}
+
+    def rotate(self, name: str, password: str, region: str = "eu-central-1") -> None:
+        """Change the kept password of a server, as AWS does every seven days."""
+        self._keep(self._region(region).servers[name], password, region)
+
+    def carry_out(self, name: str, region: str = "eu-central-1") -> None:
+        """Carry out what waits for the maintenance window."""
+        self._carry_out(self._region(region).servers[name])
+
+    # one request
+
+    @staticmethod
+    def operation(body: bytes) -> str:
+        """Name the operation of a request."""
+        return dict(parse_qsl(body.decode("utf-8", "replace"))).get("Action", "")
+
+    def answer(self, region: str, body: bytes, forward: Callable[[], Response]) -> Response:
+        """Answer a request; leave to moto what is not of servers, snapshots and parameter groups."""
+        operation = self.operation(body)
+        answering = _ANSWERS.get(operation)
+        if answering is None:
+            return forward()
+        model = get_service_model("rds").operation_model(operation)
+        values = MultiDict(parse_qsl(body.decode(), keep_blank_values=True))
+        given: Any = {"body": body, "headers": Headers(), "method": "POST", "url_params": {}, "url_path": "/"}
+        given["values"] = values
+        arguments = QueryParser(model, timestamp_parser=_moment).parse(given)
+        held = self._region(region)
+        self._pass_time(held)
+        try:
+            answer = answering(self, held, arguments)
+        except Refused as exc:
+            return error(exc.code, exc.message, exc.status)
+        written = QuerySerializer(model).serialize(answer)
+        headers = Headers({"Content-Type": "text/xml", "x-amzn-RequestId": "double-request"})
+        text = written["body"]
+        return Response("200 OK", headers, text.encode() if isinstance(text, str) else text)
+
+    def refusal(self, operation: str, region: str, body: bytes) -> Response | None:
+        """Refuse what EC2 refuses on account of RDS: to delete a security group that a server is in."""
+        if operation != "DeleteSecurityGroup":
+            return None
+        held = self._region(region)
+        self._pass_time(held)
+        group = dict(parse_qsl(body.decode())).get("GroupId")
+        if not any(group == used for server in held.servers.values() for used in _security_groups(server.data)):
+            return None
+        text = f"resource {group} has a dependent object"
+        inner = f"<Error><Code>DependencyViolation</Code><Message>{text}</Message></Error>"
+        answer = f"<Response><Errors>{inner}</Errors><RequestID>double-request</RequestID></Response>"
+        return Response("400 Bad Request", Headers({"Content-Type": "text/xml"}), answer.encode())
+
+    # servers
+
+    def create(self, region: _Region, arguments: Arguments) -> Data:
+        """CreateDBInstance."""
+        engine = arguments["Engine"]
+        version = rules.resolved(engine, arguments.get("EngineVersion", ""))
+        name = self._check_new(region, arguments["DBInstanceIdentifier"])
+        rules.check_class(engine, version, arguments["DBInstanceClass"])
+        rules.check_admin(engine, arguments.get("MasterUsername", ""))
+        rules.check_password(engine, arguments)
+        now = self._now()
+        data = self._data(region, name, engine, version)
+        data |= {"MasterUsername": arguments["MasterUsername"], "InstanceCreateTime": now}
+        if "DBName" in arguments:
+            data["DBName"] = arguments["DBName"]
+        self._put(region, data, arguments)
+        data["StorageEncrypted"] = bool(arguments.get("StorageEncrypted"))
+        return self._made(region, data, arguments, arguments.get("MasterUserPassword", ""))
+
+    def describe(self, region: _Region, arguments: Arguments) -> Data:
+        """DescribeDBInstances."""
+        name = arguments.get("DBInstanceIdentifier")
+        if name is not None:
+            return {"DBInstances": [self._seen(self._server(region, name))]}
+        wanted = _filters(arguments)
+        engines = wanted.get("engine")
+        names = sorted(n for n, server in region.servers.items() if engines is None or server.data["Engine"] in engines)
+        shown, marker = _page(names, arguments)
+        return {"DBInstances": [self._seen(region.servers[found]) for found in shown], **marker}
+
+    def modify(self, region: _Region, arguments: Arguments) -> Data:
+        """ModifyDBInstance."""
+        server = self._server(region, arguments["DBInstanceIdentifier"])
+        data, engine = server.data, server.data["Engine"]
+        if server.status not in _CHANGEABLE:
+            text = f"Instance is currently {server.status} and cannot be modified."
+            raise Refused("InvalidDBInstanceState", text)
+        wanted: Data = {name: arguments[name] for name in _CARRIED_OUT if name in arguments}
+        if "EnableIAMDatabaseAuthentication" in arguments:
+            wanted["IAMDatabaseAuthenticationEnabled"] = arguments["EnableIAMDatabaseAuthentication"]
+        wanted = {name: value for name, value in wanted.items() if value != data.get(name)}
+        if "EngineVersion" in wanted:
+            wanted["EngineVersion"] = self._upgraded(data, wanted["EngineVersion"], arguments)
+        rules.check_class(
+            engine,
+            (data | wanted)["EngineVersion"],
+            (data | wanted)["DBInstanceClass"],
+        )
+        if "AllocatedStorage" in wanted:
+            wanted["AllocatedStorage"] = rules.grown(data["AllocatedStorage"], wanted["AllocatedStorage"])
+        storage = {**_storage(data), **wanted}
+        if "MaxAllocatedStorage" in arguments:
+            storage["MaxAllocatedStorage"] = arguments["MaxAllocatedStorage"]
+        rules.check_storage(engine, storage)
+        _check_backups(wanted)
+        groups = self._groups_of(region, arguments, (data | wanted)["EngineVersion"], data)
+        self._set_password(region, server, arguments)
+        data |= {name: arguments[name] for name in _AT_ONCE if name in arguments}
+        if "VpcSecurityGroupIds" in arguments:
+            data["VpcSecurityGroups"] = self._firewalls(region, arguments["VpcSecurityGroupIds"])
+        if groups is not None and groups != _group_of(data):
+            data["DBParameterGroups"] = [{"DBParameterGroupName": groups, "ParameterApplyStatus": "pending-reboot"}]
+        if "EngineVersion" in wanted and groups is None:
+            family = rules.family_of(engine, wanted["EngineVersion"])
+            wanted["DBParameterGroups"] = [
+                {"DBParameterGroupName": self._default(region, family), "ParameterApplyStatus": "in-sync"}
+            ]
+        server.pending |= wanted
+        if server.pending and arguments.get("ApplyImmediately"):
+            now = self._clock.now()
+            server.steps = [
+                _Step(now + self.delay / 4, "modifying"),
+                _Step(now + self.delay, "available", lambda: self._carry_out(server)),
+            ]
+        self._pass_time(region)
+        return {"DBInstance": self._seen(server)}
+
+    def delete(self, region: _Region, arguments: Arguments) -> Data:
+        """DeleteDBInstance."""
+        server = self._server(region, arguments["DBInstanceIdentifier"])
+        last, skip = arguments.get("FinalDBSnapshotIdentifier"), arguments.get("SkipFinalSnapshot", False)
+        if server.data["DeletionProtection"]:
+            text = "Cannot delete protected DB Instance, please disable deletion protection and try again."
+            raise Refused("InvalidParameterCombination", text)
+        if server.status == "deleting":
+            raise Refused("InvalidDBInstanceState", "Instance is already being deleted.")
+        if skip is (last is not None):
+            text = "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified."
+            raise Refused("InvalidParameterCombination", text)
+        if last is not None:
+            if server.status in {"creating", "failed", "incompatible-network", "incompatible-restore"}:
+                text = (
+                    f"Cannot create a snapshot because the database instance is currently in the {server.status} state."
+                )
+                raise Refused("InvalidDBInstanceState", text)
+            self._take(region, server, last, [])
+        name = server.data["DBInstanceIdentifier"]
+        self._begin(server, "deleting", _DELETED_AFTER, lambda: self._remove(region, name))
+        seen = self._seen(server)
+        self._pass_time(region)
+        return {"DBInstance": seen}
+
+    def start(self, region: _Region, arguments: Arguments) -> Data:
+        """StartDBInstance."""
+        return self._switched(region, arguments, ("stopped",), "starting", "available")
+
+    def stop(self, region: _Region, arguments: Arguments) -> Data:
+        """StopDBInstance: for seven days, and then AWS starts it."""
+        answer = self._switched(region, arguments, ("available",), "stopping", "stopped")
+        server = self._server(region, arguments["DBInstanceIdentifier"])
+        end = self._clock.now() + _LONGEST_STOP
+        server.steps += [_Step(end, "starting"), _Step(end + self.delay, "available")]
+        return answer
+
+    def reboot(self, region: _Region, arguments: Arguments) -> Data:
+        """RebootDBInstance: static parameters count from then on."""
+        server = self._server(region, arguments["DBInstanceIdentifier"])
+
+        def restarted() -> None:
+            for group in server.data["DBParameterGroups"]:
+                group["ParameterApplyStatus"] = "in-sync"
+
+        return self._switched(region, arguments, ("available",), "rebooting", "available", restarted)
+
+    # snapshots
+
+    def create_snapshot(self, region: _Region, arguments: Arguments) -> Data:
+        """CreateDBSnapshot."""
+        server = self._server(region, arguments["DBInstanceIdentifier"])
+        if server.status not in {"available", "storage-optimization"}:
+            text = f"Cannot create a snapshot because the database instance is currently in the {server.status} state."
+            raise Refused("InvalidDBInstanceState", text)
+        taken = self._take(region, server, arguments["DBSnapshotIdentifier"], arguments.get("Tags", []))
+        self._begin(server, "backing-up", "available")
+        seen = dict(taken.data)
+        self._pass_time(region)
+        return {"DBSnapshot": seen}
+
+    def describe_snapshots(self, region: _Region, arguments: Arguments) -> Data:
+        """DescribeDBSnapshots."""
+        database, one = arguments.get("DBInstanceIdentifier"), arguments.get("DBSnapshotIdentifier")
+        if one is not None:
+            taken = self._snapshot(region, one)
+            if database not in {None, taken.data["DBInstanceIdentifier"]}:
+                raise Refused("DBSnapshotNotFound", f"DBSnapshot {one} not found.", 404)
+            return {"DBSnapshots": [taken.data]}
+        engines = _filters(arguments).get("engine")
+        found = sorted(
+            name
+            for name, taken in region.snapshots.items()
+            if database in {None, taken.data["DBInstanceIdentifier"]}
+            and (engines is None or taken.data["Engine"] in engines)
+        )
+        shown, marker = _page(found, arguments)
+        return {"DBSnapshots": [region.snapshots[name].data for name in shown], **marker}
+
+    def delete_snapshot(self, region: _Region, arguments: Arguments) -> Data:
+        """DeleteDBSnapshot."""
+        taken = self._snapshot(region, arguments["DBSnapshotIdentifier"])
+        if taken.data["Status"] != "available" or taken.data["SnapshotType"] != "manual":
+            text = (
+                f"Cannot delete the snapshot because it is currently in the {taken.data['Status']} state or automated."
+            )
+            raise Refused("InvalidDBSnapshotState", text)
+        del region.snapshots[taken.data["DBSnapshotIdentifier"]]
+        return {"DBSnapshot": {**taken.data, "Status": "deleted"}}
+
+    def restore(self, region: _Region, arguments: Arguments) -> Data:
+        """RestoreDBInstanceFromDBSnapshot."""
+        name = self._check_new(region, arguments["DBInstanceIdentifier"])
+        taken = self._snapshot(region, arguments["DBSnapshotIdentifier"])
+        if taken.data["Status"] != "available":
+            text = f"Cannot restore the snapshot because it is currently in the {taken.data['Status']} state."
+            raise Refused("InvalidDBSnapshotState", text)
+        return self._restored(region, name, taken.server, taken.password, arguments)
+
+    def restore_at(self, region: _Region, arguments: Arguments) -> Data:
+        """RestoreDBInstanceToPointInTime; the last five minutes are there at once."""
+        name = self._check_new(region, arguments["TargetDBInstanceIdentifier"])
+        source = self._server(region, arguments["SourceDBInstanceIdentifier"])
+        if not source.data["BackupRetentionPeriod"]:
+            text = "Point in time restore is not enabled for this instance: its backup retention period is 0."
+            raise Refused("PointInTimeRestoreNotEnabled", text)
+        when = arguments.get("RestoreTime") or self._clock.now()
+        earliest = max(
+            source.data["InstanceCreateTime"], self._now() - timedelta(days=source.data["BackupRetentionPeriod"])
+        )
+        if not earliest <= when <= self._clock.now():
+            text = f"The specified instance cannot be restored to {when}: it can from {earliest} on."
+            raise Refused("InvalidParameterValue", text)
+        return self._restored(region, name, source.data, source.password, arguments)
+
+    # parameter groups
+
+    def create_group(self, region: _Region, arguments: Arguments) -> Data:
+        """CreateDBParameterGroup."""
+        name, family = arguments["DBParameterGroupName"].lower(), arguments["DBParameterGroupFamily"]
+        rules.check_name(name, "DBParameterGroupName", 255)
+        if family not in rules.PARAMETERS:
+            raise Refused(
+                "InvalidParameterValue", f"ParameterGroupFamily {family} is not a valid parameter group family"
+            )
+        if name in region.groups:
+            raise Refused("DBParameterGroupAlreadyExists", f"Parameter group {name} already exists")
+        made = self._add_group(region, name, family, arguments.get("Tags", []))
+        return {"DBParameterGroup": made.data}
+
+    def describe_groups(self, region: _Region, arguments: Arguments) -> Data:
+        """DescribeDBParameterGroups."""
+        name = arguments.get("DBParameterGroupName")
+        if name is not None:
+            return {"DBParameterGroups": [self._group(region, name).data]}
+        shown, marker = _page(sorted(region.groups), arguments)
+        return {"DBParameterGroups": [region.groups[found].data for found in shown], **marker}
+
+    def describe_parameters(self, region: _Region, arguments: Arguments) -> Data:
+        """DescribeDBParameters."""
+        group = self._group(region, arguments["DBParameterGroupName"])
+        names, source = _filters(arguments).get("parameter-name"), arguments.get("Source")
+        kinds = rules.PARAMETERS[group.data["DBParameterGroupFamily"]]
+        found = [
+            name
+            for name in sorted(kinds)
+            if (names is None or name in names) and source in {None, "user" if name in group.values else "system"}
+        ]
+        shown, marker = _page(found, arguments)
+        return {"Parameters": [_parameter(name, kinds[name], group.values.get(name)) for name in shown], **marker}
+
+    def modify_group(self, region: _Region, arguments: Arguments) -> Data:
+        """ModifyDBParameterGroup."""
+        group = self._own_group(region, arguments["DBParameterGroupName"])
+        kinds = rules.PARAMETERS[group.data["DBParameterGroupFamily"]]
+        if len(arguments["Parameters"]) > 20:
+            raise Refused("InvalidParameterValue", "A maximum of 20 parameters can be modified in a single request.")
+        for given in arguments["Parameters"]:
+            name, value = given["ParameterName"], given["ParameterValue"]
+            kind = kinds.get(name)
+            if kind is None:
+                raise Refused("InvalidParameterValue", f"Could not find parameter with name: {name}")
+            if kind.is_static and given["ApplyMethod"] == "immediate":
+                raise Refused("InvalidParameterCombination", "cannot use immediate apply method for static parameter")
+            if kind.allowed is not None and re.fullmatch(kind.allowed, value) is None:
+                raise Refused("InvalidParameterValue", f"Value: {value} is outside of range: {kind.allowed} for {name}")
+        for given in arguments["Parameters"]:
+            group.values[given["ParameterName"]] = given["ParameterValue"]
+        if any(given["ApplyMethod"] == "pending-reboot" for given in arguments["Parameters"]):
+            self._await_restart(region, arguments["DBParameterGroupName"])
+        return {"DBParameterGroupName": arguments["DBParameterGroupName"]}
+
+    def reset_group(self, region: _Region, arguments: Arguments) -> Data:
+        """ResetDBParameterGroup, of all parameters."""
+        group = self._own_group(region, arguments["DBParameterGroupName"])
+        group.values.clear()
+        self._await_restart(region, arguments["DBParameterGroupName"])
+        return {"DBParameterGroupName": arguments["DBParameterGroupName"]}
+
+    def delete_group(self, region: _Region, arguments: Arguments) -> Data:
+        """DeleteDBParameterGroup."""
+        name = arguments["DBParameterGroupName"]
+        self._own_group(region, name)
+        if any(_group_of(server.data) == name for server in region.servers.values()):
+            text = (
+                f"One or more database instances are still members of this parameter group {name}, so the group cannot"
+            )
+            raise Refused("InvalidDBParameterGroupState", f"{text} be deleted")
+        del region.groups[name]
+        return {}
+
+    # what there is
+
+    def describe_versions(self, _region: _Region, arguments: Arguments) -> Data:
+        """DescribeDBEngineVersions."""
+        engine, wanted = arguments.get("Engine"), arguments.get("EngineVersion")
+        engines = [engine] if engine is not None else sorted(rules.FAMILIES)
+        found = [
+            {"Engine": name, "EngineVersion": version, "DBParameterGroupFamily": family, "Status": "available"}
+            for name in engines
+            for version, family in rules.versions(name)
+            if wanted is None or f"{version}.".startswith(f"{wanted}.")
+        ]
+        shown, marker = _page(found, arguments)
+        return {"DBEngineVersions": shown, **marker}
+
+    def describe_orderable(self, _region: _Region, arguments: Arguments) -> Data:
+        """DescribeOrderableDBInstanceOptions."""
+        engine, version, one = arguments["Engine"], arguments.get("EngineVersion"), arguments.get("DBInstanceClass")
+        versions = [name for name, _ in rules.versions(engine) if version in {None, name}]
+        found = [
+            option
+            for name in versions
+            for option in rules.options(engine, name)
+            if one in {None, option["DBInstanceClass"]}
+        ]
+        shown, marker = _page(found, arguments)
+        return {"OrderableDBInstanceOptions": shown, **marker}
+
+    # tags
+
+    def list_tags(self, region: _Region, arguments: Arguments) -> Data:
+        """ListTagsForResource."""
+        return {"TagList": self._tags(region, arguments["ResourceName"])}
+
+    def add_tags(self, region: _Region, arguments: Arguments) -> Data:
+        """AddTagsToResource."""
+        held = self._tags(region, arguments["ResourceName"])
+        added = {tag["Key"]: tag for tag in (*held, *arguments["Tags"])}
+        _check_tags(list(added.values()))
+        held[:] = added.values()
+        return {}
+
+    def remove_tags(self, region: _Region, arguments: Arguments) -> Data:
+        """RemoveTagsFromResource."""
+        held = self._tags(region, arguments["ResourceName"])
+        held[:] = [tag for tag in held if tag["Key"] not in arguments["TagKeys"]]
+        return {}
+
+    # the state
+
+    def _region(self, name: str) -> _Region:
+        return self._regions.setdefault(name, _Region(name))
+
+    def _now(self) -> datetime:
+        return self._clock.now().replace(microsecond=0)  # as the answers tell times
+
+    def _pass_time(self, region: _Region) -> None:
+        """Carry out the steps whose time has come."""
+        now = self._clock.now()
+        for server in list(region.servers.values()):
+            while server.steps and server.steps[0].at <= now:
+                step = server.steps.pop(0)
+                server.data["DBInstanceStatus"] = step.status
+                if step.then is not None:
+                    step.then()
+        for taken in list(region.snapshots.values()):
+            while taken.steps and taken.steps[0].at <= now:
+                taken.data["Status"] = taken.steps.pop(0).status
+
+    def _begin(self, server: _Server, status: str, end: str, then: Callable[[], None] | None = None) -> None:
+        server.data["DBInstanceStatus"] = status
+        server.steps = [_Step(self._clock.now() + self.delay, end, then)]
+
+    def _remove(self, region: _Region, name: str) -> None:
+        del region.servers[name]
+        for taken in [taken for taken in region.snapshots.values() if taken.data["SnapshotType"] == "automated"]:
+            if taken.data["DBInstanceIdentifier"] == name:
+                del region.snapshots[taken.data["DBSnapshotIdentifier"]]
+
+    def _server(self, region: _Region, name: str) -> _Server:
+        server = region.servers.get(name.lower())
+        if server is None:
+            raise Refused("DBInstanceNotFound", f"DBInstance {name} not found.", 404)
+        return server
+
+    def _snapshot(self, region: _Region, name: str) -> _Taken:
+        taken = region.snapshots.get(name.lower())
+        if taken is None:
+            raise Refused("DBSnapshotNotFound", f"DBSnapshot not found: {name}", 404)
+        return taken
+
+    def _check_new(self, region: _Region, name: str) -> str:
+        rules.check_name(name, "DBInstanceIdentifier", 63)
+        if name.lower() in region.servers:
+            raise Refused("DBInstanceAlreadyExists", "DB instance already exists")
+        if len(region.servers) >= self.quota:
+            raise Refused("InstanceQuotaExceeded", "You have reached the maximum number of DB instances.")
+        return name.lower()
+
+    def _data(self, region: _Region, name: str, engine: str, version: str) -> Data:
+        """Return what is alike of all new servers."""
+        vpc = self._ec2(region).get_default_vpc()
+        return {
+            "DBInstanceIdentifier": name,
+            "DbiResourceId": f"db-{secrets.token_hex(13).upper()}",
+            "DBInstanceArn": f"arn:aws:rds:{region.name}:{DEFAULT_ACCOUNT_ID}:db:{name}",
+            "DBInstanceStatus": "creating",
+            "Engine": engine,
+            "EngineVersion": version,
+            "DBSubnetGroup": {"DBSubnetGroupName": "default", "VpcId": vpc.id if vpc else ""},
+            "BackupRetentionPeriod": 1,
+            "MultiAZ": False,
+            "PubliclyAccessible": False,
+            "DeletionProtection": False,
+            "IAMDatabaseAuthenticationEnabled": False,
+            "AutoMinorVersionUpgrade": True,
+            "CACertificateIdentifier": "rds-ca-rsa2048-g1",
+            "PreferredBackupWindow": "02:10-02:40",
+            "PreferredMaintenanceWindow": "sun:04:10-sun:04:40",
+            "TagList": [],
+        }
+
+    def _put(self, region: _Region, data: Data, arguments: Arguments) -> None:
+        """Set what a request declares of a new server, after checking it."""
+        subnets = arguments.get("DBSubnetGroupName")
+        if subnets is not None and subnets != "default":
+            found = get_backend("rds")[DEFAULT_ACCOUNT_ID][region.name].subnet_groups.get(subnets)
+            if found is None:
+                raise Refused("DBSubnetGroupNotFoundFault", f"DB subnet group '{subnets}' does not exist.", 404)
+            data["DBSubnetGroup"] = {"DBSubnetGroupName": subnets, "VpcId": found.vpc_id}
+        group = self._groups_of(region, arguments, data["EngineVersion"], data)
+        family = rules.family_of(data["Engine"], data["EngineVersion"])
+        chosen = group or self._default(region, family)
+        data["DBParameterGroups"] = [{"DBParameterGroupName": chosen, "ParameterApplyStatus": "in-sync"}]
+        ids = arguments.get("VpcSecurityGroupIds") or self._default_firewalls(region, data)
+        data["VpcSecurityGroups"] = self._firewalls(region, ids)
+        for name in (
+            *_AT_ONCE,
+            *_CARRIED_OUT,
+            "CACertificateIdentifier",
+            "PreferredBackupWindow",
+            "PreferredMaintenanceWindow",
+        ):
+            if name in arguments and name != "EngineVersion":
+                data[name] = arguments[name]
+        data["IAMDatabaseAuthenticationEnabled"] = bool(arguments.get("EnableIAMDatabaseAuthentication"))
+        data["DbInstancePort"] = arguments.get("Port") or _PORTS[data["Engine"]]
+        rules.check_storage(data["Engine"], data)
+        if data.get("StorageType") == "gp3" and "Iops" not in data:
+            large = data["AllocatedStorage"] >= 400
+            data |= {"Iops": 12_000 if large else 3_000, "StorageThroughput": 500 if large else 125}
+        _check_backups(data)
+        tags = list(arguments.get("Tags", []))
+        _check_tags(tags)
+        data["TagList"] = tags
+
+    def _made(self, region: _Region, data: Data, arguments: Arguments, password: str) -> Data:
+        """Add a new server, which takes its time."""
+        name = data["DBInstanceIdentifier"]
+        server = region.servers[name] = _Server(data, password)
+        if arguments.get("ManageMasterUserPassword"):
+            self._keep(server, secrets.token_urlsafe(24), region.name)
+        end = self.failing.get(name, "available")
+        now = self._clock.now()
+        server.steps = [_Step(now + self.delay, end, lambda: self._open(server))]
+        seen = self._seen(server)
+        self._pass_time(region)
+        return {"DBInstance": seen}
+
+    def _open(self, server: _Server) -> None:
+        """Give a server its address."""
+        data = server.data
+        host = f"{data['DBInstanceIdentifier']}.{data['DbiResourceId'][3:15].lower()}.rds.invalid"
+        port = data["DbInstancePort"]
+        if self.address is not None:
+            host, port = self.address(data["DBInstanceIdentifier"], data["Engine"], data["MasterUsername"])
+        data["Endpoint"] = {"Address": host, "Port": port, "HostedZoneId": "Z1RLNUO7B9Q6NB"}
+        if data["BackupRetentionPeriod"]:
+            data["LatestRestorableTime"] = self._now()
+
+    def _restored(self, region: _Region, name: str, source: Data, password: str, arguments: Arguments) -> Data:
+        """Add a server that is made of another one: with that one's own name, password and version."""
+        data = self._data(region, name, source["Engine"], source["EngineVersion"])
+        data |= {"MasterUsername": source["MasterUsername"], "InstanceCreateTime": self._now()}
+        data["StorageEncrypted"] = source["StorageEncrypted"]
+        if "DBName" in source:
+            data["DBName"] = source["DBName"]
+        given: Data = {
+            key: source[key]
+            for key in ("DBInstanceClass", "AllocatedStorage", "StorageType", "BackupRetentionPeriod")
+            if key in source
+        }
+        rules.check_class(
+            data["Engine"], data["EngineVersion"], arguments.get("DBInstanceClass", given["DBInstanceClass"])
+        )
+        if arguments.get("AllocatedStorage", given["AllocatedStorage"]) < given["AllocatedStorage"]:
+            raise Refused("InvalidParameterCombination", "The allocated storage is less than that of the source.")
+        self._put(region, data, {**given, **arguments})
+        return self._made(region, data, arguments, password)
+
+    def _seen(self, server: _Server) -> Data:
+        """Return what DescribeDBInstances tells."""
+        pending = {key: value for key, value in server.pending.items() if key != "DBParameterGroups"}
+        if "MasterUserPassword" in pending:
+            pending["MasterUserPassword"] = "****"  # as AWS writes it
+        return {**server.data, "PendingModifiedValues": pending}
+
+    def _carry_out(self, server: _Server) -> None:
+        server.data |= {name: value for name, value in server.pending.items() if name != "MasterUserPassword"}
+        server.password = server.pending.get("MasterUserPassword", server.password)
+        if server.data["AllocatedStorage"] >= 400 and server.data.get("StorageType") == "gp3":
+            server.data["Iops"] = max(server.data.get("Iops") or 0, 12_000)
+        server.pending.clear()
+
+    def _upgraded(self, data: Data, version: str, arguments: Arguments) -> str:
+        """Return the version that a server is to have, if it can have it."""
+        wanted = rules.resolved(data["Engine"], version)
+        numbers = [[int(number) for number in name.split(".")] for name in (data["EngineVersion"], wanted)]
+        if numbers[1] < numbers[0]:
+            text = f"Cannot upgrade {data['Engine']} from {data['EngineVersion']} to {wanted}"
+            raise Refused("InvalidParameterCombination", text)
+        if rules.family_of(data["Engine"], wanted) != rules.family_of(data["Engine"], data["EngineVersion"]):
+            if not arguments.get("AllowMajorVersionUpgrade"):
+                text = "The AllowMajorVersionUpgrade flag must be present when upgrading to a new major version."
+                raise Refused("InvalidParameterCombination", text)
+            if "DBParameterGroupName" not in arguments and not _group_of(data).startswith("default."):
+                text = "The current DB instance parameter group is custom. You must specify one of the new family."
+                raise Refused("InvalidParameterCombination", text)
+        return wanted
+
+    def _set_password(self, region: _Region, server: _Server, arguments: Arguments) -> None:
+        manage, given = arguments.get("ManageMasterUserPassword"), arguments.get("MasterUserPassword")
+        kept = "MasterUserSecret" in server.data
+        if arguments.get("RotateMasterUserPassword"):
+            if not kept:
+                text = "You can't rotate the master user password: it is not managed in Secrets Manager."
+                raise Refused("InvalidParameterCombination", text)
+            self._keep(server, secrets.token_urlsafe(24), region.name)
+        elif manage:
+            rules.check_password(server.data["Engine"], arguments)
+            self._keep(server, secrets.token_urlsafe(24), region.name)
+        elif given is not None:
+            if kept and manage is None:
+                text = "You can't specify MasterUserPassword for an instance with ManageMasterUserPassword enabled."
+                raise Refused("InvalidParameterCombination", text)
+            rules.check_password(server.data["Engine"], arguments)
+            if kept:
+                del server.data["MasterUserSecret"]
+            server.pending["MasterUserPassword"] = given
+
+    def _keep(self, server: _Server, password: str, region: str) -> None:
+        """Keep a password in Secrets Manager."""
+        server.password = password
+        text = json.dumps({"username": server.data["MasterUsername"], "password": password})
+        backend: Any = get_backend("secretsmanager")[DEFAULT_ACCOUNT_ID][region]
+        kept = server.data.get("MasterUserSecret")
+        if kept is None:
+            name = f"rds!db-{uuid.uuid4()}"
+            made = backend.create_managed_secret("rds", name, secret_string=text, tags=[])
+            server.data["MasterUserSecret"] = {"SecretArn": made.arn, "SecretStatus": "active"}
+        else:
+            backend.put_secret_value(kept["SecretArn"], text, None, str(uuid.uuid4()), ["AWSCURRENT"])
+
+    def _switched(
+        self,
+        region: _Region,
+        arguments: Arguments,
+        allowed: tuple[str, ...],
+        status: str,
+        end: str,
+        then: Callable[[], None] | None = None,
+    ) -> Data:
+        server = self._server(region, arguments["DBInstanceIdentifier"])
+        if server.status not in allowed:
+            text = f"Instance {server.data['DBInstanceIdentifier']} is not in {' or '.join(allowed)} state."
+            raise Refused("InvalidDBInstanceState", text)
+        self._begin(server, status, end, then)
+        seen = self._seen(server)
+        self._pass_time(region)
+        return {"DBInstance": seen}
+
+    def _take(self, region: _Region, server: _Server, name: str, tags: list[Data]) -> _Taken:
+        rules.check_name(name, "DBSnapshotIdentifier", 255)
+        if name.lower() in region.snapshots:
+            text = f"Cannot create the snapshot because a snapshot with the identifier {name} already exists."
+            raise Refused("DBSnapshotAlreadyExists", text)
+        data = server.data
+        copied = (
+            "DBInstanceIdentifier",
+            "Engine",
+            "EngineVersion",
+            "AllocatedStorage",
+            "DbiResourceId",
+            "MasterUsername",
+        )
+        taken = {key: data[key] for key in copied}
+        taken |= {"DBSnapshotIdentifier": name.lower(), "Status": "creating", "SnapshotType": "manual"}
+        taken |= {"SnapshotCreateTime": self._now(), "TagList": list(tags)}
+        taken["DBSnapshotArn"] = f"arn:aws:rds:{region.name}:{DEFAULT_ACCOUNT_ID}:snapshot:{name.lower()}"
+        step = _Step(self._clock.now() + self.delay, "available")
+        made = region.snapshots[name.lower()] = _Taken(taken, dict(data), server.password, [step])
+        return made
+
+    # groups
+
+    def _ec2(self, region: _Region) -> Any:  # noqa: ANN401  moto has no types
+        return get_backend("ec2")[DEFAULT_ACCOUNT_ID][region.name]
+
+    def _firewalls(self, region: _Region, ids: list[str]) -> list[Data]:
+        for id_ in ids:
+            if self._ec2(region).get_security_group_from_id(id_) is None:
+                raise Refused("InvalidParameterValue", f"Invalid security group , groupId= {id_}, groupName=.")
+        return [{"VpcSecurityGroupId": id_, "Status": "active"} for id_ in ids]
+
+    def _default_firewalls(self, region: _Region, data: Data) -> list[str]:
+        vpc = data["DBSubnetGroup"]["VpcId"]
+        groups = self._ec2(region).groups.get(vpc, {}).values()
+        return [group.id for group in groups if group.name == "default"]
+
+    def _groups_of(self, region: _Region, arguments: Arguments, version: str, data: Data) -> str | None:
+        """Return the parameter group of a request, if it names one that fits."""
+        name = arguments.get("DBParameterGroupName")
+        if name is None:
+            return None
+        found = self._group(region, name).data["DBParameterGroupFamily"]
+        family = rules.family_of(data["Engine"], version)
+        if found != family:
+            text = f"The parameter group {name} with DBParameterGroupFamily {found} cannot be used for this instance."
+            text = f"{text} Please use a parameter group with DBParameterGroupFamily {family}"
+            raise Refused("InvalidParameterCombination", text)
+        return str(name)
+
+    def _default(self, region: _Region, family: str) -> str:
+        name = f"default.{family}"
+        if name not in region.groups:
+            self._add_group(region, name, family, [])
+        return name
+
+    def _add_group(self, region: _Region, name: str, family: str, tags: list[Data]) -> _Group:
+        data = {"DBParameterGroupName": name, "DBParameterGroupFamily": family, "Description": name}
+        data["DBParameterGroupArn"] = f"arn:aws:rds:{region.name}:{DEFAULT_ACCOUNT_ID}:pg:{name}"
+        made = region.groups[name] = _Group(data, list(tags))
+        return made
+
+    def _group(self, region: _Region, name: str) -> _Group:
+        group = region.groups.get(name)
+        if group is None:
+            raise Refused("DBParameterGroupNotFound", f"DBParameterGroup not found: {name}", 404)
+        return group
+
+    def _own_group(self, region: _Region, name: str) -> _Group:
+        if name.startswith("default."):
+            raise Refused("InvalidDBParameterGroupState", "Default parameter groups cannot be changed or deleted")
+        return self._group(region, name)
+
+    def _await_restart(self, region: _Region, group: str) -> None:
+        for server in region.servers.values():
+            for used in server.data["DBParameterGroups"]:
+                if used["DBParameterGroupName"] == group:
+                    used["ParameterApplyStatus"] = "pending-reboot"
+
+    def _tags(self, region: _Region, arn: str) -> list[Data]:
+        kind, _, name = arn.partition(f"{DEFAULT_ACCOUNT_ID}:")[2].partition(":")
+        if kind == "pg":
+            return self._group(region, name).tags
+        data = self._server(region, name).data if kind == "db" else self._snapshot(region, name).data
+        held: list[Data] = data["TagList"]
+        return held
+
+
+Answering = Callable[[StrictRds, _Region, Arguments], Data]
+
+_ANSWERS: Mapping[str, Answering] = {
+    "AddTagsToResource": StrictRds.add_tags,
+    "CreateDBInstance": StrictRds.create,
+    "CreateDBParameterGroup": StrictRds.create_group,
+    "CreateDBSnapshot": StrictRds.create_snapshot,
+    "DeleteDBInstance": StrictRds.delete,
+    "DeleteDBParameterGroup": StrictRds.delete_group,
+    "DeleteDBSnapshot": StrictRds.delete_snapshot,
+    "DescribeDBEngineVersions": StrictRds.describe_versions,
+    "DescribeDBInstances": StrictRds.describe,
+    "DescribeDBParameterGroups": StrictRds.describe_groups,
+    "DescribeDBParameters": StrictRds.describe_parameters,
+    "DescribeDBSnapshots": StrictRds.describe_snapshots,
+    "DescribeOrderableDBInstanceOptions": StrictRds.describe_orderable,
+    "ListTagsForResource": StrictRds.list_tags,
+    "ModifyDBInstance": StrictRds.modify,
+    "ModifyDBParameterGroup": StrictRds.modify_group,
+    "RebootDBInstance": StrictRds.reboot,
+    "RemoveTagsFromResource": StrictRds.remove_tags,
+    "ResetDBParameterGroup": StrictRds.reset_group,
+    "RestoreDBInstanceFromDBSnapshot": StrictRds.restore,
+    "RestoreDBInstanceToPointInTime": StrictRds.restore_at,
+    "StartDBInstance": StrictRds.start,
+    "StopDBInstance": StrictRds.stop,
+}
+
+
+def error(code: str, message: str, status: int) -> Response:
+    """Answer as services with the query protocol do."""
+    inner = f"<Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message>"
+    request = "<RequestId>double-request</RequestId>"
+    body = f'<ErrorResponse xmlns="{_NAMESPACE}"><Error>{inner}</Error>{request}</ErrorResponse>'
+    headers = Headers({"Content-Type": "text/xml", "x-amzn-RequestId": "double-request"})
+    return Response({400: "400 Bad Request", 404: "404 Not Found"}[status], headers, body.encode())
+
+
+def _moment(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _parameter(name: str, kind: rules.Kind, value: str | None) -> Data:
+    found: Data = {"ParameterName": name, "ApplyType": "static" if kind.is_static else "dynamic", "IsModifiable": True}
+    found["Source"] = "system" if value is None else "user"
+    chosen = kind.default if value is None else value
+    return found if chosen is None else {**found, "ParameterValue": chosen}
+
+
+def _filters(arguments: Arguments) -> dict[str, list[str]]:
+    return {given["Name"]: given["Values"] for given in arguments.get("Filters") or ()}
+
+
+def _page(items: list[Any], arguments: Arguments) -> tuple[list[Any], dict[str, str]]:
+    size = arguments.get("MaxRecords", _PAGE)
+    if not _LEAST_PAGE <= size <= _PAGE:
+        text = f"Invalid value {size} for MaxRecords. Must be between {_LEAST_PAGE} and {_PAGE}"
+        raise Refused("InvalidParameterValue", text)
+    start = int(arguments.get("Marker") or 0)
+    stop = start + size
+    return items[start:stop], ({"Marker": str(stop)} if stop < len(items) else {})
+
+
+def _check_backups(data: Arguments) -> None:
+    if not 0 <= data.get("BackupRetentionPeriod", 0) <= rules.MAX_BACKUP_DAYS:
+        text = f"Invalid backup retention period: {data['BackupRetentionPeriod']}. Must be between 0 and 35"
+        raise Refused("InvalidParameterValue", text)
+
+
+def _check_tags(tags: list[Data]) -> None:
+    if len(tags) > _MAX_TAGS:
+        raise Refused("InvalidParameterValue", f"A resource can have at most {_MAX_TAGS} tags.")
+    if any(tag["Key"].lower().startswith("aws:") for tag in tags):
+        raise Refused("InvalidParameterValue", "Tag keys can't begin with aws:.")
+
+
+def _storage(data: Data) -> Data:
+    kept = ("StorageType", "AllocatedStorage", "MaxAllocatedStorage")
+    found = {name: data[name] for name in kept if name in data}
+    return found | ({"Iops": data["Iops"]} if data.get("StorageType") in {"io1", "io2"} else {})
+
+
+def _group_of(data: Data) -> str:
+    return str(data["DBParameterGroups"][0]["DBParameterGroupName"])
+
+
+def _security_groups(data: Data) -> Iterator[str]:
+    yield from (group["VpcSecurityGroupId"] for group in data["VpcSecurityGroups"])
