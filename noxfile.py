@@ -52,7 +52,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types, and the public interface as users see it."""
-    stubs = ("boto3-stubs[ec2,iam,rds,route53,s3,secretsmanager,sts]", "types-greenlet", "types-pymysql", "types-pyyaml")
+    clients = "ec2,iam,rds,route53,s3,secretsmanager,sts"
+    stubs = (f"boto3-stubs[{clients}]", "types-greenlet", "types-pymysql", "types-pyyaml")
     install(session, "mypy>=1.18", "pyright>=1.1.400", *stubs)
     session.run("mypy")
     session.run("mypy", "tests/typing")
