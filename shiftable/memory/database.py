@@ -19,6 +19,7 @@ from shiftable.database.driver import (
     DatabaseInfo,
     DatabaseSpec,
     DatabaseState,
+    LoginToken,
     Server,
     Snapshot,
 )
@@ -46,6 +47,10 @@ FEATURES = DatabaseFeatures(
     parameters=True,
     labels=True,
     managed_password=True,
+    set_password=True,
+    token_login=True,
+    optional_tls=True,
+    restart=True,
     max_name=Limit(63, "chosen, as Amazon RDS"),
     max_storage=Limit(65_536, "chosen, as Amazon RDS for PostgreSQL"),
     max_backup_days=Limit(35, "chosen, as Amazon RDS"),
@@ -170,6 +175,8 @@ class MemoryDatabaseDriver(DatabaseDriver):
                 server=None if entry.state in _NO_ADDRESS else server,
                 created=entry.created,
                 id=entry.id,
+                restorable_from=self._earliest(entry),
+                restorable_until=self._clock() if entry.spec.backup_days else None,
             )
 
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
@@ -178,7 +185,28 @@ class MemoryDatabaseDriver(DatabaseDriver):
             made = self._found(name).password
         return Masked(given.reveal()) if given is not None else made
 
+    def login_token(self, name: str, user: str | None) -> LoginToken:
+        """Make a token that nobody takes."""
+        if not self._features.token_login:
+            return super().login_token(name, user)
+        with self._lock:
+            admin = self._found(name).spec.admin
+        expires = datetime.now(UTC) + timedelta(minutes=15)  # whoever logs in has no other clock
+        return LoginToken(user=user or admin, value=Masked(secrets.token_urlsafe(24)), expires=expires)
+
     # changing state
+
+    def set_password(self, name: str, password: Masked | None) -> None:
+        """Begin to change the administrator's password."""
+        with self._lock:
+            entry = self._in_state(name, "available")
+            entry.password = password or Masked(secrets.token_urlsafe(24))
+            self._begin(entry, "updating", "available")
+
+    def restart(self, name: str) -> None:
+        """Begin to restart an available server."""
+        with self._lock:
+            self._begin(self._in_state(name, "available"), "updating", "available")
 
     def start(self, name: str) -> None:
         """Begin to start a stopped server."""
@@ -231,12 +259,19 @@ class MemoryDatabaseDriver(DatabaseDriver):
         """Begin to make a new server as another one was."""
         with self._lock:
             entry = self._found(name)
-            earliest = max(entry.created, self._clock() - timedelta(days=entry.spec.backup_days))
+            earliest = self._earliest(entry)
+            if earliest is None:
+                _fail(InvalidArgument, "there are no backups of it: backup_days is 0")
             if not earliest <= when <= self._clock():
                 _fail(InvalidArgument, f"there are backups from {earliest:%Y-%m-%d %H:%M:%S} UTC until now")
             self._add(spec)
 
     # what they share; all under the lock
+
+    def _earliest(self, entry: _Entry) -> datetime | None:
+        """Return the earliest time that can be restored."""
+        days = entry.spec.backup_days
+        return max(entry.created, self._clock() - timedelta(days=days)) if days else None
 
     def _add(self, spec: DatabaseSpec) -> None:
         if self._living(spec.name):

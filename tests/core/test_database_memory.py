@@ -11,8 +11,8 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.database import Databases, DatabaseSpec, Engine
-from shiftable.database.driver import DatabaseDriver
-from shiftable.errors import Conflict, QuotaExceeded, Timeout
+from shiftable.database.driver import DatabaseDriver, DatabaseInfo, ServerSize, SizeChoice, choose_size
+from shiftable.errors import Conflict, InvalidArgument, QuotaExceeded, Timeout
 from shiftable.features import Limit
 from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
 from shiftable.testing.conformance.database import DatabaseConformance, Sleep, database_machine, small_spec
@@ -32,6 +32,10 @@ LESSER = attrs.evolve(
     parameters=False,
     labels=False,
     managed_password=False,
+    set_password=False,
+    token_login=False,
+    optional_tls=False,
+    restart=False,
     max_storage=Limit(100, "chosen"),
 )
 
@@ -82,6 +86,61 @@ class TestLesserDatabase(DatabaseConformance):
     @pytest.fixture
     def driver(self) -> DatabaseDriver:
         return MemoryDatabaseDriver(LESSER)
+
+
+SIZES = tuple(
+    ServerSize(name=f"m{cpus}-{cpus * each}", cpus=cpus, memory=cpus * each * 2**30)
+    for each in (8, 4)
+    for cpus in (8, 4, 2, 1)
+)
+
+
+@attrs.define
+class Stepped(MemoryDatabaseDriver):
+    """Databases in eight sizes."""
+
+    def size(self, spec: DatabaseSpec) -> SizeChoice:
+        return choose_size(spec, SIZES, source="the catalogue of 2026-11-21")
+
+    def rounded(self, spec: DatabaseSpec) -> DatabaseSpec:
+        size = self.size(spec).size
+        return attrs.evolve(spec, cpus=size.cpus, memory_gib=size.memory // 2**30)
+
+    def create(self, spec: DatabaseSpec) -> None:
+        MemoryDatabaseDriver.create(self, self.rounded(spec))
+
+    def info(self, name: str) -> DatabaseInfo:
+        found = MemoryDatabaseDriver.info(self, name)
+        return attrs.evolve(found, size=self.size(self.describe(name)).size.name)
+
+
+class TestSteppedDatabase(DatabaseConformance):
+    """The rules hold where sizes come in steps."""
+
+    @pytest.fixture
+    def driver(self) -> DatabaseDriver:
+        return Stepped(attrs.evolve(FEATURES, sizes=True))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory_gib", "name"), [(1, 1, "m1-4"), (1, 5, "m1-8"), (2, 8, "m2-8"), (1, 9, "m2-16"), (8, 33, "m8-64")]
+)
+def test_the_smallest_size_that_has_enough_is_chosen(cpus: int, memory_gib: int, name: str) -> None:
+    spec = attrs.evolve(small_spec("conf"), cpus=cpus, memory_gib=memory_gib)
+    choice = Databases(Stepped()).size(spec)
+    assert choice is not None
+    assert name == choice.size.name
+    enough = sum(size.cpus >= cpus and size.memory >= memory_gib * 2**30 for size in SIZES)
+    expected = (
+        f"the smallest of {enough} sizes with at least {cpus} CPUs and {memory_gib} GiB (the catalogue of 2026-11-21)"
+    )
+    assert expected == choice.reason
+
+
+def test_a_size_that_nobody_has_names_the_largest() -> None:
+    spec = attrs.evolve(small_spec("conf"), cpus=9)
+    with pytest.raises(InvalidArgument, match=r"no size has 9 CPUs and 8 GiB; the largest is m8-64 \(8 CPUs, 64 GiB\)"):
+        Databases(Stepped()).size(spec)
 
 
 def _slow(clock: Clock, **more: Any) -> Databases:
