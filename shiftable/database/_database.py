@@ -111,6 +111,7 @@ class Database(Handle[DatabaseDriver]):
         Raises:
             Conflict: the server has no address yet.
         """
+        self._prepare()
         info = self.info()
         if info.server is None:
             raise self._refusal(Conflict, "url", f"it has no address yet (it is {info.state}); wait() for it")
@@ -163,6 +164,7 @@ class Database(Handle[DatabaseDriver]):
 
         @event.listens_for(made, "do_connect")
         def _connect(dialect: Any, _record: object, args: list[Any], arguments: dict[str, Any]) -> Any:  # noqa: ANN401
+            self._prepare()
             return connected(partial(dialect.connect, *args), arguments, logins)
 
         return made
@@ -380,6 +382,10 @@ class Database(Handle[DatabaseDriver]):
             return attrs.evolve(described, name=name)
         own = {field: getattr(declared, field) for field in ("native", "password", "user", "login")}
         return attrs.evolve(described, name=name, **own)
+
+    def _prepare(self) -> None:
+        with self._translated("connect", self.resource):
+            self._driver.prepare(self.name)
 
     def _update(self, operation: str, current: DatabaseSpec, wanted: DatabaseSpec) -> DatabaseSpec:
         with self._translated(operation, self.resource):

@@ -348,6 +348,12 @@ class DatabaseDriver(Driver[DatabaseSpec]):
             fresh: what was returned before was refused by the server; if it was kept, fetch it again.
         """
 
+    def prepare(self, name: str) -> None:
+        """Have an available server ready for a connection, which is about to be opened: one that runs on demand starts.
+
+        Called often. Most servers run anyway.
+        """
+
     def pending_password(self, name: str) -> Masked | None:
         """Return the password that is about to replace the one that the provider keeps, where it tells."""
         return None
