@@ -2,7 +2,7 @@
 
     orders/                     a server
         spec.json               its declaration
-        password                of its administrator
+        password                of its administrator; password.pending while it is changed
         stopped                 there if it shall not be started on demand
         cluster/                see shiftable.postgresql
     .snapshots/orders/first/    a snapshot
@@ -83,12 +83,27 @@ class Files:
 
     def write_spec(self, spec: DatabaseSpec) -> None:
         """Keep a declaration in place of the one before."""
-        told = attrs.asdict(spec, filter=attrs.filters.exclude("password", "native"))
+        told = attrs.asdict(spec, filter=attrs.filters.exclude("password", "login", "native"))
         _write(self.folder / "spec.json", json.dumps(told, indent=2, sort_keys=True))
 
     def password(self) -> Masked:
         """Return the administrator's password."""
         return Masked((self.folder / "password").read_text(encoding="utf-8"))
+
+    def pending_password(self) -> Masked | None:
+        """Return the password that the server is about to be given, or has been."""
+        with contextlib.suppress(FileNotFoundError):
+            return Masked((self.folder / "password.pending").read_text(encoding="utf-8"))
+        return None
+
+    def write_pending_password(self, password: Masked) -> None:
+        """Keep the password that the server is about to be given."""
+        _write(self.folder / "password.pending", password.reveal())
+
+    def keep_pending_password(self) -> None:
+        """Make that password the current one: the server has it."""
+        (self.folder / "password.pending").replace(self.folder / "password")
+        _sync(self.folder)
 
     def write_password(self, password: Masked) -> None:
         """Keep the administrator's password, readable for its owner alone."""

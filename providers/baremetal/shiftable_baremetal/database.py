@@ -57,6 +57,9 @@ FEATURES = DatabaseFeatures(
     parameters=True,
     labels=True,
     managed_password=True,
+    set_password=True,
+    optional_tls=True,
+    restart=True,
     max_name=Limit(63, "chosen, as Amazon RDS"),
 )
 
@@ -74,9 +77,9 @@ _REFUSED = ("invalid value for parameter", "unrecognized configuration parameter
 class PrivateDatabaseDriver(DatabaseDriver):
     """One PostgreSQL for each server, which runs while a process uses it and which nobody but its owner reaches.
 
-    It starts when a password is asked for, which is before each new connection, and ends with the last process that
-    did so. Sizes are kept and not enforced. The administrator is no superuser, as at other providers: he makes roles
-    and databases and replicates; the superuser ``postgres`` needs no password on the socket.
+    It starts before the first connection, and ends with the last process that opened one. Sizes are kept and not
+    enforced. The administrator is no superuser, as at other providers: he makes roles and databases and replicates; the
+    superuser ``postgres`` needs no password on the socket.
 
     Credentials: none; the administrator's password lies in a file that only its owner reads. Permissions: to write
     below ``root``. As root the servers run as another user, who exists already: ``postgres`` or nobody.
@@ -182,14 +185,39 @@ class PrivateDatabaseDriver(DatabaseDriver):
         )
 
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
-        """Return the administrator's password, and have the server run, for it is about to be connected to."""
+        """Return the declared password, or the one that lies beside the server."""
+        files = self._area.files(name)
+        return Masked(given.reveal()) if given is not None else files.password()
+
+    def pending_password(self, name: str) -> Masked | None:
+        """Return the password whose change a killed process has left half done."""
+        return self._area.files(name).pending_password()
+
+    def prepare(self, name: str) -> None:
+        """Start an available server that does not run, and use it until this process ends."""
         files = self._area.files(name)
         if not files.stopped and not self._cluster(files).in_use:
             with self._changing(name):
-                self._cluster(self._area.files(name)).start()
-        return Masked(given.reveal()) if given is not None else files.password()
+                self._start(self._area.files(name))
 
     # changing state
+
+    def set_password(self, name: str, password: Masked | None) -> None:
+        """Change the administrator's password, in the server and in its file."""
+        with self._changing(name):
+            files = self._area.files(name)
+            files.write_pending_password(password or _made_password())
+            with self._running(files) as cluster:
+                _finish_password(files, cluster)
+
+    def restart(self, name: str) -> None:
+        """Restart an available server."""
+        with self._changing(name):
+            files = self._area.files(name)
+            if files.stopped:
+                _fail(Conflict, "it is stopped; it must be available")
+            self._cluster(files).stop()
+            self._start(files)
 
     def start(self, name: str) -> None:
         """Have a stopped server start on demand again."""
@@ -197,7 +225,7 @@ class PrivateDatabaseDriver(DatabaseDriver):
             files = self._area.files(name)
             if not files.stopped:
                 _fail(Conflict, "it is available; it must be stopped")
-            self._cluster(files).start()
+            self._start(files)
             files.set_stopped(on=False)
 
     def stop(self, name: str) -> None:
@@ -285,7 +313,7 @@ class PrivateDatabaseDriver(DatabaseDriver):
     def _new(self, spec: DatabaseSpec) -> Iterator[Cluster]:
         """Make a new server of the data that the block provides, and put it into place when it is complete."""
         with self._area.new(spec.name) as files:
-            made = Masked(spec.password.reveal() if spec.password else secrets.token_urlsafe(24))
+            made = Masked(spec.password.reveal()) if spec.password else _made_password()
             cluster = attrs.evolve(self._cluster(files, spec), until_exit=False, linger=False)
             yield cluster
             with cluster:
@@ -299,13 +327,18 @@ class PrivateDatabaseDriver(DatabaseDriver):
     @contextlib.contextmanager
     def _running(self, files: Files) -> Iterator[Cluster]:
         """Have a server run for the time of the block, also if it is stopped else."""
-        cluster = self._cluster(files)
         if files.stopped:
-            with attrs.evolve(cluster, until_exit=False, linger=False) as here:
-                yield here
+            with attrs.evolve(self._cluster(files), until_exit=False, linger=False) as cluster:
+                yield cluster
         else:
-            cluster.start()
-            yield cluster
+            yield self._start(files)
+
+    def _start(self, files: Files) -> Cluster:
+        """Have a server run, and finish the change of a password that a killed process began."""
+        cluster = self._cluster(files)
+        cluster.start()
+        _finish_password(files, cluster)
+        return cluster
 
     def _take(self, files: Files, name: str) -> Snapshot:
         spec, cluster = files.spec(), self._cluster(files)
@@ -332,6 +365,18 @@ def _check(spec: DatabaseSpec) -> None:
         _fail(InvalidArgument, f"a private server's {', '.join(ours)} cannot be declared")
     if len(set(spec.databases)) < len(spec.databases):
         _fail(AlreadyExists, "a database is declared twice")
+
+
+def _made_password() -> Masked:
+    return Masked(secrets.token_urlsafe(24))
+
+
+def _finish_password(files: Files, cluster: Cluster) -> None:
+    """Change the password as was written down before: it is known whenever this is interrupted."""
+    pending = files.pending_password()
+    if pending is not None:
+        arrange(cluster, files.spec().admin, pending)
+        files.keep_pending_password()
 
 
 def _is_refusal(text: str) -> bool:
