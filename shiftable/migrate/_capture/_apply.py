@@ -314,6 +314,7 @@ class Applier:
         values = [self._slot.encode(), lsn_text(since).encode(), lsn_text(lsn).encode()]
         pipe.run(update.encode(), values, expected=Expected(_one_row))
         if begun:
+            pipe.finish()  # what was not as expected must be known before, and not be committed
             pipe.run(b"COMMIT", expected=Expected(failed=_at_commit))
         pipe.finish()
 
@@ -455,8 +456,9 @@ class Applier:
     def _compared(self, relation: Relation) -> tuple[_Column, ...]:
         if self._catalogue is None:
             raise MigrationError("the target was not opened")
-        rows = self._catalogue.execute(_COLUMNS, (quoted(relation.schema, relation.name),)).fetchall()
-        if not rows:
+        name = quoted(relation.schema, relation.name)
+        rows = self._catalogue.execute(_COLUMNS, (name,)).fetchall()
+        if not rows and self._catalogue.execute("SELECT to_regclass(%s)", (name,)).fetchone() == (None,):
             raise _differs(relation, "the target does not have it")
         here = {row[0]: row for row in rows}
         found = [_matched(relation, column, here) for column in relation.columns]

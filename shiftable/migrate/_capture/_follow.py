@@ -106,22 +106,19 @@ class Lag:
     """How far the target is behind.
 
     Args:
-        bytes: of the source's write-ahead log.
+        place: up to there the target has everything.
+        bytes: of the source's write-ahead log behind that.
         seconds: the age of what is not there yet.
         retained: bytes that the source keeps for the move.
         transactions, changes: that came with the last step.
     """
 
+    place: int
     bytes: int
     seconds: float
     retained: int
     transactions: int
     changes: int
-
-    @property
-    def is_none(self) -> bool:
-        """Whether the target had all that there was when it was looked."""
-        return not self.bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -167,36 +164,35 @@ class _Session:
             upto: bring it to that place, even if there is nothing to apply.
         """
         connection = self.open()
-        began, written = time.monotonic(), upto or self._source.written(connection)
+        began, place = time.monotonic(), self._source.place(connection)
+        written = upto or place.written
         if written <= self.at:
-            return self._lag(connection, 0, 0.0)
-        peeked = self._slot.peek(connection, upto=written, changes=self._options.changes)
+            return self._lag(connection, self.at, max(place.inserted - self.at, 0), 0.0)
+        batch = _Counted(self._slot.peek(connection, upto=written, changes=self._options.changes))
         quiet = not upto and written - self.at < _QUIET_BYTES
-        batch = _Counted(peeked)
         done = self._applier.apply(batch, since=self.at, upto=lambda: self._passed(batch, written, quiet=quiet))
         complete = batch.count < self._options.changes
         if done.lsn > self.at:
             self.at = done.lsn
             self._slot.advance(connection, self.at)
+        now = self._source.place(connection)
         seconds = time.monotonic() - began
         if not complete and done.at is not None:
-            seconds = max((self._now(connection) - done.at).total_seconds(), 0.0)
-        left = 0 if complete else max(self._source.written(connection) - self.at, 0)
-        return self._lag(connection, left, seconds, done.transactions, done.changes)
+            seconds = max((now.at - done.at).total_seconds(), 0.0)
+        known = max(self.at, written) if complete else self.at
+        return self._lag(connection, known, max(now.inserted - known, 0), seconds, done.transactions, done.changes)
 
     def _passed(self, batch: _Counted, written: int, *, quiet: bool) -> int:
         """Return the place that the target has passed, though nothing of it was to be applied."""
         return 0 if quiet or batch.count >= self._options.changes else written
 
-    def _lag(self, connection: Connection, left: int, seconds: float, transactions: int = 0, changes: int = 0) -> Lag:
+    def _lag(
+        self, connection: Connection, place: int, left: int, seconds: float, transactions: int = 0, changes: int = 0
+    ) -> Lag:
         retained = self._slot.state(connection).retained
-        return Lag(bytes=left, seconds=seconds, retained=retained, transactions=transactions, changes=changes)
-
-    @staticmethod
-    def _now(connection: Connection) -> datetime:
-        row = connection.execute("SELECT clock_timestamp()").fetchone()
-        found: datetime = row[0] if row else datetime.now(UTC)
-        return found
+        return Lag(
+            place=place, bytes=left, seconds=seconds, retained=retained, transactions=transactions, changes=changes
+        )
 
 
 class _Counted:
@@ -274,14 +270,22 @@ class Online:
                 self._start(state)
 
     def follow(
-        self, *, until: Callable[[Lag], bool] = lambda lag: lag.is_none, tell: Callable[[Lag], object] = lambda _: None
+        self, *, until: Callable[[Lag], bool] | None = None, tell: Callable[[Lag], object] = lambda _: None
     ) -> Lag:
-        """Bring the target what the source writes, until that is enough; tell after each batch."""
+        """Bring the target what the source writes; tell after each batch.
+
+        Args:
+            until: that is enough; ``None``: when the target has what the source had at the beginning.
+        """
         with self._locked():
             state = self._read()
             self._unless_going_back(state)
             if state.phase != "following":
                 raise MigrationError(f"{self.name}: there is nothing to follow: it is {state.phase}")
+            if until is None:
+                with self._source.server.session() as connection:
+                    goal = self._source.place(connection).inserted
+                return self._follow(state, lambda lag: lag.place >= goal, tell)
             return self._follow(state, until, tell)
 
     def cutover(
@@ -369,7 +373,7 @@ class Online:
                 self._check_retained(lag)
                 if until(lag):
                     return lag
-                if lag.is_none:
+                if not lag.changes:
                     time.sleep(self._options.pause)
 
     def _cutover(
@@ -492,7 +496,7 @@ class Online:
 
     def _check_retained(self, lag: Lag) -> None:
         limit = self._options.max_retained
-        if limit is not None and lag.retained > limit and not lag.is_none:
+        if limit is not None and lag.retained > limit and lag.bytes:
             with self._source.server.session() as connection:
                 drop_slot(connection, self._slot_name)
             raise MigrationError(_too_much(self.name, lag.retained, limit))

@@ -17,10 +17,12 @@ from shiftable.errors import MigrationError
 from shiftable.migrate._capture._pgoutput import lsn_number
 from shiftable.migrate._capture._server import APPLICATION, Connection, Server, identifier, quoted
 
-__all__ = ["Finding", "Kept", "Sequence", "Source", "Table", "is_publishable"]
+__all__ = ["Finding", "Kept", "Place", "Sequence", "Source", "Table", "is_publishable"]
 
 _OLDEST = 130_000
 """PostgreSQL 13: the first whose publications take partitioned tables, and whose slots tell that they were lost."""
+_PAGE, _PAGE_HEADER = 8192, 40
+"""Bytes: where a page has just ended, the next record is to come behind the next one's header."""
 _LOOKS = 3
 """At the sessions, without finding one: what has just read its settings shows itself a moment later."""
 _PAUSES = (0.5, 1.0, 2.0)
@@ -116,6 +118,20 @@ class Kept:
     table: str
     identity: str
     index: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where the source's write-ahead log is.
+
+    Args:
+        written: the end of what is on its disk, so can be read.
+        inserted: the end of all; what was committed lazily (``synchronous_commit = off``) is on the disk soon.
+    """
+
+    written: int
+    inserted: int
+    at: datetime
 
 
 @attrs.frozen(kw_only=True)
@@ -283,9 +299,15 @@ class Source:
 
     # where it is
 
-    def written(self, connection: Connection) -> int:
-        """Return the end of what is on its disk."""
-        return lsn_number(_value(connection, "SELECT pg_current_wal_flush_lsn()::text"))
+    def place(self, connection: Connection) -> Place:
+        """Return where its write-ahead log is."""
+        flushed, inserted, at = _row(
+            connection,
+            "SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_insert_lsn()::text, clock_timestamp()",
+        )
+        written, inserted = lsn_number(flushed), lsn_number(inserted)
+        header = written % _PAGE == 0 and inserted - written <= _PAGE_HEADER
+        return Place(written=written, inserted=written if header else inserted, at=at)
 
     def sequences(self, connection: Connection) -> tuple[Sequence, ...]:
         """Return where all sequences are."""
@@ -371,7 +393,7 @@ class Source:
         with connection.transaction():
             connection.execute("SET LOCAL synchronous_commit = on")
             connection.execute("SELECT pg_logical_emit_message(true, 'shiftable', '')")
-        return self.written(connection)
+        return self.place(connection).written
 
     def _set_read_only(self, connection: Connection, value: str) -> None:
         database = quoted(_value(connection, "SELECT current_database()"))
