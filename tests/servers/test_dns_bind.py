@@ -11,7 +11,7 @@ import pytest
 
 from shiftable.config import Credential
 from shiftable.dns import Dns, RecordChange, Zone
-from shiftable.errors import InvalidArgument, OperationError, QuotaExceeded
+from shiftable.errors import InvalidArgument, OperationError
 from shiftable.testing.conformance import differs
 from shiftable.testing.conformance.dns import RECORDS, DnsConformance, Observed
 from shiftable_baremetal import Rfc2136Settings
@@ -20,7 +20,7 @@ from shiftable_baremetal.dns_rfc2136 import Rfc2136Driver, open_rfc2136
 REFUSED: dict[str, type[OperationError]] = {
     **dict.fromkeys(("-x-", "x.*.w", r"\200\201", r"with\.dot", r"with\032space", r"\@"), InvalidArgument),
     "naptr": InvalidArgument,
-    "values-500": QuotaExceeded,
+    "values-500": InvalidArgument,
 }
 
 

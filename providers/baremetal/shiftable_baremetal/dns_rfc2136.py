@@ -30,7 +30,6 @@ from shiftable.errors import (
     OperationError,
     PermissionDenied,
     PreconditionFailed,
-    QuotaExceeded,
     Unsupported,
 )
 from shiftable.features import Limit
@@ -357,7 +356,7 @@ def _verdict(change: RecordChange, rcode: int) -> Stopped:
         error = InvalidArgument
         why = f"the server wants names of hosts as owners of {change.key.type} (BIND: check-names primary ignore)"
     elif after is not None and rcode in {_SERVFAIL, _REFUSED} and len(after.rdatas) > _BIND_VALUES:
-        error = QuotaExceeded
+        error = InvalidArgument  # of this one record set: others are taken
         why = f"it has {len(after.rdatas):,} values; BIND takes {_BIND_VALUES}, unless max-records-per-type says more"
     return Stopped(error, f"{change.key}: {why}", fault.code)
 
