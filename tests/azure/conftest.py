@@ -27,9 +27,11 @@ from shiftable_azure import AzureProvider, AzureSettings
 from shiftable_azure._arm import ArmSession
 from shiftable_azure._double_arm import is_arm
 from shiftable_azure._double_vault import is_vault
+from shiftable_azure._flexible import FLAVOURS
 from shiftable_azure._identity import Identity
 from shiftable_azure._session import Session
 from shiftable_azure.blob import AzureBlobDriver
+from shiftable_azure.database import AzureDatabaseDriver
 from shiftable_azure.dns import AzureDnsDriver
 
 if TYPE_CHECKING:
@@ -68,9 +70,9 @@ def _only_what_azure_knows(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     double: AzureDouble = request.getfixturevalue("azure_double")
-    double.validators += (unknown_names, undeployable, undefined)
+    double.validators += (unknown_names, undeployable, undefined, unlike_servers)
     yield
-    for validator in (unknown_names, undeployable, undefined):
+    for validator in (unknown_names, undeployable, undefined, unlike_servers):
         double.validators.remove(validator)
 
 
@@ -78,7 +80,7 @@ def pytest_report_header() -> list[str]:
     """Say whether what is sent can be compared with the resource manager's definitions."""
     return (
         []
-        if DEFINITIONS.exists() and DNS_DEFINITIONS.exists()
+        if all(path.exists() for path in (DEFINITIONS, DNS_DEFINITIONS, *SERVER_DEFINITIONS.values()))
         else ["azure: the resource manager's definitions are not here; one check is off"]
     )
 
@@ -222,7 +224,7 @@ def _resolved(kind: Any, kinds: list[Any]) -> Any:
 
 
 def _compared(kind: Any, value: Any, place: str, *, sent: bool) -> Iterator[str]:
-    simple = {"StringType": str, "IntegerType": int, "StringLiteralType": str}
+    simple = {"StringType": str, "IntegerType": int, "StringLiteralType": str, "BooleanType": bool}
     if kind["$type"] in simple:
         if type(value) is not simple[kind["$type"]]:
             yield f"{place} is {type(value).__name__}, not {kind['$type']}"
@@ -264,3 +266,74 @@ def azure_dns_definitions() -> Any:
     if not DNS_DEFINITIONS.exists():
         pytest.skip("Azure's definitions are not beside the checkout: this one check is off")
     return dns_violations
+
+
+# Azure Database: what is sent and answered of servers and of what belongs to them
+
+
+@pytest.fixture
+def make_databases(make_arm: Callable[..., ArmSession]) -> Callable[..., AzureDatabaseDriver]:
+    """Return what makes drivers, with other settings."""
+
+    def make(**changed: Any) -> AzureDatabaseDriver:
+        session = make_arm(**changed)
+        settings = session._settings
+        return AzureDatabaseDriver(session, Identity(settings), settings)
+
+    return make
+
+
+@pytest.fixture
+def database_driver(make_databases: Callable[..., AzureDatabaseDriver]) -> AzureDatabaseDriver:
+    return make_databases()
+
+
+SERVER_DEFINITIONS = {
+    flavour.namespace.lower(): DNS_DEFINITIONS.with_name(f"{flavour.namespace.lower()}@{flavour.version}.json.gz")
+    for flavour in FLAVOURS.values()
+}
+
+
+def unlike_servers(request: Request, response: Response) -> Iterable[str]:
+    """Find what Azure's definitions of flexible servers do not have, in what is sent and in what is answered."""
+    parts = request.path.strip("/").split("/")
+    namespace = next((part.lower() for part in parts if part.lower() in SERVER_DEFINITIONS), None)
+    if namespace is None or not is_arm(request) or not SERVER_DEFINITIONS[namespace].exists():
+        return
+    if "Microsoft.Authorization" in parts or "flexibleServers" not in parts or request.method == "POST":
+        return
+    below = parts[parts.index("flexibleServers") :]
+    kind = "/".join([namespace, *below[::2]]).lower()
+    if request.body.strip() not in {b"", b"null"}:
+        yield from server_violations(namespace, kind, json.loads(request.body), sent=request.method)
+    if response.code in {200, 201} and response.body:
+        content = json.loads(response.body)
+        for each in content.get("value", [content]):
+            yield from server_violations(namespace, kind, each)
+
+
+def server_violations(namespace: str, kind: str, body: Any, *, sent: str = "") -> list[str]:
+    """Compare a body; one of a PATCH may leave out what a server needs."""
+    found = server_definitions(namespace).get(kind)
+    if found is None:
+        return [f"{kind} is not defined"]
+    findings = _compared(found, body, kind, sent=bool(sent))
+    return [each for each in findings if not (sent == "PATCH" and each == f"{kind} needs location")]
+
+
+@functools.cache
+def server_definitions(namespace: str) -> dict[str, Any]:
+    kinds = json.loads(gzip.decompress(SERVER_DEFINITIONS[namespace].read_bytes()))
+    return {
+        kind["name"].partition("@")[0].lower(): _resolved(kind["body"], kinds)
+        for kind in kinds
+        if kind["$type"] == "ResourceType" and "/flexibleservers" in kind["name"].lower()
+    }
+
+
+@pytest.fixture
+def azure_server_definitions() -> Any:
+    """Return the comparison with Azure's definitions of flexible servers."""
+    if not all(path.exists() for path in SERVER_DEFINITIONS.values()):
+        pytest.skip("Azure's definitions are not beside the checkout: this one check is off")
+    return server_violations

@@ -1,19 +1,21 @@
-"""Azure: Blob Storage, the secrets of Key Vault, and Azure DNS."""
+"""Azure: Blob Storage, the secrets of Key Vault, Azure DNS, and Azure Database."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from shiftable.config import Credential
 from shiftable.features import Features
 from shiftable.provider import Provider
+from shiftable_azure._database_settings import AzureDatabaseSettings
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
     from shiftable_azure._arm import ArmSession
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from shiftable_azure._session import Session
     from shiftable_azure._vault import VaultSession
 
-__all__ = ["AzureProvider", "AzureSettings"]
+__all__ = ["AzureDatabaseSettings", "AzureProvider", "AzureSettings"]
 
 __version__ = "0.1.0"
 
@@ -57,6 +59,12 @@ class AzureSettings:
         vault_token: a token for the vault that was had elsewhere, ``az account get-access-token --resource
             https://vault.azure.net``; it lives for an hour or so.
         dns_signed: the zones are signed (DNSSEC), which Azure needs for DS and TLSA records.
+        database_ca: file of the certificates that database servers' are checked against, where the system's are not
+            enough; Azure's end at DigiCert Global Root G2 and Microsoft RSA Root Certificate Authority 2017.
+        database_token: a token for database servers that was had elsewhere, ``az account get-access-token
+            --resource-type oss-rdbms``; it lives for an hour or so.
+        database_endpoint: a stand-in for the database servers on this machine: a folder with one of that name for each,
+            with the server's Unix socket in it.
         tenant: with ``client_id`` and ``client_secret``, a service principal.
         client_id: alone: the user-assigned managed identity.
         max_attempts: how often a call is tried in all.
@@ -77,6 +85,9 @@ class AzureSettings:
     vault_endpoint: str | None = attrs.field(default=None)
     vault_token: Credential | None = attrs.field(default=None)
     dns_signed: bool = False
+    database_ca: str | None = None
+    database_token: Credential | None = attrs.field(default=None)
+    database_endpoint: str | None = attrs.field(default=None)
     tenant: str | None = None
     client_id: str | None = None
     client_secret: Credential | None = attrs.field(default=None)
@@ -121,6 +132,11 @@ class AzureSettings:
         if value is not None and not _LOOPBACK.fullmatch(value):
             raise ValueError("vault_endpoint is a stand-in on this machine: http://127.0.0.1:PORT")
 
+    @database_endpoint.validator
+    def _is_folder(self, _field: object, value: str | None) -> None:
+        if value is not None and not value.startswith("/"):
+            raise ValueError("database_endpoint is the folder of a stand-in on this machine: /path")
+
     @client_secret.validator
     def _needs_principal(self, _field: object, value: Credential | None) -> None:
         if value is not None and (self.tenant is None or self.client_id is None):
@@ -128,12 +144,12 @@ class AzureSettings:
 
 
 class AzureProvider(Provider[AzureSettings]):
-    """Blob Storage through azure-storage-blob, secrets through azure-keyvault-secrets, DNS through Resource Manager.
+    """Blob Storage and Key Vault through Microsoft's own clients; DNS and databases through Resource Manager.
 
     Credentials for blobs: ``account_key``, ``connection_string`` or ``sas_token`` of the settings; or else of Microsoft
     Entra: a service principal by ``tenant``, ``client_id`` and ``client_secret``, or azure-identity's default chain
-    (environment, workload identity, managed identity, ``az login``). Secrets and DNS take one of Microsoft Entra, or
-    ``vault_token`` and ``arm_token``.
+    (environment, workload identity, managed identity, ``az login``). The other services take one of Microsoft
+    Entra, or ``vault_token`` and ``arm_token``.
 
     Permissions for blobs: the role *Storage Blob Data Contributor* on the storage account covers everything but tags,
     for which *Storage Blob Data Owner* or the actions ``blobs/tags/read`` and ``blobs/tags/write`` are needed. URLs are
@@ -145,11 +161,15 @@ class AzureProvider(Provider[AzureSettings]):
     deleting for good, ``purge``; what only reads needs ``get`` and ``list``.
 
     Permissions for DNS: *DNS Zone Contributor* on the resource group; ``AzureDnsDriver`` names the single actions.
+
+    Permissions for databases: *Contributor* on the resource group, and ``Microsoft.Authorization/locks/*`` for deletion
+    protection; the README names the single actions.
     """
 
     name: ClassVar[str] = "azure"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[AzureSettings]] = AzureSettings
+    native_types: ClassVar[Mapping[str, type[Any]]] = {"database": AzureDatabaseSettings}
 
     def __init__(self, settings: AzureSettings) -> None:
         super().__init__(settings)
@@ -167,6 +187,7 @@ class AzureProvider(Provider[AzureSettings]):
             "blob": (_features.BLOB, _features.VERSIONED_BLOB),
             "secrets": (_features.SECRETS,),
             "dns": (_features.DNS, _features.SIGNED_DNS),
+            "database": (_features.DATABASE,),
         }
 
     @property
@@ -226,6 +247,12 @@ class AzureProvider(Provider[AzureSettings]):
         from shiftable_azure.dns import AzureDnsDriver
 
         return AzureDnsDriver(self.arm, _features.SIGNED_DNS if self.settings.dns_signed else _features.DNS)
+
+    def database(self) -> DatabaseDriver:
+        """Make the driver for Azure Database."""
+        from shiftable_azure.database import AzureDatabaseDriver
+
+        return AzureDatabaseDriver(self.arm, self._identity, self.settings)
 
     def close(self) -> None:
         """Close the connections of all clients."""

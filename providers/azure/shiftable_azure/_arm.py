@@ -28,7 +28,7 @@ from shiftable_azure.errors import ArmFailure, seconds_asked
 if TYPE_CHECKING:
     from azure.core.rest import HttpResponse
 
-__all__ = ["ArmAnswer", "ArmRefusal", "ArmRetries", "ArmSession"]
+__all__ = ["ArmAnswer", "ArmRefusal", "ArmRetries", "ArmSession", "is_running", "link_of"]
 
 _PUBLIC = "https://management.azure.com"
 _PAUSE = 5.0  # seconds between two looks at an operation that does not say when to look again
@@ -136,6 +136,15 @@ class ArmSession:
         """
         return f"{self.subscription}/resourceGroups/{self._named('resource_group')}"
 
+    @property
+    def location(self) -> str:
+        """Where resources are made, ``germanywestcentral``.
+
+        Raises:
+            ConfigError: none is named.
+        """
+        return self._named("location")
+
     def pace(self, name: str, per_minute: int) -> Pace:
         """Return the pace of what is counted under that name; the same one each time."""
         with self._lock:
@@ -182,14 +191,14 @@ class ArmSession:
             ArmFailure: it failed, or has not ended in time.
         """
         deadline = self.clock() + timeout
-        link, running = _link(answer), answer.status in {201, 202}
+        link, running = link_of(answer), answer.status in {201, 202}
         while running and link is not None:
             if self.clock() >= deadline:
                 raise ArmFailure("OperationTimedOut", f"waited {timeout:,.0f} s for {what}")
             asked = seconds_asked(answer.headers)
             self.pause(_PAUSE if asked is None else min(asked, _LONGEST_WAIT))
             answer = self.call("GET", link, version)
-            link, running = _link(answer) or link, _is_running(answer, what)
+            link, running = link_of(answer) or link, is_running(answer, what)
 
     def close(self) -> None:
         """Close all connections. A session that is used afterwards opens new ones."""
@@ -255,12 +264,12 @@ def _content(answer: HttpResponse) -> dict[str, Any]:
     return found
 
 
-def _link(answer: ArmAnswer) -> str | None:
+def link_of(answer: ArmAnswer) -> str | None:
     """Return where to ask for an operation: its status, which says why it failed, or else its result."""
     return answer.headers.get("Azure-AsyncOperation") or answer.headers.get("Location")
 
 
-def _is_running(answer: ArmAnswer, what: str) -> bool:
+def is_running(answer: ArmAnswer, what: str) -> bool:
     """Tell whether an operation goes on.
 
     Raises:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import attrs
 
 from shiftable.blob.driver import BlobFeatures, StorageClass
+from shiftable.database.driver import DatabaseFeatures
 from shiftable.dns.driver import DnsFeatures
 from shiftable.features import Limit
 from shiftable.secrets.driver import SecretsFeatures
 
-__all__ = ["BLOB", "DNS", "SECRETS", "SIGNED_DNS", "VERSIONED_BLOB"]
+__all__ = ["BLOB", "DATABASE", "DNS", "SECRETS", "SIGNED_DNS", "VERSIONED_BLOB"]
 
 _TARGETS = "Azure, scalability and performance targets for Blob storage"
 _BLOCKS = 50_000
@@ -111,3 +112,31 @@ DNS = DnsFeatures(
 
 SIGNED_DNS = attrs.evolve(DNS, title="Azure DNS, signed zones", types=(DNS.types or frozenset()) | {"DS", "TLSA"})
 """Zones with DNSSEC, which Azure needs for DS and TLSA."""
+
+_SERVERS = "Azure Database for PostgreSQL, flexible server"
+
+DATABASE = DatabaseFeatures(
+    title="Azure Database, flexible servers",
+    engines=frozenset({"mysql 8.0", "mysql 8.4", *(f"postgresql {version}" for version in range(14, 19))}),
+    connect=True,
+    stop=True,
+    snapshots=True,
+    final_snapshot=False,
+    point_in_time=True,
+    high_availability=True,
+    storage_autogrow=True,
+    deletion_protection=True,
+    public=True,
+    allow_from=True,
+    parameters=True,
+    labels=True,
+    managed_password=False,
+    set_password=True,
+    token_login=True,
+    optional_tls=True,
+    restart=True,
+    sizes=True,
+    max_name=Limit(63, "Azure, naming rules for resources: flexibleServers, 3 to 63 characters"),
+    max_storage=Limit(32_767, f"{_SERVERS}, limits: storage on Premium SSD; of MySQL 16,384"),
+    max_backup_days=Limit(35, f"{_SERVERS}, backup and restore: 7 to 35 days"),
+)

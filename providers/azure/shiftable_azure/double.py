@@ -1,4 +1,4 @@
-"""A stand-in for Azure on loopback: Blob Storage, a Key Vault's secrets and Azure DNS in memory, behind the harness."""
+"""A stand-in for Azure on loopback: blobs, a Key Vault's secrets, DNS and database servers, behind the harness."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from shiftable_azure._double_arm import ArmService, Operations, is_arm
 from shiftable_azure._double_auth import Keys
 from shiftable_azure._double_blob import BlobService
 from shiftable_azure._double_dns import DnsService
+from shiftable_azure._double_flexible import FlexibleServers, FlexibleService
+from shiftable_azure._double_postgresql import Backends
 from shiftable_azure._double_vault import VaultService, is_vault
 from shiftable_azure._double_wire import Asked, Refusal, refused
+from shiftable_azure._flexible import FLAVOURS
 
 __all__ = ["AzureDouble", "ToLoopback"]
 
@@ -30,12 +33,13 @@ _TOKEN = "not-a-token-of-anybody"  # noqa: S105  the double's own
 _VAULT = "shiftable-double"
 _SUBSCRIPTION = "00000000-0000-0000-0000-0000000d0b1e"
 _GROUP = "shiftable-double"
+_LOCATION = "germanywestcentral"
 _IDENTITY = "/identity/token"
 _IDENTITY_HEADER = "not-a-header-of-anybody"
 
 
 class AzureDouble(Double):
-    """Azure in this process: a storage account's blobs, a Key Vault's secrets, Azure DNS, and a managed identity.
+    """Azure in this process: blobs, a Key Vault's secrets, Azure DNS, database servers, and a managed identity.
 
     Shared keys, shared access signatures and tokens are checked, signed URLs expire (by ``clock``), writes are atomic,
     listings come in the order of UTF-16 units, as Azure's do. It has block blobs alone, and neither leases nor
@@ -48,13 +52,17 @@ class AzureDouble(Double):
     Vault does. What a vault says of a write to a certificate's secret is stated nowhere, and an assumption here.
 
     Resource Manager asks for tokens and api-versions, checks actions, throttles, and has long operations. Behind it is
-    Azure DNS with the limits and the ETags of its public zones; it counts calls by ``clock``.
+    Azure DNS with the limits and the ETags of its public zones; it counts calls by ``clock``. So are the flexible
+    servers of Azure Database, whose operations take ``databases.delay`` by that clock. A private PostgreSQL is started
+    for a server when somebody connects to it, of whichever version this machine has; it is empty, also if the server
+    was restored. There is none for MySQL.
 
     Attributes:
         service: the state, to look behind the protocol: ``service.containers["shop"].blobs["key"].content``.
         vault: the same of the vault: ``vault.secrets["shop--key"].latest.value``.
         arm: Resource Manager: ``arm.denied.add("Microsoft.Network/dnsZones/write")``.
         dns: the state of Azure DNS: ``dns.zone("shop.example").sets["www", "A"].properties``.
+        databases: the state of Azure Database: ``databases.server("orders").properties["state"]``.
         token: what a bearer must present.
     """
 
@@ -69,7 +77,10 @@ class AzureDouble(Double):
         self.vault = VaultService(_TOKEN, self.clock)
         operations = Operations()
         self.dns = DnsService(self.clock, operations)
-        self.arm = ArmService(_TOKEN, _SUBSCRIPTION, _GROUP, operations, self.dns)
+        self._backends = Backends()
+        self.databases = FlexibleServers(self.clock, self._backends)
+        engines = [FlexibleService(flavour, self.databases) for flavour in FLAVOURS.values()]
+        self.arm = ArmService(_TOKEN, _SUBSCRIPTION, _GROUP, operations, self.dns, *engines)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -83,8 +94,11 @@ class AzureDouble(Double):
             "vault_token": Credential.literal(_TOKEN),
             "subscription": _SUBSCRIPTION,
             "resource_group": _GROUP,
+            "location": _LOCATION,
             "arm_endpoint": self.url,
             "arm_token": Credential.literal(_TOKEN),
+            "database_token": Credential.literal(_TOKEN),
+            "database_endpoint": self._backends.folder,
         }
 
     @property
@@ -135,6 +149,11 @@ class AzureDouble(Double):
             except Refusal as refusal:
                 return refused(refusal)
             return self.service.execute(asked)
+
+    def close(self) -> None:
+        """Stop, with the databases that somebody connected to."""
+        super().close()
+        self._backends.close()
 
     def forget(self) -> None:
         """Empty the account, the vault and the subscription."""
