@@ -31,7 +31,7 @@ from shiftable_gcp._sql_rules import (
     flag_rows,
     invalid,
 )
-from shiftable_gcp._sql_servers import Servers
+from shiftable_gcp._sql_servers import Contents, Servers
 from shiftable_gcp._state import Refused
 
 __all__ = ["CloudSql", "StoredBackup", "StoredInstance", "StoredOperation"]
@@ -194,9 +194,11 @@ class CloudSql:
         networks: VPCs with private services access.
         backups: by id.
         servers: the databases behind the addresses.
+        token: what accounts log in with, who have no password there.
     """
 
     now: Callable[[], datetime]
+    token: Callable[[], str] = str
     page_size: int = PAGE
     polls: int = 1
     quota: int = _INSTANCES
@@ -315,7 +317,7 @@ class CloudSql:
 
     def _created(self, made: StoredInstance) -> None:
         made.state = "RUNNABLE"
-        self.servers.open(made.name, functools.partial(_contents, made), postgresql=made.engine == "POSTGRES")
+        self.servers.open(made.name, functools.partial(self._contents, made), postgresql=made.engine == "POSTGRES")
 
     def _check_free(self, project: str, name: str) -> None:
         since = self._deleted.get((project, name))
@@ -487,6 +489,12 @@ class CloudSql:
 
     # users and databases
 
+    def _contents(self, instance: StoredInstance) -> Contents:
+        """Return what the server of an instance has to have."""
+        users = {name: user["password"] for name, user in instance.users.items() if "type" not in user}
+        accounts = {name: self.token() for name in instance.users.keys() - users.keys()}
+        return Contents(users, accounts, set(instance.databases))
+
     def _list_users(self, call: Call) -> Json:
         instance = self._open(call)
         told = [_public(user) for user in instance.users.values()]
@@ -526,7 +534,8 @@ class CloudSql:
 
         def add() -> None:
             instance.users[known] = made
-            self.servers.set_password(instance.name, known, made["password"])
+            if kind == "BUILT_IN":
+                self.servers.set_password(instance.name, known, made["password"])
 
         return self._begin(instance, "CREATE_USER", add)
 
@@ -810,11 +819,6 @@ def _certificate(
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         .sign(signer, hashes.SHA256())
     )
-
-
-def _contents(instance: StoredInstance) -> tuple[dict[str, str | None], set[str]]:
-    """Return what a server has to have: users with their passwords, and databases."""
-    return {name: user["password"] for name, user in instance.users.items()}, set(instance.databases)
 
 
 def _user(instance: StoredInstance, name: str, password: str | None) -> Json:

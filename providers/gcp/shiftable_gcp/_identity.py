@@ -36,6 +36,8 @@ class Account:
         self.email = f"double@{project}.iam.gserviceaccount.com"
         self._project = project
         self._tokens: set[str] = set()
+        self.latest = ""
+        """The token that was made last."""
 
     def key(self, url: str) -> dict[str, str]:
         """Return the JSON key, as Google gives it for download, of an account whose tokens come from ``url``."""
@@ -74,6 +76,7 @@ class Account:
         """Return a token that is good for everything."""
         made = f"ya29.{uuid.uuid4().hex}"
         self._tokens.add(made)
+        self.latest = made
         return made
 
     def sign(self, request: Request, *, permitted: bool) -> Response:

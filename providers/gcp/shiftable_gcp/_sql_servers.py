@@ -9,7 +9,7 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import attrs
@@ -17,11 +17,9 @@ import attrs
 from shiftable.errors import ShiftableError
 from shiftable.postgresql import Cluster, temporary_cluster
 
-__all__ = ["Servers"]
+__all__ = ["Contents", "Servers"]
 
 logger = logging.getLogger(__name__)
-
-Contents = Callable[[], tuple[dict[str, str | None], set[str]]]
 
 _PORT = 5432
 _CHUNK = 1 << 16
@@ -29,12 +27,21 @@ _FIRST_USER, _FIRST_DATABASE = "postgres", "postgres"
 _ROLE = "cloudsqlsuperuser"
 
 
+@attrs.frozen
+class Contents:
+    """What a server has to have: users with passwords, accounts with tokens, databases."""
+
+    users: Mapping[str, str | None]
+    accounts: Mapping[str, str]
+    databases: Collection[str]
+
+
 @attrs.define(eq=False)
 class _Behind:
     """One instance: the socket that it listens on, and the server, once somebody came."""
 
     folder: Path
-    contents: Contents
+    contents: Callable[[], Contents]
     listener: socket.socket
     lock: threading.RLock = attrs.field(factory=threading.RLock)
     on: bool = True
@@ -55,11 +62,11 @@ class Servers:
         self._behind: dict[str, _Behind] = {}
         self._copied: dict[str, str | None] = {}
 
-    def open(self, name: str, contents: Contents, *, postgresql: bool) -> None:
+    def open(self, name: str, contents: Callable[[], Contents], *, postgresql: bool) -> None:
         """Listen at an address.
 
         Args:
-            contents: tells the users with their passwords, and the databases, when it is started.
+            contents: asked when somebody connects.
         """
         folder = Path(tempfile.mkdtemp(prefix="shiftable-sql-"))
         if not postgresql:  # nothing there: connecting fails at once
@@ -182,22 +189,24 @@ def _started(behind: _Behind) -> Cluster:
     with behind.lock:
         if not behind.on:
             raise ShiftableError("the instance is stopped")
+        contents = behind.contents()
         if behind.cluster is None:
-            behind.cluster = _made(behind)
+            behind.cluster = _made(behind, contents)
+        for account, token in contents.accounts.items():
+            _make_user(behind.cluster, account, token)
         return behind.cluster
 
 
-def _made(behind: _Behind) -> Cluster:
+def _made(behind: _Behind, contents: Contents) -> Cluster:
     cluster = behind.closing.enter_context(temporary_cluster())
     try:
         with cluster.connect(autocommit=True) as connection:
             connection.execute(f"create role {_ROLE} createdb createrole nologin".encode())
         if behind.fill is not None:
             cluster.run("psql", "--quiet", "--no-psqlrc", "--dbname=postgres", data=behind.fill.encode())
-        users, databases = behind.contents()
-        for user, password in users.items():
+        for user, password in contents.users.items():
             _make_user(cluster, user, password)
-        for database in databases:
+        for database in contents.databases:
             _make_database(cluster, database)
     except BaseException:
         behind.closing.close()

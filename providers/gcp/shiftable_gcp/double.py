@@ -61,8 +61,8 @@ class GcpDouble(Double):
         self._xml = XmlApi(self.state)
         self.secrets = SecretManager(self.clock.now)
         self.dns = CloudDns(self.clock.now)
-        self.sql = CloudSql(self.clock.now)
         self._account = Account(self.project)
+        self.sql = CloudSql(self.clock.now, token=lambda: self._account.latest)
 
     @property
     def config(self) -> dict[str, Any]:
