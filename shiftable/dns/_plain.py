@@ -20,8 +20,9 @@ _LONGEST_NAME = 255
 _CHUNKS = re.compile(r'"[ !#-\[\]-~]{0,255}"(?: "[ !#-\[\]-~]{0,255}")*')
 _WIRE_CHUNK = re.compile(rb"[ !#-\[\]-~]*")
 _TAG = re.compile(r"[A-Za-z0-9]{1,15}")
+_MAX_TTL = 2**31 - 1  # RFC 2181, 8
 _LINE = re.compile(
-    r"([^\s;$()\"@][^\s;()\"]*)[ \t]+(\d{1,9})[ \t]+(?:IN[ \t]+)?([A-Z][A-Z0-9]*)[ \t]+"
+    r"([^\s;$()\"@][^\s;()\"]*)[ \t]+(\d{1,10})[ \t]+(?:IN[ \t]+)?([A-Z][A-Z0-9]*)[ \t]+"
     r"((?:[^\s\"();\\]|[ \t]|\\.|\"(?:[^\"\\]|\\.)*\")+)"
 )
 
@@ -192,6 +193,8 @@ def lines(text: str, origin: str) -> Iterator[Line]:
             owner, ttl, kind, value = match.groups()
             if owner[-1] != "." or owner[-2:-1] == "\\":
                 raise ValueError(f"{owner!r} is relative")
+            if int(ttl) > _MAX_TTL:
+                raise ValueError(f"{ttl} is no TTL")
             yield owner, int(ttl), kind, value
         elif line and line != f"$ORIGIN {origin}":
             raise ValueError(f"{line!r} is no record")

@@ -95,11 +95,23 @@ def test_names_are_completed_with_the_origin(type: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["www.z.test. 1 A", "www 1 IN A 192.0.2.1", "$TTL 1", "a\\. 1 IN A 192.0.2.1", " 1 IN A x"]
+    "text",
+    [
+        "www.z.test. 1 A",
+        "www 1 IN A 192.0.2.1",
+        "$TTL 1",
+        "a\\. 1 IN A 192.0.2.1",
+        " 1 IN A x",
+        "z.test. 2147483648 IN A 192.0.2.1",
+    ],
 )
 def test_other_lines_are_left_to_a_whole_parser(text: str) -> None:
-    with pytest.raises(ValueError, match=r"relative|no record"):
+    with pytest.raises(ValueError, match=r"relative|no record|no TTL"):
         list(lines(text, ORIGIN))
+
+
+def test_the_longest_ttl_is_read_a_line_at_a_time() -> None:
+    assert [("z.test.", 2147483647, "A", "192.0.2.1")] == list(lines("z.test. 2147483647 IN A 192.0.2.1\n", ORIGIN))
 
 
 def test_every_record_a_zone_may_hold_reads_the_same_a_line_at_a_time_and_by_the_whole_parser() -> None:
