@@ -74,7 +74,8 @@ SELECT * FROM (
     FROM pg_language WHERE lanispl
 ) AS o
 WHERE schema !~ '^pg_' AND schema <> 'information_schema' AND schema <> {own} AND NOT EXISTS (
-    SELECT 1 FROM pg_depend AS d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e'
+    SELECT 1 FROM pg_depend AS d WHERE d.classid = o.class AND d.objid = o.oid
+        AND (d.deptype = 'e' OR d.deptype = 'i' AND o.class = 'pg_proc'::regclass)
 )
 """
 _HELD = f"""

@@ -38,6 +38,8 @@ __all__ = ["LARGE_OBJECTS", "DatabaseMove", "How", "moved"]
 LARGE_OBJECTS = "large objects"
 _FAST = {"synchronous_commit": "off"}  # a crash loses a chunk and its mark together
 _BUILD = {"synchronous_commit": "off", "maintenance_work_mem": "256MB", "statement_timeout": "0", "lock_timeout": "0"}
+_LOCK_PATIENCE = 60
+_AT_ONCE = 500
 _EVENT_TRIGGER = 3466  # catalogues by the number that they have in every version
 _PRESENT = """
 SELECT (i).type || ' ' || (i).identity AS name FROM (
@@ -127,6 +129,7 @@ class DatabaseMove:
         self._control = control
         self._snapshot, self._session = self._stack.enter_context(Snapshot.taken(self.source, self._given))
         self._here, self._there = facts_of(self._session, self.source.name), facts_of(control, self.target.name)
+        self._hold()
         self._archive = Tools.found(self._here.major, self._there.major).dump(self.source, self._snapshot.name)
         self._phase = self._marks.phase or ""
         if not self._phase:
@@ -136,6 +139,14 @@ class DatabaseMove:
             self._marks.drop()
             self._begin_anew()
         self._done = self._marks.chunks
+
+    def _hold(self) -> None:
+        """Keep others from changing or truncating the source's tables: no snapshot holds that."""
+        names = [table.sql for table in self._here.tables]
+        with asking(self.source.name):
+            self._session.execute(f"SET LOCAL lock_timeout = '{_LOCK_PATIENCE}s'")
+            for start in range(0, len(names), _AT_ONCE):
+                self._session.execute(f"LOCK TABLE {', '.join(names[start : start + _AT_ONCE])} IN ACCESS SHARE MODE")
 
     def _begin_anew(self) -> None:
         present = list(self._there.present) if not self._phase else []

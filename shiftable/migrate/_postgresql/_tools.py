@@ -34,7 +34,8 @@ _HARMLESS = re.compile(
 )
 _FAILED = re.compile(r"^pg_restore: error: could not execute query: (.*)$")
 _COMMAND = "Command was: "
-_PLACE = "pg_restore: from TOC entry "
+_LITERAL = re.compile(r"[('$=]")
+_WORDS = 4
 
 
 @attrs.frozen
@@ -178,21 +179,18 @@ def _found() -> Iterator[Tools]:
 
 
 def _failures(text: str) -> Iterator[str]:
-    """Yield what failed and counts, by what it was and what the server said; never its definition."""
-    place, error = "", None
+    """Yield what failed and counts: what the server said, and the first words of the command; never its values."""
+    error = None
     for line in text.splitlines():
         match = _FAILED.match(line)
-        if line.startswith(_PLACE):
-            place = line.removeprefix(_PLACE).partition("; ")[2]
-            found = re.match(r"\d+ \d+ (.*)", place)
-            place = found[1] if found else place
-        elif match:
+        if match:
             if error is not None:
                 yield error
-            error = f"{place}: {match[1].removeprefix('ERROR:  ')}" if place else match[1].removeprefix("ERROR:  ")
+            error = match[1].removeprefix("ERROR:  ")
         elif line.startswith(_COMMAND) and error is not None:
-            if not _HARMLESS.match(line.removeprefix(_COMMAND)):
-                yield error
+            command = line.removeprefix(_COMMAND)
+            if not _HARMLESS.match(command):
+                yield f"{' '.join(_LITERAL.split(command)[0].split()[:_WORDS])}: {error}"
             error = None
     if error is not None:
         yield error
