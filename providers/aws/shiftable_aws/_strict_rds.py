@@ -26,8 +26,11 @@ from moto.core.serialize import QuerySerializer
 from moto.core.utils import get_service_model
 from werkzeug.datastructures import MultiDict
 
+from shiftable.postgresql import Cluster
+from shiftable.testing.databases import PrivateServers
 from shiftable.testing.harness import Clock, Headers, Response
 from shiftable_aws import _strict_rds_rules as rules
+from shiftable_aws import _strict_rds_servers as servers
 from shiftable_aws._strict_rds_rules import Refused
 
 __all__ = ["StrictRds"]
@@ -38,6 +41,7 @@ Data = dict[str, Any]
 _NAMESPACE = "http://rds.amazonaws.com/doc/2014-10-31/"
 _PORTS = {"postgres": 5432, "mysql": 3306, "mariadb": 3306}
 _CHANGEABLE = {"available", "storage-optimization", "storage-full", "incompatible-parameters"}
+_LISTENING = _CHANGEABLE | {"backing-up", "modifying"}
 _LONGEST_STOP = timedelta(days=7)
 _MAX_TAGS = 50
 _LEAST_PAGE, _PAGE = 20, 100
@@ -72,6 +76,7 @@ class _Server:
 
     data: Data
     password: str = attrs.field(repr=False)
+    contents: str | None = attrs.field(default=None, repr=False)
     steps: list[_Step] = attrs.field(factory=list)
     pending: Data = attrs.field(factory=dict, repr=False)
 
@@ -87,6 +92,7 @@ class _Taken:
     data: Data
     server: Data
     password: str = attrs.field(repr=False)
+    contents: str | None = attrs.field(default=None, repr=False)
     steps: list[_Step] = attrs.field(factory=list)
 
 
@@ -116,13 +122,13 @@ class StrictRds:
         delay: how long everything takes, by the double's clock, that takes minutes at AWS.
         quota: servers of the account in a region.
         failing: statuses that servers of these names end in when they are made: ``{"orders": "incompatible-network"}``.
-        address: where a server listens: told its name, engine and administrator's password, it answers host and port.
+        private: what listens at the addresses of PostgreSQL.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._regions: dict[str, _Region] = {}
-        self.address: Callable[[str, str, str], tuple[str, int]] | None = None
+        self.private = PrivateServers()
         self._set_out()
 
     def _set_out(self) -> None:
@@ -131,7 +137,8 @@ class StrictRds:
         self.failing: dict[str, str] = {}
 
     def forget(self) -> None:
-        """Forget everything."""
+        """Forget everything, and stop what listens."""
+        self.private.close()
         self._regions.clear()
         self._set_out()
 
@@ -160,7 +167,8 @@ class StrictRds:
 
     def carry_out(self, name: str, region: str = "eu-central-1") -> None:
         """Carry out what waits for the maintenance window."""
-        self._carry_out(self._region(region).servers[name])
+        held = self._region(region)
+        self._carry_out(held, held.servers[name])
 
     # one request
 
@@ -277,7 +285,7 @@ class StrictRds:
             now = self._clock.now()
             server.steps = [
                 _Step(now + self.delay / 4, "modifying"),
-                _Step(now + self.delay, "available", lambda: self._carry_out(server)),
+                _Step(now + self.delay, "available", lambda: self._carry_out(region, server)),
             ]
         self._pass_time(region)
         return {"DBInstance": self._seen(server)}
@@ -302,7 +310,7 @@ class StrictRds:
                 raise Refused("InvalidDBInstanceState", text)
             self._take(region, server, last, [])
         name = server.data["DBInstanceIdentifier"]
-        self._begin(server, "deleting", _DELETED_AFTER, lambda: self._remove(region, name))
+        self._begin(region, server, "deleting", _DELETED_AFTER, lambda: self._remove(region, name))
         seen = self._seen(server)
         self._pass_time(region)
         return {"DBInstance": seen}
@@ -338,7 +346,7 @@ class StrictRds:
             text = f"Cannot create a snapshot because the database instance is currently in the {server.status} state."
             raise Refused("InvalidDBInstanceState", text)
         taken = self._take(region, server, arguments["DBSnapshotIdentifier"], arguments.get("Tags", []))
-        self._begin(server, "backing-up", "available")
+        self._begin(region, server, "backing-up", "available")
         seen = dict(taken.data)
         self._pass_time(region)
         return {"DBSnapshot": seen}
@@ -379,10 +387,10 @@ class StrictRds:
         if taken.data["Status"] != "available":
             text = f"Cannot restore the snapshot because it is currently in the {taken.data['Status']} state."
             raise Refused("InvalidDBSnapshotState", text)
-        return self._restored(region, name, taken.server, taken.password, arguments)
+        return self._restored(region, name, taken.server, taken.password, taken.contents, arguments)
 
     def restore_at(self, region: _Region, arguments: Arguments) -> Data:
-        """RestoreDBInstanceToPointInTime; the last five minutes are there at once."""
+        """RestoreDBInstanceToPointInTime; the last five minutes are there at once, what it holds is as of now."""
         name = self._check_new(region, arguments["TargetDBInstanceIdentifier"])
         source = self._server(region, arguments["SourceDBInstanceIdentifier"])
         if not source.data["BackupRetentionPeriod"]:
@@ -395,7 +403,8 @@ class StrictRds:
         if not earliest <= when <= self._clock.now():
             text = f"The specified instance cannot be restored to {when}: it can from {earliest} on."
             raise Refused("InvalidParameterValue", text)
-        return self._restored(region, name, source.data, source.password, arguments)
+        contents = self.private.dump(_key(region, source.data))
+        return self._restored(region, name, source.data, source.password, contents, arguments)
 
     # parameter groups
 
@@ -536,17 +545,22 @@ class StrictRds:
             while server.steps and server.steps[0].at <= now:
                 step = server.steps.pop(0)
                 server.data["DBInstanceStatus"] = step.status
+                self.private.switch(_key(region, server.data), on=step.status in _LISTENING)
                 if step.then is not None:
                     step.then()
         for taken in list(region.snapshots.values()):
             while taken.steps and taken.steps[0].at <= now:
                 taken.data["Status"] = taken.steps.pop(0).status
 
-    def _begin(self, server: _Server, status: str, end: str, then: Callable[[], None] | None = None) -> None:
+    def _begin(
+        self, region: _Region, server: _Server, status: str, end: str, then: Callable[[], None] | None = None
+    ) -> None:
         server.data["DBInstanceStatus"] = status
+        self.private.switch(_key(region, server.data), on=status in _LISTENING)
         server.steps = [_Step(self._clock.now() + self.delay, end, then)]
 
     def _remove(self, region: _Region, name: str) -> None:
+        self.private.shut(_key(region, region.servers[name].data))
         del region.servers[name]
         for taken in [taken for taken in region.snapshots.values() if taken.data["SnapshotType"] == "automated"]:
             if taken.data["DBInstanceIdentifier"] == name:
@@ -629,31 +643,42 @@ class StrictRds:
         _check_tags(tags)
         data["TagList"] = tags
 
-    def _made(self, region: _Region, data: Data, arguments: Arguments, password: str) -> Data:
+    def _made(
+        self, region: _Region, data: Data, arguments: Arguments, password: str, contents: str | None = None
+    ) -> Data:
         """Add a new server, which takes its time."""
         name = data["DBInstanceIdentifier"]
-        server = region.servers[name] = _Server(data, password)
+        server = region.servers[name] = _Server(data, password, contents)
         if arguments.get("ManageMasterUserPassword"):
             self._keep(server, secrets.token_urlsafe(24), region.name)
         end = self.failing.get(name, "available")
         now = self._clock.now()
-        server.steps = [_Step(now + self.delay, end, lambda: self._open(server))]
+        server.steps = [_Step(now + self.delay, end, lambda: self._open(region, server))]
         seen = self._seen(server)
         self._pass_time(region)
         return {"DBInstance": seen}
 
-    def _open(self, server: _Server) -> None:
+    def _open(self, region: _Region, server: _Server) -> None:
         """Give a server its address."""
         data = server.data
         host = f"{data['DBInstanceIdentifier']}.{data['DbiResourceId'][3:15].lower()}.rds.invalid"
         port = data["DbInstancePort"]
-        if self.address is not None:
-            host, port = self.address(data["DBInstanceIdentifier"], data["Engine"], data["MasterUsername"])
+        if data["Engine"] == "postgres":
+
+            def parameters() -> dict[str, str]:
+                return servers.parameters(region.groups[_group_of(data)].values)
+
+            def arrange(cluster: Cluster) -> None:
+                servers.arrange(cluster, data, lambda: server.password)
+
+            host, port = self.private.open(_key(region, data), arrange, parameters=parameters, data=server.contents)
         data["Endpoint"] = {"Address": host, "Port": port, "HostedZoneId": "Z1RLNUO7B9Q6NB"}
         if data["BackupRetentionPeriod"]:
             data["LatestRestorableTime"] = self._now()
 
-    def _restored(self, region: _Region, name: str, source: Data, password: str, arguments: Arguments) -> Data:
+    def _restored(
+        self, region: _Region, name: str, source: Data, password: str, contents: str | None, arguments: Arguments
+    ) -> Data:
         """Add a server that is made of another one: with that one's own name, password and version."""
         data = self._data(region, name, source["Engine"], source["EngineVersion"])
         data |= {"MasterUsername": source["MasterUsername"], "InstanceCreateTime": self._now()}
@@ -671,7 +696,7 @@ class StrictRds:
         if arguments.get("AllocatedStorage", given["AllocatedStorage"]) < given["AllocatedStorage"]:
             raise Refused("InvalidParameterCombination", "The allocated storage is less than that of the source.")
         self._put(region, data, {**given, **arguments})
-        return self._made(region, data, arguments, password)
+        return self._made(region, data, arguments, password, contents)
 
     def _seen(self, server: _Server) -> Data:
         """Return what DescribeDBInstances tells."""
@@ -680,9 +705,11 @@ class StrictRds:
             pending["MasterUserPassword"] = "****"  # as AWS writes it
         return {**server.data, "PendingModifiedValues": pending}
 
-    def _carry_out(self, server: _Server) -> None:
+    def _carry_out(self, region: _Region, server: _Server) -> None:
         server.data |= {name: value for name, value in server.pending.items() if name != "MasterUserPassword"}
-        server.password = server.pending.get("MasterUserPassword", server.password)
+        if "MasterUserPassword" in server.pending:
+            server.password = server.pending["MasterUserPassword"]
+            self.private.rearrange(_key(region, server.data))
         if server.data["AllocatedStorage"] >= 400 and server.data.get("StorageType") == "gp3":
             server.data["Iops"] = max(server.data.get("Iops") or 0, 12_000)
         server.pending.clear()
@@ -726,6 +753,7 @@ class StrictRds:
     def _keep(self, server: _Server, password: str, region: str) -> None:
         """Keep a password in Secrets Manager."""
         server.password = password
+        self.private.rearrange(_key(self._region(region), server.data))
         text = json.dumps({"username": server.data["MasterUsername"], "password": password})
         backend: Any = get_backend("secretsmanager")[DEFAULT_ACCOUNT_ID][region]
         kept = server.data.get("MasterUserSecret")
@@ -749,7 +777,7 @@ class StrictRds:
         if server.status not in allowed:
             text = f"Instance {server.data['DBInstanceIdentifier']} is not in {' or '.join(allowed)} state."
             raise Refused("InvalidDBInstanceState", text)
-        self._begin(server, status, end, then)
+        self._begin(region, server, status, end, then)
         seen = self._seen(server)
         self._pass_time(region)
         return {"DBInstance": seen}
@@ -773,7 +801,9 @@ class StrictRds:
         taken |= {"SnapshotCreateTime": self._now(), "TagList": list(tags)}
         taken["DBSnapshotArn"] = f"arn:aws:rds:{region.name}:{DEFAULT_ACCOUNT_ID}:snapshot:{name.lower()}"
         step = _Step(self._clock.now() + self.delay, "available")
-        made = region.snapshots[name.lower()] = _Taken(taken, dict(data), server.password, [step])
+        made = region.snapshots[name.lower()] = _Taken(
+            taken, dict(data), server.password, self.private.dump(_key(region, data)), [step]
+        )
         return made
 
     # groups
@@ -924,6 +954,10 @@ def _storage(data: Data) -> Data:
     kept = ("StorageType", "AllocatedStorage", "MaxAllocatedStorage")
     found = {name: data[name] for name in kept if name in data}
     return found | ({"Iops": data["Iops"]} if data.get("StorageType") in {"io1", "io2"} else {})
+
+
+def _key(region: _Region, data: Data) -> str:
+    return f"{region.name} {data['DBInstanceIdentifier']}"
 
 
 def _group_of(data: Data) -> str:

@@ -153,6 +153,7 @@ class AwsDouble(Double):
     def close(self) -> None:
         """Stop. Closing twice is no error."""
         super().close()
+        self.rds.private.close()
         if AwsDouble._runs is self:
             AwsDouble._runs = None
 
