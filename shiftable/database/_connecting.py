@@ -99,5 +99,8 @@ def _forget_password(exc: BaseException | None) -> None:
     while exc is not None:
         tried = getattr(exc, "pgconn", None)
         if tried is not None and getattr(tried, "password", None):
-            tried.password, tried.info = b"", []
+            try:
+                tried.password, tried.info = b"", []
+            except AttributeError:  # it is libpq's own, not psycopg's copy of what was in it
+                tried.finish()
         exc = exc.__cause__ or exc.__context__
