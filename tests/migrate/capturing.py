@@ -18,7 +18,12 @@ from psycopg import sql
 from shiftable.migrate._capture import Online, OnlineOptions, Server
 from shiftable.postgresql import Cluster, temporary_cluster
 
-PARAMETERS = {"wal_level": "logical", "max_wal_senders": "10", "max_replication_slots": "10"}
+PARAMETERS = {
+    "wal_level": "logical",
+    "max_wal_senders": "10",
+    "max_replication_slots": "10",
+    "max_prepared_transactions": "5",
+}
 LEDGER = """
 CREATE TABLE ledger (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, writer int, number int, note text);
 CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL, note text);
@@ -186,6 +191,7 @@ class Writer:
         while not self._ended.is_set():
             try:
                 with self.connect() as connection:
+                    connection.execute("SET synchronous_commit = on")
                     while not self._ended.is_set():
                         self._transfer(connection, next(numbers))
             except (psycopg.errors.ReadOnlySqlTransaction, psycopg.OperationalError):

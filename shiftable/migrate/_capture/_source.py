@@ -390,9 +390,7 @@ class Source:
 
     def seal(self, connection: Connection) -> int:
         """Return a place behind everything that was committed; what was committed lazily is on the disk then."""
-        with connection.transaction():
-            connection.execute("SET LOCAL synchronous_commit = on")
-            connection.execute("SELECT pg_logical_emit_message(true, 'shiftable', '')")
+        connection.execute("SELECT pg_logical_emit_message(true, 'shiftable', '')")
         return self.place(connection).written
 
     def _set_read_only(self, connection: Connection, value: str) -> None:
