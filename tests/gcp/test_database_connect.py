@@ -15,13 +15,12 @@ from cryptography import x509
 
 from shiftable.database import Database, Databases, DatabaseSpec, Login
 from shiftable.database._url import url_of
-from shiftable.errors import ConfigError
+from shiftable.errors import ConfigError, InvalidArgument
 from shiftable.postgresql import Cluster, ClusterError
 from shiftable.testing.conformance.database import small_spec
-from shiftable_gcp import GcpDatabaseSettings, GcpProvider, _sql_servers
+from shiftable_gcp import GcpDatabaseSettings, GcpProvider, GcpSettings, _sql_servers
 from shiftable_gcp._cloud_sql import Authority
 from shiftable_gcp._sql_ca import keep
-from shiftable_gcp.database import CloudSqlFault
 from shiftable_gcp.double import GcpDouble
 
 PASSWORD = "it's-a-\\secret"
@@ -314,8 +313,28 @@ def test_an_application_that_logs_in_by_token_needs_no_password(databases: Datab
     run(shop, "create table orders (id int)")
 
 
-def test_a_token_of_somebody_else_is_not_to_be_had(databases: Databases) -> None:
-    databases.create(attrs.evolve(small_spec("shop"), token_login=True)).wait()
-    driver: Any = databases.database("shop")._driver
-    with pytest.raises(CloudSqlFault, match="whoever asks"):
-        driver.login_token("shop", "somebody")
+@pytest.mark.parametrize(
+    ("declared", "held", "kind"),
+    [
+        ("me@example.com", "me@example.com", "CLOUD_IAM_USER"),
+        ("app@shop.iam.gserviceaccount.com", "app@shop.iam", "CLOUD_IAM_SERVICE_ACCOUNT"),
+        ("app@shop.iam", "app@shop.iam", "CLOUD_IAM_SERVICE_ACCOUNT"),
+    ],
+)
+def test_the_declared_account_may_log_in_by_token(
+    databases: Databases, gcp_double: GcpDouble, declared: str, held: str, kind: str
+) -> None:
+    spec = attrs.evolve(small_spec("shop"), token_login=True, user=declared)
+    databases.create(spec).wait()
+    users = gcp_double.sql.instances[gcp_double.project, "shop"].users
+    assert {"postgres", "shiftadmin", held} == users.keys()
+    assert kind == users[held]["type"]
+    assert declared == databases.open(spec).url().user
+
+
+def test_who_does_not_know_its_own_name_makes_no_server_to_log_in_by_token(gcp_double: GcpDouble) -> None:
+    provider = GcpProvider(GcpSettings(**{**gcp_double.config, "service_account": None}))
+    with pytest.raises(InvalidArgument, match="whose they are"):
+        Databases(provider.database()).create(attrs.evolve(small_spec("shop"), token_login=True))
+    provider.close()
+    assert {} == gcp_double.sql.instances

@@ -302,7 +302,8 @@ class CloudSql:
         version = body.get("databaseVersion", "MYSQL_8_0")
         if version not in VERSIONS:
             raise invalid(f"Unknown database version {version}")
-        settings = _merged(defaults(version), body.get("settings", {}))
+        sent = body.get("settings", {})
+        settings = _merged(defaults(version, sent.get("edition")), sent)
         check_instance(version, settings, self.networks)
         made = self._make(project, name, version, body.get("region", "us-central1"), settings)
         made.databases |= set(_FIRST_DATABASES[made.engine])
@@ -337,7 +338,7 @@ class CloudSql:
         stated = sent.pop("settingsVersion", None)
         if stated is not None and int(stated) != instance.settings_version:
             raise Refused(412, "staleData", "", "Condition does not match.")
-        base = defaults(instance.version) if whole else instance.settings
+        base = defaults(instance.version, sent.get("edition")) if whole else instance.settings
         settings = _merged(base, sent)
         version = body.get("databaseVersion", instance.version)
         if version.split("_")[0] != instance.engine or VERSIONS.index(version) < VERSIONS.index(instance.version):

@@ -158,6 +158,14 @@ class SqlApi:
         answer = self.rest.get(f"/v1/projects/{self.project}/operations", instance=name, maxResults=limit)
         yield from answer.get("items", ())
 
+    def last_error(self, name: str) -> str:
+        """Return how the last operation on an instance that failed ended."""
+        for operation in self.operations(name):
+            errors = operation.get("error", {}).get("errors") or ()
+            if errors:
+                return f"{errors[0].get('code', '')}: {errors[0].get('message', '')}"
+        return ""
+
     def is_done(self, operation: str) -> bool:
         """Tell whether an operation is done.
 

@@ -84,10 +84,11 @@ def check_name(project: str, name: object) -> str:
     return name
 
 
-def defaults(version: str) -> dict[str, Any]:
-    """Return the settings of an instance of which nothing is said."""
+def defaults(version: str, edition: str | None = None) -> dict[str, Any]:
+    """Return the settings of an instance of which nothing is said but the edition."""
     major = version.split("_")
-    plus = major[0] == "POSTGRES" and int(major[1]) >= 16  # Cloud SQL, editions: the default from PostgreSQL 16 on
+    newer = major[0] == "POSTGRES" and int(major[1]) >= 16  # Cloud SQL, editions: the default from PostgreSQL 16 on
+    plus = edition == _PLUS if edition else newer
     return {
         "kind": "sql#settings",
         "activationPolicy": "ALWAYS",

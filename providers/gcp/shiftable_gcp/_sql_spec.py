@@ -295,11 +295,12 @@ def state_of(instance: Json) -> DatabaseState:
     return "stopped" if found == "available" and stopped else found
 
 
-def info_of(instance: Json, doing: DatabaseState | None) -> DatabaseInfo:
+def info_of(instance: Json, doing: DatabaseState | None, error: str = "") -> DatabaseInfo:
     """Return what is told of an instance.
 
     Args:
         doing: what is being done to it, if anything.
+        error: why it failed.
     """
     engine = own_engine(instance)
     state, raw = state_of(instance), str(instance.get("state", ""))
@@ -308,6 +309,8 @@ def info_of(instance: Json, doing: DatabaseState | None) -> DatabaseInfo:
         state = doing
     elif state == "stopped":
         raw = f"{raw}, activationPolicy NEVER"
+    elif error:
+        raw = f"{raw}, {error}"
     created = instance.get("createTime")
     return DatabaseInfo(
         name=instance["name"],

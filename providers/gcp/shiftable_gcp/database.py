@@ -152,7 +152,7 @@ class CloudSqlDriver(DatabaseDriver):
         instance = self._api.find(spec.name)
         size = self._chosen(spec, instance).size
         major = ".".join(version_of(spec).split("_")[1:])
-        unseen = instance is not None and not _is_open(instance)
+        unseen = instance is not None and state_of(instance) != "available"
         return attrs.evolve(
             spec,
             cpus=size.cpus,
@@ -196,11 +196,13 @@ class CloudSqlDriver(DatabaseDriver):
             body["databaseVersion"] = version_of(spec)
         steps: list[Step] = []
         if mark not in {"", DONE}:
+            if spec.password is None:
+                raise failure(Conflict, "it was never set up to its end; apply its declaration, or delete it")
             steps += self._setting_up(spec, _password_of(spec))
         else:
             steps += [self._database_step(spec, name) for name in spec.databases if name not in current.databases]
             if spec.token_login and not current.token_login:
-                steps.append(functools.partial(self._add_token_user, spec))
+                steps.append(self._token_user_step(spec))
         operation = None
         if body:
             sure = functools.partial(self._check_became, attrs.evolve(spec, databases=current.databases))
@@ -239,9 +241,12 @@ class CloudSqlDriver(DatabaseDriver):
         """Return the state of an instance, and take the next step of what this process began."""
         doing = self._works.progress(name)
         instance = self._api.instance(name)
+        failed = state_of(instance) == "failed"
         if doing is None:
             doing = self._busy(instance)
-        return info_of(instance, doing)
+        elif failed:
+            self._works.progress(name)  # it says why
+        return info_of(instance, doing, self._api.last_error(name) if failed else "")
 
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
         """Return the password that the declaration refers to now."""
@@ -253,11 +258,11 @@ class CloudSqlDriver(DatabaseDriver):
     # changing state
 
     def login_token(self, name: str, user: str | None) -> LoginToken:
-        """Return an access token that is good for nothing but to log in, where the credentials can make such a one."""
-        instance = self._api.instance(name)
-        me = self._me(instance)
-        if user not in {None, me}:
-            raise failure(InvalidArgument, f"a token is of whoever asks for it, who is {me} there, and not {user}")
+        """Return an access token; it is good for nothing but to log in, where the credentials can make such a one.
+
+        The token says whose it is: as somebody else than that the server lets nobody in.
+        """
+        me = user or _database_user(self._email, own_engine(self._api.instance(name)))
         made: Any = self.session.transport.credentials
         if isinstance(made, auth_credentials.Scoped):
             made = made.with_scopes([_LOGIN_SCOPE])
@@ -398,7 +403,7 @@ class CloudSqlDriver(DatabaseDriver):
         if password is not None:
             steps.append(functools.partial(self._set_admin, spec, password))
         if spec.token_login:
-            steps.append(functools.partial(self._add_token_user, spec))
+            steps.append(self._token_user_step(spec))
         steps += [self._database_step(spec, name) for name in spec.databases]
         return [*steps, functools.partial(self._finish, spec)]
 
@@ -422,21 +427,23 @@ class CloudSqlDriver(DatabaseDriver):
             return self._api.begin("PUT", path, spec.name, "UPDATE_USER", body, query=query)[0]
         return self._api.begin("POST", path, spec.name, "CREATE_USER", body)[0]
 
-    def _add_token_user(self, spec: DatabaseSpec) -> str | None:
-        """Begin to let the account of this process log in with its tokens, as an administrator."""
-        path = self._api.path(spec.name, "users")
-        email = self._email
-        me = _database_user(email, spec.engine)
-        known = self._api.users(spec.name)
-        if me in known or email in known:
-            return None
-        kind = "CLOUD_IAM_SERVICE_ACCOUNT" if email.endswith(".gserviceaccount.com") else "CLOUD_IAM_USER"
-        body = {
-            "name": me if spec.engine == "postgresql" else email,
-            "type": kind,
-            "databaseRoles": ["cloudsqlsuperuser"],
-        }
-        return self._api.begin("POST", path, spec.name, "CREATE_USER", body)[0]
+    def _token_user_step(self, spec: DatabaseSpec) -> Step:
+        """Let an account log in with its tokens, as an administrator: the declared user, or that of this process."""
+        email = spec.user if spec.user and "@" in spec.user else self._email
+        is_service = email.endswith((".gserviceaccount.com", ".iam"))
+        user = _database_user(email, spec.engine)
+
+        def add() -> str | None:
+            if {user, email} & set(self._api.users(spec.name)):
+                return None
+            body = {
+                "name": user if spec.engine == "postgresql" else email,
+                "type": "CLOUD_IAM_SERVICE_ACCOUNT" if is_service else "CLOUD_IAM_USER",
+                "databaseRoles": ["cloudsqlsuperuser"],
+            }
+            return self._api.begin("POST", self._api.path(spec.name, "users"), spec.name, "CREATE_USER", body)[0]
+
+        return add
 
     def _fill(self, name: str, backup: str) -> str:
         """Begin to restore a backup into the instance that was made for it."""
@@ -537,6 +544,9 @@ class CloudSqlDriver(DatabaseDriver):
             sizes = [size_of(tier, memory) for tier in memory if tier.startswith("db-perf-optimized-N-")]
             return choose_size(spec, [size for size in sizes if size is not None], source=_PER_CPU)
         found = fitting_custom(spec.cpus, spec.memory_gib)
+        now = self._size_of(instance) if instance is not None else None
+        if now and found and _is_enough(now, spec) and now.memory <= found.memory:
+            return SizeChoice(now, "it is enough, and not larger")  # one that shares its CPU with others
         if found is None:
             raise ValueError(f"no machine has {spec.cpus} CPUs and {spec.memory_gib} GiB ({CUSTOM_SOURCE})")
         return SizeChoice(found, f"made to measure: the smallest that is allowed ({CUSTOM_SOURCE})")
@@ -552,11 +562,11 @@ class CloudSqlDriver(DatabaseDriver):
         credentials = self.session.transport.credentials
         email = account_of(credentials) or getattr(credentials, "account", None)
         if not isinstance(email, str) or not email:
-            raise failure(InvalidArgument, "the credentials do not tell whose they are; log in as a service account")
+            why = (
+                'the credentials do not tell whose they are; use a service account, or declare user = "me@example.com"'
+            )
+            raise failure(InvalidArgument, why)
         return email
-
-    def _me(self, instance: Json) -> str:
-        return _database_user(self._email, own_engine(instance))
 
     def _taken(self, exc: api_errors.Conflict, name: str) -> Exception:
         """Say whether a name is taken, or was lately."""
@@ -581,12 +591,16 @@ def _password_of(spec: DatabaseSpec, *, kept: bool = False) -> Masked | None:
 
 
 def _is_open(instance: Json) -> bool:
-    """Tell whether databases can be seen: the instance runs."""
-    return state_of(instance) == "available"
+    """Tell whether databases can be seen. What is not set up yet is told to have none, so that ``diff`` sees that."""
+    return state_of(instance) == "available" and _mark(instance) in {"", DONE}
 
 
 def _mark(instance: Json) -> str:
     return str(instance["settings"].get("userLabels", {}).get(SETUP, ""))
+
+
+def _is_enough(size: ServerSize, spec: DatabaseSpec) -> bool:
+    return size.cpus >= spec.cpus and max(1, size.memory // GIB) >= spec.memory_gib
 
 
 def _database_user(email: str, engine: str) -> str:
