@@ -126,6 +126,19 @@ JSON = [
     (501, "notImplemented", Unsupported),
     (503, "backendError", Unavailable),
     (504, "gatewayTimeout", Timeout),
+    # Cloud SQL
+    (400, "invalidOperation", Conflict),
+    (403, "errorMaxInstancePerLabel", QuotaExceeded),
+    (403, "notAuthorized", PermissionDenied),
+    (404, "databaseDoesNotExist", NotFound),
+    (404, "instanceDoesNotExist", NotFound),
+    (404, "operationDoesNotExist", NotFound),
+    (404, "userDoesNotExist", NotFound),
+    (409, "databaseAlreadyExists", AlreadyExists),
+    (409, "instanceAlreadyExists", AlreadyExists),
+    (409, "invalidState", Conflict),
+    (409, "operationInProgress", Conflict),
+    (412, "staleData", Conflict),
 ]
 # The documentation of the XML API's status and error codes.
 XML = [

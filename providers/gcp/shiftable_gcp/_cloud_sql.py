@@ -41,8 +41,6 @@ _INSTANCES = 1000
 _NAME_DELAY = timedelta(days=7)
 _REASONS = {401: "authError", 403: "notAuthorized"}
 _NETWORKS = frozenset({"default"})
-_OUTPUT = {"currentDiskSize", "ipAddresses", "serverCaCert", "state"}
-_SETTABLE = {"databaseVersion", "maintenanceVersion", "settings"}
 _FIRST = {"POSTGRES": "postgres", "MYSQL": "root"}
 _FIRST_DATABASES = {"POSTGRES": ("postgres",), "MYSQL": ("information_schema", "mysql", "performance_schema", "sys")}
 _MINOR = "4"
@@ -330,10 +328,9 @@ class CloudSql:
 
     def _update(self, call: Call, *, whole: bool) -> Json:
         instance, body = self._idle(call), call.body
-        for name in body.keys() - _SETTABLE:
-            if whole or name in {"kind", "name", "project", "region", "etag", "instanceType"} | _OUTPUT:
-                continue
-            raise invalid(f"The field {name} cannot be updated")
+        for name, kept in (("name", instance.name), ("region", instance.region), ("project", instance.project)):
+            if body.get(name, kept) != kept:
+                raise invalid(f"The field {name} cannot be updated")
         sent = dict(body.get("settings", {}))
         stated = sent.pop("settingsVersion", None)
         if stated is not None and int(stated) != instance.settings_version:
