@@ -90,6 +90,18 @@ def test_a_table_of_1600_columns_moves(pair: Pair) -> None:
     assert {} == differences(pair.source, pair.target)
 
 
+def test_indexes_of_many_partitions_are_valid_though_they_are_built_side_by_side(pair: Pair) -> None:
+    pair.fill("CREATE TABLE parted (id int PRIMARY KEY, a int) PARTITION BY HASH (id)", "CREATE INDEX ON parted (a)")
+    pair.fill(
+        *(f"CREATE TABLE parted_{n} PARTITION OF parted FOR VALUES WITH (MODULUS 24, REMAINDER {n})" for n in range(24))
+    )
+    pair.fill("CREATE TABLE child (id int REFERENCES parted)")
+    moved(pair.source, pair.target, How(jobs=4))
+
+    assert [] == pair.on_target("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
+    assert {} == differences(pair.source, pair.target)
+
+
 def test_rows_that_change_after_the_snapshot_do_not_arrive_in_part(pair: Pair) -> None:
     pair.fill()
     before = pair.contents(pair.source_cluster)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -75,6 +75,16 @@ class Marks:
         """The chunks that have arrived."""
         found = rows(self.session, self.name, f"SELECT key FROM {OWN_SCHEMA}.chunk")
         return frozenset(row["key"] for row in found)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Take back the marks of chunks that have to come again."""
+        with asking(self.name):
+            self.session.execute(f"DELETE FROM {OWN_SCHEMA}.chunk WHERE key = ANY (%s)", ([*keys],))
+
+    def rows_of(self, keys: Iterable[str]) -> int:
+        """Return how many rows some chunks have brought."""
+        query = f"SELECT coalesce(sum(rows), 0)::bigint AS found FROM {OWN_SCHEMA}.chunk WHERE key = ANY (%s)"
+        return int(self._one(query, [*keys])["found"])
 
     def make(self) -> None:
         """Begin: from now on, what else is in the database is ours."""

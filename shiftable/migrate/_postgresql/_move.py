@@ -172,8 +172,29 @@ class DatabaseMove:
                 " transactions since; where nobody writes to it, --frozen goes on where it stopped"
             )
             return False
+        if not self._kept_unlogged():
+            self.notes.append("a killed move was begun anew: a crash of the target has emptied its unlogged tables")
+            return False
         self.notes.append("a killed move went on where it had stopped")
         return True
+
+    def _kept_unlogged(self) -> bool:
+        """See to tables that a crash empties: before there are indexes they come again, later they must be there."""
+        unlogged = {table: self._keys(table) for table in self._here.tables if table.is_unlogged}
+        if self._phase == "data":
+            self._marks.forget(key for keys in unlogged.values() for key in keys)
+            return True
+        return not any(
+            self._marks.rows_of(keys)
+            and not rows(self._control, self.target.name, f"SELECT 1 FROM {quoted(*table.into)} LIMIT 1")
+            for table, keys in unlogged.items()
+        )
+
+    def _pieces(self, table: Table) -> Sequence[Chunk]:
+        return chunks_of(table, self._here.version, self._here.server["block"], self.how.chunk)
+
+    def _keys(self, table: Table) -> list[str]:
+        return [f"{table.label} {chunk.first}" for chunk in self._pieces(table)]
 
     @property
     def _evidence(self) -> dict[str, Any]:
@@ -199,8 +220,8 @@ class DatabaseMove:
         if self._phase != "data":
             return
         for table in self.tables:
-            pieces = chunks_of(table, self._here.version, self._here.server["block"], self.how.chunk)
-            tasks = [(f"{table.label} {chunk.first}", partial(self._copy, chunk)) for chunk in pieces]
+            pieces = zip(self._keys(table), self._pieces(table), strict=True)
+            tasks = [(key, partial(self._copy, chunk)) for key, chunk in pieces]
             self._submit(table.label, tasks)
         if self.copies_objects:
             numbers = numbers_of(self._session, self.source.name)

@@ -64,7 +64,7 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relrowsec
     coalesce(am.amname, '') AS method, c.relfilenode::bigint AS node,
     coalesce(pg_stat_get_tuples_inserted(c.oid), 0) + coalesce(pg_stat_get_tuples_updated(c.oid), 0)
         + coalesce(pg_stat_get_tuples_deleted(c.oid), 0) AS writes,
-    greatest(c.reltuples, 0)::bigint AS about,
+    c.relpersistence = 'u' AS is_unlogged,
     EXISTS (
         SELECT 1 FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid AND (i.indisprimary OR i.indisreplident)
     ) AS has_key,
@@ -122,6 +122,7 @@ class Table:
     Args:
         heap: bytes without what is stored beside the rows.
         size: bytes with it.
+        is_unlogged: a crash empties it.
         writes: how many rows were ever written, as far as statistics tell.
         into: the table that takes the rows on the target, where it is not this one.
     """
@@ -134,7 +135,7 @@ class Table:
     size: int
     node: int
     writes: int
-    about: int
+    is_unlogged: bool
     has_key: bool
     hides_rows: bool
     is_readable: bool
@@ -225,7 +226,7 @@ def tables_of(session: Session, name: str, own: str) -> tuple[Table, ...]:
             size=row["size"],
             node=row["node"],
             writes=row["writes"],
-            about=row["about"],
+            is_unlogged=row["is_unlogged"],
             has_key=row["has_key"],
             hides_rows=row["hides_rows"],
             is_readable=row["is_readable"],

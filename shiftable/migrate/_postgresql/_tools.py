@@ -34,6 +34,8 @@ _HARMLESS = re.compile(
 )
 _FAILED = re.compile(r"^pg_restore: error: could not execute query: (.*)$")
 _COMMAND = "Command was: "
+_ATTACHED = "INDEX ATTACH "
+_FOREIGN = "FK CONSTRAINT "
 _LITERAL = re.compile(r"[('$=]")
 _WORDS = 4
 
@@ -44,10 +46,12 @@ class Entry:
 
     Args:
         object: the catalogue and the number of the object at the source; zeroes where it has none of its own.
+        kind: ``INDEX public orders_key owner``: what it is, and its names.
     """
 
     line: str
     object: tuple[int, int]
+    kind: str
 
 
 @attrs.frozen
@@ -104,7 +108,7 @@ class Archive:
         """The table of contents."""
         lines = self._run(["-l"], {}).stdout.decode().splitlines()
         found = ((line, _ENTRY.match(line)) for line in lines)
-        return tuple(Entry(line, (int(match[2]), int(match[3]))) for line, match in found if match)
+        return tuple(Entry(line, (int(match[2]), int(match[3])), match[4]) for line, match in found if match)
 
     def restore(
         self,
@@ -125,13 +129,27 @@ class Archive:
             MigrationError: not everything could be made; the first of what it was is named, without its definition.
         """
         left_out = frozenset(without)
-        lines = [entry.line for entry in self.entries if entry.object == (0, 0) or entry.object not in left_out]
+        wanted = [entry for entry in self.entries if entry.object == (0, 0) or entry.object not in left_out]
+        if section != "post-data" or not any(entry.kind.startswith(_ATTACHED) for entry in wanted):
+            self._restore(target, section, wanted, jobs, settings or {})
+            return
+        # Indexes of partitions that are attached at the same moment do not see each other, and the one that they are
+        # attached to stays invalid; foreign keys need it.
+        attached = [entry for entry in wanted if entry.kind.startswith(_ATTACHED)]
+        keys = [entry for entry in wanted if entry.kind.startswith(_FOREIGN)]
+        others = [entry for entry in wanted if not entry.kind.startswith((_ATTACHED, _FOREIGN))]
+        for entries, width in ((others, jobs), (attached, 1), (keys, jobs)):
+            self._restore(target, section, entries, width, settings or {})
+
+    def _restore(
+        self, target: Side, section: str, entries: Sequence[Entry], jobs: int, settings: Mapping[str, str]
+    ) -> None:
         command = [
             *("--no-owner", "--no-acl", "--no-publications", "--no-subscriptions", "--no-tablespaces", "--no-password"),
             f"--section={section}",
             f"--dbname={target.arguments()['dbname']}",
         ]
-        with _kept("\n".join(lines).encode()) as contents:
+        with _kept("\n".join(entry.line for entry in entries).encode()) as contents:
             command += ["-L", f"/dev/fd/{contents}"]
             done = self._run(command, target.environment(self.tools.major, settings), jobs=jobs, files=(contents,))
         failures = [*_failures(done.stderr.decode(errors="replace"))]

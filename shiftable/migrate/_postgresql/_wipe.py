@@ -15,6 +15,7 @@ _CATALOGUES = (
     ("pg_class", "relnamespace", "relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c')"),
     ("pg_proc", "pronamespace", "true"),
     ("pg_type", "typnamespace", "typtype IN ('d', 'e', 'r', 'b') AND typelem = 0"),
+    ("pg_type", "typnamespace", "typrelid IN (SELECT oid FROM pg_class WHERE relkind = 'c')"),
     ("pg_operator", "oprnamespace", "true"),
     ("pg_opfamily", "opfnamespace", "true"),
     ("pg_collation", "collnamespace", "true"),
@@ -34,7 +35,8 @@ _OBJECTS = f"""
 SELECT i.type, i.identity FROM ({_IN_PUBLIC} UNION ALL {_ALONE}) AS o
 CROSS JOIN LATERAL pg_identify_object(o.class, o.oid, 0) AS i
 WHERE NOT EXISTS (
-    SELECT 1 FROM pg_depend AS d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype IN ('e', 'i')
+    SELECT 1 FROM pg_depend AS d WHERE d.classid = o.class AND d.objid = o.oid AND d.objsubid = 0
+        AND d.deptype IN ('e', 'i')
 )
 """
 _SCHEMAS = f"""
