@@ -154,6 +154,62 @@ class _Plan:
         return quoted(self.relation.schema, self.relation.name)
 
 
+@attrs.define
+class _Rows(Expected):
+    """Rows that are inserted, updated or deleted.
+
+    Args:
+        count: how many there have to be; ``None``: that may be.
+    """
+
+    what: str
+    plan: _Plan
+    row: Row
+    count: int | None
+
+    def judge(self, found: int) -> None:
+        if self.count is not None and found != self.count:
+            raise MigrationError(
+                f"{self._told}: the target has {found} such rows; somebody has written to it, or it was not copied"
+                " whole: roll back, and begin again"
+            )
+
+    def failed(self, error: psycopg.Error) -> Exception:
+        return _said(error, self._told)
+
+    @property
+    def _told(self) -> str:
+        return f"{self.what} {_named(self.plan, self.row)} of {self.plan.relation}"
+
+
+@attrs.define
+class _Truncating(Expected):
+    """Tables that are truncated."""
+
+    named: str
+
+    def failed(self, error: psycopg.Error) -> Exception:
+        return _said(error, f"truncating {self.named}")
+
+
+@attrs.define
+class _OneRow(Expected):
+    """The target's own row, if it is where it was thought to be."""
+
+    def judge(self, found: int) -> None:
+        if found != 1:
+            raise Stale
+
+
+@attrs.define
+class _AtCommit(Expected):
+    """The end of a batch, at which what was put off is checked."""
+
+    def failed(self, error: psycopg.Error) -> Exception:
+        table = f" of {error.diag.schema_name}.{error.diag.table_name}" if error.diag.table_name else ""
+        return _said(error, f"committing changes{table}")
+
+
 class Applier:
     """Brings changes to one target.
 
@@ -302,7 +358,7 @@ class Applier:
     def _begin(self, pipe: Pipe, since: int) -> None:
         pipe.run(b"BEGIN ISOLATION LEVEL READ COMMITTED")
         fence = f"SELECT 1 FROM {CAPTURE} WHERE slot = $1 AND lsn = $2::pg_lsn FOR UPDATE"
-        pipe.run(fence.encode(), [self._slot.encode(), lsn_text(since).encode()], expected=Expected(_one_row))
+        pipe.run(fence.encode(), [self._slot.encode(), lsn_text(since).encode()], expected=_OneRow(0))
         if not self._shield.replica:
             pipe.run(b"SET CONSTRAINTS ALL DEFERRED")
 
@@ -312,10 +368,10 @@ class Applier:
         self._end_run(pipe)
         update = f"UPDATE {CAPTURE} SET lsn = $3::pg_lsn WHERE slot = $1 AND lsn = $2::pg_lsn"
         values = [self._slot.encode(), lsn_text(since).encode(), lsn_text(lsn).encode()]
-        pipe.run(update.encode(), values, expected=Expected(_one_row))
+        pipe.run(update.encode(), values, expected=_OneRow(0))
         if begun:
             pipe.finish()  # what was not as expected must be known before, and not be committed
-            pipe.run(b"COMMIT", expected=Expected(failed=_at_commit))
+            pipe.run(b"COMMIT", expected=_AtCommit(0))
         pipe.finish()
 
     def _change(self, pipe: Pipe, message: Insert | Update | Delete | Truncate) -> None:
@@ -330,7 +386,7 @@ class Applier:
         elif message.relations:
             tables = ", ".join(f"ONLY {self._plan(each).table}" for each in message.relations)
             named = ", ".join(str(each) for each in message.relations)
-            pipe.run(f"TRUNCATE {tables}".encode(), expected=Expected(failed=_failing(f"truncating {named}")))
+            pipe.run(f"TRUNCATE {tables}".encode(), expected=_Truncating(0, named))
 
     # rows
 
@@ -408,21 +464,7 @@ class Applier:
         row: Row,
         count: int | None,
     ) -> None:
-        def told() -> str:
-            return f"{what} {_named(plan, row)} of {plan.relation}"
-
-        def judge(found: int) -> None:
-            if count is not None and found != count:
-                raise MigrationError(
-                    f"{told()}: the target has {found} such rows; somebody has written to it, or it was not copied"
-                    " whole: roll back, and begin again"
-                )
-
-        def failed(error: psycopg.Error) -> Exception:
-            return _failing(told())(error)
-
-        size = sum(len(value) for value in values if value is not None) + 8 * len(values)
-        pipe.call(name, values, formats, Expected(judge, failed, size))
+        pipe.call(name, values, formats, _Rows(sum(map(len, filter(None, values))), what, plan, row, count))
 
     # tables
 
@@ -560,32 +602,16 @@ def _shown(value: bytes | None) -> str:
     return repr(text) if len(value) <= _SHOWN else f"{text!r}…"
 
 
-def _failing(what: str) -> Callable[[psycopg.Error], Exception]:
-    """Return what makes an error of the server one that names table and key. What may do better again is left."""
-
-    def failed(error: psycopg.Error) -> Exception:
-        if _may_do_better(error):
-            return error
-        return MigrationError(f"{what}: the target says: {error.diag.message_primary or 'nothing'}")
-
-    return failed
-
-
-def _at_commit(error: psycopg.Error) -> Exception:
+def _said(error: psycopg.Error, what: str) -> Exception:
+    """Make an error of the server one that names table and key. What may do better again is left as it is."""
     if _may_do_better(error):
         return error
-    table = f" of {error.diag.schema_name}.{error.diag.table_name}" if error.diag.table_name else ""
-    return MigrationError(f"committing changes{table}: the target says: {error.diag.message_primary or 'nothing'}")
+    return MigrationError(f"{what}: the target says: {error.diag.message_primary or 'nothing'}")
 
 
 def _may_do_better(error: psycopg.Error) -> bool:
     """Tell whether the same may work in another session, or later: the session was lost, or met another."""
     return error.sqlstate is None or error.sqlstate.startswith(("08", "57P", "40"))
-
-
-def _one_row(found: int) -> None:
-    if found != 1:
-        raise Stale
 
 
 def _differs(relation: Relation, how: str) -> MigrationError:

@@ -42,6 +42,8 @@ _SHAPE_EACH = 30.0
 _WATCH_EACH = 5.0
 _QUIET_BYTES = 1024 * 1024
 """Log of others, of which nothing is to be applied, that may gather before the target is told that it has passed it."""
+_GROWTH = 32
+"""Each peek decodes again from where the source's oldest open transaction began, so many small ones cost much."""
 _TRIES = 10
 _ROUNDS = 20
 
@@ -54,7 +56,7 @@ class OnlineOptions:
         may_identify: tables without a key may be given another replica identity for the time of the move.
         binary: values in their types' own binary form: faster, but both servers must mean the same by it, so only
             where both are of one major version.
-        changes: in one batch, unless one transaction has more: transactions come whole.
+        changes: in one batch, unless one transaction has more: transactions come whole. Far behind, batches grow.
         pause: seconds between two looks where there was nothing.
         patience: seconds that a server may be away, or transactions of the source may keep a step waiting.
         max_retained: bytes that the source may keep for the move; more ends it, and the slot with it.
@@ -144,6 +146,7 @@ class _Session:
         self._applier = applier
         self._options = options
         self._connection: Connection | None = None
+        self._changes = options.changes
         self.at = 0
 
     def open(self) -> Connection:
@@ -168,10 +171,11 @@ class _Session:
         written = upto or place.written
         if written <= self.at:
             return self._lag(connection, self.at, max(place.inserted - self.at, 0), 0.0)
-        batch = _Counted(self._slot.peek(connection, upto=written, changes=self._options.changes))
+        batch = _Counted(self._slot.peek(connection, upto=written, changes=self._changes))
         quiet = not upto and written - self.at < _QUIET_BYTES
         done = self._applier.apply(batch, since=self.at, upto=lambda: self._passed(batch, written, quiet=quiet))
-        complete = batch.count < self._options.changes
+        complete = batch.count < self._changes
+        self._changes = self._options.changes if complete else min(self._changes * 2, self._options.changes * _GROWTH)
         if done.lsn > self.at:
             self.at = done.lsn
             self._slot.advance(connection, self.at)
@@ -184,7 +188,7 @@ class _Session:
 
     def _passed(self, batch: _Counted, written: int, *, quiet: bool) -> int:
         """Return the place that the target has passed, though nothing of it was to be applied."""
-        return 0 if quiet or batch.count >= self._options.changes else written
+        return 0 if quiet or batch.count >= self._changes else written
 
     def _lag(
         self, connection: Connection, place: int, left: int, seconds: float, transactions: int = 0, changes: int = 0

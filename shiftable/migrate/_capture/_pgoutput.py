@@ -52,8 +52,10 @@ _U16 = Struct(">H")
 _COLUMN_TYPE = Struct(">Ii")
 _MESSAGE = Struct(">BQ")
 
-_NULL, _UNCHANGED, _TEXT, _BINARY = b"nutb"
+_UNCHANGED = ord("u")
+_VALUED, _EMPTY = frozenset(b"tb"), frozenset(b"nu")
 _NEW, _KEY, _OLD = b"NKO"
+_OLDER = frozenset(b"KO")
 
 
 def lsn_text(lsn: int) -> str:
@@ -329,7 +331,7 @@ class Decoder:
         relation = self._known(data, 1)
         count = len(relation.columns)
         mark, at, old = data[5], 6, None
-        if mark in {_KEY, _OLD}:
+        if mark in _OLDER:
             old, at = _row(data, 6, count)
             at += 1
         if data[at - 1] != _NEW:
@@ -340,7 +342,7 @@ class Decoder:
 
     def _delete(self, data: bytes) -> Delete:
         relation, mark = self._known(data, 1), data[5]
-        if mark not in {_KEY, _OLD}:
+        if mark not in _OLDER:
             raise _broken(data, "is a deletion that names no row")
         old, at = _row(data, 6, len(relation.columns))
         _ended(data, at)
@@ -386,15 +388,17 @@ def _row(data: bytes, at: int, columns: int) -> tuple[Row, int]:
     if data[at] << 8 | data[at + 1] != columns:
         raise _broken(data, f"has {data[at] << 8 | data[at + 1]} values for {columns} columns")
     at += 2
-    kinds = bytearray(columns)
+    kinds = bytearray()
     values: list[bytes | None] = []
-    for each in range(columns):
-        kinds[each] = kind = data[at]
-        if kind in {_TEXT, _BINARY}:
+    length = _U32.unpack_from
+    for _ in range(columns):
+        kind = data[at]
+        kinds.append(kind)
+        if kind in _VALUED:
             start = at + 5
-            at = start + _U32.unpack_from(data, at + 1)[0]
+            at = start + length(data, at + 1)[0]
             values.append(data[start:at])
-        elif kind in {_NULL, _UNCHANGED}:
+        elif kind in _EMPTY:
             at += 1
             values.append(None)
         else:

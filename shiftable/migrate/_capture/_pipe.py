@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 import psycopg
@@ -29,13 +29,17 @@ class Expected:
     """What an answer is for.
 
     Args:
-        judge: is told how many rows there were; raises if that is wrong.
-        failed: is told the server's error; returns what to raise.
+        size: bytes that wait until it has come.
     """
 
-    judge: Callable[[int], None] | None = None
-    failed: Callable[[psycopg.Error], Exception] | None = None
-    size: int = 0
+    size: int
+
+    def judge(self, found: int) -> None:
+        """Raise if that is not the number of rows that there should be."""
+
+    def failed(self, error: psycopg.Error) -> Exception:
+        """Return what to raise for the server's error."""
+        return error
 
 
 class Pipe:
@@ -52,12 +56,12 @@ class Pipe:
     def run(self, statement: bytes, values: Sequence[bytes | None] = (), *, expected: Expected | None = None) -> None:
         """Send a statement that is used once."""
         self._pgconn.send_query_params(statement, values or None)
-        self._sent(expected or Expected())
+        self._sent(expected or Expected(0))
 
     def prepare(self, name: bytes, statement: bytes, types: Sequence[int]) -> None:
         """Send a statement to be prepared."""
         self._pgconn.send_prepare(name, statement, types)
-        self._sent(Expected(size=len(statement)))
+        self._sent(Expected(len(statement)))
 
     def call(
         self, name: bytes, values: Sequence[bytes | None], formats: Sequence[int] | None, expected: Expected
@@ -124,8 +128,7 @@ class Pipe:
         self._bytes -= expected.size
         if result.status not in _GOOD:
             error = psycopg.errors.error_from_result(result)
-            raise (expected.failed(error) if expected.failed else error) from error
-        if expected.judge is not None:
-            found = result.ntuples if result.status == pq.ExecStatus.TUPLES_OK else result.command_tuples
-            expected.judge(found or 0)
+            raise expected.failed(error) from error
+        found = result.ntuples if result.status == pq.ExecStatus.TUPLES_OK else result.command_tuples
+        expected.judge(found or 0)
         return True
