@@ -35,6 +35,7 @@ _OPT = b"\0" + struct.pack("!HHIH", 41, _PAYLOAD, 0, 0)
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
 _LARGEST = 65_535
+_ASKED = b"\xc0\x0c"  # a pointer to the name of the question, as which most owners are written
 
 # Types in whose values servers may compress names (RFC 1035, 3.3; RFC 3597, 4), and how their values begin.
 _COMPRESSED: dict[int, str] = {
@@ -368,15 +369,19 @@ def _parsed(data: bytes) -> Answer:
         IndexError, ValueError, struct.error: it is malformed.
     """
     _, flags, questions, *counts = _HEADER.unpack_from(data)
-    at = 12
+    at, asked = 12, _name(data, 12) if questions else b""
     for _ in range(questions):
         at = _skipped(data, at) + 4
     sections: list[tuple[Record, ...]] = []
     for count in counts:
         found = []
         for _ in range(count):
-            name = _name(data, at)
-            at = _skipped(data, at)
+            if asked and data[at : at + 2] == _ASKED:
+                name = asked
+                at += 2
+            else:
+                name = _name(data, at)
+                at = _skipped(data, at)
             kind, class_, ttl, size = _RECORD.unpack_from(data, at)
             at += 10
             if at + size > len(data):

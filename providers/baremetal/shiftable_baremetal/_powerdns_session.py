@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -61,24 +62,19 @@ class Session:
         return f"<Session {self._base}>"
 
     def get(self, path: str, **query: str) -> Any:  # noqa: ANN401  any JSON
-        """Ask, as often as it takes.
+        """Ask, as often as it takes, and return the JSON of the answer.
 
         Raises:
             ApiError: the server refuses.
             Broken: the connection broke, each time.
         """
-        for attempt in range(1, _ATTEMPTS):
-            least = 0.0
-            try:
-                return self.send("GET", path, query=query)
-            except ApiError as exc:
-                if exc.status not in _AGAIN:
-                    raise
-                least = min(exc.retry_after or 0.0, _LONGEST_PAUSE)
-            except Broken:
-                pass
-            self.pause(attempt, least)
-        return self.send("GET", path, query=query)
+        return _decoded(self._asked(path, query))
+
+    def get_new(self, path: str, known: bytes | None) -> tuple[bytes, Any]:
+        """Ask as ``get`` does, and return the answer's digest too; no JSON where that is the one that is known."""
+        content = self._asked(path, {})
+        digest = hashlib.sha256(content).digest()
+        return digest, None if digest == known else _decoded(content)
 
     def pause(self, attempt: int, least: float = 0.0) -> None:
         """Wait before the next attempt, some time that is not the same for all who wait."""
@@ -91,6 +87,23 @@ class Session:
             ApiError: the server refuses.
             Broken: the connection broke; whether it was executed is not known. ``NeverSent``: it was not.
         """
+        return _decoded(self._sent(method, path, body, query))
+
+    def _asked(self, path: str, query: Mapping[str, str]) -> bytes:
+        for attempt in range(1, _ATTEMPTS):
+            least = 0.0
+            try:
+                return self._sent("GET", path, None, query)
+            except ApiError as exc:
+                if exc.status not in _AGAIN:
+                    raise
+                least = min(exc.retry_after or 0.0, _LONGEST_PAUSE)
+            except Broken:
+                pass
+            self.pause(attempt, least)
+        return self._sent("GET", path, None, query)
+
+    def _sent(self, method: str, path: str, body: bytes | None, query: Mapping[str, str] | None) -> bytes:
         headers = {"X-API-Key": self._key.reveal(), "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -110,7 +123,7 @@ class Session:
         except urllib3.exceptions.HTTPError as exc:
             failure = Broken(f"the answer did not arrive whole ({type(exc).__name__})")
         else:
-            return _decoded(answer)
+            return _content(answer)
         raise failure  # not from theirs, which holds the request and so the key
 
     def close(self) -> None:
@@ -118,18 +131,26 @@ class Session:
         self._pool.clear()
 
 
-def _decoded(answer: urllib3.BaseHTTPResponse) -> Any:  # noqa: ANN401  any JSON
-    status = answer.status
-    if status >= 300:
-        wait = answer.headers.get("Retry-After", "")
-        raise ApiError(status, _said(answer), float(wait) if wait.isdigit() else None)
-    if not answer.data:
+def _decoded(content: bytes) -> Any:  # noqa: ANN401  any JSON
+    """Return the JSON of an answer; ``None`` if it has none.
+
+    Raises:
+        Broken: it is something else.
+    """
+    if not content:
         return None
     try:
-        return json.loads(answer.data)
+        return json.loads(content)
     except ValueError:
         pass
     raise Broken("the answer is no JSON: is this the address of PowerDNS's API?")
+
+
+def _content(answer: urllib3.BaseHTTPResponse) -> bytes:
+    if answer.status >= 300:
+        wait = answer.headers.get("Retry-After", "")
+        raise ApiError(answer.status, _said(answer), float(wait) if wait.isdigit() else None)
+    return answer.data
 
 
 def _said(answer: urllib3.BaseHTTPResponse) -> str:

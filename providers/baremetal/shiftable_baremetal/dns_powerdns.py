@@ -61,8 +61,13 @@ Held = Mapping[RecordKey, RecordSet]
 
 @attrs.frozen
 class _Seen:
-    """A whole zone, as it was at a serial."""
+    """A whole zone, as it was at a serial.
 
+    Args:
+        digest: of the answer that told it; the same answer need not be read again.
+    """
+
+    digest: bytes
     serial: int
     counts: bool
     records: Held
@@ -224,11 +229,15 @@ class PowerdnsDriver(DnsDriver):
 
     def _all(self, zone: str) -> Held:
         """Fetch the whole zone."""
-        found = self._session.get(_path(zone))
-        records = _read(found["rrsets"])
         with self._lock:
-            self._seen[zone] = _Seen(found["serial"], found.get("soa_edit_api") in _COUNTING, records)
-        return records
+            seen = self._seen.get(zone)
+        digest, found = self._session.get_new(_path(zone), seen.digest if seen is not None else None)
+        if seen is None or found is not None:
+            counts = found.get("soa_edit_api") in _COUNTING
+            seen = _Seen(digest, found["serial"], counts, _read(found["rrsets"]))
+            with self._lock:
+                self._seen[zone] = seen
+        return seen.records
 
     def _named(self, zone: str, name: str) -> Held:
         """Fetch what one name holds.

@@ -84,7 +84,8 @@ class Rfc2136Driver(DnsDriver):
     that a TTL is what it was is seen by a read just before, as RFC 2136 compares values only. A DS stands only beside
     NS: BIND drops any other without a word.
 
-    What one name holds is read by an incremental transfer (IXFR): it costs the changes since the last read.
+    A zone that was read before is read again by an incremental transfer (IXFR): it costs the changes since then, by the
+    serial of its SOA, as with a secondary.
 
     Args:
         zones: those that ``names`` lists: a name server tells nobody.
@@ -149,7 +150,7 @@ class Rfc2136Driver(DnsDriver):
         if name is not None:
             held = self._current(zone).values()
             return self._pages.page(lambda: (record for record in held if record.name == name), cursor, limit)
-        return self._pages.page(lambda: self._all(zone).values(), cursor, limit)
+        return self._pages.page(lambda: self._current(zone).values(), cursor, limit)
 
     # writing
 
