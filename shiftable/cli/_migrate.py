@@ -221,6 +221,11 @@ class _Wish:
 )
 @click.option("--apex", is_flag=True, help="Of a zone: its own NS records move too.")
 @click.option(
+    "--frozen",
+    is_flag=True,
+    help="Of databases: nobody writes to the source, so that a killed move goes on where it stopped.",
+)
+@click.option(
     "--ask",
     multiple=True,
     metavar="SERVER[@PORT]",
@@ -343,6 +348,7 @@ def _options(chosen: Mapping[str, Any]) -> Options:
         filter=_filter(chosen),
         inventory=Inventory(chosen["inventory"]) if chosen["inventory"] else None,
         apex=chosen["apex"],
+        frozen=chosen["frozen"],
         ask=_asked(chosen["ask"]),
         ask_source=_asked(chosen["ask_source"]),
         **limits,

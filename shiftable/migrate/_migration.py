@@ -256,6 +256,8 @@ class Migration:
 
     def _estimate(self, found: DeclaredLike, sizes: Sizes, mover: Mover[Any]) -> Estimate | None:
         """Say what moving a bucket would ask for and cost; secrets and zones too, of which no prices are known."""
+        if found.service == "database":  # what it takes is the servers' work, and nobody charges for requests
+            return None
         here, there = (self._app.cloud(label) for label in (self.source, self.target))
         if found.service == "dns":
             zones = cast("ZonesMover", mover)

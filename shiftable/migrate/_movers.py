@@ -20,6 +20,12 @@ FACETS: Mapping[str, Mapping[str, str]] = {
         "tags": "all tags",
         "versioning": "older versions of what is written from now on",
     },
+    "database": {
+        "event_triggers": "event triggers of a database, which only a superuser of the target makes",
+        "large_objects": "large objects of a database, where they may not be read",
+        "roles": "owners, grants and policies of roles that the target's server does not have",
+        "version": "a database whose target is an older PostgreSQL: what it does not know is an error",
+    },
     "dns": {
         "alias": "record sets of DNS that are an alias of the provider's own resource: the addresses that it has now",
         "policy": "routing of a DNS provider's own: a plain set with all values, which everybody gets",
@@ -36,7 +42,12 @@ FACETS: Mapping[str, Mapping[str, str]] = {
 }
 """By service: what ``degrade`` may name, and what it gives up."""
 
-_HOMES = {"blob": ("_blobs", "BlobMover"), "dns": ("_dns", "ZonesMover"), "secrets": ("_secrets", "SecretsMover")}
+_HOMES = {
+    "blob": ("_blobs", "BlobMover"),
+    "database": ("_database", "DatabaseMover"),
+    "dns": ("_dns", "ZonesMover"),
+    "secrets": ("_secrets", "SecretsMover"),
+}
 
 
 def mover_of(service: str) -> type[Mover[Any]]:

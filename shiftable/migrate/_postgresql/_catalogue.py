@@ -110,7 +110,7 @@ _PARTS: Mapping[str, str] = {
         FROM pg_event_trigger AS e WHERE NOT EXISTS (
             SELECT 1 FROM member AS m WHERE m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid)""",
 }
-_DECOMPILED = frozenset({"view", "rule", "routine", "policy", "comment"})
+_DECOMPILED = frozenset({"view", "rule", "routine", "policy"})
 """What versions of PostgreSQL write down in different words; between versions only its names are compared."""
 
 _SEQUENCES = f"""
