@@ -332,6 +332,14 @@ class Service(_Portable[D], ABC, Generic[S, D, H]):
                 with self._translated("update", resource):
                     self._driver.update(current, spec)
 
+    def settle(self, spec: S) -> None:
+        """Wait until what was begun for a resource is done. Most are there at once.
+
+        Raises:
+            Conflict: it failed.
+            Timeout: it took longer than such things take.
+        """
+
     def _check_unchanged(self, operation: str, before: S) -> None:
         if self.describe(before.name) != before:
             raise Conflict(

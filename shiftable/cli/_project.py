@@ -230,6 +230,7 @@ def apply(context: Context, resources: tuple[str, ...], as_json: bool) -> None:
     """
     app, failures = context.app, Failures()
     results: list[dict[str, Any]] = []
+    begun: list[tuple[Declared, dict[str, Any]]] = []
 
     try:
         for declared in chosen(app, resources):
@@ -238,6 +239,9 @@ def apply(context: Context, resources: tuple[str, ...], as_json: bool) -> None:
                 results[-1]["result"] = _applied(app, each, failures)
                 if not as_json:
                     _say(results[-1])
+                if results[-1]["result"] == "done":
+                    begun.append((declared, results[-1]))
+        _settle(app, begun, failures)
     finally:
         if as_json:  # also when it is interrupted: what was done is told
             context.json({"environment": app.environment, "changes": results, "failures": failures.to_json()})
@@ -257,6 +261,18 @@ def _applied(app: App, each: Pending, failures: Failures) -> str:
         return True
 
     return "done" if failures.attempt(each.declared, carry_out) else f"failed: {failures.found[-1].error}"
+
+
+def _settle(app: App, begun: list[tuple[Declared, dict[str, Any]]], failures: Failures) -> None:
+    """Wait for what takes minutes, after all of it has begun."""
+
+    def wait(declared: Declared) -> bool:
+        app.service(declared).settle(app.spec(declared))
+        return True
+
+    for declared, result in begun:
+        if not failures.attempt(declared, wait):
+            result["result"] = f"failed: {failures.found[-1].error}"
 
 
 def _say(result: dict[str, Any]) -> None:

@@ -173,5 +173,17 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
                 raise self._invalid("update", self._checked("update", change.name), why)
         super().apply(change)
 
+    def settle(self, spec: DatabaseSpec) -> None:
+        """Wait until nothing is being done to the server any more.
+
+        Some providers make users and databases one after another, a step whenever somebody looks.
+
+        Raises:
+            Conflict: it failed.
+            Timeout: it took longer.
+        """
+        database = self.open(spec)
+        database.wait("stopped" if database.info().state in {"stopping", "stopped"} else "available")
+
     def _handle(self, name: str) -> Database:
         return Database(self._driver, name, timing=self._timing, book=self._book)

@@ -1,0 +1,116 @@
+"""An application has its database in Cloud SQL by configuration only, and the real command works there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from shiftable import load
+from shiftable.errors import ConfigError
+from shiftable_gcp import GcpDatabaseSettings
+from shiftable_gcp.double import GcpDouble
+
+FILE = """
+[project]
+name = "shop"
+[environments.development]
+provider = "berlin"
+[providers.berlin]
+type = "gcp"
+endpoint = "{url}"
+project = "{project}"
+region = "europe-west10"
+service_account = {{ env = "SHOP_KEY" }}
+[secrets.app]
+prefix = "shop"
+[database.orders]
+engine = "postgresql"
+version = "16"
+cpus = 2
+memory_gib = 8
+storage_gib = 20
+deletion_protection = false
+databases = ["shop"]
+labels = {{ team = "shop" }}
+password = {{ secret = "app/orders-admin" }}
+[database.orders.gcp]
+zone = "europe-west10-a"
+"""
+
+Command = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def shop(folder: Path, gcp_double: GcpDouble, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHOP_KEY", gcp_double.config["service_account"].reveal())
+    path = folder / "shiftable.toml"
+    path.write_text(FILE.format(url=gcp_double.url, project=gcp_double.project))
+    return path
+
+
+def test_an_application_has_its_database_there_by_configuration_only(shop: Path, gcp_double: GcpDouble) -> None:
+    gcp_double.sql.polls = 0
+    with load(shop) as app:
+        (declared,) = app.declared("database")
+        spec: Any = app.spec(declared)
+        assert GcpDatabaseSettings(zone="europe-west10-a") == spec.native
+        (change,) = app.diff(declared)
+        assert "create" == change.action
+        app.apply(declared, change)
+        orders = app.database("orders")
+        orders.wait()
+        assert () == app.diff(declared)
+        engine = orders.engine()
+        with engine.begin() as connection:
+            connection.exec_driver_sql("create table orders (id int primary key)")
+            found = connection.exec_driver_sql("select current_user, current_database()").all()
+        engine.dispose()
+        assert [("shiftadmin", "shop")] == found
+        made = app.secrets("app").get("orders-admin").reveal()
+    held = gcp_double.sql.instances[gcp_double.project, "orders"]
+    assert made == held.users["shiftadmin"]["password"]  # it was made, and kept where the declaration says
+    assert ("europe-west10", {"zone": "europe-west10-a"}) == (held.region, held.settings["locationPreference"])
+
+
+def test_what_only_google_knows_is_checked_with_the_file(shop: Path) -> None:
+    shop.write_text(shop.read_text().replace('zone = "europe', 'zoned = "europe'))
+    with pytest.raises(ConfigError, match="zoned"), load(shop) as app:
+        app.spec(app.declared("database")[0])
+
+
+def test_the_command_returns_when_the_server_is_whole_and_tells_no_password(
+    shop: Path, gcp_double: GcpDouble, shiftable: Command
+) -> None:
+    gcp_double.sql.polls = 0
+    done = shiftable("apply")
+    assert 0 == done.returncode, done.stderr
+    held = gcp_double.sql.instances[gcp_double.project, "orders"]
+    assert {"postgres", "shop"} == held.databases
+    password = held.users["shiftadmin"]["password"]
+    again = shiftable("apply", "--json")
+    assert (0, []) == (again.returncode, json.loads(again.stdout)["changes"])
+    said = f"{done.stdout}{done.stderr}{again.stdout}{again.stderr}{shop.read_text()}"
+    journal = shop.parent / ".shiftable"
+    said += "".join(path.read_text(errors="replace") for path in journal.rglob("*") if path.is_file())
+    assert password not in said
+
+
+def test_the_command_tells_why_a_server_could_not_be_made(
+    shop: Path, gcp_double: GcpDouble, shiftable: Command
+) -> None:
+    gcp_double.sql.polls = 0
+    gcp_double.sql.fail_next("CREATE", "QUOTA_EXCEEDED", "no more CPUs in europe-west10")
+    failed = shiftable("apply")
+    assert failed.returncode
+    assert "no more CPUs in europe-west10" in failed.stderr
+    assert "Traceback" not in failed.stderr
