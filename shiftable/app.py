@@ -179,6 +179,10 @@ class App:
         except OSError as exc:
             raise ConfigError(f"cannot write down what is done in {self.state_dir}: {exc.strerror}") from exc
 
+    def credential(self, name: str) -> Credential:
+        """Return a credential that refers to a secret, ``label/key``, as ``{ secret = "…" }`` does in the file."""
+        return Credential.secret(name, self._reveal, _StoredSecrets(self))
+
     def close(self) -> None:
         """Give back all connections. The app may be used again."""
         with self._lock:

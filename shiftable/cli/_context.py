@@ -69,6 +69,11 @@ class Context:
             self._clouds[key] = connect(provider, **settings)
         return self._clouds[key]
 
+    def cloud(self, provider: str) -> Cloud:
+        """Return a provider by its label in the file or, without a file, by its type."""
+        app = self.app_if_any
+        return self.connected(provider) if app is None else app.cloud(provider)
+
     @property
     def console(self) -> Console:
         """The terminal, or whatever standard output is: then lines are neither coloured nor cut."""

@@ -31,9 +31,12 @@ class Numbers:
     """Files without names, which a command and what it starts inherit as open ones: ``/dev/fd/7``.
 
     They end with the last process that has them open. Nobody can write to them, not even the command.
+
+    Args:
+        mode: as of a file; some programs read passwords only from files that are their owner's alone.
     """
 
-    def __init__(self, values: Mapping[str, Masked]) -> None:
+    def __init__(self, values: Mapping[str, Masked], *, mode: int | None = None) -> None:
         if not hasattr(os, "memfd_create"):
             raise ConfigError("files without names need Linux; say --files-in DIR, with a folder in memory")
         self._numbers: dict[str, int] = {}
@@ -42,6 +45,8 @@ class Numbers:
             number = self._numbers[name] = fcntl.fcntl(low, fcntl.F_DUPFD, _FIRST)
             os.close(low)
             _write(number, value)
+            if mode is not None:
+                os.fchmod(number, mode)
             fcntl.fcntl(number, fcntl.F_ADD_SEALS, sum(getattr(fcntl, seal) for seal in _SEALS))
             os.lseek(number, 0, os.SEEK_SET)
 

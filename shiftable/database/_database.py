@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -40,6 +40,10 @@ TIMEOUT = timedelta(minutes=60)
 CONNECT_TIMEOUT = timedelta(seconds=10)
 
 E = TypeVar("E", bound=OperationError)
+
+
+def _ignore(_: DatabaseInfo) -> None:
+    """Let it pass."""
 
 
 class Connection(Protocol):
@@ -270,8 +274,12 @@ class Database(Handle[DatabaseDriver]):
         state: DatabaseState = "available",
         *,
         timeout: timedelta = TIMEOUT,
+        on_info: Callable[[DatabaseInfo], object] = _ignore,
     ) -> DatabaseInfo:
         """Wait until the server is in a state, and return what it is then.
+
+        Args:
+            on_info: called with what the provider tells, each time it is asked.
 
         Raises:
             Conflict: it failed.
@@ -281,6 +289,7 @@ class Database(Handle[DatabaseDriver]):
 
         def probe() -> DatabaseInfo | None:
             info = self.info()
+            on_info(info)
             if info.state == "failed" != state:
                 why = f"it failed (the provider says {info.raw_state!r}); look there for the cause, then delete it"
                 raise self._refusal(Conflict, "wait", why)
@@ -292,8 +301,12 @@ class Database(Handle[DatabaseDriver]):
         self,
         *,
         timeout: timedelta = TIMEOUT,
+        on_info: Callable[[DatabaseInfo], object] = _ignore,
     ) -> None:
         """Wait until the server is gone.
+
+        Args:
+            on_info: as for ``wait``.
 
         Raises:
             Timeout: it took longer.
@@ -301,9 +314,11 @@ class Database(Handle[DatabaseDriver]):
 
         def probe() -> bool | None:
             try:
-                return self.info().state == "deleted" or None
+                info = self.info()
             except NotFound:
                 return True
+            on_info(info)
+            return info.state == "deleted" or None
 
         self._timing.until(probe, f"{self.resource} to be deleted", timeout)
 
@@ -332,6 +347,25 @@ class Database(Handle[DatabaseDriver]):
                 return self._driver.snapshots(self.name, cursor=cursor, limit=left)
 
         return paged(fetch, limit=limit)
+
+    def wait_snapshot(self, name: str, *, timeout: timedelta = TIMEOUT) -> Snapshot:
+        """Wait until a snapshot can be restored, and return it.
+
+        Raises:
+            Conflict: it failed.
+            NotFound: there is none of that name.
+            Timeout: it took longer.
+        """
+
+        def probe() -> Snapshot | None:
+            found = next((each for each in self.snapshots() if each.name == name), None)
+            if found is None:
+                raise self._refusal(NotFound, "wait_snapshot", f"there is no snapshot {name!r}")
+            if found.state == "failed":
+                raise self._refusal(Conflict, "wait_snapshot", f"the snapshot {name!r} failed")
+            return found if found.state == "available" else None
+
+        return self._timing.until(probe, f"snapshot {name!r} of {self.resource} to be available", timeout)
 
     def delete_snapshot(self, name: str) -> None:
         """Delete a snapshot.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -127,9 +128,21 @@ def url_of(info: DatabaseInfo, server: Server, database: str, user: str, login: 
     )
 
 
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, Amazon Linux
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # macOS, the BSDs
+)
+
+
 def _system_certificates(engine: Engine) -> str:
-    """Name the system's certificates: libpq finds them itself, PyMySQL checks nothing unless it is given a file."""
-    if engine == "postgresql":
-        return "system"
+    """Name the file of the system's certificates.
+
+    libpq's own word for them, ``system``, is what the OpenSSL in it was built with: in the wheel of psycopg a folder
+    that is on no machine, and before PostgreSQL 16 there is no such word. PyMySQL checks nothing unless it is given a
+    file.
+    """
     paths = ssl.get_default_verify_paths()
-    return paths.cafile or paths.openssl_cafile
+    found = next((path for path in (paths.cafile, *_BUNDLES) if path is not None and Path(path).is_file()), None)
+    return found or ("system" if engine == "postgresql" else paths.openssl_cafile)

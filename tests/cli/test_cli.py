@@ -39,6 +39,7 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
         "apply",
         "blob",
         "check",
+        "db",
         "demo",
         "destroy",
         "dns",

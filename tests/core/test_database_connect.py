@@ -283,11 +283,24 @@ def test_tls_checks_the_certificate_and_the_name(tmp_path: Path) -> None:
             assert info.server is not None
             return attrs.evolve(info, server=attrs.evolve(info.server, ca=tmp_path / "ca.pem"))
 
-    for driver, ca in ((Tls(), str(tmp_path / "ca.pem")), (MemoryDatabaseDriver(), "system")):
-        url = Databases(driver).create(small_spec("conf")).url()
-        assert url.arguments()["sslmode"] == "verify-full"
-        assert url.arguments()["sslrootcert"] == ca
+    url = Databases(Tls()).create(small_spec("conf")).url()
+    assert url.arguments()["sslmode"] == "verify-full"
+    assert url.arguments()["sslrootcert"] == str(tmp_path / "ca.pem")
+
+
+def test_the_systems_certificates_are_a_file_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What libpq calls `system` is a folder that its builder had: psycopg's wheel has one that is on no machine."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("")
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     mysql = attrs.evolve(small_spec("conf"), engine="mysql", version="8.4")
+    for spec in (small_spec("conf"), mysql):
+        assert Databases(MemoryDatabaseDriver()).create(spec).url().ca == str(bundle)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
+    monkeypatch.setattr("shiftable.database._url._BUNDLES", (str(bundle),))
+    assert Databases(MemoryDatabaseDriver()).create(mysql).url().ca == str(bundle)
+    monkeypatch.setattr("shiftable.database._url._BUNDLES", ())
+    assert Databases(MemoryDatabaseDriver()).create(small_spec("conf")).url().ca == "system"
     assert Databases(MemoryDatabaseDriver()).create(mysql).url().ca not in {None, "", "system"}
 
 
