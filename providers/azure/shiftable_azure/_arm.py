@@ -159,12 +159,15 @@ class ArmSession:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
+        repeat: bool = False,
     ) -> ArmAnswer:
         """Send one request, until it is answered.
 
         Args:
             path: a resource id and what follows it, percent-encoded; or a link that Resource Manager gave.
             version: the api-version; a link has its own.
+            repeat: a POST or PATCH that does no more when it is executed twice, so that it is sent again too when its
+                answer is lost.
 
         Raises:
             ArmRefusal: it was refused.
@@ -175,7 +178,8 @@ class ArmSession:
             url = f"{url}?{urlencode({'api-version': version, **(query or {})})}"
         doubts = list[Exception | None]()
         request = HttpRequest(method, url, headers={"Accept": "application/json", **(headers or {})}, json=body)
-        answer = self._pipeline().send_request(request, doubts=doubts)
+        options: dict[str, Any] = {"retry_on_methods": frozenset({method})} if repeat else {}
+        answer = self._pipeline().send_request(request, doubts=doubts, **options)
         if answer.status_code >= 300:
             raise ArmRefusal(answer, doubtful=bool(doubts))
         return ArmAnswer(answer.status_code, _content(answer), answer.headers, bool(doubts))

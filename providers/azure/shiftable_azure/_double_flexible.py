@@ -15,7 +15,7 @@ import attrs
 from shiftable.testing.harness import Clock, Response
 from shiftable_azure._double_arm import HOST, ArmAsked, ArmRefusalAnswer, arm_json
 from shiftable_azure._double_offers import configurations_of, offer_of
-from shiftable_azure._double_postgresql import Backends, Wanted
+from shiftable_azure._double_postgresql import Backends
 from shiftable_azure._flexible import LOCKS, MYSQL, POSTGRESQL, Flavour, moment, time_text
 
 __all__ = ["FlexibleServers", "FlexibleService", "StoredServer"]
@@ -70,6 +70,17 @@ class StoredServer:
     @state.setter
     def state(self, value: str) -> None:
         self.properties["state"] = value
+
+    @property
+    def admin(self) -> str:
+        """The administrator's name."""
+        return str(self.properties["administratorLogin"])
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """The parameters that are not as Azure made them."""
+        found = self.configurations.items()
+        return {name: each["value"] for name, each in found if each["source"] == "user-override"}
 
 
 @attrs.frozen
@@ -200,22 +211,27 @@ class FlexibleServers:
         del self.servers[_key(server.flavour, server.group, server.name)]
         self._unplug(server)
 
-    def add(self, server: StoredServer) -> None:
+    def add(self, server: StoredServer, data: str | None) -> None:
         """Keep a new server, and listen for it."""
         self.servers[_key(server.flavour, server.group, server.name)] = server
         if server.flavour is POSTGRESQL:
-            self._backends.add(server.name, lambda: self._wanted(server))
+            self._backends.add(server.name, server, data)
+
+    def dump(self, server: StoredServer) -> str | None:
+        """Return what somebody has put into a server, if anybody ever connected."""
+        return self._backends.private.dump(server.name)
+
+    def rearrange(self, server: StoredServer, *, on: bool = True) -> None:
+        """Let those who connect to a server find it as it is now; or nobody connect."""
+        if not on:
+            self._backends.private.switch(server.name, on=False)
+        else:
+            self._backends.private.switch(server.name, on=True)
+            self._backends.private.rearrange(server.name)
 
     def _unplug(self, server: StoredServer) -> None:
         if server.flavour is POSTGRESQL:
             self._backends.remove(server.name)
-
-    def _wanted(self, server: StoredServer) -> Wanted:
-        """Say what there is to connect to."""
-        self.settle(server)
-        problem = None if server.state == "Ready" else f"the server {server.name} is {server.state}"
-        admin = str(server.properties["administratorLogin"])
-        return Wanted(admin, server.password, tuple(server.databases), problem)
 
     def count_cpus(self) -> int:
         """Return how many CPUs all servers have."""
@@ -335,11 +351,11 @@ class FlexibleService:
                 400, "LocationIsOfferRestricted", "The location is restricted for this subscription."
             )
         restoring = said.get("createMode") == "PointInTimeRestore"
-        made = self._restored(asked, content) if restoring else self._made(asked, content)
+        made, data = self._restored(asked, content) if restoring else (self._made(asked, content), None)
         if self._all.count_cpus() + _cpus(made.sku["name"]) > self._all.cpus:
             text = f"Operation could not be completed as it exceeds the approved {made.sku['tier']} Cores quota."
             raise ArmRefusalAnswer(409, "OperationNotAllowed", text)
-        self._all.add(made)
+        self._all.add(made, data)
         ready = lambda: setattr(made, "state", "Ready")  # noqa: E731  the effect of this one
         return self._all.begin(asked, made, "Servers_Create", ready, "Provisioning")
 
@@ -373,7 +389,8 @@ class FlexibleService:
         if self._flavour is MYSQL:
             server.properties["databasePort"] = 3306
 
-    def _restored(self, asked: ArmAsked, content: Mapping[str, Any]) -> StoredServer:
+    def _restored(self, asked: ArmAsked, content: Mapping[str, Any]) -> tuple[StoredServer, str | None]:
+        """Return a new server, and what it holds: what a backup of just that time does, or else the source by now."""
         said = content["properties"]
         source_name = str(said["sourceServerResourceId"]).rpartition("/")[2]
         source = self._all.servers.get(_key(self._flavour, str(asked.group), source_name))
@@ -394,7 +411,8 @@ class FlexibleService:
         self._told(made, now)
         if "network" in said:
             made.properties["network"] = dict(said["network"])
-        return made
+        dumps = [each["dump"] for each in source.backups.values() if "dump" in each and _completed(each) == when]
+        return made, dumps[0] if dumps else self._all.dump(source)
 
     def _patch(self, asked: ArmAsked, server: StoredServer) -> Response:
         self._check_idle(server, "Ready")
@@ -413,6 +431,7 @@ class FlexibleService:
             server.properties |= properties
             server.sku, server.tags = trial.sku, dict(content.get("tags", server.tags))
             server.password = password or server.password
+            self._all.rearrange(server)
 
         return self._all.begin(asked, server, "Servers_Update", effect, "Updating")
 
@@ -472,6 +491,9 @@ class FlexibleService:
 
         def effect() -> None:
             server.state = then
+            self._all.rearrange(server, on=False)
+            if then == "Ready":
+                self._all.rearrange(server)
             for each in server.configurations.values():
                 each["pending"] = each["pending"] and verb == "stop"
 
@@ -538,7 +560,12 @@ class FlexibleService:
         if not _DATABASE.fullmatch(name) or name in self._flavour.own:
             raise _invalid(f"The database name '{name}' is not valid.")
         said = asked.content.get("properties") or {}
-        return lambda: server.databases.update({name: {"properties": {**self._flavour.database, **said}}})
+
+        def effect() -> None:
+            server.databases[name] = {"properties": {**self._flavour.database, **said}}
+            self._all.rearrange(server)
+
+        return effect
 
     def _put_rule(self, asked: ArmAsked, server: StoredServer, name: str) -> Callable[[], None]:
         said = asked.content["properties"]
@@ -589,7 +616,7 @@ class FlexibleService:
             done = {**said, "completedTime": time_text(self._all.clock.now())}
             if self._flavour is MYSQL:
                 done["provisioningState"] = "Succeeded"
-            server.backups[key] = {"properties": done}
+            server.backups[key] = {"properties": done, "dump": self._all.dump(server)}
 
         return effect
 
@@ -701,6 +728,10 @@ def _offered(flavour: Flavour) -> dict[str, dict[str, Any]]:
     return {
         sku["name"]: {"tier": edition["name"], "modes": sku[modes]} for edition in editions for sku in edition[skus]
     }
+
+
+def _completed(backup: Mapping[str, Any]) -> datetime | None:
+    return moment(backup["properties"].get("completedTime"))
 
 
 def _cpus(sku: str) -> int:

@@ -32,6 +32,7 @@ class Step:
     Args:
         what: it is for, in errors: ``the database shop``.
         version: the api-version.
+        again: it does no more when it is sent once more, after others.
     """
 
     what: str
@@ -39,6 +40,7 @@ class Step:
     path: str
     version: str
     body: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    again: bool = attrs.field(default=True, kw_only=True)
 
 
 @attrs.define(eq=False)
@@ -57,10 +59,19 @@ class Errand:
     _link: str | None = attrs.field(default=None, init=False)
 
     def begin(self, session: ArmSession) -> None:
-        """Send the first request; a server that is busy is a refusal here."""
+        """Send the first request; a server that is busy is a refusal here.
+
+        Unless it is busy with just that request, whose answer was lost: then it is sent once more, when it is not.
+        """
         self._make_plan()
-        if self._left:
+        if not self._left:
+            return
+        try:
             self._send(session, self._left[0])
+        except ArmRefusal as exc:
+            if not (self._left[0].again and exc.doubtful and is_busy(exc)):
+                raise
+        else:
             self._left.popleft()
 
     def follow(self, step: Step, answer: ArmAnswer) -> None:
@@ -102,7 +113,7 @@ class Errand:
 
     def _send(self, session: ArmSession, step: Step) -> None:
         try:
-            self.follow(step, session.call(step.method, step.path, step.version, body=step.body))
+            self.follow(step, session.call(step.method, step.path, step.version, body=step.body, repeat=True))
         except ArmRefusal as exc:
             if step.method != "DELETE" or exc.status_code != _MISSING:  # what is gone need not go
                 raise

@@ -117,6 +117,7 @@ class AzureDatabaseDriver(DatabaseDriver):
     _settings: AzureSettings
     _features: DatabaseFeatures = attrs.field(default=DATABASE, repr=False)
     _errands: Errands = attrs.field(init=False, repr=False)
+    _taking: dict[str, Snapshot] = attrs.field(factory=dict, init=False, repr=False)
     _kinds: dict[str, Flavour] = attrs.field(factory=dict, init=False, repr=False)
     _offers: dict[tuple[str, str], tuple[float, Offer]] = attrs.field(factory=dict, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
@@ -221,10 +222,8 @@ class AzureDatabaseDriver(DatabaseDriver):
     def delete(self, name: str, *, final_snapshot: str | None) -> None:  # noqa: ARG002  the features know of none
         """Begin to delete a server, with its backups."""
         flavour, _ = self._found(name)
-        step = Step(f"the deletion of the server {name}", "DELETE", self._path(flavour, name), flavour.version)
-        errand = Errand("deleting", lambda: [step])
-        errand.begin(self._session)
-        self._errands.put(name, errand)
+        what, path = f"the deletion of the server {name}", self._path(flavour, name)
+        self._begin_once(name, "deleting", {"deleting"}, Step(what, "DELETE", path, flavour.version, again=False))
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:  # noqa: ARG002  Azure's pages have its size
         """Return one page of the names of the resource group's servers: those for PostgreSQL, then those for MySQL."""
@@ -290,15 +289,15 @@ class AzureDatabaseDriver(DatabaseDriver):
 
     def start(self, name: str) -> None:
         """Begin to start a stopped server."""
-        self._switch_state(name, "start", "starting")
+        self._switch_state(name, "start", "starting", {"starting", "available"})
 
     def stop(self, name: str) -> None:
         """Begin to stop an available server. Azure starts it again after seven days."""
-        self._switch_state(name, "stop", "stopping")
+        self._switch_state(name, "stop", "stopping", {"stopping", "stopped"})
 
     def restart(self, name: str) -> None:
         """Begin to restart an available server."""
-        self._switch_state(name, "restart", "updating", {})
+        self._switch_state(name, "restart", "updating", {"updating", "available"}, {})
 
     # snapshots
 
@@ -312,14 +311,14 @@ class AzureDatabaseDriver(DatabaseDriver):
             raise ArmFailure("BackupAlreadyExists", f"there is a snapshot {snapshot!r}")
         path = f"{self._path(flavour, name)}/{flavour.backups}/{quote(snapshot, safe='')}"
         body: Mapping[str, Any] | None = None if flavour.engine == "postgresql" else {}
-        step = Step(f"the snapshot {snapshot}", "PUT", path, flavour.version, body)
+        step = Step(f"the snapshot {snapshot}", "PUT", path, flavour.version, body, again=False)
         errand = Errand("updating", lambda: [step])
         try:
             self._start_errand(name, errand)
         except ArmRefusal as exc:
             if not (exc.doubtful and is_busy(exc)):
                 raise  # else what keeps it busy is the backup itself, whose answer was lost
-        return Snapshot(
+        begun = Snapshot(
             name=snapshot,
             database=name,
             state="creating",
@@ -327,6 +326,9 @@ class AzureDatabaseDriver(DatabaseDriver):
             version=_version(found["properties"]),
             storage_gib=int(found["properties"]["storage"]["storageSizeGB"]),
         )
+        if flavour.engine == "postgresql":
+            self._taking[name] = begun  # Azure tells of a backup of PostgreSQL once it is complete
+        return begun
 
     def snapshots(self, name: str | None, *, cursor: str | None, limit: int | None) -> Page[Snapshot]:  # noqa: ARG002
         """Return one page of backups, also of the automatic ones; of all servers, those of one server a page."""
@@ -383,34 +385,42 @@ class AzureDatabaseDriver(DatabaseDriver):
         try:
             errand.follow(step, self._session.call(step.method, step.path, step.version, body=body))
         except ArmRefusal as exc:
-            if not (exc.doubtful and self._is_as_sent(flavour, spec.name, body)):
+            if not exc.doubtful:
                 raise
+            self._check_as_sent(flavour, spec.name, body, exc)
             logger.info("%s: the answer to its creation was lost, and it is there as declared", spec.name)
         with self._lock:
             self._kinds[spec.name] = flavour
         self._errands.put(spec.name, errand)
 
-    def _is_as_sent(self, flavour: Flavour, name: str, body: Mapping[str, Any]) -> bool:
-        """Tell whether a server that was not there before the request is the one of the request."""
+    def _check_as_sent(self, flavour: Flavour, name: str, body: Mapping[str, Any], refusal: ArmRefusal) -> None:
+        """Find out whose server there is, which was not there before the request.
+
+        Raises:
+            ArmRefusal: there is none; it is the one that was given.
+            ArmFailure: it is not the one of the request.
+        """
         try:
             found = self._session.call("GET", self._path(flavour, name), flavour.version).body
-        except ArmRefusal:
-            return False
+        except ArmRefusal as exc:
+            raise refusal from exc
         sent, held = body["properties"], found["properties"]
-        same = ("administratorLogin", "version")
-        return (
+        same = (
             _plain(str(found["location"])) == body["location"]
             and (found.get("tags") or {}) == body["tags"]
             and ("sku" not in body or found["sku"]["name"] == body["sku"]["name"])
-            and all(held.get(field) == sent[field] for field in same if field in sent)
+            and all(held.get(field) == sent[field] for field in ("administratorLogin", "version") if field in sent)
             and ("storage" not in sent or held["storage"]["storageSizeGB"] == sent["storage"]["storageSizeGB"])
         )
+        if not same:
+            raise ArmFailure("ServerAlreadyExists", "somebody else has made such a server meanwhile") from refusal
 
     def _restore(self, flavour: Flavour, found: Mapping[str, Any], when: datetime, spec: DatabaseSpec) -> None:
         said = found["properties"]
         if spec.engine != flavour.engine:
             raise ArmFailure("InvalidParameterValue", f"the server is of {flavour.engine}, not of {spec.engine}")
-        if spec.storage_gib < int(said["storage"]["storageSizeGB"]):
+        plan = self._plan(flavour, spec.name, _plain(str(found["location"])))
+        if plan.offer.storage(spec.storage_gib) < int(said["storage"]["storageSizeGB"]):
             why = (
                 f"the new server needs {said['storage']['storageSizeGB']:,} GiB as the old one; storage does not shrink"
             )
@@ -424,7 +434,6 @@ class AzureDatabaseDriver(DatabaseDriver):
             raise ArmFailure("InvalidRestoreTime", f"the server can be restored {since}")
         check_declaration(spec)
         self._check_free(flavour, spec.name)
-        plan = self._plan(flavour, spec.name, _plain(str(found["location"])))
         body = plan.restoration(spec, str(found["id"]), time_text(when))
         self._put(flavour, spec, body, lambda: self._converging(flavour, spec))
 
@@ -435,7 +444,10 @@ class AzureDatabaseDriver(DatabaseDriver):
             password = spec.password.reveal()
             check_password(password, spec.admin)
             yield self._plan(flavour, spec.name, _plain(str(found["location"]))).password(password)
-        yield from self._changes(flavour, found, self.describe(spec.name), spec)
+        current, wanted = self.describe(spec.name), self.rounded(spec)
+        same = f"{current.version}.".startswith(f"{spec.version}.")
+        wanted = attrs.evolve(wanted, version=current.version if same else spec.version)
+        yield from self._changes(flavour, found, current, wanted)
 
     def _changes(
         self, flavour: Flavour, found: Mapping[str, Any], current: DatabaseSpec, spec: DatabaseSpec
@@ -453,16 +465,23 @@ class AzureDatabaseDriver(DatabaseDriver):
         errand.begin(self._session)
         self._errands.put(name, errand)
 
-    def _switch_state(self, name: str, verb: str, kind: Kind, body: Mapping[str, Any] | None = None) -> None:
+    def _switch_state(
+        self, name: str, verb: str, kind: Kind, reached: set[DatabaseState], body: Mapping[str, Any] | None = None
+    ) -> None:
         self._check_idle(name)
         flavour, _ = self._found(name)
-        step = Step(f"to {verb}", "POST", f"{self._path(flavour, name)}/{verb}", flavour.version, body)
-        errand = Errand(kind, lambda: [step])
+        path = f"{self._path(flavour, name)}/{verb}"
+        self._begin_once(name, kind, reached, Step(f"to {verb}", "POST", path, flavour.version, body, again=False))
+
+    def _begin_once(self, name: str, kind: Kind, reached: set[DatabaseState], step: Step) -> None:
+        """Begin what is not to be done twice. A second try that the first one is in the way of has begun it."""
         try:
-            self._start_errand(name, errand)
+            self._start_errand(name, Errand(kind, lambda: [step]))
         except ArmRefusal as exc:
-            # A try whose answer was lost has begun it; then the next is refused, for it is busy with just that.
-            if not (exc.doubtful and is_busy(exc)) or self.info(name).state != kind:
+            if not (exc.doubtful and is_busy(exc)):
+                raise
+            self._errands.drop(name)
+            if state_of(str(self._found(name)[1]["properties"].get("state"))) not in reached:
                 raise
 
     def _check_idle(self, name: str) -> None:
@@ -545,9 +564,8 @@ class AzureDatabaseDriver(DatabaseDriver):
                     raise
                 absent = exc if absent is None or _is_absent(exc) else absent
         if len(held) > 1:
-            raise ArmFailure(
-                "Conflict", "the resource group has such a server for PostgreSQL and one for MySQL; rename one"
-            )
+            why = "there is such a server for PostgreSQL and one for MySQL; keep them in two resource groups"
+            raise ArmFailure("Conflict", why)
         if not held:
             raise absent or ArmFailure("ServerNotFound", "there is no such server")
         with self._lock:
@@ -607,9 +625,13 @@ class AzureDatabaseDriver(DatabaseDriver):
                 raise
             return Page(())  # backups go with their server
         path = link or f"{self._path(flavour, name)}/{flavour.backups}"
+        begun = self._taking.get(name) if link is None else None
         page = self._session.call("GET", path, flavour.version).body
+        if begun is not None and self._errands.look(name) is None:
+            self._taking.pop(name, None)
+            begun, page = None, self._session.call("GET", path, flavour.version).body
         items = tuple(_snapshot(flavour, found, name, each) for each in page.get("value") or ())
-        return Page(items, page.get("nextLink"))
+        return Page(items if begun is None else (begun, *items), page.get("nextLink"))
 
     def _backup(self, flavour: Flavour, name: str, snapshot: str) -> Mapping[str, Any] | None:
         """Return a backup by the name that it was given, or that Azure gave."""

@@ -54,8 +54,8 @@ class AzureDouble(Double):
     Resource Manager asks for tokens and api-versions, checks actions, throttles, and has long operations. Behind it is
     Azure DNS with the limits and the ETags of its public zones; it counts calls by ``clock``. So are the flexible
     servers of Azure Database, whose operations take ``databases.delay`` by that clock. A private PostgreSQL is started
-    for a server when somebody connects to it, of whichever version this machine has; it is empty, also if the server
-    was restored. There is none for MySQL.
+    for a server when somebody connects to it, of whichever version this machine has. There is none for MySQL. A backup
+    has what was there; a restore to another time has what is there now.
 
     Attributes:
         service: the state, to look behind the protocol: ``service.containers["shop"].blobs["key"].content``.
