@@ -17,8 +17,9 @@ from shiftable.database import Database, Databases, DatabaseSpec, Login
 from shiftable.database._url import url_of
 from shiftable.errors import ConfigError, InvalidArgument
 from shiftable.postgresql import Cluster, ClusterError
+from shiftable.testing import databases as testing_databases
 from shiftable.testing.conformance.database import small_spec
-from shiftable_gcp import GcpDatabaseSettings, GcpProvider, GcpSettings, _sql_servers
+from shiftable_gcp import GcpDatabaseSettings, GcpProvider, GcpSettings
 from shiftable_gcp._cloud_sql import Authority
 from shiftable_gcp._sql_ca import keep
 from shiftable_gcp.double import GcpDouble
@@ -132,12 +133,26 @@ def test_a_stopped_server_lets_nobody_in_and_keeps_its_data(shop: Database) -> N
 
 
 def test_who_connects_where_there_is_no_postgresql_is_told_so(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> Iterator[Cluster]:
+    def missing(**_options: object) -> Iterator[Cluster]:
         raise ConfigError("no PostgreSQL on this machine")
 
-    monkeypatch.setattr(_sql_servers, "temporary_cluster", missing)
+    monkeypatch.setattr(testing_databases, "temporary_cluster", missing)
     with pytest.raises(psycopg.OperationalError, match="no PostgreSQL on this machine"):
         shop.connect()
+
+
+def test_flags_are_the_server_s_parameters_and_let_users_replicate(databases: Databases) -> None:
+    flags = {"work_mem": "8192", "cloudsql.logical_decoding": "on"}
+    shop = databases.create(attrs.evolve(small_spec("shop", password=PASSWORD), parameters=flags))
+    shop.wait()
+    assert [("8MB", "logical")] == ask(shop, "select current_setting('work_mem'), current_setting('wal_level')")
+    assert [(True,)] == ask(shop, "select rolreplication from pg_roles where rolname = current_user")
+    (change,) = databases.diff(
+        attrs.evolve(small_spec("shop", password=PASSWORD), parameters={**flags, "work_mem": "4096"})
+    )
+    databases.apply(change)
+    shop.wait()
+    assert [("4MB",)] == ask(shop, "select current_setting('work_mem')")
 
 
 def test_many_who_come_at_once_reach_one_server(shop: Database) -> None:
@@ -158,7 +173,7 @@ def test_many_who_come_at_once_reach_one_server(shop: Database) -> None:
 
 def test_nothing_is_left_of_the_servers_when_the_double_forgets_them(shop: Database, gcp_double: GcpDouble) -> None:
     run(shop, "select 1")
-    (behind,) = gcp_double.sql.servers._behind.values()
+    (behind,) = gcp_double.sql.servers._private._behind.values()
     assert behind.cluster is not None
     cluster, folder = behind.cluster, behind.folder
     assert cluster.running

@@ -348,9 +348,10 @@ class CloudSql:
         check_instance(version, settings, self.networks)
 
         def become() -> None:
+            restarted = instance.settings.get("databaseFlags") != settings.get("databaseFlags")
             instance.settings, instance.version = settings, version
             instance.settings_version += 1
-            self.servers.switch(instance.name, on=instance.running)
+            self.servers.switch(instance.name, on=instance.running, restarted=restarted)
 
         return self._begin(instance, "UPDATE", become)
 
@@ -386,7 +387,8 @@ class CloudSql:
     def _restart(self, call: Call) -> Json:
         instance = self._idle(call)
         _require_running(instance)
-        return self._begin(instance, "RESTART", lambda: None)
+        again = functools.partial(self.servers.switch, instance.name, on=True, restarted=True)
+        return self._begin(instance, "RESTART", again)
 
     def _clone(self, call: Call) -> Json:
         source, context = self._idle(call), call.body.get("cloneContext", {})
@@ -491,7 +493,14 @@ class CloudSql:
         """Return what the server of an instance has to have."""
         users = {name: user["password"] for name, user in instance.users.items() if "type" not in user}
         accounts = {name: self.token() for name in instance.users.keys() - users.keys()}
-        return Contents(users, accounts, set(instance.databases))
+        flags = {flag["name"]: flag.get("value", "") for flag in instance.settings.get("databaseFlags", ())}
+        return Contents(users, accounts, set(instance.databases), flags)
+
+    def renew_tokens(self) -> None:
+        """Have the servers take the newest token from accounts."""
+        for instance in self.instances.values():
+            if any("type" in user for user in instance.users.values()):
+                self.servers.arrange(instance.name)
 
     def _list_users(self, call: Call) -> Json:
         instance = self._open(call)
@@ -532,8 +541,7 @@ class CloudSql:
 
         def add() -> None:
             instance.users[known] = made
-            if kind == "BUILT_IN":
-                self.servers.set_password(instance.name, known, made["password"])
+            self.servers.arrange(instance.name)
 
         return self._begin(instance, "CREATE_USER", add)
 
@@ -546,7 +554,7 @@ class CloudSql:
         def change() -> None:
             if body.get("password"):
                 found["password"] = body["password"]
-                self.servers.set_password(instance.name, name, body["password"])
+                self.servers.arrange(instance.name)
 
         return self._begin(instance, "UPDATE_USER", change)
 
@@ -576,7 +584,7 @@ class CloudSql:
 
         def add() -> None:
             instance.databases.add(name)
-            self.servers.add_database(instance.name, name)
+            self.servers.arrange(instance.name)
 
         return self._begin(instance, "CREATE_DATABASE", add)
 

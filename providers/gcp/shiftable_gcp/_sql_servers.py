@@ -1,250 +1,150 @@
-"""What listens at the addresses of the double's instances: a private PostgreSQL, started when somebody connects."""
+"""What the double's instances hold: users, accounts and databases, in a private PostgreSQL once somebody connects."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import shutil
-import socket
-import struct
-import tempfile
-import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from shiftable.errors import ShiftableError
-from shiftable.postgresql import Cluster, temporary_cluster
+from shiftable.postgresql import Cluster
+from shiftable.testing.databases import PrivateServers
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 __all__ = ["Contents", "Servers"]
 
-logger = logging.getLogger(__name__)
-
-_PORT = 5432
-_CHUNK = 1 << 16
-_FIRST_USER, _FIRST_DATABASE = "postgres", "postgres"
+_OURS = "postgres"  # the first user and the first database of a private server, which stay its own
 _ROLE = "cloudsqlsuperuser"
 
 
 @attrs.frozen
 class Contents:
-    """What a server has to have: users with passwords, accounts with tokens, databases."""
+    """What a server has to have.
+
+    Args:
+        users: with their passwords.
+        accounts: with their tokens.
+        flags: as Cloud SQL names them.
+    """
 
     users: Mapping[str, str | None]
     accounts: Mapping[str, str]
     databases: Collection[str]
+    flags: Mapping[str, str]
 
+    @property
+    def logical(self) -> bool:
+        """Whether users may replicate."""
+        return self.flags.get("cloudsql.logical_decoding") == "on"
 
-@attrs.define(eq=False)
-class _Behind:
-    """One instance: the socket that it listens on, and the server, once somebody came."""
-
-    folder: Path
-    contents: Callable[[], Contents]
-    listener: socket.socket
-    lock: threading.RLock = attrs.field(factory=threading.RLock)
-    on: bool = True
-    fill: str | None = None
-    cluster: Cluster | None = None
-    closing: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What PostgreSQL itself is told."""
+        own = {name: value for name, value in self.flags.items() if "." not in name}
+        return own | ({"wal_level": "logical"} if self.logical else {})
 
 
 class Servers:
-    """The servers of all instances, by name.
-
-    Each address is a folder with a Unix socket of ours, behind which PostgreSQL is started for the first who connects.
-    Where there is no PostgreSQL on this machine, that one is told so.
-    """
+    """The servers of all instances, by name. Those of MySQL have an address that nobody answers."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._behind: dict[str, _Behind] = {}
+        self._private = PrivateServers()
+        self._addresses: dict[str, str] = {}
+        self._contents: dict[str, Callable[[], Contents]] = {}
         self._copied: dict[str, str | None] = {}
 
     def open(self, name: str, contents: Callable[[], Contents], *, postgresql: bool) -> None:
-        """Listen at an address.
+        """Listen at an address, with what was copied for it.
 
         Args:
-            contents: asked when somebody connects.
+            contents: asked whenever it counts.
         """
-        folder = Path(tempfile.mkdtemp(prefix="shiftable-sql-"))
-        if not postgresql:  # nothing there: connecting fails at once
-            folder.rmdir()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        made = _Behind(folder, contents, listener, fill=self._copied.pop(name, None))
-        with self._lock:
-            self._behind[name] = made
+        self._contents[name] = contents
         if postgresql:
-            listener.bind(str(folder / f".s.PGSQL.{_PORT}"))
-            listener.listen()
-            threading.Thread(target=self._accept, args=(made,), name="double database", daemon=True).start()
+            self._open(name, self._copied.pop(name, None))
+        else:
+            self._addresses[name] = str(Path("/nonexistent") / name)
 
     def address(self, name: str) -> str:
         """Return where an instance is."""
-        return str(self._behind[name].folder)
+        return self._addresses[name]
 
-    def switch(self, name: str, *, on: bool) -> None:
+    def switch(self, name: str, *, on: bool, restarted: bool = False) -> None:
         """Stop an instance, or start it again."""
-        self._behind[name].on = on
+        if restarted:
+            self._private.switch(name, on=False)
+        self._private.switch(name, on=on)
 
-    def shut(self, name: str) -> None:
-        """Delete the server of an instance."""
-        with self._lock:
-            behind = self._behind.pop(name, None)
-        if behind is not None:
-            _close(behind)
-
-    def close(self) -> None:
-        """Delete all of them."""
-        with self._lock:
-            every = list(self._behind.values())
-            self._behind.clear()
-            self._copied.clear()
-        for behind in every:
-            _close(behind)
-
-    # what the API does to them
-
-    def dump(self, name: str) -> str | None:
-        """Return what a server holds, as SQL; ``None`` if nobody ever connected."""
-        behind = self._behind.get(name)
-        if behind is None:
-            return None
-        with behind.lock:
-            if behind.cluster is None:
-                return behind.fill
-            options = ("--no-comments", "--clean", "--if-exists", "--quote-all-identifiers")
-            return behind.cluster.run("pg_dumpall", *options).decode()
+    def arrange(self, name: str) -> None:
+        """Make the users and databases of an instance what they are to be."""
+        self._private.rearrange(name)
 
     def copy(self, source: str, target: str) -> None:
         """Have an instance that is still to be opened hold what another one does."""
         self._copied[target] = self.dump(source)
 
+    def dump(self, name: str) -> str | None:
+        """Return what a server holds, as SQL; ``None`` if nobody ever connected."""
+        return self._private.dump(name)
+
     def fill(self, name: str, data: str | None) -> None:
-        """Have an instance hold what was dumped."""
-        behind = self._behind[name]
-        with behind.lock:
-            behind.fill = data
-            cluster, behind.cluster = behind.cluster, None
-            if cluster is not None:
-                behind.closing.close()
+        """Have an instance hold what was dumped, and nothing else."""
+        if name in self._private_names:
+            self._private.shut(name)
+            self._open(name, data)
 
-    def set_password(self, name: str, user: str, password: str | None) -> None:
-        """Make a user, or change the password of one."""
-        behind = self._behind[name]
-        with behind.lock:
-            if behind.cluster is not None:
-                _make_user(behind.cluster, user, password)
+    def shut(self, name: str) -> None:
+        """Delete the server of an instance."""
+        self._private.shut(name)
+        self._addresses.pop(name, None)
+        self._contents.pop(name, None)
 
-    def add_database(self, name: str, database: str) -> None:
-        """Make a database."""
-        behind = self._behind[name]
-        with behind.lock:
-            if behind.cluster is not None:
-                _make_database(behind.cluster, database)
+    def close(self) -> None:
+        """Delete all of them."""
+        self._private.close()
+        for held in (self._addresses, self._contents, self._copied):
+            held.clear()
 
-    # connections
+    @property
+    def _private_names(self) -> set[str]:
+        return {name for name, address in self._addresses.items() if not address.startswith("/nonexistent")}
 
-    def _accept(self, behind: _Behind) -> None:
-        with contextlib.suppress(OSError):  # it was closed
-            while True:
-                client, _ = behind.listener.accept()
-                threading.Thread(target=_serve, args=(behind, client), name="double database", daemon=True).start()
-
-
-def _serve(behind: _Behind, client: socket.socket) -> None:
-    with client:
-        try:
-            cluster = _started(behind)
-        except Exception as exc:  # noqa: BLE001  whatever it is, the client has to hear it
-            with contextlib.suppress(OSError):
-                _refuse(client, str(exc))
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-            server.connect(f"{cluster.host}/.s.PGSQL.{cluster.port}")
-            back = threading.Thread(target=_pump, args=(server, client), name="double database", daemon=True)
-            back.start()
-            _pump(client, server)
-            back.join()
+    def _open(self, name: str, data: str | None) -> None:
+        contents = self._contents[name]
+        address, _ = self._private.open(
+            name,
+            lambda cluster: _arrange(cluster, contents()),
+            parameters=lambda: contents().parameters,
+            data=data,
+        )
+        self._addresses[name] = address
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(_CHUNK):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
-
-
-def _refuse(client: socket.socket, why: str) -> None:
-    """Say no in PostgreSQL's words: an ErrorResponse to whatever the client begins with."""
-    client.recv(_CHUNK)
-    fields = b"".join(kind + text.encode() + b"\0" for kind, text in ((b"S", "FATAL"), (b"C", "57P03"), (b"M", why)))
-    client.sendall(b"E" + struct.pack("!I", len(fields) + 5) + fields + b"\0")
-
-
-def _started(behind: _Behind) -> Cluster:
-    """Start the server of an instance, with what it has to have, unless it runs."""
-    with behind.lock:
-        if not behind.on:
-            raise ShiftableError("the instance is stopped")
-        contents = behind.contents()
-        if behind.cluster is None:
-            behind.cluster = _made(behind, contents)
-        for account, token in contents.accounts.items():
-            _make_user(behind.cluster, account, token)
-        return behind.cluster
-
-
-def _made(behind: _Behind, contents: Contents) -> Cluster:
-    cluster = behind.closing.enter_context(temporary_cluster())
-    try:
-        with cluster.connect(autocommit=True) as connection:
-            connection.execute(f"create role {_ROLE} createdb createrole nologin".encode())
-        if behind.fill is not None:
-            cluster.run("psql", "--quiet", "--no-psqlrc", "--dbname=postgres", data=behind.fill.encode())
-        for user, password in contents.users.items():
-            _make_user(cluster, user, password)
-        for database in contents.databases:
-            _make_database(cluster, database)
-    except BaseException:
-        behind.closing.close()
-        raise
-    return cluster
-
-
-def _make_user(cluster: Cluster, user: str, password: str | None) -> None:
-    """Make a user who is what Google's are: an administrator who is no superuser. The first one is ours, and stays."""
-    if user == _FIRST_USER:
-        return
+def _arrange(cluster: Cluster, contents: Contents) -> None:
+    """Make administrators as Google's are, who are no superusers, and databases of theirs."""
     from psycopg import sql
 
     with cluster.connect(autocommit=True) as connection:
-        found = connection.execute("select from pg_roles where rolname = %s", (user,)).fetchone()
-        verb = sql.SQL("alter role {}" if found is not None else "create role {}").format(sql.Identifier(user))
-        connection.execute(verb + sql.SQL(" login createdb createrole password {}").format(sql.Literal(password)))
-        if found is None:
-            grant = sql.SQL("grant {} to {}").format(sql.Identifier(_ROLE), sql.Identifier(user))
-            connection.execute(grant)
-
-
-def _make_database(cluster: Cluster, database: str) -> None:
-    if database == _FIRST_DATABASE:
-        return
-    from psycopg import sql
-
-    with cluster.connect(autocommit=True) as connection:
-        if connection.execute("select from pg_database where datname = %s", (database,)).fetchone() is None:
+        _make_role(connection, _ROLE, sql.SQL("nologin createdb createrole"))
+        for user, password in {**contents.users, **contents.accounts}.items():
+            if user != _OURS:
+                may = sql.SQL("login createdb createrole {} password {}").format(
+                    sql.SQL("replication" if contents.logical else "noreplication"), sql.Literal(password)
+                )
+                _make_role(connection, user, may)
+                connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(_ROLE), sql.Identifier(user)))
+        held = {name for (name,) in connection.execute("select datname from pg_database")}
+        for database in sorted({*contents.databases} - held):
             made = sql.SQL("create database {} owner {}").format(sql.Identifier(database), sql.Identifier(_ROLE))
             connection.execute(made)
 
 
-def _close(behind: _Behind) -> None:
-    with contextlib.suppress(OSError):
-        behind.listener.shutdown(socket.SHUT_RDWR)
-    behind.listener.close()
-    with behind.lock:
-        behind.cluster = None
-        behind.closing.close()
-    shutil.rmtree(behind.folder, ignore_errors=True)
+def _make_role(connection: Connection[Any], name: str, may: Any) -> None:  # noqa: ANN401  psycopg's composed SQL
+    from psycopg import sql
+
+    found = connection.execute("select from pg_roles where rolname = %s", (name,)).fetchone()
+    verb = sql.SQL("create role {} " if found is None else "alter role {} ").format(sql.Identifier(name))
+    connection.execute(verb + may)

@@ -163,7 +163,10 @@ class GcpDouble(Double):
 
     def _answered(self, request: Request) -> Response:
         if request.path == "/token":
-            return self._account.token(request, self.clock.now())
+            given = self._account.token(request, self.clock.now())
+            with self.state.lock:
+                self.sql.renew_tokens()
+            return given
         if _of_iam(request):
             return self._account.sign(request, permitted=self.may_sign)
         refused = self._account.refusal(request, self.clock.now())

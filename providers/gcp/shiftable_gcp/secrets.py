@@ -178,13 +178,15 @@ class SecretManagerDriver(SecretsDriver):
         items = (_version(state, entry) for entry in entries)
         return Page(tuple(items), answer.get("nextPageToken") or None)
 
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, *, if_match: Token | None) -> None:
         """Move the aliases in one call."""
         number = self._api.existing(name, version)
         for _ in range(ATTEMPTS):
             state = self._api.living(name)
             if state.current == number:
                 return
+            if if_match is not None and state.token != if_match:
+                raise failure(412, "the secret was changed")
             if self._api.version(state.native, number)["state"] != "ENABLED":
                 raise failure(409, f"its version {number} is disabled")
             if self._api.changed(state, {"versionAliases": state.moved(number, "current")}) is not None:
