@@ -24,6 +24,7 @@ TEST_TOOLS = (
     "pytest-xdist>=3.6",
     "hypothesis>=6.112",
     "jsonschema>=4.20",
+    "psycopg-pool>=3.3",
     "hatchling>=1.27",
 )
 

@@ -81,6 +81,7 @@ class Database(Handle[DatabaseDriver]):
         self._declared = declared
         self._timing = timing or Timing()
         self._book = book or LoginBook(driver, self._timing)
+        self._addresses: dict[str | None, DatabaseUrl] = {}
 
     @property
     def features(self) -> DatabaseFeatures:
@@ -174,7 +175,9 @@ class Database(Handle[DatabaseDriver]):
         return made
 
     def connect(self, database: str | None = None, *, connect_timeout: timedelta = CONNECT_TIMEOUT) -> Connection:
-        """Open a connection of psycopg or PyMySQL.
+        """Open a connection of psycopg or PyMySQL, which the caller closes.
+
+        Where the server is, is asked for once, and again when a connection could not be opened.
 
         Args:
             database: as for ``url``.
@@ -184,11 +187,19 @@ class Database(Handle[DatabaseDriver]):
             ConfigError: psycopg or PyMySQL is not installed.
             Unsupported: the provider only simulates databases.
         """
-        url = self._connectable("connect", database)
+        url = self._addresses.get(database)
+        if url is None:
+            url = self._addresses[database] = self._connectable("connect", database)
+        else:
+            self._prepare()
         with _client_of(url):
             client = importlib.import_module("psycopg" if url.engine == "postgresql" else "pymysql")
         arguments = {**url.arguments(), "connect_timeout": _whole_seconds(connect_timeout)}
-        return cast("Connection", connected(client.connect, arguments, self._book.of(self.name, self._declared)))
+        try:
+            return cast("Connection", connected(client.connect, arguments, self._book.of(self.name, self._declared)))
+        except BaseException:
+            self._addresses.pop(database, None)
+            raise
 
     # changing
 

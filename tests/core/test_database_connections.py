@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from psycopg import sql
+from psycopg_pool import ConnectionPool
 
 from shiftable.config import Credential
 from shiftable.database import Database, DatabaseInfo, Databases, Server
@@ -40,8 +41,10 @@ class Real(MemoryDatabaseDriver):
     """Databases whose server is a real one."""
 
     server: Server = attrs.field(kw_only=True)
+    asked: int = attrs.field(default=0, init=False)
 
     def info(self, name: str) -> DatabaseInfo:
+        self.asked += 1
         return attrs.evolve(MemoryDatabaseDriver.info(self, name), server=self.server)
 
 
@@ -202,6 +205,41 @@ def test_plain_connections_and_pools_of_others_take_part(
         with creator.connect() as pooled:
             assert role == pooled.execute(sqlalchemy.text("SELECT current_user")).scalar()
     creator.dispose()
+    assert 1 == database.unwrap(Real).asked  # where the server is, was asked for once
+
+
+def test_psycopgs_own_pool_takes_part(postgresql_cluster: Cluster, role: str, stored: Stored) -> None:
+    database = _database(postgresql_cluster, stored.credential(), role)
+
+    class Shop(psycopg.Connection[Any]):
+        @classmethod
+        def connect(cls, conninfo: str = "", **options: Any) -> Any:
+            return database.connect()
+
+    with ConnectionPool(connection_class=Shop, min_size=1, check=ConnectionPool.check_connection) as pool:
+        for password in ("second", "third"):
+            with pool.connection() as connection:
+                assert (role,) == connection.execute("SELECT current_user").fetchone()
+            _alter(postgresql_cluster, role, password)
+            stored.store.put(stored.key, password)
+            pool.drain()
+        with pool.connection() as connection:
+            assert (role,) == connection.execute("SELECT current_user").fetchone()
+
+
+def test_an_address_is_asked_for_again_when_nobody_answers_there(
+    postgresql_cluster: Cluster, role: str, stored: Stored
+) -> None:
+    database = _database(postgresql_cluster, stored.credential(), role)
+    driver = database.unwrap(Real)
+    right, wrong = driver.server, attrs.evolve(driver.server, port=1)
+    driver.server = wrong
+    for _ in range(2):
+        with pytest.raises(psycopg.OperationalError, match="refused"):
+            database.connect()
+    driver.server = right
+    database.connect().close()
+    assert 3 == driver.asked
 
 
 # trouble
