@@ -34,6 +34,14 @@ class TestCloudSql(DatabaseConformance):
         return _no_time
 
 
+class TestCloudSqlWhenItTakesLong(TestCloudSql):
+    many = 5
+
+    @pytest.fixture(autouse=True)
+    def _slow(self, gcp_double: GcpDouble) -> None:
+        gcp_double.sql.polls = 9
+
+
 def test_the_driver_does_what_the_model_does(provider: GcpProvider, gcp_double: GcpDouble) -> None:
     def make_driver() -> DatabaseDriver:
         gcp_double.reset()
