@@ -26,7 +26,7 @@ from shiftable.postgresql import _supervisor
 from shiftable.postgresql._binaries import Binaries, find_binaries
 from shiftable.postgresql._locks import is_locked, locked, take
 from shiftable.postgresql._owner import Owner, environment
-from shiftable.postgresql._template import ClusterError, copy_data, give_identity, make_data
+from shiftable.postgresql._template import PORTABLE, ClusterError, copy_data, give_identity, make_data
 
 if TYPE_CHECKING:
     import psycopg
@@ -38,6 +38,7 @@ _LONGEST_SOCKET = 103  # bytes of sun_path without its end: 108 on Linux, 104 on
 _LOG_TAIL = 4000
 _LOG_KEPT = 10 * 1024 * 1024
 _STEP = 0.01
+_CLOCK_STEP = 60  # seconds by which the clock may have been set since
 _TRIES = 5  # to find a port that nobody takes meanwhile
 
 _HBA = """\
@@ -68,11 +69,11 @@ class Cluster:
     nobody; no user is made. Its superuser is ``postgres``, who needs no password on the socket; others have scram.
 
     Args:
-        folder: the cluster's own, 0700: data, log, locks and, where its path is short enough, the socket.
+        folder: the cluster's own, closed to others: data, log, locks and, where its path is short enough, the socket.
         binaries: else those that ``find_binaries`` finds.
         parameters: of the server; they count from its next start on.
         tcp: listen on 127.0.0.1 too, on a free port that stays the same while nobody else takes it.
-        durable: what is committed survives a power failure. Tests need not wait for the disk.
+        durable: what is committed survives a power failure, not only a crash. Tests need not wait for the disk.
         linger: the server runs until ``stop``, also if no process uses it.
         until_exit: this process uses the server until it ends, also if this object is gone.
         locale: of new data directories.
@@ -85,7 +86,7 @@ class Cluster:
     durable: bool = attrs.field(default=True, kw_only=True)
     linger: bool = attrs.field(default=False, kw_only=True)
     until_exit: bool = attrs.field(default=False, kw_only=True)
-    locale: str = attrs.field(default="C.UTF-8", kw_only=True)
+    locale: str = attrs.field(default=PORTABLE, kw_only=True)
     _users: int | None = attrs.field(default=None, init=False, repr=False)
 
     def __enter__(self) -> Self:
@@ -130,7 +131,7 @@ class Cluster:
             return None
         with contextlib.suppress(OSError, ValueError, IndexError):
             number = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-            return number if self._is_ours(number) else None
+            return number if _is_postgres(number) else None
         return None
 
     @property
@@ -177,7 +178,7 @@ class Cluster:
             try:
                 if not self.running:
                     self._launch(timeout)
-                self._wait_until_ready(timeout)
+                self._wait_for({"ready", "standby"}, timeout)  # another process may have begun to start it
             except BaseException:
                 self._use_no_more()
                 raise
@@ -205,6 +206,14 @@ class Cluster:
                 raise ClusterError(f"the server in {self.folder} does not end")
             self._use_no_more()
 
+    def wait_recovered(self, *, timeout: float) -> None:
+        """Wait until a server that replays WAL has ended its recovery.
+
+        Raises:
+            ClusterError: it has not, and why.
+        """
+        self._wait_for({"ready"}, timeout)
+
     def reload(self) -> None:
         """Have a running server read ``parameters``; those that need a restart count from then on."""
         self._write_settings()
@@ -221,6 +230,8 @@ class Cluster:
         with self._exclusively(timeout):
             if not self.running:
                 copy_data(self.data, to, Owner())
+                if self.durable:
+                    os.sync()
                 return
             self._use(timeout)
         try:
@@ -238,6 +249,8 @@ class Cluster:
                 raise ClusterError(f"{self.data} exists already")
             with tempfile.TemporaryDirectory(dir=self.folder, prefix="data-") as name:
                 copy_data(data, Path(name) / "data", self.owner)
+                if self.durable:
+                    os.sync()
                 (Path(name) / "data").rename(self.data)
 
     def become_another(self) -> None:
@@ -299,7 +312,7 @@ class Cluster:
         except FileNotFoundError:
             for left in self.folder.glob("data-*"):
                 shutil.rmtree(left, ignore_errors=True)
-            make_data(self.binaries, self.locale, self.data, self.owner)
+            make_data(self.binaries, self.locale, self.data, self.owner, durable=self.durable)
             return
         if major != str(self.binaries.major):
             why = f"the data in {self.data} is of PostgreSQL {major}, the programs are {self.binaries.version}"
@@ -346,6 +359,8 @@ class Cluster:
     def _prepare(self) -> int:
         """Make all ready for a start, and return where the log of it begins."""
         owner = self.owner
+        if owner.uid is not None:
+            self.folder.chmod(0o711)  # its data are closed all the same, and its archive lies beside them
         self._clear_stale()
         self._make_socket_folder(owner)
         if self.tcp and not _is_free(self._noted("port")):
@@ -361,10 +376,11 @@ class Cluster:
         """Remove the mark of a server that is gone; its number may be another process's by now."""
         mark = self.data / "postmaster.pid"
         try:
-            number = int(mark.read_text().splitlines()[0])
+            lines = mark.read_text().splitlines()
+            number, began = int(lines[0]), int(lines[2])
         except (OSError, ValueError, IndexError):
             return
-        if _runs_in(number, self.data):
+        if _serves(number, self.data, began):
             why = f"process {number} serves {self.data} already, and was not started by this library"
             raise ClusterError(f"{why}: stop it first")
         if sys.platform == "linux":
@@ -394,7 +410,7 @@ class Cluster:
             "unix_socket_permissions": "0700",
             "password_encryption": "scram-sha-256",
             "log_line_prefix": "%m [%p] %q%u@%d ",
-            **({} if self.durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
+            **({} if self.durable else {"fsync": "off", "full_page_writes": "off"}),
             **self.parameters,
         }
         lines = "".join(f"{name} = {_quoted(value)}\n" for name, value in settings.items())
@@ -432,13 +448,12 @@ class Cluster:
             return f"it has been starting for more than {timeout:g} s"
         return (done.stdout or done.stderr).decode(errors="replace").strip()
 
-    def _wait_until_ready(self, timeout: float) -> None:
-        """Wait for a server that another process began to start."""
+    def _wait_for(self, states: set[str], timeout: float) -> None:
         end = time.monotonic() + timeout
         while True:
             with contextlib.suppress(OSError):
                 lines = (self.data / "postmaster.pid").read_text().splitlines()
-                if len(lines) > 7 and lines[7].strip() in {"ready", "standby"}:
+                if len(lines) > 7 and lines[7].strip() in states:
                     return
             if time.monotonic() > end or not self.running:
                 raise ClusterError(f"the server in {self.folder} does not come up\n{self._said(0)}")
@@ -451,9 +466,6 @@ class Cluster:
                 return False
             time.sleep(_STEP)
         return True
-
-    def _is_ours(self, number: int) -> bool:
-        return _runs_in(number, self.data) if sys.platform == "linux" else True
 
     def _said(self, begin: int) -> str:
         """Return the end of what the server wrote since then."""
@@ -486,10 +498,24 @@ def temporary_cluster(
         cluster.remove()
 
 
-def _runs_in(number: int, folder: Path) -> bool:
-    """Tell whether a process has that working directory, as a server has its data; where it cannot be known, no."""
+def _serves(number: int, data: Path, began: int) -> bool:
+    """Tell whether a process is a server on those data that began at that time; where it cannot be known, no."""
     try:
-        return Path(f"/proc/{number}/cwd").samefile(folder)
+        return Path(f"/proc/{number}/cwd").samefile(data)
+    except PermissionError:  # root in a container may not look at other users' processes
+        ticks = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19])
+        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return _is_postgres(number) and abs(booted + ticks / os.sysconf("SC_CLK_TCK") - began) < _CLOCK_STEP
+    except OSError:
+        return False
+
+
+def _is_postgres(number: int) -> bool:
+    """Tell whether a process is a PostgreSQL; where it cannot be known, yes."""
+    if sys.platform != "linux":
+        return True
+    try:
+        return Path(f"/proc/{number}/comm").read_text().strip() in {"postgres", "postmaster"}
     except OSError:
         return False
 

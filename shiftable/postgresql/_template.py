@@ -14,8 +14,9 @@ from shiftable.errors import ShiftableError
 from shiftable.postgresql._binaries import Binaries
 from shiftable.postgresql._owner import Owner
 
-__all__ = ["ClusterError", "copy_data", "give_identity", "make_data"]
+__all__ = ["PORTABLE", "ClusterError", "copy_data", "give_identity", "make_data"]
 
+PORTABLE = "C.UTF-8"  # sorts by code point everywhere; where the system has none, C does the same
 _CASTAGNOLI = 0x82F63B78
 _MARKS = {"postmaster.pid", "postmaster.opts"}
 _FORMAT = 1  # of the cached templates; raise it when their making changes
@@ -25,7 +26,7 @@ class ClusterError(ShiftableError):
     """A private PostgreSQL could not be made, started or stopped; the message ends with what its log says."""
 
 
-def make_data(binaries: Binaries, locale: str, data: Path, owner: Owner) -> None:
+def make_data(binaries: Binaries, locale: str, data: Path, owner: Owner, *, durable: bool) -> None:
     """Make a data directory at ``data``, which must not exist: all or nothing.
 
     Raises:
@@ -39,6 +40,8 @@ def make_data(binaries: Binaries, locale: str, data: Path, owner: Owner) -> None
         else:
             copy_data(template, new, owner)
             give_identity(binaries, new, owner)
+        if durable:
+            os.sync()
         new.rename(data)
 
 
@@ -69,10 +72,14 @@ def _initdb(binaries: Binaries, locale: str, data: Path, owner: Owner) -> None:
     data.mkdir(mode=0o700)
     owner.take(data)
     plain = ("--username=postgres", "--encoding=UTF8", "--no-sync", "--auth=trust", "--data-checksums")
-    options = (*plain, f"--locale={locale}", "--lc-messages=C")
-    done = owner.run(binaries.program("initdb"), *options, "--pgdata={data}", data=data)
-    if done.returncode:
-        raise ClusterError(f"initdb of PostgreSQL {binaries.version} failed: {done.stderr.strip()}")
+    for each in dict.fromkeys((locale, "C")):
+        options = (*plain, f"--locale={each}", "--lc-messages=C")
+        done = owner.run(binaries.program("initdb"), *options, "--pgdata={data}", data=data)
+        if done.returncode == 0:
+            return
+        if "invalid locale" not in done.stderr or locale != PORTABLE:  # one that was asked for is not replaced
+            break
+    raise ClusterError(f"initdb of PostgreSQL {binaries.version} failed: {done.stderr.strip()}")
 
 
 def copy_data(data: Path, new: Path, owner: Owner) -> None:
@@ -87,7 +94,7 @@ def copy_data(data: Path, new: Path, owner: Owner) -> None:
         elif entry.is_dir():
             copy_data(Path(entry.path), target, owner)
         elif entry.is_file() and entry.name not in _MARKS and data.parent.name != "pg_replslot":
-            shutil.copyfile(entry.path, target)
+            shutil.copyfile(entry.path, target, follow_symlinks=False)
             target.chmod(0o600)
             owner.take(target)
 

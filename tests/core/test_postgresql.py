@@ -61,6 +61,12 @@ def test_an_explicit_folder_is_the_only_one_that_counts(tmp_path: Path) -> None:
         all_binaries(tmp_path)
 
 
+def test_a_locale_that_the_system_does_not_have_is_refused(folder: Path) -> None:
+    with pytest.raises(ClusterError, match="invalid locale"):
+        Cluster(folder, locale="tlh_KX.UTF-8").create()
+    assert not (folder / "data").exists()
+
+
 def test_a_version_that_is_not_here_is_refused_with_those_that_are_and_how_to_get_one() -> None:
     with pytest.raises(ConfigError) as caught:
         find_binaries(version="1")
@@ -128,8 +134,9 @@ def test_nothing_is_left_of_a_temporary_cluster() -> None:
 
 def test_nobody_but_its_owner_reaches_its_files_and_its_socket(folder: Path) -> None:
     with Cluster(folder) as cluster:
-        for place in (folder, cluster.data, Path(cluster.host)):
+        for place in (cluster.data, Path(cluster.host)):
             assert place.stat().st_mode & 0o777 == 0o700
+        assert folder.stat().st_mode & 0o066 == 0
         assert asked(cluster, "SHOW listen_addresses") == ""
 
 
@@ -159,6 +166,39 @@ def test_who_is_not_root_has_a_cluster_of_his_own(tmp_path: Path) -> None:
         [*command, sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environ
     )
     assert (done.stdout, done.stderr) == ("1000 1000\nTrue\n", "")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can lose a right of root's")
+def test_root_in_a_container_who_may_not_look_at_others_has_a_cluster(folder: Path) -> None:
+    command = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    if shutil.which("setpriv") is None:
+        pytest.skip("this machine has no setpriv to take the right away with")
+    script = """if True:
+        import os, pathlib, sys
+        from shiftable.postgresql import Cluster, ClusterError
+        cluster = Cluster(pathlib.Path(sys.argv[1]))
+        with cluster:
+            try:
+                os.readlink(f"/proc/{cluster.pid}/cwd")
+            except PermissionError:
+                print("runs unseen")
+            mark = (cluster.data / "postmaster.pid").read_text()
+            alive = cluster.folder / "alive"
+            alive.rename(cluster.folder / "kept")
+            try:
+                cluster.start()
+            except ClusterError as exc:
+                print("serves" in str(exc))
+            (cluster.folder / "kept").rename(alive)
+            cluster.stop()
+        lines = mark.splitlines()
+        (cluster.data / "postmaster.pid").write_text("\\n".join([str(os.getppid()), *lines[1:]]))
+        with cluster:
+            print(cluster.running)
+        print(cluster.running)
+    """
+    done = subprocess.run([*command, sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("runs unseen\nTrue\nTrue\nFalse\n", "")
 
 
 def test_the_path_of_a_folder_may_be_longer_than_that_of_a_socket(folder: Path) -> None:

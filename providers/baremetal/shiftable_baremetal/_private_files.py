@@ -5,6 +5,7 @@
         password                of its administrator; password.pending while it is changed
         stopped                 there if it shall not be started on demand
         cluster/                see shiftable.postgresql
+        backups/                see _private_backups.py
     .snapshots/orders/first/    a snapshot
         snapshot.json
         data/                   a data directory, as pg_basebackup makes it
@@ -35,6 +36,7 @@ from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, No
 from shiftable.masking import Masked
 from shiftable.postgresql import Binaries, Cluster, locked
 from shiftable_baremetal._faults import FilesError
+from shiftable_baremetal._private_backups import Backups
 
 __all__ = ["Area", "Files"]
 
@@ -53,6 +55,11 @@ class Files:
     def cluster(self) -> Path:
         """The folder of the data and the server."""
         return self.folder / "cluster"
+
+    @property
+    def backups(self) -> Backups:
+        """The backups that are made by themselves."""
+        return Backups(self.folder / "backups", self.cluster / "archive")
 
     @property
     def stopped(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
@@ -35,11 +36,14 @@ from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable.postgresql import Binaries, Cluster, ClusterError, all_binaries
 from shiftable_baremetal._faults import FilesError
+from shiftable_baremetal._private_backups import PARAMETERS
 from shiftable_baremetal._private_errors import classify
 from shiftable_baremetal._private_files import Area, Files
 from shiftable_baremetal._private_sql import arrange, configure, make_databases
 
 __all__ = ["FEATURES", "PrivateDatabaseDriver"]
+
+logger = logging.getLogger(__name__)
 
 FEATURES = DatabaseFeatures(
     title="private PostgreSQL",
@@ -48,7 +52,7 @@ FEATURES = DatabaseFeatures(
     stop=True,
     snapshots=True,
     final_snapshot=True,
-    point_in_time=False,
+    point_in_time=True,
     high_availability=False,
     storage_autogrow=True,
     deletion_protection=True,
@@ -69,8 +73,13 @@ _OURS = {
     *("config_file", "data_directory", "hba_file", "ident_file", "external_pid_file"),
     *("listen_addresses", "port", "unix_socket_directories", "unix_socket_group", "unix_socket_permissions"),
 }
-_FULL = "No space left on device"
-_REFUSED = ("invalid value for parameter", "unrecognized configuration parameter", "contains errors")
+_FULL = ("No space left on device", "File too large")
+_REFUSED = (
+    "invalid value for parameter",
+    "unrecognized configuration parameter",
+    "contains errors",
+    "cannot be enabled when",
+)
 
 
 @attrs.define(eq=False)
@@ -145,10 +154,14 @@ class PrivateDatabaseDriver(DatabaseDriver):
             if spec.storage_gib < current.storage_gib or _major(spec.version) != _major(current.version):
                 _fail(InvalidArgument, "storage does not shrink, and another major version takes a move of the data")
             databases = tuple(name for name in spec.databases if name not in known.databases)
-            if databases or spec.parameters != known.parameters:
+            if databases or _parameters(spec) != _parameters(known):
                 with self._running(files) as cluster:
-                    configure(cluster, spec.parameters)
+                    configure(cluster, _parameters(spec))
                     make_databases(cluster, databases, known.admin)
+                    if bool(spec.backup_days) != bool(known.backup_days):
+                        files.backups.clear()
+                    if spec.backup_days and not known.backup_days:
+                        files.backups.add(cluster)
             files.write_spec(attrs.evolve(spec, admin=known.admin))
 
     def delete(self, name: str, *, final_snapshot: str | None) -> None:
@@ -174,6 +187,7 @@ class PrivateDatabaseDriver(DatabaseDriver):
         spec, binaries, stopped = files.spec(), self._fitting(files.spec().version), files.stopped
         cluster = self._cluster(files)
         running = "running" if cluster.running else "idle"
+        backups = files.backups.times() if spec.backup_days else []
         return DatabaseInfo(
             name=name,
             state="stopped" if stopped else "available" if binaries else "failed",
@@ -182,6 +196,8 @@ class PrivateDatabaseDriver(DatabaseDriver):
             version=binaries.version if binaries else spec.version,
             server=Server(host=cluster.host, port=cluster.port, admin=spec.admin, tls=False),
             created=files.created(),
+            restorable_from=backups[0] if backups else None,
+            restorable_until=datetime.now(UTC) if backups else None,
         )
 
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
@@ -196,9 +212,14 @@ class PrivateDatabaseDriver(DatabaseDriver):
     def prepare(self, name: str) -> None:
         """Start an available server that does not run, and use it until this process ends."""
         files = self._area.files(name)
-        if not files.stopped and not self._cluster(files).in_use:
+        if files.stopped:
+            return
+        due = files.backups.due(datetime.now(UTC))
+        if due or not self._cluster(files).in_use:
             with self._changing(name):
                 self._start(self._area.files(name))
+                if due:
+                    self._back_up(self._area.files(name))
 
     # changing state
 
@@ -267,6 +288,25 @@ class PrivateDatabaseDriver(DatabaseDriver):
             _fail(InvalidArgument, f"the snapshot needs {taken.storage_gib} GiB")
         with self._changing(spec.name), self._new(spec) as cluster:
             cluster.fill(data)
+            _separate(cluster)
+
+    def restore_at(self, name: str, when: datetime, spec: DatabaseSpec) -> None:
+        """Make a new server as another one was: its last base backup before, rolled forward."""
+        _check(spec)
+        with self._changing(name):
+            files = self._area.files(name)
+            known, times = files.spec(), files.backups.times()
+            if (known.engine, _major(known.version)) != (spec.engine, _major(spec.version)):
+                _fail(InvalidArgument, f"the server is of {known.engine} {_major(known.version)}")
+            if not known.backup_days or not times:
+                _fail(InvalidArgument, "there are no backups; declare backup_days, and there will be")
+            if not times[0] <= when <= datetime.now(UTC):
+                _fail(InvalidArgument, f"there are backups from {times[0]:%Y-%m-%d %H:%M:%S} UTC until now")
+            with self._running(files) as cluster:
+                files.backups.archive_all(cluster)
+            with self._changing(spec.name), self._new(spec) as new:
+                files.backups.roll_forward(new, when)
+                _separate(new)
 
     # what they share
 
@@ -294,7 +334,13 @@ class PrivateDatabaseDriver(DatabaseDriver):
                 yield
         except ClusterError as exc:
             text = str(exc)
-            error = QuotaExceeded if _FULL in text else InvalidArgument if _is_refusal(text) else Unavailable
+            error = (
+                QuotaExceeded
+                if any(words in text for words in _FULL)
+                else InvalidArgument
+                if _is_refusal(text)
+                else Unavailable
+            )
             raise FilesError(Fault(error, text)) from exc
 
     def _cluster(self, files: Files, spec: DatabaseSpec | None = None) -> Cluster:
@@ -303,7 +349,7 @@ class PrivateDatabaseDriver(DatabaseDriver):
         return Cluster(
             files.cluster,
             binaries,
-            parameters=known.parameters,
+            parameters=_parameters(known),
             durable=self._fsync,
             linger=self._linger,
             until_exit=True,
@@ -316,10 +362,12 @@ class PrivateDatabaseDriver(DatabaseDriver):
             made = Masked(spec.password.reveal()) if spec.password else _made_password()
             cluster = attrs.evolve(self._cluster(files, spec), until_exit=False, linger=False)
             yield cluster
+            files.backups.prepare(cluster)
             with cluster:
                 arrange(cluster, spec.admin, made)
                 make_databases(cluster, spec.databases, spec.admin)
-            cluster.become_another()
+            if spec.backup_days:
+                files.backups.add(cluster)
             files.write_password(made)
             files.write_spec(spec)
             files.write_created(datetime.now(UTC))
@@ -335,10 +383,24 @@ class PrivateDatabaseDriver(DatabaseDriver):
 
     def _start(self, files: Files) -> Cluster:
         """Have a server run, and finish the change of a password that a killed process began."""
+        version = files.spec().version
+        if self._fitting(version) is None:
+            _fail(Unavailable, f"PostgreSQL {_major(version)} is no longer on this machine: install it again")
         cluster = self._cluster(files)
         cluster.start()
         _finish_password(files, cluster)
         return cluster
+
+    def _back_up(self, files: Files) -> None:
+        """Make a base backup and delete what is too old; a connection does not fail if that does."""
+        spec, cluster = files.spec(), self._cluster(files)
+        if not spec.backup_days:
+            return
+        try:
+            files.backups.add(cluster)
+            files.backups.forget_before(cluster, datetime.now(UTC) - timedelta(days=spec.backup_days))
+        except (OSError, ClusterError):
+            logger.warning("the daily backup of the private server %s failed", spec.name, exc_info=True)
 
     def _take(self, files: Files, name: str) -> Snapshot:
         spec, cluster = files.spec(), self._cluster(files)
@@ -365,6 +427,17 @@ def _check(spec: DatabaseSpec) -> None:
         _fail(InvalidArgument, f"a private server's {', '.join(ours)} cannot be declared")
     if len(set(spec.databases)) < len(spec.databases):
         _fail(AlreadyExists, "a database is declared twice")
+
+
+def _parameters(spec: DatabaseSpec) -> dict[str, str]:
+    return {**spec.parameters, **(PARAMETERS if spec.backup_days else {})}
+
+
+def _separate(cluster: Cluster) -> None:
+    """Make a copy a cluster of its own: it ends the recovery that it begins with, and gets an identity."""
+    with attrs.evolve(cluster, parameters={}):
+        pass
+    cluster.become_another()
 
 
 def _made_password() -> Masked:
