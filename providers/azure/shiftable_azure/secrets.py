@@ -263,12 +263,14 @@ class KeyVaultDriver(SecretsDriver):
             )
         return Page(tuple(reversed(items.values())))
 
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, *, if_match: Token | None) -> None:
         """Set the value of that version again, as the latest one."""
         state = self._living(name)
         if version in {state.latest.id, state.latest.logical}:
             return
         self._check_writable(name, state)
+        if if_match is not None and state.token != if_match:
+            _fail("PreconditionFailed", "the secret was changed")
         found, state = self._version(name, version), self._whole(name, state)
         self._again(name, state, found, previous=state.latest.logical, expires=state.latest.expires)
 
