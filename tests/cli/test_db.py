@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -13,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 import pytest
 from click.testing import CliRunner, Result
 from psycopg import sql
 
+from shiftable.app import load
+from shiftable.cli._db import db
 from shiftable.cli._main import cli
 from shiftable.database import DatabaseInfo, DatabaseSpec, SizeChoice
 from shiftable.database.driver import ServerSize
@@ -266,6 +271,28 @@ def test_labels_are_completed(folder: Path, completed: Callable[..., list[str]])
     (folder / "shiftable.toml").write_text(FILE)
     assert ["orders"] == completed("shiftable db show o")
     assert ["shell", "show"] == completed("shiftable db sh")
+
+
+GUIDE = (Path(__file__).parents[2] / "docs/how-to/databases.md").read_text("utf-8")
+
+
+def test_the_commands_of_the_guide_exist_as_they_stand_there() -> None:
+    lines = [line.removeprefix("$ shiftable db ") for line in GUIDE.splitlines() if line.startswith("$ shiftable db ")]
+    assert 11 == len(lines)
+    for line in lines:
+        name, *arguments = shlex.split(line, comments=True)
+        command = db.get_command(click.Context(db), name)
+        assert command is not None, line
+        command.make_context(name, arguments)
+
+
+def test_the_declarations_of_the_guide_are_right(folder: Path) -> None:
+    first, login, token = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    head = '[project]\nname = "shop"\n[environments.production]\nprovider = "memory"\n[secrets.app]\n'
+    for text in (first, first + login.partition("\n")[2], first + token.partition("\n")[2]):
+        (folder / "shiftable.toml").write_text(head + text)
+        (declared,) = load(folder).declared("database")
+        assert "orders" == declared.spec.name
 
 
 # a prompt
