@@ -217,8 +217,9 @@ def defaults_of(session: Session, name: str) -> tuple[Default, ...]:
 
 
 def settings_of(session: Session, name: str) -> tuple[Setting, ...]:
-    """Return what ALTER DATABASE and ALTER ROLE … IN DATABASE have set."""
-    return tuple(Setting(row["role"], row["name"], row["value"]) for row in rows(session, name, _SETTINGS))
+    """Return what ALTER DATABASE and ALTER ROLE … IN DATABASE have set, but for a stop of the source's writes."""
+    found = (Setting(row["role"], row["name"], row["value"]) for row in rows(session, name, _SETTINGS))
+    return tuple(each for each in found if each.role or each.name != "default_transaction_read_only")
 
 
 def named_roles(session: Session, name: str) -> Mapping[str, tuple[str, ...]]:

@@ -114,7 +114,7 @@ def marked(session: Session, key: str, count: int, size: int) -> None:
 
 def phase_of(session: Session, name: str) -> str | None:
     """Tell how far a move into this database is."""
-    if not rows(session, name, "SELECT 1 FROM pg_namespace WHERE nspname = %s", (OWN_SCHEMA,)):
-        return None
+    if not rows(session, name, "SELECT 1 WHERE to_regclass(%s) IS NOT NULL", (f"{OWN_SCHEMA}.run",)):
+        return None  # the schema may hold how far changes were followed (_capture)
     found = rows(session, name, f"SELECT phase FROM {OWN_SCHEMA}.run")
     return str(found[0]["phase"]) if found else None

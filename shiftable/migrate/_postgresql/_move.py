@@ -41,11 +41,6 @@ _BUILD = {"synchronous_commit": "off", "maintenance_work_mem": "256MB", "stateme
 _LOCK_PATIENCE = 60
 _AT_ONCE = 500
 _EVENT_TRIGGER = 3466  # catalogues by the number that they have in every version
-_PRESENT = """
-SELECT (i).type || ' ' || (i).identity AS name FROM (
-    SELECT pg_identify_object(%(class)s::oid, o.oid, 0) AS i FROM unnest(%(oids)s::oid[]) AS o (oid)
-) AS found
-"""
 # What post-data makes and can be found again by its name; the rest of post-data may be done twice.
 _MADE: Mapping[int, str] = {
     2606: "SELECT oid FROM pg_constraint",
@@ -56,6 +51,10 @@ _MADE: Mapping[int, str] = {
     3381: "SELECT oid FROM pg_statistic_ext",
     3466: "SELECT oid FROM pg_event_trigger",
 }
+_WEIGHTS = """
+SELECT 1259 AS catalogue, indexrelid::bigint AS oid, pg_table_size(indrelid) AS size FROM pg_index
+UNION ALL SELECT 2606, oid::bigint, pg_table_size(conrelid) FROM pg_constraint WHERE conrelid <> 0
+"""
 _MATVIEWS = """
 SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name,
     c.relkind = 'm' AND c.relispopulated AS fresh,
@@ -311,7 +310,9 @@ class DatabaseMove:
         self._phase = "post"
         self._set_sequences()
         without = self._left_out | (self._made() if again else frozenset())
-        self._archive.restore(self.target, "post-data", jobs=self.how.jobs, without=without, settings=_BUILD)
+        self._archive.restore(
+            self.target, "post-data", jobs=self.how.jobs, without=without, weights=self._weights(), settings=_BUILD
+        )
         self._refresh()
         if self.how.analyze:
             self._analyze()
@@ -340,6 +341,11 @@ class DatabaseMove:
             told = self._names(self._session, self.source.name, catalogue, query)
             found |= {(catalogue, row["oid"]) for row, name in zip(here, told, strict=True) if name["name"] in there}
         return frozenset(found)
+
+    def _weights(self) -> Mapping[tuple[int, int], int]:
+        """Return how large the tables of indexes and constraints are."""
+        found = rows(self._session, self.source.name, _WEIGHTS)
+        return {(row["catalogue"], row["oid"]): row["size"] for row in found}
 
     def _names(self, session: Session, name: str, catalogue: int, query: str) -> list[dict[str, Any]]:
         return rows(

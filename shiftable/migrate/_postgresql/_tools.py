@@ -117,6 +117,7 @@ class Archive:
         *,
         jobs: int = 1,
         without: Iterable[tuple[int, int]] = (),
+        weights: Mapping[tuple[int, int], int] | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         """Make what one section holds.
@@ -124,12 +125,15 @@ class Archive:
         Args:
             section: ``pre-data`` or ``post-data``.
             without: objects of the source that are left out.
+            weights: how long objects take, about: those that take longest come first, where several jobs make them.
 
         Raises:
             MigrationError: not everything could be made; the first of what it was is named, without its definition.
         """
         left_out = frozenset(without)
         wanted = [entry for entry in self.entries if entry.object == (0, 0) or entry.object not in left_out]
+        if weights and jobs > 1:  # whose order is that of what they need, whatever comes first here
+            wanted.sort(key=lambda entry: -weights.get(entry.object, 0))
         if section != "post-data" or not any(entry.kind.startswith(_ATTACHED) for entry in wanted):
             self._restore(target, section, wanted, jobs, settings or {})
             return
