@@ -410,7 +410,7 @@ class FlexibleService:
         )  # fmt: skip
         self._told(made, now)
         if "network" in said:
-            made.properties["network"] = dict(said["network"])
+            made.properties["network"] = {"publicNetworkAccess": "Disabled", **said["network"]}
         dumps = [each["dump"] for each in source.backups.values() if "dump" in each and _completed(each) == when]
         return made, dumps[0] if dumps else self._all.dump(source)
 
