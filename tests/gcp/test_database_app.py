@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import requests
 
 from shiftable import load
 from shiftable.errors import ConfigError
@@ -114,3 +117,50 @@ def test_the_command_tells_why_a_server_could_not_be_made(
     assert failed.returncode
     assert "no more CPUs in europe-west10" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_what_a_killed_command_began_the_next_one_finishes(
+    shop: Path, gcp_double: GcpDouble, shiftable: Command
+) -> None:
+    gcp_double.sql.polls = 10**9  # so that nothing of it ends
+    command = [str(Path(sys.executable).parent / "shiftable"), "apply"]
+    with subprocess.Popen(command, cwd=shop.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
+        while not any(call.operation == "sql.operations.get" for call in gcp_double.calls):
+            assert begun.poll() is None
+        begun.kill()
+    held = gcp_double.sql.instances[gcp_double.project, "orders"]
+    assert ("PENDING_CREATE", {"postgres"}) == (held.state, held.databases)
+    gcp_double.sql.polls = 0
+    for operation in held.operations:
+        operation.polls = 0
+    while held.state != "RUNNABLE":  # Google goes on meanwhile
+        requests.get(f"{gcp_double.url}/v1/projects/{gcp_double.project}/instances/orders", timeout=10)
+    done = shiftable("apply")
+    assert 0 == done.returncode, done.stderr
+    assert {"postgres", "shop"} == held.databases
+    with load(shop) as app:
+        assert app.secrets("app").get("orders-admin").reveal() == held.users["shiftadmin"]["password"]
+        assert () == app.diff(app.declared("database")[0])
+
+
+def test_the_commands_for_databases_work_there(shop: Path, gcp_double: GcpDouble, shiftable: Command) -> None:
+    gcp_double.sql.polls = 0
+
+    def answer(*arguments: str) -> str:
+        done = shiftable(*arguments)
+        assert 0 == done.returncode, (arguments, done.stderr)
+        return done.stdout
+
+    answer("db", "create", "orders")
+    assert "orders" in answer("db", "list", "--long")
+    assert "***@" in answer("db", "url", "orders")
+    answer("db", "snapshot", "orders", "first")
+    answer("db", "restore", "orders", "copy", "--snapshot", "first")
+    assert [(gcp_double.project, name) for name in ("orders", "copy")] == list(gcp_double.sql.instances)
+    answer("db", "resize", "orders", "--cpus", "4", "--memory-gib", "16")
+    assert "db-custom-4-16384" == gcp_double.sql.instances[gcp_double.project, "orders"].settings["tier"]
+    answer("db", "stop", "orders")
+    answer("db", "delete", "orders", "--yes", "orders")
+    assert [(gcp_double.project, "copy")] == list(gcp_double.sql.instances)
+    kinds = sorted(backup.kind for backup in gcp_double.sql.backups.values())
+    assert ["FINAL", "ON_DEMAND"] == kinds

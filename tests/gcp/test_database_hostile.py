@@ -457,7 +457,7 @@ def test_a_server_whose_setting_up_failed_is_failed_and_can_be_mended_by_its_dec
     assert "available" == elsewhere.database("shop").info().state
 
 
-def test_a_restore_that_failed_is_failed_and_can_only_be_deleted(
+def test_a_restore_that_failed_is_nobody_s_server_and_goes_on_when_it_is_asked_for_again(
     gcp_double: GcpDouble, databases: Databases, elsewhere: Databases, shop: Database
 ) -> None:
     shop.snapshot("first")
@@ -470,9 +470,51 @@ def test_a_restore_that_failed_is_failed_and_can_only_be_deleted(
     (change,) = elsewhere.diff(small_spec("copy"))
     with pytest.raises(Conflict, match="restore again"):
         elsewhere.apply(change)
-    elsewhere.delete("copy", final_snapshot=False)
-    elsewhere.database("copy").wait_deleted()
-    assert ["shop"] == [each.name for each in databases.list()]
+    bigger = attrs.evolve(small_spec("copy", password="new"), storage_gib=30)
+    again = elsewhere.database("shop").restore(bigger, snapshot="first")
+    assert "available" == again.wait().state
+    held = stored(gcp_double, "copy")
+    assert (1, "30", "new") == (
+        held.overwritten,
+        held.settings["dataDiskSizeGb"],
+        held.users["shiftadmin"]["password"],
+    )
+    with pytest.raises(AlreadyExists):
+        shop.restore(small_spec("copy"), snapshot="first")
+
+
+@pytest.mark.parametrize("looks", range(7))
+def test_a_restore_whose_process_died_goes_on_and_overwrites_once(
+    gcp_double: GcpDouble, databases: Databases, elsewhere: Databases, shop: Database, looks: int
+) -> None:
+    shop.snapshot("first")
+    shop.snapshots()
+    _complete(shop)
+    dying = shop.restore(small_spec("copy"), snapshot="first")
+    for _ in range(looks):  # and then this process is never heard of again
+        dying.info()
+    if "available" == elsewhere.database("copy").info().state:
+        assert "done" == stored(gcp_double, "copy").settings["userLabels"]["shiftable-setup"]
+        return
+    assert "available" == elsewhere.database("shop").restore(small_spec("copy"), snapshot="first").wait().state
+    assert 1 == stored(gcp_double, "copy").overwritten
+    assert {"postgres", "shop"} == stored(gcp_double, "copy").databases
+
+
+def test_another_snapshot_does_not_go_where_a_restore_was_given_up(
+    gcp_double: GcpDouble, shop: Database, elsewhere: Databases
+) -> None:
+    for name in ("first", "second"):
+        shop.snapshot(name)
+        _complete(shop)
+    shop.restore(small_spec("copy"), snapshot="first")
+    with pytest.raises(AlreadyExists):
+        elsewhere.database("shop").restore(small_spec("copy"), snapshot="second")
+    with pytest.raises(AlreadyExists):  # nor does this process begin twice
+        shop.restore(small_spec("copy"), snapshot="first")
+    ids = {backup.description: id_ for id_, backup in gcp_double.sql.backups.items()}
+    assert stored(gcp_double, "copy").restored_from in {None, ids["first"]}
+    assert stored(gcp_double, "copy").overwritten <= 1
 
 
 def test_a_snapshot_that_failed_is_failed_and_not_restored(gcp_double: GcpDouble, shop: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import secrets
 import time
 from datetime import UTC, datetime
@@ -100,7 +101,7 @@ class CloudSqlDriver(DatabaseDriver):
     An instance carries out one operation at a time, and users, databases and restored data come after it exists. So
     ``create`` and ``restore`` begin what has to be done, and each ``info`` takes the next step; until the last one the
     server is ``creating``. A label says so to other processes. A server whose maker died before it had its users and
-    databases gets them from ``update``; one that was to be restored has to be deleted.
+    databases gets them from ``update``; one that was to be restored, from the same ``restore`` again.
 
     Restores make the new instance first, under a name that only one can take, as Cloud SQL overwrites the instance
     that a backup is restored into.
@@ -184,7 +185,7 @@ class CloudSqlDriver(DatabaseDriver):
             raise failure(Conflict, "it was changed meanwhile; compare again")
         mark = _mark(instance)
         if mark.startswith("restore"):
-            raise failure(Conflict, "it was to be restored, and that was given up; delete it, and restore again")
+            raise failure(Conflict, "it was to be restored, and that was given up; restore again, or delete it")
         tier = str(instance["settings"]["tier"])
         if (spec.cpus, spec.memory_gib) != (current.cpus, current.memory_gib):
             tier = self._chosen(spec, instance).size.name
@@ -337,7 +338,7 @@ class CloudSqlDriver(DatabaseDriver):
                 raise
 
     def restore(self, name: str, snapshot: str, spec: DatabaseSpec) -> None:
-        """Begin to make a new instance, and to restore a backup into it."""
+        """Begin to make a new instance, and to restore a backup into it; or go on where somebody gave that up."""
         backup = self._api.snapshot(name, snapshot)
         taken = snapshot_of(backup)
         if taken is None or taken.state != "available":
@@ -347,8 +348,9 @@ class CloudSqlDriver(DatabaseDriver):
         if spec.storage_gib < (taken.storage_gib or 0):
             raise failure(InvalidArgument, f"the snapshot needs {taken.storage_gib} GiB")
         password = _password_of(spec, kept=True)
-        fill = functools.partial(self._fill, spec.name, str(backup["name"]))
-        self._create(spec, "restore", [fill, *self._setting_up(spec, password)])
+        why = f"restore-{hashlib.sha256(str(backup['name']).encode()).hexdigest()[:16]}"
+        fill = functools.partial(self._fill, spec.name, str(backup["name"]), why)
+        self._create(spec, why, [fill, *self._setting_up(spec, password)])
 
     def restore_at(self, name: str, when: datetime, spec: DatabaseSpec) -> None:
         """Begin to clone an instance as it was, and then to give the clone the settings of ``spec``.
@@ -391,10 +393,13 @@ class CloudSqlDriver(DatabaseDriver):
             answer = self._api.rest.call("POST", self._api.path(), body=body, attempts=attempts)
             operation = str(answer["name"])
         except api_errors.Conflict as exc:
-            found = self._api.find(spec.name) if attempts.doubtful else None
-            if found is None or _mark(found) != mark:
+            found = self._api.find(spec.name)
+            if found is not None and attempts.doubtful and _mark(found) == mark:
+                operation = self._api.begun(spec.name, "CREATE", began) or ""
+            elif found is not None and _is_given_up(found, why) and self._works.progress(spec.name) in {None, "failed"}:
+                operation, steps = "", [functools.partial(self._adapt, spec), *steps]
+            else:
                 raise self._taken(exc, spec.name) from exc
-            operation = self._api.begun(spec.name, "CREATE", began) or ""
         self._works.begin(spec.name, "creating", operation or None, steps)
 
     def _setting_up(self, spec: DatabaseSpec, password: Masked | None) -> list[Step]:
@@ -445,13 +450,15 @@ class CloudSqlDriver(DatabaseDriver):
 
         return add
 
-    def _fill(self, name: str, backup: str) -> str:
-        """Begin to restore a backup into the instance that was made for it."""
-        instance = self._api.instance(name)
-        if not _mark(instance).startswith("restore"):
+    def _fill(self, name: str, backup: str, why: str) -> str | None:
+        """Begin to restore a backup into the instance that was made for it, unless that was done already."""
+        if not _mark(self._api.instance(name)).startswith(f"{why}-"):
             raise failure(Conflict, "it is not the server that was made to be restored into; nothing was overwritten")
-        path = self._api.path(name, "restoreBackup")
-        return self._api.begin("POST", path, name, "RESTORE_VOLUME", {"backup": backup})[0]
+        kind = "RESTORE_VOLUME"
+        last = next((each for each in self._api.operations(name) if each["operationType"] == kind), None)
+        if last is not None and not last.get("error"):
+            return None if last.get("status") == "DONE" else str(last["name"])
+        return self._api.begin("POST", self._api.path(name, "restoreBackup"), name, kind, {"backup": backup})[0]
 
     def _adapt(self, spec: DatabaseSpec) -> str | None:
         """Begin to give a clone the settings that are declared for it."""
@@ -593,6 +600,11 @@ def _password_of(spec: DatabaseSpec, *, kept: bool = False) -> Masked | None:
 def _is_open(instance: Json) -> bool:
     """Tell whether databases can be seen. What is not set up yet is told to have none, so that ``diff`` sees that."""
     return state_of(instance) == "available" and _mark(instance) in {"", DONE}
+
+
+def _is_given_up(instance: Json, why: str) -> bool:
+    """Tell whether an instance was made to hold just that backup, and never came to. A new one could not be told."""
+    return why.startswith("restore-") and _mark(instance).startswith(f"{why}-")
 
 
 def _mark(instance: Json) -> str:
