@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import psycopg
@@ -372,7 +372,7 @@ def renamed(found: Iterable[N], roles: Mapping[str, str]) -> tuple[N, ...]:
 
 
 def _renamed(each: N, roles: Mapping[str, str]) -> N:
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     for field in ("role", "owner"):
         if hasattr(each, field):
             name = getattr(each, field)
