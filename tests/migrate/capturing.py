@@ -105,7 +105,7 @@ class Moving:
         found = {}
         with self.on(cluster) as connection:
             for schema, name in connection.execute(TABLES).fetchall():
-                if schema != "_shiftable":
+                if schema != "shiftable_migrate":
                     digest = sql.SQL(DIGEST).format(sql.Identifier(schema, name))
                     found[f"{schema}.{name}"] = connection.execute(digest).fetchone()
         return found
@@ -127,7 +127,7 @@ class Moving:
         mine = f"WHERE database = '{self.name}'"
         assert [] == self.ask(self.source, f"SELECT slot_name FROM pg_replication_slots {mine}")
         assert [] == self.ask(self.source, "SELECT pubname FROM pg_publication")
-        assert [] == self.ask(self.target, "SELECT nspname FROM pg_namespace WHERE nspname = '_shiftable'")
+        assert [] == self.ask(self.target, "SELECT nspname FROM pg_namespace WHERE nspname = 'shiftable_migrate'")
 
 
 def copy_rows(source: Callable[[], Any], target: Callable[[], Any], snapshot: str) -> None:
@@ -136,7 +136,7 @@ def copy_rows(source: Callable[[], Any], target: Callable[[], Any], snapshot: st
         here.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         here.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         there.execute("SET session_replication_role = replica")
-        names = [row for row in here.execute(TABLES).fetchall() if row[0] != "_shiftable"]
+        names = [row for row in here.execute(TABLES).fetchall() if row[0] != "shiftable_migrate"]
         if names:
             listed = sql.SQL(", ").join(sql.Identifier(*row) for row in names)
             there.execute(sql.SQL("TRUNCATE {} CASCADE").format(listed))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from shiftable.errors import MigrationError
@@ -434,9 +435,27 @@ def test_no_password_shows_anywhere(owner: Moving) -> None:
     caught_up(owner, "INSERT INTO t VALUES (1)")
     shown = [repr(online), repr(owner.server(owner.source)), repr(online.status()), online.path.read_text()]
     owner.password = "wrong" + CANARY
-    with pytest.raises(Exception) as caught:  # noqa: PT011  whatever it is
+    with pytest.raises(psycopg.OperationalError) as caught:
         online.follow()
-    assert not [each for each in [*shown, str(caught.value), repr(caught.value)] if CANARY in each]
+    error: BaseException | None = caught.value
+    while error is not None:
+        shown += [str(error), repr(vars(error)), str(getattr(error, "pgconn", None))]
+        error = error.__cause__ or error.__context__
+    assert getattr(caught.value, "pgconn", None) is None
+    assert not [each for each in shown if CANARY in each]
+
+
+def test_a_session_that_cannot_be_ended_lets_the_source_be_written_again(owner: Moving) -> None:
+    owner.both("SET ROLE mover", "CREATE TABLE t (id int PRIMARY KEY)")
+    online = owner.online(stop_patience=0.3)
+    online.start()
+    with owner.on(owner.source) as connection:
+        pid = connection.info.backend_pid
+        with pytest.raises(MigrationError, match=f"sessions on source do not end .process {pid} of postgres"):
+            online.cutover(verify=owner.verify, hand_over=lambda: pytest.fail("it was handed over"))
+        assert "following" == online.status().phase
+    owner.run("INSERT INTO t VALUES (1)")
+    owner.finish(online)
 
 
 # without a replication connection

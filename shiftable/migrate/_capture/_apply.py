@@ -7,6 +7,7 @@ reads it from the target, and takes it as a fence: of two that try, one fails.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -241,7 +242,7 @@ class Applier:
         """
         with self._target.session() as connection:
             try:
-                connection.execute('CREATE SCHEMA IF NOT EXISTS "_shiftable"')
+                connection.execute('CREATE SCHEMA IF NOT EXISTS "shiftable_migrate"')
                 connection.execute(
                     f"CREATE TABLE IF NOT EXISTS {CAPTURE} (slot text PRIMARY KEY, start pg_lsn NOT NULL, lsn pg_lsn"
                     " NOT NULL, undo jsonb NOT NULL DEFAULT '[]')".encode()
@@ -276,10 +277,12 @@ class Applier:
             if self.moved(connection) is not None:
                 lower(connection, self._slot)
                 connection.execute(f"DELETE FROM {CAPTURE} WHERE slot = %s".encode(), (self._slot,))
-            if connection.execute("SELECT to_regclass(%s)", (CAPTURE,)).fetchone() != (None,):
-                left = connection.execute(f"SELECT count(*) FROM {CAPTURE}".encode()).fetchone()
-                if left == (0,):
-                    connection.execute(f'DROP TABLE {CAPTURE}; DROP SCHEMA "_shiftable"'.encode())
+            if connection.execute("SELECT to_regclass(%s)", (CAPTURE,)).fetchone() == (None,):
+                return
+            if connection.execute(f"SELECT count(*) FROM {CAPTURE}".encode()).fetchone() == (0,):
+                connection.execute(f"DROP TABLE {CAPTURE}".encode())
+                with contextlib.suppress(psycopg.errors.DependentObjectsStillExist), connection.transaction():
+                    connection.execute('DROP SCHEMA "shiftable_migrate"')  # unless a copy keeps its marks there
 
     def unshield(self) -> None:
         """Put triggers, rules and foreign keys back as they were."""

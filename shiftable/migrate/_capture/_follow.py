@@ -59,6 +59,7 @@ class OnlineOptions:
         changes: in one batch, unless one transaction has more: transactions come whole. Far behind, batches grow.
         pause: seconds between two looks where there was nothing.
         patience: seconds that a server may be away, or transactions of the source may keep a step waiting.
+        stop_patience: seconds in which the source's writers have to be gone; else they may write again.
         max_retained: bytes that the source may keep for the move; more ends it, and the slot with it.
         ready_bytes: how near the target has to be before writes are stopped.
     """
@@ -68,6 +69,7 @@ class OnlineOptions:
     changes: int = 20_000
     pause: float = 0.1
     patience: float = 300.0
+    stop_patience: float = 10.0
     max_retained: int | None = None
     ready_bytes: int = 1024 * 1024
 
@@ -220,6 +222,8 @@ class Online:
         copy: is called with the name of a snapshot, brings schema and rows of the source in it to the target. After a
             kill it is called again with another one: then it has to begin anew. Foreign keys and triggers may be there
             afterwards, and indexes of keys should.
+        tidy: removes what the copy keeps to know itself again, when it will not be called any more; may come twice.
+        verify: compares both sides before the hand-over; raises if they differ.
     """
 
     def __init__(
@@ -230,13 +234,17 @@ class Online:
         folder: Path,
         *,
         copy: Callable[[str], object],
+        tidy: Callable[[], object] = lambda: None,
+        verify: Callable[[], object] = lambda: None,
         options: OnlineOptions | None = None,
     ) -> None:
         if source.label == target.label:
             raise MigrationError("a move goes between two databases")
         self.name = name
         self.path = folder / f"online-{quote(name, safe='')}.json"
+        self.verify = verify
         self._copy = copy
+        self._tidy = tidy
         self._options = options or OnlineOptions()
         self._slot_name = slot_name(name, source.label, target.label)
         self._source = Source(source, self._slot_name)
@@ -295,23 +303,23 @@ class Online:
     def cutover(
         self,
         *,
-        verify: Callable[[], object],
         hand_over: Callable[[], object],
+        verify: Callable[[], object] | None = None,
         tell: Callable[[Lag], object] = lambda _: None,
     ) -> Cut:
         """Stop the source's writers, bring over the rest and the sequences, verify, hand over, clean up.
 
         Args:
-            verify: compares both sides; raises if they differ. Then all stays as it is: correct that and run it again,
-                or roll back.
             hand_over: lets the application use the target; may be called twice.
+            verify: instead of the move's own. Where it raises, all stays as it is: correct that and run it again, or
+                roll back.
         """
         with self._locked():
             state = self._read()
             self._unless_going_back(state)
             if state.phase in {"new", "copying", "done"}:
                 raise MigrationError(f"{self.name}: there is nothing to cut over: it is {state.phase}")
-            return self._cutover(state, verify, hand_over, tell)
+            return self._cutover(state, verify or self.verify, hand_over, tell)
 
     def rollback(self) -> None:
         """Let the source be written, and remove all that was made on both sides but the copy itself.
@@ -364,6 +372,7 @@ class Online:
                 closing_quietly(connection)
         self._applier(state).prepare(state.start)
         self._write(attrs.evolve(state, phase="following"))
+        self._tidy()
 
     def _follow(self, state: OnlineState, until: Callable[[Lag], bool], tell: Callable[[Lag], object]) -> Lag:
         looked = float("-inf")
@@ -389,6 +398,7 @@ class Online:
     ) -> Cut:
         stopped = verified = 0.0
         if state.phase in {"following", "freezing"}:
+            self._tidy()  # what is handed over must not look like a copy that was killed
             if state.phase == "following":
                 self._approach(state, tell)
             state, stopped = self._stop(state, tell)
@@ -403,6 +413,7 @@ class Online:
         if state.phase == "handed":
             with self._source.server.session("finish") as connection:
                 self._clean_source(connection, state)
+            self._tidy()
             self._applier(state).forget()
             self._write(attrs.evolve(state, phase="done"))
         return Cut(stopped=stopped, verified=verified)
@@ -429,7 +440,12 @@ class Online:
                 before = state.read_only_before if state.stopped_at else self._source.read_only_before(connection)
                 began = time.monotonic()
                 state = self._write(attrs.evolve(state, phase="freezing", read_only_before=before, stopped_at=_now()))
-                self._source.freeze(connection, patience=self._options.patience)
+                try:
+                    self._source.freeze(connection, patience=self._options.stop_patience)
+                except MigrationError:
+                    self._source.thaw(connection, before)
+                    self._write(attrs.evolve(state, phase="following", stopped_at=""))
+                    raise
                 end = self._source.seal(connection)
                 while session.at < end:
                     tell(self._patiently(session, lambda: session.step(upto=end)))

@@ -65,7 +65,13 @@ class Server:
             "client_encoding": "UTF8",
             "application_name": f"{APPLICATION} {purpose}".strip(),
         }
-        found = psycopg.connect(**(defaults | dict(self.arguments()) | more), autocommit=True)
+        refused = ""
+        try:
+            found = psycopg.connect(**(defaults | dict(self.arguments()) | more), autocommit=True)
+        except psycopg.OperationalError as exc:
+            refused = str(exc)
+        if refused:  # psycopg's own error holds all that the connection was to be made with, the password too
+            raise psycopg.OperationalError(refused)
         try:
             if "replication" not in more:
                 _set(found)

@@ -21,10 +21,10 @@ from shiftable.migrate._capture._server import Connection, quoted
 
 __all__ = ["CAPTURE", "Shield", "lower", "raise_shield"]
 
-CAPTURE = '"_shiftable"."capture"'
+CAPTURE = '"shiftable_migrate"."capture"'
 """The table of ours on the target."""
 
-_APPLICATIONS = "n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '_shiftable')"
+_APPLICATIONS = "n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'shiftable_migrate')"
 _TRIGGERS = f"""
 SELECT n.nspname, c.relname, t.tgname, t.tgenabled FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid

@@ -33,7 +33,7 @@ FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_p
     AND coalesce(application_name, '') NOT LIKE %(ours)s
 """
 _READ_ONLY = "default_transaction_read_only"
-_OURS = "_shiftable"
+_OURS = "shiftable_migrate"
 
 _PROVIDERS = {
     "rds.extensions": ("rds.logical_replication = 1 in the parameter group", "GRANT rds_replication TO {}"),

@@ -1,0 +1,125 @@
+"""The whole move under writers: schema, rows, everything else, with the copy and the comparison of the offline move."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shiftable.errors import MigrationError
+from shiftable.migrate.online import Online, OnlineOptions, postgresql
+from shiftable.postgresql import Cluster
+
+from .capturing import LEDGER, Moving, Writer, moving, two_clusters
+
+SCHEMA = """
+CREATE TYPE colour AS ENUM ('red', 'green');
+CREATE TABLE parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, colour colour, area int,
+    twice int GENERATED ALWAYS AS (area * 2) STORED);
+CREATE TABLE child (id bigserial PRIMARY KEY, parent int NOT NULL REFERENCES parent ON DELETE CASCADE, v jsonb);
+CREATE MATERIALIZED VIEW totals AS SELECT colour, sum(area) AS area FROM parent GROUP BY colour;
+CREATE TABLE part (id int, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+CREATE TABLE part_a PARTITION OF part FOR VALUES IN ('a');
+CREATE TABLE part_b PARTITION OF part DEFAULT;
+CREATE TABLE keyless (at timestamptz DEFAULT now(), v json);
+CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO public.keyless (v) VALUES ('{"a":  1}'); RETURN NEW; END $$;
+CREATE TRIGGER counting AFTER INSERT ON child FOR EACH ROW EXECUTE FUNCTION counted();
+INSERT INTO parent (colour, area) SELECT 'red', n FROM generate_series(1, 100) AS n;
+INSERT INTO child (parent, v) SELECT 1 + n % 100, '{}' FROM generate_series(1, 500) AS n;
+INSERT INTO part SELECT n, CASE n % 2 WHEN 0 THEN 'a' ELSE 'b' END FROM generate_series(1, 100) AS n;
+REFRESH MATERIALIZED VIEW totals;
+"""
+CHANGES = (
+    "DELETE FROM parent WHERE id % 10 = 0",
+    "UPDATE parent SET area = -area, colour = 'green' WHERE id % 3 = 0",
+    "INSERT INTO child (parent, v) SELECT 1, '{\"n\": 1}' FROM generate_series(1, 20)",
+    "UPDATE part SET region = 'b' WHERE id < 30",
+    "REFRESH MATERIALIZED VIEW totals",
+)
+
+
+@pytest.fixture(scope="module")
+def clusters() -> Iterator[tuple[Cluster, Cluster]]:
+    with two_clusters() as found:
+        if not (found[0].binaries.folder / "pg_dump").exists() and shutil.which("pg_dump") is None:
+            pytest.skip("pg_dump is not on this machine: apt-get install postgresql-client")
+        yield found
+
+
+@pytest.fixture
+def move(clusters: tuple[Cluster, Cluster], tmp_path: Path) -> Iterator[Moving]:
+    with moving(clusters, tmp_path) as found:
+        yield found
+
+
+def online(move: Moving, **options: Any) -> Online:
+    return postgresql(
+        move.name,
+        move.server(move.source),
+        move.server(move.target),
+        move.folder,
+        options=OnlineOptions(may_identify=True, pause=0.01, patience=30.0, **options),
+    )
+
+
+def test_a_whole_database_moves_while_it_is_written_to(move: Moving) -> None:
+    move.run(SCHEMA, LEDGER)
+    with Writer(lambda: move.on(move.source), 1) as writer:
+        writer.wait_for(10)
+        found = online(move)
+        found.start()
+        move.run(*CHANGES)
+        writer.wait_for(10)
+        found.follow()
+        handed: list[str] = []
+        found.cutover(hand_over=lambda: handed.append("over"))
+    assert ["over"] == handed
+    move.verify()
+    move.assert_clean()
+    assert [(0,)] == move.ask(move.target, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%shiftable%'")
+    totals = "SELECT colour::text, area FROM totals ORDER BY 1"
+    assert move.ask(move.source, totals) == move.ask(move.target, totals)
+    with move.on(move.target) as connection:
+        connection.execute("INSERT INTO child (parent, v) VALUES (1, 'null')")
+    counted = "SELECT count(*) FROM keyless"
+    ((here,),), ((there,),) = move.ask(move.source, counted), move.ask(move.target, counted)
+    assert here + 1 == there  # the trigger acts again, for the first time on the target
+
+
+def test_a_copy_that_was_killed_is_begun_anew_in_the_new_snapshot(move: Moving) -> None:
+    move.run(SCHEMA, LEDGER)
+    first = online(move)
+    real = first._copy
+
+    def killed(snapshot: str) -> None:
+        real(snapshot)
+        raise KeyboardInterrupt
+
+    first._copy = killed
+    with pytest.raises(KeyboardInterrupt):
+        first.start()
+    move.run(*CHANGES)
+    second = online(move)
+    second.start()
+    second.follow()
+    second.cutover(hand_over=lambda: None)
+    move.verify()
+    move.assert_clean()
+
+
+def test_what_differs_keeps_the_target_from_being_handed_over(move: Moving) -> None:
+    move.run(SCHEMA)
+    found = online(move)
+    found.start()
+    found.follow()
+    with move.on(move.target) as connection:
+        connection.execute("UPDATE child SET v = '1' WHERE id = 7")
+    with pytest.raises(MigrationError, match=r"child.*differ"):
+        found.cutover(hand_over=lambda: pytest.fail("it was handed over"))
+    found.rollback()
+    move.assert_clean()
+    move.run("INSERT INTO parent (colour, area) VALUES ('red', 1)")
