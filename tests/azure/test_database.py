@@ -14,7 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from shiftable.database import Databases, DatabaseSpec
 from shiftable.errors import AlreadyExists, InvalidArgument, Unsupported
 from shiftable.testing.conformance.database import DatabaseConformance, Sleep, database_machine, small_spec
-from shiftable_azure import AzureDatabaseSettings, AzureSettings
+from shiftable_azure import AzureDatabaseSettings, AzureProvider, AzureSettings
 from shiftable_azure.database import AzureDatabaseDriver
 from shiftable_azure.double import AzureDouble
 
@@ -255,7 +255,7 @@ def test_a_server_in_a_subnet_stays_in_it_and_its_copy_too(
             ({"admin": name}, "administrator")
             for name in ("admin", "ROOT", "postgres", "azure_superuser", "pg_me", "1a", "a b", "x" * 64)
         ),
-        ({"token_login": True, "engine": "mysql", "version": "8.4"}, "token_login is for PostgreSQL"),
+        ({"token_login": True, "engine": "mysql", "version": "8.4"}, "logins by token to MySQL"),
     ],
 )
 def test_what_azure_forbids_is_refused_before_anything_is_made(
@@ -415,3 +415,36 @@ def test_the_comparison_with_azures_definitions_finds_what_is_wrong(azure_server
         {"properties": {}},
     ):
         assert azure_server_definitions("microsoft.dbforpostgresql", kind, wrong, sent="PUT") != []
+
+
+def test_a_database_that_azure_makes_itself_is_no_difference(databases: Databases, azure_double: AzureDouble) -> None:
+    spec = attrs.evolve(small_spec("orders"), databases=("postgres", "shop"))
+    databases.create(spec).wait()
+    assert databases.describe("orders").databases == ("shop",)
+    assert databases.diff(spec) == ()
+    assert sorted(azure_double.databases.server("orders").databases) == ["shop"]
+
+
+def test_an_engine_that_azure_does_not_have_is_told_and_not_tripped_over(databases: Databases) -> None:
+    spec = attrs.evolve(small_spec("orders"), engine="mariadb", version="11")
+    with pytest.raises(Unsupported, match="mariadb 11"):
+        databases.create(spec)
+    with pytest.raises(Unsupported, match="no mariadb"):
+        databases.size(spec)
+    databases.create(small_spec("orders")).wait()
+    (change,) = databases.diff(spec)
+    assert "does not become mariadb" in change.reason
+
+
+def test_a_size_that_is_closed_is_not_chosen(databases: Databases, azure_double: AzureDouble) -> None:
+    azure_double.databases.closed.add("Standard_D2ds_v5")
+    choice = databases.size(small_spec("orders"))
+    assert choice is not None
+    assert choice.size.name == "Standard_D2s_v3"
+
+
+def test_drivers_of_one_provider_share_what_is_left_to_do(azure_double: AzureDouble, provider: AzureProvider) -> None:
+    azure_double.databases.delay = timedelta(seconds=30)
+    Databases(provider.database()).create(small_spec("orders"))
+    Databases(provider.database(), sleep=azure_double.clock.advance).database("orders").wait()
+    assert sorted(azure_double.databases.server("orders").databases) == ["shop"]

@@ -88,7 +88,10 @@ def test_a_server_takes_its_time_and_tells_where_to_ask(azure: Client, azure_dou
     assert azure("GET", status).json()["status"] == "Succeeded"
     assert azure("GET", result).status_code == 204
     assert azure.state() == "Ready"
-    assert refusal(azure("GET", status[: status.rindex("/") + 1] + f"x?api-version={POSTGRESQL.version}")) == (404, "NotFound")
+    assert refusal(azure("GET", status[: status.rindex("/") + 1] + f"x?api-version={POSTGRESQL.version}")) == (
+        404,
+        "NotFound",
+    )
 
 
 def test_an_operation_that_fails_leaves_nothing(azure: Client, azure_double: AzureDouble) -> None:

@@ -589,6 +589,22 @@ def test_a_wrong_token_a_wrong_group_and_a_wrong_subscription_are_three_errors(
     assert azure_double.databases.servers == {}
 
 
+def test_a_resource_provider_that_is_not_registered_has_no_servers(
+    azure_double: AzureDouble, databases: Databases, orders: Database, make_databases: Make
+) -> None:
+    body = b'{"error": {"code": "MissingSubscriptionRegistration", "message": "register Microsoft.DBforMySQL"}}'
+    azure_double.inject(
+        "status", status=409, body=body, match=lambda call: "Microsoft.DBforMySQL" in call.path, times=None
+    )
+    fresh = Databases(make_databases())
+    assert [database.name for database in fresh.list()] == ["orders"]
+    assert fresh.describe("orders").engine == "postgresql"
+    assert not fresh.exists("missing")
+    with pytest.raises(Conflict, match=r"register Microsoft\.DBforMySQL"):
+        fresh.create(declared("other", engine="mysql", version="8.4"))
+    assert orders.info().state == "available"
+
+
 def test_a_link_to_another_host_is_not_followed(azure_double: AzureDouble, databases: Databases) -> None:
     link = [("Azure-AsyncOperation", "https://evil.example/op"), ("Location", "https://evil.example/op")]
     azure_double.inject("status", status=202, headers=link, match=is_("Servers_Create"), times=1)

@@ -177,6 +177,7 @@ class AzureProvider(Provider[AzureSettings]):
         self._session: Session | None = None
         self._vault: VaultSession | None = None
         self._arm: ArmSession | None = None
+        self._databases: DatabaseDriver | None = None
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
@@ -249,10 +250,12 @@ class AzureProvider(Provider[AzureSettings]):
         return AzureDnsDriver(self.arm, _features.SIGNED_DNS if self.settings.dns_signed else _features.DNS)
 
     def database(self) -> DatabaseDriver:
-        """Make the driver for Azure Database."""
-        from shiftable_azure.database import AzureDatabaseDriver
+        """Return the driver for Azure Database: one, since it knows what is left to do at servers that it made."""
+        if self._databases is None:
+            from shiftable_azure.database import AzureDatabaseDriver
 
-        return AzureDatabaseDriver(self.arm, self._identity, self.settings)
+            self._databases = AzureDatabaseDriver(self.arm, self._identity, self.settings)
+        return self._databases
 
     def close(self) -> None:
         """Close the connections of all clients."""

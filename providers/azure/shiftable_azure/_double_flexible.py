@@ -102,6 +102,7 @@ class FlexibleServers:
         cpus: the quota of the subscription in the location.
         on_demand: how many backups on demand a server has at most.
         page_size: the most that a listing has in one page.
+        closed: sizes that the subscription does not get.
         restricted: locations that offer nothing to the subscription.
         group_locks: locks of the resource group, by name, with their level.
         location_only: operations are told of by ``Location`` alone.
@@ -128,6 +129,7 @@ class FlexibleServers:
         self.on_demand = 7
         self.page_size = 100
         self.restricted: set[str] = set()
+        self.closed: set[str] = set()
         self.group_locks: dict[str, str] = {}
         self.location_only = False
 
@@ -294,7 +296,8 @@ class FlexibleService:
         if len(parts) == 4 and parts[0] == "locations" and parts[2] in {"azureAsyncOperation", "operationResults"}:
             return self._all.look(parts[3], result=parts[2] == "operationResults")
         if parts[0] == "locations" and "/".join(parts[2:]) == self._flavour.capabilities:
-            return arm_json(200, offer_of(self._flavour, restricted=parts[1] in self._all.restricted))
+            restricted = parts[1] in self._all.restricted
+            return arm_json(200, offer_of(self._flavour, restricted=restricted, closed=self._all.closed))
         raise ArmRefusalAnswer(404, "InvalidResourceType", "The resource type could not be found.")
 
     def _check_name(self, asked: ArmAsked) -> Response:
@@ -715,7 +718,7 @@ def _configuration(flavour: Flavour, each: Mapping[str, Any]) -> dict[str, Any]:
 
 def _offered(flavour: Flavour) -> dict[str, dict[str, Any]]:
     """Return tier and modes of each size."""
-    answer = offer_of(flavour, restricted=False)
+    answer = offer_of(flavour)
     if flavour is POSTGRESQL:
         editions: Iterable[Any] = answer["value"][0]["supportedServerEditions"]
         skus, modes = "supportedServerSkus", "supportedHaMode"

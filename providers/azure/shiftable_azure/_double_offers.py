@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from shiftable_azure._flexible import POSTGRESQL, Flavour
@@ -20,7 +21,7 @@ _STEPS = (32, 64, 128, 256, 512, 1024, 2048, 4095, 4096, 8192, 16384, 32767)
 _SAME_ZONE = frozenset({"Standard_E8ds_v5"})  # sizes that are in one zone only
 
 
-def offer_of(flavour: Flavour, *, restricted: bool) -> dict[str, Any]:
+def offer_of(flavour: Flavour, *, restricted: bool = False, closed: Collection[str] = ()) -> dict[str, Any]:
     """Return the answer to the question what a location offers."""
     tiers = {} if restricted else _SIZES
     if flavour is POSTGRESQL:
@@ -34,6 +35,7 @@ def offer_of(flavour: Flavour, *, restricted: bool) -> dict[str, Any]:
                         "name": name,
                         "vCores": cpus,
                         "supportedMemoryPerVcoreMb": per_cpu,
+                        "status": "Disabled" if name in closed else "Available",
                         "supportedZones": ["1", "2", "3"],
                         "supportedHaMode": _modes(tier, name),
                     }

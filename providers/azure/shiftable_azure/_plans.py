@@ -187,9 +187,6 @@ class Plan:
 
     def _auth(self, spec: DatabaseSpec) -> dict[str, Any]:
         """Return how users log in."""
-        if spec.engine != "postgresql":
-            why = "token_login is for PostgreSQL: MySQL needs an identity of the server's own, with rights in Entra"
-            raise ArmFailure("FeatureNotSupported", why)
         tenant = {"tenantId": self.tenant} if self.tenant and spec.token_login else {}
         said = {"activeDirectoryAuth": _switch(on=spec.token_login), "passwordAuth": "Enabled", **tenant}
         return {"authConfig": said}

@@ -17,6 +17,7 @@ __all__ = ["Offer", "Sku"]
 
 _MIB_OF_GIB = 1024
 _BURSTABLE = "Burstable"
+_CLOSED = "Disabled"  # to the subscription, or for lack of room
 _NUMBER = re.compile(r"Standard_([A-Z])[A-Z]*(\d+)")
 _GIB_PER_CPU = {"B": 4, "D": 4, "E": 8}  # Azure, sizes for virtual machines
 
@@ -57,7 +58,8 @@ class Offer:
             ArmFailure: it offers nothing to this subscription.
         """
         if flavour.engine == "postgresql":
-            editions = [each for found in answer.get("value") or () for each in found["supportedServerEditions"] or ()]
+            locations = answer.get("value") or ()
+            editions = [each for found in locations for each in found.get("supportedServerEditions") or ()]
         else:
             editions = list((answer.get("properties") or {}).get("supportedFlexibleServerEditions") or ())
         skus = tuple({sku.size.name: sku for edition in editions for sku in _skus(edition)}.values())
@@ -168,6 +170,8 @@ def _in(mode: str | None) -> str:
 def _skus(edition: Mapping[str, Any]) -> Iterator[Sku]:
     items: Iterable[Mapping[str, Any]] = edition.get("supportedServerSkus") or edition.get("supportedSkus") or ()
     for each in items:
+        if each.get("status") == _CLOSED:
+            continue
         per_cpu = each.get("supportedMemoryPerVcoreMb") or each.get("supportedMemoryPerVCoreMB") or 0
         cpus = int(each["vCores"])
         modes = frozenset() if edition["name"] == _BURSTABLE else frozenset(_modes(each))

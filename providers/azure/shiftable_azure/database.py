@@ -144,9 +144,21 @@ class AzureDatabaseDriver(DatabaseDriver):
         short = 0 < len(name) < _LEAST_NAME
         return f"the name must have at least {_LEAST_NAME} characters" if short else super().check_name(name)
 
+    def missing_features(self, spec: DatabaseSpec) -> tuple[str, ...]:
+        """Say what a declaration needs and Azure does not have: tokens are for PostgreSQL."""
+        found = super().missing_features(spec)
+        # MySQL would need an identity of the server's own, with rights in the directory.
+        return (*found, "logins by token to MySQL") if spec.token_login and spec.engine == "mysql" else found
+
     def rounded(self, spec: DatabaseSpec) -> DatabaseSpec:
-        """Return the declaration with the size, the storage and the days of backups that Azure has for it."""
-        offer = self._offer(FLAVOURS[spec.engine], self._session.location)
+        """Return the declaration with the size, the storage and the days of backups that Azure has for it.
+
+        Databases that Azure makes itself are there anyway.
+        """
+        flavour = FLAVOURS.get(spec.engine)
+        if flavour is None:
+            return spec  # which no server of Azure's becomes
+        offer = self._offer(flavour, self._session.location)
         size = offer.held(spec)
         return attrs.evolve(
             spec,
@@ -154,11 +166,15 @@ class AzureDatabaseDriver(DatabaseDriver):
             memory_gib=size.memory // GIB,
             storage_gib=offer.storage(spec.storage_gib),
             backup_days=max(spec.backup_days, LEAST_BACKUP_DAYS),
+            databases=tuple(name for name in spec.databases if name not in flavour.own),
         )
 
     def size(self, spec: DatabaseSpec) -> SizeChoice | None:
         """Choose among the sizes that Azure offers in the location now."""
-        return self._offer(FLAVOURS[spec.engine], self._session.location).choose(spec)
+        flavour = FLAVOURS.get(spec.engine)
+        if flavour is None:
+            raise ArmFailure("FeatureNotSupported", f"Azure Database has no {spec.engine}")
+        return self._offer(flavour, self._session.location).choose(spec)
 
     # servers
 
