@@ -220,16 +220,13 @@ def shell(context: Context, place: DatabaseAt, arguments: tuple[str, ...]) -> No
     The password is in a file without a name, in memory, that only the client has: in no argument, no environment and
     nowhere on a disk. The exit code is the client's.
     """
-    from shiftable.cli._db_shell import open_shell
+    from shiftable.cli._db_shell import run_shell
 
     name, rest = _split(arguments)
     found = place.open(context)
     if not found.features.connect:
         raise ConfigError(f"{place.text} is only simulated: there is no server to connect to")
-    address = found.url(name)
-    login = address.login()
-    context.__exit__()  # this process becomes the client
-    open_shell(attrs.evolve(address, login=lambda: login), rest)
+    sys.exit(run_shell(found.url(name), rest))
 
 
 def _split(arguments: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:

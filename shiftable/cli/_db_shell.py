@@ -7,18 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
 
 import attrs
 
-from shiftable.cli._child import Command, replaced
+from shiftable.cli._child import Child, Command
 from shiftable.cli._handing import Numbers
 from shiftable.database import DatabaseUrl
 from shiftable.database.driver import Engine
 from shiftable.errors import ConfigError
 from shiftable.masking import Masked
 
-__all__ = ["open_shell"]
+__all__ = ["run_shell"]
 
 _PROGRAMS: Mapping[Engine, tuple[str, ...]] = {
     "postgresql": ("psql",),
@@ -38,8 +37,8 @@ class _Start:
     file: Masked
 
 
-def open_shell(url: DatabaseUrl, arguments: Sequence[str]) -> NoReturn:
-    """Let the engine's own client take the place of this process.
+def run_shell(url: DatabaseUrl, arguments: Sequence[str]) -> int:
+    """Run the engine's own client, and return its exit code. A private server runs as long as this process uses it.
 
     The password is in a file without a name, in memory, that only the client and what it starts have open. The file of
     psql's says for which server and user it is, so that ``connect`` to another one, at its prompt, does not send it.
@@ -56,8 +55,8 @@ def open_shell(url: DatabaseUrl, arguments: Sequence[str]) -> NoReturn:
     words = (program, *(word.format(path) for word in start.arguments), *arguments)
     variables = {name: value.format(path) for name, value in start.variables.items()}
     sys.stdout.flush()
-    replaced(Command(program, words), _environment(url.engine) | variables)
-    raise AssertionError
+    with Child.quiet():
+        return Child(Command(program, words), lambda: _environment(url.engine) | variables).run()
 
 
 def _psql(url: DatabaseUrl) -> _Start:
