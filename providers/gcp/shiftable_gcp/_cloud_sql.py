@@ -53,6 +53,7 @@ Json = dict[str, Any]
 class StoredOperation:
     """What is being done to an instance, and how many looks at it are left until it is done."""
 
+    project: str
     id: str
     kind: str
     target: str
@@ -63,8 +64,9 @@ class StoredOperation:
     ended: datetime | None = None
     backup: str | None = None
 
-    def told(self, project: str) -> Json:
+    def told(self) -> Json:
         """Return it as the API tells it."""
+        project = self.project
         told: Json = {
             "kind": "sql#operation",
             "name": self.id,
@@ -141,6 +143,11 @@ class StoredInstance:
     authority: Authority = attrs.field(factory=Authority.make, repr=False)
 
     @property
+    def key(self) -> str:
+        """Its name among those of all projects."""
+        return f"{self.project}:{self.name}"
+
+    @property
     def engine(self) -> str:
         """``POSTGRES`` or ``MYSQL``."""
         return self.version.split("_")[0]
@@ -160,6 +167,7 @@ class StoredInstance:
 class StoredBackup:
     """One backup, which belongs to the project, and so may outlive its instance."""
 
+    project: str
     id: str
     number: int
     instance: str
@@ -316,7 +324,7 @@ class CloudSql:
 
     def _created(self, made: StoredInstance) -> None:
         made.state = "RUNNABLE"
-        self.servers.open(made.name, functools.partial(self._contents, made), postgresql=made.engine == "POSTGRES")
+        self.servers.open(made.key, functools.partial(self._contents, made), postgresql=made.engine == "POSTGRES")
 
     def _check_free(self, project: str, name: str) -> None:
         since = self._deleted.get((project, name))
@@ -351,7 +359,7 @@ class CloudSql:
             restarted = instance.settings.get("databaseFlags") != settings.get("databaseFlags")
             instance.settings, instance.version = settings, version
             instance.settings_version += 1
-            self.servers.switch(instance.name, on=instance.running, restarted=restarted)
+            self.servers.switch(instance.key, on=instance.running, restarted=restarted)
 
         return self._begin(instance, "UPDATE", become)
 
@@ -374,20 +382,20 @@ class CloudSql:
             del self.instances[instance.project, instance.name]
             self._deleted[instance.project, instance.name] = self.now()
             for backup in list(self.backups.values()):
-                if backup.instance == instance.name and backup.gone is None:
+                if (backup.project, backup.instance) == (instance.project, instance.name) and backup.gone is None:
                     backup.gone = self.now()
                     if backup.kind == "FINAL":
                         backup.state = "SUCCESSFUL"
                     elif not instance.settings.get("retainBackupsOnDelete"):
                         del self.backups[backup.id]
-            self.servers.shut(instance.name)
+            self.servers.shut(instance.key)
 
         return self._begin(instance, "DELETE", vanish)
 
     def _restart(self, call: Call) -> Json:
         instance = self._idle(call)
         _require_running(instance)
-        again = functools.partial(self.servers.switch, instance.name, on=True, restarted=True)
+        again = functools.partial(self.servers.switch, instance.key, on=True, restarted=True)
         return self._begin(instance, "RESTART", again)
 
     def _clone(self, call: Call) -> Json:
@@ -406,7 +414,7 @@ class CloudSql:
         made = self._make(project, name, source.version, source.region, copy.deepcopy(source.settings))
         made.databases, made.users = set(source.databases), copy.deepcopy(source.users)
         made.restored_from = source.name
-        self.servers.copy(source.name, made.name)
+        self.servers.copy(source.key, made.key)
         return self._begin(made, "CLONE", functools.partial(self._created, made))
 
     def _restore(self, call: Call) -> Json:
@@ -437,18 +445,18 @@ class CloudSql:
             instance.settings["dataDiskSizeGb"] = str(size)
             instance.restored_from = found.id
             instance.overwritten += 1
-            self.servers.fill(instance.name, found.data)
+            self.servers.fill(instance.key, found.data)
 
         return self._begin(instance, "RESTORE_VOLUME", overwrite)
 
     # operations
 
     def _begin(self, instance: StoredInstance, kind: str, effect: Callable[[], None]) -> Json:
-        made = StoredOperation(str(uuid.uuid4()), kind, instance.name, self.now(), self.polls, effect)
+        made = StoredOperation(instance.project, str(uuid.uuid4()), kind, instance.name, self.now(), self.polls, effect)
         made.failure = self._failing.pop(kind, None)
         instance.operations.append(made)
         self.operations[made.id] = made
-        return made.told(instance.project)
+        return made.told()
 
     def _list_operations(self, call: Call) -> Json:
         project, name = call.names[0], call.query.get("instance")
@@ -458,18 +466,22 @@ class CloudSql:
             found = [(name, self.instances[project, name])] if (project, name) in self.instances else []
         for _, instance in found:
             self._look(instance)
-        rows = [operation for operation in self.operations.values() if name in {None, operation.target}][::-1]
+        rows = [
+            operation
+            for operation in self.operations.values()
+            if operation.project == project and name in {None, operation.target}
+        ][::-1]
         shown, token = self._paged_by_place(call, rows)
-        return _page("items", "sql#operationsList", [each.told(project) for each in shown], token)
+        return _page("items", "sql#operationsList", [each.told() for each in shown], token)
 
     def _get_operation(self, call: Call) -> Json:
         found = self.operations.get(call.names[1])
-        if found is None:
+        if found is None or found.project != call.names[0]:
             raise absent("operation")
         instance = self.instances.get((call.names[0], found.target))
         if instance is not None and found.ended is None:
             self._look(instance)
-        return found.told(call.names[0])
+        return found.told()
 
     def _look(self, instance: StoredInstance) -> None:
         """Let the time of one look pass for what is being done to an instance."""
@@ -500,7 +512,7 @@ class CloudSql:
         """Have the servers take the newest token from accounts."""
         for instance in self.instances.values():
             if any("type" in user for user in instance.users.values()):
-                self.servers.arrange(instance.name)
+                self.servers.arrange(instance.key)
 
     def _list_users(self, call: Call) -> Json:
         instance = self._open(call)
@@ -541,7 +553,7 @@ class CloudSql:
 
         def add() -> None:
             instance.users[known] = made
-            self.servers.arrange(instance.name)
+            self.servers.arrange(instance.key)
 
         return self._begin(instance, "CREATE_USER", add)
 
@@ -554,7 +566,7 @@ class CloudSql:
         def change() -> None:
             if body.get("password"):
                 found["password"] = body["password"]
-                self.servers.arrange(instance.name)
+                self.servers.arrange(instance.key)
 
         return self._begin(instance, "UPDATE_USER", change)
 
@@ -584,7 +596,7 @@ class CloudSql:
 
         def add() -> None:
             instance.databases.add(name)
-            self.servers.arrange(instance.name)
+            self.servers.arrange(instance.key)
 
         return self._begin(instance, "CREATE_DATABASE", add)
 
@@ -599,6 +611,7 @@ class CloudSql:
     def _take(self, instance: StoredInstance, kind: str, description: str) -> StoredBackup:
         self._numbers += 1
         made = StoredBackup(
+            instance.project,
             str(uuid.uuid4()),
             self._numbers,
             instance.name,
@@ -610,7 +623,7 @@ class CloudSql:
             copy.deepcopy(instance.users),
             set(instance.databases),
         )
-        made.data = self.servers.dump(instance.name)
+        made.data = self.servers.dump(instance.key)
         self.backups[made.id] = made
         return made
 
@@ -635,7 +648,7 @@ class CloudSql:
         if operation.failure is not None:
             made.state = "FAILED"
         operation.backup = f"projects/{instance.project}/backups/{made.id}"
-        return operation.told(instance.project)
+        return operation.told()
 
     def _create_backup(self, call: Call) -> Json:
         body, project = call.body, call.names[0]
@@ -654,7 +667,9 @@ class CloudSql:
         rows = [
             backup
             for backup in self.backups.values()
-            if wanted.get("instance") in {None, backup.instance} and wanted.get("type") in {None, backup.kind}
+            if backup.project == call.names[0]
+            and wanted.get("instance") in {None, backup.instance}
+            and wanted.get("type") in {None, backup.kind}
         ][::-1]
         shown, token = self._paged_by_place(call, rows, "pageSize")
         told: Json = {"backups": [self._backup_told(each, call.names[0]) for each in shown]} if shown else {}
@@ -682,7 +697,7 @@ class CloudSql:
 
     def _backup_of(self, call: Call) -> StoredBackup:
         found = self.backups.get(call.names[1])
-        if found is None:
+        if found is None or found.project != call.names[0]:
             raise absent("backup")
         return found
 
@@ -694,25 +709,30 @@ class CloudSql:
         if backup.state == "RUNNING":
             raise _busy()
         del self.backups[backup.id]
-        made = StoredOperation(str(uuid.uuid4()), "DELETE_BACKUP", backup.instance, self.now(), 0, lambda: None)
+        made = StoredOperation(
+            project, str(uuid.uuid4()), "DELETE_BACKUP", backup.instance, self.now(), 0, lambda: None
+        )
         made.ended = self.now()
         self.operations[made.id] = made
-        return made.told(project)
+        return made.told()
 
     def _list_runs(self, call: Call) -> Json:
         instance = self._found(call)
         self._look(instance)
-        rows = [each for each in self.backups.values() if each.instance == instance.name and each.kind != "FINAL"][::-1]
+        rows = [each for each in self._backups_of(instance) if each.kind != "FINAL"][::-1]
         shown, token = self._paged_by_place(call, rows)
         return _page("items", "sql#backupRunsList", [_run_told(each) for each in shown], token)
+
+    def _backups_of(self, instance: StoredInstance) -> list[StoredBackup]:
+        mine = (instance.project, instance.name)
+        return [each for each in self.backups.values() if (each.project, each.instance) == mine]
 
     def _insert_run(self, call: Call) -> Json:
         return self._back_up(self._found(call), call.body.get("description", ""))
 
     def _run_of(self, call: Call) -> StoredBackup:
-        name = self._found(call).name
-        for backup in self.backups.values():
-            if (str(backup.number), backup.instance) == (call.names[2], name):
+        for backup in self._backups_of(self._found(call)):
+            if str(backup.number) == call.names[2]:
                 return backup
         raise absent("backupRun")
 
@@ -740,7 +760,7 @@ class CloudSql:
         }
         if instance.state in {"PENDING_CREATE", "FAILED"}:
             return told
-        address, public = self.servers.address(name), settings["ipConfiguration"].get("ipv4Enabled")
+        address, public = self.servers.address(instance.key), settings["ipConfiguration"].get("ipv4Enabled")
         told |= {
             "databaseInstalledVersion": f"{instance.version}_{_MINOR}",
             "dnsName": f"{_dns_label(name)}.{instance.region}.sql.goog.",
