@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import boto3.exceptions
 import botocore.exceptions as native
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
@@ -32,7 +34,15 @@ from shiftable.errors import (
     Unsupported,
     translated,
 )
-from shiftable_aws._errors import DNS_CODES, SECRETS_CODES, classify_dns, classify_secrets
+from shiftable_aws import _rds_groups, database
+from shiftable_aws._errors import (
+    DATABASE_CODES,
+    DNS_CODES,
+    SECRETS_CODES,
+    classify_database,
+    classify_dns,
+    classify_secrets,
+)
 from shiftable_s3.errors import CODES, classify
 
 OBJECT = Resource("object", "a.txt", Resource("bucket", "shop"))
@@ -125,6 +135,62 @@ SECRETS = [
     ("UnrecognizedClientException", 400, Unauthenticated),
     ("ValidationException", 400, InvalidArgument),
 ]
+# As in the API references of RDS and, of groups, EC2: a thing that a declaration names wrongly is no missing server.
+DATABASE = [
+    ("AccessDenied", 403, PermissionDenied),
+    ("AuthorizationNotFound", 404, InvalidArgument),
+    ("BackupPolicyNotFoundFault", 404, InvalidArgument),
+    ("CertificateNotFound", 404, InvalidArgument),
+    ("DBClusterNotFoundFault", 404, InvalidArgument),
+    ("DBInstanceAlreadyExists", 400, AlreadyExists),
+    ("DBInstanceAutomatedBackupNotFound", 404, InvalidArgument),
+    ("DBInstanceAutomatedBackupQuotaExceeded", 400, QuotaExceeded),
+    ("DBInstanceNotFound", 404, NotFound),
+    ("DBInstanceNotReady", 400, Conflict),
+    ("DBParameterGroupAlreadyExists", 400, AlreadyExists),
+    ("DBParameterGroupNotFound", 404, InvalidArgument),
+    ("DBParameterGroupQuotaExceeded", 400, QuotaExceeded),
+    ("DBSecurityGroupNotFound", 404, InvalidArgument),
+    ("DBSnapshotAlreadyExists", 400, AlreadyExists),
+    ("DBSnapshotNotFound", 404, NotFound),
+    ("DBSubnetGroupDoesNotCoverEnoughAZs", 400, InvalidArgument),
+    ("DBSubnetGroupNotFoundFault", 404, InvalidArgument),
+    ("DBUpgradeDependencyFailure", 400, Conflict),
+    ("DependencyViolation", 400, Conflict),
+    ("DomainNotFoundFault", 404, InvalidArgument),
+    ("ExpiredToken", 403, Unauthenticated),
+    ("InstanceQuotaExceeded", 400, QuotaExceeded),
+    ("InsufficientDBInstanceCapacity", 400, Unavailable),
+    ("InvalidClientTokenId", 403, Unauthenticated),
+    ("InvalidDBInstanceState", 400, Conflict),
+    ("InvalidDBParameterGroupState", 400, Conflict),
+    ("InvalidDBSnapshotState", 400, Conflict),
+    ("InvalidDBSubnetGroupStateFault", 400, Conflict),
+    ("InvalidGroup.Duplicate", 400, AlreadyExists),
+    ("InvalidGroup.NotFound", 400, InvalidArgument),
+    ("InvalidPermission.Duplicate", 400, AlreadyExists),
+    ("InvalidParameterCombination", 400, InvalidArgument),
+    ("InvalidParameterValue", 400, InvalidArgument),
+    ("InvalidRestoreFault", 400, InvalidArgument),
+    ("InvalidSubnet", 400, InvalidArgument),
+    ("InvalidVPCNetworkStateFault", 400, InvalidArgument),
+    ("KMSKeyNotAccessibleFault", 400, InvalidArgument),
+    ("OptionGroupNotFoundFault", 404, InvalidArgument),
+    ("PointInTimeRestoreNotEnabled", 400, Conflict),
+    ("ProvisionedIopsNotAvailableInAZFault", 400, InvalidArgument),
+    ("ResourceNotFoundException", 400, Conflict),
+    ("RulesPerSecurityGroupLimitExceeded", 400, QuotaExceeded),
+    ("SecurityGroupLimitExceeded", 400, QuotaExceeded),
+    ("SnapshotQuotaExceeded", 400, QuotaExceeded),
+    ("StorageQuotaExceeded", 400, QuotaExceeded),
+    ("StorageTypeNotSupported", 400, InvalidArgument),
+    ("Throttling", 400, Throttled),
+    ("UnauthorizedOperation", 403, PermissionDenied),
+    ("UnsupportedDBEngineVersion", 400, InvalidArgument),
+    ("BrandNewFault", 404, NotFound),
+    ("BrandNewFault", 503, Unavailable),
+]
+
 DNS = [
     ("AccessDenied", 403, PermissionDenied),
     ("ConflictingDomainExists", 400, Conflict),
@@ -209,6 +275,32 @@ def test_a_secrets_manager_code_has_its_class(code: str, status: int, error: typ
     assert (fault.error, fault.code) == (error, code)
 
 
+@pytest.mark.parametrize(("code", "status", "error"), DATABASE)
+def test_a_code_of_rds_means_this(code: str, status: int, error: type[OperationError]) -> None:
+    fault = classify_database(answer(code, status))
+    assert fault is not None
+    assert (fault.error, fault.code) == (error, code)
+
+
+def test_protection_has_no_code_of_its_own() -> None:
+    text = "Cannot delete protected DB Instance, please disable deletion protection and try again."
+    fault = classify_database(answer("InvalidParameterCombination", message=text))
+    assert fault is not None
+    assert fault.error is Conflict
+
+
+def test_every_code_of_every_call_to_rds_has_a_row() -> None:
+    source = Path(database.__file__).read_text() + Path(_rds_groups.__file__).read_text()
+    model = botocore.session.get_session().get_service_model("rds")
+    # Tags are of every kind of resource, with codes of each.
+    called = [name for name in model.operation_names if botocore.xform_name(name) in source and "Tags" not in name]
+    faults: list[Any] = [error for name in called for error in model.operation_model(name).error_shapes]
+    codes = {fault.error_code for fault in faults}
+    assert len(called) >= 20
+    assert len(codes) >= 40
+    assert codes - set(DATABASE_CODES) == set()
+
+
 @pytest.mark.parametrize(("code", "status", "error"), DNS)
 def test_a_route_53_code_has_its_class(code: str, status: int, error: type[OperationError]) -> None:
     fault = classify_dns(answer(code, status))
@@ -227,7 +319,7 @@ def test_what_is_wrong_with_a_batch_is_in_its_message(message: str, error: type[
 
 @pytest.mark.parametrize(("exc", "error"), EXCEPTIONS, ids=lambda value: type(value).__name__)
 def test_an_exception_of_the_sdk_has_its_class(exc: Exception, error: type[OperationError]) -> None:
-    for table in (classify, classify_secrets, classify_dns):
+    for table in (classify, classify_secrets, classify_dns, classify_database):
         fault = table(exc)
         assert fault is not None
         assert (fault.error, fault.code) == (error, type(exc).__name__)
@@ -288,7 +380,7 @@ def test_a_404_whose_reason_was_lost_does_not_say_what_is_missing() -> None:
 
 
 def test_a_403_is_never_a_404() -> None:
-    for code in ("403", "BrandNewThing", *(code for code, status, _ in S3 + SECRETS + DNS if status == 403)):
+    for code in ("403", "BrandNewThing", *(code for code, status, _ in S3 + SECRETS + DNS + DATABASE if status == 403)):
         fault = classify(answer(code, 403))
         assert fault is not None
         assert not issubclass(fault.error, NotFound)
@@ -345,3 +437,4 @@ def test_the_tables_are_as_wide_as_promised() -> None:
     assert len(CODES) >= 100
     assert set(CODES) < set(SECRETS_CODES)
     assert set(CODES) < set(DNS_CODES)
+    assert set(CODES) < set(DATABASE_CODES)

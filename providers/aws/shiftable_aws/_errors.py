@@ -85,6 +85,7 @@ DATABASE_CODES: Mapping[str, type[OperationError]] = {
     "CertificateNotFound": InvalidArgument,
     "DBCapacityReservationNotFound": InvalidArgument,
     "DBClusterNotFoundFault": InvalidArgument,
+    "DBClusterSnapshotNotFoundFault": InvalidArgument,
     "DBInstanceAlreadyExists": AlreadyExists,
     "DBInstanceAutomatedBackupNotFound": InvalidArgument,
     "DBInstanceAutomatedBackupQuotaExceeded": QuotaExceeded,
@@ -108,6 +109,8 @@ DATABASE_CODES: Mapping[str, type[OperationError]] = {
     "InstanceQuotaExceeded": QuotaExceeded,
     "InsufficientAvailableIPsInSubnetFault": QuotaExceeded,
     "InsufficientDBInstanceCapacity": Unavailable,  # here and now; another class or zone may have it
+    "InvalidDBCapacityReservationState": Conflict,
+    "InvalidDBClusterStateFault": Conflict,
     "InvalidDBInstanceAutomatedBackupState": Conflict,
     "InvalidDBInstanceState": Conflict,
     "InvalidDBParameterGroupState": Conflict,
@@ -143,6 +146,7 @@ DATABASE_CODES: Mapping[str, type[OperationError]] = {
     "StorageTypeNotAvailableFault": InvalidArgument,
     "StorageTypeNotSupported": InvalidArgument,
     "SubnetAlreadyInUse": Conflict,
+    "TenantDatabaseQuotaExceeded": QuotaExceeded,
     "UnauthorizedOperation": PermissionDenied,  # EC2
     "UnsupportedDBEngineVersion": InvalidArgument,
     "VpcEncryptionControlViolationException": InvalidArgument,

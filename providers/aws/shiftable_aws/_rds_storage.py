@@ -6,7 +6,6 @@ for growth the API reference, ModifyDBInstance.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -102,4 +101,4 @@ def ceiling(spec: DatabaseSpec, most: int | None) -> int:
 
 def grown(current: int, wanted: int) -> int:
     """Return what storage becomes: RDS lets it grow by at least a tenth."""
-    return wanted if wanted <= current else min(max(wanted, math.ceil(current * 1.1)), MAX_GIB)
+    return wanted if wanted <= current else min(max(wanted, -(-current * 11 // 10)), MAX_GIB)

@@ -231,7 +231,7 @@ def check_storage(engine: str, data: Arguments) -> None:
         raise Refused("InvalidParameterValue", text)
     _check_iops(engine, kind, gib, data.get("Iops"))
     most = data.get("MaxAllocatedStorage")
-    if most is not None and most != gib and most < math.ceil(gib * 1.1):
+    if most is not None and most != gib and most < math.ceil(gib * 110 / 100):
         text = "Max storage size must be at least 10 percent greater than storage size."
         raise Refused("InvalidParameterCombination", text)
 
@@ -257,4 +257,4 @@ def grown(current: int, wanted: int) -> int:
     if wanted < current:
         text = f"Requested storage size ({wanted}) cannot be less than the current storage size ({current})"
         raise Refused("InvalidParameterCombination", text)
-    return current if wanted == current else max(wanted, math.ceil(current * 1.1))
+    return current if wanted == current else max(wanted, math.ceil(current * 110 / 100))

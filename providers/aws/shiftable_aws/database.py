@@ -391,7 +391,8 @@ class RdsDriver(DatabaseDriver):
             raise failure("InvalidDBInstanceState", f"it has no address yet; it is {found['DBInstanceStatus']}")
         chosen = user or server.admin
         now = datetime.now(UTC)
-        token = self.client.generate_db_auth_token(DBHostname=server.host, Port=server.port, DBUsername=chosen)
+        host = "localhost" if server.host.startswith("/") else server.host  # the socket of a double
+        token = self.client.generate_db_auth_token(DBHostname=host, Port=server.port, DBUsername=chosen)
         return LoginToken(user=chosen, value=Masked(token), expires=now + _TOKEN_LIFE)
 
     # changing state

@@ -269,13 +269,15 @@ class SecretsManagerDriver(SecretsDriver):
         )
         return Page(tuple(items))
 
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, *, if_match: Token | None) -> None:
         """Move AWSCURRENT in one call; AWSPREVIOUS follows by itself. Then the version is no longer AWSPENDING."""
         for attempt in range(_ATTEMPTS):
             state = self._living(name)
             current = state.stages.get("current")
             if current == version:
                 break
+            if if_match is not None and state.token != if_match:
+                raise _failure("PreconditionFailed", "the secret was changed")
             if version not in state.stages.values() and version not in self._versions(name):
                 raise _failure("ResourceNotFoundException", "no such version")
             move: _Arguments = {"MoveToVersionId": version} | ({"RemoveFromVersionId": current} if current else {})
