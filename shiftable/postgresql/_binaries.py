@@ -96,7 +96,7 @@ def _places() -> Iterator[Path]:
     yield from sorted(_DEBIAN.glob("*/bin"), key=lambda place: _number(place.parent.name), reverse=True)
     spec = importlib.util.find_spec(_WHEEL)  # found, not imported: its own Python would make a system user
     for where in (spec.submodule_search_locations or ()) if spec else ():
-        yield Path(where) / "pginstall" / "bin"
+        yield from sorted(Path(where).glob("pginstall*/bin"), reverse=True)  # it may hold two versions
 
 
 def _number(text: str) -> float:

@@ -26,6 +26,7 @@ from shiftable.postgresql import _supervisor
 from shiftable.postgresql._binaries import Binaries, find_binaries
 from shiftable.postgresql._locks import is_locked, locked, take
 from shiftable.postgresql._owner import Owner, environment
+from shiftable.postgresql._reach import within_reach
 from shiftable.postgresql._template import PORTABLE, ClusterError, copy_data, give_identity, make_data
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ class Cluster:
         with self._exclusively(60):
             if self.running:
                 raise ClusterError(f"the server in {self.folder} runs")
-            give_identity(self.binaries, self.data, self.owner)
+            give_identity(self._programs, self.data, self.owner)
 
     def remove(self) -> None:
         """Stop the server and delete all of it."""
@@ -294,6 +295,10 @@ class Cluster:
 
     # below: one step each; those that change something, under the lock
 
+    @property
+    def _programs(self) -> Binaries:
+        return within_reach(self.binaries, self.owner)
+
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -312,7 +317,7 @@ class Cluster:
         except FileNotFoundError:
             for left in self.folder.glob("data-*"):
                 shutil.rmtree(left, ignore_errors=True)
-            make_data(self.binaries, self.locale, self.data, self.owner, durable=self.durable)
+            make_data(self._programs, self.locale, self.data, self.owner, durable=self.durable)
             return
         if major != str(self.binaries.major):
             why = f"the data in {self.data} is of PostgreSQL {major}, the programs are {self.binaries.version}"
@@ -428,7 +433,7 @@ class Cluster:
 
     def _ask_supervisor(self, timeout: float) -> str:
         owner = self.owner
-        command = [str(self.binaries.program("postgres")), "-D", "{data}", "-c", "unix_socket_directories={socket}"]
+        command = [str(self._programs.program("postgres")), "-D", "{data}", "-c", "unix_socket_directories={socket}"]
         orders = {
             "folder": str(self.folder),
             "command": command,

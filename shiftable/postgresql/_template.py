@@ -48,8 +48,11 @@ def make_data(binaries: Binaries, locale: str, data: Path, owner: Owner, *, dura
 def _template(binaries: Binaries, locale: str, owner: Owner) -> Path | None:
     """Return the cached data directory of that version and locale, made now if need be; ``None`` without a cache."""
     stat = (binaries.folder / "initdb").stat()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  Path raises without a home
     mark = hashlib.sha256(f"{_FORMAT} {binaries.folder} {stat.st_size} {stat.st_mtime_ns} {locale}".encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shiftable" / "postgresql"
+    cache = Path(home, "shiftable", "postgresql")
+    if not cache.is_absolute():
+        return None
     template = cache / f"{binaries.version}-{mark.hexdigest()[:16]}"
     if template.is_dir():
         return template

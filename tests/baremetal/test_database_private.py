@@ -539,7 +539,10 @@ def test_a_change_that_is_killed_loses_nothing_and_is_done_by_the_next_try(
             assert (root / ".snapshots/orders" / taken.name / "data/PG_VERSION").read_text() == f"{VERSION}\n"
     with python(CHANGE, root, VERSION, verb, "0") as process:
         assert process.wait() in {0, 1}  # 1: it is done, and there is such a one
-    copy, snapshots = databases.open(spec_of("copy")), {taken.name for taken in orders.snapshots()}
+    copy, snapshots = (
+        databases.open(spec_of("copy", password=Credential.literal(conformance.CANARY))),
+        {taken.name for taken in orders.snapshots()},
+    )
     outcome = {
         "update": lambda: ask(orders, "SELECT current_setting('work_mem')", "b") == "6MB",
         "password": lambda: orders.password(fresh=True).reveal() == "the next" and ask(orders, "SELECT 1") == 1,

