@@ -336,9 +336,10 @@ class DatabaseMover(Mover[DatabaseItem]):
         url = handle.url(database)
 
         def arguments() -> Mapping[str, Any]:
-            return {**url.arguments(), "password": url.password().reveal()}
+            login = url.login()
+            return {**url.arguments(), "user": login.user or url.user, "password": login.password.reveal()}
 
-        return Side(arguments, f"{database} on {service.provider}")
+        return Side(arguments, f"{database} on {service.provider}", refused=lambda: handle.password(fresh=True))
 
     def _databases_of(self, handle: Database) -> tuple[str, ...]:
         side = self._side(handle, self._from if handle is self._source else self._to, _ALWAYS[0])

@@ -11,7 +11,7 @@ import pytest
 
 from shiftable.errors import MigrationError
 from shiftable.migrate._postgresql._move import DatabaseMove, How, moved
-from shiftable.migrate._postgresql._side import Snapshot
+from shiftable.migrate._postgresql._side import Side, Snapshot
 from shiftable.migrate._postgresql._tables import chunks_of, tables_of
 from shiftable.migrate._postgresql._verification import differences
 
@@ -319,6 +319,22 @@ def test_a_password_is_in_no_text(pair: Pair) -> None:
 
     assert secret not in f"{caught.value!r} {wrong!r} {caught.value.__cause__}"
     assert secret in wrong.environment(15).values()
+
+
+def test_a_password_that_was_just_rotated_is_asked_for_once_more(pair: Pair, people: Any) -> None:
+    now = ["old-" + "canary"]
+    refused: list[str] = []
+    pair.fill("CREATE TABLE t (a int)", "GRANT pg_read_all_data TO shop_mover")
+
+    def arguments() -> Any:
+        return pair.arguments(pair.source_cluster, user="shop_mover", password=now[0])
+
+    def fresh() -> None:
+        refused.append(now[0])
+        now[0] = PASSWORD
+
+    moved(Side(arguments, "the source", refused=fresh), pair.target)
+    assert (["old-canary"], True) == (refused, equal(pair))
 
 
 def test_two_moves_do_not_write_to_one_target(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,10 +68,13 @@ class Side:
     Args:
         arguments: returns what psycopg's ``connect`` takes, the password too; asked for each connection.
         name: as people know it, ``orders on frankfurt``.
+        refused: called when the server did not take a password, which may just have been rotated; then it is asked for
+            once more.
     """
 
     arguments: Callable[[], Mapping[str, Any]] = attrs.field(repr=False)
     name: str
+    refused: Callable[[], object] | None = attrs.field(default=None, repr=False, eq=False)
 
     def connect(self, settings: Mapping[str, str] | None = None) -> Session:
         """Open a session in autocommit whose settings are the same on both sides.
@@ -79,9 +82,8 @@ class Side:
         Raises:
             MigrationError: it cannot be reached.
         """
-        given = {"connect_timeout": _PATIENCE, **_ALIVE, **self.arguments(), "application_name": APPLICATION}
         with asking(self.name):
-            found = psycopg.connect(**given, autocommit=True, row_factory=dict_row)
+            found = self._opened()
             try:
                 chosen = {**_SESSION, **(settings or {})}
                 found.execute(
@@ -93,6 +95,17 @@ class Side:
                 raise
         found.prepare_threshold = None  # poolers between us and the server know no prepared statements
         return found
+
+    def _opened(self) -> Session:
+        for attempt in (1, 2):
+            given = {"connect_timeout": _PATIENCE, **_ALIVE, **self.arguments(), "application_name": APPLICATION}
+            try:
+                return psycopg.connect(**given, autocommit=True, row_factory=dict_row)
+            except psycopg.OperationalError as exc:  # libpq tells no SQLSTATE of a connection that failed
+                if attempt == 2 or self.refused is None or "password authentication failed" not in str(exc):
+                    raise
+                self.refused()
+        raise AssertionError  # the second attempt has returned or raised
 
     def environment(self, major: int, settings: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a program of PostgreSQL. A password stands here only, never among arguments.
