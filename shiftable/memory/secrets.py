@@ -192,13 +192,14 @@ class MemorySecretsDriver(SecretsDriver):
             )
             return Page(items, shown[-1] if len(left) > len(shown) else None)
 
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, *, if_match: Token | None) -> None:
         """Move the stages at once."""
         with self._lock:
             entry = self._living(name)
             found = _version_of(entry, version)
             if entry.stages.get("current") == version:
                 return
+            _check_conditions(entry, if_absent=False, if_match=if_match)
             if not found.enabled:
                 _fail(Conflict, f"its version {version} is disabled")
             entry.make_current(version)

@@ -387,8 +387,11 @@ class Rotation:
         made = state.pending.created if state.pending else None
         if grace and (made is None or self._clock() - made > grace):
             pending = self._put_pending(state, pending.value)
-            self._confirm_pending("finish", pending.version)
-        self._store.promote(self.key, pending.version)
+            state = self._confirm_pending("finish", pending.version)
+        try:
+            self._store.promote(self.key, pending.version, if_match=state.current.token)
+        except PreconditionFailed:
+            self._lost("finish")
         did("finish")
 
     def _retire(self, state: _State, did: Callable[[Step], None]) -> None:

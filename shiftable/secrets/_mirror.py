@@ -303,9 +303,9 @@ class _MirrorDriver(SecretsDriver):
         self.bring(name, f"stored as version {stored.version}")
         return stored
 
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, *, if_match: Token | None) -> None:
         """Promote in the first, and carry it to the second."""
-        self._first.promote(name, version)
+        self._first.promote(name, version, if_match=if_match)
         self.bring(name, f"version {version} is current")
 
     def relabel(
@@ -361,7 +361,7 @@ class _MirrorDriver(SecretsDriver):
             return
         waiting = self._found(self._second, name, "pending") if stage == "current" else None
         if waiting is not None and _same(waiting, wanted):
-            self._second.promote(name, waiting.version)
+            self._second.promote(name, waiting.version, if_match=None)
             return
         try:
             stored = self._stored(name, wanted, stage, again=None)
@@ -371,7 +371,7 @@ class _MirrorDriver(SecretsDriver):
                 raise
             stored = self._stored(name, wanted, stage, again=there.token)  # its copy was disabled there
         if stage not in stored.stages and stage == "current":  # it had been carried before, and came back
-            self._second.promote(name, stored.version)
+            self._second.promote(name, stored.version, if_match=None)
         elif stage not in stored.stages:
             self._stored(name, wanted, stage, again=stored.token)
 

@@ -282,17 +282,24 @@ class SecretStore(Handle[SecretsDriver]):
             return self._observed(attrs.evolve(stored, name=key))
         raise failure
 
-    def promote(self, key: str, version: str) -> None:
+    def promote(self, key: str, version: str, *, if_match: Token | None = None) -> None:
         """Make a version current and the current one previous, in one step; an earlier version is a rollback.
+
+        The current version again changes nothing.
+
+        Args:
+            if_match: only if the secret has this token.
 
         Raises:
             NotFound: there is no such secret or version.
             Conflict: the version is disabled.
+            PreconditionFailed: ``if_match`` did not hold.
         """
         resource = self._checked("promote", key)
         self._require(self.features.history or self.features.pending, "promote", resource, "versions of secrets")
+        self._require(self.features.if_match or if_match is None, "promote", resource, "compare-and-swap of secrets")
         with self._translated("promote", resource):
-            self._driver.promote(self._full(key), version)
+            self._driver.promote(self._full(key), version, if_match=if_match)
 
     def disable(self, key: str, version: str) -> None:
         """Make one version unreadable. Again: no change.

@@ -259,11 +259,14 @@ class SecretsDriver(Driver[SecretsSpec]):
         """Return one page of a secret's versions, newest first; disabled ones too."""
 
     @abstractmethod
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, *, if_match: Token | None) -> None:
         """Make that version current and the current one previous, at once for every reader.
 
         It is no longer pending then; another pending one stays pending. The current one again: no change, also no
-        new token. A disabled one is refused as a conflict.
+        new token, whatever ``if_match``. A disabled one is refused as a conflict.
+
+        Args:
+            if_match: fails as a precondition where the token is another.
         """
 
     @abstractmethod

@@ -70,6 +70,11 @@ class IgnoresIfAbsent(MemorySecretsDriver):
         return super().put(name, value, **{**options, "if_absent": False})
 
 
+class PromotesOverAnything(MemorySecretsDriver):
+    def promote(self, name: str, version: str, **options: Any) -> None:
+        super().promote(name, version, **{**options, "if_match": None})
+
+
 class CallsItExisting(MemorySecretsDriver):
     def classify(self, exc: Exception) -> Fault | None:
         fault = super().classify(exc)
@@ -139,9 +144,9 @@ class OldestFirst(MemorySecretsDriver):
 
 
 class KeepsItsToken(MemorySecretsDriver):
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, **options: Any) -> None:
         before = self._entries[name].revision
-        super().promote(name, version)
+        super().promote(name, version, **options)
         self._entries[name].revision = before
 
 
@@ -186,6 +191,7 @@ BROKEN: list[tuple[type[MemorySecretsDriver], Callable[..., None]]] = [
     (FoldsCase, RULES.test_keys_that_differ_only_in_case_are_two_secrets_or_refused),
     (SparesSameValues, RULES.test_the_same_value_again_is_a_new_version),
     (IgnoresIfAbsent, RULES.test_if_absent_writes_once),
+    (PromotesOverAnything, RULES.test_a_version_is_promoted_only_over_what_was_seen),
     (CallsItExisting, RULES.test_if_absent_writes_once),
     (ReadsBeforeItWrites, RULES.test_of_many_creators_one_wins),
     (ReadsBeforeItWrites, RULES.test_of_many_writers_over_one_version_one_wins),

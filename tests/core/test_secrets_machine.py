@@ -32,10 +32,10 @@ class NeverPrevious(MemorySecretsDriver):
 
 
 class PromotesWithoutEndingPending(MemorySecretsDriver):
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, **options: Any) -> None:
         entry = self._entries.get(name, _Entry())
         pending = entry.stages.get("pending")
-        super().promote(name, version)
+        super().promote(name, version, **options)
         if pending:
             entry.stages["pending"] = pending
 

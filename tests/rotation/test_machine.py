@@ -402,16 +402,10 @@ def test_the_idempotency_key_lets_one_win_where_a_store_only_reads_before_it_wri
     assert 2 == len(list(world.plain.history("key")))
 
 
-LAST = "before promote"
-
-
 @pytest.mark.parametrize("point", range(length(Alternating, retire=False)))
 def test_a_run_that_slept_while_others_went_on_undoes_nothing(point: int) -> None:
-    """Asleep right before the last call it would: a store promotes without a condition, see the page on rotation."""
     world = memory()
     world.begin()
-    if _names(world)[point] == LAST:
-        return
     world.was_current.clear()
 
     def other() -> None:

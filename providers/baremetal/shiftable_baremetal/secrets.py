@@ -281,13 +281,15 @@ class SopsDriver(SecretsDriver):
             shown[-1] if len(left) > len(shown) else None,
         )
 
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, *, if_match: Token | None) -> None:
         """Move the stages."""
         with self._locked():
             file = self._living(name)
             found = _version(file.entry, version)
             if file.entry.stages.get("current") == version:
                 return
+            if if_match is not None and _token(file) != if_match:
+                _refuse(PreconditionFailed, "the secret was changed")
             if not found.enabled:
                 _refuse(Conflict, f"its version {version} is disabled")
             file.entry.make_current(version)

@@ -302,7 +302,7 @@ class VaultDriver(SecretsDriver):
         )
         return Page(tuple(items))
 
-    def promote(self, name: str, version: str) -> None:
+    def promote(self, name: str, version: str, *, if_match: Token | None) -> None:
         """Store the version again as the newest, under check-and-set; then it is no longer pending."""
         for attempt in range(_ATTEMPTS):
             state = self._living(name, whole=True)
@@ -310,6 +310,8 @@ class VaultDriver(SecretsDriver):
                 _refuse(NotFound, f"it has no version {version!r}")
             if state.current == version:
                 return
+            if if_match is not None and state.token != if_match:
+                _refuse(PreconditionFailed, "the secret was changed")
             document = self._document(name, state, version)
             if document is None:
                 _refuse(Conflict, f"its version {version} is disabled")

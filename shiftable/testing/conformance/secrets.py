@@ -387,6 +387,22 @@ class SecretsConformance(Conformance):
             assert previous.version == store.get("key", stage="previous").version
             assert current.reveal_bytes() == oracle.value(f"{store.name}/key")
 
+    def test_a_version_is_promoted_only_over_what_was_seen(self, store: SecretStore, oracle: SecretsOracle) -> None:
+        """Whoever slept in between does not bring an old value back."""
+        self._needs(store, "pending")
+        old = store.put("key", "old")
+        pending = store.put("key", "pending", stage="pending")
+        if not store.features.if_match:
+            _raises(Unsupported, lambda: store.promote("key", pending.version, if_match=old.token))
+            return
+        store.put("key", "meanwhile")
+        _raises(PreconditionFailed, lambda: store.promote("key", pending.version, if_match=old.token))
+        assert b"meanwhile" == oracle.value(f"{store.name}/key")
+        assert pending.version == store.get("key", stage="pending").version
+        store.promote("key", pending.version, if_match=store.get("key").token)
+        assert b"pending" == oracle.value(f"{store.name}/key")
+        store.promote("key", pending.version, if_match=old.token)  # it is current: again, after a lost answer
+
     def test_promoting_the_current_version_changes_nothing(self, store: SecretStore) -> None:
         self._needs(store, "history")
         store.put("key", "one")
