@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -595,3 +596,61 @@ def test_each_thing_that_is_missing_is_a_sentence(tmp_path: Path, clusters: tupl
         with source.connect(autocommit=True) as connection:
             connection.execute(f"REVOKE ALL ON DATABASE {move.name} FROM nobody".encode())
             connection.execute("DROP ROLE nobody")
+
+
+# anything
+
+ANYTHING = """
+CREATE TABLE keyed (id int PRIMARY KEY, a text, b bytea, c numeric, big text);
+ALTER TABLE keyed ALTER big SET STORAGE EXTERNAL;
+CREATE TABLE keyless (id int, a text, b float8, c json);
+CREATE TABLE part (id int, region int, a text, PRIMARY KEY (id, region)) PARTITION BY RANGE (region);
+CREATE TABLE part_low PARTITION OF part FOR VALUES FROM (MINVALUE) TO (5);
+CREATE TABLE part_high PARTITION OF part DEFAULT;
+"""
+KEYED = [
+    "INSERT INTO keyed VALUES ({n}, '{n} é', '\\x00ff{b:02x}', {n}.{b}0, repeat('{b}', 9000)) ON CONFLICT DO NOTHING",
+    "UPDATE keyed SET a = a || '{b}' WHERE id % 7 = {b} % 7",
+    "UPDATE keyed SET big = repeat('x{b}', 3000), c = -c WHERE id = {n}",
+    (
+        "UPDATE keyed SET id = id + 1000 * {b} WHERE id = {n} AND NOT EXISTS"
+        " (SELECT FROM keyed k WHERE k.id = {n} + 1000 * {b})"
+    ),
+    "DELETE FROM keyed WHERE id % 11 = {b}",
+]
+KEYLESS = [
+    "INSERT INTO keyless SELECT {b}, NULL, '{f}', '{{\"b\":  {b}}}' FROM generate_series(1, 3)",
+    "UPDATE keyless SET b = b * {b}, a = '{n}' WHERE ctid = (SELECT min(ctid) FROM keyless WHERE id = {b})",
+    "UPDATE keyless SET c = NULL WHERE id = {b}",
+    "DELETE FROM keyless WHERE ctid IN (SELECT ctid FROM keyless WHERE id = {b} LIMIT 2)",
+]
+PARTS = [
+    "INSERT INTO part VALUES ({n}, {b}, 'new') ON CONFLICT DO NOTHING",
+    (
+        "UPDATE part SET region = (region + {b}) % 13 WHERE id = {n} AND NOT EXISTS"
+        " (SELECT FROM part p WHERE p.id = {n} AND p.region = (part.region + {b}) % 13)"
+    ),
+    "UPDATE part SET a = a || '{b}' WHERE region = {b}",
+    "DELETE FROM part WHERE id % 13 = {b}",
+    "TRUNCATE part_high",
+]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_whatever_is_done_in_whatever_order_arrives(move: Moving, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311  a test's
+    move.both(ANYTHING)
+    online = move.online(may_identify=True, changes=50)
+    online.start()
+    for _ in range(4):
+        for _ in range(40):
+            statements = []
+            for _ in range(chance.randint(1, 8)):
+                facts = {"n": chance.randint(1, 40), "b": chance.randint(0, 12)}
+                facts["f"] = chance.choice(["NaN", "-0", "1e300", "0.1"])
+                statements.append(chance.choice(chance.choice([KEYED, KEYED, KEYLESS, PARTS])).format(**facts))
+            end = chance.choice(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"])
+            move.run(f"BEGIN; {'; '.join(statements)}; {end}")
+        online.follow()
+        move.verify()
+    move.finish(online)
