@@ -22,11 +22,14 @@ from shiftable.config import Credential
 from shiftable.database import Database, Databases, DatabaseSpec
 from shiftable.errors import (
     AlreadyExists,
+    ConfigError,
     Conflict,
     InvalidArgument,
     NotFound,
     OperationError,
+    PermissionDenied,
     QuotaExceeded,
+    Unauthenticated,
     Unavailable,
     Unsupported,
 )
@@ -34,6 +37,7 @@ from shiftable.masking import Masked
 from shiftable.postgresql import Cluster, all_binaries, find_binaries
 from shiftable.testing.conformance import database as conformance
 from shiftable.testing.conformance.database import database_machine, small_spec
+from shiftable_baremetal import BaremetalProvider, BaremetalSettings, PrivatePostgresqlSettings
 from shiftable_baremetal.database import PrivateDatabaseDriver
 
 VERSION = str(max(found.major for found in all_binaries()))
@@ -397,6 +401,49 @@ def test_a_server_whose_programs_are_gone_has_failed_and_can_be_deleted(
     assert not databases.exists("orders")
 
 
+def test_the_settings_say_where_the_programs_are_and_whether_servers_linger(tmp_path: Path) -> None:
+    found = find_binaries(version=VERSION)
+    private = PrivatePostgresqlSettings(programs=found.folder, linger=True)
+    settings = BaremetalSettings(root=tmp_path / "data", fsync=False, private_postgresql=private)
+    databases = Databases(BaremetalProvider(settings).database())
+    made = databases.create(spec_of("orders"))
+    assert ask(made, "SELECT 1") == 1
+    cluster = Cluster(tmp_path / "data/database/orders/cluster", found, linger=True)
+    assert cluster.running
+    databases.delete("orders", final_snapshot=False)
+    assert not cluster.running
+    with pytest.raises(ConfigError, match="has no PostgreSQL"):
+        Databases(PrivateDatabaseDriver(tmp_path, tmp_path)).create(spec_of("orders"))
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ("08006", Unavailable),
+        ("22023", InvalidArgument),
+        ("28P01", Unauthenticated),
+        ("42501", PermissionDenied),
+        ("42704", InvalidArgument),
+        ("42P04", AlreadyExists),
+        ("53100", QuotaExceeded),
+        ("53300", Unavailable),
+        ("55006", Conflict),
+        ("57P03", Unavailable),
+        ("XX001", Unavailable),
+        ("XX000", OperationError),
+    ],
+)
+def test_what_postgresql_says_is_told_in_our_words(tmp_path: Path, state: str, error: type[OperationError]) -> None:
+    native = psycopg.errors.lookup(state)("it says so")
+    fault = PrivateDatabaseDriver(tmp_path).classify(native)
+    assert fault is not None
+    assert (fault.error, fault.message, fault.code) == (error, "it says so", state)
+
+
+def test_an_error_that_is_a_bug_is_nobodys(tmp_path: Path) -> None:
+    assert PrivateDatabaseDriver(tmp_path).classify(ValueError("a bug")) is None
+
+
 # who is killed, who is late, what is full
 
 CREATE = """if True:
@@ -431,13 +478,18 @@ CREATE = """if True:
 """
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.96, 0.97, 0.98, 0.99])
-def test_a_create_that_is_killed_has_made_the_server_or_nothing(
-    root: Path, tmp_path: Path, databases: Databases, share: float
-) -> None:
-    whole = told(CREATE, tmp_path / "elsewhere", VERSION, "0", "0")
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Return in how many steps a server is made."""
+    whole = told(CREATE, tmp_path_factory.mktemp("steps") / "database", VERSION, "0", "0")
     assert whole.startswith("made ")
-    steps = int(whole.split()[1])
+    return int(whole.split()[1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.97, 0.99])
+def test_a_create_that_is_killed_has_made_the_server_or_nothing(
+    root: Path, databases: Databases, steps: int, share: float
+) -> None:
     with python(CREATE, root, VERSION, str(max(1, round(steps * share))), "0") as process:
         assert process.wait() == -signal.SIGKILL
     if not databases.exists("orders"):

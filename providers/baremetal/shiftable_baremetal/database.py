@@ -127,7 +127,7 @@ class PrivateDatabaseDriver(DatabaseDriver):
         missing = super().missing_features(spec)
         if spec.engine == "postgresql" and self._fitting(spec.version) is None:
             here = ", ".join(found.version for found in self._binaries) or "none"
-            how = f"apt-get install postgresql-{spec.version.partition('.')[0]}"
+            how = f"apt-get install postgresql-{_major(spec.version)}, or pip install 'shiftable[postgresql-server]'"
             return (*missing, f"PostgreSQL {spec.version} on this machine (there is {here}; {how})")
         return missing
 
@@ -184,8 +184,8 @@ class PrivateDatabaseDriver(DatabaseDriver):
     def info(self, name: str) -> DatabaseInfo:
         """Return the state of a server and its socket. One that is available runs while somebody uses it."""
         files = self._area.files(name)
-        spec, binaries, stopped = files.spec(), self._fitting(files.spec().version), files.stopped
-        cluster = self._cluster(files)
+        spec, stopped = files.spec(), files.stopped
+        binaries, cluster = self._fitting(spec.version), self._cluster(files, spec)
         running = "running" if cluster.running else "idle"
         backups = files.backups.times() if spec.backup_days else []
         return DatabaseInfo(
