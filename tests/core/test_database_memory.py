@@ -11,10 +11,12 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.database import Databases, DatabaseSpec, Engine
-from shiftable.database.driver import DatabaseDriver, DatabaseInfo, ServerSize, SizeChoice, choose_size
-from shiftable.errors import Conflict, InvalidArgument, QuotaExceeded, Timeout
+from shiftable.database.driver import DatabaseDriver, DatabaseInfo, ServerSize, SizeChoice, Snapshot, choose_size
+from shiftable.errors import Conflict, InvalidArgument, NotFound, QuotaExceeded, Timeout
 from shiftable.features import Limit
+from shiftable.masking import Masked
 from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
+from shiftable.paging import Page
 from shiftable.testing.conformance.database import DatabaseConformance, Sleep, database_machine, small_spec
 
 LESSER = attrs.evolve(
@@ -267,3 +269,67 @@ def test_the_machine_finds_a_driver_that_breaks_a_rule() -> None:
         run_state_machine_as_test(
             database_machine(lambda: StartsOnEveryUpdate(clock=clock), impatient), settings=search
         )
+
+
+def test_a_snapshot_is_waited_for_or_missing_or_failed() -> None:
+    clock = Clock()
+    database = _slow(clock).create(small_spec("conf"))
+    database.wait()
+    taken = database.snapshot("first")
+    assert ("creating", "available") == (taken.state, database.wait_snapshot("first").state)
+    with pytest.raises(NotFound, match="no snapshot 'second'"):
+        database.wait_snapshot("second")
+    database.snapshot("third")
+    with pytest.raises(Timeout, match=r"0:01:00 for snapshot 'third' of database 'conf'"):
+        database.wait_snapshot("third", timeout=timedelta(minutes=1))
+
+    class Failing(MemoryDatabaseDriver):
+        def snapshots(self, name: str | None, *, cursor: str | None, limit: int | None) -> Page[Snapshot]:
+            page = super().snapshots(name, cursor=cursor, limit=limit)
+            return attrs.evolve(page, items=tuple(attrs.evolve(each, state="failed") for each in page.items))
+
+    failed = Databases(Failing()).create(small_spec("conf"))
+    failed.snapshot("first")
+    with pytest.raises(Conflict, match="'first' failed"):
+        failed.wait_snapshot("first")
+
+
+def test_each_state_that_is_waited_through_is_told() -> None:
+    clock, seen = Clock(), []
+    databases = _slow(clock)
+    database = databases.create(small_spec("conf"))
+    database.wait(on_info=lambda info: seen.append(info.state))
+    databases.delete("conf", final_snapshot=False)
+    database.wait_deleted(on_info=lambda info: seen.append(info.state))
+    assert ["creating", "available", "deleting"] == list(dict.fromkeys(seen))
+
+
+def test_a_restored_server_has_what_no_provider_can_tell_of_the_first_one() -> None:
+    spec = attrs.evolve(small_spec("conf"), user="shop", native="its own")
+    database = Databases(MemoryDatabaseDriver()).create(spec)
+    database.snapshot("first")
+    copy = database.restore("copy", snapshot="first")
+    assert database.password() == copy.password()
+    assert "shop" == copy.url().user
+
+
+def test_a_time_without_backups_cannot_be_restored() -> None:
+    database = Databases(MemoryDatabaseDriver()).create(attrs.evolve(small_spec("conf"), backup_days=0))
+    info = database.info()
+    assert (None, None) == (info.restorable_from, info.restorable_until)
+    with pytest.raises(InvalidArgument, match="backup_days is 0"):
+        database.restore("copy", at=datetime.now(UTC))
+
+
+def test_a_changed_password_is_the_one_of_whoever_declares_it() -> None:
+    databases = Databases(MemoryDatabaseDriver())
+    spec = attrs.evolve(small_spec("conf"), password=None)
+    database = databases.create(spec)
+    before = database.password()
+    database.set_password("mine")
+    assert before == database.password()  # kept until a server refuses it
+    assert "mine" == database.password(fresh=True).reveal()
+    database.set_password(Masked("other"))
+    assert "other" == database.password(fresh=True).reveal()
+    database.set_password()
+    assert 24 <= len(database.password(fresh=True).reveal())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, assert_type
 
 import attrs
+import sqlalchemy
 
 import shiftable
 from shiftable.app import App
@@ -22,6 +23,16 @@ from shiftable.blob import (
     sync,
 )
 from shiftable.config import Credential
+from shiftable.database import (
+    Connection,
+    Database,
+    DatabaseInfo,
+    Databases,
+    DatabaseSpec,
+    DatabaseUrl,
+    SizeChoice,
+    Snapshot,
+)
 from shiftable.errors import OperationError, Throttled
 from shiftable.masking import Masked
 from shiftable.migrate import Migration, Plan, Report
@@ -59,6 +70,21 @@ def clouds() -> None:
         assert_type(cloud.blob.bucket("x"), Bucket)
         assert_type(cloud.blob.create(shiftable.BucketSpec(name="x", versioning=True)), Bucket)
         assert_type(cloud.blob.list(), Iterator[Bucket])
+
+
+def databases(service: Databases, database: Database) -> None:
+    spec = DatabaseSpec(name="a", engine="postgresql", version="16", cpus=2, memory_gib=8, storage_gib=50)
+    assert_type(service.create(spec), Database)
+    assert_type(service.size(spec), SizeChoice | None)
+    assert_type(service.snapshots(), Iterator[Snapshot])
+    assert_type(database.wait(timeout=timedelta(minutes=5), on_info=lambda info: info.state), DatabaseInfo)
+    assert_type(database.url(), DatabaseUrl)
+    assert_type(database.url("shop").sqlalchemy(), sqlalchemy.URL)
+    assert_type(database.engine("shop", pool_size=10), sqlalchemy.Engine)
+    assert_type(database.connect(), Connection)
+    assert_type(database.password(), Masked)
+    assert_type(database.resize(cpus=4), DatabaseSpec)
+    assert_type(database.restore("copy", snapshot="first"), Database)
 
 
 def blobs(bucket: Bucket) -> None:
