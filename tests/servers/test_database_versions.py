@@ -87,7 +87,8 @@ def test_rows_of_200_megabytes_move(clusters: Any) -> None:
     pair.make()
     pair.fill("CREATE TABLE big (id int PRIMARY KEY, body bytea)", "ALTER TABLE big ALTER body SET STORAGE EXTERNAL")
     pair.fill(
-        "INSERT INTO big SELECT n, convert_to(repeat(md5(n::text), 6250000), 'UTF8') FROM generate_series(1, 3) AS s (n)"
+        "INSERT INTO big SELECT n, convert_to(repeat(md5(n::text), 6250000), 'UTF8')"
+        " FROM generate_series(1, 3) AS s (n)"
     )
     sides = json.dumps([dict(pair.arguments(each)) for each in (pair.source_cluster, pair.target_cluster)])
     done = subprocess.run([sys.executable, "-c", MOVE, sides], capture_output=True, text=True, check=True)
