@@ -39,6 +39,7 @@ _LONGEST_SOCKET = 103  # bytes of sun_path without its end: 108 on Linux, 104 on
 _LOG_TAIL = 4000
 _LOG_KEPT = 10 * 1024 * 1024
 _STEP = 0.01
+_STATEMENTS = re.compile(r"^.*STATEMENT:.*\n(?:\t.*\n?)*", re.MULTILINE)
 _CLOCK_STEP = 60  # seconds by which the clock may have been set since
 _TRIES = 5  # to find a port that nobody takes meanwhile
 
@@ -473,11 +474,11 @@ class Cluster:
         return True
 
     def _said(self, begin: int) -> str:
-        """Return the end of what the server wrote since then."""
+        """Return the end of what the server wrote since then, without statements, which may hold what is secret."""
         with contextlib.suppress(OSError), self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(begin, size - _LOG_TAIL))
-            return file.read().decode(errors="replace").strip()
+            return _STATEMENTS.sub("", file.read().decode(errors="replace")).strip()
         return ""
 
     def _noted(self, name: str) -> str | None:

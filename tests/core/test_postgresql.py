@@ -304,6 +304,17 @@ def test_a_server_that_does_not_start_says_why_and_leaves_nothing(folder: Path) 
         assert asked(cured, "SELECT 1") == 1
 
 
+def test_what_a_server_says_is_told_without_statements(folder: Path) -> None:
+    canary = "c4n4ry-password"
+    cluster = Cluster(folder)
+    with cluster, cluster.connect() as connection, pytest.raises(psycopg.Error):
+        connection.execute(f"CREATE ROLE x PASSWORD\n '{canary}'\n NONSENSE")
+    assert canary in cluster.log.read_text()
+    said = cluster._said(0)
+    assert "nonsense" in said
+    assert canary not in said
+
+
 def test_data_of_another_version_is_refused(folder: Path) -> None:
     cluster = Cluster(folder)
     cluster.create()

@@ -62,6 +62,11 @@ class Files:
         return Backups(self.folder / "backups", self.cluster / "archive")
 
     @property
+    def in_use(self) -> bool:
+        """Whether the server runs, and this process uses it already."""
+        return Cluster(self.cluster, _NO_PROGRAMS, until_exit=True).in_use
+
+    @property
     def stopped(self) -> bool:
         """Whether it shall not be started on demand."""
         return (self.folder / "stopped").exists()
@@ -145,7 +150,7 @@ class Area:
         """Return the files of a server, which must exist."""
         files = Files(self.root / name)
         if not files.folder.is_dir():
-            raise FilesError(Fault(NotFound, "there is no such server"))
+            raise FilesError(Fault(NotFound, "there is no such server; `shiftable apply` makes what is declared"))
         return files
 
     @contextlib.contextmanager

@@ -215,7 +215,7 @@ class PrivateDatabaseDriver(DatabaseDriver):
         if files.stopped:
             return
         due = files.backups.due(datetime.now(UTC))
-        if due or not self._cluster(files).in_use:
+        if due or not files.in_use:
             with self._changing(name):
                 self._start(self._area.files(name))
                 if due:
