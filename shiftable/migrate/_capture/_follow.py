@@ -264,7 +264,7 @@ class Online:
 
     def check(self) -> tuple[Finding, ...]:
         """Find all that stands in the way, and all that will stay behind."""
-        with self._source.server.session() as connection:
+        with self._translated(), self._source.server.session() as connection:
             found = [
                 *self._source.check(connection, may_identify=self._options.may_identify),
                 *self._source.may_freeze(connection),
@@ -566,11 +566,10 @@ class Online:
                 where, tries = session.at, tries + 1
                 session.close()
                 if not isinstance(exc, Stale) and not _may_do_better(exc):
-                    raise MigrationError(f"{self.name}: {' '.join(str(exc).split())}") from exc
+                    raise MigrationError(f"{self.name}: {_told(exc)}") from exc
                 if where == at and tries > _TRIES:
                     raise MigrationError(
-                        f"{self.name}: the same step failed {tries} times: {' '.join(str(exc).split())}; run the same"
-                        " again"
+                        f"{self.name}: the same step failed {tries} times: {_told(exc)}; run the same again"
                     ) from exc
                 at = where
             except BaseException:
@@ -643,9 +642,18 @@ class Online:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = locked(self.path)
         try:
-            yield
+            with self._translated():
+                yield
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn a server's errors into one sentence, without the rows that they may tell of."""
+        try:
+            yield
+        except psycopg.Error as exc:
+            raise MigrationError(f"{self.name}: {_told(exc)}; correct that and run the same again") from exc
 
     def __repr__(self) -> str:
         return f"<Online move of {self.name!r} from {self._source.server.label} to {self._target.label}>"
@@ -666,6 +674,12 @@ def _changes(slot: Slot, connection: Connection, since: int, upto: int) -> int:
 
 def _may_do_better(exc: psycopg.Error) -> bool:
     return is_lost(exc) or (exc.sqlstate or "").startswith("40")
+
+
+def _told(exc: psycopg.Error | Stale) -> str:
+    if isinstance(exc, Stale):
+        return "another mover applies the same changes"
+    return exc.diag.message_primary or " ".join(str(exc).split())
 
 
 def _literal(text: str) -> str:
