@@ -12,7 +12,7 @@ import pytest
 from shiftable.errors import MigrationError
 from shiftable.migrate._postgresql._move import DatabaseMove, How, moved
 from shiftable.migrate._postgresql._side import Side, Snapshot
-from shiftable.migrate._postgresql._tables import chunks_of, tables_of
+from shiftable.migrate._postgresql._tables import chunks_of, cut_of, tables_of
 from shiftable.migrate._postgresql._verification import differences
 
 from .databases import pair, target_cluster
@@ -238,7 +238,7 @@ def test_a_flipped_byte_is_located_to_its_row_and_its_chunk_on_both_sides(pair: 
 
     with Snapshot.taken(pair.source) as (_, session):
         (table,) = (each for each in tables_of(session, "", "") if each.name == "without_key")
-        pieces = chunks_of(table, session.info.server_version, 8192, SMALL.chunk)
+        pieces = chunks_of(table, cut_of(table, session.info.server_version, 8192, SMALL.chunk))
     block = int(origin.strip("()").split(",")[0])
     (chunk,) = (each for each in pieces if each.first <= block < (each.last or 1_000_000))
     (told,) = differences(pair.source, pair.target, SMALL).values()

@@ -18,6 +18,7 @@ __all__ = ["Lanes", "Pair"]
 
 T = TypeVar("T")
 _ATTEMPTS = 3
+_SOURCE = {"lock_timeout": "60s"}  # who waits for our locks to change a table would make us wait for him
 
 
 @attrs.define
@@ -94,7 +95,7 @@ class Lanes:
         found: Pair | None = getattr(self._own, "pair", None)
         if found is not None and found.is_good:
             return found
-        source = self.snapshot.side.connect()
+        source = self.snapshot.side.connect(_SOURCE)
         try:
             self.snapshot.begin(source)
             target = self.target.connect(self.settings)

@@ -29,7 +29,7 @@ from shiftable.migrate._postgresql._lanes import Lanes, Pair
 from shiftable.migrate._postgresql._large import batches, copied_objects, numbers_of
 from shiftable.migrate._postgresql._marks import Marks, marked
 from shiftable.migrate._postgresql._side import Session, Side, Snapshot, asking, rows
-from shiftable.migrate._postgresql._tables import CHUNK_BYTES, Chunk, Table, chunks_of, quoted
+from shiftable.migrate._postgresql._tables import CHUNK_BYTES, Chunk, Cut, Table, chunks_of, cut_of, quoted
 from shiftable.migrate._postgresql._tools import Tools
 from shiftable.migrate._postgresql._wipe import wipe
 
@@ -113,6 +113,7 @@ class DatabaseMove:
         self._futures: dict[str, list[Future[tuple[int, int]]]] = {}
         self._failed: dict[str, Exception] = {}
         self._phase = ""
+        self._cuts: dict[str, Cut] = {}
 
     # before the rows
 
@@ -155,14 +156,21 @@ class DatabaseMove:
             raise MigrationError(f"{self.target.name} is not empty: {', '.join(present)}; move into an empty database")
         self._marks.make()
         self._archive.restore(self.target, "pre-data", without=self._left_out, settings=_FAST)
-        self._marks.enter("data", {"evidence": self._evidence, "schema": self._archive.digest, "chunk": self.how.chunk})
+        self._cuts = self._cut()
+        cuts = {label: attrs.astuple(cut) for label, cut in self._cuts.items()}
+        self._marks.enter("data", {"evidence": self._evidence, "schema": self._archive.digest, "cuts": cuts})
         self._phase = "data"
 
     def _goes_on(self) -> bool:
         """Tell whether what a killed move has brought goes together with what there is now; else say why not."""
         before = self._marks.facts
-        if before["schema"] != self._archive.digest or before["chunk"] != self.how.chunk:
-            self.notes.append("a killed move was begun anew: the schema, or the size of chunks, is another one now")
+        self._cuts = {label: Cut(*cut) for label, cut in before["cuts"].items()}
+        nodes = {table.label: table.node for table in self._here.tables}
+        if before["schema"] != self._archive.digest:
+            self.notes.append("a killed move was begun anew: the schema is another one now")
+            return False
+        if self._phase == "data" and any(nodes[label] != cut.node for label, cut in self._cuts.items()):
+            self.notes.append("a killed move was begun anew: tables of the source were written anew meanwhile")
             return False
         declared = self.how.frozen or self._here.server["is_read_only"]
         if self._phase == "data" and not unchanged(before["evidence"], self._evidence, declared=declared):
@@ -190,7 +198,13 @@ class DatabaseMove:
         )
 
     def _pieces(self, table: Table) -> Sequence[Chunk]:
-        return chunks_of(table, self._here.version, self._here.server["block"], self.how.chunk)
+        return chunks_of(table, self._cuts.get(table.label))
+
+    def _cut(self) -> dict[str, Cut]:
+        """Say where tables are cut."""
+        version, block = self._here.version, self._here.server["block"]
+        found = {table.label: cut_of(table, version, block, self.how.chunk) for table in self._here.tables}
+        return {label: cut for label, cut in found.items() if cut is not None}
 
     def _keys(self, table: Table) -> list[str]:
         return [f"{table.label} {chunk.first}" for chunk in self._pieces(table)]

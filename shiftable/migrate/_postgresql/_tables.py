@@ -9,7 +9,7 @@ import attrs
 
 from shiftable.migrate._postgresql._side import Session, rows
 
-__all__ = ["CHUNK_BYTES", "Chunk", "Column", "Table", "chunks_of", "quoted", "tables_of"]
+__all__ = ["CHUNK_BYTES", "Chunk", "Column", "Cut", "Table", "chunks_of", "cut_of", "quoted", "tables_of"]
 
 CHUNK_BYTES = 128 * 1024 * 1024
 _TID_SCAN = 140000  # the first version that finds a range of rows by their place without reading the whole table
@@ -163,6 +163,21 @@ class Table:
 
 
 @attrs.frozen
+class Cut:
+    """Where a table is cut, which a killed move has to keep to though vacuum changes the table's size.
+
+    Args:
+        blocks: how many the table had.
+        step: blocks of each chunk.
+        node: the file that they were blocks of; in another one rows lie elsewhere.
+    """
+
+    blocks: int
+    step: int
+    node: int
+
+
+@attrs.frozen
 class Chunk:
     """Rows of a table that lie in some of its blocks.
 
@@ -237,8 +252,8 @@ def tables_of(session: Session, name: str, own: str) -> tuple[Table, ...]:
     )
 
 
-def chunks_of(table: Table, version: int, block: int, size: int = CHUNK_BYTES) -> Sequence[Chunk]:
-    """Cut a table into pieces of about equal size, by what is stored beside its rows too.
+def cut_of(table: Table, version: int, block: int, size: int = CHUNK_BYTES) -> Cut | None:
+    """Say how to cut a table into pieces of about equal size, by what is stored beside its rows too; ``None``: not.
 
     Args:
         version: of the server that reads it.
@@ -246,10 +261,14 @@ def chunks_of(table: Table, version: int, block: int, size: int = CHUNK_BYTES) -
     """
     blocks = table.heap // block
     count = min(math.ceil(table.size / size), blocks) if version >= _TID_SCAN and table.has_places else 1
-    if count <= 1:
+    return Cut(blocks, math.ceil(blocks / count), table.node) if count > 1 else None
+
+
+def chunks_of(table: Table, cut: Cut | None) -> Sequence[Chunk]:
+    """Return the pieces of a table; the last one goes to the end, wherever that is by now."""
+    if cut is None:
         return (Chunk(table, 1, 0, None, alone=True),)
-    step = math.ceil(blocks / count)
-    starts = range(0, blocks, step)
+    starts = range(0, cut.blocks, cut.step)
     ends: Iterable[int | None] = [*starts[1:], None]
     return tuple(
         Chunk(table, number, first, last, alone=False)

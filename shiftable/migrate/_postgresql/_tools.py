@@ -80,7 +80,8 @@ class Tools:
 
     def dump(self, source: Side, snapshot: str) -> Archive:
         """Read the whole schema as it is under a snapshot."""
-        command: list[str | Path] = [self.folder / "pg_dump", "-Fc", "-s", "--no-password", f"--snapshot={snapshot}"]
+        command: list[str | Path] = [self.folder / "pg_dump", "-Fc", "-s", "--no-password", "--lock-wait-timeout=60s"]
+        command.append(f"--snapshot={snapshot}")
         done = subprocess.run(  # noqa: S603  a program that was looked for
             command, env=source.environment(self.major), stdin=subprocess.DEVNULL, capture_output=True, check=False
         )

@@ -17,7 +17,7 @@ from shiftable.migrate._postgresql._lanes import Lanes, Pair
 from shiftable.migrate._postgresql._large import batches, differing_objects, numbers_of
 from shiftable.migrate._postgresql._move import LARGE_OBJECTS, How
 from shiftable.migrate._postgresql._side import Session, Side, Snapshot
-from shiftable.migrate._postgresql._tables import Chunk, Table, chunks_of
+from shiftable.migrate._postgresql._tables import Chunk, Table, chunks_of, cut_of
 
 __all__ = ["Verification", "differences"]
 
@@ -109,7 +109,9 @@ class Verification:
         facts = (self.here, self.there)[side]
         tables = self._found(label)[side]
         block = facts.server["block"]
-        return [chunk for each in tables for chunk in chunks_of(each, facts.version, block, self.how.chunk)]
+        return [
+            chunk for each in tables for chunk in chunks_of(each, cut_of(each, facts.version, block, self.how.chunk))
+        ]
 
     def _hash(self, label: str) -> str:
         versions = (self.here.version, self.there.version)
