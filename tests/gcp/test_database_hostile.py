@@ -898,6 +898,49 @@ def test_what_is_declared_is_what_google_hears(gcp_double: GcpDouble, databases:
     assert (described.admin, described.labels) == ("shiftadmin", {"team": "shop"})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"public": True, "allow_from": ("192.0.2.0/24",)},
+        {"tls": "optional"},
+        {"high_availability": True},
+        {"backup_days": 0},
+        {"backup_days": 365},
+        {"storage_autogrow": False},
+        {"storage_gib": 21},
+        {"deletion_protection": True},
+        {"cpus": 3},
+        {"memory_gib": 1},
+        {"token_login": True},
+        {"parameters": {"max_connections": "50"}},
+        {"labels": {"team": "a"}},
+        {"databases": ("shop", "a b", "ü")},
+        {"version": "18"},
+    ],
+    ids="-".join,
+)
+def test_whatever_changes_is_as_declared_then_and_nothing_else_changed(
+    gcp_double: GcpDouble, databases: Databases, shop: Database, change: Json
+) -> None:
+    before = databases.describe("shop")
+    spec = attrs.evolve(small_spec("shop"), **change)
+    (planned,) = databases.diff(spec)
+    assert change.keys() == {field.name for field in planned.fields}
+    databases.apply(planned)
+    shop.wait()
+    assert () == databases.diff(spec)
+    after = databases.describe("shop")
+    same = [field.name for field in attrs.fields(DatabaseSpec) if field.eq and field.name not in change]
+    assert [getattr(before, name) for name in same] == [getattr(after, name) for name in same]
+    network = f"projects/{gcp_double.project}/global/networks/default"
+    assert network == stored(gcp_double).settings["ipConfiguration"]["privateNetwork"]
+    back = databases.unwrap(CloudSqlDriver)
+    if not change.keys() & {"storage_gib", "version", "databases", "labels", "parameters"}:
+        back.update(after, attrs.evolve(before, password=spec.password))
+        shop.wait()
+        assert before == databases.describe("shop")
+
+
 def test_a_private_server_has_its_address_in_the_default_network(gcp_double: GcpDouble, shop: Database) -> None:
     address = stored(gcp_double).settings["ipConfiguration"]
     network = f"projects/{gcp_double.project}/global/networks/default"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -20,7 +23,15 @@ def keep(certificates: str, folder: Path | None = None) -> Path:
     try:
         return _kept(folder or _cache(), name, certificates)
     except (OSError, RuntimeError):
-        return _kept(Path(tempfile.mkdtemp(prefix="shiftable-ca-")), name, certificates)
+        return _kept(_of_this_process(), name, certificates)
+
+
+@functools.cache
+def _of_this_process() -> Path:
+    """Make a folder that lives as long as the process, and so as all connections."""
+    folder = tempfile.mkdtemp(prefix="shiftable-ca-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _cache() -> Path:

@@ -552,7 +552,7 @@ class CloudSqlDriver(DatabaseDriver):
             return choose_size(spec, [size for size in sizes if size is not None], source=_PER_CPU)
         found = fitting_custom(spec.cpus, spec.memory_gib)
         now = self._size_of(instance) if instance is not None else None
-        if now and found and _is_enough(now, spec) and now.memory <= found.memory:
+        if now and found and _is_enough(now, spec) and now.cpus <= found.cpus and now.memory <= found.memory:
             return SizeChoice(now, "it is enough, and not larger")  # one that shares its CPU with others
         if found is None:
             raise ValueError(f"no machine has {spec.cpus} CPUs and {spec.memory_gib} GiB ({CUSTOM_SOURCE})")
