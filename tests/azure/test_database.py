@@ -41,7 +41,7 @@ class AzureDatabases(DatabaseConformance):
     def driver(self, azure_double: AzureDouble, database_driver: AzureDatabaseDriver) -> AzureDatabaseDriver:
         azure_double.databases.on_demand = 1000
         azure_double.databases.cpus = 1_000_000
-        azure_double.databases.page_size = 25
+        azure_double.databases.page_size = 60
         return database_driver
 
     @pytest.fixture
@@ -54,13 +54,13 @@ class TestAzureDatabases(AzureDatabases):
 
 
 class TestSlowAzureDatabases(AzureDatabases):
-    """Each operation takes minutes."""
+    """Each operation takes its time, and pages are small."""
 
-    many = 30
+    many = 25
 
     @pytest.fixture
     def driver(self, azure_double: AzureDouble, database_driver: AzureDatabaseDriver) -> AzureDatabaseDriver:
-        azure_double.databases.delay = timedelta(minutes=2)
+        azure_double.databases.delay = timedelta(seconds=4)
         azure_double.databases.on_demand = 1000
         azure_double.databases.page_size = 7
         return database_driver
@@ -69,12 +69,12 @@ class TestSlowAzureDatabases(AzureDatabases):
 def test_the_driver_does_what_the_model_does(azure_double: AzureDouble, database_driver: AzureDatabaseDriver) -> None:
     def make_driver() -> AzureDatabaseDriver:
         azure_double.reset()
-        azure_double.databases.delay = timedelta(seconds=40)
+        azure_double.databases.delay = timedelta(seconds=4)
         return database_driver
 
     quick = settings(
-        max_examples=10,
-        stateful_step_count=12,
+        max_examples=8,
+        stateful_step_count=10,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )

@@ -209,6 +209,14 @@ def test_a_token_says_whose_it_is(azure_double: AzureDouble) -> None:
             assert token.value.reveal() == token_of(**claims)
 
 
+def test_a_token_is_had_from_the_same_identity_as_the_server(folder: Path, azure_double: AzureDouble) -> None:
+    with shiftable.load(folder, environment="production") as app:
+        driver = app.cloud("there").unwrap(AzureProvider).database()
+        token = driver.login_token("orders", "shop")
+    assert (token.user, token.value.reveal()) == ("shop", azure_double.token)
+    assert azure_double.token not in f"{token!r}"
+
+
 def _make_with_administrator(provider: AzureProvider, double: AzureDouble) -> None:
     native = type(provider).native_types["database"](entra_admin="shop-identity", entra_admin_id="0a00")
     spec = DatabaseSpec(

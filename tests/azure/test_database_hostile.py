@@ -33,6 +33,8 @@ from shiftable.errors import (
 )
 from shiftable.testing.harness import Call
 from shiftable_azure import AzureDatabaseSettings
+from shiftable_azure._arm import ArmAnswer
+from shiftable_azure._errands import Errand, Step
 from shiftable_azure.database import AzureDatabaseDriver
 from shiftable_azure.double import AzureDouble
 from shiftable_azure.errors import DATABASE_CODES, ArmFailure, classify_database
@@ -161,7 +163,7 @@ def test_a_snapshot_whose_answer_is_lost_is_taken_once(azure_double: AzureDouble
     azure_double.databases.delay = timedelta(minutes=1)
     azure_double.inject(kind, match=is_("Backups_Create"), times=1)
     orders.snapshot("first")
-    azure_double.clock.advance(90)
+    assert orders.wait_snapshot("first").state == "available"
     orders.wait()
     assert [snapshot.name for snapshot in orders.snapshots()] == ["first"]
 
@@ -176,6 +178,22 @@ def test_a_network_that_stays_away_is_unavailable_and_loses_no_errand(
     with pytest.raises(Unavailable):
         database.info()
     assert away.hits == 2
+    database.wait()
+    assert databases.describe("orders").databases == ("shop",)
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (500, Unavailable), (429, Throttled)])
+def test_a_look_that_is_refused_loses_no_errand(
+    azure_double: AzureDouble, make_databases: Make, status: int, error: type[OperationError]
+) -> None:
+    databases = Databases(make_databases(max_attempts=1), sleep=azure_double.clock.advance)
+    azure_double.databases.delay = timedelta(minutes=1)
+    database = databases.create(declared())
+    for operation in ("Servers_Get", "GetOperationStatus"):
+        if (status, operation) != (403, "GetOperationStatus"):
+            azure_double.inject("status", status=status, body=b"{}", match=is_(operation), times=1)
+            with pytest.raises(error):
+                database.info()
     database.wait()
     assert databases.describe("orders").databases == ("shop",)
 
@@ -461,6 +479,41 @@ def test_what_a_stopped_server_does_not_tell_does_not_keep_it_from_being_deleted
     assert databases.describe("orders").databases == ()
     databases.delete("orders", final_snapshot=False)
     orders.wait_deleted()
+
+
+def test_what_a_process_left_undone_the_next_one_does(
+    azure_double: AzureDouble, databases: Databases, make_databases: Make
+) -> None:
+    azure_double.databases.delay = timedelta(minutes=1)
+    spec = declared(
+        public=True, allow_from=("192.0.2.0/24",), parameters={"work_mem": "8192"}, deletion_protection=True
+    )
+    databases.create(spec)
+    later = Databases(make_databases(), sleep=azure_double.clock.advance)
+    database = later.open(spec)
+    database.wait()
+    (change,) = later.diff(spec)
+    missing = ["deletion_protection", "allow_from", "databases", "parameters"]
+    assert [field.name for field in change.fields] == missing
+    later.apply(change)
+    database.wait()
+    assert later.diff(spec) == ()
+
+
+def test_an_errand_may_have_more_steps_than_pythons_stack_is_deep() -> None:
+    class Willing:
+        """Takes everything at once."""
+
+        taken = 0
+
+        def call(self, *_: object, **__: object) -> ArmAnswer:
+            self.taken += 1
+            return ArmAnswer(200, {}, {})
+
+    session: Any = Willing()
+    errand = Errand("updating", lambda: [Step(f"d{number}", "PUT", "/d", "v") for number in range(5_000)])
+    assert errand.is_done(session)
+    assert session.taken == 5_000
 
 
 def test_threads_that_wait_for_the_same_server_send_each_request_once(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from azure.core.exceptions import AzureError
 
-from shiftable.errors import Conflict
+from shiftable.errors import AlreadyExists, Conflict
 from shiftable_azure._arm import ArmAnswer, ArmRefusal, is_running, link_of
 from shiftable_azure.errors import ArmFailure, classify_database
 
@@ -33,6 +33,7 @@ class Step:
         what: it is for, in errors: ``the database shop``.
         version: the api-version.
         again: it does no more when it is sent once more, after others.
+        there: it was sent before, so that it is no refusal if what it makes exists.
     """
 
     what: str
@@ -41,6 +42,7 @@ class Step:
     version: str
     body: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
     again: bool = attrs.field(default=True, kw_only=True)
+    there: bool = attrs.field(default=False, kw_only=True)
 
 
 @attrs.define(eq=False)
@@ -84,18 +86,24 @@ class Errand:
         Raises:
             ArmFailure: what an operation ended with.
         """
-        if self._now is not None and self._link is not None:
-            answer = session.call("GET", self._link, self._now.version)
-            if is_running(answer, self._now.what):
-                self._link = link_of(answer) or self._link
+        while True:
+            if self._is_running(session):
                 return False
-            self._link = None
-        self._make_plan()
-        while self._left and self._link is None:
+            self._make_plan()
+            if not self._left:
+                return True
             if not self._is_taken(session, self._left[0]):
                 return False
             self._left.popleft()
-        return self._link is None or self.is_done(session)
+
+    def _is_running(self, session: ArmSession) -> bool:
+        """Tell whether what was begun last goes on."""
+        if self._now is None or self._link is None:
+            return False
+        answer = session.call("GET", self._link, self._now.version)
+        running = is_running(answer, self._now.what)
+        self._link = (link_of(answer) or self._link) if running else None
+        return running
 
     def _make_plan(self) -> None:
         if self._plan is not None:
@@ -115,7 +123,10 @@ class Errand:
         try:
             self.follow(step, session.call(step.method, step.path, step.version, body=step.body, repeat=True))
         except ArmRefusal as exc:
-            if step.method != "DELETE" or exc.status_code != _MISSING:  # what is gone need not go
+            fault = classify_database(exc)
+            gone = step.method == "DELETE" and exc.status_code == _MISSING
+            exists = step.there and fault is not None and fault.error is AlreadyExists
+            if not (gone or exists):
                 raise
 
 

@@ -74,9 +74,7 @@ _SCOPES = {
     "usgovcloudapi.net": "https://ossrdbms-aad.database.usgovcloudapi.net/.default",
 }
 _SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
-_TOKEN_LIFE = timedelta(
-    hours=1
-)  # of one that does not say: Microsoft Entra, access token lifetime, at least 60 minutes
+_TOKEN_LIFE = timedelta(hours=1)  # at most counted on: Microsoft Entra, access token lifetime, 60 minutes at least
 _NAMES = ("upn", "preferred_username", "unique_name")  # claims that name a user
 _OF_NO_SERVER = frozenset({"ResourceNotFound", "NotFound", "ParentResourceNotFound", "ServerNotFound"})
 _BACKUP_STATES: Mapping[str, DatabaseState] = {
@@ -260,8 +258,10 @@ class AzureDatabaseDriver(DatabaseDriver):
         try:
             flavour, found = self._found(name)
         except ArmRefusal as exc:
+            if not _is_absent(exc):
+                raise
             known = self._kinds.get(name)
-            if errand is None or errand.kind != "creating" or known is None or not _is_absent(exc):
+            if errand is None or errand.kind != "creating" or known is None:
                 self._errands.drop(name)
                 raise
             return DatabaseInfo(name=name, state="creating", raw_state="Accepted", engine=known.engine, version="")
@@ -333,7 +333,9 @@ class AzureDatabaseDriver(DatabaseDriver):
             self._start_errand(name, errand)
         except ArmRefusal as exc:
             if not (exc.doubtful and is_busy(exc)):
-                raise  # else what keeps it busy is the backup itself, whose answer was lost
+                raise
+            # What keeps it busy is the backup itself, whose answer was lost; when it is not, it will say so.
+            self._errands.put(name, Errand("updating", lambda: [attrs.evolve(step, there=True)]))
         begun = Snapshot(
             name=snapshot,
             database=name,
@@ -651,6 +653,14 @@ class AzureDatabaseDriver(DatabaseDriver):
 
     def _backup(self, flavour: Flavour, name: str, snapshot: str) -> Mapping[str, Any] | None:
         """Return a backup by the name that it was given, or that Azure gave."""
+        if flavour.engine == "postgresql":
+            path = f"{self._path(flavour, name)}/{flavour.backups}/{quote(snapshot, safe='')}"
+            try:
+                return self._session.call("GET", path, flavour.version).body
+            except ArmRefusal as exc:
+                if exc.status_code != _MISSING:
+                    raise
+                return None
         items = self._items(f"{self._path(flavour, name)}/{flavour.backups}", flavour.version)
         return next((each for each in items if snapshot in {each["name"], _given(flavour, each)}), None)
 
