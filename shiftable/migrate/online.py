@@ -2,8 +2,8 @@
 
 ::
 
-    source = Server("orders on frankfurt", lambda: {"host": …, "dbname": "orders", "user": …, "password": …})
-    target = Server("orders on gcp", lambda: {…})
+    source = Server.of(frankfurt.database.get("orders"), "orders", label="orders on frankfurt")
+    target = Server("orders on gcp", lambda: {"host": …, "dbname": "orders", "user": …, "password": …})
     move = postgresql("orders", source, target, Path(".shiftable"))
     for finding in move.check():
         print(finding.message)

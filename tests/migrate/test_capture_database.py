@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
+from shiftable.config import Credential
+from shiftable.database import DatabaseInfo, Databases
+from shiftable.database import Server as AtServer
 from shiftable.errors import MigrationError
-from shiftable.migrate.online import Online, OnlineOptions, postgresql
+from shiftable.masking import Masked
+from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
+from shiftable.migrate.online import Online, OnlineOptions, Server, postgresql
 from shiftable.postgresql import Cluster
+from shiftable.testing.conformance.database import small_spec
 
 from .capturing import LEDGER, Moving, Writer, moving, two_clusters
 
@@ -106,6 +113,43 @@ def test_a_copy_that_was_killed_is_begun_anew_in_the_new_snapshot(move: Moving) 
     second.cutover(hand_over=lambda: None)
     move.verify()
     move.assert_clean()
+
+
+@attrs.define
+class Real(MemoryDatabaseDriver):
+    """Databases whose server is a private cluster's; the first password is an old one."""
+
+    cluster: Cluster | None = attrs.field(kw_only=True, default=None)
+    given: int = attrs.field(init=False, default=0)
+
+    def info(self, name: str) -> DatabaseInfo:
+        assert self.cluster is not None
+        server = AtServer(host="127.0.0.1", port=self.cluster.port, admin="changing", tls=False)
+        return attrs.evolve(MemoryDatabaseDriver.info(self, name), server=server)
+
+    def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:
+        self.given += 1
+        return Masked("new-" + "one" if self.given > 1 else "old-" + "one")
+
+
+def test_a_declared_server_is_moved_by_its_handle_and_a_changed_password_asked_for_again(move: Moving) -> None:
+    with move.source.connect(autocommit=True) as connection:
+        connection.execute("CREATE ROLE changing SUPERUSER LOGIN PASSWORD 'new-one'")
+    try:
+        move.run(LEDGER)
+        driver = Real(attrs.evolve(FEATURES, connect=True), cluster=move.source)
+        handle = Databases(driver).create(attrs.evolve(small_spec("shop"), databases=(move.name,)))
+        source = Server.of(handle, move.name, label="declared")
+        found = postgresql(move.name, source, move.server(move.target), move.folder)
+        found.start()
+        move.run("UPDATE account SET balance = 1")
+        found.follow()
+        found.cutover(hand_over=lambda: None)
+        move.verify()
+        assert driver.given == 2
+    finally:
+        with move.source.connect(autocommit=True) as connection:
+            connection.execute("DROP ROLE changing")
 
 
 def test_what_differs_keeps_the_target_from_being_handed_over(move: Moving) -> None:

@@ -77,7 +77,7 @@ class Copying:
 
 
 def _side(server: Server) -> Side:
-    return Side(server.arguments, server.label)
+    return Side(server.arguments, server.label, refused=server.refused)
 
 
 def _large(found: dict[str, str]) -> str:

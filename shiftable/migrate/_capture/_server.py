@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import attrs
 import psycopg
 from psycopg import sql
 
+from shiftable.database import Database
 from shiftable.errors import MigrationError
 
 __all__ = ["APPLICATION", "Connection", "Server", "closing_quietly", "identifier", "is_lost", "quoted"]
@@ -37,6 +38,7 @@ _SETTINGS = {
     "synchronous_commit": "on",  # the source forgets what the target has, so the target must keep it
     "row_security": "off",  # then a policy that would hide a row is an error
 }
+_REFUSALS = ("password authentication failed", "PAM authentication failed")
 _LOST = ("08", "57P", "XX000")
 """SQLSTATE: the connection, the server's stop and start."""
 
@@ -49,10 +51,23 @@ class Server:
         label: how messages name it.
         arguments: returns what psycopg's ``connect`` takes, the password too; called for each connection, so that a
             password that was changed or a token that has expired needs no new move.
+        refused: is called when the password was refused, and before it is asked for once more.
     """
 
     label: str
     arguments: Callable[[], Mapping[str, Any]] = attrs.field(repr=False)
+    refused: Callable[[], object] | None = attrs.field(default=None, repr=False, eq=False)
+
+    @classmethod
+    def of(cls, handle: Database, database: str, *, label: str) -> Self:
+        """Return a database of a server that the application declares, on one of its providers."""
+        url = handle.url(database)
+
+        def arguments() -> Mapping[str, Any]:
+            login = url.login()
+            return {**url.arguments(), "user": login.user or url.user, "password": login.password.reveal()}
+
+        return cls(label, arguments, lambda: handle.password(fresh=True))
 
     def connect(self, purpose: str = "", **more: object) -> Connection:
         """Open a session, in autocommit mode."""
@@ -65,13 +80,12 @@ class Server:
             "client_encoding": "UTF8",
             "application_name": f"{APPLICATION} {purpose}".strip(),
         }
-        refused = ""
-        try:
-            found = psycopg.connect(**(defaults | dict(self.arguments()) | more), autocommit=True)
-        except psycopg.OperationalError as exc:
-            refused = str(exc)
-        if refused:  # psycopg's own error holds all that the connection was to be made with, the password too
-            raise psycopg.OperationalError(refused)
+        found, said = self._opened(defaults, more)
+        if self.refused is not None and any(words in said for words in _REFUSALS):
+            self.refused()
+            found, said = self._opened(defaults, more)
+        if found is None:
+            raise psycopg.OperationalError(said)
         try:
             if "replication" not in more:
                 _set(found)
@@ -79,6 +93,15 @@ class Server:
             found.close()
             raise
         return cast("Connection", found)
+
+    def _opened(
+        self, defaults: Mapping[str, Any], more: Mapping[str, Any]
+    ) -> tuple[psycopg.Connection[Any] | None, str]:
+        """Connect, or return why not: psycopg's own error holds the password, with all else that it was tried with."""
+        try:
+            return psycopg.connect(**{**defaults, **self.arguments(), **more}, autocommit=True), ""
+        except psycopg.OperationalError as exc:
+            return None, str(exc)
 
     @contextmanager
     def session(self, purpose: str = "") -> Iterator[Connection]:
