@@ -300,10 +300,14 @@ def unlike_servers(request: Request, response: Response) -> Iterable[str]:
     namespace = next((part.lower() for part in parts if part.lower() in SERVER_DEFINITIONS), None)
     if namespace is None or not is_arm(request) or not SERVER_DEFINITIONS[namespace].exists():
         return
-    if "Microsoft.Authorization" in parts or "flexibleServers" not in parts or request.method == "POST":
+    if "Microsoft.Authorization" in parts or request.method == "POST":
         return
-    below = parts[parts.index("flexibleServers") :]
-    kind = "/".join([namespace, *below[::2]]).lower()
+    below = [part.lower() for part in parts]
+    first = next((each for each in ("flexibleservers", "locations") if each in below), None)
+    below = below[below.index(first) :: 2] if first else []
+    kind = "/".join([namespace, *below])
+    if first == "locations" and kind not in server_definitions(namespace):
+        return  # of what stands alone beside the servers, only some is defined
     if request.body.strip() not in {b"", b"null"}:
         yield from server_violations(namespace, kind, json.loads(request.body), sent=request.method)
     if response.code in {200, 201} and response.body:
@@ -327,7 +331,7 @@ def server_definitions(namespace: str) -> dict[str, Any]:
     return {
         kind["name"].partition("@")[0].lower(): _resolved(kind["body"], kinds)
         for kind in kinds
-        if kind["$type"] == "ResourceType" and "/flexibleservers" in kind["name"].lower()
+        if kind["$type"] == "ResourceType"
     }
 
 
