@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import attrs
 import pytest
@@ -14,7 +15,7 @@ from shiftable.database import Databases, DatabaseSpec
 from shiftable.database.driver import Engine
 from shiftable.errors import InvalidArgument
 from shiftable.testing.conformance.database import small_spec
-from shiftable_aws import AwsProvider, RdsSettings, _rds_classes
+from shiftable_aws import AwsProvider, AwsSettings, RdsSettings, _rds_classes
 from shiftable_aws._rds_storage import enlarged, grown, problems
 from shiftable_aws.database import STATUSES, RdsDriver
 from shiftable_aws.double import AwsDouble
@@ -263,3 +264,34 @@ def test_settings_are_declared_in_the_file_and_typed(tmp_path: Path, aws_double:
         spec = app.spec(declared)
         assert isinstance(spec, DatabaseSpec)
         assert spec.native == RdsSettings(iops=20_000, security_groups=("sg-1",))
+
+
+def test_members_of_clusters_are_no_servers(driver: RdsDriver, aws_double: AwsDouble) -> None:
+    databases = Databases(driver)
+    for name in ("alone", "member"):
+        databases.create(small_spec(name))
+    aws_double.rds.server("member")["DBClusterIdentifier"] = "many"
+    assert [database.name for database in databases.list()] == ["alone"]
+
+
+def test_a_server_is_checked_against_the_certificates_of_rds(aws_double: AwsDouble, tmp_path: Path) -> None:
+    own = tmp_path / "rds.pem"
+    for declared, ca in ((None, Path("~/.aws/rds-global-bundle.pem").expanduser()), (own, own)):
+        provider = AwsProvider(AwsSettings(**aws_double.config, rds_ca=declared))
+        databases = Databases(provider.database())
+        if not databases.exists("orders"):
+            databases.create(SPEC)
+        server = databases.database("orders").info().server
+        assert server is not None
+        assert (server.ca, server.tls) == (ca, True)
+        provider.close()
+
+
+def test_a_token_is_for_one_user_and_a_quarter_of_an_hour(driver: RdsDriver) -> None:
+    Databases(driver).create(attrs.evolve(SPEC, token_login=True))
+    token = driver.login_token("orders", "app")
+    query = parse_qs(token.value.reveal().partition("?")[2])
+    assert (query["Action"], query["DBUser"], query["X-Amz-Expires"]) == (["connect"], ["app"], ["900"])
+    assert "/eu-central-1/rds-db/aws4_request" in query["X-Amz-Credential"][0]
+    assert timedelta(minutes=14) < token.expires - datetime.now(UTC) <= timedelta(minutes=15)
+    assert driver.login_token("orders", None).user == "shiftadmin"

@@ -154,7 +154,7 @@ class _Version:
 
 @attrs.define(eq=False)
 class RdsDriver(DatabaseDriver):
-    """Database servers in Amazon RDS, through boto3. Aurora's clusters are another service, and are not seen.
+    """Database servers in Amazon RDS, through boto3. Clusters, Aurora's and others, and their members are not seen.
 
     Credentials and permissions are those of ``AwsProvider``.
 
@@ -328,7 +328,8 @@ class RdsDriver(DatabaseDriver):
         """Return one page of the names of all servers."""
         engines: Any = [{"Name": "engine", "Values": sorted(_ENGINES)}]
         answer = self.client.describe_db_instances(Filters=engines, **_page(cursor, limit))
-        return Page(tuple(found["DBInstanceIdentifier"] for found in answer["DBInstances"]), answer.get("Marker"))
+        own = (found for found in answer["DBInstances"] if not found.get("DBClusterIdentifier"))
+        return Page(tuple(found["DBInstanceIdentifier"] for found in own), answer.get("Marker"))
 
     def info(self, name: str) -> DatabaseInfo:
         """Return the state of a server; finish what could not be done before it was up, or was gone."""
