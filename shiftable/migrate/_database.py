@@ -36,7 +36,7 @@ except ImportError as exc:
 from shiftable.migrate._postgresql._facts import Facts, facts_of, losses
 from shiftable.migrate._postgresql._move import LARGE_OBJECTS, DatabaseMove, How
 from shiftable.migrate._postgresql._side import Session, Side, asking, rows
-from shiftable.migrate._postgresql._tables import Table
+from shiftable.migrate._postgresql._tables import Table, named
 from shiftable.migrate._postgresql._verification import Verification
 
 __all__ = ["DatabaseItem", "DatabaseMover"]
@@ -482,13 +482,13 @@ def _grouped(facts: Facts) -> Mapping[str, tuple[Table, ...]]:
     """Return tables by the one that takes their rows."""
     found: dict[str, tuple[Table, ...]] = {}
     for table in facts.tables:
-        label = ".".join(table.into)
+        label = named(*table.into)
         found[label] = (*found.get(label, ()), table)
     return found
 
 
 def _label(item: DatabaseItem) -> str:
-    return ".".join(item.tables[0].into)
+    return named(*item.tables[0].into)
 
 
 def _shape(table: Table) -> tuple[object, ...]:

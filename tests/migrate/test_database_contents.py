@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from shiftable.errors import MigrationError
 from shiftable.migrate._postgresql._move import DatabaseMove, How, moved
@@ -47,6 +48,33 @@ def test_triggers_rules_and_checks_do_nothing_to_rows_that_move(pair: Pair) -> N
 
     assert [(0,)] == pair.on_target("SELECT count(*) FROM tree WHERE note LIKE '%touched%touched%'")
     assert [(5,)] == pair.on_target("SELECT count(*) FROM shrunk WHERE a <= 5")  # of a constraint that came later
+
+
+def test_names_that_look_alike_when_they_are_joined_are_two(pair: Pair) -> None:
+    pair.fill('CREATE SCHEMA a; CREATE SCHEMA "a.b"; CREATE TABLE a."b.c" (x int); CREATE TABLE "a.b".c (x int)')
+    pair.fill('INSERT INTO a."b.c" VALUES (1); INSERT INTO "a.b".c VALUES (2); CREATE SEQUENCE a."b.d"')
+    pair.fill('CREATE SEQUENCE "a.b".d START 9')
+    moved(pair.source, pair.target)
+
+    assert pair.schema(pair.source_cluster) == pair.schema(pair.target_cluster)
+    assert {} == differences(pair.source, pair.target)
+    assert [(1, 2)] == pair.on_target('SELECT (SELECT x FROM a."b.c"), (SELECT x FROM "a.b".c)')
+    pair.on_target('UPDATE "a.b".c SET x = 3')
+    assert ['"a.b".c'] == list(differences(pair.source, pair.target))
+
+
+def test_a_database_may_be_called_what_a_connection_string_looks_like(pair: Pair) -> None:
+    odd = f"host=nowhere dbname={pair.name}'\\"
+    with pair.target_cluster.connect(autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(odd)))
+    pair.fill("CREATE TABLE t (a int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    target = pair.side(pair.target_cluster, "the target", dbname=odd)
+    try:
+        moved(pair.source, target)
+        assert {} == differences(pair.source, target)
+    finally:
+        with pair.target_cluster.connect(autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(odd)))
 
 
 def test_sequences_go_on_where_they_stood(pair: Pair) -> None:
@@ -172,7 +200,10 @@ ODD = {
         "UPDATE computed SET a = CASE id WHEN 1 THEN 2 ELSE 1 END WHERE id IN (1, 2)",
         "public.computed",
     ),
-    "NULL in place of nothing": ('UPDATE "Odd ""Schema"""."t.t" SET v = NULL WHERE k = \'x\'', 'Odd "Schema".t.t'),
+    "NULL in place of nothing": (
+        'UPDATE "Odd ""Schema"""."t.t" SET v = NULL WHERE k = \'x\'',
+        '"Odd ""Schema"""."t.t"',
+    ),
     "a partition by hash of an enum": ("UPDATE by_mood SET id = 1000 WHERE id = 1", "public.by_mood"),
     "a byte of a large object": ("SELECT lo_put(70003, 2500000, '\\x00')", "large objects"),
     "a large object more": ("SELECT lo_from_bytea(9, '')", "large objects"),

@@ -280,6 +280,14 @@ def test_a_server_that_is_killed_while_indexes_are_built_costs_a_run(
     assert_equal(quiet)
 
 
+def test_unlogged_tables_come_again_in_whole(quiet: Pair) -> None:
+    quiet.fill("INSERT INTO unlogged SELECT generate_series(1, 20000)")
+    run(orders(quiet, ["enter"], 1))  # all rows are there, and the next phase has not begun
+
+    assert [ON_WITH] == moved(quiet.source, quiet.target, How(chunk=SMALL)).notes
+    assert_equal(quiet)
+
+
 def test_a_crash_that_empties_an_unlogged_table_of_the_target_is_noticed(
     quiet: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import attrs
 
 from shiftable.migrate._postgresql._marks import OWN_SCHEMA
 from shiftable.migrate._postgresql._side import Session, rows
-from shiftable.migrate._postgresql._tables import quoted
+from shiftable.migrate._postgresql._tables import named, quoted
 
 __all__ = ["Catalogue", "Sequence", "catalogue_of", "different", "sequences_of"]
 
@@ -135,7 +135,7 @@ class Sequence:
     @property
     def label(self) -> str:
         """As people know it."""
-        return f"{self.schema}.{self.name}"
+        return named(self.schema, self.name)
 
 
 def catalogue_of(session: Session, name: str) -> Catalogue:

@@ -189,8 +189,11 @@ class DatabaseMove:
         """See to tables that a crash empties: before there are indexes they come again, later they must be there."""
         unlogged = {table: self._keys(table) for table in self._here.tables if table.is_unlogged}
         if self._phase == "data":
+            if unlogged:
+                with asking(self.target.name):
+                    self._control.execute(f"TRUNCATE {', '.join(quoted(*table.into) for table in unlogged)}")
             self._marks.forget(key for keys in unlogged.values() for key in keys)
-            return True
+            return all(table.into == (table.schema, table.name) for table in unlogged)
         return not any(
             self._marks.rows_of(keys)
             and not rows(self._control, self.target.name, f"SELECT 1 FROM {quoted(*table.into)} LIMIT 1")

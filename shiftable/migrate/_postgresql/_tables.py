@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import attrs
 
 from shiftable.migrate._postgresql._side import Session, rows
 
-__all__ = ["CHUNK_BYTES", "Chunk", "Column", "Cut", "Table", "chunks_of", "cut_of", "quoted", "tables_of"]
+__all__ = ["CHUNK_BYTES", "Chunk", "Column", "Cut", "Table", "chunks_of", "cut_of", "named", "quoted", "tables_of"]
 
 CHUNK_BYTES = 128 * 1024 * 1024
+_PLAIN = re.compile(r"\w+")
 _TID_SCAN = 140000  # the first version that finds a range of rows by their place without reading the whole table
 _RELAXED = 140000  # the first one that takes binary arrays and rows whose types have another number at the source
 
@@ -96,6 +98,11 @@ def quoted(*names: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
+def named(*names: str) -> str:
+    """Return a name as people write it: quoted where two others would look the same."""
+    return ".".join(name if _PLAIN.fullmatch(name) else quoted(name) for name in names)
+
+
 @attrs.frozen(kw_only=True)
 class Column:
     """A column, and what may be done with its values.
@@ -145,7 +152,7 @@ class Table:
     @property
     def label(self) -> str:
         """As people know it."""
-        return f"{self.schema}.{self.name}"
+        return named(self.schema, self.name)
 
     @property
     def sql(self) -> str:

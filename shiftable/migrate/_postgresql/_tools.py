@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import attrs
+from psycopg.conninfo import make_conninfo
 
 from shiftable.errors import MigrationError
 from shiftable.migrate._postgresql._side import Side
@@ -152,7 +153,7 @@ class Archive:
         command = [
             *("--no-owner", "--no-acl", "--no-publications", "--no-subscriptions", "--no-tablespaces", "--no-password"),
             f"--section={section}",
-            f"--dbname={target.arguments()['dbname']}",
+            f"--dbname={make_conninfo(dbname=target.arguments()['dbname'])}",  # a name may look like one itself
         ]
         with _kept("\n".join(entry.line for entry in entries).encode()) as contents:
             command += ["-L", f"/dev/fd/{contents}"]

@@ -17,7 +17,7 @@ from shiftable.migrate._postgresql._lanes import Lanes, Pair
 from shiftable.migrate._postgresql._large import batches, differing_objects, numbers_of
 from shiftable.migrate._postgresql._move import LARGE_OBJECTS, How
 from shiftable.migrate._postgresql._side import Session, Side, Snapshot
-from shiftable.migrate._postgresql._tables import Chunk, Table, chunks_of, cut_of
+from shiftable.migrate._postgresql._tables import Chunk, Table, chunks_of, cut_of, named
 
 __all__ = ["Verification", "differences"]
 
@@ -57,7 +57,7 @@ class Verification:
         """Return the source's tables, the largest first; those whose rows go elsewhere stand under that name."""
         sizes: dict[str, int] = {}
         for table in self.here.tables:
-            label = ".".join(table.into)
+            label = named(*table.into)
             sizes[label] = sizes.get(label, 0) + table.size
         return sorted(sizes, key=lambda label: (-sizes[label], label))
 
@@ -126,7 +126,7 @@ class Verification:
         grouped: dict[str, tuple[list[Table], list[Table]]] = {}
         for side, facts in enumerate((self.here, self.there)):
             for table in facts.tables:
-                grouped.setdefault(".".join(table.into), ([], []))[side].append(table)
+                grouped.setdefault(named(*table.into), ([], []))[side].append(table)
         return grouped
 
     def _counterpart(self, table: Table) -> bool:
