@@ -558,6 +558,31 @@ def test_more_log_than_allowed_ends_the_move_and_the_slot(move: Moving) -> None:
     online.rollback()
 
 
+@pytest.mark.parametrize("which", ["clusters", "without_walsenders"], ids=["by replication", "by function"])
+def test_a_copy_may_take_longer_than_the_source_lets_sessions_idle(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with moving(request.getfixturevalue(which), tmp_path) as move:
+        move.both("CREATE TABLE t (id int PRIMARY KEY)")
+        move.run(
+            "INSERT INTO t VALUES (1)",
+            f"ALTER DATABASE {move.name} SET idle_in_transaction_session_timeout = 100",
+            f"ALTER DATABASE {move.name} SET idle_session_timeout = 100",
+            f"ALTER DATABASE {move.name} SET statement_timeout = 100",
+        )
+        online = move.online()
+        real = move.copy
+
+        def slowly(snapshot: str) -> None:
+            move.ask(move.target, "SELECT pg_sleep(0.4)")
+            real(snapshot)
+
+        online._copy = slowly
+        online.start()
+        online.follow()
+        move.verify()
+
+
 # what the source must allow
 
 

@@ -26,6 +26,7 @@ _SETTINGS = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
     "default_transaction_read_only": "off",  # the source is made read-only, for all sessions but ours
     "default_transaction_isolation": "read committed",
     "DateStyle": "ISO, YMD",
@@ -132,7 +133,8 @@ class Server:
 def _set(connection: Connection) -> None:
     names, values = list(_SETTINGS), list(_SETTINGS.values())
     connection.execute(
-        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)"
+        " WHERE current_setting(name, true) IS NOT NULL",  # not every version has them all
         (names, values),
     )
 

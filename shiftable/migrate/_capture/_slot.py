@@ -24,6 +24,8 @@ from shiftable.migrate._capture._server import APPLICATION, Connection, Server, 
 __all__ = ["PREFIX", "Slot", "SlotState", "Snapshot", "drop_slot", "peek", "slot_name", "slots"]
 
 PREFIX = "shiftable_"
+_UNLIMITED = ("statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+"""Whoever holds a snapshot is idle as long as the copy takes."""
 _UNENDING = "transactions on the source do not end ({}); end them and run the same again"
 _PATIENCE = 30.0
 """Seconds for a session of ours that was killed to let go of the slot."""
@@ -169,7 +171,9 @@ class Slot:
         return found
 
     def _create_exported(self, connection: Connection, patience: float) -> Snapshot:
-        connection.pgconn.exec_(f"SET lock_timeout = {patience * 1000:.0f}".encode())
+        settings = {"lock_timeout": patience * 1000, **dict.fromkeys(_UNLIMITED, 0)}
+        for name, value in settings.items():  # of which older servers lack one
+            connection.pgconn.exec_(f"SET {name} = {value:.0f}".encode())
         command = f"CREATE_REPLICATION_SLOT {self.name} LOGICAL pgoutput EXPORT_SNAPSHOT"
         result = connection.pgconn.exec_(command.encode())
         if result.status != pq.ExecStatus.TUPLES_OK:
