@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import text
 
+import shiftable
 from shiftable.config import Credential
 from shiftable.database import Database, Databases, DatabaseSpec
 from shiftable.errors import ConfigError
@@ -166,3 +167,31 @@ def test_who_connects_without_any_postgresql_is_told_so() -> None:
         psycopg.connect(host=host, port=port, user="x", dbname="x", password="x")
     servers.close()
     assert not Path(host).exists()
+
+
+def test_an_application_has_its_database_and_its_password_where_it_says(
+    aws_double: AwsDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in aws_double.environ.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "shiftable.toml").write_text(
+        '[project]\nname = "x"\n[environments.d]\nprovider = "a"\n'
+        f'[providers.a]\ntype = "aws"\nregion = "eu-central-1"\nendpoint = "{aws_double.url}"\n'
+        '[secrets.app]\nprefix = "x"\n'
+        '[database.orders]\nengine = "postgresql"\nversion = "16"\ncpus = 2\nmemory_gib = 8\nstorage_gib = 20\n'
+        'databases = ["shop"]\npassword = { secret = "app/db" }\ndeletion_protection = false\n'
+        '[database.visits]\nengine = "mysql"\nversion = "8.4"\ncpus = 1\nmemory_gib = 1\nstorage_gib = 20\n'
+        'password = { secret = "app/visits" }\ndeletion_protection = false\n'
+    )
+    with shiftable.load(tmp_path / "shiftable.toml", environment="d") as app:
+        for declared in app.declared("database"):
+            (change,) = app.diff(declared)
+            app.apply(declared, change)
+            assert app.diff(declared) == ()
+        database = app.database("orders")
+        assert ask(database, "select current_user || ' ' || current_database()") == ("shiftadmin shop",)
+        assert database.password().reveal() == app.secrets("app").get("db").reveal()
+        assert aws_double.rds.password("visits") == app.secrets("app").get("visits").reveal()
+        for declared in app.declared("database"):
+            app.destroy(declared)
+    assert aws_double.rds.servers() == ()
