@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,6 +112,7 @@ class Pending:
             "action": change.action,
             "destroys": change.destroys,
             "reason": change.reason,
+            "monthly_cost": None if change.monthly_cost is None else str(change.monthly_cost),
             "fields": {field.name: {"from": field.before, "to": field.after} for field in change.fields},
         }
 
@@ -210,6 +211,8 @@ def show(context: Context, found: list[Pending], *, complete: bool) -> None:
         for field in change.fields:
             before = "" if change.before is None else f"{field.before!r} → "
             click.echo(f"    {field.name}: {before}{field.after!r}")
+        for note in _notes(change):
+            click.echo(f"    {note}")
     total = len(app.declared())
     if not found and not complete:
         click.echo(f"{app.environment}: nothing to change is known; not every resource could be asked")
@@ -217,6 +220,14 @@ def show(context: Context, found: list[Pending], *, complete: bool) -> None:
         click.echo(f"{app.environment}: everything is as declared ({total} resources)")
     else:
         click.echo(f"{app.environment}: {len(found)} to change; shiftable apply does it")
+
+
+def _notes(change: Change[Any]) -> Iterator[str]:
+    """Say of a change what its fields do not."""
+    if change.reason:
+        yield f"why: {change.reason}"
+    if change.monthly_cost is not None:
+        yield f"costs {change.monthly_cost:+,.2f} USD a month"
 
 
 @click.command()

@@ -4,12 +4,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from shiftable.app import App
+from shiftable.blob import BucketSpec
 from shiftable.cli._main import cli
+from shiftable.service import Change
 
 FILE = """
 [project]
@@ -114,6 +119,23 @@ def test_plan_shows_what_is_missing_and_changes_nothing(shiftable, file: Path) -
         change["resource"] for change in json.loads(answer.stdout)["changes"] if change["action"] == "create"
     ][:1]
     assert 1 == shiftable("plan", "--exit-code").returncode
+
+
+def test_plan_says_why_and_what_it_costs(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = Change(
+        service="blob",
+        before=BucketSpec(name="shop-assets"),
+        after=BucketSpec(name="shop-assets", versioning=True),
+        reason="locks need versions",
+        monthly_cost=Decimal("-1234.5"),
+    )
+    monkeypatch.setattr(App, "diff", lambda _, declared: (change,) if declared.service == "blob" else ())
+    told = CliRunner().invoke(cli, ["-f", str(file), "plan"])
+    assert (
+        "    versioning: False → True\n    why: locks need versions\n    costs -1,234.50 USD a month\n"
+    ) in told.stdout
+    (found,) = json.loads(CliRunner().invoke(cli, ["-f", str(file), "plan", "--json"]).stdout)["changes"]
+    assert ("locks need versions", "-1234.5") == (found["reason"], found["monthly_cost"])
 
 
 def test_a_resource_that_is_not_declared_is_named(shiftable, file: Path) -> None:
