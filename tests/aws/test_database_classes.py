@@ -149,6 +149,25 @@ def test_the_newest_version_of_the_declared_one_is_made(driver: RdsDriver) -> No
         assert databases.diff(spec) == ()
 
 
+def test_a_server_of_a_version_that_is_no_longer_offered_is_still_changed_and_restored(
+    driver: RdsDriver, aws_double: AwsDouble
+) -> None:
+    databases = Databases(driver)
+    database = databases.create(SPEC)
+    database.wait()
+    aws_double.rds.server("orders")["EngineVersion"] = "16.1"
+    database.resize(cpus=4, memory_gib=16)
+    assert database.info().size == "db.m7g.xlarge"
+    (change,) = databases.diff(attrs.evolve(SPEC, cpus=4, memory_gib=16, parameters={"work_mem": "8192"}))
+    databases.apply(change)
+    database.snapshot("first")
+    copy = database.restore("copy", snapshot="first")
+    copy.wait()
+    assert databases.describe("copy").parameters == {"work_mem": "8192"}
+    with pytest.raises(InvalidArgument, match=r"RDS has no postgresql 16\.1 here"):
+        databases.create(attrs.evolve(small_spec("new"), version="16.1"))
+
+
 # storage
 
 

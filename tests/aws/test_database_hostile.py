@@ -307,6 +307,32 @@ def test_a_server_takes_its_groups_along(databases: Databases, aws_double: AwsDo
     assert aws_double.rds.parameter_groups() == {}
 
 
+def test_who_has_no_groups_needs_no_permission_for_them(databases: Databases, aws_double: AwsDouble) -> None:
+    made = databases.create(SPEC)
+    made.wait()
+    databases.describe("orders")
+    databases.delete("orders", final_snapshot=False)
+    made.wait_deleted()
+    assert {call.service for call in aws_double.calls} == {"rds"}
+    operations = {call.operation for call in aws_double.calls}
+    assert {name for name in operations if "ParameterGroup" in name} == set()
+
+
+def test_a_server_is_gone_though_its_groups_cannot_be_deleted(
+    databases: Databases, driver: RdsDriver, aws_double: AwsDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = databases.create(attrs.evolve(SPEC, allow_from=("192.0.2.0/24",)))
+    made.wait()
+    databases.delete("orders", final_snapshot=False)
+    body = b"<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>"
+    aws_double.inject("status", status=403, body=body, match=is_("DeleteSecurityGroup"))
+    made.wait_deleted()
+    assert "RdsDriver.sweep" in caplog.text
+    assert firewalls(aws_double) == ["shiftable-orders"]
+    driver.sweep("orders")
+    assert firewalls(aws_double) == []
+
+
 def test_groups_that_a_process_left_behind_are_swept_or_taken_over(
     databases: Databases, driver: RdsDriver, aws_double: AwsDouble, provider: AwsProvider
 ) -> None:

@@ -164,15 +164,17 @@ class Groups:
 
     # when the server is gone
 
-    def sweep(self, server: str) -> None:
+    def sweep(self, server: str, *, firewall: bool, parameters: bool) -> None:
         """Delete the groups of a server that is gone. What is still in use stays."""
-        filters: Any = [{"Name": f"tag:{SERVER_TAG}", "Values": [server]}]
-        for group in self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]:
-            self.delete_firewall(group["GroupId"])
-        pages = self._rds.get_paginator("describe_db_parameter_groups").paginate()
-        for name in [group["DBParameterGroupName"] for page in pages for group in page["DBParameterGroups"]]:
-            if self.owns(server, name):
-                self.delete_parameter_group(name)
+        if firewall:
+            filters: Any = [{"Name": f"tag:{SERVER_TAG}", "Values": [server]}]
+            for group in self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"]:
+                self.delete_firewall(group["GroupId"])
+        if parameters:
+            pages = self._rds.get_paginator("describe_db_parameter_groups").paginate()
+            for name in [group["DBParameterGroupName"] for page in pages for group in page["DBParameterGroups"]]:
+                if self.owns(server, name):
+                    self.delete_parameter_group(name)
 
     def delete_firewall(self, group: str) -> None:
         """Delete a security group, unless it is in use."""

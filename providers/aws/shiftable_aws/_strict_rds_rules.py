@@ -132,8 +132,9 @@ def resolved(engine: str, version: str) -> str:
 
 
 def family_of(engine: str, version: str) -> str:
-    """Return the family of the parameter groups of a version."""
-    return dict(versions(engine))[version]
+    """Return the family of the parameter groups of a version, also of one that is no longer offered."""
+    major = version.rpartition(".")[0]
+    return next(family for name, family in versions(engine) if name.startswith(f"{major}."))
 
 
 def options(engine: str, version: str) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import uuid
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from shiftable.config import Credential
 from shiftable.database.driver import (
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from shiftable_aws._session import Session
 
 __all__ = ["CA_BUNDLE", "FEATURES", "STATUSES", "RdsDriver"]
+
+logger = logging.getLogger(__name__)
 
 _API = "Amazon RDS API reference"
 
@@ -152,6 +155,14 @@ class _Version:
     family: str
 
 
+@attrs.frozen
+class _Own:
+    """Which groups of its own a server has, that go with it."""
+
+    firewall: bool
+    parameters: bool
+
+
 @attrs.define(eq=False)
 class RdsDriver(DatabaseDriver):
     """Database servers in Amazon RDS, through boto3. Clusters, Aurora's and others, and their members are not seen.
@@ -185,7 +196,7 @@ class RdsDriver(DatabaseDriver):
     _versions: dict[Engine, tuple[_Version, ...]] = attrs.field(factory=dict, init=False, repr=False)
     _orderable: dict[tuple[object, ...], bool] = attrs.field(factory=dict, init=False, repr=False)
     _left: dict[str, _Arguments] = attrs.field(factory=dict, init=False, repr=False)
-    _deleted: set[str] = attrs.field(factory=set, init=False, repr=False)
+    _deleted: dict[str, _Own] = attrs.field(factory=dict, init=False, repr=False)
 
     @property
     def provider(self) -> str:
@@ -219,7 +230,7 @@ class RdsDriver(DatabaseDriver):
             if size is None:
                 raise ValueError(f"{native.instance_class} is not in {_rds_classes.classes().source}")
             return SizeChoice(size, "it is declared")
-        version = self._version(spec.engine, spec.version)
+        version = self._offered(spec.engine, spec.version)
         return _rds_classes.chosen(spec, lambda name: self._is_orderable(spec, version, name))
 
     def rounded(self, spec: DatabaseSpec) -> DatabaseSpec:
@@ -312,6 +323,9 @@ class RdsDriver(DatabaseDriver):
 
     def delete(self, name: str, *, final_snapshot: str | None) -> None:
         """Begin to delete a server, with its automatic backups; its groups go when it is gone."""
+        found = self._instance(name)
+        groups = [group["DBParameterGroupName"] for group in found.get("DBParameterGroups", ())]
+        own = _Own(_FIREWALL_TAG in tags_of(found.get("TagList")), any(group.startswith(_OWN_TAGS) for group in groups))
         last = {"FinalDBSnapshotIdentifier": final_snapshot} if final_snapshot else {}
         try:
             self.client.delete_db_instance(
@@ -321,7 +335,7 @@ class RdsDriver(DatabaseDriver):
             if not (_retried(exc) and self._is_going(name)):  # by the first attempt, whose answer was lost
                 raise
         with self._lock:
-            self._deleted.add(name)
+            self._deleted[name] = own
             self._left.pop(name, None)
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:
@@ -468,7 +482,7 @@ class RdsDriver(DatabaseDriver):
             )
 
         left = {"MaxAllocatedStorage": _rds_storage.ceiling(spec, native.max_storage_gib)}
-        self._restored(spec, self._version(spec.engine, taken["EngineVersion"]), call, left)
+        self._restored(spec, self._offered(spec.engine, taken["EngineVersion"]), call, left)
 
     def restore_at(self, name: str, when: datetime, spec: DatabaseSpec) -> None:
         """Begin to make a new server as another one was, with the declaration applied."""
@@ -488,13 +502,13 @@ class RdsDriver(DatabaseDriver):
                 **common,
             )
 
-        self._restored(spec, self._version(spec.engine, source["EngineVersion"]), call, {})
+        self._restored(spec, self._offered(spec.engine, source["EngineVersion"]), call, {})
 
     # beside the contract
 
     def sweep(self, name: str) -> None:
         """Delete the groups that a server left behind: where no process waited until it was gone."""
-        self._groups.sweep(name)
+        self._groups.sweep(name, firewall=True, parameters=True)
 
     # making servers
 
@@ -509,7 +523,7 @@ class RdsDriver(DatabaseDriver):
         if self._exists(spec.name):
             raise failure("DBInstanceAlreadyExists", "there is such a server")
         with self._lock:
-            self._deleted.discard(spec.name)
+            self._deleted.pop(spec.name, None)
         common = self._common(spec, native, attrs.evolve(spec, version=version.name))
         request = str(uuid.uuid4())
         undo: list[Callable[[], None]] = []
@@ -603,11 +617,15 @@ class RdsDriver(DatabaseDriver):
         return "updating"
 
     def _sweep_deleted(self, name: str) -> None:
+        """Delete what a server left. That it is gone is true even where this fails."""
         with self._lock:
-            waited = name in self._deleted
-            self._deleted.discard(name)
-        if waited:
-            self._groups.sweep(name)
+            own = self._deleted.pop(name, None)
+        if own is None:
+            return
+        try:
+            self._groups.sweep(name, firewall=own.firewall, parameters=own.parameters)
+        except (BotoCoreError, ClientError) as exc:
+            logger.warning("the groups of %s, which is gone, stay: %s; RdsDriver.sweep deletes them later", name, exc)
 
     # changing servers
 
@@ -659,7 +677,7 @@ class RdsDriver(DatabaseDriver):
         A group that others may use is never changed: what it says is copied.
         """
         group = _parameter_group(found)
-        target = self._version(spec.engine, version or found["EngineVersion"])
+        target = self._offered(spec.engine, version or found["EngineVersion"])
         (held,) = self.client.describe_db_parameter_groups(DBParameterGroupName=group)["DBParameterGroups"]
         switch = _TLS[spec.engine][0]
         same_family = held["DBParameterGroupFamily"] == target.family
@@ -780,6 +798,16 @@ class RdsDriver(DatabaseDriver):
             majors = sorted({known.family for known in every})
             raise failure("InvalidParameterValue", f"RDS has no {engine} {version} here; it has {', '.join(majors)}")
         return max(fitting, key=lambda known: _numbers(known.name))
+
+    def _offered(self, engine: Engine, version: str) -> _Version:
+        """Return a version like ``_version``; of one that servers still have and RDS no longer offers, the newest."""
+        try:
+            return self._version(engine, version)
+        except ClientError:
+            major = version.rpartition(".")[0]
+            if not major:
+                raise
+            return self._version(engine, major)
 
     def _size(self, spec: DatabaseSpec) -> SizeChoice:
         try:
