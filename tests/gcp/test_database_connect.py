@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from shiftable.postgresql import Cluster, ClusterError
 from shiftable.testing import databases as testing_databases
 from shiftable.testing.conformance.database import small_spec
 from shiftable_gcp import GcpDatabaseSettings, GcpProvider, GcpSettings
-from shiftable_gcp._cloud_sql import Authority
 from shiftable_gcp._sql_ca import keep
+from shiftable_gcp._sql_state import Authority
 from shiftable_gcp.double import GcpDouble
 
 PASSWORD = "it's-a-\\secret"
+PATIENCE = timedelta(minutes=2)  # a server is started for whoever comes first, perhaps beside many others
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,7 @@ def shop(databases: Databases) -> Database:
 
 
 def ask(database: Database, query: str, name: str | None = None) -> Any:
-    engine = database.engine(name)
+    engine = database.engine(name, connect_timeout=PATIENCE)
     with engine.connect() as connection:
         found = connection.exec_driver_sql(query).all()
     engine.dispose()
@@ -53,7 +55,7 @@ def ask(database: Database, query: str, name: str | None = None) -> Any:
 
 
 def run(database: Database, statement: str) -> None:
-    engine = database.engine()
+    engine = database.engine(connect_timeout=PATIENCE)
     with engine.begin() as connection:
         connection.exec_driver_sql(statement)
     engine.dispose()
@@ -66,7 +68,7 @@ def test_an_engine_reaches_a_real_server_as_an_administrator_who_is_no_superuser
     run(shop, "create table orders (id int primary key)")
     run(shop, "insert into orders values (1), (2)")
     assert [(2,)] == ask(shop, "select count(*) from orders")
-    connection: Any = shop.connect("postgres")
+    connection: Any = shop.connect("postgres", connect_timeout=PATIENCE)
     assert ("postgres",) == connection.execute("select current_database()").fetchone()
     connection.close()
 
@@ -74,7 +76,7 @@ def test_an_engine_reaches_a_real_server_as_an_administrator_who_is_no_superuser
 def test_a_wrong_password_is_refused_by_the_server(shop: Database, databases: Databases) -> None:
     other = databases.open(small_spec("shop", password="wrong"))
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        other.connect()
+        other.connect(connect_timeout=PATIENCE)
 
 
 def test_a_database_that_is_declared_later_is_there_when_the_change_is_done(
@@ -100,7 +102,7 @@ def test_a_snapshot_holds_what_the_server_held_and_the_original_goes_on(shop: Da
     assert [(1000,)] == ask(copy, "select count(*) from orders")
     assert [(10,)] == ask(shop, "select count(*) from orders")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        databases.open(small_spec("copy", password=PASSWORD)).connect()
+        databases.open(small_spec("copy", password=PASSWORD)).connect(connect_timeout=PATIENCE)
 
 
 def test_a_clone_of_a_time_holds_what_the_server_holds(shop: Database) -> None:
@@ -117,7 +119,7 @@ def test_a_password_that_is_changed_there_counts_at_once(shop: Database, databas
     shop.set_password("rotated")
     shop.wait()
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        shop.connect()
+        shop.connect(connect_timeout=PATIENCE)
     assert [(1,)] == ask(databases.open(small_spec("shop", password="rotated")), "select 1")
 
 
@@ -126,7 +128,7 @@ def test_a_stopped_server_lets_nobody_in_and_keeps_its_data(shop: Database) -> N
     shop.stop()
     shop.wait("stopped")
     with pytest.raises(psycopg.OperationalError, match="stopped"):
-        shop.connect()
+        shop.connect(connect_timeout=PATIENCE)
     shop.start()
     shop.wait()
     assert [(1,)] == ask(shop, "select id from orders")
@@ -138,7 +140,7 @@ def test_who_connects_where_there_is_no_postgresql_is_told_so(shop: Database, mo
 
     monkeypatch.setattr(testing_databases, "temporary_cluster", missing)
     with pytest.raises(psycopg.OperationalError, match="no PostgreSQL on this machine"):
-        shop.connect()
+        shop.connect(connect_timeout=PATIENCE)
 
 
 def test_flags_are_the_server_s_parameters_and_let_users_replicate(databases: Databases) -> None:
@@ -159,7 +161,7 @@ def test_many_who_come_at_once_reach_one_server(shop: Database) -> None:
     found = list[Any]()
 
     def come() -> None:
-        connection: Any = shop.connect()
+        connection: Any = shop.connect(connect_timeout=PATIENCE)
         found.append(connection.execute("select system_identifier::text from pg_control_system()").fetchone())
         connection.close()
 

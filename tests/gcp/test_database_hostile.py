@@ -34,7 +34,7 @@ from shiftable.errors import (
 from shiftable.testing.conformance.database import CANARY, small_spec
 from shiftable.testing.harness import Call, Kind, Request, Response
 from shiftable_gcp import GcpDatabaseSettings, GcpProvider, GcpSettings, _session
-from shiftable_gcp._cloud_sql import StoredInstance
+from shiftable_gcp._sql_state import StoredInstance
 from shiftable_gcp.database import CloudSqlDriver
 from shiftable_gcp.double import GcpDouble
 

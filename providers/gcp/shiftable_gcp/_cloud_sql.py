@@ -9,14 +9,11 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import attrs
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import hashes
 
 from shiftable.testing.harness import Request, Response
 from shiftable_gcp._calls import Call, Routes, answered
@@ -32,9 +29,10 @@ from shiftable_gcp._sql_rules import (
     invalid,
 )
 from shiftable_gcp._sql_servers import Contents, Servers
+from shiftable_gcp._sql_state import StoredBackup, StoredInstance, StoredOperation, told_time
 from shiftable_gcp._state import Refused
 
-__all__ = ["CloudSql", "StoredBackup", "StoredInstance", "StoredOperation"]
+__all__ = ["CloudSql"]
 
 PAGE = 500
 _INSTANCES = 1000
@@ -47,141 +45,6 @@ _MINOR = "4"
 
 T = TypeVar("T")
 Json = dict[str, Any]
-
-
-@attrs.define
-class StoredOperation:
-    """What is being done to an instance, and how many looks at it are left until it is done."""
-
-    project: str
-    id: str
-    kind: str
-    target: str
-    started: datetime
-    polls: int
-    effect: Callable[[], None] = attrs.field(repr=False)
-    failure: tuple[str, str] | None = None
-    ended: datetime | None = None
-    backup: str | None = None
-
-    def told(self) -> Json:
-        """Return it as the API tells it."""
-        project = self.project
-        told: Json = {
-            "kind": "sql#operation",
-            "name": self.id,
-            "operationType": self.kind,
-            "status": "PENDING" if self.ended is None else "DONE",
-            "targetId": self.target,
-            "targetProject": project,
-            "user": f"double@{project}.iam.gserviceaccount.com",
-            "insertTime": _time(self.started),
-        }
-        if self.backup is not None:
-            told["backupContext"] = {"kind": "sql#backupContext", "name": self.backup}
-        if self.ended is not None:
-            told |= {"startTime": _time(self.started), "endTime": _time(self.ended)}
-            if self.failure is not None:
-                code, message = self.failure
-                error = {"kind": "sql#operationError", "code": code, "message": message}
-                told["error"] = {"kind": "sql#operationErrors", "errors": [error]}
-        return told
-
-
-@attrs.frozen
-class Authority:
-    """The CA of one instance, which signs for that instance alone."""
-
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-    @classmethod
-    def make(cls) -> Authority:
-        """Make one."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name(
-            [
-                x509.NameAttribute(NameOID.COMMON_NAME, "Google Cloud SQL Server CA"),
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Google, Inc"),
-                x509.NameAttribute(NameOID.DN_QUALIFIER, uuid.uuid4().hex),
-            ]
-        )
-        return cls(key, _certificate(name, name, key, key, ca=True))
-
-    @property
-    def pem(self) -> str:
-        """The certificate that clients check with."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-    def sign(self, common_name: str) -> tuple[str, str]:
-        """Return a server's certificate, which bears an instance's name and no host's, and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        made = _certificate(name, self.certificate.subject, key, self.key, ca=False)
-        plain = serialization.NoEncryption()
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-        return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
-
-
-@attrs.define
-class StoredInstance:
-    """One instance. ``settings`` are those that a caller may set, as the API names them."""
-
-    project: str
-    name: str
-    version: str
-    region: str
-    created: datetime
-    settings: Json
-    users: dict[str, Json] = attrs.Factory(dict)
-    databases: set[str] = attrs.Factory(set)
-    state: str = "PENDING_CREATE"
-    settings_version: int = 1
-    operations: list[StoredOperation] = attrs.Factory(list)
-    restored_from: str | None = None
-    overwritten: int = 0
-    authority: Authority = attrs.field(factory=Authority.make, repr=False)
-
-    @property
-    def key(self) -> str:
-        """Its name among those of all projects."""
-        return f"{self.project}:{self.name}"
-
-    @property
-    def engine(self) -> str:
-        """``POSTGRES`` or ``MYSQL``."""
-        return self.version.split("_")[0]
-
-    @property
-    def running(self) -> bool:
-        """Whether users and databases can be seen."""
-        return self.state == "RUNNABLE" and self.settings["activationPolicy"] != "NEVER"
-
-    @property
-    def current(self) -> StoredOperation | None:
-        """The operation that is being carried out."""
-        return next((operation for operation in self.operations if operation.ended is None), None)
-
-
-@attrs.define
-class StoredBackup:
-    """One backup, which belongs to the project, and so may outlive its instance."""
-
-    project: str
-    id: str
-    number: int
-    instance: str
-    kind: str
-    description: str
-    started: datetime
-    version: str
-    settings: Json
-    users: dict[str, Json]
-    databases: set[str]
-    state: str = "RUNNING"
-    expires: datetime | None = None
-    gone: datetime | None = None
-    data: str | None = None
 
 
 _Handler = Callable[[Call], Json]
@@ -683,16 +546,16 @@ class CloudSql:
             "type": backup.kind,
             "state": backup.state,
             "databaseVersion": backup.version,
-            "backupInterval": {"startTime": _time(backup.started), "endTime": _time(backup.started)},
+            "backupInterval": {"startTime": told_time(backup.started), "endTime": told_time(backup.started)},
             "instanceSettings": {"name": backup.instance, "settings": {**backup.settings, "settingsVersion": "1"}},
             "location": "eu",
         }
         if backup.description:
             told["description"] = backup.description
         if backup.gone is not None:
-            told["instanceDeletionTime"] = _time(backup.gone)
+            told["instanceDeletionTime"] = told_time(backup.gone)
         if backup.expires is not None:
-            told["expiryTime"] = _time(backup.expires)
+            told["expiryTime"] = told_time(backup.expires)
         return told
 
     def _backup_of(self, call: Call) -> StoredBackup:
@@ -749,7 +612,7 @@ class CloudSql:
             "backendType": "SECOND_GEN",
             "instanceType": "CLOUD_SQL_INSTANCE",
             "connectionName": f"{project}:{instance.region}:{name}",
-            "createTime": _time(instance.created),
+            "createTime": told_time(instance.created),
             "databaseVersion": instance.version,
             "name": name,
             "project": project,
@@ -779,8 +642,8 @@ class CloudSql:
                 "cert": instance.authority.pem,
                 "certSerialNumber": "0",
                 "commonName": "C=US,O=Google\\, Inc,CN=Google Cloud SQL Server CA",
-                "createTime": _time(instance.created),
-                "expirationTime": _time(instance.created + timedelta(days=3650)),
+                "createTime": told_time(instance.created),
+                "expirationTime": told_time(instance.created + timedelta(days=3650)),
                 "instance": name,
                 "sha1Fingerprint": instance.authority.certificate.fingerprint(hashes.SHA1()).hex(),  # noqa: S303  as Google tells it
             },
@@ -825,28 +688,6 @@ class CloudSql:
         return shown, _token(str(begin + most)) if len(rows) > begin + most else None
 
 
-def _certificate(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    signer: ec.EllipticCurvePrivateKey,
-    *,
-    ca: bool,
-) -> x509.Certificate:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=3650))
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .sign(signer, hashes.SHA256())
-    )
-
-
 def _user(instance: StoredInstance, name: str, password: str | None) -> Json:
     host = {"host": "%"} if instance.engine == "MYSQL" else {"host": ""}
     facts = {"kind": "sql#user", "name": name, "instance": instance.name, "project": instance.project, **host}
@@ -877,7 +718,7 @@ def _run_told(backup: StoredBackup) -> Json:
         "status": backup.state,
         "databaseVersion": backup.version,
         "backupKind": "SNAPSHOT",
-        "enqueuedTime": _time(backup.started),
+        "enqueuedTime": told_time(backup.started),
         "location": "eu",
     }
     return told | ({"description": backup.description} if backup.description else {})
@@ -933,10 +774,6 @@ def _read_token(token: str) -> str:
         return str(json.loads(base64.urlsafe_b64decode(token)))
     except ValueError as exc:
         raise invalid("Invalid page token") from exc
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _dns_label(name: str) -> str:
