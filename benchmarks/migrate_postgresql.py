@@ -5,7 +5,7 @@
 Scale 1 is about 1.7 GB: pgbench's tables with foreign keys, documents, orders, partitions, large objects. All run in
 turn, each into an empty database, on servers that wait for the disk; ratios are those of one round, and their median is
 told. pg_restore makes no planner statistics, so our move makes none either when it is compared (--analyze: it does);
-pgcopydb clone makes them always. Verification is timed apart. A line per method: wall seconds, CPU of the client.
+pgcopydb clone makes them always. Verification is timed apart. A line per method: wall seconds, CPU seconds.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ CREATE MATERIALIZED VIEW revenue AS SELECT date_trunc('month', placed) AS month,
 SELECT count(lo_from_bytea(0, decode(repeat('00ff', 8192), 'hex'))) FROM generate_series(1, {objects});
 ANALYZE;
 """
+_REAPED = 2.0  # seconds for the servers' processes of a run to end, and to be counted
 MOVE = """
 import json, sys
 from shiftable.migrate._postgresql._move import How, moved
@@ -102,11 +103,13 @@ sys.exit(f"they differ: {odd}" if odd else 0)
 
 @attrs.frozen
 class Cost:
-    """What one run took: seconds, the client's CPU seconds, the most memory of one of its processes in MB."""
+    """What one run took: seconds, CPU seconds of client and servers, the most memory of a client's process in MB."""
 
     wall: float
     cpu: float
     memory: float
+    source: float = 0.0
+    target: float = 0.0
 
 
 @attrs.frozen
@@ -191,6 +194,24 @@ def measured(function: Callable[[], object]) -> Cost:
     return Cost(wall, cpu, after.ru_maxrss / 1024)
 
 
+def served(bench: Bench, method: Callable[[], Cost]) -> Cost:
+    """Run a method, and add what both servers took for it; those of their processes that have ended."""
+    before = [spent(each) for each in (bench.source, bench.target)]
+    cost = method()
+    time.sleep(_REAPED)
+    source, target = (spent(each) - was for each, was in zip((bench.source, bench.target), before, strict=True))
+    return attrs.evolve(cost, source=source, target=target)
+
+
+def spent(cluster: Cluster) -> float:
+    """Return CPU seconds of a server and of its processes that have ended, as Linux tells them."""
+    path = Path(f"/proc/{cluster.pid}/stat")
+    if not path.exists():
+        return 0.0
+    fields = path.read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
 def fill(cluster: Cluster, scale: float) -> int:
     """Make the source, and return its bytes."""
     with cluster.connect(autocommit=True) as connection:
@@ -252,15 +273,18 @@ def main() -> None:
             order = list(methods.items())
             for name, method in order if number % 2 else reversed(order):
                 bench.empty()
-                costs[name].append(method())
+                costs[name].append(served(bench, method))
                 if name == "shiftable":
-                    costs["verification"].append(bench.verification())
+                    costs["verification"].append(served(bench, bench.verification))
     first = next(iter(methods))
     for name, found in costs.items():
         ratios = [base.wall / each.wall for base, each in zip(costs[first], found, strict=True)]
-        wall, cpu = (statistics.median(getattr(each, what) for each in found) for what in ("wall", "cpu"))
+        wall, cpu, source_cpu, target_cpu = (
+            statistics.median(getattr(each, what) for each in found) for what in ("wall", "cpu", "source", "target")
+        )
         ratio = f"{statistics.median(ratios):5.2f} x ({min(ratios):.2f}-{max(ratios):.2f})" if name in methods else ""
-        print(f"{name:32} {wall:8.2f} s  client {cpu:6.2f} s CPU  {ratio}")
+        told = f"CPU: client {cpu:5.2f} source {source_cpu:5.2f} target {target_cpu:6.2f}"
+        print(f"{name:32} {wall:8.2f} s  {told}  {ratio}")
     print(f"most memory of one process: {max(each.memory for found in costs.values() for each in found):.0f} MB")
 
 
