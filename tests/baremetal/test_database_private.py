@@ -603,8 +603,9 @@ def test_a_change_that_is_killed_loses_nothing_and_is_done_by_the_next_try(
         "delete": lambda: not databases.exists("orders") and snapshots == {"zeroth", "last"},
     }
     assert outcome[verb]()
-    if databases.exists("orders"):
-        databases.delete("orders", final_snapshot=False)
+    if not databases.exists("orders"):
+        databases.create(spec_of("orders"))
+    databases.delete("orders", final_snapshot=False)
     assert [*root.glob(".new~orders*"), *root.glob(".gone~orders*")] == []
 
 
