@@ -13,6 +13,7 @@ import attrs
 import click
 
 from shiftable.cli._context import Context, complete_labels, json_line, json_option, pass_context, say, shown
+from shiftable.cli._db_online import online
 from shiftable.cli._progress import duration_text
 from shiftable.cli._units import duration, when
 from shiftable.database import ENGINES, Database, DatabaseInfo, Databases, DatabaseSpec, Engine, Snapshot
@@ -102,6 +103,8 @@ def db() -> None:
     at the provider, also when the waiting is interrupted.
     """
 
+
+db.add_command(online)
 
 # looking
 

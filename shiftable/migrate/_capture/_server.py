@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Self, cast
 
 import attrs
@@ -61,10 +62,11 @@ class Server:
 
     @classmethod
     def of(cls, handle: Database, database: str, *, label: str) -> Self:
-        """Return a database of a server that the application declares, on one of its providers."""
-        url = handle.url(database)
+        """Return a database of a server that the application declares, which may be made before it is used."""
+        address = cache(lambda: handle.url(database))
 
         def arguments() -> Mapping[str, Any]:
+            url = address()
             login = url.login()
             return {**url.arguments(), "user": login.user or url.user, "password": login.password.reveal()}
 
