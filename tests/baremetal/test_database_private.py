@@ -361,6 +361,15 @@ def test_a_last_snapshot_holds_the_last_commit(databases: Databases, orders: Dat
     assert [taken.name for taken in orders.snapshots()] == ["last"]
 
 
+def test_a_snapshot_of_ones_own_is_not_replaced_by_a_delete(root: Path, databases: Databases, orders: Database) -> None:
+    (root / "orders/last-snapshot").write_text("mine")  # as if a delete had been killed before it took it
+    orders.snapshot("mine")
+    with pytest.raises(AlreadyExists, match="mine"):
+        databases.delete("orders", final_snapshot="mine")
+    assert databases.exists("orders")
+    orders.delete_snapshot("mine")
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x", "x" * 200])
 def test_an_impossible_name_of_a_snapshot_is_refused(root: Path, orders: Database, name: str) -> None:
     with pytest.raises(InvalidArgument, match="letters, digits"):

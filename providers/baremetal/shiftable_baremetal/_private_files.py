@@ -3,6 +3,7 @@
     orders/                     a server
         spec.json               its declaration
         password                of its administrator; password.pending while it is changed
+        last-snapshot           there once a delete has begun to take one
         stopped                 there if it shall not be started on demand
         cluster/                see shiftable.postgresql
         backups/                see _private_backups.py
@@ -92,6 +93,16 @@ class Files:
     def write_created(self, when: datetime) -> None:
         """Keep when it was made."""
         _write(self.folder / "created", when.isoformat())
+
+    def last_snapshot(self) -> str | None:
+        """Return the snapshot that a delete was about to take."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "last-snapshot").read_text()
+        return None
+
+    def write_last_snapshot(self, name: str) -> None:
+        """Keep which snapshot a delete is about to take."""
+        _write(self.folder / "last-snapshot", name)
 
     def write_spec(self, spec: DatabaseSpec) -> None:
         """Keep a declaration in place of the one before."""
@@ -199,6 +210,11 @@ class Area:
         known: dict[str, Any] = json.loads(told.read_text())
         known["created"] = datetime.fromisoformat(known["created"])
         return Snapshot(**known), folder / "data"
+
+    def drop_snapshot(self, name: str, snapshot: str) -> None:
+        """Delete a snapshot, if there is one."""
+        if (name, snapshot) in self.snapshots(name):
+            self.remove_snapshot(name, snapshot)
 
     def remove_snapshot(self, name: str, snapshot: str) -> None:
         """Make a snapshot vanish at once, and then delete it."""

@@ -171,6 +171,10 @@ class PrivateDatabaseDriver(DatabaseDriver):
             if files.spec().deletion_protection:
                 _fail(Conflict, "it is protected from deletion")
             if final_snapshot is not None:
+                if files.last_snapshot() == final_snapshot:  # a delete that was killed may have taken it: long ago
+                    self._area.drop_snapshot(name, final_snapshot)
+                elif (name, final_snapshot) not in self._area.snapshots(name):
+                    files.write_last_snapshot(final_snapshot)
                 self._take(files, final_snapshot)
             self._cluster(files).stop()
             self._area.remove(name)
@@ -263,7 +267,10 @@ class PrivateDatabaseDriver(DatabaseDriver):
     def snapshot(self, name: str, snapshot: str) -> Snapshot:
         """Take a snapshot: a base backup, or a copy if the server does not run."""
         with self._changing(name):
-            return self._take(self._area.files(name), snapshot)
+            files = self._area.files(name)
+            if files.last_snapshot() == snapshot:
+                files.write_last_snapshot("")  # this one is the caller's, and no delete replaces it
+            return self._take(files, snapshot)
 
     def snapshots(self, name: str | None, *, cursor: str | None, limit: int | None) -> Page[Snapshot]:
         """Return one page of snapshots, by server and name."""
