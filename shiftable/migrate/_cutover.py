@@ -6,11 +6,7 @@ down before the first is.
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -23,7 +19,7 @@ from shiftable.errors import MigrationError
 from shiftable.fibers import sleep
 from shiftable.migrate._dns import comparable
 from shiftable.migrate._dns_ask import Answer, NameServer, Question, Record, Unreachable, ask, record_type, wire_name
-from shiftable.migrate._journal import locked
+from shiftable.migrate._steps import StepFile
 
 __all__ = ["Cutover", "Delegation", "Drift", "Parent", "Status", "parents_of"]
 
@@ -188,6 +184,7 @@ class Cutover:
         self.source = source
         self.target = target
         self.path = folder / f"cutover-{quote(source.name, safe='')}.json"
+        self._file = StepFile[State](self.path, "cutover", ("format", "zone", "source", "target"))
         self._labels = labels
         self._parents = None if parents is None else tuple(parents)
         self._clock = clock
@@ -238,7 +235,7 @@ class Cutover:
 
         What is routed by rules of its provider is left alone, and so is the SOA.
         """
-        with self._locked():
+        with self._file.locked():
             state = self._read()
             if state.going_back:
                 state = self._fresh()
@@ -278,7 +275,7 @@ class Cutover:
         Args:
             force: also while resolvers may ask the old side.
         """
-        with self._locked():
+        with self._file.locked():
             state = self._read()
             keep = _time(state.keep_until)
             if not state.switched_at or keep is None:
@@ -299,7 +296,7 @@ class Cutover:
         Raises:
             MigrationError: it has a DS, so the zone has to go insecure first; it cannot be asked.
         """
-        with self._locked():
+        with self._file.locked():
             state = self._read()
             asked = self._ask_parents()
             heard = [each for each in asked if not each.error]
@@ -331,7 +328,7 @@ class Cutover:
         while True:
             asked = self._ask_parents()
             tell(asked)
-            with self._locked():
+            with self._file.locked():
                 state = self._seen(self._read(), [each for each in asked if not each.error])
                 wanted = frozenset(state.old) if state.going_back else self._new()
                 if asked and all(each.nameservers == wanted and not each.error for each in asked):
@@ -343,7 +340,7 @@ class Cutover:
 
     def rollback(self) -> Delegation | None:
         """Give the old side its TTLs again, and return what has to be changed at the parent, if it was asked before."""
-        with self._locked():
+        with self._file.locked():
             state = attrs.evolve(self._read(), going_back=True, switched_at="", keep_until="")
             self._write(state)
             self._put_back(self.source, state)
@@ -445,50 +442,10 @@ class Cutover:
         return State(zone=self.source.name, source=self._labels[0], target=self._labels[1])
 
     def _read(self) -> State:
-        from cattrs.preconf.json import make_converter
-
-        fresh = self._fresh()
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return fresh
-        try:
-            state = make_converter(forbid_extra_keys=True).structure(json.loads(text), State)
-        except Exception as exc:  # cattrs groups whatever is wrong with any field
-            raise MigrationError(
-                f"{self.path} is no cutover that this shiftable knows; look at it, or move it away"
-            ) from exc
-        if (state.format, state.zone, state.source, state.target) != (FORMAT, fresh.zone, fresh.source, fresh.target):
-            raise MigrationError(
-                f"{self.path} tells of a cutover from {state.source} to {state.target}; finish it, or move it away"
-            )
-        return state
+        return self._file.read(self._fresh())
 
     def _write(self, state: State) -> None:
-        """Replace the file at once."""
-        text = json.dumps(attrs.asdict(state), indent=2) + "\n"
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=self.path.parent, prefix=".cut", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(self.path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Let nobody else work at the same cutover."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = locked(self.path)
-        try:
-            yield
-        finally:
-            os.close(descriptor)
+        self._file.write(state)
 
     def __repr__(self) -> str:
         return f"<Cutover of {self.source.name!r} from {self._labels[0]} to {self._labels[1]}>"

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +25,7 @@ from shiftable.migrate._capture._apply import Applier, Moved, Stale, Visible
 from shiftable.migrate._capture._server import Connection, Server, closing_quietly, is_lost, quoted
 from shiftable.migrate._capture._slot import Slot, drop_slot, slot_name
 from shiftable.migrate._capture._source import Finding, Kept, Source
-from shiftable.migrate._journal import locked
+from shiftable.migrate._steps import StepFile
 
 __all__ = ["Cut", "Lag", "Online", "OnlineOptions", "OnlineState", "Phase"]
 
@@ -242,6 +239,7 @@ class Online:
             raise MigrationError("a move goes between two databases")
         self.name = name
         self.path = folder / f"online-{quote(name, safe='')}.json"
+        self._file = StepFile[OnlineState](self.path, "move", ("format", "name", "source", "target", "slot"))
         self.verify = verify
         self._copy = copy
         self._tidy = tidy
@@ -594,58 +592,17 @@ class Online:
         )
 
     def _read(self) -> OnlineState:
-        from cattrs.preconf.json import make_converter
-
-        fresh = self._fresh()
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return fresh
-        try:
-            state = make_converter(forbid_extra_keys=True).structure(json.loads(text), OnlineState)
-        except Exception as exc:  # cattrs groups whatever is wrong with any field
-            raise MigrationError(
-                f"{self.path} is no move that this shiftable knows; look at it, or move it away"
-            ) from exc
-        if (state.format, state.name, state.source, state.target, state.slot) != (
-            FORMAT,
-            fresh.name,
-            fresh.source,
-            fresh.target,
-            fresh.slot,
-        ):
-            raise MigrationError(
-                f"{self.path} tells of a move from {state.source} to {state.target}; finish it, or move it away"
-            )
-        return state
+        return self._file.read(self._fresh())
 
     def _write(self, state: OnlineState) -> OnlineState:
-        """Replace the file at once."""
-        text = json.dumps(attrs.asdict(state), indent=2) + "\n"
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=self.path.parent, prefix=".onl", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(self.path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        self._file.write(state)
         return state
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Let nobody else work at the same move."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = locked(self.path)
-        try:
-            with self._translated():
-                yield
-        finally:
-            os.close(descriptor)
+        with self._file.locked(), self._translated():
+            yield
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
