@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -41,6 +41,7 @@ _LOG_KEPT = 10 * 1024 * 1024
 _STEP = 0.01
 _STATEMENTS = re.compile(r"^.*STATEMENT:.*\n(?:\t.*\n?)*", re.MULTILINE)
 _CLOCK_STEP = 60  # seconds by which the clock may have been set since
+_READY = frozenset({"ready", "standby"})
 _TRIES = 5  # to find a port that nobody takes meanwhile
 
 _HBA = """\
@@ -149,7 +150,7 @@ class Cluster:
             if self.until_exit:
                 found = (self.folder / "users").stat()
                 used = (found.st_dev, found.st_ino) in _USED_UNTIL_EXIT
-            return used and self.running
+            return used and self.running and self._status in _READY
         return False
 
     # its life
@@ -178,9 +179,9 @@ class Cluster:
             self._create()
             self._use(timeout)
             try:
-                if not self.running:
+                if not self._settles(timeout):
                     self._launch(timeout)
-                self._wait_for({"ready", "standby"}, timeout)  # another process may have begun to start it
+                self._wait_for(_READY, timeout)  # another process may have begun to start it
             except BaseException:
                 self._use_no_more()
                 raise
@@ -454,16 +455,28 @@ class Cluster:
             return f"it has been starting for more than {timeout:g} s"
         return (done.stdout or done.stderr).decode(errors="replace").strip()
 
-    def _wait_for(self, states: set[str], timeout: float) -> None:
+    @property
+    def _status(self) -> str:
+        """What the server says of itself; nothing, if it is not that far, or has ended."""
+        with contextlib.suppress(OSError, IndexError):
+            return (self.data / "postmaster.pid").read_text().splitlines()[7].strip()
+        return ""
+
+    def _wait_for(self, states: Collection[str], timeout: float) -> None:
         end = time.monotonic() + timeout
         while True:
-            with contextlib.suppress(OSError):
-                lines = (self.data / "postmaster.pid").read_text().splitlines()
-                if len(lines) > 7 and lines[7].strip() in states:
-                    return
+            if self._status in states:
+                return
             if time.monotonic() > end or not self.running:
                 raise ClusterError(f"the server in {self.folder} does not come up\n{self._said(0)}")
             time.sleep(_STEP)
+
+    def _settles(self, timeout: float) -> bool:
+        """Wait for what others began, and may have been killed in; tell whether it runs then."""
+        end = time.monotonic() + timeout
+        while self.running and self._status not in _READY and time.monotonic() < end:
+            time.sleep(_STEP)
+        return self.running
 
     def _ends(self, timeout: float) -> bool:
         end = time.monotonic() + timeout
