@@ -22,9 +22,11 @@ from azure.storage.blob import (
     ResourceTypes,
     generate_account_sas,
 )
+from werkzeug.datastructures import Headers
 
 from shiftable.errors import ConfigError
-from shiftable_azure._double_wire import crc64
+from shiftable_azure._double_blob import _batch_parts
+from shiftable_azure._double_wire import Asked, crc64
 from shiftable_azure.double import AzureDouble
 
 Client = Any
@@ -433,6 +435,17 @@ def test_obstore_works_with_it(container: Client, azure_double: AzureDouble) -> 
     assert sent(urllib.request.Request(url.replace("long", "copied"))) == (403, "AuthenticationFailed")  # noqa: S310  the same
     obstore.delete(store, ["long", "copied"])
     assert set(azure_double.service.containers["shop"].blobs) == {"a b/ü+%"}
+
+
+@pytest.mark.parametrize("boundary", ["batch_1", '"batch_1"', "batch_a/b+c=", "a'(b):,?"])
+def test_a_batch_is_read_whatever_its_boundary_is(boundary: str) -> None:
+    bare = boundary.strip('"')
+    body = f"--{bare}\r\nContent-ID: 0\r\n\r\nDELETE /shop/a%20b HTTP/1.1\r\nx-ms-date: now\r\n\r\n--{bare}--\r\n"
+    headers = Headers({"Content-Type": f"multipart/mixed; boundary={boundary}"})
+    (part,) = _batch_parts(
+        Asked.parse("POST", "account.localhost", "/shop?comp=batch", headers, body.encode(), "account")
+    )
+    assert part == ("0", ("DELETE", "/shop/a%20b", Headers({"x-ms-date": "now"})))
 
 
 def test_a_header_that_azure_does_not_know_is_a_violation(container: Client, azure_double: AzureDouble) -> None:

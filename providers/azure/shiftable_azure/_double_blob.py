@@ -794,7 +794,9 @@ def _units(text: str) -> bytes:
 
 
 def _batch_parts(asked: Asked) -> Iterator[tuple[str, tuple[str, str, Headers]]]:
-    head = f"Content-Type: {asked.headers['Content-Type']}\r\n\r\n".encode()
+    # Clients leave out the quotes that a boundary of base64 needs.
+    boundary = re.search(r'boundary="?([^";]+)', asked.headers["Content-Type"])
+    head = f'Content-Type: multipart/mixed; boundary="{boundary[1] if boundary else ""}"\r\n\r\n'.encode()
     message = BytesParser(policy=policy.HTTP).parsebytes(head + asked.body)
     for part in message.iter_parts():
         text = part.get_payload(decode=True)
