@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -17,34 +17,18 @@ from googleapiclient.errors import HttpError
 
 from shiftable.database import Databases
 from shiftable.testing.conformance.database import small_spec
-from shiftable.testing.harness import Request, Response
+from shiftable.testing.harness import Response
 from shiftable_gcp import GcpProvider
 from shiftable_gcp._discovery import Discovery
 from shiftable_gcp.double import GcpDouble
 
-Json = dict[str, Any]
-Ask = Callable[..., Any]
-
-
-class Refused(Exception):
-    """The service said no: its status, its reason, and its words."""
+from .wire import Ask, Json, Refused, asking, violations_of
 
 
 @pytest.fixture
 def ask(gcp_double: GcpDouble) -> Ask:
     """Return a way to ask over the wire."""
-
-    def send(verb: str, path: str = "", body: object = None, **query: object) -> Any:
-        url = f"{gcp_double.url}/v1/projects/{gcp_double.project}{path}"
-        answer = requests.request(verb, url, params=query, json=body, timeout=10)
-        if answer.status_code >= 400:
-            error = answer.json()["error"]
-            assert error["code"] == answer.status_code
-            assert error["message"] == error["errors"][0]["message"]
-            raise Refused(answer.status_code, error["errors"][0]["reason"], error["message"])
-        return answer.json()
-
-    return send
+    return asking(f"{gcp_double.url}/v1/projects/{gcp_double.project}")
 
 
 def instance(name: str = "one", version: str = "POSTGRES_16", **settings: Any) -> Json:
@@ -472,17 +456,7 @@ def test_google_s_own_client_sees_what_shiftable_made_and_the_other_way_round(
 
 
 def violations(verb: str, target: str, body: object = None, answer: Response | None = None) -> list[str]:
-    path, _, query = target.partition("?")
-    request = Request(
-        method=verb,
-        host="",
-        path=path,
-        query=query,
-        target=target,
-        headers=Response("").headers,
-        body=b"" if body is None else json.dumps(body).encode(),
-    )
-    return list(Discovery("sqladmin.v1", reasons=True).violations(request, answer or Response("200 OK", body=b"{}")))
+    return violations_of(Discovery("sqladmin.v1", reasons=True), verb, target, body, answer)
 
 
 AT = "/v1/projects/p/instances"

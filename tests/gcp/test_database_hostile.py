@@ -32,13 +32,13 @@ from shiftable.errors import (
     Unsupported,
 )
 from shiftable.testing.conformance.database import CANARY, small_spec
-from shiftable.testing.harness import Call, Kind, Request, Response
+from shiftable.testing.harness import Call, Kind
 from shiftable_gcp import GcpDatabaseSettings, GcpProvider, GcpSettings, _session
 from shiftable_gcp._sql_state import StoredInstance
 from shiftable_gcp.database import CloudSqlDriver
 from shiftable_gcp.double import GcpDouble
 
-Json = dict[str, Any]
+from .wire import Json, Outsider
 
 
 @pytest.fixture(autouse=True)
@@ -84,26 +84,9 @@ def elsewhere(gcp_double: GcpDouble) -> Iterator[Databases]:
     provider.close()
 
 
-class Foreign:
-    """Another tool: asks the double as gcloud would, past everything of ours."""
-
+class Foreign(Outsider):
     def __init__(self, double: GcpDouble) -> None:
-        self.double = double
-
-    def ask(self, verb: str, path: str, body: Json | None = None) -> Any:
-        target = f"/v1/projects/{self.double.project}{path}"
-        request = Request(
-            method=verb,
-            host="",
-            path=target,
-            query="",
-            target=target,
-            headers=Response("200 OK").headers,
-            body=json.dumps(body).encode() if body is not None else b"",
-        )
-        answer = self.double.sql.answer(request, None)
-        assert answer.code < 300, answer.body
-        return json.loads(answer.body or b"null")
+        super().__init__(double.sql, f"/v1/projects/{double.project}")
 
     def create(self, name: str, **settings: Any) -> None:
         tier = {"tier": "db-custom-2-8192", "edition": "ENTERPRISE"}

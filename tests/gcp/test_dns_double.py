@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
@@ -15,35 +15,20 @@ from googleapiclient.discovery import build_from_document
 from googleapiclient.errors import HttpError
 
 from shiftable.dns import Dns, ZoneSpec
-from shiftable.testing.harness import Request, Response
+from shiftable.testing.harness import Response
 from shiftable_gcp import GcpProvider
 from shiftable_gcp._discovery import Discovery
 from shiftable_gcp.double import GcpDouble
 
+from .wire import Ask, Json, Refused, asking, violations_of
+
 ZONE = {"name": "one", "dnsName": "one.test.", "description": "for a test"}
-Json = dict[str, Any]
-Ask = Callable[..., Any]
-
-
-class Refused(Exception):
-    """The service said no: its status, its reason, and its words."""
 
 
 @pytest.fixture
 def ask(gcp_double: GcpDouble) -> Ask:
     """Return a way to ask over the wire."""
-
-    def send(verb: str, path: str = "", body: object = None, **query: object) -> Any:
-        url = f"{gcp_double.url}/dns/v1/projects/{gcp_double.project}/managedZones{path}"
-        answer = requests.request(verb, url, params=query, json=body, timeout=10)
-        if answer.status_code >= 400:
-            error = answer.json()["error"]
-            assert error["code"] == answer.status_code
-            assert error["message"] == error["errors"][0]["message"]
-            raise Refused(answer.status_code, error["errors"][0]["reason"], error["message"])
-        return answer.json() if answer.content else answer.status_code
-
-    return send
+    return asking(f"{gcp_double.url}/dns/v1/projects/{gcp_double.project}/managedZones")
 
 
 @pytest.fixture
@@ -535,17 +520,7 @@ def test_google_s_own_client_manages_zones(gcp_double: GcpDouble, client: Any) -
 
 
 def violations(verb: str, target: str, body: object = None, answer: Response | None = None) -> list[str]:
-    path, _, query = target.partition("?")
-    request = Request(
-        method=verb,
-        host="",
-        path=path,
-        query=query,
-        target=target,
-        headers=Response("").headers,
-        body=b"" if body is None else json.dumps(body).encode(),
-    )
-    return list(Discovery("dns.v1").violations(request, answer or Response("200 OK", body=b"{}")))
+    return violations_of(Discovery("dns.v1"), verb, target, body, answer)
 
 
 ZONES = "/dns/v1/projects/p/managedZones"

@@ -31,14 +31,15 @@ from shiftable.errors import (
     Unauthenticated,
     Unavailable,
 )
-from shiftable.testing.harness import Call, Kind, Request, Response
+from shiftable.testing.harness import Call, Kind
 from shiftable_gcp import GcpProvider, GcpSettings, _session
 from shiftable_gcp import dns as cloud_dns
 from shiftable_gcp._dns_records import data_of, policy_fields, read, told
 from shiftable_gcp.dns import CloudDnsDriver
 from shiftable_gcp.double import GcpDouble
 
-Json = dict[str, Any]
+from .wire import Json, Outsider
+
 GEO = {"geo": {"items": [{"location": "europe-west3", "rrdatas": ["192.0.2.1"]}]}}
 WRR = {"wrr": {"items": [{"weight": 0.25, "rrdatas": ["192.0.2.1"]}, {"weight": 3, "rrdatas": ["192.0.2.2"]}]}}
 FAILOVER = {
@@ -79,26 +80,9 @@ def impatient(gcp_double: GcpDouble, zone: Zone) -> Iterator[Zone]:
     provider.close()
 
 
-class Foreign:
-    """Another tool: asks the double as gcloud would, past everything of ours."""
-
+class Foreign(Outsider):
     def __init__(self, double: GcpDouble) -> None:
-        self.double = double
-
-    def ask(self, verb: str, path: str, body: Json | None = None) -> Any:
-        target = f"/dns/v1/projects/{self.double.project}/managedZones{path}"
-        request = Request(
-            method=verb,
-            host="",
-            path=target,
-            query="",
-            target=target,
-            headers=Response("200 OK").headers,
-            body=json.dumps(body).encode() if body is not None else b"",
-        )
-        answer = self.double.dns.answer(request, None)
-        assert answer.code < 300, answer.body
-        return json.loads(answer.body or b"null")
+        super().__init__(double.dns, f"/dns/v1/projects/{double.project}/managedZones")
 
     def create(self, id_: str, name: str, **facts: Any) -> None:
         self.ask("POST", "", {"name": id_, "dnsName": name, "description": "x", **facts})

@@ -16,32 +16,21 @@ import requests
 from googleapiclient.discovery import build_from_document
 
 from shiftable.secrets import Secrets
-from shiftable.testing.harness import Request, Response
+from shiftable.testing.harness import Response
 from shiftable_gcp import GcpProvider
 from shiftable_gcp._crc32c import crc32c
 from shiftable_gcp._discovery import Discovery
 from shiftable_gcp.double import GcpDouble
 
+from .wire import Ask, Refused, asking, violations_of
+
 AUTOMATIC = {"replication": {"automatic": {}}}
-Ask = Callable[..., Any]
-
-
-class Refused(Exception):
-    """The service said no: its status, and what it calls that."""
 
 
 @pytest.fixture
 def ask(gcp_double: GcpDouble) -> Ask:
     """Return a way to ask over the wire."""
-
-    def send(verb: str, path: str = "", body: object = None, **query: object) -> Any:
-        url = f"{gcp_double.url}/v1/projects/{gcp_double.project}/secrets{path}"
-        answer = requests.request(verb, url, params=query, json=body, timeout=10)
-        if answer.status_code >= 400:
-            raise Refused(answer.status_code, answer.json()["error"]["status"])
-        return answer.json()
-
-    return send
+    return asking(f"{gcp_double.url}/v1/projects/{gcp_double.project}/secrets")
 
 
 def payload(value: bytes) -> dict[str, Any]:
@@ -284,17 +273,7 @@ def test_google_s_own_client_reads_what_shiftable_wrote_and_the_other_way_round(
 
 
 def violations(verb: str, target: str, body: object = None, answer: Response | None = None) -> list[str]:
-    path, _, query = target.partition("?")
-    request = Request(
-        method=verb,
-        host="",
-        path=path,
-        query=query,
-        target=target,
-        headers=Response("").headers,
-        body=b"" if body is None else json.dumps(body).encode(),
-    )
-    return list(Discovery("secretmanager.v1").violations(request, answer or Response("200 OK", body=b"{}")))
+    return violations_of(Discovery("secretmanager.v1"), verb, target, body, answer)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ from shiftable_gcp._secret_writes import Write as Put
 from shiftable_gcp.double import GcpDouble
 from shiftable_gcp.secrets import SecretManagerDriver
 
+from .wire import Outsider
+
 SOON = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
@@ -102,29 +104,13 @@ def error(code: int, status: str, reason: str = "") -> dict[str, Any]:
     return {"status": code, "body": json.dumps(body).encode()}
 
 
-class Foreign:
-    """Another tool: asks the double as gcloud would, past everything of ours."""
-
+class Foreign(Outsider):
     def __init__(self, double: GcpDouble) -> None:
+        super().__init__(double.secrets, f"/v1/projects/{double.project}/secrets")
         self.double = double
 
-    def ask(self, verb: str, path: str, body: dict[str, Any] | None = None, query: str = "") -> Any:
-        target = f"/v1/projects/{self.double.project}/secrets{path}"
-        request = Request(
-            method=verb,
-            host="",
-            path=target,
-            query=query,
-            target=f"{target}?{query}",
-            headers=Response("200 OK").headers,
-            body=json.dumps(body).encode() if body is not None else b"",
-        )
-        answer = self.double.secrets.answer(request, None)
-        assert answer.code == 200, answer.body
-        return json.loads(answer.body)
-
     def create(self, id_: str, *values: bytes, **facts: Any) -> None:
-        self.ask("POST", "", {"replication": {"automatic": {}}, **facts}, f"secretId={id_}")
+        self.ask("POST", f"?secretId={id_}", {"replication": {"automatic": {}}, **facts})
         for value in values:
             self.add(id_, value)
 
@@ -135,7 +121,7 @@ class Foreign:
         self.ask("POST", f"/{id_}/versions/{number}:{verb}", {})
 
     def patch(self, id_: str, **facts: Any) -> None:
-        self.ask("PATCH", f"/{id_}", facts, f"updateMask={','.join(facts)}")
+        self.ask("PATCH", f"/{id_}?updateMask={','.join(facts)}", facts)
 
 
 @pytest.fixture
