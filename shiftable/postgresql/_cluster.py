@@ -229,20 +229,19 @@ class Cluster:
         Raises:
             ClusterError: pg_basebackup failed; the message holds its words.
         """
-        using = self._users is not None
-        with self._exclusively(timeout):
-            if not self.running:
-                copy_data(self.data, to, Owner())
-                if self.durable:
-                    os.sync()
-                return
-            self._use(timeout)
-        try:
+        with contextlib.ExitStack() as stack:
+            with self._exclusively(timeout):
+                if self.running:
+                    if self._users is None and not self.until_exit:
+                        stack.callback(self._use_no_more)
+                    self._use(timeout)
+                if not self._settles(timeout):  # perhaps since just now: nobody used it, and that was its end
+                    copy_data(self.data, to, Owner())
+                    if self.durable:
+                        os.sync()
+                    return
             sync = () if self.durable else ("--no-sync",)
             self.run("pg_basebackup", "--pgdata", to, "--checkpoint=fast", "--wal-method=stream", *sync)
-        finally:
-            if not using and not self.until_exit:
-                self._use_no_more()
 
     def fill(self, data: Path) -> None:
         """Copy data that were backed up into this cluster, which must have none."""

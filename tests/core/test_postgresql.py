@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from shiftable.errors import ConfigError
 from shiftable.postgresql import Binaries, Cluster, ClusterError, _reach, all_binaries, find_binaries, temporary_cluster
+from shiftable.postgresql._locks import is_locked
 
 AS_ROOT = os.geteuid() == 0
 
@@ -91,13 +93,12 @@ def test_a_missing_program_is_named() -> None:
         find_binaries().program("pg_nonsense")
 
 
-@pytest.mark.parametrize("index", range(3))
-def test_each_postgresql_of_this_machine_runs(index: int) -> None:
+def test_each_postgresql_of_this_machine_runs() -> None:
     here = all_binaries()
-    if index >= len(here):
-        pytest.skip("there are fewer on this machine")
-    with temporary_cluster(here[index]) as cluster:
-        assert str(asked(cluster, "SHOW server_version")).startswith(here[index].version)
+    assert here
+    for found in here:
+        with temporary_cluster(found) as cluster:
+            assert str(asked(cluster, "SHOW server_version")).startswith(found.version)
 
 
 # a cluster
@@ -174,7 +175,7 @@ def test_programs_that_only_root_reaches_are_copied_for_his_servers(
     shutil.rmtree(_reach._CACHE.parent)
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="the other tests show it")
+@pytest.mark.skipif(not AS_ROOT, reason="whoever runs this is not root, so every other test of this file shows it")
 def test_who_is_not_root_has_a_cluster_of_his_own(tmp_path: Path) -> None:
     command = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
     if shutil.which("unshare") is None or subprocess.run([*command, "true"], check=False).returncode:
@@ -413,6 +414,27 @@ def test_a_server_goes_on_while_another_process_uses_it(folder: Path) -> None:
         assert cluster.pid == pid
         cluster.stop()
         assert not cluster.running
+
+
+def test_what_is_backed_up_while_the_server_stops_is_its_data(folder: Path, tmp_path: Path) -> None:
+    with a_user(folder) as user:
+        pid = told(user)
+        os.kill(pid, signal.SIGSTOP)  # it is asked to end with its only user, and takes long to do so
+        user.kill()
+    backup = threading.Thread(target=Cluster(folder).back_up, args=(tmp_path / "backup",))
+    try:
+        wait_for(lambda: is_locked(folder / "users"))
+        backup.start()
+        wait_for(lambda: is_locked(folder / "lock"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    backup.join()
+    assert not Cluster(folder).running
+    copy = Cluster(folder.with_name("copy"))
+    copy.fill(tmp_path / "backup")
+    with copy:
+        assert asked(copy, "SELECT 1") == 1
+    copy.remove()
 
 
 def test_two_processes_that_start_at_once_get_one_server(folder: Path) -> None:
