@@ -17,8 +17,6 @@ import sqlalchemy
 import shiftable
 from shiftable.config import Credential
 from shiftable.database import Database, DatabaseSpec
-from shiftable.errors import ConfigError
-from shiftable.postgresql import find_binaries
 from shiftable_azure import AzureProvider
 from shiftable_azure.double import AzureDouble
 
@@ -52,17 +50,6 @@ password = {{ env = "ORDERS_PASSWORD" }}
 [database.orders.azure]
 zone = "2"
 """
-
-
-def _has_server() -> bool:
-    try:
-        find_binaries()
-    except ConfigError:
-        return False
-    return True
-
-
-with_server = pytest.mark.skipif(not _has_server(), reason="there is no PostgreSQL on this machine, nor its wheel")
 
 
 @pytest.fixture
@@ -109,7 +96,6 @@ def test_a_line_of_the_file_puts_the_database_into_azure(orders: Database, azure
     assert "canary" not in f"{azure_double.calls} {orders!r} {orders.url()}"
 
 
-@with_server
 def test_the_engine_reaches_a_real_postgresql(orders: Database) -> None:
     found = rows(orders, "select current_user, current_database(), current_setting('work_mem')")
     assert found == [("shiftadmin", "shop", "8MB")]
@@ -117,7 +103,6 @@ def test_the_engine_reaches_a_real_postgresql(orders: Database) -> None:
         psycopg.connect(**{**orders.url().arguments(), "password": "wrong"})
 
 
-@with_server
 def test_a_snapshot_holds_what_there_was(orders: Database) -> None:
     engine = orders.engine()
     with engine.begin() as connection:
@@ -133,7 +118,6 @@ def test_a_snapshot_holds_what_there_was(orders: Database) -> None:
     assert rows(orders, "select id from items order by id") == [(1,), (2,)]
 
 
-@with_server
 def test_another_password_counts_at_the_server(orders: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows(orders, "select 1") == [(1,)]
     monkeypatch.setenv("ORDERS_PASSWORD", PASSWORD + "2")
@@ -142,7 +126,6 @@ def test_another_password_counts_at_the_server(orders: Database, monkeypatch: py
     assert rows(orders, "select 2") == [(2,)]
 
 
-@with_server
 def test_a_parameter_that_needs_a_restart_counts_after_it(folder: Path, orders: Database) -> None:
     assert rows(orders, "show wal_level") == [("replica",)]
     text = (folder / "shiftable.toml").read_text().replace('work_mem = "8192"', 'wal_level = "logical"')
@@ -156,7 +139,6 @@ def test_a_parameter_that_needs_a_restart_counts_after_it(folder: Path, orders: 
         assert rows(database, "show wal_level") == [("logical",)]
 
 
-@with_server
 def test_a_stopped_server_says_so_to_who_connects(orders: Database) -> None:
     orders.stop()
     orders.wait("stopped")
