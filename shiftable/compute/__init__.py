@@ -1,5 +1,6 @@
 """Compute: fleets of machines."""
 
+from shiftable.compute._cloud_init import cloud_init
 from shiftable.compute._compute import Compute
 from shiftable.compute._fleet import Fleet
 from shiftable.compute._machine import Machine
@@ -35,4 +36,5 @@ __all__ = [
     "MachineState",
     "Size",
     "choose_size",
+    "cloud_init",
 ]

@@ -13,6 +13,7 @@ from shiftable.compute._machine import TIMEOUT, Machine
 from shiftable.compute._rules import (
     MADE_ANEW,
     as_declared,
+    machine_name,
     missing,
     steps,
     surplus,
@@ -228,11 +229,22 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         resource = self._checked(operation, spec.name)
         lacking = self.missing_features(spec)
         self._require(not lacking, operation, resource, " and no ".join(lacking))
-        limit, size = self.features.max_user_data, len(spec.read_user_data() or b"")
-        if limit is not None and size > limit.value:
-            why = f"the user data has {size:,} bytes; the limit is {limit} ({limit.source})"
-            raise self._invalid(operation, resource, why)
+        self._user_data(spec, machine_name(spec.name, max(0, spec.count - 1)), operation, resource)
         return resource
+
+    def _user_data(self, spec: FleetSpec, name: str, operation: str, resource: Resource) -> bytes | None:
+        """Return what cloud-init of one machine gets, unless it is too large."""
+        given, limit = spec.read_user_data(), self.features.max_user_data
+        try:
+            wrapped = self._driver.user_data(spec, name, given)
+        except ValueError as exc:
+            raise self._invalid(operation, resource, str(exc)) from exc
+        size, added = len(wrapped or b""), len(wrapped or b"") - len(given or b"")
+        if limit is not None and size > limit.value:
+            with_what = f", {added:,} of them for its user and keys" if added > 0 else ""
+            why = f"the user data has {size:,} bytes{with_what}; the limit is {limit} ({limit.source})"
+            raise self._invalid(operation, resource, why)
+        return wrapped
 
     def _require_unmoved(self, change: Change[FleetSpec], now: FleetSpec, resource: Resource) -> None:
         """Refuse a change if the fleet is neither as before it nor on the way that it goes."""
@@ -253,28 +265,30 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 
     def _fill(self, spec: FleetSpec, resource: Resource) -> None:
         """Make the machines that are missing, each with the token that it always has."""
-        choice, user_data = self.choose(spec), spec.read_user_data()
+        choice = self.choose(spec)
         with self._translated("create", resource):
             self._driver.create(spec)
         seen = [machine.seen for machine in self._handle(spec.name).machines()]
         living = [machine for machine in seen if machine.state != "deleting"]
         for name in missing(spec, living, frozenset(machine.name for machine in seen)):
-            self._make(spec, name, choice.size, user_data)
+            self._make(spec, name, choice.size)
 
-    def _make(self, spec: FleetSpec, name: str, size: Size, user_data: bytes | None) -> Machine:
-        with self._translated("create", Resource("machine", name, Resource("fleet", spec.name))):
+    def _make(self, spec: FleetSpec, name: str, size: Size) -> Machine:
+        resource = Resource("machine", name, Resource("fleet", spec.name))
+        user_data = self._user_data(spec, name, "create", resource)
+        with self._translated("create", resource):
             return self._machine(
                 self._driver.create_machine(spec, name, size=size, token=token_of(name), user_data=user_data)
             )
 
     def _make_anew(self, spec: FleetSpec, wrong: Iterable[MachineInfo], resource: Resource) -> None:
-        choice, user_data = self.choose(spec), spec.read_user_data()
+        choice = self.choose(spec)
         with self._translated("update", resource):
             self._driver.create(spec)
         for seen in wrong:
             self._machine(seen).delete()
             self._machine(seen).wait_deleted()
-            self._make(spec, seen.name, choice.size, user_data).wait()
+            self._make(spec, seen.name, choice.size).wait()
 
     def _change(self, before: FleetSpec, after: FleetSpec, living: list[MachineInfo]) -> Change[FleetSpec]:
         fields = frozenset(field.name for field in Change(service=self.service, before=before, after=after).fields)

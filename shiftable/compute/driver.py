@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -63,6 +64,25 @@ def _are_ports(_: object, field: attrs.Attribute[tuple[int, ...]], value: tuple[
         raise ValueError(f"{field.name} must be 1 to 65535, not {wrong[0]}")
 
 
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")  # useradd(8)
+_KEY = re.compile(r"([ -~]*\s)?(ssh|ecdsa|sk)-[\w.@-]+ [A-Za-z0-9+/]+={0,3}( .*)?")
+
+
+def _is_user(_: object, field: attrs.Attribute[str], value: str) -> None:
+    if not _USER.fullmatch(value):
+        raise ValueError(
+            f"{field.name} must be the name of a user of Linux (lower-case letters, digits, - and _, at most 32, "
+            f"beginning with a letter), not {value!r}"
+        )
+
+
+def _are_keys(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    for number, key in enumerate(value, 1):
+        if not (key.isprintable() and _KEY.fullmatch(key)):
+            # the value is not shown: it may be a private key
+            raise ValueError(f"{field.name}: number {number} is no public key as in authorized_keys, on one line")
+
+
 @attrs.frozen(kw_only=True)
 class FleetSpec(Spec):
     """``[compute.x]``: machines that are alike. A fleet is a label on its machines: without any, there is none.
@@ -105,8 +125,8 @@ class FleetSpec(Spec):
     allow_from: tuple[str, ...] = attrs.field(default=("0.0.0.0/0", "::/0"), validator=are_networks)
     network: str | None = attrs.field(default=None, eq=False)
     identity: str | None = attrs.field(default=None, eq=False)
-    user: str = attrs.field(default="shift", eq=False)
-    ssh_keys: tuple[str, ...] = attrs.field(default=(), eq=False)
+    user: str = attrs.field(default="shift", eq=False, validator=_is_user)
+    ssh_keys: tuple[str, ...] = attrs.field(default=(), eq=False, validator=_are_keys)
     user_data: Path | None = attrs.field(default=None, eq=False)
     user_data_text: str | None = attrs.field(default=None, eq=False, repr=False)
     labels: Mapping[str, str] = attrs.field(factory=dict, eq=False)
@@ -235,7 +255,7 @@ class ComputeFeatures(Features):
     prices: bool = feature("prices of sizes are known")
     ssh: bool = feature("there is a machine to log in to; if not, it is only simulated")
     max_name: Limit = feature("longest name of a fleet, characters; its machines add a number")
-    max_user_data: Limit | None = feature("largest user data, bytes", default=None)
+    max_user_data: Limit | None = feature("largest user data, bytes, with what the driver adds to it", default=None)
     max_labels: Limit | None = feature("labels of one machine, the fleet's own included", default=None)
 
 
@@ -345,6 +365,17 @@ class ComputeDriver(Driver[FleetSpec]):
 
     # machines
 
+    def user_data(self, spec: FleetSpec, name: str, given: bytes | None) -> bytes | None:
+        """Return what cloud-init of one machine gets, for ``create_machine``; its size is checked. Sends nothing.
+
+        A driver overrides it with ``shiftable.compute.cloud_init`` where the provider has no way of its own to make the
+        user, the keys and the host name.
+
+        Raises:
+            ValueError: it cannot be what cloud-init takes.
+        """
+        return given
+
     @abstractmethod
     def create_machine(
         self, spec: FleetSpec, name: str, *, size: Size, token: str, user_data: bytes | None
@@ -353,6 +384,7 @@ class ComputeDriver(Driver[FleetSpec]):
 
         Args:
             name: of the host.
+            user_data: as ``user_data`` returned it; it may hold secrets.
             token: a UUID. The same one, again, returns the machine that it made, also if the answer to the first call
                 was lost; but if that machine was deleted meanwhile, it makes a new one.
         """

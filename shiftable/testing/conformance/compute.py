@@ -191,7 +191,7 @@ class ComputeConformance(Conformance):
         if limit is None or not compute.features.user_data:
             pytest.skip("the provider names no limit")
         with pytest.raises(InvalidArgument, match="user data"):
-            compute.create(attrs.evolve(small_fleet(), user_data_text="x" * (limit.value + 1)))
+            compute.create(attrs.evolve(small_fleet(), user_data_text="#!/bin/sh\n" + "x" * limit.value))
         assert not compute.exists("conf")
 
     # converging
