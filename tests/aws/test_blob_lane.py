@@ -73,7 +73,8 @@ class Scripted:
         self._close = close
         self._tls = tls
         self._server = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
         self.url = f"http{'s' * bool(tls)}://127.0.0.1:{self._server.getsockname()[1]}"
 
     def _accept(self) -> None:
@@ -104,6 +105,9 @@ class Scripted:
                     return
 
     def stop(self) -> None:
+        # who waits in accept() would wait on, and take what comes to the next socket of this number
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._server.close()
 
 

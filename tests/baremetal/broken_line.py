@@ -26,10 +26,12 @@ class Line:
     wrong: Callable[[bytes], Fault | None] = lambda _request: None
     requests: list[bytes] = attrs.Factory(list)
     listener: socket.socket = attrs.field(init=False)
+    thread: threading.Thread = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
 
     @property
     def port(self) -> int:
@@ -61,6 +63,9 @@ class Line:
                     return
 
     def close(self) -> None:
+        # who waits in accept() would wait on, and take what comes to the next socket of this number
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
         self.listener.close()
 
 

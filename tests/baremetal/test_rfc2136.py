@@ -440,10 +440,14 @@ def liar(answer: Callable[[dns.message.Message], bytes]) -> Iterator[int]:
                         said = answer(dns.message.from_wire(wire, keyring=keyring))
                         client.sendall(len(said).to_bytes(2, "big") + said)
 
-    threading.Thread(target=talk, daemon=True).start()
+    thread = threading.Thread(target=talk, daemon=True)
+    thread.start()
     try:
         yield listener.getsockname()[1]
     finally:
+        # who waits in accept() would wait on, and take what comes to the next socket of this number
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
         listener.close()
 
 

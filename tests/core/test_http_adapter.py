@@ -36,7 +36,8 @@ class Server:
         self._answers, self._close = list(answers), close
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -60,6 +61,9 @@ class Server:
                 return
 
     def stop(self) -> None:
+        # who waits in accept() would wait on, and take what comes to the next socket of this number
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._socket.close()
 
 
