@@ -257,6 +257,7 @@ class ComputeFeatures(Features):
     max_name: Limit = feature("longest name of a fleet, characters; its machines add a number")
     max_user_data: Limit | None = feature("largest user data, bytes, with what the driver adds to it", default=None)
     max_labels: Limit | None = feature("labels of one machine, the fleet's own included", default=None)
+    price_list: str | None = feature("where prices are from, and of which date", default=None)
 
 
 class ComputeDriver(Driver[FleetSpec]):

@@ -54,6 +54,7 @@ FEATURES = ComputeFeatures(
     max_name=Limit(58, "chosen, as Compute Engine with a number of four digits"),
     max_user_data=Limit(16_384, "chosen, as Amazon EC2"),
     max_labels=Limit(50, "chosen, as Amazon EC2"),
+    price_list="chosen, of no date",
 )
 
 
