@@ -126,7 +126,8 @@ class Database(Handle[DatabaseDriver]):
         user = declared.user if declared else None
         if user is None and declared is not None and (declared.token_login or declared.login is not None):
             user = logins.current().user  # only the login says who
-        return url_of(info, info.server, chosen, user or info.server.admin, logins.current)
+        there = info.server.databases.get(chosen, chosen)
+        return url_of(info, info.server, there, user or info.server.admin, logins.current)
 
     def engine(
         self,

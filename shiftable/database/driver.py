@@ -176,6 +176,8 @@ class Server:
         tls: whether connections are encrypted and the server's certificate is checked.
         check_name: whether the certificate has to bear the host's name; false only where ``ca`` signs for this one
             server, and so proves by itself which one it is.
+        databases: what the server calls databases that it cannot call as they are declared, by the declared name: it
+            may be shared, and have one of that name already.
     """
 
     host: str
@@ -184,6 +186,7 @@ class Server:
     ca: Path | None = None
     tls: bool = True
     check_name: bool = True
+    databases: Mapping[str, str] = attrs.Factory(dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -308,3 +308,15 @@ def test_an_address_is_refused_until_there_is_one() -> None:
     driver = MemoryDatabaseDriver(failing={"conf"})
     with pytest.raises(Conflict, match="it is failed"):
         Databases(driver).create(small_spec("conf")).url()
+
+
+def test_a_database_that_the_server_calls_otherwise_is_asked_for_by_its_declared_name() -> None:
+    class Shared(MemoryDatabaseDriver):
+        def info(self, name: str) -> DatabaseInfo:
+            server = Server(host="db.test", port=5432, admin="shiftadmin", databases={"shop": "conf--shop"})
+            return attrs.evolve(super().info(name), server=server)
+
+    database = Databases(Shared()).create(small_spec("conf"))
+    assert "conf--shop" == database.url().database
+    assert "conf--shop" == database.url("shop").database
+    assert "other" == database.url("other").database
