@@ -195,7 +195,7 @@ class App:
         if label not in known and label not in manifest.known_types():
             hint = did_you_mean(label, {*known, *manifest.known_types()})
             raise ConfigError(f"{self.config.path.name} has no [providers.{label}]{hint}")
-        return self.config.provider(label, self._reveal)
+        return self.config.provider(label, self._reveal, self.blob)
 
     def _declared(self, service: str, label: str) -> Declared:
         if service not in SERVICES:

@@ -22,7 +22,17 @@ from shiftable.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = ["Credential", "Keeper", "Place", "did_you_mean", "in_file", "line_of", "schema", "structure"]
+__all__ = [
+    "BucketReference",
+    "Credential",
+    "Keeper",
+    "Place",
+    "did_you_mean",
+    "in_file",
+    "line_of",
+    "schema",
+    "structure",
+]
 
 T = TypeVar("T")
 
@@ -120,6 +130,36 @@ class Credential:
         return "Credential(***)" if self._kind == "literal" else f"Credential({self._kind}={self._target!r})"
 
 
+@final
+class BucketReference:
+    """A bucket of the application, for a provider that keeps something in it: opened when it is needed.
+
+    In the file it is ``{ bucket = "LABEL" }``, with ``prefix`` too for what is put there.
+    """
+
+    __slots__ = ("_open", "label", "prefix")
+
+    def __init__(self, label: str, open_: Callable[[str], Any], prefix: str = "") -> None:
+        self.label = label
+        self.prefix = prefix
+        self._open = open_
+
+    def open(self) -> Any:  # noqa: ANN401  a shiftable.blob.Bucket, which lies above
+        """Return the bucket. Calls nobody."""
+        return self._open(self.label)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BucketReference):
+            return NotImplemented
+        return (self.label, self.prefix) == (other.label, other.prefix)
+
+    def __hash__(self) -> int:
+        return hash((self.label, self.prefix))
+
+    def __repr__(self) -> str:
+        return f"BucketReference({self.label!r}, prefix={self.prefix!r})"
+
+
 def _read_env(name: str) -> str:
     value = os.environ.get(name)
     if not value:
@@ -145,12 +185,14 @@ class Place:
         folder: relative paths are resolved against it.
         secret: reads a secret of the application by ``label/key``.
         text: the file, to find lines in.
+        bucket: opens a bucket of the application by its label.
     """
 
     table: str
     folder: Path = attrs.field(factory=Path.cwd)
     secret: Callable[[str], str] | None = None
     text: str = attrs.field(default="", repr=False)
+    bucket: Callable[[str], Any] | None = None
 
     def problem(self, path: Sequence[str], message: str) -> Problem:
         """Describe what is wrong with one key of the table."""
@@ -217,6 +259,7 @@ def _converter(place: Place) -> Converter:
     converter.register_structure_hook(timedelta, lambda value, _: _duration(value))
     converter.register_structure_hook(Decimal, lambda value, _: _decimal(value))
     converter.register_structure_hook(Credential, lambda value, _: _credential(value, place))
+    converter.register_structure_hook(BucketReference, lambda value, _: _bucket(value, place))
     converter.register_structure_hook_func(_is_literal, _literal)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(cls, converter))
     converter.register_structure_hook_func(_has_variants, lambda value, cls: _variant(value, cls, converter))
@@ -353,6 +396,20 @@ def _credential(value: object, place: Place) -> Credential:
             raise _WrongType(f"must be one of {how}")
 
 
+def _bucket(value: object, place: Place) -> BucketReference:
+    if isinstance(value, BucketReference):
+        return value
+    if not isinstance(value, Mapping):
+        raise _wrong('{ bucket = "LABEL" }', value)
+    match dict(value):
+        case {"bucket": str(label), **rest} if not rest.keys() - {"prefix"} and isinstance(rest.get("prefix", ""), str):
+            if place.bucket is None:
+                raise _WrongType("a bucket can be referred to in shiftable.toml only")
+            return BucketReference(label, place.bucket, rest.get("prefix", ""))
+        case _:
+            raise _WrongType('must be { bucket = "LABEL" }, or { bucket = "LABEL", prefix = "…" }')
+
+
 def _key(cls: type[Any], name: str) -> str:
     """What a field is called in the file: a spec's name is ``bucket`` or ``zone`` there."""
     return str(getattr(cls, "name_key", name)) if name == "name" else name
@@ -446,6 +503,13 @@ _SCHEMAS: dict[Any, dict[str, Any]] = {
             }
             for kind in ("env", "file", "secret")
         ],
+    },
+    BucketReference: {
+        "description": "A declared bucket, by its label.",
+        "type": "object",
+        "properties": {"bucket": {"type": "string"}, "prefix": {"type": "string"}},
+        "required": ["bucket"],
+        "additionalProperties": False,
     },
 }
 

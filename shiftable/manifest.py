@@ -106,12 +106,18 @@ class Manifest:
     resources: Mapping[str, Declared]
     text: str = attrs.field(repr=False)
 
-    def provider(self, label: str, secret: Callable[[str], str] | None = None) -> Provider[Any]:
+    def provider(
+        self,
+        label: str,
+        secret: Callable[[str], str] | None = None,
+        bucket: Callable[[str], Any] | None = None,
+    ) -> Provider[Any]:
         """Make the provider of a label; its credentials stay references until a driver needs them.
 
         Args:
             label: of a ``[providers.x]`` table, or a type.
             secret: reads a secret of the application by ``label/key``.
+            bucket: opens a bucket of the application by its label.
 
         Raises:
             ProviderError: it is not installed, or broken.
@@ -119,7 +125,7 @@ class Manifest:
         """
         table = dict(self.providers.get(label, {"type": label}))
         cls = registry.load(table.pop("type"))
-        place = Place(f"providers.{label}", folder=self.path.parent, secret=secret, text=self.text)
+        place = Place(f"providers.{label}", self.path.parent, secret, self.text, bucket)
         return cls(structure(cls.settings_type, table, place))
 
     def provider_type(self, label: str) -> str:

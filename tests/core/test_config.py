@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import attrs
 import pytest
 
-from shiftable.config import Credential, Place, did_you_mean, line_of, schema, structure
+from shiftable.config import BucketReference, Credential, Place, did_you_mean, line_of, schema, structure
 from shiftable.errors import ConfigError
 from shiftable.manifest import spec_type
 from shiftable.provider import SERVICES
@@ -275,3 +276,35 @@ def test_the_schema_takes_and_refuses_what_reading_does() -> None:
 
 def test_lines_are_counted_as_editors_and_toml_do() -> None:
     assert 3 == line_of("# a\u2028b\x0bc\n[project]\r\nname = 'x'\n", ("project", "name"))
+
+
+@attrs.frozen(kw_only=True)
+class Keeping:
+    archive: BucketReference | None = None
+
+
+def test_a_bucket_is_referred_to_by_its_label_and_opened_when_it_is_needed() -> None:
+    opened: list[str] = []
+    place = Place("providers.x", bucket=lambda label: opened.append(label) or label.upper())
+    kept = structure(Keeping, {"archive": {"bucket": "backups", "prefix": "db/"}}, place)
+    assert kept.archive is not None
+    assert [] == opened
+    assert ("BACKUPS", "db/") == (kept.archive.open(), kept.archive.prefix)
+    assert kept == structure(Keeping, {"archive": {"bucket": "backups", "prefix": "db/"}}, place)
+    assert structure(Keeping, {"archive": kept.archive}, Place("")) == kept
+    assert "BucketReference('backups', prefix='db/')" == repr(kept.archive)
+    assert ["bucket"] == schema(BucketReference)["required"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("backups", "must be { bucket"),
+        ({"bucket": 1}, "must be { bucket"),
+        ({"bucket": "x", "key": "y"}, "must be { bucket"),
+        ({"bucket": "x"}, "in shiftable.toml only"),
+    ],
+)
+def test_what_is_no_reference_to_a_bucket_is_refused(value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        structure(Keeping, {"archive": value}, Place("providers.x"))
