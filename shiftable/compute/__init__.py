@@ -16,6 +16,7 @@ from shiftable.compute.driver import (
     Image,
     MachineInfo,
     MachineState,
+    PriceSource,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Machine",
     "MachineInfo",
     "MachineState",
+    "PriceSource",
     "Size",
     "choose_size",
     "cloud_init",

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import attrs
 
 from shiftable.checks import are_networks, is_not_negative, is_positive, label_problem
+from shiftable.compute._prices import Prices, PriceSource, read_prices, write_prices
 from shiftable.compute._sizes import GIB, Arch, Choice, Size, choose_size
 from shiftable.errors import ConfigError, NotFound, Resource, Unsupported
 from shiftable.features import Features, Limit, feature
@@ -32,8 +33,12 @@ __all__ = [
     "Image",
     "MachineInfo",
     "MachineState",
+    "PriceSource",
+    "Prices",
     "Size",
     "choose_size",
+    "read_prices",
+    "write_prices",
 ]
 
 FLEET_LABEL = "shiftable-fleet"
@@ -257,7 +262,7 @@ class ComputeFeatures(Features):
     max_name: Limit = feature("longest name of a fleet, characters; its machines add a number")
     max_user_data: Limit | None = feature("largest user data, bytes, with what the driver adds to it", default=None)
     max_labels: Limit | None = feature("labels of one machine, the fleet's own included", default=None)
-    price_list: str | None = feature("where prices are from, and of which date", default=None)
+    price_list: PriceSource | None = feature("where prices are from, and of which date", default=None)
 
 
 class ComputeDriver(Driver[FleetSpec]):

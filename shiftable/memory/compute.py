@@ -23,6 +23,7 @@ from shiftable.compute.driver import (
     Image,
     MachineInfo,
     MachineState,
+    PriceSource,
     Size,
 )
 from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, NotFound, OperationError, QuotaExceeded
@@ -54,7 +55,7 @@ FEATURES = ComputeFeatures(
     max_name=Limit(58, "chosen, as Compute Engine with a number of four digits"),
     max_user_data=Limit(16_384, "chosen, as Amazon EC2"),
     max_labels=Limit(50, "chosen, as Amazon EC2"),
-    price_list="chosen, of no date",
+    price_list=PriceSource("chosen"),
 )
 
 
