@@ -17,6 +17,7 @@ from shiftable.compute.driver import (
     MachineInfo,
     MachineState,
     PriceSource,
+    Rule,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "MachineInfo",
     "MachineState",
     "PriceSource",
+    "Rule",
     "Size",
     "choose_size",
     "cloud_init",

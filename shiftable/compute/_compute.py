@@ -11,6 +11,7 @@ from typing import ClassVar, cast
 from shiftable.compute._fleet import Fleet
 from shiftable.compute._machine import TIMEOUT, Machine
 from shiftable.compute._rules import (
+    FIREWALL,
     MADE_ANEW,
     as_declared,
     machine_name,
@@ -205,7 +206,7 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         if fields & {"cpus", "memory_gib"}:
             for seen in wrongly_sized(after, living, size):
                 self._machine(seen).resize_to(size)
-        if fields & {"open_ports", "allow_from"}:
+        if fields & FIREWALL:
             with self._translated("update", resource):
                 self._driver.update(before, after)
         if "count" in fields:

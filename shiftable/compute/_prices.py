@@ -18,10 +18,11 @@ regions and sizes are the provider's own, in full.
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import json
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
@@ -47,12 +48,12 @@ class PriceSource:
     """
 
     source: str
-    date: date | None = None
+    date: dt.date | None = None
 
     def __str__(self) -> str:
         return f"{self.source}, {self.date}" if self.date else self.source
 
-    def warning(self, today: date) -> str | None:
+    def warning(self, today: dt.date) -> str | None:
         """Say how old the prices are, if that is so old that they may be wrong."""
         if self.date is None or today - self.date < OLD:
             return None
@@ -100,7 +101,7 @@ def _prices(held: Mapping[str, Any]) -> Prices:
         for size, price in sizes.items():
             if not (isinstance(price, Decimal) and price.is_finite() and price > 0):
                 raise ValueError(f"{size} in {region} costs {price!r}")
-    return Prices(PriceSource(str(held["source"]), date.fromisoformat(held["date"])), held["regions"])
+    return Prices(PriceSource(str(held["source"]), dt.date.fromisoformat(held["date"])), held["regions"])
 
 
 def write_prices(path: Path, prices: Prices) -> None:

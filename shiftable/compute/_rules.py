@@ -9,9 +9,11 @@ from typing import Any
 
 import attrs
 
+from shiftable.compute._firewall import as_declared_ports
 from shiftable.compute.driver import GIB, FleetSpec, MachineInfo, Size
 
 __all__ = [
+    "FIREWALL",
     "MADE_ANEW",
     "as_declared",
     "in_order",
@@ -26,6 +28,9 @@ __all__ = [
 
 MADE_ANEW = frozenset({"image", "arch", "gpus", "disk_gib", "zone", "spot", "public_ip"})
 """What no machine changes while it lives."""
+
+FIREWALL = frozenset({"open_ports", "allow_from", "rules"})
+"""What the machines share."""
 
 _NAMESPACE = uuid.UUID("7a1c5b0e-3c62-5d0f-9f0a-2b6f0a3f7d11")
 
@@ -108,10 +113,8 @@ def as_declared(spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) ->
         if not _has_size(machine, size):
             found.setdefault("cpus", machine.cpus)
             found.setdefault("memory_gib", max(1, machine.memory // GIB))
-        if set(machine.open_ports) != set(spec.open_ports):
-            found.setdefault("open_ports", machine.open_ports)
-        if machine.open_ports and spec.open_ports and set(machine.allow_from) != set(spec.allow_from):
-            found.setdefault("allow_from", machine.allow_from)
+        if machine.firewall != spec.firewall and not FIREWALL & found.keys():
+            found.update(as_declared_ports(machine.firewall, spec.allow_from))
     return attrs.evolve(spec, **found)
 
 
@@ -121,7 +124,7 @@ def steps(current: FleetSpec, wanted: FleetSpec) -> Iterator[tuple[FleetSpec, Fl
         ("count",) if wanted.count < current.count else (),
         MADE_ANEW,
         ("cpus", "memory_gib"),
-        ("open_ports", "allow_from"),
+        FIREWALL,
         ("count",),
     )
     here = current

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import attrs
 
 from shiftable.checks import are_networks, is_not_negative, is_positive, label_problem
+from shiftable.compute._firewall import ANYWHERE, Rule, as_declared_ports, normal
 from shiftable.compute._prices import Prices, PriceSource, read_prices, write_prices
 from shiftable.compute._sizes import GIB, Arch, Choice, Size, choose_size
 from shiftable.errors import ConfigError, NotFound, Resource, Unsupported
@@ -35,6 +36,7 @@ __all__ = [
     "MachineState",
     "PriceSource",
     "Prices",
+    "Rule",
     "Size",
     "choose_size",
     "read_prices",
@@ -106,6 +108,7 @@ class FleetSpec(Spec):
         public_ip: reachable from the internet.
         open_ports: TCP ports that may be connected to from the networks in ``allow_from``.
         allow_from: networks that may connect, as ``192.0.2.0/24``.
+        rules: what else may be connected to: other networks for some ports, UDP, many ports.
         network: the provider's name of an existing network, for new machines; none: its default.
         identity: the provider's name of who the machine is to the provider: a role, a service account.
         user: who logs in by ssh, for new machines.
@@ -127,7 +130,8 @@ class FleetSpec(Spec):
     spot: bool = False
     public_ip: bool = False
     open_ports: tuple[int, ...] = attrs.field(default=(), validator=_are_ports)
-    allow_from: tuple[str, ...] = attrs.field(default=("0.0.0.0/0", "::/0"), validator=are_networks)
+    allow_from: tuple[str, ...] = attrs.field(default=ANYWHERE, validator=are_networks)
+    rules: tuple[Rule, ...] = ()
     network: str | None = attrs.field(default=None, eq=False)
     identity: str | None = attrs.field(default=None, eq=False)
     user: str = attrs.field(default="shift", eq=False, validator=_is_user)
@@ -141,6 +145,11 @@ class FleetSpec(Spec):
             raise ValueError("give either user_data or user_data_text")
         if FLEET_LABEL in self.labels:
             raise ValueError(f"the label {FLEET_LABEL} is the fleet's own")
+
+    @property
+    def firewall(self) -> tuple[Rule, ...]:
+        """All that is open, ``open_ports`` and ``rules``, in the one way in which it can be compared."""
+        return normal([*(Rule(port=port, allow_from=self.allow_from) for port in self.open_ports), *self.rules])
 
     def read_user_data(self) -> bytes | None:
         """Return what cloud-init gets.
@@ -174,9 +183,9 @@ class MachineInfo:
         disk_gib: of the disk that it starts from.
         addresses: inside the provider's network.
         public_addresses: from the internet.
+        ports: where its ports are reached, at the first address, if not at themselves: ``{22: 40022}``.
         user: who logs in by ssh.
-        open_ports: TCP ports that may be connected to.
-        allow_from: from where.
+        firewall: who may connect to it.
         disks: ids of the disks that are attached beside the first.
         created: aware, UTC.
     """
@@ -197,9 +206,9 @@ class MachineInfo:
     spot: bool = False
     addresses: tuple[str, ...] = ()
     public_addresses: tuple[str, ...] = ()
+    ports: Mapping[int, int] = attrs.Factory(dict)
     user: str = "shift"
-    open_ports: tuple[int, ...] = ()
-    allow_from: tuple[str, ...] = ()
+    firewall: tuple[Rule, ...] = attrs.field(default=(), converter=normal)
     disks: tuple[str, ...] = ()
     labels: Mapping[str, str] = attrs.Factory(dict)
     created: datetime | None = None
@@ -290,7 +299,7 @@ class ComputeDriver(Driver[FleetSpec]):
             (has.gpus or not spec.gpus, "GPUs"),
             (has.spot or not spec.spot, "spot machines"),
             (has.public_ip or not spec.public_ip, "public addresses"),
-            (has.open_ports or not spec.open_ports, "firewall"),
+            (has.open_ports or not spec.firewall, "firewall"),
             (has.user_data or (spec.user_data is None and spec.user_data_text is None), "user data"),
             (has.zones or spec.zone is None, "choice of zones"),
             (has.network or spec.network is None, "choice of networks"),
@@ -330,13 +339,12 @@ class ComputeDriver(Driver[FleetSpec]):
             zone=first.zone,
             spot=first.spot,
             public_ip=bool(first.public_addresses),
-            open_ports=first.open_ports,
-            allow_from=first.allow_from,
+            **as_declared_ports(first.firewall, ANYWHERE),
             labels={key: value for key, value in first.labels.items() if key != FLEET_LABEL},
         )
 
     def update(self, current: FleetSpec, spec: FleetSpec) -> None:
-        """Change what the machines share, ``open_ports`` and ``allow_from``; without touching a machine."""
+        """Change what the machines share, ``spec.firewall``; without touching a machine."""
         raise Unsupported("no firewall", provider=self.provider)
 
     def destroy(self, name: str) -> None:

@@ -355,9 +355,7 @@ class MemoryComputeDriver(ComputeDriver):
         wall = self._firewalls.get(entry.info.fleet or "")
         if wall is None:
             return entry.info
-        return attrs.evolve(
-            entry.info, open_ports=wall.open_ports, allow_from=wall.allow_from if wall.open_ports else ()
-        )
+        return attrs.evolve(entry.info, firewall=wall.firewall)
 
     def _disk(self, id: str) -> Disk:
         if id not in self._disks:

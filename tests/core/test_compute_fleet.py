@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shiftable.compute import Compute, FleetSpec, MachineInfo, Size, choose_size
-from shiftable.compute._rules import missing, steps, surplus, token_of
+from shiftable.compute import Compute, FleetSpec, MachineInfo, Rule, Size, choose_size
+from shiftable.compute._rules import as_declared, missing, steps, surplus, token_of
 from shiftable.compute.driver import FLEET_LABEL, GIB
 from shiftable.config import Place, structure
 from shiftable.errors import ConfigError, Conflict, Timeout, Unavailable
@@ -36,10 +36,14 @@ def test_a_declaration_is_read_from_the_file_and_its_path_later(tmp_path: Path) 
         "count": 2,
         "user_data": "cloud-init.yaml",
         "open_ports": [80, 443],
+        "rules": [{"port": 53, "protocol": "udp", "allow_from": ["192.0.2.0/24"]}],
         "labels": {"team": "shop"},
     }
     spec = structure(FleetSpec, table, Place("compute.web", folder=tmp_path))
     assert (spec.count, spec.user_data, spec.public_ip) == (2, tmp_path / "cloud-init.yaml", False)
+    assert spec.rules == (Rule(port=53, protocol="udp", allow_from=("192.0.2.0/24",)),)
+    with pytest.raises(ConfigError, match=r"rules\.0\.protocol.*must be one of 'tcp', 'udp'"):
+        structure(FleetSpec, {**table, "rules": [{"port": 1, "protocol": "icmp"}]}, Place("compute.web"))
     with pytest.raises(ConfigError, match="either user_data or user_data_text"):
         structure(FleetSpec, {**table, "user_data_text": "x"}, Place("compute.web", folder=tmp_path))
     with pytest.raises(ConfigError, match=r"user data of fleet 'web'.*No such file"):
@@ -138,6 +142,66 @@ def test_a_change_says_what_it_costs_a_month() -> None:
     assert larger.monthly_cost == (Decimal("0.16") - Decimal("0.10")) * 730
     unpriced = Compute(MemoryComputeDriver(attrs.evolve(FEATURES, prices=False)))
     assert [change.monthly_cost for change in unpriced.diff(spec)] == [None]
+
+
+# firewall
+
+
+def test_what_is_open_is_said_in_one_way() -> None:
+    spec = attrs.evolve(
+        small_fleet(),
+        open_ports=(443, 22, 443),
+        allow_from=("2001:db8::/32", "192.0.2.1"),
+        rules=(
+            Rule(port=22, allow_from=("10.0.0.0/8",)),
+            Rule(port=53, last_port=53, protocol="udp"),
+            Rule(port=54, last_port=60, protocol="udp"),
+            Rule(port=9, allow_from=()),
+        ),
+    )
+    assert list(map(str, spec.firewall)) == [
+        "22/tcp from 10.0.0.0/8, 192.0.2.1/32, 2001:db8::/32",
+        "53/udp from 0.0.0.0/0, ::/0",
+        "54-60/udp from 0.0.0.0/0, ::/0",
+        "443/tcp from 192.0.2.1/32, 2001:db8::/32",
+    ]
+    assert [rule.last_port for rule in spec.firewall] == [None, None, 60, None]
+    assert attrs.evolve(small_fleet(), open_ports=(22,), allow_from=()).firewall == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"port": 0}, "port must be 1 to 65535"),
+        ({"port": 5, "last_port": 65536}, "last_port must be 1 to 65535"),
+        ({"port": 5, "last_port": 4}, "must not be below port, 5, but is 4"),
+        ({"port": 5, "allow_from": ("192.0.2.1/24",)}, "write a network as"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Rule(**wrong)
+
+
+RULES = st.builds(
+    Rule,
+    port=st.integers(1, 3),
+    last_port=st.sampled_from([None, 3, 4]),
+    protocol=st.sampled_from(["tcp", "udp"]),
+    allow_from=st.lists(st.sampled_from(["10.0.0.0/8", "::/0", "192.0.2.1"]), max_size=3).map(tuple),
+)
+
+
+@given(st.lists(RULES, max_size=6), st.lists(RULES, max_size=6), st.lists(st.integers(1, 3), max_size=2).map(tuple))
+def test_what_a_machine_has_open_is_said_in_the_declarations_words(
+    has: list[Rule], rules: list[Rule], ports: tuple[int, ...]
+) -> None:
+    spec = attrs.evolve(small_fleet(), open_ports=ports, allow_from=("10.0.0.0/8",), rules=tuple(rules))
+    machine = _machine("conf-0", firewall=has)
+    size = Size(name="m1-1", cpus=1, memory=GIB)
+    said = as_declared(spec, [machine], size)
+    assert said.firewall == machine.firewall
+    assert (said == spec) is (machine.firewall == spec.firewall)
 
 
 # rules

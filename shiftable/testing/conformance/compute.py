@@ -16,7 +16,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from shiftable.compute import ALIASES, FLEET_LABEL, STATES, Compute, Fleet, FleetSpec, Machine
+from shiftable.compute import ALIASES, FLEET_LABEL, STATES, Compute, Fleet, FleetSpec, Machine, Rule
 from shiftable.compute._rules import token_of
 from shiftable.compute.driver import GIB, ComputeDriver
 from shiftable.errors import (
@@ -162,7 +162,7 @@ class ComputeConformance(Conformance):
             "gpus": attrs.evolve(plain, gpus=1),
             "spot": attrs.evolve(plain, spot=True),
             "public_ip": attrs.evolve(plain, public_ip=True),
-            "open_ports": attrs.evolve(plain, open_ports=(22,)),
+            "open_ports": attrs.evolve(plain, rules=(Rule(port=53, protocol="udp"),)),
             "user_data": attrs.evolve(plain, user_data_text="#cloud-config\n"),
             "zones": attrs.evolve(plain, zone="a"),
             "network": attrs.evolve(plain, network="default"),
@@ -284,8 +284,39 @@ class ComputeConformance(Conformance):
         assert not change.destroys
         compute.apply(change)
         info = machine.info()
-        assert (info.state, set(info.open_ports), info.allow_from) == ("running", {22, 443}, ("192.0.2.0/24",))
+        assert info.state == "running"
+        assert [(rule.port, rule.last, rule.protocol, rule.allow_from) for rule in info.firewall] == [
+            (22, 22, "tcp", ("192.0.2.0/24",)),
+            (443, 443, "tcp", ("192.0.2.0/24",)),
+        ]
         assert compute.diff(spec) == ()
+
+    def test_each_port_has_its_own_networks_and_its_protocol(self, compute: Compute, machine: Machine) -> None:
+        if not compute.features.open_ports:
+            pytest.skip("the provider has no firewall")
+        rules = (
+            Rule(port=22, allow_from=("192.0.2.0/24", "2001:db8::/32")),
+            Rule(port=51820, protocol="udp"),
+            Rule(port=8000, last_port=8100, allow_from=("198.51.100.7/32",)),
+        )
+        spec = attrs.evolve(small_fleet(), open_ports=(443,), rules=rules)
+        for change in compute.diff(spec):
+            assert not change.destroys
+            compute.apply(change)
+        assert list(map(str, machine.info().firewall)) == [
+            "22/tcp from 192.0.2.0/24, 2001:db8::/32",
+            "443/tcp from 0.0.0.0/0, ::/0",
+            "8000-8100/tcp from 198.51.100.7/32",
+            "51820/udp from 0.0.0.0/0, ::/0",
+        ]
+        assert compute.diff(spec) == ()
+        for change in compute.diff(small_fleet()):
+            assert not change.destroys
+            compute.apply(change)
+        assert machine.info().firewall == ()
+
+    def test_nothing_is_open_unless_it_is_declared(self, machine: Machine) -> None:
+        assert machine.info().firewall == ()
 
     @pytest.mark.usefixtures("fleet")
     def test_a_stale_change_is_a_conflict(self, compute: Compute) -> None:
