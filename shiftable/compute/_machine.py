@@ -211,7 +211,8 @@ class Machine(Handle[ComputeDriver]):
         host = next(iter((*info.public_addresses, *info.addresses)), None)
         if host is None:
             raise self._refusal(Conflict, "run", f"it has no address (it is {info.state})")
-        return _ssh.run(host, info.user, command, stdin=stdin, timeout=timeout)
+        port = info.ports.get(_ssh.PORT, _ssh.PORT)
+        return _ssh.run(host, info.user, command, port=port, known_as=info.id, stdin=stdin, timeout=timeout)
 
     def attach(self, disk: str) -> None:
         """Attach a disk, by its id. One that is attached to it already is no error."""

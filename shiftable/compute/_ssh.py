@@ -11,7 +11,9 @@ import attrs
 
 from shiftable.errors import ConfigError, Timeout, Unavailable
 
-__all__ = ["Completed", "run"]
+__all__ = ["PORT", "Completed", "run"]
+
+PORT = 22
 
 _SSH_FAILED = 255  # ssh(1): its own errors; a command that exits with it looks the same
 
@@ -25,10 +27,23 @@ class Completed:
     stderr: bytes
 
 
-def run(host: str, user: str, command: str | Sequence[str], *, stdin: bytes, timeout: timedelta) -> Completed:
+def run(
+    host: str,
+    user: str,
+    command: str | Sequence[str],
+    *,
+    port: int = PORT,
+    known_as: str,
+    stdin: bytes,
+    timeout: timedelta,
+) -> Completed:
     """Run a command, and return what it said.
 
     The key of a host that was never seen is taken as it is; one that has changed is refused.
+
+    Args:
+        port: if it is not 22: one that leads to the machine today, and to another tomorrow.
+        known_as: the name under which the machine's key is kept then.
 
     Raises:
         Unavailable: the machine cannot be reached, or lets nobody in.
@@ -36,6 +51,8 @@ def run(host: str, user: str, command: str | Sequence[str], *, stdin: bytes, tim
         ConfigError: there is no ssh.
     """
     options = ("BatchMode=yes", "StrictHostKeyChecking=accept-new", "ConnectTimeout=15")
+    if port != PORT:  # else the user's own configuration may know another
+        options = (*options, f"Port={port}", f"HostKeyAlias={known_as}", "CheckHostIP=no")
     text = command if isinstance(command, str) else shlex.join(command)
     call = ["ssh", *(part for option in options for part in ("-o", option)), "-l", user, "--", host, text]
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import attrs
 
@@ -29,11 +29,14 @@ __all__ = [
     "Choice",
     "ComputeDriver",
     "ComputeFeatures",
+    "Debris",
     "Disk",
+    "DiskSnapshot",
     "FleetSpec",
     "Image",
     "MachineInfo",
     "MachineState",
+    "Placement",
     "PriceSource",
     "Prices",
     "Rule",
@@ -42,6 +45,8 @@ __all__ = [
     "read_prices",
     "write_prices",
 ]
+
+T = TypeVar("T")
 
 FLEET_LABEL = "shiftable-fleet"
 """The label whose value is the name of the fleet that a machine belongs to."""
@@ -62,6 +67,7 @@ MachineState = Literal[
     "suspended",
     "unknown",
 ]
+Placement = Literal["spread", "close"]
 STATES: tuple[MachineState, ...] = get_args(MachineState)
 
 
@@ -104,6 +110,9 @@ class FleetSpec(Spec):
         gpu: their kind, in the provider's words, where it matters.
         disk_gib: of the disk that it starts from, at least.
         zone: the provider's name of the part of the region; none: the provider chooses.
+        zones: several, which the machines take in turn.
+        placement: ``spread`` over hardware that does not fail together, or ``close`` to each other for a fast network;
+            for new machines.
         spot: cheaper machines that the provider may take away.
         public_ip: reachable from the internet.
         open_ports: TCP ports that may be connected to from the networks in ``allow_from``.
@@ -127,6 +136,8 @@ class FleetSpec(Spec):
     gpu: str | None = None
     disk_gib: int = attrs.field(default=20, validator=is_positive)
     zone: str | None = None
+    zones: tuple[str, ...] = ()
+    placement: Placement | None = attrs.field(default=None, eq=False)
     spot: bool = False
     public_ip: bool = False
     open_ports: tuple[int, ...] = attrs.field(default=(), validator=_are_ports)
@@ -143,6 +154,8 @@ class FleetSpec(Spec):
     def __attrs_post_init__(self) -> None:
         if self.user_data is not None and self.user_data_text is not None:
             raise ValueError("give either user_data or user_data_text")
+        if self.zone is not None and self.zones:
+            raise ValueError("give either zone or zones")
         if FLEET_LABEL in self.labels:
             raise ValueError(f"the label {FLEET_LABEL} is the fleet's own")
 
@@ -186,6 +199,8 @@ class MachineInfo:
         ports: where its ports are reached, at the first address, if not at themselves: ``{22: 40022}``.
         user: who logs in by ssh.
         firewall: who may connect to it.
+        network: the provider's name of its network, where that is told.
+        identity: who it is to the provider, where that is told.
         disks: ids of the disks that are attached beside the first.
         created: aware, UTC.
     """
@@ -209,6 +224,8 @@ class MachineInfo:
     ports: Mapping[int, int] = attrs.Factory(dict)
     user: str = "shift"
     firewall: tuple[Rule, ...] = attrs.field(default=(), converter=normal)
+    network: str | None = None
+    identity: str | None = None
     disks: tuple[str, ...] = ()
     labels: Mapping[str, str] = attrs.Factory(dict)
     created: datetime | None = None
@@ -220,8 +237,9 @@ class Image:
 
     Args:
         id: the provider's own.
-        name: an alias, or the name of a snapshot.
+        name: an alias, or the name that its maker gave.
         own: made by this account.
+        ready: machines can be made of it; one that is being made is not.
     """
 
     id: str
@@ -229,6 +247,7 @@ class Image:
     arch: Arch = "x86_64"
     disk_gib: int | None = None
     own: bool = False
+    ready: bool = True
     created: datetime | None = None
 
 
@@ -238,6 +257,8 @@ class Disk:
 
     Args:
         machine: id of the machine, ``None`` while it is attached to none.
+        device: where that machine finds it, ``/dev/disk/by-id/…``, if the provider lets that be known.
+        ready: it is not just being made, attached or detached.
     """
 
     id: str
@@ -245,6 +266,44 @@ class Disk:
     size_gib: int
     zone: str | None = None
     machine: str | None = None
+    device: str | None = None
+    ready: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class DiskSnapshot:
+    """What was on a disk at one time.
+
+    Args:
+        size_gib: of the disk.
+        ready: disks can be made of it; one that is being made is not.
+    """
+
+    id: str
+    name: str
+    size_gib: int
+    ready: bool = True
+    created: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Debris:
+    """What a creation or deletion that failed left behind: it bears our label, and no machine has it.
+
+    Args:
+        kind: in the provider's words, ``network interface``.
+        fleet: for whose machines it was made, where that is known.
+        created: aware, UTC; ``None`` where the provider does not tell.
+    """
+
+    id: str
+    kind: str
+    name: str
+    fleet: str | None = None
+    created: datetime | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" + (f" of fleet {self.fleet}" if self.fleet else "")
 
 
 @attrs.frozen(kw_only=True)
@@ -267,6 +326,9 @@ class ComputeFeatures(Features):
     network: bool = feature("a choice of the network")
     identity: bool = feature("machines that are somebody to the provider")
     prices: bool = feature("prices of sizes are known")
+    placements: frozenset[str] = feature("what machines can be to each other", default=frozenset())
+    disk_snapshots: bool = feature("snapshots of disks, and disks made of them", default=False)
+    debris: bool = feature("what failed creations left behind is found and deleted", default=False)
     ssh: bool = feature("there is a machine to log in to; if not, it is only simulated")
     max_name: Limit = feature("longest name of a fleet, characters; its machines add a number")
     max_user_data: Limit | None = feature("largest user data, bytes, with what the driver adds to it", default=None)
@@ -301,7 +363,8 @@ class ComputeDriver(Driver[FleetSpec]):
             (has.public_ip or not spec.public_ip, "public addresses"),
             (has.open_ports or not spec.firewall, "firewall"),
             (has.user_data or (spec.user_data is None and spec.user_data_text is None), "user data"),
-            (has.zones or spec.zone is None, "choice of zones"),
+            (has.zones or (spec.zone is None and not spec.zones), "choice of zones"),
+            (spec.placement in {None, *has.placements}, f"machines that are {spec.placement}"),
             (has.network or spec.network is None, "choice of networks"),
             (has.identity or spec.identity is None, "identities of machines"),
             (
@@ -437,12 +500,28 @@ class ComputeDriver(Driver[FleetSpec]):
         """Return what the machine wrote to its console, the last of it."""
         raise Unsupported("no console")
 
+    def image(self, id: str) -> Image:
+        """Return one image, by its id. A driver overrides it where one call tells."""
+        return self._of_id(id, self.images, "image")
+
+    def snapshot(self, id: str, name: str) -> Image:
+        """Begin to make an image of a machine."""
+        raise Unsupported("no images of machines")
+
+    def delete_image(self, image: str) -> None:
+        """Delete an image that was made of a machine, with what it consists of."""
+        raise Unsupported("no images of machines")
+
     def disks(self, *, cursor: str | None, limit: int | None) -> Page[Disk]:
         """Return one page of the disks that live longer than their machines."""
         raise Unsupported("no disks")
 
-    def create_disk(self, name: str, size_gib: int, *, zone: str | None) -> Disk:
-        """Make a disk."""
+    def disk(self, disk: str) -> Disk:
+        """Return one disk, by its id. A driver overrides it where one call tells."""
+        return self._of_id(disk, self.disks, "disk")
+
+    def create_disk(self, name: str, size_gib: int, *, zone: str | None, snapshot: str | None) -> Disk:
+        """Begin to make an encrypted disk: empty, or with what a snapshot holds, whose id is given."""
         raise Unsupported("no disks")
 
     def delete_disk(self, disk: str) -> None:
@@ -450,13 +529,43 @@ class ComputeDriver(Driver[FleetSpec]):
         raise Unsupported("no disks")
 
     def attach(self, id: str, disk: str) -> None:
-        """Attach a disk to a machine. One that is attached to it already is no error."""
+        """Begin to attach a disk to a machine. One that is attached to it already is no error."""
         raise Unsupported("no disks")
 
     def detach(self, id: str, disk: str) -> None:
-        """Detach a disk from a machine. One that is attached to none is no error."""
+        """Begin to detach a disk from a machine. One that is attached to none is no error."""
         raise Unsupported("no disks")
 
-    def snapshot(self, id: str, name: str) -> Image:
-        """Begin to make an image of a machine."""
-        raise Unsupported("no images of machines")
+    def disk_snapshots(self, *, cursor: str | None, limit: int | None) -> Page[DiskSnapshot]:
+        """Return one page of the account's snapshots of disks."""
+        raise Unsupported("no snapshots of disks")
+
+    def disk_snapshot(self, snapshot: str) -> DiskSnapshot:
+        """Return one snapshot of a disk, by its id. A driver overrides it where one call tells."""
+        return self._of_id(snapshot, self.disk_snapshots, "snapshot")
+
+    def snapshot_disk(self, disk: str, name: str) -> DiskSnapshot:
+        """Begin to make a snapshot of a disk, attached or not."""
+        raise Unsupported("no snapshots of disks")
+
+    def delete_disk_snapshot(self, snapshot: str) -> None:
+        """Delete a snapshot of a disk. Disks that were made of it stay."""
+        raise Unsupported("no snapshots of disks")
+
+    def debris(self, *, cursor: str | None, limit: int | None) -> Page[Debris]:
+        """Return one page of what bears our label and belongs to no machine; what needs another thing comes before it.
+
+        A firewall of a fleet without machines is debris; disks of ``create_disk``, images and snapshots never are.
+        """
+        raise Unsupported("debris is not found")
+
+    def delete_debris(self, debris: Debris) -> None:
+        """Delete one such thing. One gone is no error; one that a machine has by now is a conflict."""
+        raise Unsupported("debris is not found")
+
+    def _of_id(self, id: str, pages: Callable[..., Page[T]], kind: str) -> T:
+        """Look for one thing in its listing."""
+        for found in paged(lambda cursor, left: pages(cursor=cursor, limit=left)):
+            if getattr(found, "id", None) == id:
+                return found
+        raise NotFound("there is none of that id", provider=self.provider, resource=Resource(kind, id))
