@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import ClassVar, cast
 
 from shiftable.compute._fleet import Fleet
-from shiftable.compute._machine import TIMEOUT, Machine
+from shiftable.compute._machine import COPYING, TIMEOUT, Machine, until_ready
 from shiftable.compute._rules import (
     FIREWALL,
     MADE_ANEW,
     as_declared,
     machine_name,
     missing,
+    number_of,
+    of_machine,
     steps,
     surplus,
     token_of,
     wrongly_made,
     wrongly_sized,
 )
-from shiftable.compute.driver import Choice, ComputeDriver, ComputeFeatures, Disk, FleetSpec, Image, MachineInfo, Size
-from shiftable.errors import AlreadyExists, Conflict, InvalidArgument, OperationError, Resource
+from shiftable.compute.driver import (
+    Choice,
+    ComputeDriver,
+    ComputeFeatures,
+    Debris,
+    Disk,
+    DiskSnapshot,
+    FleetSpec,
+    Image,
+    MachineInfo,
+    Size,
+)
+from shiftable.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, OperationError, Resource
 from shiftable.paging import Page, paged
 from shiftable.service import Change, Service
 from shiftable.waiting import Timing
@@ -98,6 +111,15 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 
         return paged(fetch, limit=limit)
 
+    def delete_image(self, image: str) -> None:
+        """Delete an image that was made of a machine, by its id. Machines that were made of it stay."""
+        resource = Resource("image", image)
+        self._require(self.features.snapshots, "delete_image", resource, "images of machines")
+        with self._translated("delete_image", resource):
+            self._driver.delete_image(image)
+
+    # disks
+
     def disks(self, *, limit: int | None = None) -> Iterator[Disk]:
         """Iterate over the disks that live longer than their machines."""
 
@@ -108,12 +130,30 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         self._require(self.features.disks, "disks", Resource("disk", "*"), "disks")
         return paged(fetch, limit=limit)
 
-    def create_disk(self, name: str, size_gib: int, *, zone: str | None = None) -> Disk:
-        """Make a disk, to be attached to a machine."""
+    def create_disk(
+        self,
+        name: str,
+        size_gib: int,
+        *,
+        zone: str | None = None,
+        snapshot: str | None = None,
+        timeout: timedelta = TIMEOUT,
+    ) -> Disk:
+        """Make a disk, to be attached to a machine, and wait for it. It is encrypted.
+
+        Args:
+            zone: where it is; that of the machine.
+            snapshot: id of a snapshot of a disk, whose contents it has.
+        """
         resource = Resource("disk", name)
         self._require(self.features.disks, "create_disk", resource, "disks")
+        self._require(self.features.disk_snapshots or snapshot is None, "create_disk", resource, "snapshots of disks")
+        if size_gib < 1:
+            raise self._invalid("create_disk", resource, f"size_gib must be at least 1, not {size_gib}")
         with self._translated("create_disk", resource):
-            return self._driver.create_disk(name, size_gib, zone=zone)
+            made = self._driver.create_disk(name, size_gib, zone=zone, snapshot=snapshot)
+            what = f"{resource} to be made"
+            return until_ready(self._timing, made, lambda: self._driver.disk(made.id), what, timeout)
 
     def delete_disk(self, disk: str) -> None:
         """Delete a disk, by its id.
@@ -126,6 +166,68 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         with self._translated("delete_disk", resource):
             self._driver.delete_disk(disk)
 
+    def disk_snapshots(self, *, limit: int | None = None) -> Iterator[DiskSnapshot]:
+        """Iterate over the account's snapshots of disks."""
+
+        def fetch(cursor: str | None, left: int | None) -> Page[DiskSnapshot]:
+            with self._translated("disk_snapshots", None):
+                return self._driver.disk_snapshots(cursor=cursor, limit=left)
+
+        self._require(
+            self.features.disk_snapshots, "disk_snapshots", Resource("disk snapshot", "*"), "snapshots of disks"
+        )
+        return paged(fetch, limit=limit)
+
+    def snapshot_disk(self, disk: str, name: str, *, timeout: timedelta = COPYING) -> DiskSnapshot:
+        """Keep what is on a disk, by its id, and wait until disks can be made of it.
+
+        Of a disk that is in use it has what a machine that lost its power would find.
+        """
+        resource = Resource("disk", disk)
+        self._require(self.features.disk_snapshots, "snapshot_disk", resource, "snapshots of disks")
+        with self._translated("snapshot_disk", resource):
+            made = self._driver.snapshot_disk(disk, name)
+            what = f"snapshot {name!r} of {resource} to be made"
+            return until_ready(self._timing, made, lambda: self._driver.disk_snapshot(made.id), what, timeout)
+
+    def delete_disk_snapshot(self, snapshot: str) -> None:
+        """Delete a snapshot of a disk, by its id. Disks that were made of it stay."""
+        resource = Resource("disk snapshot", snapshot)
+        self._require(self.features.disk_snapshots, "delete_disk_snapshot", resource, "snapshots of disks")
+        with self._translated("delete_disk_snapshot", resource):
+            self._driver.delete_disk_snapshot(snapshot)
+
+    # what failed creations and deletions left
+
+    def debris(self, *, limit: int | None = None) -> Iterator[Debris]:
+        """Iterate over what was made for machines and belongs to none; also of those that are being made just now."""
+
+        def fetch(cursor: str | None, left: int | None) -> Page[Debris]:
+            with self._translated("debris", None):
+                return self._driver.debris(cursor=cursor, limit=left)
+
+        self._require(self.features.debris, "debris", Resource("debris", "*"), "way to find what failures left")
+        return paged(fetch, limit=limit)
+
+    def sweep(self, *, older_than: timedelta = timedelta(hours=1)) -> tuple[Debris, ...]:
+        """Delete what failed creations and deletions left behind, and return it.
+
+        Args:
+            older_than: younger things may belong to a machine that is being made, and stay; so do things whose age the
+                provider does not tell, unless this is zero.
+
+        Raises:
+            Conflict: a machine has it by now; call it again.
+        """
+        last = datetime.now(UTC) - older_than
+        old = [
+            found for found in self.debris() if (found.created <= last if found.created is not None else not older_than)
+        ]
+        for found in old:
+            with self._translated("sweep", Resource(found.kind, found.name)):
+                self._driver.delete_debris(found)
+        return tuple(old)
+
     def choose(self, spec: FleetSpec) -> Choice:
         """Say which size a declaration gets, why, and what it costs.
 
@@ -135,13 +237,22 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         resource = self._checked("choose", spec.name)
         try:
             with self._translated("choose", resource):
-                return self._driver.choose(spec)
+                return self._driver.choose(of_machine(spec, 0))
         except OperationError:
             raise
         except ValueError as exc:
             raise self._invalid("choose", resource, str(exc)) from exc
 
     # fleets
+
+    def machines(self, *, limit: int | None = None) -> Iterator[Machine]:
+        """Iterate over all machines of the account, of all fleets and of none, in the provider's order."""
+
+        def fetch(cursor: str | None, left: int | None) -> Page[MachineInfo]:
+            with self._translated("machines", None):
+                return self._driver.machines(None, cursor=cursor, limit=left)
+
+        return (self._machine(seen) for seen in paged(fetch, limit=limit))
 
     def create(self, spec: FleetSpec) -> Fleet:
         """Begin to make all machines of a fleet.
@@ -166,7 +277,6 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
             Timeout: it took longer; call it again.
         """
         resource = self._checked("delete", name)
-        self.describe(name)
         machines = list(self._handle(name).machines())
         for machine in machines:
             if machine.seen.state != "deleting":
@@ -174,7 +284,9 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         for machine in machines:
             machine.wait_deleted(timeout=timeout)
         with self._translated("delete", resource):
-            self._driver.destroy(name)
+            self._driver.destroy(name)  # also when a deletion that was interrupted left nothing but this
+        if not machines:
+            raise self._refusal(NotFound, "delete", resource, "no machine belongs to it")
 
     def diff(self, spec: FleetSpec) -> tuple[Change[FleetSpec], ...]:
         """Say in which steps the fleet would become as declared: fewer machines, others, larger ones, more."""
@@ -213,6 +325,15 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
             for seen in surplus(after, living):
                 self._machine(seen).delete()
             self._fill(after, resource)
+
+    def settle(self, spec: FleetSpec) -> None:
+        """Wait until no machine of the fleet is on its way anywhere.
+
+        Raises:
+            Conflict: one failed.
+            Timeout: it took longer than such things take.
+        """
+        self.open(spec).settle()
 
     # below: one step each
 
@@ -278,8 +399,9 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         resource = Resource("machine", name, Resource("fleet", spec.name))
         user_data = self._user_data(spec, name, "create", resource)
         with self._translated("create", resource):
+            own = of_machine(spec, number_of(spec.name, name))
             return self._machine(
-                self._driver.create_machine(spec, name, size=size, token=token_of(name), user_data=user_data)
+                self._driver.create_machine(own, name, size=size, token=token_of(name), user_data=user_data)
             )
 
     def _make_anew(self, spec: FleetSpec, wrong: Iterable[MachineInfo], resource: Resource) -> None:

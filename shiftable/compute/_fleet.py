@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 from shiftable.compute._machine import TIMEOUT, Machine
 from shiftable.compute._rules import in_order
 from shiftable.compute._ssh import Completed
-from shiftable.compute.driver import ComputeDriver, ComputeFeatures, FleetSpec, MachineInfo, MachineState
+from shiftable.compute.driver import ComputeDriver, ComputeFeatures, Disk, FleetSpec, MachineInfo, MachineState
 from shiftable.errors import NotFound, Resource
 from shiftable.paging import Page, paged
 from shiftable.parallel import parallel
@@ -20,6 +20,7 @@ __all__ = ["Fleet"]
 
 T = TypeVar("T")
 
+_ON_THE_WAY: frozenset[MachineState] = frozenset({"creating", "starting", "rebooting", "stopping", "deleting"})
 _AT_ONCE = 16  # calls, sessions of ssh
 
 
@@ -102,9 +103,38 @@ class Fleet(Handle[ComputeDriver]):
         def left() -> timedelta:
             return timedelta(seconds=max(0.0, deadline - self._timing.clock()))
 
-        return tuple(machine.wait(state, timeout=left()) for machine in self._living())
+        there: dict[str, MachineInfo] = {}
+        while True:  # what is there by now is told by one listing, not by a call for each machine
+            living = self._living()
+            there.update({machine.id: machine.seen for machine in living if machine.seen.state == state})
+            waiting = [machine for machine in living if machine.id not in there]
+            if not waiting:
+                return tuple(there[machine.id] for machine in living)
+            first = next((machine for machine in waiting if machine.seen.state == "failed"), waiting[0])
+            there[first.id] = first.wait(state, timeout=left())
+
+    def settle(self, *, timeout: timedelta = TIMEOUT) -> tuple[MachineInfo, ...]:
+        """Wait until no machine is on its way to another state, and return what they are then.
+
+        Raises:
+            Conflict: one failed.
+            Timeout: it took longer.
+        """
+
+        def probe() -> tuple[MachineInfo, ...] | None:
+            found = list(self.machines())
+            for machine in found:
+                machine.refuse_failed(machine.seen, "running")
+            moving = any(machine.seen.state in _ON_THE_WAY for machine in found)
+            return None if moving else tuple(in_order(self.name, [machine.seen for machine in found]))
+
+        return self._timing.until(probe, f"the machines of {self.resource} to be there", timeout)
 
     # inside and around
+
+    def info(self) -> tuple[MachineInfo, ...]:
+        """Return what the machines are now, in the order of their numbers, without those that are being deleted."""
+        return tuple(machine.seen for machine in self._living())
 
     def console(self) -> dict[str, bytes]:
         """Return what each machine wrote to its console, by name."""
@@ -120,13 +150,13 @@ class Fleet(Handle[ComputeDriver]):
         """
         return self._each(lambda machine: machine.run(command, stdin=stdin, timeout=timeout))
 
-    def attach(self, machine: str, disk: str) -> None:
+    def attach(self, machine: str, disk: str) -> Disk:
         """Attach a disk, by its id, to one machine, by its name."""
-        self.machine(machine).attach(disk)
+        return self.machine(machine).attach(disk)
 
-    def detach(self, machine: str, disk: str) -> None:
+    def detach(self, machine: str, disk: str) -> Disk:
         """Detach a disk, by its id, from one machine, by its name."""
-        self.machine(machine).detach(disk)
+        return self.machine(machine).detach(disk)
 
     # below: one step each
 

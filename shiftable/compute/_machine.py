@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import ClassVar, TypeVar
 
@@ -12,6 +12,8 @@ from shiftable.compute.driver import (
     GIB,
     ComputeDriver,
     ComputeFeatures,
+    Disk,
+    DiskSnapshot,
     FleetSpec,
     Image,
     MachineInfo,
@@ -22,12 +24,19 @@ from shiftable.errors import Conflict, NotFound, OperationError, Resource, Unsup
 from shiftable.service import Handle
 from shiftable.waiting import Timing
 
-__all__ = ["TIMEOUT", "Machine"]
+__all__ = ["COPYING", "TIMEOUT", "Machine", "until_ready"]
 
 TIMEOUT = timedelta(minutes=15)
+COPYING = timedelta(hours=1)  # what is on a disk
 
 E = TypeVar("E", bound=OperationError)
 T = TypeVar("T")
+R = TypeVar("R", Image, Disk, DiskSnapshot)
+
+
+def until_ready(timing: Timing, made: R, find: Callable[[], R], what: str, timeout: timedelta) -> R:
+    """Return what was made, when it can be used."""
+    return made if made.ready else timing.until(lambda: seen if (seen := find()).ready else None, what, timeout)
 
 
 class Machine(Handle[ComputeDriver]):
@@ -157,12 +166,16 @@ class Machine(Handle[ComputeDriver]):
 
         def probe() -> MachineInfo | None:
             info = self.info()
-            if info.state == "failed" != state:
-                why = f"it failed (the provider says {info.raw_state!r}); look at its console, then delete it"
-                raise self._refusal(Conflict, "wait", why)
+            self.refuse_failed(info, state)
             return info if info.state == state else None
 
         return self._timing.until(probe, f"{self.resource} to be {state}", timeout)
+
+    def refuse_failed(self, info: MachineInfo, wanted: MachineState) -> None:
+        """End the waiting for a machine that will never be as wanted."""
+        if info.state == "failed" != wanted:
+            why = f"it failed (the provider says {info.raw_state!r}); look at its console, then delete it"
+            raise self._refusal(Conflict, "wait", why)
 
     def wait_deleted(self, *, timeout: timedelta = TIMEOUT) -> None:
         """Wait until the machine is gone.
@@ -214,23 +227,35 @@ class Machine(Handle[ComputeDriver]):
         port = info.ports.get(_ssh.PORT, _ssh.PORT)
         return _ssh.run(host, info.user, command, port=port, known_as=info.id, stdin=stdin, timeout=timeout)
 
-    def attach(self, disk: str) -> None:
-        """Attach a disk, by its id. One that is attached to it already is no error."""
+    def attach(self, disk: str, *, timeout: timedelta = TIMEOUT) -> Disk:
+        """Attach a disk, by its id, and wait until it is. One that is attached to it already is no error."""
         self._require(self.features.disks, "attach", self.resource, "disks to attach")
         with self._translated("attach", self.resource):
             self._driver.attach(self.id, disk)
+            return self._disk_at(self.id, disk, timeout)
 
-    def detach(self, disk: str) -> None:
-        """Detach a disk, by its id. One that is attached to none is no error."""
+    def detach(self, disk: str, *, timeout: timedelta = TIMEOUT) -> Disk:
+        """Detach a disk, by its id, and wait until it is. One that is attached to none is no error."""
         self._require(self.features.disks, "detach", self.resource, "disks to detach")
         with self._translated("detach", self.resource):
             self._driver.detach(self.id, disk)
+            return self._disk_at(None, disk, timeout)
 
-    def snapshot(self, name: str) -> Image:
-        """Begin to make an image of the machine, to make others from."""
+    def snapshot(self, name: str, *, timeout: timedelta = COPYING) -> Image:
+        """Make an image of the machine, to make others from, and wait for it."""
         self._require(self.features.snapshots, "snapshot", self.resource, "images of machines")
         with self._translated("snapshot", self.resource):
-            return self._driver.snapshot(self.id, name)
+            made = self._driver.snapshot(self.id, name)
+            what = f"image {name!r} of {self.resource} to be made"
+            return until_ready(self._timing, made, lambda: self._driver.image(made.id), what, timeout)
+
+    def _disk_at(self, machine: str | None, disk: str, timeout: timedelta) -> Disk:
+        def probe() -> Disk | None:
+            found = self._driver.disk(disk)
+            return found if found.ready and found.machine == machine else None
+
+        where = "attached" if machine else "detached"
+        return self._timing.until(probe, f"disk {disk!r} to be {where}", timeout)
 
     def _refusal(self, error: type[E], operation: str, why: str) -> E:
         return error(why, provider=self.provider, operation=f"compute.{operation}", resource=self.resource)

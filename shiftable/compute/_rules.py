@@ -19,6 +19,8 @@ __all__ = [
     "in_order",
     "machine_name",
     "missing",
+    "number_of",
+    "of_machine",
     "steps",
     "surplus",
     "token_of",
@@ -26,7 +28,7 @@ __all__ = [
     "wrongly_sized",
 ]
 
-MADE_ANEW = frozenset({"image", "arch", "gpus", "disk_gib", "zone", "spot", "public_ip"})
+MADE_ANEW = frozenset({"image", "arch", "gpus", "disk_gib", "zone", "zones", "spot", "public_ip"})
 """What no machine changes while it lives."""
 
 FIREWALL = frozenset({"open_ports", "allow_from", "rules"})
@@ -45,15 +47,20 @@ def token_of(name: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, name))
 
 
-def _number(fleet: str, machine: MachineInfo) -> int:
-    """Return a machine's number; one that is called otherwise comes last."""
-    number = machine.name.removeprefix(f"{fleet}-")
-    return int(number) if number.isdecimal() else 2**31
+def number_of(fleet: str, machine: str) -> int:
+    """Return the number in a machine's name; one that is called otherwise comes last."""
+    number = machine.removeprefix(f"{fleet}-")
+    return int(number) if number.isdecimal() and number.isascii() else 2**31
+
+
+def of_machine(spec: FleetSpec, number: int) -> FleetSpec:
+    """Return the declaration of one machine: with its own zone, where they take turns."""
+    return attrs.evolve(spec, zone=spec.zones[number % len(spec.zones)], zones=()) if spec.zones else spec
 
 
 def in_order(fleet: str, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
     """Sort machines by their numbers."""
-    return sorted(machines, key=lambda machine: (_number(fleet, machine), machine.name, machine.id))
+    return sorted(machines, key=lambda machine: (number_of(fleet, machine.name), machine.name, machine.id))
 
 
 def missing(spec: FleetSpec, living: Sequence[MachineInfo], taken: frozenset[str]) -> list[str]:
@@ -88,7 +95,8 @@ def _differing(spec: FleetSpec, machine: MachineInfo) -> Iterator[str]:
         "arch": machine.arch == spec.arch,
         "gpus": machine.gpus >= spec.gpus and bool(machine.gpus) is bool(spec.gpus),
         "disk_gib": machine.disk_gib >= spec.disk_gib,
-        "zone": spec.zone in (None, machine.zone),
+        "zones" if spec.zones else "zone": of_machine(spec, number_of(spec.name, machine.name)).zone
+        in (None, machine.zone),
         "spot": machine.spot == spec.spot,
         "public_ip": bool(machine.public_addresses) is spec.public_ip or machine.state != "running",
     }
@@ -105,6 +113,7 @@ def as_declared(spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) ->
             "gpus": machine.gpus,
             "disk_gib": max(1, machine.disk_gib),
             "zone": machine.zone,
+            "zones": (machine.zone or "",),
             "spot": machine.spot,
             "public_ip": bool(machine.public_addresses),
         }

@@ -50,7 +50,7 @@ def run(
         Timeout: it took longer.
         ConfigError: there is no ssh.
     """
-    options = ("BatchMode=yes", "StrictHostKeyChecking=accept-new", "ConnectTimeout=15")
+    options: tuple[str, ...] = ("BatchMode=yes", "StrictHostKeyChecking=accept-new", "ConnectTimeout=15")
     if port != PORT:  # else the user's own configuration may know another
         options = (*options, f"Port={port}", f"HostKeyAlias={known_as}", "CheckHostIP=no")
     text = command if isinstance(command, str) else shlex.join(command)

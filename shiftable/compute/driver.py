@@ -568,4 +568,9 @@ class ComputeDriver(Driver[FleetSpec]):
         for found in paged(lambda cursor, left: pages(cursor=cursor, limit=left)):
             if getattr(found, "id", None) == id:
                 return found
-        raise NotFound("there is none of that id", provider=self.provider, resource=Resource(kind, id))
+        raise NotFound(
+            "there is none of that id",
+            provider=self.provider,
+            operation=f"compute.{kind}",
+            resource=Resource(kind, id),
+        )

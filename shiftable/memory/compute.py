@@ -18,7 +18,9 @@ from shiftable.compute.driver import (
     Arch,
     ComputeDriver,
     ComputeFeatures,
+    Debris,
     Disk,
+    DiskSnapshot,
     FleetSpec,
     Image,
     MachineInfo,
@@ -26,7 +28,16 @@ from shiftable.compute.driver import (
     PriceSource,
     Size,
 )
-from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, NotFound, OperationError, QuotaExceeded
+from shiftable.errors import (
+    AlreadyExists,
+    Conflict,
+    Fault,
+    InvalidArgument,
+    NotFound,
+    OperationError,
+    QuotaExceeded,
+    Unavailable,
+)
 from shiftable.features import Limit
 from shiftable.memory._faults import MemoryFault, classify
 from shiftable.paging import Page
@@ -51,6 +62,9 @@ FEATURES = ComputeFeatures(
     network=True,
     identity=True,
     prices=True,
+    placements=frozenset({"spread", "close"}),
+    disk_snapshots=True,
+    debris=True,
     ssh=False,
     max_name=Limit(58, "chosen, as Compute Engine with a number of four digits"),
     max_user_data=Limit(16_384, "chosen, as Amazon EC2"),
@@ -100,6 +114,7 @@ class MemoryComputeDriver(ComputeDriver):
         delay: how long everything takes by that clock that takes minutes elsewhere.
         quota: CPUs of the account.
         failing: names of machines whose creation ends as failed.
+        breaking: names of machines whose creation fails halfway, so that its disk is left.
         page_size: items of one page.
     """
 
@@ -108,10 +123,13 @@ class MemoryComputeDriver(ComputeDriver):
     _delay: timedelta = attrs.field(default=timedelta(0), kw_only=True)
     _quota: int = attrs.field(default=10_000, kw_only=True)
     _failing: Collection[str] = attrs.field(default=(), kw_only=True)
+    _breaking: Collection[str] = attrs.field(default=(), kw_only=True)
     _page_size: int = attrs.field(default=100, kw_only=True)
     _entries: dict[str, _Entry] = attrs.field(factory=dict, init=False, repr=False)
     _disks: dict[str, Disk] = attrs.field(factory=dict, init=False, repr=False)
     _images: dict[str, Image] = attrs.field(factory=dict, init=False, repr=False)
+    _snapshots: dict[str, DiskSnapshot] = attrs.field(factory=dict, init=False, repr=False)
+    _debris: dict[str, Debris] = attrs.field(factory=dict, init=False, repr=False)
     _firewalls: dict[str, FleetSpec] = attrs.field(factory=dict, init=False, repr=False)
     _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False, repr=False)
     _lock: threading.RLock = attrs.field(factory=threading.RLock, init=False, repr=False, eq=False)
@@ -179,6 +197,9 @@ class MemoryComputeDriver(ComputeDriver):
             if spec.image not in ALIASES and spec.image not in self._images:
                 _fail(InvalidArgument, f"there is no image {spec.image!r}")
             number = next(self._numbers)
+            if name in self._breaking:
+                self._leave_behind("disk", f"{name}-root", spec.name)
+                _fail(Unavailable, "the provider lost the machine while it was made")
             entry = self._new(spec, name, size, token, number)
             self._entries[entry.info.id] = entry
             if user_data is not None:
@@ -206,7 +227,7 @@ class MemoryComputeDriver(ComputeDriver):
             entry = self._in_state(id, *_LIVING, "deleting")
             if entry.info.state != "deleting":
                 for disk in entry.info.disks:
-                    self._disks[disk] = attrs.evolve(self._disks[disk], machine=None)
+                    self._disks[disk] = attrs.evolve(self._disks[disk], machine=None, device=None)
                 self._begin(entry, "deleting", "deleted")
 
     def reboot(self, id: str) -> None:
@@ -244,9 +265,11 @@ class MemoryComputeDriver(ComputeDriver):
         with self._lock:
             return self._page(tuple(self._disks.values()), cursor, limit)
 
-    def create_disk(self, name: str, size_gib: int, *, zone: str | None) -> Disk:
+    def create_disk(self, name: str, size_gib: int, *, zone: str | None, snapshot: str | None) -> Disk:
         """Make a disk."""
         with self._lock:
+            if snapshot is not None and size_gib < self._disk_snapshot(snapshot).size_gib:
+                _fail(InvalidArgument, "it is smaller than what it is made of")
             disk = Disk(id=f"disk-{next(self._numbers)}", name=name, size_gib=size_gib, zone=zone)
             self._disks[disk.id] = disk
             return disk
@@ -265,7 +288,7 @@ class MemoryComputeDriver(ComputeDriver):
             if found.machine not in (None, id):
                 _fail(Conflict, "it is attached to another machine")
             if found.machine is None:
-                self._disks[disk] = attrs.evolve(found, machine=id)
+                self._disks[disk] = attrs.evolve(found, machine=id, device=f"/dev/disk/by-id/{disk}")
                 entry.info = attrs.evolve(entry.info, disks=(*entry.info.disks, disk))
 
     def detach(self, id: str, disk: str) -> None:
@@ -274,7 +297,7 @@ class MemoryComputeDriver(ComputeDriver):
             entry, found = self._in_state(id, "running", "stopped"), self._disk(disk)
             if found.machine not in (None, id):
                 _fail(Conflict, "it is attached to another machine")
-            self._disks[disk] = attrs.evolve(found, machine=None)
+            self._disks[disk] = attrs.evolve(found, machine=None, device=None)
             entry.info = attrs.evolve(entry.info, disks=tuple(other for other in entry.info.disks if other != disk))
 
     def snapshot(self, id: str, name: str) -> Image:
@@ -294,6 +317,50 @@ class MemoryComputeDriver(ComputeDriver):
             self._images[made.id] = made
             return made
 
+    def delete_image(self, image: str) -> None:
+        """Delete an image of a machine."""
+        with self._lock:
+            if self._images.pop(image, None) is None:
+                _fail(NotFound, f"there is no image {image!r} of this account")
+
+    def disk_snapshots(self, *, cursor: str | None, limit: int | None) -> Page[DiskSnapshot]:
+        """Return one page of snapshots."""
+        with self._lock:
+            return self._page(tuple(self._snapshots.values()), cursor, limit)
+
+    def snapshot_disk(self, disk: str, name: str) -> DiskSnapshot:
+        """Make a snapshot of a disk."""
+        with self._lock:
+            size = self._disk(disk).size_gib
+            made = DiskSnapshot(id=f"snapshot-{next(self._numbers)}", name=name, size_gib=size, created=self._clock())
+            self._snapshots[made.id] = made
+            return made
+
+    def delete_disk_snapshot(self, snapshot: str) -> None:
+        """Delete a snapshot."""
+        with self._lock:
+            del self._snapshots[self._disk_snapshot(snapshot).id]
+
+    # debris
+
+    def debris(self, *, cursor: str | None, limit: int | None) -> Page[Debris]:
+        """Return one page of what broken creations left, then the firewalls without machines."""
+        with self._lock:
+            used = {entry.info.fleet for entry in self._living()}
+            walls = [
+                Debris(id=f"firewall-{name}", kind="firewall", name=name, fleet=name)
+                for name in self._firewalls
+                if name not in used
+            ]
+            return self._page([*self._debris.values(), *walls], cursor, limit)
+
+    def delete_debris(self, debris: Debris) -> None:
+        """Delete what was left."""
+        if debris.kind == "firewall":
+            self.destroy(debris.name)
+        with self._lock:
+            self._debris.pop(debris.id, None)
+
     # what they share; all under the lock
 
     def _new(self, spec: FleetSpec, name: str, size: Size, token: str, number: int) -> _Entry:
@@ -312,6 +379,8 @@ class MemoryComputeDriver(ComputeDriver):
             gpus=size.gpus,
             disk_gib=spec.disk_gib,
             zone=spec.zone or "a",
+            network=spec.network or "default",
+            identity=spec.identity,
             spot=spec.spot,
             addresses=(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",),
             public_addresses=public,
@@ -356,6 +425,15 @@ class MemoryComputeDriver(ComputeDriver):
         if wall is None:
             return entry.info
         return attrs.evolve(entry.info, firewall=wall.firewall)
+
+    def _leave_behind(self, kind: str, name: str, fleet: str) -> None:
+        left = Debris(id=f"{kind}-{next(self._numbers)}", kind=kind, name=name, fleet=fleet, created=self._clock())
+        self._debris[left.id] = left
+
+    def _disk_snapshot(self, id: str) -> DiskSnapshot:
+        if id not in self._snapshots:
+            _fail(NotFound, f"there is no snapshot {id!r}")
+        return self._snapshots[id]
 
     def _disk(self, id: str) -> Disk:
         if id not in self._disks:

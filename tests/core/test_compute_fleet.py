@@ -238,6 +238,25 @@ def test_steps_go_from_fewer_to_more() -> None:
     assert (fewer[0][1].count, fewer[0][1].image) == (1, "debian-11")
 
 
+def test_machines_take_the_zones_in_turn() -> None:
+    compute = Compute(MemoryComputeDriver())
+    spec = attrs.evolve(small_fleet(count=3), zones=("a", "b"))
+    zones = {machine.name: machine.zone for machine in compute.create(spec).wait()}
+    assert zones == {"conf-0": "a", "conf-1": "b", "conf-2": "a"}
+    assert compute.diff(spec) == ()
+    (change,) = compute.diff(attrs.evolve(spec, zones=("a", "c")))
+    assert change.reason == "conf-1 are made anew"
+    assert [(field.before, field.after) for field in change.fields] == [(("b",), ("a", "c"))]
+    compute.apply(change)
+    assert [machine.zone for machine in compute.fleet("conf").wait()] == ["a", "c", "a"]
+    (change,) = compute.diff(attrs.evolve(spec, zones=(), zone="a"))
+    assert [field.name for field in change.fields] == ["zone"]
+    compute.apply(change)
+    assert {machine.zone for machine in compute.fleet("conf").wait()} == {"a"}
+    with pytest.raises(ValueError, match="either zone or zones"):
+        attrs.evolve(spec, zone="a")
+
+
 def test_another_size_of_the_same_extent_is_no_difference() -> None:
     driver = MemoryComputeDriver()
     compute = Compute(driver)

@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.compute import Compute, FleetSpec
 from shiftable.compute.driver import ComputeDriver, MachineInfo
-from shiftable.errors import Conflict, Fault, OperationError, QuotaExceeded, Timeout, Unavailable
+from shiftable.errors import Conflict, Fault, NotFound, OperationError, QuotaExceeded, Timeout, Unavailable
 from shiftable.memory._faults import MemoryFault
 from shiftable.memory.compute import FEATURES, MemoryComputeDriver
 from shiftable.paging import Page
@@ -37,6 +37,9 @@ LESSER = attrs.evolve(
     network=False,
     identity=False,
     prices=False,
+    placements=frozenset(),
+    disk_snapshots=False,
+    debris=False,
     max_user_data=None,
 )
 
@@ -197,3 +200,42 @@ def test_the_machine_finds_a_driver_that_breaks_a_rule() -> None:
     search = settings(max_examples=100, phases=[Phase.generate], deadline=None, database=None, derandomize=True)
     with pytest.raises((AssertionError, OperationError)):
         run_state_machine_as_test(compute_machine(ListsTwo), settings=search)
+
+
+# debris
+
+
+def test_what_a_creation_left_is_swept_when_it_is_old() -> None:
+    driver = MemoryComputeDriver(breaking={"conf-1"})
+    compute = Compute(driver)
+    with pytest.raises(Unavailable, match="'conf-1' in fleet 'conf'"):
+        compute.create(small_fleet(count=3))
+    (left,) = compute.debris()
+    assert str(left) == "disk conf-1-root of fleet conf"
+    assert compute.sweep() == ()
+    assert compute.sweep(older_than=timedelta(0)) == (left,)
+    assert list(compute.debris()) == []
+    assert [machine.name for machine in compute.fleet("conf").machines()] == ["conf-0"]
+
+
+def test_what_has_no_age_is_swept_only_by_who_sweeps_all() -> None:
+    driver = MemoryComputeDriver(quota=0)
+    compute = Compute(driver)
+    with pytest.raises(QuotaExceeded):
+        compute.create(attrs.evolve(small_fleet(), open_ports=(22,)))
+    assert [(left.kind, left.created) for left in compute.debris()] == [("firewall", None)]
+    assert compute.sweep(older_than=timedelta(seconds=1)) == ()
+    assert [left.name for left in compute.sweep(older_than=timedelta(0))] == ["conf"]
+    assert driver._firewalls == {}
+
+
+def test_a_deletion_that_was_interrupted_is_ended_by_the_next() -> None:
+    driver = MemoryComputeDriver()
+    compute = Compute(driver)
+    compute.create(small_fleet())
+    for machine in compute.fleet("conf").machines():
+        machine.delete()
+    assert [left.kind for left in compute.debris()] == ["firewall"]
+    with pytest.raises(NotFound):
+        compute.delete("conf")
+    assert list(compute.debris()) == []

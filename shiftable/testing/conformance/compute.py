@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import attrs
 import pytest
@@ -18,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shiftable.compute import ALIASES, FLEET_LABEL, STATES, Compute, Fleet, FleetSpec, Machine, Rule
 from shiftable.compute._rules import token_of
-from shiftable.compute.driver import GIB, ComputeDriver
+from shiftable.compute.driver import GIB, ComputeDriver, Placement
 from shiftable.errors import (
     AlreadyExists,
     ConfigError,
@@ -174,6 +175,10 @@ class ComputeConformance(Conformance):
                 with pytest.raises(Unsupported):
                     compute.create(spec)
         assert bool(compute.missing_features(attrs.evolve(plain, arch="arm64"))) is ("arm64" not in has.arches)
+        assert bool(compute.missing_features(attrs.evolve(plain, zones=("a", "b")))) is not has.zones
+        for placement in get_args(Placement):
+            spec = attrs.evolve(plain, placement=placement)
+            assert bool(compute.missing_features(spec)) is (placement not in has.placements), placement
         assert not compute.exists("conf")
 
     def test_user_data_is_read_when_a_machine_is_made(self, compute: Compute, tmp_path: Path) -> None:
@@ -405,6 +410,27 @@ class ComputeConformance(Conformance):
         resized = machine.resize(cpus=4)
         assert (resized.state, resized.cpus >= 4) == ("stopped", True)
 
+    def test_machines_are_placed_as_declared_or_refused(self, compute: Compute) -> None:
+        for placement in get_args(Placement):
+            spec = attrs.evolve(small_fleet(count=2), placement=placement)
+            if placement not in compute.features.placements:
+                with pytest.raises(Unsupported, match=placement):
+                    compute.create(spec)
+                continue
+            compute.create(spec).wait()
+            assert compute.diff(spec) == ()
+            compute.delete("conf")
+        self._nothing_is_left(compute)
+
+    def test_a_machine_is_made_in_its_zone(self, compute: Compute, machine: Machine) -> None:
+        if not compute.features.zones:
+            pytest.skip("the provider has no zones")
+        zone = machine.info().zone
+        assert zone is not None
+        spec = attrs.evolve(small_fleet("zoned"), zones=(zone,))
+        assert [made.zone for made in compute.create(spec).wait()] == [zone]
+        assert compute.diff(spec) == ()
+
     def test_every_state_is_one_of_ours(self, machine: Machine) -> None:
         assert machine.info().state in STATES
         assert machine.info().raw_state
@@ -432,8 +458,11 @@ class ComputeConformance(Conformance):
                     call()
             return
         disk = compute.create_disk("data", 10, zone=machine.info().zone)
-        machine.attach(disk.id)
-        machine.attach(disk.id)
+        assert (disk.machine, disk.device, disk.ready) == (None, None, True)
+        attached = machine.attach(disk.id)
+        assert (attached.id, attached.machine, attached.ready) == (disk.id, machine.id, True)
+        assert attached.device is None or attached.device.startswith("/dev/")
+        assert machine.attach(disk.id) == attached
         assert machine.info().disks == (disk.id,)
         with pytest.raises(Conflict):
             compute.delete_disk(disk.id)
@@ -452,8 +481,8 @@ class ComputeConformance(Conformance):
         fleet.attach("conf-0", disk.id)
         with pytest.raises(Conflict):
             fleet.attach("conf-1", disk.id)
-        fleet.detach("conf-0", disk.id)
-        fleet.detach("conf-0", disk.id)
+        assert fleet.detach("conf-0", disk.id).machine is None
+        assert fleet.detach("conf-0", disk.id).device is None
         assert fleet.machine("conf-0").info().disks == ()
         with pytest.raises(NotFound):
             fleet.attach("conf-0", "missing")
@@ -467,8 +496,74 @@ class ComputeConformance(Conformance):
         image = machine.snapshot("golden")
         (listed,) = [found for found in compute.images() if found.own]
         assert (listed.id, listed.name) == (image.id, "golden")
+        assert image.ready
         (made,) = compute.create(attrs.evolve(small_fleet("twin"), image=image.id)).wait()
         assert made.image == image.id
+        compute.delete("twin")
+        compute.delete_image(image.id)
+        assert not any(found.own for found in compute.images())
+        with pytest.raises(NotFound):
+            compute.delete_image(image.id)
+
+    def test_a_snapshot_of_a_disk_makes_others(self, compute: Compute, machine: Machine) -> None:
+        if not compute.features.disk_snapshots:
+            for call in (
+                lambda: compute.snapshot_disk("x", "daily"),
+                compute.disk_snapshots,
+                lambda: compute.delete_disk_snapshot("x"),
+                lambda: compute.create_disk("copy", 10, snapshot="x"),
+            ):
+                with pytest.raises(Unsupported):
+                    call()
+            return
+        zone = machine.info().zone
+        disk = compute.create_disk("data", 10, zone=zone)
+        machine.attach(disk.id)
+        snapshot = compute.snapshot_disk(disk.id, "daily")
+        assert (snapshot.name, snapshot.size_gib, snapshot.ready) == ("daily", 10, True)
+        assert [found.id for found in compute.disk_snapshots()] == [snapshot.id]
+        machine.detach(disk.id)
+        compute.delete_disk(disk.id)
+        copy = compute.create_disk("copy", 12, zone=zone, snapshot=snapshot.id)
+        assert (copy.name, copy.size_gib) == ("copy", 12)
+        machine.attach(copy.id)
+        machine.detach(copy.id)
+        compute.delete_disk(copy.id)
+        compute.delete_disk_snapshot(snapshot.id)
+        assert list(compute.disk_snapshots()) == []
+        for call in (
+            lambda: compute.delete_disk_snapshot(snapshot.id),
+            lambda: compute.snapshot_disk(disk.id, "gone"),
+            lambda: compute.create_disk("none", 12, zone=zone, snapshot=snapshot.id),
+        ):
+            with pytest.raises(NotFound):
+                call()
+
+    # what is left
+
+    def test_what_is_in_use_is_no_debris(self, compute: Compute) -> None:
+        if not compute.features.debris:
+            for call in (compute.debris, compute.sweep):
+                with pytest.raises(Unsupported):
+                    call()
+            return
+        opened = small_fleet()
+        if compute.features.open_ports:
+            opened = attrs.evolve(opened, open_ports=(443,))
+        (machine,) = compute.create(opened).wait()
+        disk = compute.create_disk("data", 10, zone=machine.zone) if compute.features.disks else None
+        assert compute.sweep(older_than=timedelta(0)) == ()
+        assert [found.name for found in compute.fleet("conf").wait()] == ["conf-0"]
+        assert compute.diff(opened) == ()
+        compute.delete("conf")
+        self._nothing_is_left(compute)
+        if disk is not None:
+            assert [found.id for found in compute.disks()] == [disk.id]
+            compute.delete_disk(disk.id)
+
+    def _nothing_is_left(self, compute: Compute) -> None:
+        if compute.features.debris:
+            assert list(compute.debris()) == []
 
     # listing
 
@@ -479,6 +574,14 @@ class ComputeConformance(Conformance):
         assert len(list(fleet.machines(limit=3))) == 3
         assert driver.machines("conf", cursor=None, limit=None).next is not None
         assert compute.describe("conf").count == self.many
+
+    def test_machines_of_all_fleets_are_listed_once_each(self, compute: Compute) -> None:
+        for name in ("a", "b"):
+            compute.create(small_fleet(name, count=2))
+        found = sorted((machine.seen.fleet, machine.name) for machine in compute.machines())
+        assert found == [("a", "a-0"), ("a", "a-1"), ("b", "b-0"), ("b", "b-1")]
+        assert len(list(compute.machines(limit=3))) == 3
+        assert [info.name for info in compute.fleet("b").info()] == ["b-0", "b-1"]
 
     def test_fleets_are_listed_once_each(self, compute: Compute) -> None:
         wanted = [f"fleet-{number}" for number in range(12)]
