@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
-from shiftable.config import Credential
+from shiftable.config import BucketReference, Credential
 from shiftable.errors import ConfigError, Problem
 from shiftable.features import Features
 from shiftable.provider import Provider
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BaremetalProvider",
     "BaremetalSettings",
+    "MariadbSettings",
+    "PostgresqlSettings",
     "PowerdnsSettings",
     "PrivatePostgresqlSettings",
     "Rfc2136Settings",
@@ -120,6 +122,58 @@ class PrivatePostgresqlSettings:
     linger: bool = False
 
 
+@attrs.frozen(kw_only=True)
+class PostgresqlSettings:
+    """``[providers.x.postgresql]``: a PostgreSQL server, 13 or later, which then holds the databases.
+
+    Args:
+        host: a name or address, or the folder of its Unix socket.
+        user: makes roles and databases: CREATEDB and CREATEROLE.
+        password: of that user; without one the socket or the client's certificate says who comes.
+        tls: whether a server over a network must prove by its certificate who it is, and all is encrypted.
+        ca_bundle: certificates to trust in place of the system's.
+        ssh: the machine from which the server is reached, as ssh knows it; ``host`` is then as that machine sees it.
+        snapshots: a declared bucket for snapshots; else they lie below ``root``.
+        programs: the folder of pg_dump and pg_restore; else as for private servers.
+    """
+
+    host: str = "/run/postgresql"
+    port: int = 5432
+    user: str = "postgres"
+    password: Credential | None = None
+    tls: bool = True
+    ca_bundle: Path | None = None
+    ssh: str | None = None
+    snapshots: BucketReference | None = None
+    programs: Path | None = None
+
+
+@attrs.frozen(kw_only=True)
+class MariadbSettings:
+    """``[providers.x.mariadb]``: a MariaDB server, 10.5 or later, which then holds the databases.
+
+    Args:
+        host: a name or address, or the path of its Unix socket.
+        user: makes users and databases: ALL PRIVILEGES ON *.* WITH GRANT OPTION.
+        password: of that user; without one the socket says who comes.
+        tls: whether a server over a network must prove by its certificate who it is, and all is encrypted.
+        ca_bundle: certificates to trust in place of the system's.
+        ssh: the machine from which the server is reached, as ssh knows it; ``host`` is then as that machine sees it.
+        snapshots: a declared bucket for snapshots; else they lie below ``root``.
+        programs: the folder of mariadb-dump and mariadb; else the ``PATH``.
+    """
+
+    host: str = "/run/mysqld/mysqld.sock"
+    port: int = 3306
+    user: str = "root"
+    password: Credential | None = None
+    tls: bool = True
+    ca_bundle: Path | None = None
+    ssh: str | None = None
+    snapshots: BucketReference | None = None
+    programs: Path | None = None
+
+
 def _are_nameservers(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
     """Refuse names that a zone file would complete with the zone."""
     if not value or not all(_NAME.fullmatch(name) and len(name) < 255 for name in value):
@@ -146,6 +200,8 @@ class BaremetalSettings:
         rfc2136: a name server that takes updates, which then holds the zones instead of files.
         powerdns: a PowerDNS server, which then holds the zones instead of files.
         private_postgresql: of the private database servers.
+        postgresql: a PostgreSQL server, which then holds the databases instead of private ones.
+        mariadb: a MariaDB server, which then holds the databases instead of private PostgreSQL.
     """
 
     root: Path = _DEFAULT_ROOT
@@ -162,6 +218,8 @@ class BaremetalSettings:
     rfc2136: Rfc2136Settings | None = None
     powerdns: PowerdnsSettings | None = None
     private_postgresql: PrivatePostgresqlSettings | None = None
+    postgresql: PostgresqlSettings | None = None
+    mariadb: MariadbSettings | None = None
 
 
 class BaremetalProvider(Provider[BaremetalSettings]):
@@ -179,11 +237,22 @@ class BaremetalProvider(Provider[BaremetalSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what files, S3-compatible servers, zone files, SOPS files, Vault and private PostgreSQL can do."""
-        from shiftable_baremetal import blob, blob_s3, database, dns, dns_powerdns, dns_rfc2136, secrets, secrets_vault
+        from shiftable_baremetal import (
+            _servers_mariadb,
+            _servers_postgresql,
+            blob,
+            blob_s3,
+            database,
+            dns,
+            dns_powerdns,
+            dns_rfc2136,
+            secrets,
+            secrets_vault,
+        )
 
         return {
             "blob": (blob.FEATURES, blob_s3.FEATURES),
-            "database": (database.FEATURES,),
+            "database": (database.FEATURES, _servers_postgresql.FEATURES, _servers_mariadb.FEATURES),
             "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
         }
@@ -240,11 +309,18 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         return ZoneFilesDriver(self._root() / "dns", settings.nameservers, fsync=settings.fsync)
 
     def database(self) -> DatabaseDriver:
-        """Make the driver for private PostgreSQL servers.
+        """Make the driver for private PostgreSQL servers, or for the server that ``postgresql`` or ``mariadb`` names.
 
         Raises:
-            ConfigError: the root cannot be used.
+            ConfigError: the root cannot be used; the server's settings are wrong.
         """
+        servers = [each for each in (self.settings.postgresql, self.settings.mariadb) if each is not None]
+        if len(servers) > 1:
+            raise ConfigError("postgresql and mariadb are two places for the same databases: give each a provider")
+        if servers:
+            from shiftable_baremetal.database_servers import open_server
+
+            return open_server(servers[0], self._root() / "database-servers")
         from shiftable_baremetal.database import PrivateDatabaseDriver
 
         settings, private = self.settings, self.settings.private_postgresql or PrivatePostgresqlSettings()

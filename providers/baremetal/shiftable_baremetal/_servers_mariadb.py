@@ -1,0 +1,339 @@
+"""Databases on a MariaDB server: what is asked of it, as a user who has all privileges.
+
+MariaDB has no comments on users, so notes stand in a table, ``shiftable.resources``, which is made with the first
+resource. A database says by its comment whose it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from shiftable.database.driver import DatabaseFeatures, Engine
+from shiftable.errors import AlreadyExists, ConfigError, Conflict, InvalidArgument, PermissionDenied
+from shiftable.features import Limit
+from shiftable.masking import Masked
+from shiftable_baremetal._servers_engine import PATIENCE, Access, ServerEngine, Session, Taken, fail
+from shiftable_baremetal._servers_mark import Found, Mark
+from shiftable_baremetal._servers_programs import Command, found_program
+
+if TYPE_CHECKING:
+    from pymysql.connections import Connection
+
+__all__ = ["FEATURES", "MariadbEngine"]
+
+FEATURES = DatabaseFeatures(
+    title="MariaDB servers",
+    engines=frozenset({"mariadb"}),
+    connect=True,
+    stop=False,
+    snapshots=True,
+    final_snapshot=True,
+    point_in_time=False,
+    high_availability=False,
+    storage_autogrow=True,
+    deletion_protection=True,
+    public=False,
+    allow_from=False,
+    parameters=False,
+    labels=True,
+    managed_password=False,
+    set_password=True,
+    max_name=Limit(63, "chosen, as Amazon RDS"),
+)
+
+_LONGEST = 64  # characters: MariaDB documentation, "Identifier Names"
+_OURS = "shiftable: "
+_NOTES = "notes of shiftable: whose databases and users these are"
+_NEEDED = {  # of `GRANT ALL PRIVILEGES ON a_database.*`: who grants must have what he grants
+    *("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "REFERENCES", "INDEX", "ALTER", "LOCK TABLES"),
+    *("CREATE TEMPORARY TABLES", "EXECUTE", "CREATE VIEW", "SHOW VIEW", "CREATE ROUTINE", "ALTER ROUTINE"),
+    *("EVENT", "TRIGGER", "DELETE HISTORY", "CREATE USER"),
+}
+_KILLED = 1094  # ER_NO_SUCH_THREAD: it has ended by itself
+_UNKNOWN_TABLE = {1049, 1146}
+_DEFINER_LINE = re.compile(rb"(/\*!50|CREATE )")
+
+
+def _pymysql() -> Any:  # noqa: ANN401  the module
+    try:
+        import pymysql
+    except ImportError as exc:
+        raise ConfigError("connecting to MariaDB needs PyMySQL: pip install pymysql") from exc
+    return pymysql
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace("`", "``")
+    return f"`{doubled}`"
+
+
+def _pattern(name: str) -> str:
+    """Return a database's name as GRANT wants it: it takes _ and % for wildcards."""
+    return _quoted(re.sub(r"([\\_%])", r"\\\1", name))
+
+
+def _lock_name(name: str) -> str:
+    return f"shiftable {hashlib.sha256(name.encode()).hexdigest()[:32]}"  # a lock's name has 64 characters
+
+
+def _verifier(password: Masked) -> str:
+    """Return what ``mysql_native_password`` keeps of a password; the server is never sent the password."""
+    once = hashlib.sha1(password.reveal_bytes(), usedforsecurity=False).digest()
+    return f"*{hashlib.sha1(once, usedforsecurity=False).hexdigest().upper()}"
+
+
+@attrs.frozen
+class MariadbSession(Session):
+    """One connection."""
+
+    _connection: Connection[Any]
+
+    @property
+    def version(self) -> str:
+        """The server's version, without the name that old clients are shown before it."""
+        told = str(self._connection.get_server_info())
+        return told.removeprefix("5.5.5-").partition("-")[0]
+
+    def found(self, name: str | None = None) -> dict[str, Found]:
+        """Return resources by the table of notes."""
+        query = "SELECT mark, IS_USED_LOCK(CONCAT('shiftable ', LEFT(SHA2(name, 256), 32))) FROM shiftable.resources"
+        try:
+            rows = self._rows(query) if name is None else self._rows(f"{query} WHERE name = %s", name)
+        except _pymysql().err.MySQLError as exc:
+            if exc.args[0] in _UNKNOWN_TABLE:
+                return {}
+            raise
+        owners = self._owners()
+        found = {}
+        for text, lock in rows:
+            mark = Mark.read(text)
+            if mark is not None:
+                present = {each for each in mark.databases.values() if owners.get(each) == f"{_OURS}{mark.name}"}
+                found[mark.name] = Found(mark=mark, present=present, parameters={}, busy=lock is not None)
+        return found
+
+    def taken(self) -> Taken:
+        """Return all users, wherever they come from, and databases."""
+        users = self._rows("SELECT DISTINCT user FROM mysql.user")
+        return Taken(frozenset(row[0] for row in users), frozenset(self._owners()))
+
+    def lock(self, name: str) -> None:
+        """Take a lock of the session."""
+        if self._rows("SELECT GET_LOCK(%s, %s)", _lock_name(name), PATIENCE) != [(1,)]:
+            fail(Conflict, "another process has been changing it for long; try again later")
+
+    @contextlib.contextmanager
+    def locked_names(self) -> Iterator[None]:
+        """Hold the lock of those who choose names, which no resource has."""
+        self.lock("")
+        try:
+            yield
+        finally:
+            if self._connection.open:
+                self._rows("SELECT RELEASE_LOCK(%s)", _lock_name(""))
+
+    def check_rights(self) -> None:
+        """Fail unless this user has, and may grant, what a user of a database gets."""
+        ((name,),) = self._rows("SELECT CURRENT_USER()")
+        user, _, host = name.rpartition("@")
+        query = (
+            "SELECT privilege_type FROM information_schema.user_privileges WHERE is_grantable = 'YES' AND grantee = %s"
+        )
+        lacking = sorted(_NEEDED - {row[0] for row in self._rows(query, f"'{user}'@'{host}'")})
+        if lacking:
+            how = "GRANT ALL PRIVILEGES ON *.* TO … WITH GRANT OPTION"
+            fail(PermissionDenied, f"the server's user {name} has no {', '.join(lacking)} that he may grant: {how}")
+
+    def check_parameters(self, parameters: Mapping[str, str]) -> None:
+        """Refuse them: MariaDB has variables of the server and of sessions, and none of a database."""
+        if parameters:
+            fail(InvalidArgument, f"a MariaDB database cannot have the parameters {', '.join(sorted(parameters))}")
+
+    def write(self, mark: Mark) -> None:
+        """Write the row of the resource."""
+        self._do("REPLACE INTO shiftable.resources (name, mark) VALUES (%s, %s)", mark.name, mark.text())
+
+    def begin(self, mark: Mark, password: Masked) -> None:
+        """Note the resource, and then make the user with his password."""
+        self._make_table()
+        self.write(mark)
+        how = "IDENTIFIED VIA mysql_native_password USING %s"
+        self._do(f"CREATE USER IF NOT EXISTS %s@'%%' {how}", mark.role, _verifier(password))
+        self.set_password(mark.role, password)
+
+    def set_password(self, role: str, password: Masked) -> None:
+        """Send the hash of a password."""
+        self._do("ALTER USER %s@'%%' IDENTIFIED VIA mysql_native_password USING %s", role, _verifier(password))
+
+    def make_database(self, mark: Mark, database: str) -> None:
+        """Make a database that says whose it is, and let the user in."""
+        comment = f"{_OURS}{mark.name}"
+        owner = self._owners().get(database)
+        if owner not in {None, comment}:
+            fail(AlreadyExists, f"there is a database {database!r} on the server that was not made for this")
+        if owner is None:
+            self._do(f"CREATE DATABASE {_escaped(_quoted(database))} CHARACTER SET utf8mb4 COMMENT %s", comment)
+        self._do(f"GRANT ALL PRIVILEGES ON {_escaped(_pattern(database))}.* TO %s@'%%'", mark.role)
+
+    def configure(self, mark: Mark, before: Mapping[str, str]) -> None:
+        """Do nothing: databases have no parameters."""
+
+    def shut(self, mark: Mark) -> None:
+        """Lock the account, and end its sessions."""
+        self._do("ALTER USER IF EXISTS %s@'%%' ACCOUNT LOCK", mark.role)
+        for (number,) in self._rows("SELECT id FROM information_schema.processlist WHERE user = %s", mark.role):
+            try:
+                self._do(f"KILL {int(number)}")
+            except _pymysql().err.MySQLError as exc:
+                if exc.args[0] != _KILLED:
+                    raise
+
+    def unshut(self, mark: Mark) -> None:
+        """Unlock the account."""
+        self._do("ALTER USER IF EXISTS %s@'%%' ACCOUNT UNLOCK", mark.role)
+
+    def drop_database(self, mark: Mark, database: str) -> None:
+        """Drop a database of the resource."""
+        owner = self._owners().get(database)
+        if owner not in {None, f"{_OURS}{mark.name}"}:
+            fail(Conflict, f"the database {database!r} is by its comment no longer of this: drop it yourself")
+        if owner is not None:
+            self._do(f"DROP DATABASE IF EXISTS {_quoted(database)}")
+
+    def drop_role(self, mark: Mark) -> None:
+        """Drop the user, and then the note."""
+        self._do("DROP USER IF EXISTS %s@'%%'", mark.role)
+        self._do("DELETE FROM shiftable.resources WHERE name = %s", mark.name)
+
+    # one step each
+
+    def _make_table(self) -> None:
+        owner = self._owners().get("shiftable")
+        if owner not in {None, _NOTES}:
+            fail(
+                AlreadyExists, "the server has a database `shiftable` that is somebody else's; notes would stand there"
+            )
+        self._do("CREATE DATABASE IF NOT EXISTS shiftable CHARACTER SET utf8mb4 COMMENT %s", _NOTES)
+        columns = "name VARCHAR(63) COLLATE utf8mb4_bin PRIMARY KEY, mark LONGTEXT NOT NULL"
+        self._do(f"CREATE TABLE IF NOT EXISTS shiftable.resources ({columns}) ENGINE=InnoDB")
+
+    def _owners(self) -> dict[str, str]:
+        """Return the comments of all databases."""
+        return dict(self._rows("SELECT schema_name, schema_comment FROM information_schema.schemata"))
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(query, values or None)
+            return list(cursor.fetchall())
+
+    def _do(self, statement: str, *values: object) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+
+
+def _escaped(text: str) -> str:
+    """Return a text for a statement that PyMySQL puts values into."""
+    return text.replace("%", "%%")
+
+
+@attrs.frozen
+class MariadbEngine(ServerEngine):
+    """A MariaDB server, 10.5 or later: databases have comments since.
+
+    Args:
+        programs: the folder of ``mariadb-dump`` and ``mariadb``.
+    """
+
+    access: Access
+    programs: Path | None = None
+
+    @property
+    def name(self) -> Engine:
+        """The engine."""
+        return "mariadb"
+
+    @property
+    def features(self) -> DatabaseFeatures:
+        """What databases on a MariaDB server can do."""
+        return FEATURES
+
+    @property
+    def default(self) -> str:
+        """No database, which clients may name."""
+        return ""
+
+    def name_problem(self, name: str) -> str | None:
+        """Say why MariaDB would refuse a name."""
+        if len(name) > _LONGEST:
+            return f"{name!r} has {len(name)} characters; a name has at most {_LONGEST} in MariaDB"
+        if not name or name != name.rstrip(" ") or any(not 0 < ord(letter) <= 0xFFFF for letter in name):
+            return f"{name!r} is no name in MariaDB: it is empty, ends in a space, or has letters beyond U+FFFF"
+        return None
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Connect."""
+        arguments: dict[str, Any] = self.access.arguments("mariadb")
+        password = self.access.secret().reveal()
+        options = {"charset": "utf8mb4", "autocommit": True, "connect_timeout": 10, "program_name": "shiftable"}
+        connection = _pymysql().connect(**arguments, password=password, **options)
+        try:
+            yield MariadbSession(connection)
+        finally:
+            with contextlib.suppress(_pymysql().err.Error):
+                connection.close()
+
+    def dump(self, database: str, version: str) -> Command:  # noqa: ARG002  it reads all versions
+        """Write the database as statements, as of one moment for tables of InnoDB."""
+        options = ("--single-transaction", "--quick", "--hex-blob", "--routines", "--events", "--triggers")
+        return self._command(("mariadb-dump", "mysqldump"), *options, "--default-character-set=utf8mb4", "--", database)
+
+    def load(self, database: str, role: str, version: str) -> Command:  # noqa: ARG002  objects have their definers
+        """Carry the statements out."""
+        return self._command(("mariadb", "mysql"), "--batch", "--default-character-set=utf8mb4", "--", database)
+
+    def for_user(self, pieces: Iterator[bytes], old: str, new: str) -> Iterator[bytes]:
+        """Have routines, triggers and views act for the new user where they acted for the old one.
+
+        Rows are statements of their own that begin with INSERT, and are never touched.
+        """
+        before, after = (f"DEFINER={_quoted(role)}@`%`".encode() for role in (old, new))
+        left = b""
+        for piece in pieces:
+            *lines, left = (left + piece).split(b"\n")
+            for line in lines:
+                yield (line.replace(before, after) if _DEFINER_LINE.match(line) else line) + b"\n"
+        if left:
+            yield left
+
+    def _command(self, programs: tuple[str, str], *arguments: str) -> Command:
+        where = self.access.arguments("mariadb")
+        options = {"user": self.access.user, "password": self.access.secret().reveal()}
+        if "unix_socket" in where:
+            options |= {"socket": str(where["unix_socket"])}
+        else:
+            options |= {"host": str(where["host"]), "port": str(where["port"]), "protocol": "tcp"}
+        tls: Any = where.get("ssl")
+        if tls is not None:
+            options |= {"ssl-ca": tls["ca"], "ssl-verify-server-cert": "1" if tls["check_hostname"] else "0"}
+        lines = "".join(f'{name}="{_value(text)}"\n' for name, text in options.items())
+        return Command(
+            program=found_program(self.programs, *programs),
+            arguments=("--defaults-file={}", *arguments),
+            variables={},
+            secret=Masked(f"[client]\n{lines}"),
+        )
+
+
+def _value(text: str) -> str:
+    """Return a value as option files have it in quotes."""
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        text = text.replace(plain, escaped)
+    return text
