@@ -217,15 +217,29 @@ class Machine(Handle[ComputeDriver]):
             Timeout: it took longer.
             Unsupported: the machine is only simulated.
         """
+        return _ssh.run(self._reachable("run"), self.provider, command, stdin=stdin, timeout=timeout)
+
+    def ssh_command(self, command: Sequence[str] = (), *, options: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the arguments with which ssh opens a session on the machine, for a program that starts it.
+
+        Args:
+            command: what to run there instead of a shell, as it is, without a shell's rules.
+            options: of ssh_config(5), ``LocalForward=8080 localhost:80``.
+
+        Raises:
+            Conflict: it has no address.
+            Unsupported: the machine is only simulated.
+        """
+        return tuple(_ssh.command_line(self._reachable("ssh"), self.provider, command, options=options))
+
+    def _reachable(self, operation: str) -> MachineInfo:
         if not self.features.ssh:
             why = "it is only simulated: there is no machine to log in to; the provider baremetal runs one"
-            raise self._refusal(Unsupported, "run", why)
+            raise self._refusal(Unsupported, operation, why)
         info = self.info()
-        host = next(iter((*info.public_addresses, *info.addresses)), None)
-        if host is None:
-            raise self._refusal(Conflict, "run", f"it has no address (it is {info.state})")
-        port = info.ports.get(_ssh.PORT, _ssh.PORT)
-        return _ssh.run(host, info.user, command, port=port, known_as=info.id, stdin=stdin, timeout=timeout)
+        if _ssh.destination(info) is None:
+            raise self._refusal(Conflict, operation, f"it has no address (it is {info.state})")
+        return info
 
     def attach(self, disk: str, *, timeout: timedelta = TIMEOUT) -> Disk:
         """Attach a disk, by its id, and wait until it is. One that is attached to it already is no error."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,9 @@ def test_a_command_runs_on_all_machines(fleet_of: Callable[..., Compute]) -> Non
     assert list(done) == ["conf-0", "conf-1", "conf-2"]
     said = [completed.stdout.decode() for completed in done.values()]
     assert all("'-l', 'ops', '--'" in text and "BatchMode=yes" in text for text in said)
+    assert all("'Port" not in text and "'CheckHostIP=no'" in text for text in said)
+    keys = {re.search(r"'HostKeyAlias=(shiftable-[0-9a-f]{24})'", text)[1] for text in said}  # type: ignore[index]
+    assert len(keys) == 3
     assert all("""echo 'it'"'"'s; fine' given""" in text for text in said)
     assert [text.split("] ")[1].split()[0] for text in said] == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
     assert {completed.stderr for completed in done.values()} == {b"warned\n"}
@@ -329,6 +333,45 @@ def test_a_machine_without_an_address_is_refused(fleet_of: Callable[..., Compute
     entry.info = attrs.evolve(entry.info, addresses=())
     with pytest.raises(Conflict, match="no address"):
         fleet.run("true")
+
+
+def test_the_key_of_a_machine_is_kept_for_it_alone(fleet_of: Callable[..., Compute]) -> None:
+    compute = fleet_of()
+    driver = compute.unwrap(MemoryComputeDriver)
+    machine = compute.create(small_fleet()).machine("conf-0")
+    (entry,) = driver._entries.values()
+    first = machine.ssh_command()
+    assert first == machine.ssh_command()
+    assert first[-4:] == ("-l", "shift", "--", "10.0.0.1")
+    entry.info = attrs.evolve(entry.info, created=datetime(2020, 1, 1, tzinfo=UTC))  # a later one of the same id
+    later = machine.ssh_command()
+    assert {a.partition("=")[0] for a, b in zip(first, later, strict=True) if a != b} == {"HostKeyAlias"}
+
+
+def test_another_port_leads_to_the_machine(fleet_of: Callable[..., Compute]) -> None:
+    compute = fleet_of()
+    machine = compute.create(small_fleet()).machine("conf-0")
+    (entry,) = compute.unwrap(MemoryComputeDriver)._entries.values()
+    entry.info = attrs.evolve(entry.info, addresses=("127.0.0.1",), ports={22: 40022})
+    assert "'Port=40022'" in machine.run("true").stdout.decode()
+
+
+def test_what_goes_to_a_machine_is_no_shells(fleet_of: Callable[..., Compute]) -> None:
+    machine = fleet_of().create(small_fleet()).machine("conf-0")
+    call = machine.ssh_command(["echo", "$(id); `id`", "-n"], options=["LocalForward=1 a:2", "-x"])
+    assert call[:5] == ("ssh", "-o", "LocalForward=1 a:2", "-o", "-x")
+    assert call[-2:] == ("10.0.0.1", "echo '$(id); `id`' -n")
+
+
+@pytest.mark.parametrize("address", ["-oProxyCommand=id", "a b", "", "ssh://x", "me@host", "$(id)"])
+def test_an_address_that_is_none_is_not_handed_to_ssh(fleet_of: Callable[..., Compute], address: str) -> None:
+    compute = fleet_of()
+    machine = compute.create(small_fleet()).machine("conf-0")
+    (entry,) = compute.unwrap(MemoryComputeDriver)._entries.values()
+    entry.info = attrs.evolve(entry.info, addresses=(address,))
+    for call in (machine.ssh_command, lambda: machine.run("true")):
+        with pytest.raises(Conflict, match="no address"):
+            call()
 
 
 def test_ssh_that_is_missing_is_named(fleet_of: Callable[..., Compute], monkeypatch: pytest.MonkeyPatch) -> None:
