@@ -27,7 +27,7 @@ PACKAGES = (
         "pdns-backend-sqlite3",
     ),  # test_dns_*.py
     *("ceph-mon", "ceph-osd", "ceph-base", "radosgw"),  # test_s3_radosgw.py
-    *("postgresql-15", "mariadb-server-core"),  # test_rotation_*.py
+    *("postgresql-15", "mariadb-server-core", "mariadb-client"),  # test_rotation_*.py, test_database_servers.py
 )
 
 AZURITE = "azurite@3.35"  # test_blob_azurite.py
