@@ -27,7 +27,7 @@ from shiftable.cli._context import (
 )
 from shiftable.cli._progress import Bars, Lines, duration_text
 from shiftable.cli._renaming import renamed
-from shiftable.cli._units import limit, rate, size, speed, when
+from shiftable.cli._units import duration, limit, rate, size, speed, when
 from shiftable.errors import ConfigError, InvalidArgument, ShiftableError
 from shiftable.migrate import (
     FACETS,
@@ -217,7 +217,7 @@ class _Wish:
     type=limit,
     metavar="NUMBER|SHARE%",
     help="Of a zone: replacing or deleting more of what the target has stops the move before it begins."
-    "  [default: 30% of ten or more]",
+    "  [default: 30% of ten or more]. Of a fleet: making more machines does.  [default: as many as the source has]",
 )
 @click.option("--apex", is_flag=True, help="Of a zone: its own NS records move too.")
 @click.option(
@@ -236,6 +236,23 @@ class _Wish:
     multiple=True,
     metavar="SERVER[@PORT]",
     help="With --degrade alias: ask these for the addresses, instead of the source's name servers; none: ask nobody.",
+)
+@click.option(
+    "--map",
+    "equivalents",
+    multiple=True,
+    metavar="NAME=NAME",
+    help="Of fleets: what takes the place of a name that only the source's provider knows, of an image, a zone, a"
+    " network, an identity, a kind of GPU.",
+)
+@click.option(
+    "--health",
+    multiple=True,
+    metavar="CHECK",
+    help="Verify fleets by a look at each machine from here: ssh, ssh:2222, tcp:5432, http:8080/health=200.",
+)
+@click.option(
+    "--health-timeout", type=duration, default="5m", show_default=True, help="Until then all machines must be well."
 )
 @click.option("--include-pending", is_flag=True, help="Move secrets in the middle of a rotation too.")
 @click.option(
@@ -278,7 +295,7 @@ def migrate(
     as_json: bool,
     **chosen: object,
 ) -> None:
-    """Move buckets, secrets and zones from one provider to another; a plan first, --apply does it.
+    """Move buckets, databases, fleets, secrets and zones from one provider to another; a plan first, --apply does it.
 
     Nothing is ever written to the source. Killed anywhere, the same command goes on where it stopped. With --json
     each line of standard output is one event; the last one is the plan or the report.
@@ -351,6 +368,9 @@ def _options(chosen: Mapping[str, Any]) -> Options:
         frozen=chosen["frozen"],
         ask=_asked(chosen["ask"]),
         ask_source=_asked(chosen["ask_source"]),
+        equivalents=_pairs(chosen["equivalents"]),
+        health=_looks(chosen["health"]),
+        health_timeout=chosen["health_timeout"].total_seconds(),
         **limits,
     )
 
@@ -362,6 +382,27 @@ def _asked(texts: tuple[str, ...]) -> tuple[str, ...] | None:
     from shiftable.migrate import NameServer
 
     return tuple(str(NameServer.parse(text)) for text in texts)
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return what takes the place of which name."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, separator, other = text.partition("=")
+        if not (name and separator and other):
+            raise ConfigError(f"--map {text}: write NAME=NAME, as ami-0abc=debian-12")
+        if found.setdefault(name, other) != other:
+            raise ConfigError(f"--map: {name} has two names, {found[name]} and {other}")
+    return found
+
+
+def _looks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return how machines are looked at, once that can be understood."""
+    if not texts:
+        return ()
+    from shiftable.migrate import HealthCheck
+
+    return tuple(str(HealthCheck.parse(text)) for text in texts)
 
 
 def _filter(chosen: Mapping[str, Any]) -> Filter:

@@ -39,6 +39,8 @@ from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Options, Trouble
 
 if TYPE_CHECKING:
+    from shiftable.migrate._compute_cutover import FleetCutover, FleetStatus
+    from shiftable.migrate._compute_health import HealthCheck
     from shiftable.migrate._cutover import Cutover, Delegation, Drift, Parent, Status
     from shiftable.migrate._dns_ask import NameServer
 
@@ -54,6 +56,9 @@ __all__ = [
     "Drift",
     "Estimate",
     "Filter",
+    "FleetCutover",
+    "FleetStatus",
+    "HealthCheck",
     "Inventory",
     "JsonEvents",
     "KeyList",
@@ -86,6 +91,9 @@ _HOMES = {
     "Cutover": "_cutover",
     "Delegation": "_cutover",
     "Drift": "_cutover",
+    "FleetCutover": "_compute_cutover",
+    "FleetStatus": "_compute_cutover",
+    "HealthCheck": "_compute_health",
     "NameServer": "_dns_ask",
     "Parent": "_cutover",
     "Status": "_cutover",

@@ -256,7 +256,7 @@ class Migration:
 
     def _estimate(self, found: DeclaredLike, sizes: Sizes, mover: Mover[Any]) -> Estimate | None:
         """Say what moving a bucket would ask for and cost; secrets and zones too, of which no prices are known."""
-        if found.service == "database":  # what it takes is the servers' work, and nobody charges for requests
+        if found.service in {"compute", "database"}:  # it is the servers' work, and nobody charges for requests
             return None
         here, there = (self._app.cloud(label) for label in (self.source, self.target))
         if found.service == "dns":
@@ -340,6 +340,7 @@ class Migration:
         if mover.bulk:
             self._check_guard(address, mover, journal.records(scope))
         mover.notes, mover.stopping = journal.notes(scope), self._engine.stopping
+        mover.pause = lambda seconds: self._engine.pause(self._engine.stopping, seconds)
         mover.prepare()
         observer.on_phase(phase)
         watch = _Watch(mover, counter, observer, "copy", lambda named: journal.name(run, scope, named))
@@ -521,7 +522,9 @@ class Migration:
             source = self._app.cloud(self.source).service(found.service)
             target = self._app.cloud(self.target).service(found.service)
             source, target = self._pace.applied(source), self._pace.applied(target)
-            mover = mover_of(found.service)(source, target, found.spec, self.options)
+            kind = mover_of(found.service)
+            mover = kind(source, target, self._spec(found) if kind.native else found.spec, self.options)
+            mover.beside = frozenset(each.spec.name for each in self._app.declared() if each.service == found.service)
             refused = mover.objections()
         except Unauthenticated:
             raise  # it says nothing of this resource: none can be moved
@@ -530,6 +533,11 @@ class Migration:
                 raise
             return None, (str(exc),)
         return (None, refused) if refused else (mover, ())
+
+    def _spec(self, found: DeclaredLike) -> Spec:
+        """Return what is declared for the target, where the application tells providers apart."""
+        tell: Callable[[DeclaredLike, str], Spec] | None = getattr(self._app, "spec", None)
+        return found.spec if tell is None else tell(found, self.target)
 
     def _scope(self, found: DeclaredLike) -> str:
         name = found.spec.name

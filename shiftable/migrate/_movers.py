@@ -20,6 +20,16 @@ FACETS: Mapping[str, Mapping[str, str]] = {
         "tags": "all tags",
         "versioning": "older versions of what is written from now on",
     },
+    "compute": {
+        "firewall": "a firewall around machines, where the target has none",
+        "identity": "who machines are to the source's provider",
+        "labels": "labels of machines that the target cannot keep",
+        "network": "the network of machines: the target's default",
+        "placement": "where machines are to each other, where the target does not choose that",
+        "public_ip": "addresses of machines that are reachable from the internet, where the target has none",
+        "spot": "cheaper machines that may be taken away, where the target has none",
+        "user_data": "what machines do when they start first, where the target hands it to none",
+    },
     "database": {
         "event_triggers": "event triggers of a database, which only a superuser of the target makes",
         "large_objects": "large objects of a database, where they may not be read",
@@ -44,6 +54,7 @@ FACETS: Mapping[str, Mapping[str, str]] = {
 
 _HOMES = {
     "blob": ("_blobs", "BlobMover"),
+    "compute": ("_compute", "FleetsMover"),
     "database": ("_database", "DatabaseMover"),
     "dns": ("_dns", "ZonesMover"),
     "secrets": ("_secrets", "SecretsMover"),

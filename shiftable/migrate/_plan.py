@@ -205,6 +205,7 @@ def _decisive(options: Options) -> list[object]:
         options.origin,
         options.filter.facts,
         *([["apex", options.apex]] if options.apex else []),
+        *([["equivalents", sorted(options.equivalents.items())]] if options.equivalents else []),
     ]
 
 

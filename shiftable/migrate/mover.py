@@ -117,12 +117,17 @@ class Options:
         apex: the NS records of a zone itself move too.
         change_share: the most of a zone's record sets on the target that a move replaces or deletes, between 0 and 1;
             of a zone with fewer than ten, all. More stops the move before it begins.
-        change_limit: the most record sets that it replaces or deletes, instead of that share.
+        change_limit: the most record sets that it replaces or deletes, instead of that share; of a fleet, the most
+            machines that are made, instead of as many as the source has.
         ask: name servers of the target to be asked when zones are verified, ``192.0.2.1@53``; without any those that
             the provider tells, and with ``None`` nobody.
         ask_source: name servers of the source, for aliases whose addresses are wanted; as ``ask``.
         frozen: nobody writes to the databases of the source: a killed move goes on where it stopped, and need not know
             whether somebody did.
+        equivalents: what takes the place of names that only the source's provider knows: of images, zones, networks,
+            identities and GPUs of machines.
+        health: how machines are looked at from outside when they are verified: ``ssh``, ``http:8080/health``.
+        health_timeout: seconds until they must be well.
     """
 
     overwrite: bool = False
@@ -151,6 +156,9 @@ class Options:
     ask: tuple[str, ...] | None = ()
     ask_source: tuple[str, ...] | None = ()
     frozen: bool = False
+    equivalents: Mapping[str, str] = attrs.field(factory=dict, hash=False)
+    health: tuple[str, ...] = ()
+    health_timeout: float = 300.0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -372,6 +380,8 @@ class Mover(ABC, Generic[I]):
         bulk: many items are copied by one call, and verified together: ``gathered``, ``copy_many``, ``verify_many``.
         lanes: calls of ``copy_many`` at once, at most; ``None``: as many as the options allow.
         exact: ``delta`` says everything; ``plan`` would add nothing.
+        native: what ``[service.label.provider]`` adds for the target counts.
+        beside: names of all resources of the service that are declared.
     """
 
     gives_way: bool = False
@@ -383,6 +393,7 @@ class Mover(ABC, Generic[I]):
     filtered: ClassVar[bool] = False
     bulk: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    native: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -395,6 +406,7 @@ class Mover(ABC, Generic[I]):
         self.options = options
         self.notes = Notes()
         self.stopping = threading.Event()
+        self.beside: frozenset[str] = frozenset()
         self.pause: Callable[[float], object] = time.sleep
 
     # before and around the items

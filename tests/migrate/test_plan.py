@@ -173,10 +173,10 @@ def test_resources_are_chosen_by_service_or_address_and_a_wrong_one_is_named(wor
 
 def test_what_nobody_can_move_yet_is_named_and_not_forgotten(world: Any) -> None:
     declared = world.declared()
-    world.declared = lambda: (*declared, attrs.evolve(declared[0], service="compute", label="web"))
+    world.declared = lambda: (*declared, attrs.evolve(declared[0], service="queue", label="jobs"))
 
-    assert world.migration().plan().skipped == ("compute.web",)
-    assert world.migration().apply().skipped == ("compute.web",)
+    assert world.migration().plan().skipped == ("queue.jobs",)
+    assert world.migration().apply().skipped == ("queue.jobs",)
 
 
 def test_source_and_target_must_be_two(world: Any) -> None:
@@ -187,7 +187,7 @@ def test_source_and_target_must_be_two(world: Any) -> None:
 def test_an_unknown_facet_to_degrade_is_refused_with_the_choices(world: Any) -> None:
     with pytest.raises(
         MigrationError,
-        match="facets are: alias, event_triggers, expires, fold, guards, headers, history, labels, large_objects,",
+        match="facets are: alias, event_triggers, expires, firewall, fold, guards, headers, history, identity, labels,",
     ):
         Migration(world, "frankfurt", "local", options=Options(degrade={"tag"}))
 
