@@ -2,11 +2,13 @@
 
 import ipaddress
 import os
+import platform
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ import pytest
 hypothesis.settings.register_profile("shiftable", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("shiftable")
 
+ACCEPTS = {"x86_64": {43, 288}, "aarch64": {202, 242}}.get(
+    platform.machine(), set()
+)  # accept and accept4, as Linux has them
 FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "SHIFTABLE_", "SOPS_", "VAULT_")
 
 
@@ -54,6 +59,30 @@ def _only_loopback() -> Iterator[None]:
     patch.setattr(socket.socket, "connect", connect)
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nobody_is_left_accepting() -> Iterator[None]:
+    """Fail a run that leaves threads in accept() whose sockets were closed.
+
+    The kernel may repeat such a call (a process that is stopped and goes on is enough), and the number of its socket is
+    another server's by then: the thread takes one of that one's clients.
+    """
+    yield
+    end = time.monotonic() + 10
+    while (
+        left := [thread.name for thread in threading.enumerate() if _is_accepting(thread)]
+    ) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert [] == left
+
+
+def _is_accepting(thread: threading.Thread) -> bool:
+    try:
+        call = Path(f"/proc/self/task/{thread.native_id}/syscall").read_text().split()[0]
+    except OSError:
+        return False
+    return call.isdecimal() and int(call) in ACCEPTS
 
 
 def _is_loopback(host: str) -> bool:
