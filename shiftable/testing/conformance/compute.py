@@ -36,9 +36,12 @@ __all__ = ["ComputeConformance", "ComputeMachine", "compute_machine", "small_fle
 Sleep = Callable[[float], None]
 
 
+_KEYS = ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvbmZvcm1hbmNlLCB3aG9zZSBzZWNyZXQgbm9ib2R5 conformance",)
+
+
 def small_fleet(name: str = "conf", *, count: int = 1) -> FleetSpec:
-    """Return a declaration that every provider can carry out."""
-    return FleetSpec(name=name, image="debian-12", cpus=1, memory_gib=1, count=count)
+    """Return a declaration that every provider can carry out; Azure makes no machine that nobody could log in to."""
+    return FleetSpec(name=name, image="debian-12", cpus=1, memory_gib=1, count=count, ssh_keys=_KEYS)
 
 
 class ComputeConformance(Conformance):
@@ -629,7 +632,7 @@ class ComputeMachine(RuleBasedStateMachine):
 
     @rule(name=names, count=counts, cpus=cpus, image=images)
     def declare(self, name: str, count: int, cpus: int, image: str) -> None:
-        spec = FleetSpec(name=name, image=image, cpus=cpus, memory_gib=cpus, count=count)
+        spec = attrs.evolve(small_fleet(name, count=count), image=image, cpus=cpus, memory_gib=cpus)
         before = {machine.id: machine.seen for machine in self.compute.fleet(name).machines()}
         changes = self.compute.diff(spec)
         if not self.compute.features.resize and any(field.name == "cpus" for c in changes for field in c.fields):
