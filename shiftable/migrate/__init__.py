@@ -39,7 +39,7 @@ from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Options, Trouble
 
 if TYPE_CHECKING:
-    from shiftable.migrate._compute_cutover import FleetCutover, FleetStatus
+    from shiftable.migrate._compute_cutover import FleetCutover, FleetStatus, NamedRecord
     from shiftable.migrate._compute_health import HealthCheck
     from shiftable.migrate._cutover import Cutover, Delegation, Drift, Parent, Status
     from shiftable.migrate._dns_ask import NameServer
@@ -67,6 +67,7 @@ __all__ = [
     "Migration",
     "NameServer",
     "Named",
+    "NamedRecord",
     "Observer",
     "Options",
     "Parent",
@@ -95,6 +96,7 @@ _HOMES = {
     "FleetStatus": "_compute_cutover",
     "HealthCheck": "_compute_health",
     "NameServer": "_dns_ask",
+    "NamedRecord": "_compute_cutover",
     "Parent": "_cutover",
     "Status": "_cutover",
 }

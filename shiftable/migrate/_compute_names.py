@@ -124,7 +124,7 @@ def _seen(
 ) -> Pointer:
     """Write down what a record set holds before anything is changed."""
     before = _of(found)
-    others = [value for value in (before.values if before else ()) if value not in old]
+    others = [value for value in (before.values if before else ()) if value not in {*map(_spelt, old)}]
     if others and not force:
         raise MigrationError(
             f"{name} {kind} leads to {', '.join(others)}, which is no machine of the old side; look at it, or leave it"
@@ -176,12 +176,13 @@ def moved_back(pointer: Pointer, before: Sequence[MachineInfo], now: Sequence[Ma
 
 
 def _now(value: str, pointer: Pointer, before: Sequence[MachineInfo], now: Sequence[MachineInfo]) -> str:
-    was = next((each for each in before if value in (*each.public_addresses, *each.addresses)), None)
+    was = next((each for each in before if value in map(_spelt, (*each.public_addresses, *each.addresses))), None)
     if was is None:  # it never was one of the machines
         return value
     here = next((each for each in now if each.name == was.name), None)
-    mine = () if here is None else here.public_addresses if value in was.public_addresses else here.addresses
-    fitting = [each for each in mine if _kind(each) == pointer.type]
+    public = value in map(_spelt, was.public_addresses)
+    mine = () if here is None else here.public_addresses if public else here.addresses
+    fitting = [_spelt(each) for each in mine if _kind(each) == pointer.type]
     if value in fitting:
         return value
     if not fitting:
@@ -192,7 +193,9 @@ def _now(value: str, pointer: Pointer, before: Sequence[MachineInfo], now: Seque
 def _addresses(machines: Sequence[MachineInfo]) -> dict[str, tuple[str, ...]]:
     """Return where machines are reached, by type of record: from the internet, if any of them can be."""
     public = any(each.public_addresses for each in machines)
-    every = {each for machine in machines for each in (machine.public_addresses if public else machine.addresses)}
+    every = {
+        _spelt(each) for machine in machines for each in (machine.public_addresses if public else machine.addresses)
+    }
     return {kind: tuple(sorted(each for each in every if _kind(each) == kind)) for kind in _TYPES}
 
 
@@ -200,9 +203,14 @@ def _kind(address: str) -> str:
     return "A" if ip_address(address).version == 4 else "AAAA"
 
 
+def _spelt(address: str) -> str:
+    """Return an address as it is always written: IPv6 knows many ways."""
+    return ip_address(address).compressed
+
+
 def _held(values: tuple[str, ...], before: Held | None, ttl: int) -> Held | None:
     return Held(ttl=before.ttl if before else ttl, values=values) if values else None
 
 
 def _of(record: RecordSet | None) -> Held | None:
-    return None if record is None else Held(ttl=record.ttl, values=tuple(sorted(record.texts)))
+    return None if record is None else Held(ttl=record.ttl, values=tuple(sorted(map(_spelt, record.texts))))

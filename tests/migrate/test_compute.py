@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -184,7 +188,9 @@ def test_sizes_and_prices_of_both_sides_are_told_with_their_lists(fleets: Fleets
 
     def dearer(**page: Any) -> Any:
         found = real(**page)
-        return attrs.evolve(found, items=tuple(attrs.evolve(each, price=each.price * 2) for each in found.items))
+        return attrs.evolve(
+            found, items=tuple(attrs.evolve(each, price=(each.price or Decimal(0)) * 2) for each in found.items)
+        )
 
     fleets.right.sizes = dearer  # type: ignore[method-assign]
     month = sizes["m2-4"].price or Decimal(0)
@@ -763,3 +769,23 @@ def test_verification_looks_at_the_machines_from_outside(fleets: Fleets, listeni
 
 def test_a_plan_tells_no_ssh_key_as_lost(tmp_path: Path) -> None:
     assert "ssh_keys" not in losses(with_spec(tmp_path, ssh_keys=(KEY,)).plan())
+
+
+# kills
+
+
+def test_a_move_that_is_killed_anywhere_goes_on_and_makes_no_machine_twice(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "migrate.killing_fleets", str(tmp_path)]
+    tests = Path(__file__).parent.parent
+    found = subprocess.run(call, cwd=tests, capture_output=True, text=True, check=False, timeout=600)
+    assert found.returncode == 0, found.stderr
+    lines = [json.loads(line) for line in found.stdout.splitlines()]
+
+    wanted = ["web-0", "web-1", "web-2"]
+    assert [0] == [line["end"] for line in lines[-1:]]
+    assert {-signal.SIGKILL} == {line["end"] for line in lines[:-1]}
+    assert len(lines) > 12
+    assert {0, 1, 2, 3} == {len(line["at_kill"]) for line in lines}
+    for line in lines:
+        assert (0, True, 0, wanted) == (line["last"], line["complete"], line["again"], line["names"])
+        assert sorted(line["made"] + line["at_kill"]) == wanted
