@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,12 +25,16 @@ __all__ = [
     "Context",
     "complete_addresses",
     "complete_labels",
+    "complete_machines",
     "complete_providers",
+    "fact_text",
+    "interruptible",
     "items_text",
     "json_line",
     "json_option",
     "pass_context",
     "say",
+    "say_facts",
     "shown",
     "size_text",
 ]
@@ -130,6 +135,28 @@ def say(text: str) -> None:
     click.echo(shown(text) if sys.stdout.isatty() else text, color=True)  # else click drops what looks like a colour
 
 
+def say_facts(facts: Mapping[str, object]) -> None:
+    """Write what is known of something, a line for each fact, to standard output."""
+    for name, value in facts.items():
+        if value not in (None, (), [], {}, ""):
+            say(f"{name}: {fact_text(value)}")
+
+
+def fact_text(value: object) -> str:
+    """Say a value for people."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+        case tuple():
+            return ", ".join(map(str, value))
+        case dict():
+            return ", ".join(f"{name}={each}" for name, each in value.items())
+        case _:
+            return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 _JOINERS = "\u200c\u200d"
 
 
@@ -156,6 +183,13 @@ def complete_labels(service: str, suffix: str = "") -> Any:  # noqa: ANN401  wha
     return complete
 
 
+def complete_machines(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the labels of the declared fleets, and their machines. Asks no provider."""
+    fleets = [(each.label, getattr(each.spec, "count", 0)) for each in _declared(context) if each.service == "compute"]
+    machines = [f"{label}-{number}" for label, count in fleets for number in range(count)]
+    return [name for name in [*(label for label, _ in fleets), *machines] if name.startswith(incomplete)]
+
+
 def complete_addresses(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Complete the addresses of declared resources."""
     addresses = [declared.address for declared in _declared(context)]
@@ -180,6 +214,16 @@ def _app(context: click.Context) -> App | None:
         return load(options.get("file"), environment=options.get("environment"))
     except ConfigError:
         return None
+
+
+@contextlib.contextmanager
+def interruptible(hint: str) -> Iterator[None]:
+    """Say on Ctrl-C that what was begun is not taken back, and exit as an interrupted command does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; {hint}", err=True)
+        sys.exit(130)
 
 
 def items_text(count: int) -> str:

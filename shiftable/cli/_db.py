@@ -6,16 +6,27 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import attrs
 import click
 
-from shiftable.cli._context import Context, complete_labels, json_line, json_option, pass_context, say, shown
+from shiftable.cli._context import (
+    Context,
+    complete_labels,
+    fact_text,
+    interruptible,
+    json_line,
+    json_option,
+    pass_context,
+    say,
+    say_facts,
+    shown,
+)
 from shiftable.cli._db_online import online
 from shiftable.cli._progress import duration_text
-from shiftable.cli._units import duration, when
+from shiftable.cli._units import read_duration, when
 from shiftable.database import ENGINES, Database, DatabaseInfo, Databases, DatabaseSpec, Engine, Snapshot
 from shiftable.errors import ConfigError, NotFound
 
@@ -76,10 +87,6 @@ class DatabaseType(click.ParamType):  # type: ignore[type-arg]  # generic since 
         return DatabaseAt(value) if isinstance(value, str) else value
 
 
-def _read_duration(_context: click.Context, _parameter: click.Parameter, text: str) -> timedelta:
-    return duration(text)
-
-
 def _read_time(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime | None:
     return None if text is None else when(text)
 
@@ -88,7 +95,7 @@ database_ = click.argument("place", type=DatabaseType(), metavar="DB", shell_com
 lines_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, one object a line.")
 wait_option = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is done.")
 timeout_option = click.option(
-    "--timeout", default="60m", show_default=True, metavar="TIME", callback=_read_duration, help="How long to wait."
+    "--timeout", default="60m", show_default=True, metavar="TIME", callback=read_duration, help="How long to wait."
 )
 cpus_option = click.option("--cpus", type=click.IntRange(min=1), help="At least so many.")
 memory_option = click.option("--memory-gib", type=click.IntRange(min=1), help="At least so much.")
@@ -147,9 +154,7 @@ def show(context: Context, place: DatabaseAt, as_json: bool) -> None:
     if as_json:
         context.json(facts)
         return
-    for name, value in facts.items():
-        if value not in (None, (), {}, ""):
-            say(f"{name}: {_text(value)}")
+    say_facts(facts)
 
 
 def _info_facts(info: DatabaseInfo) -> dict[str, Any]:
@@ -180,20 +185,6 @@ _SPEC_FACTS = (
 
 def _spec_facts(spec: DatabaseSpec) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in _SPEC_FACTS}
-
-
-def _text(value: object) -> str:
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case datetime():
-            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
-        case tuple():
-            return ", ".join(map(str, value))
-        case dict():
-            return ", ".join(f"{name}={each}" for name, each in value.items())
-        case _:
-            return str(value)
 
 
 @db.command()
@@ -436,7 +427,7 @@ def snapshot(
     found = place.open(context)
     taken = found.snapshot(name)
     if wait:
-        with _interruptible(f"the snapshot {taken.name} goes on; see `shiftable db snapshots {place.text}`"):
+        with interruptible(f"the snapshot {taken.name} goes on; see `shiftable db snapshots {place.text}`"):
             taken = found.wait_snapshot(taken.name, timeout=timeout)
     if as_json:
         context.json(_snapshot_facts(taken))
@@ -455,7 +446,7 @@ def snapshots(context: Context, place: DatabaseAt, limit: int | None, as_json: b
         if as_json:
             json_line(_snapshot_facts(each))
         else:
-            created = _text(each.created) if each.created else ""
+            created = fact_text(each.created) if each.created else ""
             size = f"{each.storage_gib} GiB" if each.storage_gib is not None else ""
             say("\t".join((each.name, each.state, created, size, "automatic" if each.automatic else "")).rstrip("\t"))
 
@@ -558,15 +549,5 @@ def _told(found: Database) -> Iterator[Callable[[DatabaseInfo], None]]:
         since = f" ({duration_text(passed)})" if passed >= 1 else ""
         click.echo(shown(f"{found.name}: {info.state}{since}"), err=True)
 
-    with _interruptible(f"{found.name}: it goes on at the provider; `shiftable db list -l {found.provider}` tells"):
+    with interruptible(f"{found.name}: it goes on at the provider; `shiftable db list -l {found.provider}` tells"):
         yield told
-
-
-@contextlib.contextmanager
-def _interruptible(hint: str) -> Iterator[None]:
-    """Say on Ctrl-C that what was begun is not taken back, and exit as an interrupted command does."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; {hint}", err=True)
-        sys.exit(130)

@@ -22,6 +22,7 @@ COMMANDS = {
     "apply": "_project",
     "blob": "_blob",
     "check": "_check",
+    "compute": "_compute",
     "db": "_db",
     "demo": "_demo",
     "destroy": "_project",

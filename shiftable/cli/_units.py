@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-__all__ = ["duration", "limit", "rate", "size", "speed", "when"]
+__all__ = ["duration", "limit", "rate", "read_duration", "size", "speed", "when"]
 
 _UNITS: dict[str, int] = {"": 1, "b": 1} | {
     f"{letter}{rest}": base**power
@@ -49,6 +49,11 @@ def duration(text: str) -> timedelta:
     if found is None:
         raise click.BadParameter(f"{text!r} is no duration such as 90s, 15m, 12h, 1d or 4w")
     return timedelta(**{_DURATIONS[found[2]]: int(found[1])})
+
+
+def read_duration(_context: click.Context, _parameter: click.Parameter, text: str) -> timedelta:
+    """Read the duration of an option."""
+    return duration(text)
 
 
 def when(text: str) -> datetime:

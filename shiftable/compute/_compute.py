@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import ClassVar, cast
 
 from shiftable.compute._fleet import Fleet
@@ -42,8 +43,6 @@ from shiftable.service import Change, Service
 from shiftable.waiting import Timing
 
 __all__ = ["Compute"]
-
-_HOURS = 730  # of a month, as providers count them
 
 
 class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
@@ -199,15 +198,21 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 
     # what failed creations and deletions left
 
-    def debris(self, *, limit: int | None = None) -> Iterator[Debris]:
-        """Iterate over what was made for machines and belongs to none; also of those that are being made just now."""
+    def debris(self, *, older_than: timedelta = timedelta(0), limit: int | None = None) -> Iterator[Debris]:
+        """Iterate over what was made for machines and belongs to none; also of those that are being made just now.
+
+        Args:
+            older_than: leaves out what is younger, and what has no age that the provider tells, unless this is zero.
+        """
 
         def fetch(cursor: str | None, left: int | None) -> Page[Debris]:
             with self._translated("debris", None):
                 return self._driver.debris(cursor=cursor, limit=left)
 
         self._require(self.features.debris, "debris", Resource("debris", "*"), "way to find what failures left")
-        return paged(fetch, limit=limit)
+        last = datetime.now(UTC) - older_than
+        found = (each for each in paged(fetch) if not older_than or (each.created is not None and each.created <= last))
+        return islice(found, limit)
 
     def sweep(self, *, older_than: timedelta = timedelta(hours=1)) -> tuple[Debris, ...]:
         """Delete what failed creations and deletions left behind, and return it.
@@ -219,14 +224,11 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         Raises:
             Conflict: a machine has it by now; call it again.
         """
-        last = datetime.now(UTC) - older_than
-        old = [
-            found for found in self.debris() if (found.created <= last if found.created is not None else not older_than)
-        ]
+        old = tuple(self.debris(older_than=older_than))
         for found in old:
             with self._translated("sweep", Resource(found.kind, found.name)):
                 self._driver.delete_debris(found)
-        return tuple(old)
+        return old
 
     def choose(self, spec: FleetSpec) -> Choice:
         """Say which size a declaration gets, why, and what it costs.
@@ -435,10 +437,10 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         if not self.features.prices:
             return None
         try:
-            price = self.choose(spec).price
+            price = self.choose(spec).monthly
         except InvalidArgument:  # as it is, it has what is no longer sold
             return None
-        return None if price is None else price * spec.count * _HOURS
+        return None if price is None else price * spec.count
 
     def _refusal(self, error: type[OperationError], operation: str, resource: Resource, why: str) -> OperationError:
         return error(why, provider=self.provider, operation=f"compute.{operation}", resource=resource)

@@ -13,6 +13,7 @@ __all__ = ["GIB", "Arch", "Choice", "Size", "choose_size"]
 Arch = Literal["x86_64", "arm64"]
 
 GIB = 2**30
+HOURS = 730  # of a month, as providers count them
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +51,11 @@ class Choice:
     size: Size
     reason: str
     price: Decimal | None = None
+
+    @property
+    def monthly(self) -> Decimal | None:
+        """What one machine costs a month in US dollars, where that is known."""
+        return None if self.price is None else self.price * HOURS
 
 
 def choose_size(

@@ -44,6 +44,7 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
         "apply",
         "blob",
         "check",
+        "compute",
         "db",
         "demo",
         "destroy",

@@ -1,0 +1,345 @@
+"""``compute``: fleets of machines, from making one to a prompt on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import click
+
+from shiftable.cli._compute_choice import images, sizes, sweep
+from shiftable.cli._compute_inside import console, run, ssh
+from shiftable.cli._compute_target import Found, Target, fleet_, own_providers, target_
+from shiftable.cli._context import (
+    Context,
+    complete_providers,
+    interruptible,
+    json_line,
+    json_option,
+    pass_context,
+    say,
+    say_facts,
+    shown,
+)
+from shiftable.cli._units import read_duration
+from shiftable.compute import FLEET_LABEL, Compute, FleetSpec, MachineInfo, MachineState
+from shiftable.compute.driver import GIB
+from shiftable.errors import ConfigError
+
+__all__ = ["compute"]
+
+
+def _read_label(_context: click.Context, _parameter: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [name for name, sign, _ in pairs if not (name and sign)]:
+        raise click.BadParameter(f"{wrong[0]!r} is no label; write NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+wait_option = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is done.")
+timeout_option = click.option(
+    "--timeout", default="15m", show_default=True, metavar="TIME", callback=read_duration, help="How long to wait."
+)
+cpus_option = click.option("--cpus", type=click.IntRange(min=1), help="At least so many.")
+memory_option = click.option(
+    "--memory-gib", "--memory", "memory_gib", type=click.IntRange(min=1), help="At least so much."
+)
+lines_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, one object a line.")
+
+
+@click.group()
+def compute() -> None:
+    """Make, show, reach, resize and delete fleets of machines.
+
+    FLEET is LABEL of [compute.LABEL], or PROVIDER:NAME with the label of [providers.PROVIDER]; MACHINE is one of its
+    machines, LABEL-0, or PROVIDER:NAME-0. What takes minutes goes on at the provider, also when the waiting is
+    interrupted. Declared fleets are changed by `shiftable plan` and `shiftable apply`.
+    """
+
+
+for command in (console, images, run, sizes, ssh, sweep):
+    compute.add_command(command)
+
+# looking
+
+
+@compute.command("list")
+@click.argument("providers", nargs=-1, metavar="[PROVIDER]...", shell_complete=complete_providers)
+@click.option("--all", "everything", is_flag=True, help="Also machines that belong to no fleet.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many machines of each provider.")
+@lines_option
+@pass_context
+def list_(context: Context, providers: tuple[str, ...], everything: bool, limit: int | None, as_json: bool) -> None:
+    """List the machines of the providers that are named; else of those that the declared fleets are at."""
+    for provider in providers or own_providers(context):
+        count = 0
+        for machine in context.cloud(provider).compute.machines():
+            if machine.seen.fleet is None and not everything:
+                continue
+            if as_json:
+                json_line({"provider": provider, **_machine_facts(machine.seen)})
+            else:
+                say(_row(machine.seen, f"{provider}:{machine.name}"))
+            count += 1
+            if count == limit:
+                break
+
+
+def _row(info: MachineInfo, name: str) -> str:
+    address = ", ".join((*info.public_addresses, *info.addresses))
+    return "\t".join((name, info.state, info.size, info.zone or "", address)).rstrip("\t")
+
+
+@compute.command()
+@target_
+@json_option
+@pass_context
+def show(context: Context, place: Target, as_json: bool) -> None:
+    """Show a fleet and its machines, or one machine."""
+    found = place.find(context)
+    if found.fleet is None:
+        facts = _machine_facts(found.machine.info())
+        if as_json:
+            context.json(facts)
+        else:
+            say_facts(facts)
+        return
+    spec, infos = found.service.describe(found.fleet.name), found.fleet.info()
+    if as_json:
+        context.json({**_spec_facts(spec), "machines": [_machine_facts(info) for info in infos]})
+        return
+    say_facts({"provider": found.service.provider, **_spec_facts(spec)})
+    for info in infos:
+        say(_row(info, info.name))
+
+
+def _machine_facts(info: MachineInfo) -> dict[str, Any]:
+    """Return what a provider tells of a machine as JSON has it."""
+    facts = {field.name: getattr(info, field.name) for field in attrs.fields(MachineInfo)}
+    facts["memory_gib"] = facts.pop("memory") / GIB
+    facts["provider_state"] = facts.pop("raw_state")
+    facts["firewall"] = tuple(map(str, info.firewall))
+    facts["labels"] = {name: value for name, value in info.labels.items() if name != FLEET_LABEL}
+    return facts
+
+
+_SPEC_FACTS = (
+    *("name", "count", "image", "cpus", "memory_gib", "arch", "gpus", "disk_gib", "zone", "spot", "public_ip"),
+    *("firewall", "labels"),
+)
+
+
+def _spec_facts(spec: FleetSpec) -> dict[str, Any]:
+    facts = {name: getattr(spec, name) for name in _SPEC_FACTS}
+    return facts | {"firewall": tuple(map(str, spec.firewall))}
+
+
+# making
+
+
+@compute.command()
+@fleet_
+@click.option("--image", help="Of one that is not declared: debian-12, or the provider's name of another.")
+@cpus_option
+@memory_option
+@click.option("--count", type=click.IntRange(min=1), help="How many machines; 1.")
+@click.option("--arch", type=click.Choice(["x86_64", "arm64"]), help="Of the processors; x86_64.")
+@click.option("--disk-gib", type=click.IntRange(min=1), help="Of the disk that it starts from; 20.")
+@click.option("--zone", help="The provider's name of a part of the region.")
+@click.option("--spot", is_flag=True, help="Cheaper machines that may be taken away.")
+@click.option("--public-ip", is_flag=True, help="Reachable from the internet.")
+@click.option("--open-port", "open_ports", type=int, multiple=True, metavar="PORT", help="Open it. Repeatable.")
+@click.option("--allow-from", multiple=True, metavar="NETWORK", help="To whom; anybody. Repeatable.")
+@click.option("--user", help="Who logs in by ssh; shift.")
+@click.option(
+    "--ssh-key", "keys", type=click.Path(exists=True, dir_okay=False, path_type=Path), multiple=True, metavar="FILE",
+    help="A file with public keys of who may log in. Repeatable.",
+)  # fmt: skip
+@click.option("--user-data", type=click.Path(path_type=Path), metavar="FILE", help="For cloud-init.")
+@click.option("--label", "labels", multiple=True, callback=_read_label, metavar="NAME=VALUE", help="Repeatable.")
+@wait_option
+@timeout_option
+@json_option
+@pass_context
+def create(
+    context: Context,
+    /, place: Target, *, keys: tuple[Path, ...], wait: bool, timeout: timedelta, as_json: bool,
+    **given: Any,  # noqa: ANN401  fields of FleetSpec
+) -> None:  # fmt: skip
+    """Make a fleet: as [compute.LABEL] declares it; or PROVIDER:NAME, by options.
+
+    The cheapest size of the provider that has what is wanted is taken. Nothing is open, and no password is set.
+    """
+    options = {name: value for name, value in given.items() if value not in (None, (), {}, False)}
+    spec = place.spec(context)
+    if spec is not None:
+        if options or keys:
+            raise ConfigError(f"[compute.{place.text}] says what it is; options are for PROVIDER:NAME")
+    else:
+        spec = _spec_of(place, options, keys)
+    service = place.service(context)
+    _say_choice(service, spec)
+    fleet = service.create(spec)
+    _finish(context, Found(place.text, service, fleet, ()), "created", wait=wait, timeout=timeout, as_json=as_json)
+
+
+def _spec_of(place: Target, options: dict[str, Any], keys: tuple[Path, ...]) -> FleetSpec:
+    missing = [f"--{name.replace('_', '-')}" for name in ("image", "cpus", "memory_gib") if name not in options]
+    if missing:
+        raise ConfigError(f"{place.text} is not declared; say {', '.join(missing)}")
+    assert place.parts is not None  # noqa: S101  as there is no spec
+    lines = [line.strip() for key in keys for line in key.read_text(encoding="utf-8", errors="replace").splitlines()]
+    try:
+        return FleetSpec(
+            name=place.parts[1],
+            ssh_keys=tuple(line for line in lines if line and not line.startswith("#")),
+            **cast("Any", options),
+        )
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from None
+
+
+def _say_choice(service: Compute, spec: FleetSpec) -> None:
+    choice = service.choose(spec)
+    cost = "" if choice.monthly is None else f", {_money(choice.monthly * spec.count)} USD a month"
+    click.echo(shown(f"{spec.count} of {choice.size}{cost}: {choice.reason}"), err=True)
+
+
+def _money(value: Decimal) -> str:
+    return f"{value:,.2f}"
+
+
+@compute.command()
+@target_
+@cpus_option
+@memory_option
+@json_option
+@pass_context
+def resize(context: Context, place: Target, cpus: int | None, memory_gib: int | None, as_json: bool) -> None:
+    """Make machines larger or smaller, one after another. Those that run are stopped for it meanwhile.
+
+    What is declared stays declared: the next apply goes back to it.
+    """
+    if cpus is memory_gib is None:
+        raise click.UsageError("say --cpus or --memory-gib")
+    found = place.find(context)
+    with interruptible(f"{found.name}: the machine may be stopped; `shiftable compute start` starts it"):
+        (found.fleet or found.machine).resize(cpus=cpus, memory_gib=memory_gib)
+    _tell(context, found, "resized", as_json=as_json)
+
+
+# states
+
+
+@compute.command()
+@target_
+@wait_option
+@timeout_option
+@json_option
+@pass_context
+def start(context: Context, place: Target, *, wait: bool, timeout: timedelta, as_json: bool) -> None:
+    """Start stopped machines."""
+    found = place.find(context)
+    (found.fleet or found.machine).start()
+    _finish(context, found, "started", wait=wait, timeout=timeout, as_json=as_json)
+
+
+@compute.command()
+@target_
+@wait_option
+@timeout_option
+@json_option
+@pass_context
+def stop(context: Context, place: Target, *, wait: bool, timeout: timedelta, as_json: bool) -> None:
+    """Stop machines: they keep their disks and cost less."""
+    found = place.find(context)
+    (found.fleet or found.machine).stop()
+    _finish(context, found, "stopped", wait=wait, timeout=timeout, as_json=as_json, state="stopped")
+
+
+@compute.command()
+@target_
+@timeout_option
+@json_option
+@pass_context
+def reboot(context: Context, place: Target, *, timeout: timedelta, as_json: bool) -> None:
+    """Restart machines; those of a fleet one after another, each when the one before runs again."""
+    found = place.find(context)
+    with interruptible(f"{found.name}: those that were not restarted yet are not"):
+        (found.fleet or found.machine).reboot()
+    _finish(context, found, "restarted", wait=True, timeout=timeout, as_json=as_json)
+
+
+@compute.command()
+@target_
+@click.option("--yes", metavar="NAME", help="Confirm by the name of the fleet or machine, for scripts.")
+@wait_option
+@timeout_option
+@pass_context
+def delete(context: Context, place: Target, *, yes: str | None, wait: bool, timeout: timedelta) -> None:
+    """Delete a fleet or one machine, after its name was typed. Disks that were attached to them stay.
+
+    A machine of a declared fleet comes back with the next apply.
+    """
+    found = place.find(context)
+    count = len(found.machines)
+    name = found.fleet.name if found.fleet else found.machine.name
+    what = f"the fleet with {count} machine{'s' * (count != 1)}" if found.fleet else "the machine"
+    _confirm(f"{what} {name} on {found.service.provider}", name, yes)
+    if not wait:
+        for machine in found.machines:
+            machine.delete()
+        rest = "; run it again to delete what they shared" if found.fleet else ""
+        click.echo(f"{name}: being deleted{rest}")
+        return
+    with interruptible(f"{name}: it goes on at the provider; the same command ends it"):
+        if found.fleet:
+            found.service.delete(name, timeout=timeout)
+        else:
+            found.machine.delete()
+            found.machine.wait_deleted(timeout=timeout)
+    click.echo(f"{name}: deleted")
+
+
+def _confirm(what: str, name: str, yes: str | None) -> None:
+    if yes is not None:
+        if yes != name:
+            raise ConfigError(f"--yes says {yes!r}, but this is {name!r}")
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"to delete {what} without a terminal, say --yes {name}")
+    if click.prompt(shown(f"{what}: type {name} to delete it"), default="", show_default=False, err=True) != name:
+        raise click.Abort
+
+
+# waiting
+
+
+def _finish(
+    context: Context,
+    found: Found,
+    done: str,
+    *,
+    wait: bool,
+    timeout: timedelta,
+    as_json: bool,
+    state: MachineState = "running",
+) -> None:
+    """Wait for machines, if that is wanted, and say what they are then."""
+    if wait:
+        with interruptible(f"{found.name}: it goes on at the provider; `shiftable compute show {found.name}` tells"):
+            (found.fleet or found.machine).wait(state, timeout=timeout)
+    _tell(context, found, done if wait else f"being {done}", as_json=as_json)
+
+
+def _tell(context: Context, found: Found, done: str, *, as_json: bool) -> None:
+    if not as_json:
+        click.echo(f"{found.fleet.name if found.fleet else found.machine.name}: {done}")
+        return
+    infos = found.fleet.info() if found.fleet else (found.machine.info(),)
+    context.json([_machine_facts(info) for info in infos])
