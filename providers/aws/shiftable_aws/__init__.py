@@ -1,4 +1,4 @@
-"""Amazon Web Services: S3, Secrets Manager, Route 53 and RDS."""
+"""Amazon Web Services: S3, Secrets Manager, Route 53, RDS and EC2."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import attrs
 from shiftable.config import Credential
 from shiftable.features import Features
 from shiftable.provider import Provider
+from shiftable_aws._ec2_settings import Ec2Settings
 from shiftable_aws._rds_settings import RdsSettings
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.compute.driver import ComputeDriver
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
     from shiftable_aws._session import Session
 
-__all__ = ["AwsProvider", "AwsSettings", "RdsSettings"]
+__all__ = ["AwsProvider", "AwsSettings", "Ec2Settings", "RdsSettings"]
 
 __version__ = "0.1.0"
 
@@ -70,7 +72,7 @@ class AwsSettings:
 
 
 class AwsProvider(Provider[AwsSettings]):
-    """S3, Secrets Manager, Route 53 and RDS through boto3.
+    """S3, Secrets Manager, Route 53, RDS and EC2 through boto3.
 
     Credentials come from the settings, or else from boto3's own chain, in its order: the environment
     (``AWS_ACCESS_KEY_ID``), web identity, SSO and profiles (``AWS_PROFILE``), the container's role, the instance's
@@ -107,6 +109,20 @@ class AwsProvider(Provider[AwsSettings]):
       ``rds:DescribeDBSubnetGroups``. For passwords that AWS keeps ``secretsmanager:CreateSecret``,
       ``secretsmanager:TagResource``, ``secretsmanager:RotateSecret``, ``kms:DescribeKey``, and to read them
       ``secretsmanager:GetSecretValue``. To log in with tokens ``rds-db:connect``. The README has them as a policy.
+    * compute: on ``*`` ``ec2:`` ``DescribeInstances``, ``DescribeInstanceTypes``, ``DescribeInstanceTypeOfferings``,
+      ``DescribeImages``, ``DescribeVolumes``, ``DescribeSnapshots``, ``DescribeSecurityGroups``,
+      ``DescribePlacementGroups``, ``DescribeVpcs``, ``DescribeSubnets``; to make machines ``ec2:RunInstances`` (on
+      images, instances, volumes, interfaces, security groups, subnets, placement groups and key pairs),
+      ``ec2:CreateTags``, ``ec2:CreateSecurityGroup``, and where an identity is declared ``iam:PassRole`` on its role;
+      on what has the tag
+      ``shiftable-fleet`` ``ec2:`` ``TerminateInstances``, ``StartInstances``, ``StopInstances``, ``RebootInstances``,
+      ``ModifyInstanceAttribute``, ``GetConsoleOutput``, ``AuthorizeSecurityGroupIngress``,
+      ``RevokeSecurityGroupIngress``, ``DeleteSecurityGroup``; for a placement ``ec2:CreatePlacementGroup`` and
+      ``ec2:DeletePlacementGroup``; for disks ``ec2:`` ``CreateVolume``, ``DeleteVolume``, ``AttachVolume``,
+      ``DetachVolume``, ``CreateSnapshot``, ``DeleteSnapshot``; for images of machines ``ec2:CreateImage``,
+      ``ec2:DeregisterImage``, ``ec2:DeleteSnapshot``. Spot machines need the service-linked role
+      ``AWSServiceRoleForEC2Spot`` in the account. With a key of one's own also ``kms:CreateGrant``, ``kms:Decrypt``,
+      ``kms:GenerateDataKeyWithoutPlaintext`` and ``kms:DescribeKey`` on it.
 
     What only reads needs only the ``List…``, ``Get…`` and ``Describe…`` of these.
     """
@@ -114,7 +130,10 @@ class AwsProvider(Provider[AwsSettings]):
     name: ClassVar[str] = "aws"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[AwsSettings]] = AwsSettings
-    native_types: ClassVar[Mapping[str, type[Any]]] = {"database": RdsSettings}
+    native_types: ClassVar[Mapping[str, type[Any]]] = {
+        "compute": Ec2Settings,
+        "database": RdsSettings,
+    }
 
     def __init__(self, settings: AwsSettings) -> None:
         super().__init__(settings)
@@ -123,13 +142,14 @@ class AwsProvider(Provider[AwsSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_aws import blob, database, dns, secrets
+        from shiftable_aws import blob, compute, database, dns, secrets
 
         return {
             "blob": (blob.FEATURES,),
             "secrets": (secrets.FEATURES,),
             "dns": (dns.FEATURES,),
             "database": (database.FEATURES,),
+            "compute": (compute.FEATURES,),
         }
 
     @property
@@ -164,6 +184,12 @@ class AwsProvider(Provider[AwsSettings]):
         from shiftable_aws.database import RdsDriver
 
         return RdsDriver(self.session, self.settings.rds_ca)
+
+    def compute(self) -> ComputeDriver:
+        """Make the driver for EC2."""
+        from shiftable_aws.compute import Ec2Driver
+
+        return Ec2Driver(self.session)
 
     def close(self) -> None:
         """Close the connections of all clients."""

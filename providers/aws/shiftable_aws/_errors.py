@@ -1,4 +1,4 @@
-"""What the error codes of Secrets Manager, Route 53 and RDS mean, on top of the table that all of AWS shares."""
+"""What the error codes of Secrets Manager, Route 53, RDS and EC2 mean, on top of the table that all of AWS shares."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from shiftable.errors import (
 )
 from shiftable_s3 import errors
 
-__all__ = ["DATABASE_CODES", "DNS_CODES", "SECRETS_CODES", "classify_database", "classify_dns", "classify_secrets"]
+__all__ = [
+    "COMPUTE_CODES",
+    "DATABASE_CODES",
+    "DNS_CODES",
+    "SECRETS_CODES",
+    "classify_compute",
+    "classify_database",
+    "classify_dns",
+    "classify_secrets",
+]
 
 SECRETS_CODES: Mapping[str, type[OperationError]] = {
     **errors.CODES,
@@ -152,7 +161,111 @@ DATABASE_CODES: Mapping[str, type[OperationError]] = {
     "VpcEncryptionControlViolationException": InvalidArgument,
 }
 
+# Only a machine, a disk or a snapshot is missing; anything else that is not found was named wrongly.
+COMPUTE_CODES: Mapping[str, type[OperationError]] = {
+    **errors.CODES,
+    "AttachmentLimitExceeded": QuotaExceeded,
+    "Blocked": PermissionDenied,
+    "ConcurrentSnapshotLimitExceeded": QuotaExceeded,
+    "ConcurrentTagAccess": Conflict,
+    "DependencyViolation": Conflict,
+    "EncryptedVolumesNotSupported": InvalidArgument,
+    "FilterLimitExceeded": InvalidArgument,
+    "IdempotentInstanceTerminated": Conflict,
+    "IdempotentParameterMismatch": Conflict,
+    "IncorrectInstanceState": Conflict,
+    "IncorrectSpotRequestState": Conflict,
+    "IncorrectState": Conflict,
+    "InstanceAlreadyLinked": Conflict,
+    "InstanceLimitExceeded": QuotaExceeded,
+    "InsufficientAddressCapacity": Unavailable,
+    "InsufficientCapacity": Unavailable,
+    "InsufficientFreeAddressesInSubnet": QuotaExceeded,
+    "InsufficientHostCapacity": Unavailable,
+    "InsufficientInstanceCapacity": Unavailable,  # here and now; another type or zone may have it
+    "InsufficientReservedInstanceCapacity": Unavailable,
+    "InsufficientVolumeCapacity": Unavailable,
+    "InternetGatewayLimitExceeded": QuotaExceeded,
+    "InvalidAMIAttributeItemValue": InvalidArgument,
+    "InvalidAMIID.Malformed": InvalidArgument,
+    "InvalidAMIID.NotFound": InvalidArgument,
+    "InvalidAMIID.Unavailable": Conflict,  # it is still being made
+    "InvalidAMIName.Duplicate": AlreadyExists,
+    "InvalidAMIName.Malformed": InvalidArgument,
+    "InvalidAttachment.NotFound": Conflict,
+    "InvalidBlockDeviceMapping": InvalidArgument,
+    "InvalidFilter": InvalidArgument,
+    "InvalidGroup.Duplicate": AlreadyExists,
+    "InvalidGroup.InUse": Conflict,
+    "InvalidGroup.NotFound": InvalidArgument,
+    "InvalidGroupId.Malformed": InvalidArgument,
+    "InvalidIamInstanceProfile.NotFound": InvalidArgument,
+    "InvalidID": InvalidArgument,
+    "InvalidInstanceAttributeValue": InvalidArgument,
+    "InvalidInstanceID": Conflict,
+    "InvalidInstanceID.Malformed": NotFound,  # no machine is called so
+    "InvalidInstanceID.NotFound": NotFound,
+    "InvalidInstanceType": InvalidArgument,
+    "InvalidInterface.IpAddressLimitExceeded": QuotaExceeded,
+    "InvalidKeyPair.NotFound": InvalidArgument,
+    "InvalidNetworkInterface.InUse": Conflict,
+    "InvalidNetworkInterfaceID.NotFound": InvalidArgument,
+    "InvalidPaginationToken": InvalidArgument,
+    "InvalidPermission.Duplicate": AlreadyExists,
+    "InvalidPermission.Malformed": InvalidArgument,
+    "InvalidPermission.NotFound": Conflict,
+    "InvalidPlacementGroup.Duplicate": AlreadyExists,
+    "InvalidPlacementGroup.InUse": Conflict,
+    "InvalidPlacementGroup.Unknown": InvalidArgument,
+    "InvalidSecurityGroupID.NotFound": InvalidArgument,
+    "InvalidSnapshot.InUse": Conflict,
+    "InvalidSnapshot.NotFound": NotFound,
+    "InvalidState": Conflict,
+    "InvalidSubnet": InvalidArgument,
+    "InvalidSubnetID.NotFound": InvalidArgument,
+    "InvalidTagKey.Malformed": InvalidArgument,
+    "InvalidUserData.Malformed": InvalidArgument,
+    "InvalidVolume.NotFound": NotFound,
+    "InvalidVolume.ZoneMismatch": InvalidArgument,
+    "InvalidVolumeID.Malformed": NotFound,
+    "InvalidVolumeID.ZoneMismatch": InvalidArgument,
+    "InvalidVpcID.NotFound": InvalidArgument,
+    "InvalidVpcId.NotFound": InvalidArgument,
+    "InvalidZone.NotFound": InvalidArgument,
+    "MaxIOPSLimitExceeded": QuotaExceeded,
+    "MaxSpotFleetRequestCountExceeded": QuotaExceeded,
+    "MaxSpotInstanceCountExceeded": QuotaExceeded,
+    "NetworkInterfaceLimitExceeded": QuotaExceeded,
+    "PlacementGroupLimitExceeded": QuotaExceeded,
+    "OperationNotPermitted": Conflict,  # protected from being terminated or stopped
+    "PendingSnapshotLimitExceeded": QuotaExceeded,
+    "PendingVerification": PermissionDenied,
+    "RequestResourceCountExceeded": InvalidArgument,
+    "ResourceCountExceeded": QuotaExceeded,
+    "ResourceLimitExceeded": QuotaExceeded,
+    "RulesPerSecurityGroupLimitExceeded": QuotaExceeded,
+    "SecurityGroupLimitExceeded": QuotaExceeded,
+    "SecurityGroupsPerInstanceLimitExceeded": QuotaExceeded,
+    "SecurityGroupsPerInterfaceLimitExceeded": QuotaExceeded,
+    "SnapshotLimitExceeded": QuotaExceeded,
+    "SpotMaxPriceTooLow": Unavailable,
+    "TagLimitExceeded": InvalidArgument,
+    "Unsupported": InvalidArgument,  # the type, in that zone or with that option
+    "UnsupportedOperation": Conflict,  # of what this machine is: a spot machine is not stopped
+    "VPCIdNotSpecified": InvalidArgument,
+    "VPCResourceNotSpecified": InvalidArgument,
+    "VcpuLimitExceeded": QuotaExceeded,
+    "VolumeInUse": Conflict,
+    "VolumeLimitExceeded": QuotaExceeded,
+    "VolumeTypeNotAvailableInZone": InvalidArgument,
+}
+
 _PROTECTED = re.compile("protect", re.IGNORECASE)
+
+
+def classify_compute(exc: Exception) -> Fault | None:
+    """Claim botocore's exceptions, as raised by a client of EC2."""
+    return errors.classify(exc, COMPUTE_CODES)
 
 
 def classify_database(exc: Exception) -> Fault | None:

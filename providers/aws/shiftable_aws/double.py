@@ -1,8 +1,8 @@
 """A stand-in for AWS on loopback: moto's server behind the harness, and the rules that moto does not keep.
 
-S3, Secrets Manager, the zones of Route 53 and the servers of RDS are held to AWS's own rules, and IAM where access keys
-are concerned; the other services are as lax as moto is. What moto still does otherwise: a PUT of an object as
-``application/x-www-form-urlencoded`` is read as a form, and stored empty.
+S3, Secrets Manager, the zones of Route 53, the servers of RDS and the machines of EC2 are held to AWS's own rules, and
+IAM where access keys are concerned; the other services are as lax as moto is. What moto still does otherwise: a PUT of
+an object as ``application/x-www-form-urlencoded`` is read as a form, and stored empty.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from shiftable.testing.harness import Double, Headers, Request, Response
 from shiftable_aws import _strict_iam, _strict_s3
 from shiftable_aws._signatures import Refusal, refusal, scope_of
 from shiftable_aws._strict_dns import StrictDns
+from shiftable_aws._strict_ec2 import StrictEc2
 from shiftable_aws._strict_rds import StrictRds
 from shiftable_aws._strict_secrets import StrictSecrets, json_error
 
@@ -45,7 +46,7 @@ _JSON_CODES = {
 
 
 class AwsDouble(Double):
-    """AWS in this process: S3, Secrets Manager, Route 53, RDS and whatever else moto serves.
+    """AWS in this process: S3, Secrets Manager, Route 53, RDS, EC2 and whatever else moto serves.
 
     Signatures and access keys are checked, presigned URLs expire (by ``clock``), writes are atomic. The state is
     global to the process, as moto keeps it: only one may run at a time.
@@ -53,6 +54,7 @@ class AwsDouble(Double):
     Attributes:
         dns: Route 53, to look behind the protocol and to set how long its changes are pending.
         rds: RDS, to look behind the protocol and to set how long it takes.
+        ec2: EC2, the same.
     """
 
     name: ClassVar[str] = "aws"
@@ -64,6 +66,7 @@ class AwsDouble(Double):
         self._secrets = StrictSecrets(self.clock)
         self.dns = StrictDns(self.clock)
         self.rds = StrictRds(self.clock)
+        self.ec2 = StrictEc2(self.clock)
         self._state = threading.Lock()
 
     @property
@@ -129,6 +132,7 @@ class AwsDouble(Double):
             refused = _strict_iam.refusal(request.body)
         elif service == "ec2":
             refused = self.rds.refusal(operation, region, request.body)
+            return refused or self.ec2.answer(region, request.body, forward)
         return refused or forward()
 
     def forget(self) -> None:
@@ -138,6 +142,7 @@ class AwsDouble(Double):
             self._secrets.forget()
             self.dns.forget()
             self.rds.forget()
+            self.ec2.forget()
 
     def start(self) -> Self:
         """Begin to listen, with nothing in any service."""
