@@ -326,9 +326,9 @@ class MariadbEngine(ServerEngine):
         lines = "".join(f'{name}="{_value(text)}"\n' for name, text in options.items())
         return Command(
             program=found_program(self.programs, *programs),
-            arguments=("--defaults-file={}", *arguments),
-            variables={},
+            arguments=arguments,
             secret=Masked(f"[client]\n{lines}"),
+            secret_option="--defaults-file",  # noqa: S106  its name
         )
 
 

@@ -30,7 +30,8 @@ class Mark:
         name: of the resource.
         role: what the server calls its user.
         databases: what the server calls its databases, by the declared name.
-        last: the snapshot that a delete has taken.
+        taking: the snapshot that a delete takes, or has taken.
+        dropping: a delete saves nothing any more, and drops.
     """
 
     name: str
@@ -39,14 +40,15 @@ class Mark:
     spec: DatabaseSpec
     created: datetime
     state: MarkState
-    last: str | None = None
+    taking: str | None = None
+    dropping: bool = False
 
     def text(self) -> str:
         """Return the note as it stands on the server: its name first, so that it can be looked for."""
         told = attrs.asdict(self.spec, filter=attrs.filters.exclude("password", "login", "native"))
         note = {"shiftable": self.name, "role": self.role, "databases": dict(self.databases), "state": self.state}
-        more = {"last": self.last, "created": self.created.isoformat(), "spec": told}
-        return json.dumps(note | more, ensure_ascii=False)
+        going = {"taking": self.taking, "dropping": self.dropping}
+        return json.dumps({**note, **going, "created": self.created.isoformat(), "spec": told}, ensure_ascii=False)
 
     @classmethod
     def read(cls, text: str) -> Mark | None:
@@ -62,7 +64,8 @@ class Mark:
                 spec=DatabaseSpec(**{**told, **listed}),
                 created=datetime.fromisoformat(known["created"]),
                 state=known["state"],
-                last=known["last"],
+                taking=known["taking"],
+                dropping=known["dropping"],
             )
         except (KeyError, TypeError, ValueError):
             return None

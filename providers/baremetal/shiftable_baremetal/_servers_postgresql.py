@@ -146,6 +146,8 @@ class PostgresqlSession(Session):
             if context is not None and context not in _OF_A_DATABASE:
                 why = f"it is of the whole server (context {context}), which is not only this database's"
                 fail(InvalidArgument, f"a database cannot have the parameter {name}: {why}; set it on the server")
+            if context is None:
+                self._check_may_set(name)
         with self._connection.transaction(force_rollback=True):
             for name, value in parameters.items():
                 self._do("SET LOCAL {} = {}", self._parameter(name), self._value(name, value))
@@ -225,6 +227,16 @@ class PostgresqlSession(Session):
             return
         how = " WITH INHERIT TRUE, SET TRUE" if self._connection.info.server_version >= 160000 else ""
         self._do("GRANT {} TO CURRENT_USER{}", self._name(role), self._raw(how))
+
+    def _check_may_set(self, name: str) -> None:
+        """Fail unless this user may give a database a parameter that PostgreSQL does not know itself."""
+        if self._connection.info.server_version >= 150000:
+            ((name_of_user, may),) = self._rows("SELECT current_user, has_parameter_privilege(%s, 'SET')", name)
+        else:
+            ((name_of_user, may),) = self._rows("SELECT rolname, rolsuper FROM pg_roles WHERE rolname = current_user")
+        if not may:
+            how = self._text("GRANT SET ON PARAMETER {} TO {}", self._parameter(name), self._name(name_of_user))
+            fail(PermissionDenied, f"the server's user {name_of_user!r} may not set {name}: {how} (PostgreSQL 15)")
 
     def _set(self, database: str, parameters: Mapping[str, str]) -> None:
         for name, value in parameters.items():
@@ -341,8 +353,9 @@ class PostgresqlEngine(ServerEngine):
         return Command(
             program=self._folder(version) / program,
             arguments=(*options, f"--dbname=dbname='{target}'", "--no-password"),
-            variables={**variables, "PGPASSFILE": "{}"},
+            variables=variables,
             secret=Masked(f"*:*:*:*:{password}\n"),
+            secret_variable="PGPASSFILE",  # noqa: S106  its name
         )
 
     def _folder(self, version: str) -> Path:

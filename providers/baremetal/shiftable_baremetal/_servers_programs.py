@@ -29,14 +29,17 @@ class Command:
     """A program to run.
 
     Args:
-        arguments: ``{}`` in them, and in ``variables``, is the path of ``secret``.
         secret: a file that only the program has open.
+        secret_variable: says where that file is; or
+        secret_option: the first argument, ``--defaults-file``, does.
     """
 
     program: Path
     arguments: Sequence[str]
-    variables: Mapping[str, str]
     secret: Masked = attrs.field(repr=False)
+    variables: Mapping[str, str] = attrs.Factory(dict)
+    secret_variable: str | None = None
+    secret_option: str | None = None
 
 
 def found_program(folder: Path | None, *names: str) -> Path:
@@ -85,11 +88,11 @@ def _running(command: Command, *, stdin: int, stdout: int) -> Iterator[subproces
     with _unnamed(command.secret) as number, tempfile.TemporaryFile() as said:
         path = f"/dev/fd/{number}"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
+        variable = {command.secret_variable: path} if command.secret_variable else {}
+        option = (f"{command.secret_option}={path}",) if command.secret_option else ()
         process = subprocess.Popen(  # noqa: S603  a program of the server's own
-            [str(command.program), *(word.replace("{}", path) for word in command.arguments)],
-            env=inherited
-            | {name: value.replace("{}", path) for name, value in command.variables.items()}
-            | {"LC_ALL": "C"},
+            [str(command.program), *option, *command.arguments],
+            env={**inherited, **command.variables, **variable, "LC_ALL": "C"},
             pass_fds=(number,),
             stdin=stdin,
             stdout=stdout,

@@ -120,25 +120,15 @@ class ServerDatabaseDriver(DatabaseDriver):
 
     def delete(self, name: str, *, final_snapshot: str | None) -> None:
         """Drop databases and user. Before a last snapshot his sessions are ended, so that nothing is written after."""
-        if final_snapshot is not None:
-            self._snapshots.check_new(name, final_snapshot)
         with self._changing(name) as session:
             known = _found(session, name)
             mark = known.mark
             if mark.spec.deletion_protection:
                 fail(Conflict, "it is protected from deletion")
-            going = attrs.evolve(mark, state="deleting")
-            session.write(going)
+            if final_snapshot is not None and not self._is_saved(mark):
+                self._take_last(session, known, final_snapshot)
+            session.write(attrs.evolve(mark, state="deleting", dropping=True))
             session.shut(mark)
-            wanted = final_snapshot if mark.last is None and mark.state in {"available", "deleting"} else None
-            if wanted is not None:
-                try:
-                    self._take(session, known, wanted)
-                except BaseException:
-                    session.unshut(mark)
-                    session.write(mark)
-                    raise
-            session.write(attrs.evolve(going, last=wanted or mark.last or ""))  # from here on nothing is saved again
             for database in mark.databases.values():
                 session.drop_database(mark, database)
             session.drop_role(mark)
@@ -338,6 +328,25 @@ class ServerDatabaseDriver(DatabaseDriver):
         }
         self._snapshots.add(taken, mark.role, commands)
         return taken
+
+    def _is_saved(self, mark: Mark) -> bool:
+        """Tell whether there is nothing to save: since a snapshot that a killed delete has taken nobody was let in."""
+        if mark.state in {"creating", "restoring"} or mark.dropping:
+            return True
+        return mark.taking is not None and (mark.name, mark.taking) in self._snapshots.keys(mark.name)
+
+    def _take_last(self, session: Session, known: Found, name: str) -> None:
+        """Take a snapshot after which nothing is written; if it fails, all is as before."""
+        mark = known.mark
+        self._snapshots.check_new(mark.name, name)
+        session.write(attrs.evolve(mark, state="deleting", taking=name))
+        try:
+            session.shut(mark)
+            self._take(session, known, name)
+        except (Exception, KeyboardInterrupt):
+            session.unshut(mark)
+            session.write(attrs.evolve(mark, state="available", taking=None))
+            raise
 
     def _load(self, session: Session, mark: Mark, taken: Taken, part: Part) -> None:
         command = self._engine.load(mark.databases[part.database], mark.role, session.version)
