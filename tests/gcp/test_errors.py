@@ -139,6 +139,12 @@ JSON = [
     (409, "invalidState", Conflict),
     (409, "operationInProgress", Conflict),
     (412, "staleData", Conflict),
+    # Compute Engine
+    (400, "fieldSizeTooLarge", InvalidArgument),
+    (400, "invalidUsage", InvalidArgument),
+    (400, "resourceInUseByAnotherResource", Conflict),
+    (400, "resourceNotReady", Conflict),
+    (403, "limitExceeded", QuotaExceeded),
 ]
 # The documentation of the XML API's status and error codes.
 XML = [

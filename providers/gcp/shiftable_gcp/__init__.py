@@ -1,4 +1,4 @@
-"""Google Cloud: Cloud Storage, Secret Manager, Cloud DNS and Cloud SQL."""
+"""Google Cloud: Cloud Storage, Compute Engine, Secret Manager, Cloud DNS and Cloud SQL."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from shiftable.provider import Provider
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.compute.driver import ComputeDriver
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
     from shiftable_gcp._session import Session
 
-__all__ = ["GcpDatabaseSettings", "GcpProvider", "GcpSettings"]
+__all__ = ["GcpComputeSettings", "GcpDatabaseSettings", "GcpProvider", "GcpSettings"]
 
 __version__ = "0.1.0"
 
@@ -29,8 +30,8 @@ class GcpSettings:
 
     Args:
         project: the project id; else the one of the credentials.
-        region: where buckets, secrets and databases are made, ``europe-west3``; else Google's default, the multi-region
-            ``US``, for secrets the places that Google chooses, and for databases ``us-central1``.
+        region: where buckets, secrets, databases and machines are made, ``europe-west3``; else Google's default, the
+            multi-region ``US``, for secrets the places that Google chooses, for databases and machines ``us-central1``.
         service_account: a service account's key as JSON; else Application Default Credentials.
         sign_as: the service account in whose name URLs are signed, through IAM; else the one of the credentials, with
             its key where they hold one.
@@ -44,6 +45,40 @@ class GcpSettings:
     sign_as: str | None = None
     endpoint: str | None = None
     retry_seconds: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
+
+
+@attrs.frozen(kw_only=True)
+class GcpComputeSettings:
+    """``[compute.x.gcp]``: what counts when a machine is made.
+
+    Args:
+        machine_type: by name, in place of the one that is chosen by ``cpus`` and ``memory_gib``; also one made to
+            measure, ``n2-custom-4-10240``, or one of N1 to which ``gpus`` of the kind ``gpu`` are added.
+        image: by its resource, ``projects/p/global/images/i``, in place of the one of the alias.
+        subnetwork: by name or as a resource; else that of the network in the region.
+        scopes: of the access tokens that the machine gets for its ``identity``; else ``cloud-platform``, so that the
+            account's roles alone count.
+        disk_type: of the disk that it starts from; else ``pd-balanced``, or ``hyperdisk-balanced`` for the machine
+            types that take no other.
+        disk_kms_key: the key of Cloud KMS that encrypts that disk, as a resource; else one of Google's.
+        secure_boot: only signed code starts; else so on Google's images for machines of x86 without GPUs.
+        vtpm: a virtual TPM.
+        integrity_monitoring: what started is measured; needs the TPM.
+        on_preemption: what becomes of a spot machine that Google takes away.
+        resource_policies: for its placement, by name or as resources.
+    """
+
+    machine_type: str | None = None
+    image: str | None = None
+    subnetwork: str | None = None
+    scopes: tuple[str, ...] = ()
+    disk_type: str | None = None
+    disk_kms_key: str | None = None
+    secure_boot: bool | None = None
+    vtpm: bool = True
+    integrity_monitoring: bool = True
+    on_preemption: Literal["stop", "delete"] = "stop"
+    resource_policies: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -70,14 +105,14 @@ class GcpDatabaseSettings:
 
 
 class GcpProvider(Provider[GcpSettings]):
-    """Cloud Storage through google-cloud-storage, Secret Manager, Cloud DNS and Cloud SQL by REST.
+    """Cloud Storage through google-cloud-storage; Compute Engine, Secret Manager, Cloud DNS and Cloud SQL by REST.
 
     Credentials come from ``service_account``, or else from Application Default Credentials, in their order:
     ``GOOGLE_APPLICATION_CREDENTIALS`` (a key, or workload identity federation), ``gcloud auth application-default
     login``, the metadata server of Google's machines. With ``endpoint`` and no ``service_account`` there are none.
 
-    Permissions, no more than these; ``roles/storage.admin``, ``roles/secretmanager.admin``, ``roles/dns.admin`` and
-    ``roles/cloudsql.admin`` have them all:
+    Permissions, no more than these; ``roles/storage.admin``, ``roles/secretmanager.admin``, ``roles/dns.admin``,
+    ``roles/cloudsql.admin`` and ``roles/compute.admin`` have them all:
 
     * blob: on the project ``storage.buckets.list`` and ``storage.buckets.create``; on the buckets
       ``storage.buckets.get``, ``storage.buckets.update``, ``storage.buckets.delete``, ``storage.objects.list``,
@@ -106,9 +141,24 @@ class GcpProvider(Provider[GcpSettings]):
       ``compute.networks.get``. Who only connects needs ``cloudsql.instances.get``, and to log in with a token
       ``cloudsql.instances.login`` (``roles/cloudsql.instanceUser``).
 
+    * compute: on the project ``compute.zones.list``, ``compute.machineTypes.list``, ``compute.machineTypes.get``,
+      ``compute.images.list``, ``compute.images.create``, ``compute.images.get``, ``compute.images.useReadOnly``,
+      ``compute.instances.list``, ``compute.instances.create``, ``compute.instances.get``,
+      ``compute.instances.delete``, ``compute.instances.start``, ``compute.instances.stop``,
+      ``compute.instances.reset``, ``compute.instances.setMachineType``, ``compute.instances.setLabels``,
+      ``compute.instances.setMetadata``, ``compute.instances.setTags``, ``compute.instances.setServiceAccount``,
+      ``compute.instances.getSerialPortOutput``, ``compute.instances.attachDisk``, ``compute.instances.detachDisk``,
+      ``compute.disks.list``, ``compute.disks.create``, ``compute.disks.get``, ``compute.disks.delete``,
+      ``compute.disks.setLabels``, ``compute.disks.use``, ``compute.disks.useReadOnly``,
+      ``compute.subnetworks.use``, with public addresses ``compute.subnetworks.useExternalIp``, with open ports
+      ``compute.firewalls.list``, ``compute.firewalls.create``, ``compute.firewalls.update``,
+      ``compute.firewalls.delete``, ``compute.networks.updatePolicy``, and to see how it ends
+      ``compute.zoneOperations.get``, ``compute.globalOperations.get``, ``compute.globalOperations.list``. A machine
+      with an ``identity`` takes ``iam.serviceAccounts.actAs`` on that account (``roles/iam.serviceAccountUser``).
+
     What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
     ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``,
-    of databases ``roles/cloudsql.viewer``.
+    of databases ``roles/cloudsql.viewer``, of machines ``roles/compute.viewer``.
 
     Presigned URLs are signed with a service account's key, where there is one, else by IAM in the name of the account,
     or of ``sign_as``: that takes ``iam.serviceAccounts.signBlob`` on it (``roles/iam.serviceAccountTokenCreator``) and
@@ -118,7 +168,10 @@ class GcpProvider(Provider[GcpSettings]):
     name: ClassVar[str] = "gcp"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[GcpSettings]] = GcpSettings
-    native_types: ClassVar[Mapping[str, type[Any]]] = {"database": GcpDatabaseSettings}
+    native_types: ClassVar[Mapping[str, type[Any]]] = {
+        "compute": GcpComputeSettings,
+        "database": GcpDatabaseSettings,
+    }
 
     def __init__(self, settings: GcpSettings) -> None:
         super().__init__(settings)
@@ -127,10 +180,11 @@ class GcpProvider(Provider[GcpSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_gcp import blob, database, dns, secrets
+        from shiftable_gcp import blob, compute, database, dns, secrets
 
         return {
             "blob": (blob.FEATURES,),
+            "compute": (compute.FEATURES,),
             "database": (database.FEATURES,),
             "dns": (dns.FEATURES,),
             "secrets": (secrets.FEATURES,),
@@ -168,6 +222,12 @@ class GcpProvider(Provider[GcpSettings]):
         from shiftable_gcp.database import CloudSqlDriver
 
         return CloudSqlDriver(self.session)
+
+    def compute(self) -> ComputeDriver:
+        """Make the driver for Compute Engine."""
+        from shiftable_gcp.compute import GceDriver
+
+        return GceDriver(self.session)
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,4 +1,4 @@
-"""A stand-in for Google Cloud on loopback: Storage, Secret Manager, Cloud DNS, Cloud SQL, as strict as the services.
+"""A stand-in for Google Cloud on loopback: Storage, Compute Engine, Secrets, DNS and SQL, as strict as the services.
 
 What goes over the wire is compared with Google's own descriptions of the JSON APIs; a violation fails the test.
 """
@@ -6,6 +6,7 @@ What goes over the wire is compared with Google's own descriptions of the JSON A
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from email.utils import format_datetime
 from typing import Any, ClassVar, Self
 from wsgiref.types import WSGIEnvironment
@@ -18,8 +19,10 @@ try:
 
     _STORAGE, _SECRETS = Discovery("storage.v1"), Discovery("secretmanager.v1")
     _IAM, _DNS, _SQL = Discovery("iamcredentials.v1"), Discovery("dns.v1"), Discovery("sqladmin.v1", reasons=True)
+    _COMPUTE = Discovery("compute.v1", reasons=True)
     from shiftable_gcp._cloud_dns import CloudDns
     from shiftable_gcp._cloud_sql import CloudSql
+    from shiftable_gcp._compute_engine import ComputeEngine
     from shiftable_gcp._identity import Account
 except ImportError as exc:
     raise ConfigError(
@@ -39,7 +42,7 @@ _UPLOAD = "/upload/storage/v1/"
 
 
 class GcpDouble(Double):
-    """Google Cloud in this process: Storage, Secret Manager, DNS, SQL, and the issuer of tokens for one account.
+    """Google Cloud in this process: Storage, Compute, Secrets, DNS, SQL, and the issuer of tokens for one account.
 
     Callers without credentials are let in, as emulators do; a wrong token, key or signature is refused. Presigned URLs
     expire (by ``clock``), conditions hold under concurrent requests.
@@ -54,13 +57,14 @@ class GcpDouble(Double):
 
     def __init__(self) -> None:
         described = (_STORAGE, _SECRETS, _IAM, _DNS, _SQL)
-        super().__init__(_never, validators=[each.violations for each in described])
+        super().__init__(_never, validators=[*(each.violations for each in described), _compute_violations])
         self.may_sign = True
         self.state = State(self.clock.now)
         self._json = JsonApi(self.state, lambda: self.url)
         self._xml = XmlApi(self.state)
         self.secrets = SecretManager(self.clock.now)
         self.dns = CloudDns(self.clock.now)
+        self.compute = ComputeEngine(self.clock.now)
         self._account = Account(self.project)
         self.sql = CloudSql(self.clock.now, token=lambda: self._account.latest)
 
@@ -88,7 +92,7 @@ class GcpDouble(Double):
     @page_size.setter
     def page_size(self, size: int) -> None:
         self._json.page_size = self._xml.page_size = self.secrets.page_size = self.dns.page_size = size
-        self.sql.page_size = size
+        self.sql.page_size = self.compute.page_size = size
 
     @property
     def rewrite_bytes(self) -> int | None:
@@ -118,6 +122,9 @@ class GcpDouble(Double):
 
     def identify(self, request: Request) -> tuple[str, str]:
         """Name the method of the JSON API, by its id in Google's description."""
+        if _of_compute(request):
+            found = _COMPUTE.method(request.method, request.target)
+            return "compute", found.id if found else ""
         if _of_iam(request):
             found = _IAM.method(request.method, request.target)
             return "iamcredentials", found.id if found else ""
@@ -140,18 +147,19 @@ class GcpDouble(Double):
         return response
 
     def forget(self) -> None:
-        """Delete all buckets, secrets, zones and databases, and return to large pages."""
+        """Delete all buckets, machines, secrets, zones and databases, and return to large pages."""
         with self.state.lock:
             self.state.forget()
             self.secrets.forget()
             self.dns.forget()
             self.sql.forget()
+            self.compute.forget()
             self.may_sign = True
             self._json.page_size = self._xml.page_size = _PAGE
             self._json.rewrite_bytes = None
 
     def start(self) -> Self:
-        """Begin to listen, without any bucket, secret, zone or database."""
+        """Begin to listen, without any bucket, machine, secret, zone or database."""
         super().start()
         self.forget()
         return self
@@ -170,8 +178,8 @@ class GcpDouble(Double):
         if _of_iam(request):
             return self._account.sign(request, permitted=self.may_sign)
         refused = self._account.refusal(request, self.clock.now())
-        if _of_secrets(request) or _of_dns(request) or _of_sql(request):
-            service = self.sql if _of_sql(request) else self.dns if _of_dns(request) else self.secrets
+        service = self._service(request)
+        if service is not None:
             with self.state.lock:
                 return service.answer(request, refused)
         known = _STORAGE.method(request.method, request.target) is not None or _UPLOAD in request.path
@@ -186,6 +194,16 @@ class GcpDouble(Double):
                 response = rendered(missing) if known else self._xml.answer(request)
         return response
 
+    def _service(self, request: Request) -> ComputeEngine | CloudSql | CloudDns | SecretManager | None:
+        """Return the service that a request is for; of storage, none."""
+        if _of_compute(request):
+            return self.compute
+        if _of_sql(request):
+            return self.sql
+        if _of_dns(request):
+            return self.dns
+        return self.secrets if _of_secrets(request) else None
+
 
 def _of_iam(request: Request) -> bool:
     return request.path.startswith("/v1/projects/-/serviceAccounts/")
@@ -197,6 +215,15 @@ def _of_secrets(request: Request) -> bool:
 
 def _of_sql(request: Request) -> bool:
     return _SQL.method(request.method, request.target) is not None
+
+
+def _of_compute(request: Request) -> bool:
+    return request.target.startswith("/compute/v1/")
+
+
+def _compute_violations(request: Request, response: Response) -> Iterable[str]:
+    """Look at what is Compute Engine's only: it has a thousand methods."""
+    return _COMPUTE.violations(request, response) if _of_compute(request) else ()
 
 
 def _of_dns(request: Request) -> bool:
