@@ -17,7 +17,7 @@ import gzip
 import importlib.resources
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,13 @@ import pytest
 from shiftable_azure import AzureProvider, AzureSettings
 from shiftable_azure._arm import ArmSession
 from shiftable_azure._double_arm import is_arm
+from shiftable_azure._double_machines import CONSOLE
 from shiftable_azure._double_vault import is_vault
 from shiftable_azure._flexible import FLAVOURS
 from shiftable_azure._identity import Identity
 from shiftable_azure._session import Session
 from shiftable_azure.blob import AzureBlobDriver
+from shiftable_azure.compute import AzureComputeDriver
 from shiftable_azure.database import AzureDatabaseDriver
 from shiftable_azure.dns import AzureDnsDriver
 
@@ -55,7 +57,7 @@ def defined() -> frozenset[str]:
 
 def unknown_names(request: Request, _response: Response) -> Iterable[str]:
     """Find parameters and headers that no definition has."""
-    if is_vault(request) or is_arm(request) or request.path == "/identity/token":
+    if is_vault(request) or is_arm(request) or request.path.startswith(("/identity/token", CONSOLE)):
         return
     parameters = [part.partition("=")[0] for part in request.query.split("&") if part]
     headers = [name for name in request.headers.keys() if name.lower().startswith("x-ms-")]  # noqa: SIM118  several of a name
@@ -70,9 +72,10 @@ def _only_what_azure_knows(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     double: AzureDouble = request.getfixturevalue("azure_double")
-    double.validators += (unknown_names, undeployable, undefined, unlike_servers)
+    validators = (unknown_names, undeployable, undefined, unlike_servers, unlike_machines)
+    double.validators += validators
     yield
-    for validator in (unknown_names, undeployable, undefined, unlike_servers):
+    for validator in validators:
         double.validators.remove(validator)
 
 
@@ -80,7 +83,9 @@ def pytest_report_header() -> list[str]:
     """Say whether what is sent can be compared with the resource manager's definitions."""
     return (
         []
-        if all(path.exists() for path in (DEFINITIONS, DNS_DEFINITIONS, *SERVER_DEFINITIONS.values()))
+        if all(
+            path.exists() for path in (DEFINITIONS, DNS_DEFINITIONS, *SERVER_DEFINITIONS.values(), *MACHINES.values())
+        )
         else ["azure: the resource manager's definitions are not here; one check is off"]
     )
 
@@ -228,7 +233,7 @@ def _compared(kind: Any, value: Any, place: str, *, sent: bool) -> Iterator[str]
     if kind["$type"] in simple:
         if type(value) is not simple[kind["$type"]]:
             yield f"{place} is {type(value).__name__}, not {kind['$type']}"
-        elif kind["$type"] == "StringLiteralType" and value.lower() != kind["value"].lower():
+        elif kind["$type"] == "StringLiteralType" and str(value).lower() != kind["value"].lower():
             yield f"{place} is {value!r}, not {kind['value']!r}"
     elif kind["$type"] == "UnionType":
         if all(any(_compared(each, value, place, sent=sent)) for each in kind["elements"]):
@@ -341,3 +346,124 @@ def azure_server_definitions() -> Any:
     if not all(path.exists() for path in SERVER_DEFINITIONS.values()):
         pytest.skip("Azure's definitions are not beside the checkout: this one check is off")
     return server_violations
+
+
+# Virtual machines and networks: what is sent and answered of them
+
+
+@pytest.fixture
+def make_compute(make_arm: Callable[..., ArmSession]) -> Callable[..., AzureComputeDriver]:
+    """Return what makes drivers, with other settings."""
+    return lambda **changed: AzureComputeDriver(make_arm(**changed))
+
+
+@pytest.fixture
+def compute_driver(make_compute: Callable[..., AzureComputeDriver]) -> AzureComputeDriver:
+    return make_compute()
+
+
+MACHINES = {
+    "microsoft.compute": DNS_DEFINITIONS.with_name("microsoft.compute@2026-04-01.json.gz"),
+    "microsoft.network": DNS_DEFINITIONS.with_name("microsoft.network@2025-09-01.json.gz"),
+}
+DEFINED = {
+    "microsoft.compute/virtualmachines",
+    "microsoft.network/virtualnetworks",
+    "microsoft.network/networksecuritygroups",
+    "microsoft.network/networkinterfaces",
+    "microsoft.network/publicipaddresses",
+}  # disks, galleries and sizes have versions of their own, whose definitions are not there
+ACTIONS = {
+    "attachDetachDataDisks": "AttachDetachDataDisksRequest",
+    "retrieveBootDiagnosticsData": "RetrieveBootDiagnosticsDataResult",
+}
+
+
+def unlike_machines(request: Request, response: Response) -> Iterable[str]:
+    """Find what Azure's definitions of machines and networks do not have, in what is sent and in what is answered."""
+    parts = request.path.strip("/").split("/")
+    namespace = next((part.lower() for part in parts if part.lower() in MACHINES), None)
+    if namespace is None or not is_arm(request) or not MACHINES[namespace].exists():
+        return
+    below = parts[[part.lower() for part in parts].index(namespace) + 1 :]
+    kind = f"{namespace}/{below[0].lower()}"
+    if kind not in DEFINED:
+        return
+    said = json.loads(request.body) if request.body.strip() not in {b"", b"null"} else None
+    answered = json.loads(response.body) if response.code in {200, 201} and response.body else None
+    if len(below) == 3:
+        yield from action_violations(below[2], said, answered)
+        return
+    if said is not None:
+        yield from machine_violations(kind, said, sent=request.method)
+    for each in [] if answered is None else answered.get("value", [answered]):
+        yield from machine_violations(kind, each)
+
+
+def action_violations(action: str, said: Any, answered: Any) -> Iterator[str]:
+    """Compare what goes with an action of a machine, where it is defined."""
+    for body, name in ((said, "AttachDetachDataDisksRequest"), (answered, "RetrieveBootDiagnosticsDataResult")):
+        if body is not None and ACTIONS.get(action) == name:
+            yield from _compared(named_definition(name), body, action, sent=body is said)
+
+
+def machine_violations(kind: str, body: Any, *, sent: str = "") -> list[str]:
+    """Compare a body; one of a PATCH may leave out what a machine needs."""
+    findings = _compared(machine_definitions(kind.partition("/")[0])[kind], body, kind, sent=bool(sent))
+    return [each for each in findings if not (sent == "PATCH" and each == f"{kind} needs location")]
+
+
+class Lazy(Mapping[str, Any]):
+    """A type whose references to others are followed when somebody looks: networks refer to each other in circles."""
+
+    def __init__(self, found: Any, kinds: list[Any]) -> None:
+        self._found = found
+        self._kinds = kinds
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._found[name]
+        if name in {"itemType", "additionalProperties"}:
+            return self._of(value)
+        if name == "elements":
+            return [self._of(each) for each in value]
+        if name == "properties":
+            return {field: {**each, "type": self._of(each["type"])} for field, each in value.items()}
+        return value
+
+    def _of(self, reference: Any) -> Lazy:
+        return Lazy(self._kinds[int(reference["$ref"].removeprefix("#/"))], self._kinds)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+@functools.cache
+def machine_kinds(namespace: str) -> list[Any]:
+    found: list[Any] = json.loads(gzip.decompress(MACHINES[namespace].read_bytes()))
+    return found
+
+
+@functools.cache
+def machine_definitions(namespace: str) -> dict[str, Any]:
+    kinds = machine_kinds(namespace)
+    return {
+        kind["name"].partition("@")[0].lower(): Lazy(kinds[int(kind["body"]["$ref"].removeprefix("#/"))], kinds)
+        for kind in kinds
+        if kind["$type"] == "ResourceType"
+    }
+
+
+def named_definition(name: str) -> Any:
+    kinds = machine_kinds("microsoft.compute")
+    return Lazy(next(kind for kind in kinds if kind.get("name") == name), kinds)
+
+
+@pytest.fixture
+def azure_machine_definitions() -> Any:
+    """Return the comparison with Azure's definitions of machines and networks."""
+    if not all(path.exists() for path in MACHINES.values()):
+        pytest.skip("Azure's definitions are not beside the checkout: this one check is off")
+    return machine_violations

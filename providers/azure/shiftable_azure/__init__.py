@@ -1,4 +1,4 @@
-"""Azure: Blob Storage, the secrets of Key Vault, Azure DNS, and Azure Database."""
+"""Azure: Blob Storage, the secrets of Key Vault, Azure DNS, Azure Database, and virtual machines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import attrs
 from shiftable.config import Credential
 from shiftable.features import Features
 from shiftable.provider import Provider
+from shiftable_azure._compute_settings import AzureComputeSettings
 from shiftable_azure._database_settings import AzureDatabaseSettings
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.compute.driver import ComputeDriver
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from shiftable_azure._session import Session
     from shiftable_azure._vault import VaultSession
 
-__all__ = ["AzureDatabaseSettings", "AzureProvider", "AzureSettings"]
+__all__ = ["AzureComputeSettings", "AzureDatabaseSettings", "AzureProvider", "AzureSettings"]
 
 __version__ = "0.1.0"
 
@@ -144,7 +146,7 @@ class AzureSettings:
 
 
 class AzureProvider(Provider[AzureSettings]):
-    """Blob Storage and Key Vault through Microsoft's own clients; DNS and databases through Resource Manager.
+    """Blob Storage and Key Vault through Microsoft's own clients; the other services through Resource Manager.
 
     Credentials for blobs: ``account_key``, ``connection_string`` or ``sas_token`` of the settings; or else of Microsoft
     Entra: a service principal by ``tenant``, ``client_id`` and ``client_secret``, or azure-identity's default chain
@@ -164,12 +166,18 @@ class AzureProvider(Provider[AzureSettings]):
 
     Permissions for databases: *Contributor* on the resource group, and ``Microsoft.Authorization/locks/*`` for deletion
     protection; the README names the single actions.
+
+    Permissions for machines: *Contributor* on the resource group, and reading of virtual machines and sizes in the
+    subscription; ``AzureComputeDriver`` names the single actions.
     """
 
     name: ClassVar[str] = "azure"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[AzureSettings]] = AzureSettings
-    native_types: ClassVar[Mapping[str, type[Any]]] = {"database": AzureDatabaseSettings}
+    native_types: ClassVar[Mapping[str, type[Any]]] = {
+        "compute": AzureComputeSettings,
+        "database": AzureDatabaseSettings,
+    }
 
     def __init__(self, settings: AzureSettings) -> None:
         super().__init__(settings)
@@ -178,6 +186,7 @@ class AzureProvider(Provider[AzureSettings]):
         self._vault: VaultSession | None = None
         self._arm: ArmSession | None = None
         self._databases: DatabaseDriver | None = None
+        self._machines: ComputeDriver | None = None
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
@@ -188,6 +197,7 @@ class AzureProvider(Provider[AzureSettings]):
             "blob": (_features.BLOB, _features.VERSIONED_BLOB),
             "secrets": (_features.SECRETS,),
             "dns": (_features.DNS, _features.SIGNED_DNS),
+            "compute": (_features.COMPUTE,),
             "database": (_features.DATABASE,),
         }
 
@@ -256,6 +266,14 @@ class AzureProvider(Provider[AzureSettings]):
 
             self._databases = AzureDatabaseDriver(self.arm, self._identity, self.settings)
         return self._databases
+
+    def compute(self) -> ComputeDriver:
+        """Return the driver for virtual machines: one, since it keeps the sizes of the location."""
+        if self._machines is None:
+            from shiftable_azure.compute import AzureComputeDriver
+
+            self._machines = AzureComputeDriver(self.arm)
+        return self._machines
 
     def close(self) -> None:
         """Close the connections of all clients."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import attrs
 
 from shiftable.blob.driver import BlobFeatures, StorageClass
+from shiftable.compute.driver import ComputeFeatures
 from shiftable.database.driver import DatabaseFeatures
 from shiftable.dns.driver import DnsFeatures
 from shiftable.features import Limit
 from shiftable.secrets.driver import SecretsFeatures
 
-__all__ = ["BLOB", "DATABASE", "DNS", "SECRETS", "SIGNED_DNS", "VERSIONED_BLOB"]
+__all__ = ["BLOB", "COMPUTE", "DATABASE", "DNS", "SECRETS", "SIGNED_DNS", "VERSIONED_BLOB"]
 
 _TARGETS = "Azure, scalability and performance targets for Blob storage"
 _BLOCKS = 50_000
@@ -139,4 +140,33 @@ DATABASE = DatabaseFeatures(
     max_name=Limit(63, "Azure, naming rules for resources: flexibleServers, 3 to 63 characters"),
     max_storage=Limit(32_767, f"{_SERVERS}, limits: storage on Premium SSD; of MySQL 16,384"),
     max_backup_days=Limit(35, f"{_SERVERS}, backup and restore: 7 to 35 days"),
+)
+
+_MACHINES = "Azure, naming rules for resources: virtualMachines"
+
+COMPUTE = ComputeFeatures(
+    title="Azure Virtual Machines",
+    create=True,
+    arches=frozenset({"x86_64", "arm64"}),
+    gpus=True,
+    stop=True,
+    resize=True,
+    console=True,
+    disks=True,
+    snapshots=True,
+    spot=True,
+    public_ip=True,
+    open_ports=True,
+    user_data=True,
+    zones=True,
+    network=True,
+    identity=True,
+    prices=False,
+    placements=frozenset({"spread", "close"}),
+    disk_snapshots=True,
+    debris=True,
+    ssh=True,
+    max_name=Limit(58, f"{_MACHINES}: 64 characters on Linux, with a number of five digits"),
+    max_user_data=Limit(65_535, "Azure Virtual Machines, custom data: 65,535 bytes before they are encoded"),
+    max_labels=Limit(45, "Azure Resource Manager, tags: 50 of a resource, less those that are shiftable's own"),
 )

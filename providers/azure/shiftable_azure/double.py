@@ -1,4 +1,4 @@
-"""A stand-in for Azure on loopback: blobs, a Key Vault's secrets, DNS and database servers, behind the harness."""
+"""A stand-in for Azure on loopback: blobs, secrets, DNS, database servers and machines, behind the harness."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from shiftable_azure._double_auth import Keys
 from shiftable_azure._double_blob import BlobService
 from shiftable_azure._double_dns import DnsService
 from shiftable_azure._double_flexible import FlexibleServers, FlexibleService
+from shiftable_azure._double_machines import CONSOLE, FeatureService, MachineService
+from shiftable_azure._double_network import Endings, NetworkService
 from shiftable_azure._double_postgresql import Backends
 from shiftable_azure._double_vault import VaultService, is_vault
 from shiftable_azure._double_wire import Asked, Refusal, refused
@@ -39,7 +41,7 @@ _IDENTITY_HEADER = "not-a-header-of-anybody"
 
 
 class AzureDouble(Double):
-    """Azure in this process: blobs, a Key Vault's secrets, Azure DNS, database servers, and a managed identity.
+    """Azure in this process: blobs, a Key Vault's secrets, DNS, database servers, machines, and a managed identity.
 
     Shared keys, shared access signatures and tokens are checked, signed URLs expire (by ``clock``), writes are atomic,
     listings come in the order of UTF-16 units, as Azure's do. It has block blobs alone, and neither leases nor
@@ -57,12 +59,18 @@ class AzureDouble(Double):
     for a server when somebody connects to it, of whichever version this machine has. There is none for MySQL. A backup
     has what was there; a restore to another time has what is there now.
 
+    Virtual machines come with what belongs to them: networks, security groups, interfaces, addresses, disks and images.
+    They run nothing; what is done to them takes ``machines.endings.delay`` by that clock, and their creation and
+    deletion can be made to fail at each point, with what Azure leaves behind then.
+
     Attributes:
         service: the state, to look behind the protocol: ``service.containers["shop"].blobs["key"].content``.
         vault: the same of the vault: ``vault.secrets["shop--key"].latest.value``.
         arm: Resource Manager: ``arm.denied.add("Microsoft.Network/dnsZones/write")``.
         dns: the state of Azure DNS: ``dns.zone("shop.example").sets["www", "A"].properties``.
         databases: the state of Azure Database: ``databases.server("orders").properties["state"]``.
+        machines: the state of virtual machines: ``machines.machine("web-0").power``.
+        network: the state of networks: ``network.of_kind("networkInterfaces")``.
         token: what a bearer must present.
     """
 
@@ -80,7 +88,11 @@ class AzureDouble(Double):
         self._backends = Backends()
         self.databases = FlexibleServers(self.clock, self._backends)
         engines = [FlexibleService(flavour, self.databases) for flavour in FLAVOURS.values()]
-        self.arm = ArmService(_TOKEN, _SUBSCRIPTION, _GROUP, operations, self.dns, *engines)
+        endings = Endings(self.clock)
+        self.network = NetworkService(self.dns, endings)
+        self.machines = MachineService(endings, self.network, lambda: self.url, _TOKEN)
+        others = (self.network, self.machines, FeatureService(self.machines))
+        self.arm = ArmService(_TOKEN, _SUBSCRIPTION, _GROUP, operations, *engines, *others)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -126,6 +138,8 @@ class AzureDouble(Double):
         """Name the operation as the REST reference does."""
         if request.path == _IDENTITY:
             return "identity", "GetToken"
+        if request.path.startswith(CONSOLE):
+            return "console", "GetLog"
         if is_vault(request):
             return "secrets", self.vault.operation(request)
         if is_arm(request):
@@ -140,6 +154,8 @@ class AzureDouble(Double):
         if request.path == _IDENTITY:
             return self._identity(request)
         with self._state:
+            if request.path.startswith(CONSOLE):
+                return self.machines.console_of(request)
             if is_vault(request):
                 return self.vault.execute(request)
             if is_arm(request):
