@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -14,9 +14,11 @@ from shiftable.config import BucketReference, Credential
 from shiftable.errors import ConfigError, Problem
 from shiftable.features import Features
 from shiftable.provider import Provider
+from shiftable_baremetal._qemu_settings import QemuImageSettings, QemuMachineSettings, QemuSettings
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
+    from shiftable.compute.driver import ComputeDriver
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
@@ -28,6 +30,9 @@ __all__ = [
     "PostgresqlSettings",
     "PowerdnsSettings",
     "PrivatePostgresqlSettings",
+    "QemuImageSettings",
+    "QemuMachineSettings",
+    "QemuSettings",
     "Rfc2136Settings",
     "VaultSettings",
 ]
@@ -186,7 +191,7 @@ class BaremetalSettings:
 
     Args:
         root: the folder of all data; buckets lie in ``blob`` below it, zone files in ``dns``, secrets in ``secrets``,
-            private database servers in ``database``.
+            private database servers in ``database``, machines in ``compute``.
         fsync: whether a write waits until the disk has it. Without it a power failure may cost the last writes.
         endpoint: address of an S3-compatible server, which then holds the buckets instead of files.
         access_key: the server's key, not a secret itself.
@@ -202,6 +207,7 @@ class BaremetalSettings:
         private_postgresql: of the private database servers.
         postgresql: a PostgreSQL server, which then holds the databases instead of private ones.
         mariadb: a MariaDB server, which then holds the databases instead of private PostgreSQL.
+        qemu: of the machines on this computer.
     """
 
     root: Path = _DEFAULT_ROOT
@@ -220,10 +226,11 @@ class BaremetalSettings:
     private_postgresql: PrivatePostgresqlSettings | None = None
     postgresql: PostgresqlSettings | None = None
     mariadb: MariadbSettings | None = None
+    qemu: QemuSettings | None = None
 
 
 class BaremetalProvider(Provider[BaremetalSettings]):
-    """Your own machines: blobs in files or on an S3-compatible server, zone files, SOPS files, private PostgreSQL.
+    """Your own machines: files or an S3-compatible server, zone files, SOPS files, private PostgreSQL, QEMU.
 
     Credentials: none for files, whose permissions decide who reads and writes; for a server its two keys; for secrets
     the age identity, or a login at the Vault. The user that runs the application needs to read and write ``root`` and
@@ -233,15 +240,17 @@ class BaremetalProvider(Provider[BaremetalSettings]):
     name: ClassVar[str] = "baremetal"
     driver_api: ClassVar[int] = 1
     settings_type: ClassVar[type[BaremetalSettings]] = BaremetalSettings
+    native_types: ClassVar[Mapping[str, type[Any]]] = {"compute": QemuMachineSettings}
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
-        """Say what files, S3-compatible servers, zone files, SOPS files, Vault and private PostgreSQL can do."""
+        """Say what files, S3-compatible servers, zone files, SOPS files, Vault, private PostgreSQL and QEMU can do."""
         from shiftable_baremetal import (
             _servers_mariadb,
             _servers_postgresql,
             blob,
             blob_s3,
+            compute,
             database,
             dns,
             dns_powerdns,
@@ -252,6 +261,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
         return {
             "blob": (blob.FEATURES, blob_s3.FEATURES),
+            "compute": (compute.FEATURES,),
             "database": (database.FEATURES, _servers_postgresql.FEATURES, _servers_mariadb.FEATURES),
             "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
@@ -326,6 +336,20 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         settings, private = self.settings, self.settings.private_postgresql or PrivatePostgresqlSettings()
         root = self._root() / "database"
         return PrivateDatabaseDriver(root, private.programs, fsync=settings.fsync, linger=private.linger)
+
+    def compute(self) -> ComputeDriver:
+        """Make the driver for machines of QEMU.
+
+        Raises:
+            ConfigError: the root cannot be used.
+        """
+        from shiftable_baremetal._qemu_images import Source
+        from shiftable_baremetal.compute import QemuComputeDriver
+
+        qemu = self.settings.qemu or QemuSettings()
+        own = {image.name: image.file or Source(image.url or "", digest=image.digest or "") for image in qemu.images}
+        root = self._root() / "compute"
+        return QemuComputeDriver(root, qemu.programs, accelerator=qemu.accelerator, own=own)
 
     def _root(self) -> Path:
         """Return the folder of all data, which need not exist yet: whoever creates something makes it.

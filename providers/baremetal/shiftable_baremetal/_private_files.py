@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -36,6 +35,7 @@ from shiftable.database.driver import DatabaseSpec, Snapshot
 from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, NotFound
 from shiftable.masking import Masked
 from shiftable.postgresql import Binaries, Cluster, locked
+from shiftable_baremetal._durable import sync, write
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._private_backups import Backups
 
@@ -92,7 +92,7 @@ class Files:
 
     def write_created(self, when: datetime) -> None:
         """Keep when it was made."""
-        _write(self.folder / "created", when.isoformat())
+        write(self.folder / "created", when.isoformat())
 
     def last_snapshot(self) -> str | None:
         """Return the snapshot that a delete was about to take."""
@@ -102,12 +102,12 @@ class Files:
 
     def write_last_snapshot(self, name: str) -> None:
         """Keep which snapshot a delete is about to take."""
-        _write(self.folder / "last-snapshot", name)
+        write(self.folder / "last-snapshot", name)
 
     def write_spec(self, spec: DatabaseSpec) -> None:
         """Keep a declaration in place of the one before."""
         told = attrs.asdict(spec, filter=attrs.filters.exclude("password", "login", "native"))
-        _write(self.folder / "spec.json", json.dumps(told, indent=2, sort_keys=True))
+        write(self.folder / "spec.json", json.dumps(told, indent=2, sort_keys=True))
 
     def password(self) -> Masked:
         """Return the administrator's password."""
@@ -121,16 +121,16 @@ class Files:
 
     def write_pending_password(self, password: Masked) -> None:
         """Keep the password that the server is about to be given."""
-        _write(self.folder / "password.pending", password.reveal())
+        write(self.folder / "password.pending", password.reveal())
 
     def keep_pending_password(self) -> None:
         """Make that password the current one: the server has it."""
         (self.folder / "password.pending").replace(self.folder / "password")
-        _sync(self.folder)
+        sync(self.folder)
 
     def write_password(self, password: Masked) -> None:
         """Keep the administrator's password, readable for its owner alone."""
-        _write(self.folder / "password", password.reveal())
+        write(self.folder / "password", password.reveal())
 
 
 @attrs.frozen
@@ -189,7 +189,7 @@ class Area:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _complete_or_gone(self.root / ".snapshots", snapshot.database, place) as folder:
             told = {**attrs.asdict(snapshot), "created": snapshot.created and snapshot.created.isoformat()}
-            _write(folder / "snapshot.json", json.dumps(told, indent=2, sort_keys=True))
+            write(folder / "snapshot.json", json.dumps(told, indent=2, sort_keys=True))
             yield folder / "data"
 
     def snapshots(self, name: str | None) -> list[tuple[str, str]]:
@@ -227,9 +227,9 @@ def _complete_or_gone(above: Path, name: str, place: Path) -> Iterator[Path]:
     new = Path(tempfile.mkdtemp(prefix=f".new~{name}~", dir=above))
     try:
         yield new
-        _sync(new)
+        sync(new)
         new.rename(place)
-        _sync(place.parent)
+        sync(place.parent)
     except BaseException:
         _discard(new)
         raise
@@ -238,33 +238,10 @@ def _complete_or_gone(above: Path, name: str, place: Path) -> Iterator[Path]:
 def _remove(above: Path, name: str, place: Path) -> None:
     gone = Path(tempfile.mkdtemp(prefix=f".gone~{name}~", dir=above))
     place.rename(gone)
-    _sync(place.parent)
+    sync(place.parent)
     _discard(gone)
 
 
 def _discard(folder: Path) -> None:
     Cluster(Files(folder).cluster, _NO_PROGRAMS).remove()
     shutil.rmtree(folder, ignore_errors=True)  # what is left is behind a dot, and removed the next time
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that only its owner reads: the old content or the new one, whatever happens."""
-    descriptor, new = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123  of a descriptor
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        Path(new).replace(path)
-    except BaseException:
-        Path(new).unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,176 @@
+"""One QEMU: how it is started, found again by any process, and ended.
+
+It leaves the process that starts it (``-daemonize``) and outlives it. It inherits the lock on the file ``alive``, which
+the system releases however it ends: so nobody takes another process for it, and after a restart of the computer it is
+known not to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from shiftable.errors import ConfigError
+from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
+
+__all__ = ["Process", "ProgramError", "Programs"]
+
+_STEP = 0.01
+_START = 60.0  # seconds for QEMU to open its files and leave
+_END = 10.0  # seconds for one that was killed to end
+
+_HOW_TO_GET = (
+    "machines on this computer need QEMU: apt install qemu-system-x86 qemu-utils, or dnf install qemu-system-x86 "
+    "qemu-img, or brew install qemu; where it lies elsewhere, name the folder: [providers.x.qemu] programs"
+)
+
+
+class ProgramError(Exception):
+    """What one of QEMU's programs said when it failed."""
+
+
+@attrs.frozen
+class Programs:
+    """QEMU's programs.
+
+    Args:
+        folder: where they lie; else they are on the ``PATH``.
+    """
+
+    folder: Path | None = None
+
+    def system(self) -> str:
+        """Return the path of what runs machines.
+
+        Raises:
+            ConfigError: it is not here; says how to get it.
+        """
+        return self._found("qemu-system-x86_64")
+
+    def image(self, *arguments: str | Path) -> bytes:
+        """Run ``qemu-img`` and return what it printed.
+
+        Raises:
+            ConfigError: it is not here; says how to get it.
+            ProgramError: it failed.
+        """
+        command = [self._found("qemu-img"), *map(str, arguments)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, umask=0o077)  # noqa: S603  QEMU's own
+        if done.returncode:
+            raise ProgramError(_told(done.stderr, done.returncode))
+        return done.stdout
+
+    def _found(self, program: str) -> str:
+        found = shutil.which(program, path=None if self.folder is None else str(self.folder))
+        if found is None:
+            raise ConfigError(_HOW_TO_GET)
+        return found
+
+
+@attrs.frozen
+class Process:
+    """The QEMU of one folder, whether or not it runs."""
+
+    folder: Path
+
+    @property
+    def runs(self) -> bool:
+        """Whether it does."""
+        try:
+            descriptor = os.open(self.folder / "alive", os.O_RDWR | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def monitor(self) -> Monitor:
+        """Talk to it."""
+        return Monitor(self.folder / "monitor")
+
+    def start(self, command: Sequence[str]) -> None:
+        """Start it, and return when it runs.
+
+        Args:
+            command: its paths may be relative to the folder.
+
+        Raises:
+            ProgramError: it does not start.
+        """
+        with self._alive() as descriptor:
+            for name in ("monitor", "pid", "stopping", "copying"):
+                (self.folder / name).unlink(missing_ok=True)
+            try:
+                done = subprocess.run(  # noqa: S603  QEMU's own
+                    [*command, "-daemonize"],
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    pass_fds=(descriptor,),
+                    umask=0o077,
+                    timeout=_START,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                self._signal()
+                raise ProgramError(f"QEMU did not start within {_START:.0f} s") from None
+        if done.returncode:
+            raise ProgramError(_told(done.stderr, done.returncode))
+
+    def kill(self) -> bool:
+        """End it at once; tell whether it has ended."""
+        end = time.monotonic() + _END
+        while self.runs:
+            self._signal()
+            if time.monotonic() > end:
+                return False
+            time.sleep(_STEP)
+        return True
+
+    def _signal(self) -> None:
+        """Kill whoever holds the lock: he has written his number, or is about to."""
+        try:
+            number = int((self.folder / "pid").read_text())
+        except (OSError, ValueError):
+            with contextlib.suppress(MonitorError), self.monitor() as monitor:
+                monitor.ask("quit")
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[int]:
+        """Take the lock that a new QEMU inherits; whoever just looks at it holds it for a moment."""
+        descriptor = os.open(self.folder / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        end = time.monotonic() + _END
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise ProgramError("another QEMU is still running here") from None
+                    time.sleep(_STEP)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _told(stderr: bytes, status: int) -> str:
+    """Return what a program said, without its name and the warnings."""
+    lines = [line for line in stderr.decode(errors="replace").splitlines() if line and "warning:" not in line]
+    return "; ".join(line.partition(": ")[2] or line for line in lines[-3:]) or f"it ended with status {status}"
