@@ -13,6 +13,7 @@ import attrs
 import click
 
 from shiftable.cli._compute_choice import images, sizes, sweep
+from shiftable.cli._compute_cutover import cutover
 from shiftable.cli._compute_inside import console, run, ssh
 from shiftable.cli._compute_target import Found, Target, fleet_, own_providers, target_
 from shiftable.cli._context import (
@@ -62,7 +63,7 @@ def compute() -> None:
     """
 
 
-for command in (console, images, run, sizes, ssh, sweep):
+for command in (console, cutover, images, run, sizes, ssh, sweep):
     compute.add_command(command)
 
 # looking

@@ -16,13 +16,13 @@ from shiftable.cli._progress import duration_text
 from shiftable.cli._units import duration
 from shiftable.config import did_you_mean
 from shiftable.errors import ConfigError, InvalidArgument
-from shiftable.migrate import FleetCutover, HealthCheck, NamedRecord
 
 if TYPE_CHECKING:
     from shiftable.app import App
     from shiftable.compute import FleetSpec
     from shiftable.dns import Zone
     from shiftable.manifest import Declared
+    from shiftable.migrate import FleetCutover, NamedRecord
 
 __all__ = ["cutover"]
 
@@ -209,6 +209,8 @@ def cutover(
     Exit codes: 0 done     1 a machine is not well, a name was changed by others, or failed
                 2 wrong usage or configuration
     """  # noqa: D301  click's mark for text that keeps its lines
+    from shiftable.migrate import FleetCutover, HealthCheck
+
     app, declared = context.app, _declared(context.app, label)
     try:
         checks = tuple(map(HealthCheck.parse, health))
@@ -240,6 +242,8 @@ def _declared(app: App, label: str) -> Declared:
 
 def _record(app: App, text: str) -> NamedRecord:
     """Read a name as it is written, with the provider that answers for its zone now."""
+    from shiftable.migrate import NamedRecord
+
     label, colon, name = text.partition(":")
     zones = {each.label: each for each in app.declared("dns")}
     if not (label and colon and name):

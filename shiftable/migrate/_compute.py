@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -89,6 +90,7 @@ class FleetsMover(Mover[FleetItem]):
         self._checks = tuple(HealthCheck.parse(text) for text in options.health)
         self._items: list[FleetItem] | None = None
         self._findings: list[Finding] = []
+        self._made: dict[str, Machine] = {}
 
     # before and around the items
 
@@ -186,6 +188,7 @@ class FleetsMover(Mover[FleetItem]):
         """Begin one machine, or adopt or delete it; ``confirm`` waits for all of them."""
         if step.action is Action.CREATE:
             made = self._to._make(self._spec, item.key, self._choice.size)
+            self._made[item.key] = made
             return Outcome(action=Action.CREATE, target=made.id)
         right = cast("MachineInfo", item.right)
         machine = Machine(self._driver, right)
@@ -217,14 +220,14 @@ class FleetsMover(Mover[FleetItem]):
         while left:
             now = self._listed(self._target)
             for key in list(left):
-                found = [machine for machine in now if machine.name == key and machine.state != "deleting"]
-                states = {machine.state for machine in found}
-                if states == {"running"}:
-                    del left[key]
-                elif not found:
+                found = next((each for each in now if each.name == key and each.state != "deleting"), None)
+                found = found or self._unlisted(key)
+                if found is None:
                     yield left.pop(key), self._refusal(NotFound, key, "it was made, and is gone")
-                elif "failed" in states:
-                    why = f"it failed ({found[0].raw_state!r}); look at its console, delete it, and run this again"
+                elif found.state == "running":
+                    del left[key]
+                elif found.state == "failed":
+                    why = f"it failed ({found.raw_state!r}); look at its console, delete it, and run this again"
                     yield left.pop(key), self._refusal(Conflict, key, why)
             if not left:
                 return
@@ -234,6 +237,14 @@ class FleetsMover(Mover[FleetItem]):
             waited, interval = waited + interval, min(interval * 1.5, _LONGEST_PAUSE)
         for key, item in left.items():
             yield item, self._refusal(Timeout, key, f"waited {TIMEOUT} for it to run; run this again")
+
+    def _unlisted(self, key: str) -> MachineInfo | None:
+        """Ask for a machine that was just made and that no listing has: some providers' listings lag behind."""
+        made = self._made.get(key)
+        with contextlib.suppress(NotFound):
+            found = made.info() if made is not None else None
+            return found if found is not None and found.state not in {"deleting", "deleted"} else None
+        return None
 
     def verify_many(
         self, items: Sequence[FleetItem], *, quick: bool

@@ -789,3 +789,12 @@ def test_a_move_that_is_killed_anywhere_goes_on_and_makes_no_machine_twice(tmp_p
     for line in lines:
         assert (0, True, 0, wanted) == (line["last"], line["complete"], line["again"], line["names"])
         assert sorted(line["made"] + line["at_kill"]) == wanted
+
+
+def test_a_listing_that_lags_behind_is_no_loss(fleets: Fleets) -> None:
+    real = fleets.right.machines
+    fleets.right.machines = lambda *args, **page: attrs.evolve(real(*args, **page), items=())  # type: ignore[method-assign]
+    report = fleets.move()
+    fleets.right.machines = real  # type: ignore[method-assign]
+    assert report.complete
+    assert ["web-0", "web-1", "web-2"] == names(fleets.there())
