@@ -6,7 +6,7 @@ import importlib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 
@@ -285,7 +285,7 @@ class _Reader:
                 self._problem(name, (label,), f"must be a table, [{name}.{label}]")
 
     def _structured(self, cls: type[Any], place: str, table: Mapping[str, Any]) -> Any:  # noqa: ANN401  of that class
-        here = Place(place, folder=self.path.parent, secret=_not_now, text=self.text)
+        here = Place(place, self.path.parent, _not_now, self.text, _not_open_now)
         try:
             return structure(cls, table, here)
         except ConfigError as exc:
@@ -302,6 +302,10 @@ class _Reader:
 
 def _not_now(name: str) -> str:
     raise ConfigError(f"the secret {name} cannot be read while the file is")
+
+
+def _not_open_now(label: str) -> NoReturn:
+    raise ConfigError(f"the bucket {label} cannot be opened while the file is read")
 
 
 def known_types() -> frozenset[str]:
