@@ -307,6 +307,34 @@ def delete(context: Context, place: Target, *, yes: str | None, wait: bool, time
     click.echo(f"{name}: deleted")
 
 
+@compute.command()
+@fleet_
+@click.option("--yes", metavar="NAME", help="Confirm by the fleet's name, for scripts.")
+@pass_context
+def replace(context: Context, place: Target, *, yes: str | None) -> None:
+    """Make the machines of a declared fleet anew that are not as declared, one after another.
+
+    That is what `shiftable apply` does not do, since it deletes nothing: other images, machines that failed, fewer
+    machines. What is on their disks is lost. It may be interrupted; the same command goes on.
+    """
+    app, declared = context.app, place.declared(context)
+    spec = app.spec(declared)
+    changes = app.diff(declared)
+    if not changes:
+        click.echo(f"{spec.name}: everything is as declared")
+        return
+    for change in changes:
+        if change.reason:
+            click.echo(shown(f"{spec.name}: {change.reason}"), err=True)
+    if any(change.destroys for change in changes):
+        _confirm(f"machines of {spec.name} on {app.provider_of(declared)}", spec.name, yes)
+    with interruptible(f"{spec.name}: the same command goes on"):
+        for change in changes:
+            app.apply(declared, change)
+        app.service(declared).settle(spec)
+    click.echo(f"{spec.name}: as declared")
+
+
 def _confirm(what: str, name: str, yes: str | None) -> None:
     if yes is not None:
         if yes != name:

@@ -62,7 +62,7 @@ class Target:
         """Return the service that it belongs to. Calls nobody."""
         if self.parts is not None:
             return context.cloud(self.parts[0]).compute
-        return cast("Compute", context.app.service(self._declared(context)[0]))
+        return cast("Compute", context.app.service(self.declared(context)))
 
     def fleet(self, context: Context) -> Fleet:
         """Return the handle of a fleet, which may have no machines. Calls nobody."""
@@ -76,7 +76,7 @@ class Target:
             return None
         app = context.app
         app.compute(self.text)  # which says what there is, if there is no such label
-        return cast("FleetSpec", app.spec(self._declared(context)[0]))
+        return cast("FleetSpec", app.spec(self.declared(context)))
 
     def find(self, context: Context) -> Found:
         """Ask the provider what there is.
@@ -103,6 +103,16 @@ class Target:
         if not machines:
             raise _missing(service, Resource("fleet", fleet.name), "it has no machines; `shiftable apply` makes them")
         return Found(self.text, service, fleet, machines)
+
+    def declared(self, context: Context) -> Declared:
+        """Return the declared fleet.
+
+        Raises:
+            ConfigError: it is none of the file.
+        """
+        if self.parts is not None:
+            raise ConfigError(f"{self.text} is not declared; say LABEL of [compute.LABEL]")
+        return self._declared(context)[0]
 
     def _declared(self, context: Context) -> tuple[Declared, int | None]:
         """Return the fleet that the text names, and the number of the machine if it names one."""

@@ -9,12 +9,15 @@ from decimal import Decimal
 from itertools import islice
 from typing import ClassVar, cast
 
+import attrs
+
 from shiftable.compute._fleet import Fleet
 from shiftable.compute._machine import COPYING, TIMEOUT, Machine, until_ready
 from shiftable.compute._rules import (
     FIREWALL,
     MADE_ANEW,
     as_declared,
+    failed,
     machine_name,
     missing,
     number_of,
@@ -291,13 +294,21 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
             raise self._refusal(NotFound, "delete", resource, "no machine belongs to it")
 
     def diff(self, spec: FleetSpec) -> tuple[Change[FleetSpec], ...]:
-        """Say in which steps the fleet would become as declared: fewer machines, others, larger ones, more."""
+        """Say in which steps the fleet would become as declared: fewer machines, others, larger ones, more.
+
+        A machine that failed is made anew by a step of its own, which destroys it.
+        """
         living = self._living(spec.name)
         if not living:
             made = Change(service=self.service, before=None, after=spec, monthly_cost=self._monthly(spec))
             return (made,) if spec.count else ()
         current = as_declared(spec, living, self.choose(spec).size)
-        return tuple(self._change(before, after, living) for before, after in steps(current, spec))
+        changes = [self._change(before, after, living) for before, after in steps(current, spec)]
+        if broken := failed(spec, living):
+            rest = attrs.evolve(spec, count=min(current.count, spec.count))
+            place = 1 if spec.count < current.count else 0  # after those that are too many
+            changes.insert(place, self._repair(rest, broken))
+        return tuple(changes)
 
     def apply(self, change: Change[FleetSpec]) -> None:
         """Carry out one step. It may be done again after a failure: what is done already is not done twice.
@@ -314,18 +325,23 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
             return
         resource, living, fields = self._possible("update", after), self._living(after.name), _names(change)
         size = self.choose(after).size
-        self._require_unmoved(change, as_declared(after, living, size), resource)
+        repairs = change.destroys and after.count > before.count
+        healthy = [seen for seen in living if seen.state != "failed"] if repairs else living
+        self._require_unmoved(change, as_declared(after, healthy, size), resource)
+        if repairs:
+            self._remove(failed(after, living))
         if fields & MADE_ANEW:
             self._make_anew(after, wrongly_made(after, living), resource)
         if fields & {"cpus", "memory_gib"}:
-            for seen in wrongly_sized(after, living, size):
+            for seen in wrongly_sized(after, [seen for seen in living if seen.state != "failed"], size):
                 self._machine(seen).resize_to(size)
         if fields & FIREWALL:
             with self._translated("update", resource):
                 self._driver.update(before, after)
         if "count" in fields:
-            for seen in surplus(after, living):
+            for seen in surplus(after, healthy):
                 self._machine(seen).delete()
+        if "count" in fields or fields & MADE_ANEW:
             self._fill(after, resource)
 
     def settle(self, spec: FleetSpec) -> None:
@@ -374,6 +390,8 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         """Refuse a change if the fleet is neither as before it nor on the way that it goes."""
         before, after = cast("FleetSpec", change.before), cast("FleetSpec", change.after)
         least, most = sorted((before.count, after.count))
+        if change.destroys and _names(change) & MADE_ANEW:
+            least = 0  # one may be deleted and not made again yet
         moved = {
             name
             for name in _names(change) - {"count"}
@@ -414,6 +432,24 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
             self._machine(seen).delete()
             self._machine(seen).wait_deleted()
             self._make(spec, seen.name, choice.size).wait()
+
+    def _remove(self, machines: Iterable[MachineInfo]) -> None:
+        removed = [self._machine(seen) for seen in machines]
+        for machine in removed:
+            machine.delete()
+        for machine in removed:
+            machine.wait_deleted()
+
+    def _repair(self, spec: FleetSpec, broken: list[MachineInfo]) -> Change[FleetSpec]:
+        """Return the change that makes machines anew which failed; the others are left alone."""
+        return Change(
+            service=self.service,
+            before=attrs.evolve(spec, count=spec.count - len(broken)),
+            after=spec,
+            destroys=True,
+            reason=f"{', '.join(machine.name for machine in broken)} failed, and are made anew",
+            monthly_cost=Decimal(0) if self.features.prices else None,
+        )
 
     def _change(self, before: FleetSpec, after: FleetSpec, living: list[MachineInfo]) -> Change[FleetSpec]:
         fields = frozenset(field.name for field in Change(service=self.service, before=before, after=after).fields)

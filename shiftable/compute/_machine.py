@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import ClassVar, TypeVar
@@ -20,7 +21,7 @@ from shiftable.compute.driver import (
     MachineState,
     Size,
 )
-from shiftable.errors import Conflict, NotFound, OperationError, Resource, Unsupported
+from shiftable.errors import Conflict, NotFound, OperationError, Resource, ShiftableError, Unsupported
 from shiftable.service import Handle
 from shiftable.waiting import Timing
 
@@ -127,7 +128,10 @@ class Machine(Handle[ComputeDriver]):
         return self.resize_to(size, timeout=timeout)
 
     def resize_to(self, size: Size, *, timeout: timedelta = TIMEOUT) -> MachineInfo:
-        """Give the machine that size, and wait for it. One that runs is stopped for it and started again."""
+        """Give the machine that size, and wait for it. One that runs is stopped for it and started again.
+
+        It is also started if it could not be resized; only if starting it fails, it stays stopped.
+        """
         self._require(self.features.resize, "resize", self.resource, "way to change the size of a machine")
         info = self.info()
         if (info.size, info.cpus, info.memory) == (size.name, size.cpus, size.memory):
@@ -135,10 +139,18 @@ class Machine(Handle[ComputeDriver]):
         if info.state in {"creating", "starting", "rebooting"}:
             info = self.wait("running", timeout=timeout)
         ran = info.state not in {"stopped", "stopping"}
-        self.stop()
-        self.wait("stopped", timeout=timeout)
-        with self._translated("resize", self.resource):
-            self._driver.resize(self.id, size)
+        try:
+            self.stop()
+            self.wait("stopped", timeout=timeout)
+            with self._translated("resize", self.resource):
+                self._driver.resize(self.id, size)
+        except BaseException as exc:
+            if ran:  # it was stopped for nothing
+                with contextlib.suppress(ShiftableError):
+                    if isinstance(exc, Exception) and self.info().state == "stopping":
+                        self.wait("stopped", timeout=timeout)
+                    self.start()
+            raise
         if not ran:
             return self.info()
         self.start()

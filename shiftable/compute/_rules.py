@@ -16,6 +16,7 @@ __all__ = [
     "FIREWALL",
     "MADE_ANEW",
     "as_declared",
+    "failed",
     "in_order",
     "machine_name",
     "missing",
@@ -70,8 +71,15 @@ def missing(spec: FleetSpec, living: Sequence[MachineInfo], taken: frozenset[str
 
 
 def surplus(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
-    """Return the machines that are too many: the highest numbers."""
-    return in_order(spec.name, machines)[spec.count :]
+    """Return the machines that are too many: those that failed, then the highest numbers."""
+    ordered = in_order(spec.name, machines)
+    return sorted(ordered, key=lambda machine: machine.state == "failed")[spec.count :]
+
+
+def failed(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
+    """Return the machines that failed, without those that are too many anyway."""
+    kept = [machine for machine in machines if machine not in surplus(spec, machines)]
+    return [machine for machine in in_order(spec.name, kept) if machine.state == "failed"]
 
 
 def wrongly_made(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInfo]:

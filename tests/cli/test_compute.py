@@ -530,6 +530,31 @@ def test_apply_deletes_no_machine(web: Run, folder: Path, driver: MemoryComputeD
     assert 2 == len(states(driver))
 
 
+def test_replace_does_what_apply_leaves_and_asks_first(web: Run, folder: Path, driver: MemoryComputeDriver) -> None:
+    assert "shop-web: everything is as declared\n" == web("replace", "web").stdout
+    change(folder, count="1", image='"ubuntu-24.04"')
+    refused = web("replace", "web")
+    assert 2 == refused.exit_code
+    assert "shop-web: shop-web-1 are deleted\n" in refused.stderr
+    assert "to delete machines of shop-web on memory without a terminal, say --yes shop-web" in refused.stderr
+    assert 2 == len(states(driver))
+    assert (0, "shop-web: as declared\n") == ((done := web("replace", "web", "--yes=shop-web")).exit_code, done.stdout)
+    (found,) = driver.machines("shop-web", cursor=None, limit=None).items
+    assert ("shop-web-0", "ubuntu-24.04", "running") == (found.name, found.image, found.state)
+    assert "shop-web" in (folder / ".shiftable" / "applied.jsonl").read_text()
+    undeclared = web("replace", "memory:shop-web")
+    assert (2, True) == (undeclared.exit_code, "memory:shop-web is not declared" in undeclared.stderr)
+
+
+def test_a_machine_that_failed_is_replaced(run: Run, folder: Path, driver: MemoryComputeDriver) -> None:
+    driver._failing = {"shop-web-1"}
+    assert 1 == shiftable("apply").exit_code
+    driver._failing = ()
+    assert "why: shop-web-1 failed, and are made anew\n" in shiftable("plan").stdout
+    assert 0 == run("replace", "web", "--yes", "shop-web").exit_code
+    assert {"shop-web-0": "running", "shop-web-1": "running"} == states(driver)
+
+
 def test_apply_says_which_machine_failed_and_goes_on_later(run: Run, folder: Path, driver: MemoryComputeDriver) -> None:
     driver._quota = 2
     applied = shiftable("apply")
