@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+from shiftable.app import load
+from shiftable.cli._compute import compute
 from shiftable.cli._main import cli
 from shiftable.compute import FleetSpec, PriceSource
 from shiftable.compute.driver import ComputeDriver
@@ -572,3 +577,39 @@ def test_apply_waits_for_machines_and_says_if_one_failed(run: Run, driver: Memor
     assert 1 == applied.exit_code
     (result,) = json.loads(applied.stdout)["changes"]
     assert "it failed (the provider says 'FAILED')" in result["result"]
+
+
+# the guide
+
+GUIDE = (Path(__file__).parents[2] / "docs/how-to/machines.md").read_text("utf-8")
+
+
+def test_the_commands_of_the_guide_exist_as_they_stand_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = "$ shiftable compute "
+    lines = [line.removeprefix(prefix) for line in GUIDE.splitlines() if line.startswith(prefix)]
+    assert 20 == len(lines)
+    (folder / "id_ed25519.pub").write_text(KEY)
+    for line in lines:
+        words = shlex.split(line.replace("~/.ssh/", ""), comments=True)
+        command = compute.get_command(click.Context(compute), words[0])
+        assert command is not None, line
+        command.make_context(words[0], words[1:])
+
+
+def test_the_declarations_of_the_guide_are_right(folder: Path) -> None:
+    first, *more = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    head = '[project]\nname = "shop"\n[environments.production]\nprovider = "memory"\n'
+    for text in (first, *more):
+        added = text.removeprefix("[compute.web]\n# …\n")
+        said = {line.partition(" = ")[0] for line in added.splitlines()}
+        kept = [line for line in first.splitlines() if text is not first and line.partition(" = ")[0] not in said]
+        (folder / "shiftable.toml").write_text("\n".join([head, *kept, added]))
+        (declared,) = load(folder).declared("compute")
+        assert ("web", "debian-12") == (declared.spec.name, declared.spec.image)
+
+
+def test_the_programs_of_the_guide_run(driver: MemoryComputeDriver, capsys: pytest.CaptureFixture[str]) -> None:
+    _, program = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    exec(compile(program, "machines.md", "exec"), {})  # noqa: S102  the guide's own
+    assert capsys.readouterr().out.startswith("/dev/disk/by-id/")
+    assert {"data-0": "running", "twin-0": "running"} == states(driver)
