@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from shiftable.dns.driver import SERVER_TYPES, RecordChange, RecordKey, RecordSet, is_within
 
-__all__ = ["broken_rules", "unheld"]
+__all__ = ["broken_rules", "is_already", "unheld"]
 
 _QUERY_TYPES = frozenset({"ANY", "AXFR", "IXFR", "MAILA", "MAILB", "NONE", "OPT", "TKEY", "TSIG"})
 _NOBODYS = SERVER_TYPES | _QUERY_TYPES
@@ -48,6 +48,11 @@ def broken_rules(origin: str, current: Zone, changes: tuple[RecordChange, ...], 
             final[record.name].append(record)
     for name, records in final.items():
         yield from (f"{name}: {why}" for why in _name_rules(records))
+
+
+def is_already(before: RecordSet | None, after: RecordSet | None) -> bool:
+    """Tell whether all is as wanted. What DNS forbids never is: a value that is given twice, say."""
+    return before == after and (after is None or not any(_record_rules(after)))
 
 
 def unheld(origin: str, record: RecordSet) -> str | None:

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 
 import attrs
 
-from shiftable.dns._rules import broken_rules, unheld
+from shiftable.dns._rules import broken_rules, is_already, unheld
 from shiftable.dns._text import read_zone, type_name
 from shiftable.dns.driver import (
     SERVER_TYPES,
@@ -182,7 +182,7 @@ class Zone(Handle[DnsDriver]):
             IntegrityError: the provider said yes and did nothing.
             Conflict: read back, it is something else: others wrote it at the same moment.
         """
-        wanted = tuple(change for change in changes if change.before != change.after)
+        wanted = tuple(change for change in changes if not is_already(change.before, change.after))
         if wanted:
             current = self._state("change", self.resource, [change.key.name for change in wanted])
             self._apply("change", self.resource, wanted, current, atomic=atomic, apex=apex)
@@ -296,7 +296,7 @@ class Zone(Handle[DnsDriver]):
             if if_match is not None and (before is None or before.token != if_match):
                 raise self._refusal(PreconditionFailed, operation, resource, "it is not in that version")
             after = step(before)
-            if after == before:
+            if is_already(before, after):
                 return before
             try:
                 change = RecordChange(before=before, after=after)

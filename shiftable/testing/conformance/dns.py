@@ -316,6 +316,17 @@ class DnsConformance(Conformance):
         zone.set("www", "A", "192.0.2.3")
         assert zone.get("www", "A").texts == ("192.0.2.3",)
 
+    def test_a_value_that_is_given_twice_is_refused_also_where_it_stands(self, zone: Zone) -> None:
+        held = zone.set("www", "A", ["192.0.2.1", "192.0.2.2"], ttl=300)
+        twice = attrs.evolve(held, rdatas=(*held.rdatas, held.rdatas[0]))
+        for call in (
+            lambda: zone.set("www", "A", ["192.0.2.1", "192.0.2.1", "192.0.2.2"], ttl=300),
+            lambda: zone.change([RecordChange(before=zone.get("www", "A"), after=twice)]),
+        ):
+            with pytest.raises(InvalidArgument, match="twice"):
+                call()
+        assert set(zone.get("www", "A").texts) == {"192.0.2.1", "192.0.2.2"}
+
     def test_a_set_without_a_ttl_keeps_the_one_there_is(self, zone: Zone) -> None:
         zone.set("www", "A", "192.0.2.1", ttl=1234)
         assert zone.set("www", "A", "192.0.2.2").ttl == 1234
