@@ -142,7 +142,9 @@ class GcpProvider(Provider[GcpSettings]):
       ``cloudsql.instances.login`` (``roles/cloudsql.instanceUser``).
 
     * compute: on the project ``compute.zones.list``, ``compute.machineTypes.list``, ``compute.machineTypes.get``,
-      ``compute.images.list``, ``compute.images.create``, ``compute.images.get``, ``compute.images.useReadOnly``,
+      ``compute.images.list``, ``compute.images.create``, ``compute.images.get``, ``compute.images.delete``,
+      ``compute.images.useReadOnly``, ``compute.snapshots.list``, ``compute.snapshots.create``,
+      ``compute.snapshots.get``, ``compute.snapshots.delete``, ``compute.snapshots.useReadOnly``,
       ``compute.instances.list``, ``compute.instances.create``, ``compute.instances.get``,
       ``compute.instances.delete``, ``compute.instances.start``, ``compute.instances.stop``,
       ``compute.instances.reset``, ``compute.instances.setMachineType``, ``compute.instances.setLabels``,
@@ -150,11 +152,12 @@ class GcpProvider(Provider[GcpSettings]):
       ``compute.instances.getSerialPortOutput``, ``compute.instances.attachDisk``, ``compute.instances.detachDisk``,
       ``compute.disks.list``, ``compute.disks.create``, ``compute.disks.get``, ``compute.disks.delete``,
       ``compute.disks.setLabels``, ``compute.disks.use``, ``compute.disks.useReadOnly``,
-      ``compute.subnetworks.use``, with public addresses ``compute.subnetworks.useExternalIp``, with open ports
-      ``compute.firewalls.list``, ``compute.firewalls.create``, ``compute.firewalls.update``,
-      ``compute.firewalls.delete``, ``compute.networks.updatePolicy``, and to see how it ends
-      ``compute.zoneOperations.get``, ``compute.globalOperations.get``, ``compute.globalOperations.list``. A machine
-      with an ``identity`` takes ``iam.serviceAccounts.actAs`` on that account (``roles/iam.serviceAccountUser``).
+      ``compute.disks.createSnapshot``, ``compute.firewalls.list``, ``compute.subnetworks.use``, with public addresses
+      ``compute.subnetworks.useExternalIp``, with open ports ``compute.firewalls.create``,
+      ``compute.firewalls.update``, ``compute.firewalls.delete``, ``compute.networks.updatePolicy``, and to see how it
+      ends ``compute.zoneOperations.get``, ``compute.zoneOperations.list``, ``compute.globalOperations.get``,
+      ``compute.globalOperations.list``. A machine with an ``identity`` takes ``iam.serviceAccounts.actAs`` on that
+      account (``roles/iam.serviceAccountUser``).
 
     What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
     ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``,

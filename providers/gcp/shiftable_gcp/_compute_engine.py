@@ -152,7 +152,7 @@ class ComputeEngine:
     def fail_next(
         self, kind: str, code: str = "INTERNAL_ERROR", message: str = "Internal error.", *, leaves: str = "nothing"
     ) -> None:
-        """Have the next operation of a kind, ``insert``, end in an error, and maybe leave debris."""
+        """Have the next operation of a kind, ``instances.insert``, end in an error, and maybe leave debris."""
         self._failing[kind] = Failure(code, message, leaves=leaves)
 
     def of(self, kind: str) -> dict[str, Json]:
@@ -355,7 +355,7 @@ class ComputeEngine:
             self.polls,
             effect,
             undo,
-            self._failing.pop(kind, None),
+            self._failing.pop(f"{path.split('/')[-2]}.{kind}", None),
         )
         self.operations[made.path] = made
         return made.told()

@@ -138,9 +138,11 @@ class GceDriver(ComputeDriver):
 
     def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
         """Say what a declaration needs and Compute Engine does not have."""
-        missing = [*super().missing_features(spec), *impossible_labels(spec)]
-        if spec.gpus and spec.gpu is None and native_of(spec).machine_type is not None:
-            missing.append(f'GPUs for {native_of(spec).machine_type} without their kind (gpu = "nvidia-tesla-t4")')
+        missing, native = [*super().missing_features(spec), *impossible_labels(spec)], native_of(spec)
+        if spec.gpus and spec.gpu is None and native.machine_type is not None:
+            missing.append(f'GPUs for {native.machine_type} without their kind (gpu = "nvidia-tesla-t4")')
+        if spec.firewall and spec.network is None and native.subnetwork is not None:
+            missing.append("firewall around a subnetwork whose network is not declared (network = …)")
         return tuple(missing)
 
     # fleets
@@ -189,6 +191,10 @@ class GceDriver(ComputeDriver):
             size = self._size(zone, native.machine_type)
         except api_errors.NotFound:
             raise ValueError(f"Google has no machine type {native.machine_type!r} in {zone}") from None
+        if size.arch != spec.arch:
+            raise ValueError(f"{size.name} is of {size.arch}, and {spec.arch} is declared")
+        if bool(size.gpus) and not spec.gpus:
+            raise ValueError(f"{size.name} has GPUs; declare gpus = {size.gpus}")
         return Choice(size, "it is declared", size.price)
 
     # machines
@@ -712,8 +718,11 @@ class GceDriver(ComputeDriver):
         for name, wall in found.items():
             if not is_ours(wall):
                 raise failure(AlreadyExists, f"there is a firewall rule {name!r} that shiftable did not make")
-        network = next((wall["network"] for wall in found.values()), network_path(spec.network))
+        network = network_path(spec.network)
         for name, wall in wanted.items():
+            if name in found and last(str(found[name]["network"])) != last(network):  # of machines that are no more
+                self._delete("global", "firewalls", name)
+                del found[name]
             if name not in found:
                 body = wall | {"network": network}
                 self._api.settle(self._api.begin("POST", self._api.path("global", "firewalls"), body))
