@@ -96,6 +96,7 @@ class Fleet(Handle[ComputeDriver]):
 
         Raises:
             Conflict: one failed.
+            NotFound: one that was there when the waiting began is gone.
             Timeout: it took longer.
         """
         deadline = self._timing.clock() + timeout.total_seconds()
@@ -104,8 +105,13 @@ class Fleet(Handle[ComputeDriver]):
             return timedelta(seconds=max(0.0, deadline - self._timing.clock()))
 
         there: dict[str, MachineInfo] = {}
+        before: list[Machine] = []
         while True:  # what is there by now is told by one listing, not by a call for each machine
             living = self._living()
+            for machine in before:
+                if machine.id not in {other.id for other in living}:
+                    machine.info()  # one that is gone tells why
+            before = living
             there.update({machine.id: machine.seen for machine in living if machine.seen.state == state})
             waiting = [machine for machine in living if machine.id not in there]
             if not waiting:
