@@ -68,10 +68,14 @@ def test_every_class_is_as_the_machine_behind_it(aws_double: AwsDouble) -> None:
     assert checked > 150
 
 
-def test_the_table_is_made_anew_from_what_aws_answers(provider: AwsProvider, tmp_path: Path) -> None:
+def test_the_table_is_made_anew_from_what_aws_answers(
+    provider: AwsProvider, aws_double: AwsDouble, tmp_path: Path
+) -> None:
     file = tmp_path / "classes.json"
     file.write_text(json.dumps({"date": "2000-01-01", "source": "kept", "classes": {"db.old.large": [1, 1]}}))
-    _rds_classes.main(provider.session.client("rds"), provider.session.client("ec2"), file, "2026-11-22")
+    everywhere = AwsProvider(AwsSettings(**{**aws_double.config, "region": "us-east-1"}))  # sells all of them
+    _rds_classes.main(provider.session.client("rds"), everywhere.session.client("ec2"), file, "2026-11-22")
+    everywhere.close()
     made = json.loads(file.read_text())
     assert (made["date"], made["source"]) == ("2026-11-22", "kept")
     assert made["classes"] == json.loads(TABLE.read_text())["classes"]

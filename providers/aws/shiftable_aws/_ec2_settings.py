@@ -16,7 +16,8 @@ class Ec2Settings:
     Args:
         instance_type: ``m7g.large``; else the cheapest one that has all that is declared.
         ami: id of the image, for this region; ``image`` then says only what it is called.
-        key_name: a key pair of EC2 that may log in as the image's own user, beside the declared user and keys.
+        key_name: a key pair of EC2, for the image's own user, who is there only if the user data's ``users`` names
+            ``default``; the declared user and keys do not need it.
         subnet: to be in; else ``network`` or the default VPC tells.
         security_groups: ids of groups to be in, beside the fleet's own.
         tenancy: whether the hardware is shared with other accounts.

@@ -535,7 +535,7 @@ class StrictEc2:
 
     def _check_options(self, region: Region, arguments: Arguments, kind: Data, *, spot: bool) -> None:
         backend = _backend("ec2", region.name)
-        if "KeyName" in arguments and arguments["KeyName"] not in backend.keypairs:
+        if "KeyName" in arguments and arguments["KeyName"] not in backend.key_pairs:
             raise Refused("InvalidKeyPair.NotFound", f"The key pair '{arguments['KeyName']}' does not exist")
         if "IamInstanceProfile" in arguments:
             self._profile(arguments["IamInstanceProfile"])

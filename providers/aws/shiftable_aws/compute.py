@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import threading
 import time
 import uuid
@@ -26,7 +27,6 @@ from shiftable.compute.driver import (
     FleetSpec,
     Image,
     MachineInfo,
-    MachineState,
     Rule,
     Size,
     choose_size,
@@ -38,6 +38,23 @@ from shiftable_aws import _ec2_groups
 from shiftable_aws._ec2_images import Ami, Images, ami
 from shiftable_aws._ec2_prices import prices
 from shiftable_aws._ec2_settings import Ec2Settings
+from shiftable_aws._ec2_told import (
+    DISK,
+    GONE,
+    IMAGE,
+    NAME,
+    SOURCE,
+    STATES,
+    USER,
+    disk_of,
+    disk_snapshot_of,
+    goes,
+    holder_of,
+    info_of,
+    is_of_image,
+    is_own,
+    wall_ids,
+)
 from shiftable_aws._ec2_types import Types
 from shiftable_aws._errors import classify_compute
 from shiftable_aws._rds_groups import code_of, failure, tags_of
@@ -49,12 +66,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FEATURES", "STATES", "Ec2Driver"]
 
+logger = logging.getLogger(__name__)
+
 _API = "Amazon EC2 API reference"
 
-# What a machine is told in tags beside its labels: its name, and what EC2 does not tell of it.
-_NAME, _IMAGE, _USER, _DISK = "Name", "shiftable-image", "shiftable-user", "shiftable-disk-gib"
-_REQUEST, _SOURCE = "shiftable-request", "shiftable-source"
-_OWN_TAGS = 4
+_REQUEST = "shiftable-request"
+_OWN_TAGS = 4  # beside the fleet's: NAME, IMAGE, USER, DISK
 _TAGS = 50  # Amazon EC2 user guide, "Tag restrictions"
 
 FEATURES = ComputeFeatures(
@@ -85,17 +102,7 @@ FEATURES = ComputeFeatures(
     price_list=prices().about,
 )
 
-STATES: Mapping[str, MachineState] = {
-    "pending": "creating",  # or starting, if it ran before
-    "running": "running",  # also while it reboots
-    "stopping": "stopping",
-    "stopped": "stopped",
-    "shutting-down": "deleting",
-}
-"""The states of the API reference, InstanceState. ``terminated`` is no state: such a machine is gone."""
-
-_GONE = "terminated"
-_ENDING = {_GONE, "shutting-down"}
+_ENDING = {GONE, "shutting-down"}
 _PAGE, _LEAST_PAGE = 1000, 5  # API reference, DescribeInstances
 _DISKS_PAGE = 500  # API reference, DescribeVolumes
 _UNSEEN = 60.0  # seconds after which a new machine is surely told of; API reference, "Eventual consistency"
@@ -186,7 +193,7 @@ class Ec2Driver(ComputeDriver):
 
     def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
         """Say what EC2 does not have of a declaration."""
-        taken = sorted(key for key in spec.labels if _is_own(key))
+        taken = sorted(key for key in spec.labels if is_own(key))
         return (
             *super().missing_features(spec),
             *(f"room for a label {key!r}, which is a tag of its own" for key in taken),
@@ -213,7 +220,13 @@ class Ec2Driver(ComputeDriver):
             self._shared = {key: shared for key, shared in self._shared.items() if key[0] != name}
         _ec2_groups.delete(self.client, name)
         for group in self._placement_groups(name):
-            self.client.delete_placement_group(GroupName=group["GroupName"])
+            try:
+                self.client.delete_placement_group(GroupName=group["GroupName"])
+            except ClientError as exc:
+                if code_of(exc) == "InvalidPlacementGroup.InUse":
+                    logger.warning("the placement group %s is still in use and stays", group["GroupName"])
+                elif code_of(exc) != "InvalidPlacementGroup.Unknown":  # by the first attempt, whose answer was lost
+                    raise
 
     # sizes and images
 
@@ -272,8 +285,8 @@ class Ec2Driver(ComputeDriver):
         native, shared = _native(spec), self._shared.get(_key(spec)) or self._share(spec)
         image = self._images.find(self.client, native.ami or spec.image, size.arch)
         disk_gib = max(spec.disk_gib, image.image.disk_gib or 0)
-        tags = {**spec.labels, FLEET_LABEL: spec.name, _NAME: name}
-        own = {_IMAGE: spec.image, _USER: spec.user, _DISK: str(disk_gib)}
+        tags = {**spec.labels, FLEET_LABEL: spec.name, NAME: name}
+        own = {IMAGE: spec.image, USER: spec.user, DISK: str(disk_gib)}
         tagged = ["instance", "volume", "network-interface"] + (["spot-instances-request"] if spec.spot else [])
         arguments: _Arguments = {
             "ImageId": image.image.id,
@@ -300,8 +313,10 @@ class Ec2Driver(ComputeDriver):
                     self._shared.pop(_key(spec), None)
             raise
         found = {**made, "Tags": made.get("Tags") or _tags({**tags, **own})}
-        info = _info(found, {shared.group: spec.firewall}, self._types.known(self.client, [found["InstanceType"]]))
+        info = info_of(found, {shared.group: spec.firewall}, self._types.known(self.client, [found["InstanceType"]]))
         with self._lock:
+            young = self._young.items()
+            self._young = {id_: held for id_, held in young if self._clock() - held[0] <= _UNSEEN}
             self._young[info.id] = self._clock(), info
         return info
 
@@ -318,30 +333,39 @@ class Ec2Driver(ComputeDriver):
         answer = self.client.describe_instances(Filters=filters, MaxResults=size, **more)
         found = [machine for held in answer["Reservations"] for machine in held["Instances"]]
         walls: dict[str, Iterable[Rule]] = {id_: [Rule(**rule) for rule in rules] for id_, rules in told.items()}
-        walls |= _ec2_groups.walls(self.client, {id_ for m in found for id_ in _wall_ids(m)} - walls.keys())
+        walls |= _ec2_groups.walls(self.client, {id_ for m in found for id_ in wall_ids(m)} - walls.keys())
         types = self._types.known(self.client, {machine["InstanceType"] for machine in found})
+        shown = [info_of(machine, walls, types) for machine in found]
+        self._see(info.id for info in shown)
         following = answer.get("NextToken")
-        if following:
-            following = json.dumps((following, {id_: [attrs.asdict(rule) for rule in walls[id_]] for id_ in walls}))
-        return Page(tuple(_info(machine, walls, types) for machine in found), following or None)
+        if not following:
+            return Page((*shown, *self._unseen(fleet)))
+        return Page(
+            tuple(shown), json.dumps((following, {id_: [attrs.asdict(rule) for rule in walls[id_]] for id_ in walls}))
+        )
 
     def machine(self, id: str) -> MachineInfo:
         """Return one machine; if it was made a moment ago and EC2 does not tell of it yet, as it was made."""
         try:
             found = self._living(id)
         except ClientError as exc:
-            young = self._young.get(id)
-            if code_of(exc) != "InvalidInstanceID.NotFound" or young is None or self._clock() - young[0] > _UNSEEN:
+            unseen = next((info for info in self._unseen(None) if info.id == id), None)
+            if code_of(exc) != "InvalidInstanceID.NotFound" or unseen is None:
                 raise
-            return young[1]
-        walls = _ec2_groups.walls(self.client, set(_wall_ids(found)))
-        return _info(found, walls, self._types.known(self.client, [found["InstanceType"]]))
+            return unseen
+        walls = _ec2_groups.walls(self.client, set(wall_ids(found)))
+        return info_of(found, walls, self._types.known(self.client, [found["InstanceType"]]))
 
     def delete_machine(self, id: str) -> None:
         """Begin to delete a machine, with its first disk and its network interface."""
-        self.client.terminate_instances(InstanceIds=[id])
-        with self._lock:
-            self._young.pop(id, None)
+        try:
+            self.client.terminate_instances(InstanceIds=[id])
+        except ClientError as exc:
+            if code_of(exc) == "InvalidInstanceID.NotFound" and any(info.id == id for info in self._unseen(None)):
+                text = "it was made a moment ago, and EC2 does not tell of it yet; try again"
+                raise failure("IncorrectInstanceState", text) from exc
+            raise
+        self._see([id])
 
     def reboot(self, id: str) -> None:
         """Begin to restart a running machine. EC2 would pass over one that is gone."""
@@ -378,7 +402,7 @@ class Ec2Driver(ComputeDriver):
     def snapshot(self, id: str, name: str) -> Image:
         """Begin to make an image of a machine, which runs on."""
         machine = self.machine(id)
-        tags = _tags({_NAME: name, _SOURCE: machine.name})
+        tags = _tags({NAME: name, SOURCE: machine.name})
         kinds: Any = [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")]
         try:
             made = self.client.create_image(InstanceId=id, Name=name, NoReboot=True, TagSpecifications=kinds)["ImageId"]
@@ -417,20 +441,20 @@ class Ec2Driver(ComputeDriver):
         """Return one page of the disks that no machine takes with it when it goes."""
         more: _Arguments = {"NextToken": cursor} if cursor else {}
         answer = self.client.describe_volumes(MaxResults=_DISKS_PAGE, **more)
-        stay = (volume for volume in answer["Volumes"] if not any(_goes(held) for held in volume["Attachments"]))
-        return Page(tuple(_disk(volume) for volume in stay), answer.get("NextToken"))
+        stay = (volume for volume in answer["Volumes"] if not any(goes(held) for held in volume["Attachments"]))
+        return Page(tuple(disk_of(volume) for volume in stay), answer.get("NextToken"))
 
     def disk(self, disk: str) -> Disk:
         """Return one disk."""
-        return _disk(self._volume(disk))
+        return disk_of(self._volume(disk))
 
     def create_disk(self, name: str, size_gib: int, *, zone: str | None, snapshot: str | None) -> Disk:
         """Begin to make an encrypted disk in a zone."""
         if zone is None:
             raise failure("MissingParameter", "a disk of EC2 is in one zone: name it, the one of the machine")
-        tags: Any = [{"ResourceType": "volume", "Tags": _tags({_NAME: name})}]
+        tags: Any = [{"ResourceType": "volume", "Tags": _tags({NAME: name})}]
         of: _Arguments = {"SnapshotId": snapshot} if snapshot else {}
-        return _disk(
+        return disk_of(
             self.client.create_volume(
                 AvailabilityZone=zone, Size=size_gib, VolumeType="gp3", Encrypted=True, TagSpecifications=tags, **of
             )
@@ -447,7 +471,7 @@ class Ec2Driver(ComputeDriver):
 
     def attach(self, id: str, disk: str) -> None:
         """Attach a disk, by the next device that is free."""
-        if _holder(self._volume(disk)) == id:
+        if holder_of(self._volume(disk)) == id:
             return
         machine = self._living(id)
         taken = {mapping["DeviceName"] for mapping in machine.get("BlockDeviceMappings", ())}
@@ -457,13 +481,13 @@ class Ec2Driver(ComputeDriver):
         try:
             self.client.attach_volume(InstanceId=id, VolumeId=disk, Device=device)
         except ClientError as exc:
-            if not (code_of(exc) == "VolumeInUse" and _holder(self._volume(disk)) == id):  # the same
+            if not (code_of(exc) == "VolumeInUse" and holder_of(self._volume(disk)) == id):  # the same
                 raise
 
     def detach(self, id: str, disk: str) -> None:
         """Detach a disk."""
         self._living(id)
-        holder = _holder(self._volume(disk))
+        holder = holder_of(self._volume(disk))
         if holder is None:
             return
         if holder != id:
@@ -471,7 +495,7 @@ class Ec2Driver(ComputeDriver):
         try:
             self.client.detach_volume(InstanceId=id, VolumeId=disk)
         except ClientError as exc:
-            if not (code_of(exc) == "IncorrectState" and _holder(self._volume(disk)) is None):  # the same
+            if not (code_of(exc) == "IncorrectState" and holder_of(self._volume(disk)) is None):  # the same
                 raise
 
     # snapshots of disks
@@ -480,7 +504,7 @@ class Ec2Driver(ComputeDriver):
         """Return one page of the account's snapshots, without those that images consist of."""
         more: _Arguments = {"NextToken": cursor} if cursor else {}
         answer = self.client.describe_snapshots(OwnerIds=["self"], MaxResults=_PAGE, **more)
-        own = (_disk_snapshot(entry) for entry in answer["Snapshots"] if not _is_of_image(entry))
+        own = (disk_snapshot_of(entry) for entry in answer["Snapshots"] if not is_of_image(entry))
         return Page(tuple(own), answer.get("NextToken"))
 
     def disk_snapshot(self, snapshot: str) -> DiskSnapshot:
@@ -489,13 +513,13 @@ class Ec2Driver(ComputeDriver):
         found = self.client.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
         if not found:
             raise self._missing("snapshot", snapshot)
-        return _disk_snapshot(found[0])
+        return disk_snapshot_of(found[0])
 
     def snapshot_disk(self, disk: str, name: str) -> DiskSnapshot:
         """Begin to make a snapshot. EC2 has no token for it: what a lost answer made twice is found by its tag."""
         self._volume(disk)
         request = str(uuid.uuid4())
-        tags: Any = [{"ResourceType": "snapshot", "Tags": _tags({_NAME: name, _REQUEST: request})}]
+        tags: Any = [{"ResourceType": "snapshot", "Tags": _tags({NAME: name, _REQUEST: request})}]
         made = self.client.create_snapshot(VolumeId=disk, TagSpecifications=tags)
         if made["ResponseMetadata"]["RetryAttempts"]:
             filters: Any = [{"Name": f"tag:{_REQUEST}", "Values": [request]}]
@@ -503,7 +527,7 @@ class Ec2Driver(ComputeDriver):
             for twin in twins:
                 if twin["SnapshotId"] != made["SnapshotId"]:
                     self._delete_snapshot(twin["SnapshotId"])
-        return _disk_snapshot(made)
+        return disk_snapshot_of(made)
 
     def delete_disk_snapshot(self, snapshot: str) -> None:
         """Delete a snapshot."""
@@ -631,6 +655,19 @@ class Ec2Driver(ComputeDriver):
                 return made
         raise AssertionError  # pragma: no cover  the count has no end
 
+    def _see(self, ids: Iterable[str]) -> None:
+        """Take note that EC2 tells of machines."""
+        with self._lock:
+            for id_ in ids:
+                self._young.pop(id_, None)
+
+    def _unseen(self, fleet: str | None) -> list[MachineInfo]:
+        """Return the machines that were made a moment ago, and of which EC2 has not told yet."""
+        with self._lock:
+            now = self._clock()
+            young = [info for made, info in self._young.values() if now - made <= _UNSEEN]
+        return [info for info in young if fleet in {None, info.fleet}]
+
     def _missing(self, kind: str, id: str) -> NotFound:
         text = "there is none of that id"
         return NotFound(text, provider=self.provider, operation=f"compute.{kind}", resource=Resource(kind, id))
@@ -645,7 +682,8 @@ class Ec2Driver(ComputeDriver):
         found = next((machine for held in answer["Reservations"] for machine in held["Instances"]), None)
         if found is None:
             raise failure("InvalidInstanceID.NotFound", "there is no such machine")
-        if found["State"]["Name"] == _GONE:
+        self._see([id])
+        if found["State"]["Name"] == GONE:
             reason = found.get("StateReason", {}).get("Message", "")
             raise failure("InvalidInstanceID.NotFound", f"it is gone ({reason})" if reason else "it is gone")
         return found
@@ -681,10 +719,6 @@ def _native(spec: FleetSpec) -> Ec2Settings:
 
 def _key(spec: FleetSpec) -> tuple[str | None, ...]:
     return spec.name, _native(spec).subnet or spec.network, spec.zone, spec.placement
-
-
-def _is_own(tag: str) -> bool:
-    return tag == _NAME or (tag.startswith(("aws:", "shiftable-")) and tag != FLEET_LABEL)
 
 
 def _interface(spec: FleetSpec, native: Ec2Settings, group: str, subnet: str | None) -> _Arguments:
@@ -727,109 +761,6 @@ def _optional(spec: FleetSpec, native: Ec2Settings, together: str | None) -> _Ar
         **({"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": once}} if spec.spot else {}),
         **({"CreditSpecification": {"CpuCredits": native.cpu_credits}} if native.cpu_credits else {}),
     }
-
-
-def _info(found: Any, walls: Mapping[str, Iterable[Rule]], types: Mapping[str, Size]) -> MachineInfo:  # noqa: ANN401
-    tags = tags_of(found.get("Tags"))
-    size, cores = types.get(found["InstanceType"]), found.get("CpuOptions", {})
-    root = found.get("RootDeviceName")
-    interfaces = found.get("NetworkInterfaces", ())
-    public = found.get("PublicIpAddress")
-    raw = found["State"]["Name"]
-    return MachineInfo(
-        id=found["InstanceId"],
-        name=tags.get(_NAME) or found["InstanceId"],
-        fleet=tags.get(FLEET_LABEL),
-        state=_state(found),
-        raw_state=raw,
-        size=found["InstanceType"],
-        cpus=size.cpus if size else cores.get("CoreCount", 0) * cores.get("ThreadsPerCore", 1),
-        memory=size.memory if size else 0,
-        image=tags.get(_IMAGE) or found["ImageId"],
-        arch="arm64" if found.get("Architecture") == "arm64" else "x86_64",
-        gpus=size.gpus if size else 0,
-        disk_gib=int(tags.get(_DISK) or 0),
-        zone=found.get("Placement", {}).get("AvailabilityZone"),
-        spot=found.get("InstanceLifecycle") == "spot",
-        addresses=tuple(one["PrivateIpAddress"] for one in interfaces if one.get("PrivateIpAddress")),
-        public_addresses=(public,) if public else (),
-        user=tags.get(_USER, "shift"),
-        firewall=tuple(rule for id_ in _wall_ids(found) for rule in walls.get(id_, ())),
-        network=found.get("SubnetId"),
-        identity=found.get("IamInstanceProfile", {}).get("Arn"),
-        disks=tuple(
-            mapping["Ebs"]["VolumeId"]
-            for mapping in found.get("BlockDeviceMappings", ())
-            if mapping.get("DeviceName") != root and "Ebs" in mapping
-        ),
-        labels={key: value for key, value in tags.items() if not _is_own(key)},
-        created=_created(found),
-    )
-
-
-def _state(found: Any) -> MachineState:  # noqa: ANN401
-    raw = found["State"]["Name"]
-    if raw == "pending" and (made := _created(found)) and found["LaunchTime"].astimezone(UTC) > made:
-        return "starting"
-    return STATES.get(raw, "deleted" if raw == _GONE else "unknown")
-
-
-def _created(found: Any) -> datetime | None:  # noqa: ANN401
-    """Return when the first network interface came: LaunchTime is of the last start."""
-    times = [one["Attachment"]["AttachTime"] for one in found.get("NetworkInterfaces", ()) if "Attachment" in one]
-    times += [found["LaunchTime"]] if "LaunchTime" in found else []
-    made: datetime | None = min(times, default=None)
-    return None if made is None else made.astimezone(UTC)
-
-
-def _wall_ids(found: Any) -> Iterator[str]:  # noqa: ANN401
-    """Yield the ids of the groups that tell what is open: the fleet's own, or of somebody else's machine all."""
-    fleet = tags_of(found.get("Tags")).get(FLEET_LABEL)
-    for group in found.get("SecurityGroups", ()):
-        if fleet is None or group.get("GroupName") == _ec2_groups.group_name(fleet):
-            yield group["GroupId"]
-
-
-def _disk(volume: Any) -> Disk:  # noqa: ANN401
-    holder = _holder(volume)
-    by_id = f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{volume['VolumeId'].replace('-', '')}"  # of Nitro
-    return Disk(
-        id=volume["VolumeId"],
-        name=tags_of(volume.get("Tags")).get(_NAME, ""),
-        size_gib=volume["Size"],
-        zone=volume["AvailabilityZone"],
-        machine=holder,
-        device=by_id if holder else None,
-        ready=volume["State"] in {"available", "in-use"}
-        and all(held.get("State") in {"attached", "detached"} for held in volume.get("Attachments", ())),
-    )
-
-
-def _disk_snapshot(entry: Any) -> DiskSnapshot:  # noqa: ANN401
-    started = entry.get("StartTime")
-    return DiskSnapshot(
-        id=entry["SnapshotId"],
-        name=tags_of(entry.get("Tags")).get(_NAME, ""),
-        size_gib=entry["VolumeSize"],
-        ready=entry["State"] == "completed",
-        created=None if started is None else started.astimezone(UTC),
-    )
-
-
-def _is_of_image(snapshot: Any) -> bool:  # noqa: ANN401
-    return _SOURCE in tags_of(snapshot.get("Tags")) or snapshot.get("Description", "").startswith(
-        "Created by CreateImage"
-    )
-
-
-def _holder(volume: Any) -> str | None:  # noqa: ANN401
-    """Return the machine that a disk is attached to."""
-    held = (entry for entry in volume.get("Attachments", ()) if entry.get("State") != "detached")
-    return next((entry["InstanceId"] for entry in held), None)
-
-
-def _goes(attachment: Any) -> bool:  # noqa: ANN401
-    return bool(attachment.get("DeleteOnTermination"))
 
 
 def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
