@@ -84,7 +84,12 @@ def _lock_name(name: str) -> str:
 
 
 def _verifier(password: Masked) -> str:
-    """Return what ``mysql_native_password`` keeps of a password; the server is never sent the password."""
+    """Return what ``mysql_native_password`` keeps of a password; the server is never sent the password.
+
+    Other letters than ASCII's are refused: PyMySQL sends them in Latin-1, the server's own programs in UTF-8.
+    """
+    if not password.reveal_bytes().isascii():
+        fail(InvalidArgument, "the password has letters beyond ASCII, which MariaDB's clients do not agree on")
     once = hashlib.sha1(password.reveal_bytes(), usedforsecurity=False).digest()
     return f"*{hashlib.sha1(once, usedforsecurity=False).hexdigest().upper()}"
 
@@ -114,7 +119,7 @@ class MariadbSession(Session):
         found = {}
         for text, lock in rows:
             mark = Mark.read(text)
-            if mark is not None:
+            if mark is not None and self._has_user(mark):
                 present = {each for each in mark.databases.values() if owners.get(each) == f"{_OURS}{mark.name}"}
                 found[mark.name] = Found(mark=mark, present=present, parameters={}, busy=lock is not None)
         return found
@@ -162,10 +167,11 @@ class MariadbSession(Session):
 
     def begin(self, mark: Mark, password: Masked) -> None:
         """Note the resource, and then make the user with his password."""
+        made = _verifier(password)
         self._make_table()
         self.write(mark)
         how = "IDENTIFIED VIA mysql_native_password USING %s"
-        self._do(f"CREATE USER IF NOT EXISTS %s@'%%' {how}", mark.role, _verifier(password))
+        self._do(f"CREATE USER IF NOT EXISTS %s@'%%' {how}", mark.role, made)
         self.set_password(mark.role, password)
 
     def set_password(self, role: str, password: Masked) -> None:
@@ -213,6 +219,12 @@ class MariadbSession(Session):
         self._do("DELETE FROM shiftable.resources WHERE name = %s", mark.name)
 
     # one step each
+
+    def _has_user(self, mark: Mark) -> bool:
+        """Tell whether a resource was begun: a note that was written right before its maker was killed is none."""
+        if mark.state not in {"creating", "restoring"}:
+            return True
+        return bool(self._rows("SELECT 1 FROM mysql.user WHERE user = %s", mark.role))
 
     def _make_table(self) -> None:
         owner = self._owners().get("shiftable")
@@ -283,7 +295,7 @@ class MariadbEngine(ServerEngine):
         arguments: dict[str, Any] = self.access.arguments("mariadb")
         password = self.access.secret().reveal()
         options = {"charset": "utf8mb4", "autocommit": True, "connect_timeout": 10, "program_name": "shiftable"}
-        connection = _pymysql().connect(**arguments, password=password, **options)
+        connection = _pymysql().connect(**arguments, password=password.encode(), **options)
         try:
             yield MariadbSession(connection)
         finally:
