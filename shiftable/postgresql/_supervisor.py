@@ -35,7 +35,7 @@ def main() -> None:
         os._exit(0)
     os.setsid()
     os.chdir(orders["folder"])
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     _supervise(orders)
     os._exit(0)  # the threads below wait for what no longer matters
 
@@ -90,7 +90,10 @@ def _start(orders: dict[str, Any], alive: int) -> int:
 
 
 def _become(orders: dict[str, Any], alive: int, opened: dict[str, int], log: int) -> NoReturn:
-    """Turn this process into the server. As another user it may reach its folders through descriptors alone."""
+    """Turn this process into the server. As another user it may reach its folders through descriptors alone.
+
+    SIGINT stays blocked until the server itself takes it: nobody repeats one that comes before.
+    """
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and who is ignored stays ignored

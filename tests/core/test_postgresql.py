@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,16 @@ import psycopg
 import pytest
 
 from shiftable.errors import ConfigError
-from shiftable.postgresql import Binaries, Cluster, ClusterError, _reach, all_binaries, find_binaries, temporary_cluster
+from shiftable.postgresql import (
+    Binaries,
+    Cluster,
+    ClusterError,
+    _reach,
+    _supervisor,
+    all_binaries,
+    find_binaries,
+    temporary_cluster,
+)
 from shiftable.postgresql._locks import is_locked
 
 AS_ROOT = os.geteuid() == 0
@@ -466,6 +476,31 @@ def test_a_starter_that_is_killed_at_once_leaves_no_server_behind(folder: Path) 
     wait_for(lambda: not Cluster(folder).running)
     with Cluster(folder) as cluster:
         assert asked(cluster, "SELECT 1") == 1
+
+
+def test_a_server_that_is_asked_to_end_before_it_runs_hears_of_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    takes_its_time = (
+        "import pathlib, signal, sys, time\n"
+        "time.sleep(0.1)\n"
+        "signal.signal(signal.SIGINT, lambda *_: sys.exit(pathlib.Path(sys.argv[1], 'asked').touch()))\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])\n"
+        "time.sleep(60)\n"
+    )
+    orders = {
+        "folder": str(tmp_path),
+        "command": [sys.executable, "-I", "-S", "-c", takes_its_time, "{data}"],
+        "environment": {},
+        "uid": None,
+        "gid": None,
+        "data": str(tmp_path / "data"),
+        "socket": str(tmp_path),
+        "linger": False,
+    }
+    command = [sys.executable, "-I", "-S", _supervisor.__file__]  # nobody uses the server, so it has to end at once
+    said = subprocess.run(command, input=json.dumps(orders).encode(), stdout=subprocess.PIPE, check=True).stdout
+    assert b"it ended with status 0" == said
+    assert (tmp_path / "data/asked").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent ended")
