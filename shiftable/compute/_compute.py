@@ -319,30 +319,13 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         Raises:
             Conflict: the fleet is no longer what the change starts from.
         """
-        before, after = change.before, change.after
-        if before is None or after is None:
-            super().apply(change)
-            return
-        resource, living, fields = self._possible("update", after), self._living(after.name), _names(change)
-        size = self.choose(after).size
-        repairs = change.destroys and after.count > before.count
-        healthy = [seen for seen in living if seen.state != "failed"] if repairs else living
-        self._require_unmoved(change, as_declared(after, healthy, size), resource)
-        if repairs:
-            self._remove(failed(after, living))
-        if fields & MADE_ANEW:
-            self._make_anew(after, wrongly_made(after, living), resource)
-        if fields & {"cpus", "memory_gib"}:
-            for seen in wrongly_sized(after, [seen for seen in living if seen.state != "failed"], size):
-                self._machine(seen).resize_to(size)
-        if fields & FIREWALL:
-            with self._translated("update", resource):
-                self._driver.update(before, after)
-        if "count" in fields:
-            for seen in surplus(after, healthy):
-                self._machine(seen).delete()
-        if "count" in fields or fields & MADE_ANEW:
-            self._fill(after, resource)
+        match change:
+            case Change(before=None, after=spec) if spec is not None:
+                self._begin(change, spec)
+            case Change(before=before, after=after) if before is not None and after is not None:
+                self._go_on(change, before, after)
+            case _:
+                super().apply(change)
 
     def settle(self, spec: FleetSpec) -> None:
         """Wait until no machine of the fleet is on its way anywhere.
@@ -363,6 +346,40 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 
     def _living(self, name: str) -> list[MachineInfo]:
         return [machine.seen for machine in self._handle(name).machines() if machine.seen.state != "deleting"]
+
+    def _begin(self, change: Change[FleetSpec], spec: FleetSpec) -> None:
+        """Make a fleet, or go on with one that was begun."""
+        try:
+            super().apply(change)
+        except AlreadyExists:
+            rest = self.diff(spec)
+            if any(each.destroys or _names(each) != {"count"} for each in rest):
+                raise
+            for each in rest:
+                self.apply(each)
+
+    def _go_on(self, change: Change[FleetSpec], before: FleetSpec, after: FleetSpec) -> None:
+        """Carry out one step of a fleet that has machines."""
+        resource, living, fields = self._possible("update", after), self._living(after.name), _names(change)
+        size = self.choose(after).size
+        repairs = change.destroys and after.count > before.count
+        healthy = [seen for seen in living if seen.state != "failed"] if repairs else living
+        self._require_unmoved(change, as_declared(after, healthy, size), resource)
+        if repairs:
+            self._remove(failed(after, living))
+        if fields & MADE_ANEW:
+            self._make_anew(after, wrongly_made(after, living), resource)
+        if fields & {"cpus", "memory_gib"}:
+            for seen in wrongly_sized(after, [seen for seen in living if seen.state != "failed"], size):
+                self._machine(seen).resize_to(size)
+        if fields & FIREWALL:
+            with self._translated("update", resource):
+                self._driver.update(before, after)
+        if "count" in fields:
+            for seen in surplus(after, healthy):
+                self._machine(seen).delete()
+        if "count" in fields or fields & MADE_ANEW:
+            self._fill(after, resource)
 
     def _possible(self, operation: str, spec: FleetSpec) -> Resource:
         """Refuse what the provider cannot hold or does not have, before anything is sent."""

@@ -117,6 +117,7 @@ class Machine(Handle[ComputeDriver]):
             memory_gib=memory_gib or max(1, info.memory // GIB),
             arch=info.arch,
             gpus=info.gpus,
+            zone=info.zone,
         )
         try:
             with self._translated("resize", self.resource):

@@ -172,6 +172,35 @@ def test_an_interruption_at_any_point_leaves_what_the_next_apply_ends(
     assert compute.diff(wanted) == ()
 
 
+@pytest.mark.parametrize(("begin", "wanted", "at", "after"), CASES)
+def test_the_change_that_failed_may_be_applied_again(
+    begin: FleetSpec | None, wanted: FleetSpec, at: int, *, after: bool
+) -> None:
+    driver = breaking(after=after)
+    compute = Compute(driver)
+    if begin is not None:
+        compute.create(begin)
+    changes = compute.diff(wanted)
+    driver.at = driver.count + at
+
+    failures = 0
+    for change in changes:
+        try:
+            compute.apply(change)
+        except Unavailable:
+            failures += 1
+            compute.apply(change)
+    assert failures == 1
+    made = driver.made
+    if driver.failed == "start" and not after:
+        compute.fleet("conf").start()
+    assert [f"conf-{number}" for number in range(wanted.count)] == [name for name, *_ in shape(compute)]
+    assert compute.diff(wanted) == ()
+    for change in changes:
+        compute.apply(change)
+    assert driver.made == made
+
+
 def test_machines_are_made_anew_one_after_another() -> None:
     driver = breaking()
     compute = Compute(driver)
