@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -10,7 +11,7 @@ import attrs
 
 from shiftable.compute import Choice, Compute, FleetSpec, MachineInfo
 from shiftable.compute.driver import GIB
-from shiftable.errors import NotFound
+from shiftable.errors import InvalidArgument, NotFound
 from shiftable.migrate.mover import Loss
 
 __all__ = ["Sides", "notes"]
@@ -70,8 +71,7 @@ def _sizes(sides: Sides) -> str:
 
 def _prices(sides: Sides) -> str:
     """Say what the machines cost a month on both sides; what is not known is never nothing."""
-    known = {size.name: size.price for size in sides.source.sizes()} if sides.source.features.prices else {}
-    each = [known.get(machine.size) for machine in sides.machines]
+    each = list(_source_prices(sides)) if sides.source.features.prices else [None]
     here = None if any(price is None for price in each) else sum((price or Decimal(0) for price in each), Decimal(0))
     price = sides.choice.price if sides.target.features.prices else None
     there = None if price is None else price * sides.spec.count
@@ -79,12 +79,35 @@ def _prices(sides: Sides) -> str:
     if here is not None and there is not None:
         more = (there - here) * _HOURS
         told += f", {_dollars(abs(more))} {'less' if more < 0 else 'more'}" if more else ", the same"
+    if sides.spec.spot or any(machine.spot for machine in sides.machines):
+        told += "; spot machines cost less than these"
     lists = [
         f"{name}: {side.features.price_list}"
         for name, side, amount in (("source", sides.source, here), ("target", sides.target, there))
         if amount is not None and side.features.price_list
     ]
     return f"{told}; machines alone, without disks and traffic" + (f" ({'; '.join(lists)})" if lists else "")
+
+
+def _source_prices(sides: Sides) -> Iterator[Decimal | None]:
+    """Yield what each machine of the source costs an hour; one made to measure stands in no list, but is chosen so."""
+    known = {size.name: size.price for size in sides.source.sizes()}
+    for machine in sides.machines:
+        if machine.size not in known:
+            like = FleetSpec(
+                name=sides.spec.name,
+                image=machine.image,
+                cpus=machine.cpus,
+                memory_gib=max(1, machine.memory // GIB),
+                arch=machine.arch,
+                gpus=machine.gpus,
+                zone=machine.zone,
+                spot=machine.spot,
+            )
+            with contextlib.suppress(InvalidArgument):
+                choice = sides.source.choose(like)
+                known[choice.size.name] = choice.price
+        yield known.get(machine.size)
 
 
 def _money(hourly: Decimal | None) -> str:

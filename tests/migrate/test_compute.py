@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
-from shiftable.compute import ALIASES, FLEET_LABEL, Compute, FleetSpec, MachineInfo, Rule
+from shiftable.compute import ALIASES, FLEET_LABEL, Choice, Compute, FleetSpec, MachineInfo, Rule, Size
 from shiftable.errors import AlreadyExists, Fault, MigrationError, QuotaExceeded, Unavailable
 from shiftable.features import Limit
 from shiftable.memory._faults import MemoryFault
@@ -203,6 +203,19 @@ def test_sizes_and_prices_of_both_sides_are_told_with_their_lists(fleets: Fleets
         f"a month: {here:,.2f} USD at the source, {there:,.2f} USD at the target, {here:,.2f} USD more; machines alone,"
         " without disks and traffic (source: chosen; target: chosen)"
     ) == told["price"]
+
+
+def test_a_machine_made_to_measure_is_in_no_list_and_has_a_price(fleets: Fleets) -> None:
+    real = fleets.left.sizes
+    fleets.left.sizes = lambda **page: attrs.evolve(  # type: ignore[method-assign]
+        real(**page), items=tuple(each for each in real(**page).items if each.name != "m2-4")
+    )
+    fleets.left.choose = lambda _: Choice(Size(name="m2-4", cpus=2, memory=4 * 2**30), "made to measure", Decimal(1))  # type: ignore[method-assign]
+    assert losses(fleets.plan())["price"].startswith("a month: 2,190.00 USD at the source, 219.00 USD at the target")
+
+
+def test_of_spot_machines_the_list_is_not_the_price(tmp_path: Path) -> None:
+    assert "spot machines cost less than these" in losses(with_spec(tmp_path, spot=True).plan())["price"]
 
 
 def test_a_price_that_is_not_known_is_never_nothing(fleets: Fleets) -> None:

@@ -92,6 +92,8 @@ def _toml(value: object) -> str:
     """Write a value as TOML: text, numbers and truths are as in JSON, tables are not."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value)
 
 
