@@ -26,8 +26,16 @@ PACKAGES = (
         "pdns-server",
         "pdns-backend-sqlite3",
     ),  # test_dns_*.py
+    "cloud-init",  # test_compute_cloud_init.py
     *("ceph-mon", "ceph-osd", "ceph-base", "radosgw"),  # test_s3_radosgw.py
     *("postgresql-15", "mariadb-server-core", "mariadb-client"),  # test_rotation_*.py, test_database_servers.py
+    *(
+        "qemu-system-x86",
+        "qemu-utils",
+        "linux-image-cloud-amd64",
+        "busybox-static",
+        "dropbear-bin",
+    ),  # test_compute_*.py
 )
 
 AZURITE = "azurite@3.35"  # test_blob_azurite.py
