@@ -23,7 +23,7 @@ def command(program: str, machine: Definition, chosen: Accelerator, disks: Mappi
         *(program, "-name", machine.name, "-nodefaults", "-no-user-config"),
         *("-machine", f"q35,accel={chosen}", "-cpu", cpu(chosen), "-display", "none"),
         *("-smp", str(machine.cpus), "-m", str(machine.memory // _MIB)),
-        *_disk("root", "disk", "virtio-blk-pci,drive=root,bootindex=0"),
+        *_disk("root", "disk", "virtio-blk-pci,drive=root,bootindex=1"),
         *_seed(),
         *("-device", "virtio-scsi-pci,id=scsi"),
         *(word for id_, path in disks.items() for word in _disk(id_, str(path), _data_device(id_))),

@@ -1,0 +1,112 @@
+"""A machine that starts in seconds: Debian's kernel for clouds, and a RAM disk that reads the seed and runs sshd.
+
+What it makes of the seed is what cloud-init does: the host name, the user, his keys.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["initrd", "kernel"]
+
+_MODULES = (  # in the order in which they need each other
+    *("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"),
+    *("failover", "net_failover", "virtio_net", "cdrom", "isofs", "scsi_common", "scsi_mod", "virtio_scsi", "sd_mod"),
+    *("virtio-rng", "button", "evdev"),
+)
+
+_INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /seed /run /root /tmp /etc/dropbear /var/log
+mount -t devpts devpts /dev/pts
+for module in {modules}; do insmod /modules/$module.ko || echo "no module $module"; done
+
+ifconfig lo 127.0.0.1
+ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
+
+for disk in /dev/vda /dev/vdb; do
+    mount -t iso9660 -o ro $disk /seed 2>/dev/null && break
+done
+hostname "$(sed -n 's/.*"local-hostname": "\\([^"]*\\)".*/\\1/p' /seed/meta-data)"
+user=$(sed -n 's/^ *"name": "\\([^"]*\\)",$/\\1/p' /seed/user-data)
+mkdir -p /home/$user/.ssh
+grep -o '"ssh-[^"]*"' /seed/user-data | tr -d '"' > /home/$user/.ssh/authorized_keys
+chmod 700 /home/$user /home/$user/.ssh
+echo "$user:x:0:0::/home/$user:/bin/sh" > /etc/passwd
+echo /bin/sh > /etc/shells
+cp /seed/user-data /run/user-data
+instance=$(sed -n 's/.*"instance-id": "\\([^"]*\\)".*/\\1/p' /seed/meta-data)
+umount /seed
+
+# the key of the host is the machine's for its life, and another's is not that of a machine made from its image
+if [ "$(dd if=/dev/vda bs=512 skip=128 count=1 2>/dev/null | head -n 1)" = "$instance" ]; then
+    dd if=/dev/vda bs=512 skip=129 count=1 of=/etc/dropbear/key 2>/dev/null
+else
+    dropbearkey -t ed25519 -f /etc/dropbear/key >/dev/null
+    echo "$instance" | dd of=/dev/vda bs=512 seek=128 conv=notrunc,fsync 2>/dev/null
+    dd if=/etc/dropbear/key of=/dev/vda bs=512 seek=129 conv=notrunc,fsync 2>/dev/null
+fi
+
+for event in /sys/class/input/event*; do
+    if grep -q 'Power Button' $event/device/name; then
+        (dd if=/dev/input/${{event##*/}} of=/dev/null bs=24 count=1 2>/dev/null; echo "powering down"; poweroff -f) &
+    fi
+done
+dropbear -r /etc/dropbear/key -s -E -p 22
+echo "$(hostname) is up"
+while :; do sleep 3600; done
+"""
+
+
+def kernel(root: Path) -> Path:
+    """Return the kernel."""
+    (found,) = (root / "boot").glob("vmlinuz-*-cloud-amd64")
+    return found
+
+
+def initrd(debian: Any, to: Path) -> Path:
+    """Write the RAM disk."""
+    files = dict(_files(debian))
+    with gzip.open(to, "wb", compresslevel=1) as file:
+        for number, (name, (mode, content)) in enumerate(sorted(files.items()), 1):
+            file.write(_entry(number, name, mode, content))
+        file.write(_entry(0, "TRAILER!!!", 0, b""))
+    return to
+
+
+def _files(debian: Any) -> Iterator[tuple[str, tuple[int, bytes]]]:
+    root: Path = debian.root
+    folders = ("bin", "dev", "etc", "proc", "sys", "modules", "lib", "lib64", "usr", "usr/lib", "home", "var")
+    for folder in folders:
+        yield folder, (stat.S_IFDIR | 0o755, b"")
+    yield "init", (stat.S_IFREG | 0o755, _INIT.format(modules=" ".join(_MODULES)).encode())
+    yield "bin/busybox", (stat.S_IFREG | 0o755, (root / "bin/busybox").read_bytes())
+    yield "bin/dropbear", (stat.S_IFREG | 0o755, (root / "usr/sbin/dropbear").read_bytes())
+    yield "bin/dropbearkey", (stat.S_IFREG | 0o755, (root / "usr/bin/dropbearkey").read_bytes())
+    for library in _libraries(debian, root / "usr/sbin/dropbear"):
+        place = "lib64" if library.name.startswith("ld-linux") else "lib"
+        yield f"{place}/{library.name}", (stat.S_IFREG | 0o755, library.read_bytes())
+    for module in _MODULES:
+        (path,) = (root / "lib/modules").rglob(f"{module}.ko")
+        yield f"modules/{module}.ko", (stat.S_IFREG | 0o644, path.read_bytes())
+
+
+def _libraries(debian: Any, program: Path) -> list[Path]:
+    done = subprocess.run(["ldd", program], env=debian.environ, capture_output=True, text=True, check=True)
+    return [Path(found) for found in re.findall(r"(/\S+) \(0x", done.stdout)]
+
+
+def _entry(number: int, name: str, mode: int, content: bytes) -> bytes:
+    """Return one file as cpio's format newc has it."""
+    fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+    return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
