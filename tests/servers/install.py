@@ -17,6 +17,7 @@ from pathlib import Path
 
 PACKAGES = (
     *("age", "openssh-client"),  # test_age_interop.py
+    "openssh-server",  # test_database_servers_ssh.py
     *(
         "bind9",
         "bind9-utils",
