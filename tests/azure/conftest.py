@@ -419,9 +419,14 @@ class Lazy(Mapping[str, Any]):
     def __init__(self, found: Any, kinds: list[Any]) -> None:
         self._found = found
         self._kinds = kinds
+        self._followed: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        value = self._found[name]
+        if name not in self._followed:
+            self._followed[name] = self._follow(name, self._found[name])
+        return self._followed[name]
+
+    def _follow(self, name: str, value: Any) -> Any:
         if name in {"itemType", "additionalProperties"}:
             return self._of(value)
         if name == "elements":

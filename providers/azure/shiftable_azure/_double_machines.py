@@ -107,6 +107,7 @@ class MachineService:
         closed: sizes that the subscription does not get.
         kept: how long an interface is kept for a machine that failed.
         registered: the subscription may encrypt at the host.
+        group_only: who asks has a role on the resource group, and none on the subscription.
     """
 
     namespace = "Microsoft.Compute"
@@ -137,6 +138,7 @@ class MachineService:
         self.closed: set[str] = set()
         self.kept = _KEPT
         self.registered = False
+        self.group_only = False
 
     def machine(self, name: str) -> StoredMachine:
         """Return the machine of that name, as it is now."""
@@ -161,7 +163,7 @@ class MachineService:
         """Name an operation and the action that it takes."""
         kind = parts[0] if parts else ""
         verb = {"GET": "read", "DELETE": "delete"}.get(method, "write")
-        base, name = f"{self.namespace}/{kind}", kind[:1].upper() + kind[1:]
+        base, name = f"{self.namespace}/{kind}", {"skus": "ResourceSkus"}.get(kind, kind[:1].upper() + kind[1:])
         if kind == "locations":
             return "GetOperationStatus", f"{self.namespace}/locations/operations/read"
         if kind == "galleries":
@@ -222,6 +224,9 @@ class MachineService:
         here = [one for (of, _), one in self.machines.items() if group in (None, of)]
         if "$expand" in asked.query and "$filter" not in asked.query:
             raise ArmRefusalAnswer(400, "InvalidParameter", "$expand can be used with $filter only.")
+        if group is None and self.group_only:
+            message = "The client '0' with object id '0' does not have authorization to perform action"
+            raise ArmRefusalAnswer(403, "AuthorizationFailed", f"{message} 'Microsoft.Compute/virtualMachines/read'.")
         only = asked.query.get("statusOnly") == "true"
         if only and group is not None:
             raise ArmRefusalAnswer(400, "InvalidParameter", "statusOnly is for all machines of the subscription.")
@@ -327,6 +332,8 @@ class MachineService:
         """Return the size of an image's disk."""
         if reference.get("id"):
             key = same_id(reference["id"]).split("/")
+            if "/galleries/" not in reference["id"].lower() or len(key) < 11:
+                _refuse("LinkedInvalidPropertyId", f"Property id '{reference['id']}' is invalid.")
             definition = self.definitions.get((key[4], key[-3], key[-1]))
             versions = [] if definition is None else list(self._versions(definition).values())
             if definition is None or not any(one.properties["provisioningState"] == "Succeeded" for one in versions):

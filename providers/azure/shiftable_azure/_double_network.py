@@ -106,7 +106,8 @@ class Endings:
         base = f"{HOST}/subscriptions/{asked.subscription}/providers/{namespace}/locations/here"
         link = f"{base}/azureAsyncOperation/{id_}?api-version={asked.version}"
         content = body() if callable(body) else body
-        return arm_json(status, content, {"Azure-AsyncOperation": link, "Retry-After": "5"})
+        wait = "5" if self.delay else "0"
+        return arm_json(status, content, {"Azure-AsyncOperation": link, "Retry-After": wait})
 
     def look(self, id_: str) -> Response:
         """Answer a look at one."""

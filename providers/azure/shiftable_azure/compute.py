@@ -64,9 +64,12 @@ _GALLERY = "shiftable"
 _FIRST = "1.0.0"  # and only, of an image
 _HIDDEN = {"networkAccessPolicy": "DenyAll", "publicNetworkAccess": "Disabled"}
 _PATIENCE = 600.0  # seconds, for what is to be complete before the next step
+_PAUSE = 5.0  # seconds between two looks
+_UNDER_WAY = {"creating", "updating"}
 _KEPT = 3600.0  # seconds that sizes count
 _LISTINGS = 16  # that are remembered between their pages
 _CONSOLE = 2**20  # bytes, the last of it
+_PAGE = 512  # bytes: the last page of a log is filled up with zeros
 _MISSING, _TAKEN, _FORBIDDEN, _CONFLICT = 404, 412, 403, 409
 
 _KINDS = {
@@ -325,11 +328,11 @@ class AzureComputeDriver(ComputeDriver):
 
     def start(self, id: str) -> None:
         """Begin to start a stopped machine."""
-        self._session.call("POST", f"{self._machine_path(self._found(id))}/start", _COMPUTE, repeat=True)
+        self._begin(id, "start", {"starting", "running"})
 
     def stop(self, id: str) -> None:
         """Begin to deallocate a machine: only then it is not paid for, but for its disks."""
-        self._session.call("POST", f"{self._machine_path(self._found(id))}/deallocate", _COMPUTE, repeat=True)
+        self._begin(id, "deallocate", {"stopping", "stopped"})
 
     def resize(self, id: str, size: Size) -> None:
         """Change the size of a deallocated machine."""
@@ -337,9 +340,14 @@ class AzureComputeDriver(ComputeDriver):
         state = self._state(vm)
         if state != "stopped":
             raise ArmFailure("OperationNotAllowed", f"it is {state}; it must be stopped")
-        body = {"properties": {"hardwareProfile": {"vmSize": size.name}}}
-        answer = self._session.call("PATCH", self._machine_path(vm), _COMPUTE, body=body, repeat=True)
-        self._session.finish(answer, _COMPUTE, what=f"the new size of {vm['name']}", timeout=_PATIENCE)
+        body, what = {"properties": {"hardwareProfile": {"vmSize": size.name}}}, f"the new size of {vm['name']}"
+        try:
+            answer = self._session.call("PATCH", self._machine_path(vm), _COMPUTE, body=body, repeat=True)
+            self._session.finish(answer, _COMPUTE, what=what, timeout=_PATIENCE)
+        except ArmRefusal as exc:
+            found = self._settled(self._machine_path(vm), _COMPUTE, what) if exc.doubtful else vm
+            if found["properties"]["hardwareProfile"]["vmSize"] != size.name:
+                raise
 
     def console(self, id: str) -> bytes:
         """Return the last of what the machine wrote to its serial console, by a URL that Azure signs for it."""
@@ -543,7 +551,19 @@ class AzureComputeDriver(ComputeDriver):
 
     def _put(self, path: str, version: str, body: Mapping[str, Any], what: str) -> None:
         answer = self._session.call("PUT", path, version, body=body)
-        self._session.finish(answer, version, what=what, timeout=_PATIENCE)
+        if answer.status in {201, 202} and not _is_complete(answer.body):
+            self._session.finish(answer, version, what=what, timeout=_PATIENCE)
+        elif _provisioning(answer.body) in _UNDER_WAY:  # a second try: the first one goes on
+            self._settled(path, version, what)
+
+    def _settled(self, path: str, version: str, what: str) -> Mapping[str, Any]:
+        """Wait until nothing is being done to something, and return it."""
+        deadline = self._session.clock() + _PATIENCE
+        while _provisioning(found := self._session.call("GET", path, version).body) in _UNDER_WAY:
+            if self._session.clock() >= deadline:
+                raise ArmFailure("OperationTimedOut", f"waited {_PATIENCE:,.0f} s for {what}")
+            self._session.pause(_PAUSE)
+        return found
 
     def _placement(
         self, spec: FleetSpec, native: AzureComputeSettings, sku: Sku | None
@@ -605,18 +625,24 @@ class AzureComputeDriver(ComputeDriver):
             self._host_encryption = (said.get("properties") or {}).get("state") == "Registered"
         return self._host_encryption
 
+    def _begin(self, id: str, verb: str, reached: set[str]) -> None:
+        """Begin what does no more when it is begun twice. A second try that is refused may have been the first."""
+        try:
+            self._session.call("POST", f"{self._machine_path(self._found(id))}/{verb}", _COMPUTE, repeat=True)
+        except ArmRefusal as exc:
+            if not exc.doubtful or self._state(self._found(id)) not in reached:
+                raise
+
     def _rearrange(
         self, vm: Mapping[str, Any], wanted: Mapping[str, Any], done: Callable[[Mapping[str, Any]], bool]
     ) -> None:
-        """Attach or detach; what is refused after a lost answer may be done."""
+        """Begin to attach or detach; what is refused after a lost answer may be under way."""
         path = self._machine_path(vm)
         try:
-            answer = self._session.call("POST", f"{path}/attachDetachDataDisks", _COMPUTE, body=wanted, repeat=True)
+            self._session.call("POST", f"{path}/attachDetachDataDisks", _COMPUTE, body=wanted, repeat=True)
         except ArmRefusal as exc:
             if not exc.doubtful or not done(self._session.call("GET", path, _COMPUTE).body):
                 raise
-            return
-        self._session.finish(answer, _COMPUTE, what=f"the disks of {vm['name']}", timeout=_PATIENCE)
 
     # what they share: deleting
 
@@ -850,11 +876,11 @@ class AzureComputeDriver(ComputeDriver):
                     why = f"the console log is answered with {answer.status_code}"
                     raise ArmFailure("ConsoleUnavailable", why)
                 for chunk in answer.iter_content(2**16):
-                    kept = (kept + chunk)[-_CONSOLE:]
+                    kept = (kept + chunk)[-_CONSOLE - _PAGE :]
         except requests.RequestException as exc:
             why = f"the console log cannot be fetched ({type(exc).__name__})"
             raise ArmFailure("ConsoleUnavailable", why) from None
-        return kept.rstrip(b"\0")
+        return kept.rstrip(b"\0")[-_CONSOLE:]
 
     # what they share: ids
 
