@@ -55,6 +55,11 @@ class _Run:
         if not self.as_json:
             say(text)
 
+    @property
+    def looked(self) -> str:
+        """Say whether they were looked at from here."""
+        return " and are well" if self.cutover.checks else "; nobody looked whether they do their work: --health ssh"
+
     def status(self) -> None:
         """Say where it is."""
         found = self.cutover.status()
@@ -74,7 +79,7 @@ class _Run:
     def check(self) -> None:
         """Look at the new machines."""
         self.cutover.check()
-        self.say("all new machines run and are well")
+        self.say(f"all new machines run{self.looked}")
 
     def prepare(self) -> None:
         """Copy paths and run commands."""
@@ -85,7 +90,7 @@ class _Run:
         """Let names lead to the new machines."""
         changed = self.cutover.switch(self.records, force=self.force)
         self.told["changed"] = changed
-        self.say(f"the new machines are well; {changed:,} record sets were changed")
+        self.say(f"all new machines run{self.looked}; {changed:,} record sets were changed")
         self.status()
 
     def stop(self) -> None:

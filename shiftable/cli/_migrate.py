@@ -626,7 +626,8 @@ def _show_losses(losses: Iterable[LossCount]) -> None:
         facet, detail, accepted = loss.facet, shown(loss.detail), loss.accepted
         word = {True: "lost, accepted", False: "WOULD BE LOST", None: "note"}[accepted]
         examples = ", ".join(shown(key) for key in loss.examples)
-        click.echo(f"  {word}: {facet}: {detail} ({items_text(loss.count)}: {examples})")
+        whose = f" ({items_text(loss.count)}: {examples})" if any(loss.examples) else ""
+        click.echo(f"  {word}: {facet}: {detail}{whose}")
 
 
 def _show_named(named: Iterable[Named], total: int) -> None:

@@ -136,7 +136,7 @@ class FleetCutover:
         self._file = StepFile[State](self.path, "change over", ("format", "fleet", "source", "target"))
         self._labels = labels
         self._zones = zones
-        self._checks = tuple(checks)
+        self.checks = tuple(checks)
         self._timeout = health_timeout
         self._clock = clock
         self._pause = pause
@@ -358,7 +358,7 @@ class FleetCutover:
         return [machine for machine in self._old() if machine.state == "running"]
 
     def _check_well(self, machines: Sequence[MachineInfo], side: str) -> None:
-        found = ailing(self._checks, machines, timeout=self._timeout, pause=self._pause)
+        found = ailing(self.checks, machines, timeout=self._timeout, pause=self._pause)
         if found:
             told = "; ".join(f"{name}: {why}" for name, why in list(found.items())[:_SHOWN])
             more = f"; and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""

@@ -130,7 +130,8 @@ class Fitting:
                 why for why in self.target.missing_features(attrs.evolve(spec, labels={key: value})) if why not in bare
             ]
             if lacking:
-                self._give_up("labels", f"the label {key}: no {lacking[0]}", "--degrade labels gives it up")
+                lost = f"the label {key}: the target has no {lacking[0]}"
+                self._give_up("labels", lost, "--degrade labels gives it up")
             else:
                 kept[key] = value
         most = self.target.features.max_labels
