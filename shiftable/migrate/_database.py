@@ -1,8 +1,7 @@
-"""Moves the databases of one PostgreSQL server."""
+"""Moves the databases of one server."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
@@ -10,6 +9,7 @@ import attrs
 
 from shiftable.database import Database, Databases, DatabaseSpec
 from shiftable.errors import ConfigError, MigrationError
+from shiftable.migrate._database_engine import Engine, Facts, Given, Lost, Move, Rows, Verification, some
 from shiftable.migrate._movers import FACETS
 from shiftable.migrate._shards import Shard
 from shiftable.migrate.mover import (
@@ -28,32 +28,14 @@ from shiftable.migrate.mover import (
 )
 from shiftable.service import Change, Service, Spec
 
-try:
-    import psycopg
-except ImportError as exc:
-    raise ConfigError("moving a database needs psycopg: pip install 'shiftable[postgresql]'") from exc
-
-from shiftable.migrate._postgresql._facts import Facts, facts_of, losses
-from shiftable.migrate._postgresql._move import LARGE_OBJECTS, DatabaseMove, How
-from shiftable.migrate._postgresql._side import Session, Side, asking, rows
-from shiftable.migrate._postgresql._tables import Table, named
-from shiftable.migrate._postgresql._verification import Verification
-
 __all__ = ["DatabaseItem", "DatabaseMover"]
 
 _Kind = Literal["rows", "objects", "rest"]
 _Task = tuple["DatabaseItem", Step]
 
 _THREADS = 8
-_ALWAYS = ("postgres",)  # the database that every server has
-_SHOWN = 5
-# What providers keep beside the databases of their customers.
-_PROVIDERS = frozenset({"rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys"})
-_NAMES = "SELECT datname AS name FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
-_GAP = (
-    "only PostgreSQL is moved; {engine} needs a dump and a load of its own (mariadb-dump, or mydumper in parallel"
-    " chunks), which shiftable does not drive yet"
-)
+_LARGE_OBJECTS = "large objects"
+_NEEDS = "moving a database needs {}: pip install 'shiftable[{}]'"
 
 
 @attrs.frozen(kw_only=True)
@@ -63,29 +45,27 @@ class DatabaseItem(Item):
     Args:
         kind: which of them.
         database: its name.
-        tables: whose rows they are; several, where one table takes the rows of others on the target.
-        bytes: as the source stores them.
+        rows: of which table.
         crowded: the target's database has something, and none of it is ours.
     """
 
     kind: _Kind
     database: str
-    tables: tuple[Table, ...] = ()
-    bytes: int = 0
+    rows: Rows | None = None
     crowded: bool = False
 
     @property
     def size(self) -> int:
         """Bytes to be moved; no part of what a plan pins, since a server tidies its files by itself."""
-        return self.bytes
+        return self.rows.size if self.rows else 0
 
 
 @attrs.define
 class _Place:
     """One database on both sides."""
 
-    source: Side
-    target: Side
+    source: Any
+    target: Any
     here: Facts
     there: Facts | None
 
@@ -96,8 +76,9 @@ class DatabaseMover(Mover[DatabaseItem]):
     All is copied as one snapshot has it. A move that was killed goes on where nothing was written to the source since;
     else it begins with the rows again. A verification adds up hashes of all rows in both servers.
 
-    Permissions: on the source to read everything (``pg_read_all_data``; large objects are their owners' to read), on
-    the target to create schemas in the database; no superuser on either side.
+    Permissions: on the source to read everything (PostgreSQL: ``pg_read_all_data``; large objects are their owners' to
+    read. MySQL and MariaDB: ``SELECT``, ``SHOW VIEW``, ``TRIGGER``, ``EVENT``, and ``RELOAD`` or ``LOCK TABLES`` for
+    several connections), on the target to make everything in the database; no superuser on either side.
     """
 
     service: ClassVar[str] = "database"
@@ -115,10 +96,11 @@ class DatabaseMover(Mover[DatabaseItem]):
         self._spec = cast("DatabaseSpec", self.spec)
         self._source: Database = self._from.open(self._spec)
         self._target: Database = self._to.open(self._spec)
-        self._names: tuple[str, ...] = self._spec.databases or _ALWAYS
+        self._engine = _engine_of(self._spec)
+        self._names: tuple[str, ...] = self._spec.databases or self._engine.always
         self._places: dict[str, _Place] | None = None
         self._items: list[DatabaseItem] | None = None
-        self._moves: dict[str, DatabaseMove | Exception] = {}
+        self._moves: dict[str, Move | Exception] = {}
         self._verifications: dict[str, Verification] = {}
         self._told: list[Loss] = []
         self._findings: list[Finding] = []
@@ -127,13 +109,13 @@ class DatabaseMover(Mover[DatabaseItem]):
 
     def objections(self) -> tuple[str, ...]:
         """Refuse what cannot be moved as a whole, and what would be lost and was not given up."""
-        if self._spec.engine != "postgresql":
-            return (_GAP.format(engine=self._spec.engine),)
         simulated = [each.provider for each in (self._from, self._to) if not each.features.connect]
         if simulated:
             return (f"the provider {simulated[0]} only simulates databases: there is nothing to connect to",)
         if not self._from.exists(self._spec.name):
             return (f"the source has no database server {self._spec.name}",)
+        if not self._names:
+            return (f"no database of {self._spec.name} is declared: name them, `databases = [...]`",)
         absent = sorted({*self._names} - {*self._databases_of(self._source)})
         if absent:
             return (f"the source's server {self._spec.name} has no database {', '.join(absent)}",)
@@ -143,11 +125,14 @@ class DatabaseMover(Mover[DatabaseItem]):
         for name, place in self._pairs.items():
             if place.there is None:
                 continue
-            for lost in losses(place.here, place.there):
+            for lost in self._losses(place):
                 if lost.fatal:
                     yield f"{name}: {lost.detail}"
                 elif lost.refuses and lost.facet not in self.options.degrade:
                     yield f"{name}: {lost.detail}; --degrade {lost.facet} gives that up"
+
+    def _losses(self, place: _Place) -> Iterable[Lost]:
+        return self._engine.losses(place.here, place.there) if place.there else ()
 
     def changes(self) -> tuple[Change[Any], ...]:
         """Make the server, where there is none."""
@@ -174,24 +159,14 @@ class DatabaseMover(Mover[DatabaseItem]):
                 raise MigrationError(f"database {self._spec.name}: {'; '.join(refused)}; nothing was moved")
 
     def _make(self, names: Sequence[str]) -> None:
-        side = self._side(self._target, self._to, _ALWAYS[0])
-        session = side.connect()
-        try:
-            for name in names:
-                encoding = self._pairs[name].here.server["encoding"]
-                with asking(side.name):
-                    session.execute(
-                        psycopg.sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {}").format(
-                            psycopg.sql.Identifier(name), psycopg.sql.Literal(encoding)
-                        )
-                    )
-        finally:
-            session.close()
+        side = self._side(self._target, self._to, self._engine.maintenance)
+        for name in names:
+            self._engine.create(side, name, self._pairs[name].here)
 
     def tidy(self) -> None:
         """Close all sessions. What a killed run has left half done is gone on with, and never dropped here."""
         for move in self._moves.values():
-            if isinstance(move, DatabaseMove):
+            if not isinstance(move, Exception):
                 move.close()
         for verification in self._verifications.values():
             verification.close()
@@ -200,16 +175,12 @@ class DatabaseMover(Mover[DatabaseItem]):
 
     def general_losses(self) -> Iterable[Loss]:
         """Tell what is lost, what was given up, and what the target has refused to be given."""
-        beside = [
-            name
-            for name in self._databases_of(self._source)
-            if name not in self._names and name not in _PROVIDERS and name not in _ALWAYS
-        ]
+        ours = {*self._names, *self._engine.ignored, *self._engine.always}
+        beside = [name for name in self._databases_of(self._source) if name not in ours]
         if beside:
-            more = f" and {len(beside) - _SHOWN:,} more" if len(beside) > _SHOWN else ""
-            yield Loss("databases", f"{', '.join(beside[:_SHOWN])}{more}: on the source, and not declared: they stay")
+            yield Loss("databases", f"{some(beside)}: on the source, and not declared: they stay")
         for place in self._pairs.values():
-            for lost in losses(place.here, place.there) if place.there else ():
+            for lost in self._losses(place):
                 yield Loss(lost.facet, lost.detail, True if lost.refuses else None)
         yield from self._told
 
@@ -245,8 +216,8 @@ class DatabaseMover(Mover[DatabaseItem]):
             return self._adopted(item)
         move = self._move(item.database)
         if item.kind == "rows":
-            size = sum(move.table(table.label) for table in item.tables)
-            return Outcome(action=Action.CREATE, target=self._written(item), size=size or item.bytes)
+            size = sum(move.table(part) for part in item.rows.parts) if item.rows else 0
+            return Outcome(action=Action.CREATE, target=self._written(item), size=size or item.size)
         if item.kind == "objects":
             return Outcome(action=Action.CREATE, target=self._written(item), size=move.large_objects())
         try:
@@ -269,9 +240,7 @@ class DatabaseMover(Mover[DatabaseItem]):
     def gathered(self, tasks: Iterable[_Task]) -> Iterator[tuple[_Task, ...]]:
         """Yield one by one, in the order in which a database is made: large tables first, and the rest last."""
         order = {"rows": 0, "objects": 1, "rest": 2}
-        for task in sorted(
-            tasks, key=lambda task: (task[0].database, order[task[0].kind], -task[0].bytes, task[0].key)
-        ):
+        for task in sorted(tasks, key=lambda task: (task[0].database, order[task[0].kind], -task[0].size, task[0].key)):
             yield (task,)
 
     def verify_many(
@@ -326,28 +295,25 @@ class DatabaseMover(Mover[DatabaseItem]):
 
     def _place(self, name: str, *, there: bool) -> _Place:
         source = self._side(self._source, self._from, name)
-        here = _facts(source)
+        here = self._engine.facts(source)
         if not there:  # its address is not known before it is made
             return _Place(source, source, here, None)
         target = self._side(self._target, self._to, name)
-        return _Place(source, target, here, _facts(target))
+        return _Place(source, target, here, self._engine.facts(target))
 
-    def _side(self, handle: Database, service: Databases, database: str) -> Side:
+    def _side(self, handle: Database, service: Databases, database: str) -> Any:  # noqa: ANN401  the engine's own
         url = handle.url(database)
 
         def arguments() -> Mapping[str, Any]:
             login = url.login()
             return {**url.arguments(), "user": login.user or url.user, "password": login.password.reveal()}
 
-        return Side(arguments, f"{database} on {service.provider}", refused=lambda: handle.password(fresh=True))
+        name = f"{database} on {service.provider}"
+        return self._engine.side(arguments, name, lambda: handle.password(fresh=True))
 
     def _databases_of(self, handle: Database) -> tuple[str, ...]:
-        side = self._side(handle, self._from if handle is self._source else self._to, _ALWAYS[0])
-        session = side.connect()
-        try:
-            return tuple(row["name"] for row in rows(session, side.name, _NAMES))
-        finally:
-            session.close()
+        service = self._from if handle is self._source else self._to
+        return self._engine.databases(self._side(handle, service, self._engine.maintenance))
 
     def _items_of(self, name: str, known: Mapping[str, Record]) -> Iterator[DatabaseItem]:
         place = self._pairs[name]
@@ -355,24 +321,24 @@ class DatabaseMover(Mover[DatabaseItem]):
         if there is not None and not (there.present or there.objects):
             there = None
         crowded = there is not None
-        here_tables, there_tables = _grouped(place.here), _grouped(there) if there else {}
-        for label, tables in here_tables.items():
+        there_rows = self._engine.rows(there) if there else {}
+        for label, rows in self._engine.rows(place.here).items():
+            found = there_rows.get(label)
             yield self._item(
                 known,
                 name,
                 label,
                 kind="rows",
-                tables=tables,
-                bytes=sum(table.size for table in tables),
-                source=Pin(token=_token((*_shape(table), table.node, table.writes) for table in tables)),
-                target=_pin(there_tables.get(label)),
+                rows=rows,
+                source=Pin(token=rows.version),
+                target=Pin(token=found.home) if found else None,
                 crowded=crowded,
             )
         if place.here.objects and not (place.here.hidden and "large_objects" in self.options.degrade):
             yield self._item(
                 known,
                 name,
-                LARGE_OBJECTS,
+                _LARGE_OBJECTS,
                 kind="objects",
                 source=Pin(token=str(place.here.objects)),
                 target=Pin(token=str(there.objects)) if there else None,
@@ -383,8 +349,8 @@ class DatabaseMover(Mover[DatabaseItem]):
             name,
             "",
             kind="rest",
-            source=Pin(token=_schema_token(place.here)),
-            target=Pin(token=_schema_token(there)) if there else None,
+            source=Pin(token=self._engine.schema(place.here)),
+            target=Pin(token=self._engine.schema(there)) if there else None,
         )
 
     def _item(
@@ -400,29 +366,21 @@ class DatabaseMover(Mover[DatabaseItem]):
     def _written(self, item: DatabaseItem) -> str:
         """Return the token of what the target has now."""
         side = self._pairs[item.database].target
-        there = _facts(side) if item.kind == "rest" else None
-        if there is not None:
-            return _schema_token(there)
-        session = side.connect()
-        try:
-            if item.kind == "objects":
-                return str(
-                    rows(session, side.name, "SELECT count(*) AS found FROM pg_largeobject_metadata")[0]["found"]
-                )
-            return _token(_node(session, side.name, table) for table in item.tables)
-        finally:
-            session.close()
+        if item.rows:
+            return self._engine.home(side, item.rows)
+        there = self._engine.facts(side)
+        return str(there.objects) if item.kind == "objects" else self._engine.schema(there)
 
     # the work
 
-    def _move(self, name: str) -> DatabaseMove:
+    def _move(self, name: str) -> Move:
         """Return what moves a database, begun; what has made that fail once is not tried again in this run."""
         found = self._moves.get(name)
         if isinstance(found, Exception):
             raise MigrationError(str(found)) from found
         if found is None:
             place = self._pairs[name]
-            found = DatabaseMove(place.source, place.target, self._how)
+            found = self._engine.move(place.source, place.target, self._how)
             try:
                 found.begin()
                 found.start()
@@ -444,19 +402,19 @@ class DatabaseMover(Mover[DatabaseItem]):
         if found is not None:
             why = f"the target's database is not empty, and there {found}; move into an empty database"
             raise Refusal(why, Trouble.CONFLICT)
-        return Outcome(action=Action.COMPARE, target=item.target.token if item.target else None, size=item.bytes)
+        return Outcome(action=Action.COMPARE, target=item.target.token if item.target else None, size=item.size)
 
     def _verification(self, name: str) -> Verification:
         if name not in self._verifications:
             place = self._pairs[name]
-            verification = Verification(place.source, place.target, self._how)
+            verification = self._engine.verification(place.source, place.target, self._how)
             verification.begin()
             self._verifications[name] = verification
         return self._verifications[name]
 
     @property
-    def _how(self) -> How:
-        return How(
+    def _how(self) -> Given:
+        return Given(
             jobs=min(self.options.concurrency, _threads()),
             degrade=self.options.degrade,
             frozen=self.options.frozen,
@@ -470,47 +428,24 @@ def _threads() -> int:
     return max(2, min(_THREADS, os.cpu_count() or 2))
 
 
-def _facts(side: Side) -> Facts:
-    session = side.connect()
-    try:
-        return facts_of(session, side.name)
-    finally:
-        session.close()
-
-
-def _grouped(facts: Facts) -> Mapping[str, tuple[Table, ...]]:
-    """Return tables by the one that takes their rows."""
-    found: dict[str, tuple[Table, ...]] = {}
-    for table in facts.tables:
-        label = named(*table.into)
-        found[label] = (*found.get(label, ()), table)
-    return found
-
-
 def _label(item: DatabaseItem) -> str:
-    return named(*item.tables[0].into)
+    return item.rows.label if item.rows else ""
 
 
-def _shape(table: Table) -> tuple[object, ...]:
-    return table.label, *(column.name for column in table.columns)
+def _engine_of(spec: DatabaseSpec) -> Engine:
+    """Load what moves databases of an engine, and the client library that it needs.
 
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        if spec.engine == "postgresql":
+            from shiftable.migrate._postgresql._engine import Postgresql
 
-def _pin(tables: tuple[Table, ...] | None) -> Pin | None:
-    """Return the version of rows on the target: other files, others' rows. What is written into them is not asked."""
-    return Pin(token=_token((table.label, table.node) for table in tables)) if tables else None
+            return Postgresql()
+        from shiftable.migrate._mysql._engine import Mysql
 
-
-def _node(session: Session, name: str, table: Table) -> tuple[object, ...]:
-    query = (
-        "SELECT c.relfilenode::bigint AS node FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = %s AND c.relname = %s"
-    )
-    return table.label, rows(session, name, query, (table.schema, table.name))[0]["node"]
-
-
-def _schema_token(facts: Facts) -> str:
-    return _token(_shape(table) for table in facts.tables)
-
-
-def _token(parts: Iterable[object]) -> str:
-    return hashlib.blake2b(repr([*parts]).encode(), digest_size=16).hexdigest()
+        return Mysql()
+    except ImportError as exc:
+        needs = ("psycopg", "postgresql") if spec.engine == "postgresql" else ("PyMySQL", "mysql")
+        raise ConfigError(_NEEDS.format(*needs)) from exc

@@ -32,9 +32,10 @@ FACETS: Mapping[str, Mapping[str, str]] = {
     },
     "database": {
         "event_triggers": "event triggers of a database, which only a superuser of the target makes",
+        "history": "earlier rows of system-versioned tables of MariaDB",
         "large_objects": "large objects of a database, where they may not be read",
-        "roles": "owners, grants and policies of roles that the target's server does not have",
-        "version": "a database whose target is an older PostgreSQL: what it does not know is an error",
+        "roles": "owners, grants, definers and policies of roles or accounts that the target's server does not have",
+        "version": "a database whose target is older, or MariaDB for MySQL: what it does not know is an error",
     },
     "dns": {
         "alias": "record sets of DNS that are an alias of the provider's own resource: the addresses that it has now",

@@ -221,13 +221,6 @@ def test_verify_says_what_is_missing(world: World) -> None:
 # what cannot be moved, and what is lost
 
 
-def test_other_engines_are_refused_with_what_is_missing(world: World) -> None:
-    world.spec = attrs.evolve(world.spec, engine="mariadb", version="11")
-    (why,) = the(world.migration().plan()).refused
-
-    assert why.startswith("only PostgreSQL is moved; mariadb needs a dump and a load of its own")
-
-
 def test_a_provider_that_only_simulates_is_refused(world: World) -> None:
     world.right = Real(FEATURES, cluster=world.pair.target_cluster)
     assert ("the provider memory only simulates databases: there is nothing to connect to",) == the(
@@ -270,9 +263,9 @@ def test_roles_that_the_target_has_not_are_a_refusal_until_they_are_given_up(wor
 
 def test_an_extension_that_the_target_has_not_is_a_refusal(world: World) -> None:
     world.pair.fill(*SMALL)
-    facts = "shiftable.migrate._database.facts_of"
+    facts = "shiftable.migrate._postgresql._engine.facts_of"
     with pytest.MonkeyPatch.context() as patch:
-        import shiftable.migrate._database as home
+        import shiftable.migrate._postgresql._engine as home
 
         real = home.facts_of
 

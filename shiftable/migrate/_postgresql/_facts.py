@@ -7,15 +7,15 @@ from typing import Any
 
 import attrs
 
+from shiftable.migrate._database_engine import Lost, some
 from shiftable.migrate._postgresql._grants import named_roles, roles_of
 from shiftable.migrate._postgresql._marks import OWN_SCHEMA, phase_of
 from shiftable.migrate._postgresql._side import Session, rows
 from shiftable.migrate._postgresql._tables import Table, tables_of
 
-__all__ = ["Facts", "Lost", "evidence_of", "facts_of", "losses", "missing_roles", "unchanged"]
+__all__ = ["Facts", "evidence_of", "facts_of", "losses", "missing_roles", "unchanged"]
 
 OLDEST = 110000  # https://www.postgresql.org/docs/11/: procedures, hash partitions, hashtextextended
-_SHOWN = 5
 _INTERNAL = frozenset({"pg_database_owner"})  # roles that mean somebody else in each database
 
 _SERVER = """
@@ -122,22 +122,6 @@ class Facts:
         return self.version // 10000
 
 
-@attrs.frozen
-class Lost:
-    """Something that does not reach the target.
-
-    Args:
-        facet: what ``degrade`` names.
-        refuses: nothing moves until it is given up, if ``facet`` can be; else it is only told.
-        fatal: nothing can be given up for it.
-    """
-
-    facet: str
-    detail: str
-    refuses: bool = False
-    fatal: bool = False
-
-
 def facts_of(session: Session, name: str) -> Facts:
     """Ask one side for all of it."""
     (server,) = rows(session, name, _SERVER)
@@ -191,11 +175,11 @@ def _unable(source: Facts, target: Facts) -> Iterator[Lost]:
     unreadable = [table.label for table in source.tables if not table.is_readable]
     if unreadable:
         yield Lost(
-            "source", f"{source.server['who']} may not read {_some(unreadable)}; grant pg_read_all_data", fatal=True
+            "source", f"{source.server['who']} may not read {some(unreadable)}; grant pg_read_all_data", fatal=True
         )
     hidden = [table.label for table in source.tables if table.hides_rows]
     if hidden:
-        yield Lost("source", f"row security hides rows of {_some(hidden)}; use a role with BYPASSRLS", fatal=True)
+        yield Lost("source", f"row security hides rows of {some(hidden)}; use a role with BYPASSRLS", fatal=True)
     here, there = source.server["encoding"], target.server["encoding"]
     if there not in {here, "UTF8"}:
         yield Lost("encoding", f"the source is {here} and the target {there}; make the target with UTF8", fatal=True)
@@ -205,12 +189,12 @@ def _needs(source: Facts, target: Facts) -> Iterator[Lost]:
     if target.major < source.major:
         yield Lost("version", f"the target is PostgreSQL {target.major} and the source {source.major}", refuses=True)
     for role, what in missing_roles(source, target).items():
-        yield Lost("roles", f"the target has no role {role}: {_some([*what])}", refuses=True)
+        yield Lost("roles", f"the target has no role {role}: {some([*what])}", refuses=True)
     if source.hidden:
         told = f"{source.server['who']} may not read {source.hidden:,} of {source.objects:,} large objects"
         yield Lost("large_objects", told, refuses=True)
     if source.lists["event_triggers"] and not target.server["is_superuser"]:
-        names = _some([*source.lists["event_triggers"]])
+        names = some([*source.lists["event_triggers"]])
         yield Lost("event_triggers", f"{names}: only a superuser makes event triggers", refuses=True)
 
 
@@ -241,10 +225,10 @@ def _told(source: Facts, target: Facts) -> Iterator[Lost]:
         ("servers", "are moved, passwords of user mappings only where they may be read"),
     ):
         if source.lists[kind]:
-            yield Lost(kind, f"{kind.replace('servers', 'foreign servers')} {_some([*source.lists[kind]])} {why}")
+            yield Lost(kind, f"{kind.replace('servers', 'foreign servers')} {some([*source.lists[kind]])} {why}")
     keyless = [table.label for table in source.tables if not table.has_key]
     if keyless:
-        yield Lost("keys", f"{_some(keyless)}: no primary key, which --online needs for updates and deletes")
+        yield Lost("keys", f"{some(keyless)}: no primary key, which --online needs for updates and deletes")
 
 
 def evidence_of(session: Session, name: str) -> dict[str, Any]:
@@ -272,8 +256,3 @@ def unchanged(before: Mapping[str, Any], after: Mapping[str, Any], *, declared: 
     same = all(before[key] == after[key] for key in ("system", "database"))
     quiet = before["snapshot"] == after["snapshot"] == f"{after['next']}:{after['next']}:"
     return same and (declared or quiet)
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any, Self
 import attrs
 
 from shiftable.errors import MigrationError
+from shiftable.migrate._database_engine import Given
 from shiftable.migrate._postgresql._catalogue import sequences_of
 from shiftable.migrate._postgresql._copying import copied
 from shiftable.migrate._postgresql._facts import evidence_of, facts_of, missing_roles, unchanged
@@ -25,7 +25,7 @@ from shiftable.migrate._postgresql._grants import (
     settings_of,
     without_role,
 )
-from shiftable.migrate._postgresql._lanes import Lanes, Pair
+from shiftable.migrate._postgresql._lanes import Pair, lanes
 from shiftable.migrate._postgresql._large import batches, copied_objects, numbers_of
 from shiftable.migrate._postgresql._marks import Marks, marked
 from shiftable.migrate._postgresql._side import Session, Side, Snapshot, asking, rows
@@ -73,24 +73,16 @@ FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relk
 
 
 @attrs.frozen(kw_only=True)
-class How:
-    """How a database is moved.
+class How(Given):
+    """How a database of PostgreSQL is moved.
 
     Args:
-        jobs: threads, each with a session on both sides; indexes built at once.
         chunk: bytes of a table that travel in one transaction.
-        degrade: what is given up.
-        frozen: nobody writes to the source, whoever says so: a killed move goes on under a new snapshot.
         analyze: make planner statistics at the end.
-        stopping: ends it early, when it is set.
     """
 
-    jobs: int = 2
     chunk: int = CHUNK_BYTES
-    degrade: frozenset[str] = frozenset()
-    frozen: bool = False
     analyze: bool = True
-    stopping: threading.Event = attrs.field(factory=threading.Event, eq=False)
 
 
 class DatabaseMove:
@@ -232,7 +224,7 @@ class DatabaseMove:
 
     def start(self) -> None:
         """Set the copy of all rows and large objects going, the largest tables first."""
-        self._lanes = self._stack.enter_context(Lanes(self._snapshot, self.target, self.how.jobs, settings=_FAST))
+        self._lanes = self._stack.enter_context(lanes(self._snapshot, self.target, self.how.jobs, settings=_FAST))
         if self._phase != "data":
             return
         for table in self.tables:

@@ -13,7 +13,7 @@ from shiftable.migrate._postgresql._catalogue import catalogue_of, different, se
 from shiftable.migrate._postgresql._digests import Heaps, Odd, added, heaps_of, odd_rows, row_hash
 from shiftable.migrate._postgresql._facts import facts_of, missing_roles
 from shiftable.migrate._postgresql._grants import Grant, Held, Setting, held, renamed, settings_of
-from shiftable.migrate._postgresql._lanes import Lanes, Pair
+from shiftable.migrate._postgresql._lanes import Pair, lanes
 from shiftable.migrate._postgresql._large import batches, differing_objects, numbers_of
 from shiftable.migrate._postgresql._move import LARGE_OBJECTS, How
 from shiftable.migrate._postgresql._side import Session, Side, Snapshot
@@ -49,7 +49,7 @@ class Verification:
         there, self._there_session = self._stack.enter_context(Snapshot.taken(self.target))
         self.here = facts_of(self._here_session, self.source.name)
         self.there = facts_of(self._there_session, self.target.name)
-        self._lanes = self._stack.enter_context(Lanes(snapshot, self.target, self.how.jobs, target_snapshot=there))
+        self._lanes = self._stack.enter_context(lanes(snapshot, self.target, self.how.jobs, target_snapshot=there))
 
     # rows
 
