@@ -101,10 +101,9 @@ def test_the_command_makes_what_is_declared_and_no_more(shop: Path, gcp_double: 
     assert CANARY not in said
 
 
-def test_the_command_tells_why_a_machine_could_not_be_made(
-    shop: Path, gcp_double: GcpDouble, shiftable: Command
-) -> None:
-    gcp_double.compute.polls = 4
+@pytest.mark.usefixtures("shop")
+def test_the_command_tells_why_a_machine_could_not_be_made(gcp_double: GcpDouble, shiftable: Command) -> None:
+    gcp_double.compute.polls = 1
     gcp_double.compute.exhausted.add("europe-west3-c")
     failed = shiftable("apply")
     assert failed.returncode
@@ -114,7 +113,6 @@ def test_the_command_tells_why_a_machine_could_not_be_made(
     done = shiftable("apply")
     assert 0 == done.returncode, done.stderr
     assert ["europe-west3-b/web-0", "europe-west3-c/web-1"] == sorted(gcp_double.compute.of("instances"))
-    assert shop
 
 
 @pytest.mark.usefixtures("shop")

@@ -55,7 +55,8 @@ def one(ask: Ask) -> str:
 def refused(ask: Ask, *arguments: Any, **query: Any) -> tuple[int, str]:
     with pytest.raises(Refused) as caught:
         ask(*arguments, **query)
-    return caught.value.args[:2]
+    status, reason, *_ = caught.value.args
+    return status, reason
 
 
 # instances
@@ -408,7 +409,7 @@ def names(ask: Ask, path: str, kind: str = "instances", **query: Any) -> list[st
     """Return the names in all zones, and see that each page but the last is full."""
     found, token = list[str](), None
     while True:
-        more = {} if token is None else {"pageToken": token}
+        more: Json = {} if token is None else {"pageToken": token}
         answer = ask("GET", path, **query, **more)
         found += [each["name"] for scope in answer["items"].values() for each in scope.get(kind, ())]
         token = answer.get("nextPageToken")

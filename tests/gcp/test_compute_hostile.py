@@ -959,6 +959,38 @@ def test_a_wrong_token_is_no_login(gcp_double: GcpDouble) -> None:
     provider.close()
 
 
+@pytest.mark.parametrize("sent", [True, False], ids=["at once", "later"])
+def test_what_an_organisation_forbids_is_not_permitted(gcp_double: GcpDouble, compute: Compute, *, sent: bool) -> None:
+    message = "Constraint constraints/compute.vmExternalIpAccess violated for project 1. Add instance web-0 to it."
+    if sent:
+        gcp_double.inject("status", match=of("instances.insert"), **error(412, "conditionNotMet", message))
+    else:
+        gcp_double.compute.fail_next("instances.insert", "CONDITION_NOT_MET", message)
+    with pytest.raises(PermissionDenied, match="vmExternalIpAccess"):
+        compute.create(attrs.evolve(small_fleet("web"), public_ip=True)).wait()
+
+
+def test_nobody_logs_in_as_root(gcp_double: GcpDouble, compute: Compute) -> None:
+    with pytest.raises(Unsupported, match="root"):
+        compute.create(attrs.evolve(small_fleet("web"), user="root"))
+    assert () == gcp_double.calls
+
+
+def test_images_that_cannot_be_shielded_are_left_as_they_are(gcp_double: GcpDouble, compute: Compute) -> None:
+    path = f"projects/{gcp_double.project}/global/images/old"
+    (debian,) = [each for each in gcp_double.compute.resources.values() if each.get("family") == "debian-12"]
+    old = {key: value for key, value in debian.items() if key not in {"guestOsFeatures", "family"}}
+    gcp_double.compute.resources[path] = old | {
+        "name": "old",
+        "selfLink": debian["selfLink"].rpartition("projects/")[0] + path,
+    }
+    spec = attrs.evolve(small_fleet("web"), image="old")
+    compute.create(spec).wait()
+    assert "shieldedInstanceConfig" not in stored(gcp_double)
+    with pytest.raises(InvalidArgument, match="UEFI"):
+        compute.create(attrs.evolve(spec, name="b", native=GcpComputeSettings(secure_boot=True)))
+
+
 def test_what_is_not_permitted_says_so(gcp_double: GcpDouble, compute: Compute) -> None:
     message = "Required 'compute.instances.create' permission for 'projects/x/zones/y/instances/web-0'"
     gcp_double.inject("status", match=of("instances.insert"), **error(403, "forbidden", message))

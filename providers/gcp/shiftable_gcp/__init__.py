@@ -61,9 +61,9 @@ class GcpComputeSettings:
         disk_type: of the disk that it starts from; else ``pd-balanced``, or ``hyperdisk-balanced`` for the machine
             types that take no other.
         disk_kms_key: the key of Cloud KMS that encrypts that disk, as a resource; else one of Google's.
-        secure_boot: only signed code starts; else so on Google's images for machines of x86 without GPUs.
-        vtpm: a virtual TPM.
-        integrity_monitoring: what started is measured; needs the TPM.
+        secure_boot: only signed code starts; else so on the images of the aliases for machines of x86 without GPUs.
+        vtpm: a virtual TPM; else so on those images, and on others that can have one.
+        integrity_monitoring: what started is measured; needs the TPM; else as that.
         on_preemption: what becomes of a spot machine that Google takes away.
         resource_policies: for its placement, by name or as resources.
     """
@@ -75,8 +75,8 @@ class GcpComputeSettings:
     disk_type: str | None = None
     disk_kms_key: str | None = None
     secure_boot: bool | None = None
-    vtpm: bool = True
-    integrity_monitoring: bool = True
+    vtpm: bool | None = None
+    integrity_monitoring: bool | None = None
     on_preemption: Literal["stop", "delete"] = "stop"
     resource_policies: tuple[str, ...] = ()
 

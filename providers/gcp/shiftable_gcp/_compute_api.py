@@ -51,7 +51,15 @@ def failure(error: type[OperationError], message: str) -> ComputeFault:
 
 def meaning(exc: Exception) -> Fault | None:
     """Say what an exception means."""
-    return exc.fault if isinstance(exc, ComputeFault) else classify(exc)
+    fault = exc.fault if isinstance(exc, ComputeFault) else classify(exc)
+    return _forbidden(fault) if fault is not None else None
+
+
+def _forbidden(fault: Fault) -> Fault:
+    """Tell a policy of the organisation, which Google calls a condition, from a condition of ours."""
+    if fault.code in {"conditionNotMet", "CONDITION_NOT_MET"} and "Constraint constraints/" in fault.message:
+        return attrs.evolve(fault, error=PermissionDenied)
+    return fault
 
 
 def last(url: str) -> str:

@@ -131,6 +131,7 @@ def images() -> Iterator[tuple[str, str, Json]]:
                 "diskSizeGb": size,
                 "archiveSizeBytes": "1000000000",
                 "sourceType": "RAW",
+                "guestOsFeatures": [{"type": "UEFI_COMPATIBLE"}],
                 "licenses": [f"{LINK}projects/{project}/global/licenses/{name.rpartition('-v')[0]}"],
                 "selfLink": f"{LINK}projects/{project}/global/images/{name}",
             },

@@ -453,6 +453,9 @@ class ComputeEngine:
         image = self._image(resolved(wanted.get("sourceImage"), project, "disks[0].initializeParams.sourceImage"))
         if image["status"] != "READY":
             raise not_ready(_path_of(image))
+        if "shieldedInstanceConfig" in body and {"type": "UEFI_COMPATIBLE"} not in image.get("guestOsFeatures", ()):
+            why = "Shielded VM Config can only be set when using a UEFI-compatible disk."
+            raise invalid("shieldedInstanceConfig", image["name"], why)
         if image.get("architecture", "X86_64") != kind["architecture"]:
             raise invalid("disks[0]", image["name"], f"It is not of the architecture of {kind['name']}.")
         size, disk_type = wanted.get("diskSizeGb", image["diskSizeGb"]), _last(wanted.get("diskType", "pd-standard"))
@@ -472,6 +475,7 @@ class ComputeEngine:
             "sourceImage": image["selfLink"],
             "architecture": kind["architecture"],
             "licenses": image.get("licenses", []),
+            "guestOsFeatures": image.get("guestOsFeatures", []),
             "labels": wanted.get("labels", {}),
             "users": [f"{LINK}projects/{project}/zones/{zone}/instances/{body['name']}"],
         }
@@ -794,6 +798,7 @@ class ComputeEngine:
             "diskSizeGb": disk["sizeGb"],
             "architecture": disk.get("architecture", "X86_64"),
             "licenses": disk.get("licenses", []),
+            "guestOsFeatures": disk.get("guestOsFeatures", []),
             "selfLink": LINK + path,
         }
         self.resources[path] = made

@@ -173,12 +173,10 @@ def instance_of(
         "networkInterfaces": [interface],
         "metadata": {"items": _metadata(spec, token, user_data)},
         "scheduling": _scheduling(spec, size, native),
-        "shieldedInstanceConfig": {
-            "enableSecureBoot": _secure_boot(spec, size, native),
-            "enableVtpm": native.vtpm,
-            "enableIntegrityMonitoring": native.vtpm and native.integrity_monitoring,
-        },
     }
+    shielded = _shielded(spec, size, native)
+    if shielded is not None:
+        body["shieldedInstanceConfig"] = shielded
     if spec.gpus and not size.gpus:  # of machine types that have GPUs of their own nothing is to be said
         kind = f"zones/{zone}/acceleratorTypes/{spec.gpu}"
         body["guestAccelerators"] = [{"acceleratorType": kind, "acceleratorCount": spec.gpus}]
@@ -192,11 +190,21 @@ def instance_of(
     return body
 
 
-def _secure_boot(spec: FleetSpec, size: Size, native: GcpComputeSettings) -> bool:
-    """Tell whether only signed code may start: where nobody says otherwise, on images of which it is known to work."""
-    if native.secure_boot is not None:
-        return native.secure_boot
-    return native.image is None and spec.image in ALIASES and size.arch == "x86_64" and not (size.gpus or spec.gpus)
+def _shielded(spec: FleetSpec, size: Size, native: GcpComputeSettings) -> dict[str, bool] | None:
+    """Return what of a Shielded VM is on: all of it on images of which that is known to work, else what is declared.
+
+    ``None``: Google's default, a virtual TPM on images that can have one. Any other image would be refused.
+    """
+    known = native.image is None and spec.image in ALIASES and size.arch == "x86_64"
+    if not known and (native.secure_boot, native.vtpm, native.integrity_monitoring) == (None, None, None):
+        return None
+    unsigned = bool(size.gpus or spec.gpus)  # the drivers of GPUs
+    vtpm = native.vtpm is not False
+    return {
+        "enableSecureBoot": known and not unsigned if native.secure_boot is None else native.secure_boot,
+        "enableVtpm": vtpm,
+        "enableIntegrityMonitoring": vtpm if native.integrity_monitoring is None else native.integrity_monitoring,
+    }
 
 
 def _scheduling(spec: FleetSpec, size: Size, native: GcpComputeSettings) -> dict[str, Any]:

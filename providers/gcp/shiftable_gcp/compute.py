@@ -141,6 +141,8 @@ class GceDriver(ComputeDriver):
         missing, native = [*super().missing_features(spec), *impossible_labels(spec)], native_of(spec)
         if spec.gpus and spec.gpu is None and native.machine_type is not None:
             missing.append(f'GPUs for {native.machine_type} without their kind (gpu = "nvidia-tesla-t4")')
+        if spec.user == "root" and spec.ssh_keys:
+            missing.append("logins as root, whom Google's images do not let in")
         if spec.firewall and spec.network is None and native.subnetwork is not None:
             missing.append("firewall around a subnetwork whose network is not declared (network = …)")
         return tuple(missing)
