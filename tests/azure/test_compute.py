@@ -222,6 +222,22 @@ def test_azures_own_settings_are_kept(azure_double: AzureDouble, compute: Comput
     assert compute.diff(spec) == ()
 
 
+def test_an_image_of_somebody_else_is_not_asked_for_trusted_launch(azure_double: AzureDouble, compute: Compute) -> None:
+    compute.create(declared(image="Debian:debian-12:12-gen2:latest")).wait()
+    assert sent(azure_double)["securityProfile"] == {"encryptionAtHost": False}
+    asked = AzureComputeSettings(security_type="TrustedLaunch")
+    compute.create(declared("other", image="Debian:debian-12:12-gen2:latest", native=asked)).wait()
+    assert sent(azure_double, "other-0")["securityProfile"]["securityType"] == "TrustedLaunch"
+
+
+def test_a_location_may_have_its_name_for_people(azure_double: AzureDouble, make_compute: Make) -> None:
+    compute = Compute(make_compute(location="Germany West Central"))
+    compute.create(declared()).wait()
+    assert azure_double.network.of_kind("virtualNetworks")[0].name == "shiftable-germanywestcentral"
+    compute.delete("web")
+    assert azure_double.network.resources == {}
+
+
 def test_machines_take_turns_in_the_zones_of_their_size(compute: Compute) -> None:
     assert [m.zone for m in compute.create(declared(count=4)).wait()] == ["1", "2", "3", "1"]
     close = declared("close", count=2, placement="close")

@@ -22,7 +22,8 @@ class AzureComputeSettings:
         subnet: id of the subnet that machines are in, in place of ``network``.
         disk_sku: of the disk that a machine starts from, and of disks that are made for it.
         disk_encryption_set: id of the set whose key encrypts the disk that a machine starts from, in place of Azure's.
-        security_type: ``TrustedLaunch`` (secure boot, a virtual TPM) where the size has it; ``Standard`` asks for none.
+        security_type: ``TrustedLaunch`` (secure boot, a virtual TPM) or ``Standard``, which asks for neither; else the
+            former for aliases and own images where the size has it.
         encryption_at_host: temporary disks and caches are encrypted too. Unless this says so or says no: where the size
             has it and the subscription has registered the feature ``Microsoft.Compute/EncryptionAtHost``.
         proximity_placement_group: its id, in place of the one that ``placement = "close"`` makes for the fleet.

@@ -20,6 +20,7 @@ __all__ = [
     "ALIAS_IMAGES",
     "CREATED_LABEL",
     "DISK_LABEL",
+    "GALLERY",
     "IMAGE_LABEL",
     "MACHINE_LABEL",
     "PRIVATE_LABELS",
@@ -33,6 +34,9 @@ __all__ = [
     "read_machine",
     "state_of",
 ]
+
+GALLERY = "shiftable"
+"""Where images of machines are."""
 
 TOKEN_LABEL = "shiftable-token"  # noqa: S105  the name of a tag
 MACHINE_LABEL = "shiftable-machine"
@@ -139,7 +143,7 @@ def machine_body(spec: FleetSpec, name: str, *, token: str, user_data: bytes | N
             "networkApiVersion": _NETWORK_VERSION,
             "networkInterfaceConfigurations": [_interface_body(spec, name, tags, place)],
         },
-        "securityProfile": _security_body(native, place),
+        "securityProfile": _security_body(native, place, image),
         "diagnosticsProfile": {"bootDiagnostics": {"enabled": True}},
         **_spot_body(spec, native),
     }
@@ -191,14 +195,13 @@ def _interface_body(spec: FleetSpec, name: str, tags: Mapping[str, str], place: 
     }
 
 
-def _security_body(native: AzureComputeSettings, place: Place) -> dict[str, Any]:
-    trusted = place.sku.trusted if native.security_type is None else native.security_type == "TrustedLaunch"
+def _security_body(native: AzureComputeSettings, place: Place, image: str) -> dict[str, Any]:
+    """Return how a machine starts. Of an image of somebody else it is not known whether it is signed."""
+    signed = image in ALIASES or f"/galleries/{GALLERY}/" in image
+    trusted = place.sku.trusted and signed if native.security_type is None else native.security_type == "TrustedLaunch"
     body: dict[str, Any] = {"encryptionAtHost": place.encryption_at_host}
     if trusted:
-        body |= {
-            "securityType": "TrustedLaunch",
-            "uefiSettings": {"secureBootEnabled": True, "vTpmEnabled": True},
-        }
+        body |= {"securityType": "TrustedLaunch", "uefiSettings": {"secureBootEnabled": True, "vTpmEnabled": True}}
     return body
 
 

@@ -38,6 +38,7 @@ from shiftable_azure._machines import (
     ALIAS_IMAGES,
     CREATED_LABEL,
     DISK_LABEL,
+    GALLERY,
     MACHINE_LABEL,
     TOKEN_LABEL,
     Around,
@@ -60,11 +61,11 @@ _SKUS = "2021-07-01"
 _FEATURE = "2021-07-01"
 
 _SUBNET = "machines"
-_GALLERY = "shiftable"
 _FIRST = "1.0.0"  # and only, of an image
 _HIDDEN = {"networkAccessPolicy": "DenyAll", "publicNetworkAccess": "Disabled"}
 _PATIENCE = 600.0  # seconds, for what is to be complete before the next step
 _PAUSE = 5.0  # seconds between two looks
+_RESERVED = 200.0  # seconds: 180 of them are Azure's
 _UNDER_WAY = {"creating", "updating"}
 _KEPT = 3600.0  # seconds that sizes count
 _LISTINGS = 16  # that are remembered between their pages
@@ -124,8 +125,8 @@ class AzureComputeDriver(ComputeDriver):
     host keys, user), but users, logs and files of the first one are in it. Managed images, outside galleries, are not
     used: they cannot be made of machines with trusted launch.
 
-    What a failed creation leaves behind is tagged. ``destroy`` deletes it, and ``debris`` tells of it. Azure keeps the
-    interface of a machine that failed for three minutes: until then deleting it is a conflict.
+    What a failed creation leaves behind is tagged: ``destroy`` deletes it, and ``debris`` tells of it. Azure keeps the
+    interface of a machine that failed for three minutes: ``destroy`` waits, ``delete_debris`` is a conflict until then.
 
     Prices are not known: the one dated list at hand (apache-libcloud's of 2 March 2025) has no size newer than 2021's.
 
@@ -170,7 +171,7 @@ class AzureComputeDriver(ComputeDriver):
     def create(self, spec: FleetSpec) -> None:
         """Make what machines of a fleet share, unless it is there: a network, a security group, what places them."""
         self._check_keys(spec)
-        native, location = AzureComputeSettings.of(spec), self._session.location
+        native, location = AzureComputeSettings.of(spec), self._location
         tags = {FLEET_LABEL: spec.name}
         if spec.placement == "spread" and spec.zone is not None:
             why = "in one zone, Azure spreads nothing; declare several zones, or none"
@@ -197,13 +198,13 @@ class AzureComputeDriver(ComputeDriver):
         """Change the network security group of a fleet."""
         path = self._wall_path(spec.name)
         self._owned(path, _NETWORK, {FLEET_LABEL: current.name})
-        group = wall_body(self._session.location, {FLEET_LABEL: spec.name, CREATED_LABEL: _now()}, spec.firewall)
+        group = wall_body(self._location, {FLEET_LABEL: spec.name, CREATED_LABEL: _now()}, spec.firewall)
         self._put(path, _NETWORK, group, f"the network security group of {spec.name}")
 
     def destroy(self, name: str) -> None:
         """Delete what machines of a fleet have left, what they shared, and the network after the last fleet."""
         for piece in list(self._pieces(list(self._virtual_machines()), name)):
-            self._delete(piece.id)
+            self._delete_patiently(piece.id)
         for path in (self._wall_path(name), self._near_path(name), self._apart_path(name)):
             found = self._got(path, _version_of(path))
             if found is not None and (found.get("tags") or {}).get(FLEET_LABEL) == name:
@@ -266,7 +267,7 @@ class AzureComputeDriver(ComputeDriver):
         native = AzureComputeSettings.of(spec)
         near, apart = self._placement(spec, native, sku)
         place = Place(
-            location=self._session.location,
+            location=self._location,
             subnet=native.subnet or self._subnet(spec.network),
             wall=self._wall_path(spec.name),
             identity=self._identity(spec.identity),
@@ -296,7 +297,9 @@ class AzureComputeDriver(ComputeDriver):
         """
         page = self._session.call("GET", cursor or self._path("Microsoft.Compute/virtualMachines"), _COMPUTE).body
         found = [vm for vm in page.get("value") or () if fleet in (None, _fleet_of(vm))]
-        around, following = self._listings.pop(cursor or "", None), page.get("nextLink")
+        with self._lock:
+            around = self._listings.pop(cursor or "", None)
+        following = page.get("nextLink")
         if found and around is None:
             around = self._look_around(fleet)
         if around is None:
@@ -360,13 +363,13 @@ class AzureComputeDriver(ComputeDriver):
 
     def snapshot(self, id: str, name: str) -> Image:
         """Begin to copy the first disk of a machine into the gallery."""
-        vm, location = self._found(id), self._session.location
+        vm, location = self._found(id), self._location
         first = vm["properties"]["storageProfile"]["osDisk"]
         sku = self._offered().get(str(vm["properties"]["hardwareProfile"]["vmSize"]))
         is_arm = sku is not None and sku.size.arch == "arm64"
         path = f"{self._gallery_path}/images/{quote(name, safe='')}"
         if self._got(path, _GALLERIES) is not None:
-            raise ArmFailure("GalleryImageAlreadyExists", f"the gallery {_GALLERY} has an image {name!r}")
+            raise ArmFailure("GalleryImageAlreadyExists", f"the gallery {GALLERY} has an image {name!r}")
         gallery = {"location": location, "tags": {"shiftable": "gallery"}, "properties": {}}
         self._make_once(self._gallery_path, _GALLERIES, gallery, "the gallery")
         size = first.get("diskSizeGB") or (vm.get("tags") or {}).get(DISK_LABEL)
@@ -432,7 +435,7 @@ class AzureComputeDriver(ComputeDriver):
         if self._got(path, _DISKS) is not None:
             raise ArmFailure("DiskAlreadyExists", f"the resource group has a disk {name!r}")
         body: dict[str, Any] = {
-            "location": self._session.location,
+            "location": self._location,
             "sku": {"name": AzureComputeSettings().disk_sku},
             "tags": {"shiftable": "disk"},
             "properties": {"creationData": data, "diskSizeGB": size_gib, **_HIDDEN},
@@ -483,7 +486,7 @@ class AzureComputeDriver(ComputeDriver):
             raise ArmFailure("SnapshotAlreadyExists", f"the resource group has a snapshot {name!r}")
         data = {"createOption": "Copy", "sourceResourceId": source}
         body = {
-            "location": self._session.location,
+            "location": self._location,
             "tags": {"shiftable": "snapshot"},
             "properties": {"creationData": data, "incremental": True, **_HIDDEN},
         }
@@ -651,6 +654,17 @@ class AzureComputeDriver(ComputeDriver):
         answer = self._session.call("DELETE", path, version)
         self._session.finish(answer, version, what=f"the end of {path.rpartition('/')[2]}", timeout=_PATIENCE)
 
+    def _delete_patiently(self, path: str) -> None:
+        """Delete what Azure may keep for a machine that failed, which it does for three minutes."""
+        deadline = self._session.clock() + _RESERVED
+        while True:
+            try:
+                return self._delete(path)
+            except ArmRefusal as exc:
+                if _code(exc) != "NicReservedForAnotherVm" or self._session.clock() >= deadline:
+                    raise
+            self._session.pause(_PAUSE)
+
     def _pieces(self, vms: Sequence[Mapping[str, Any]], fleet: str | None) -> Iterator[Debris]:
         """Yield interfaces, addresses and first disks of machines that are not there, of one fleet or of all."""
         ids, names = {same_id(str(vm["id"])) for vm in vms}, {str(vm["name"]).lower() for vm in vms}
@@ -666,7 +680,7 @@ class AzureComputeDriver(ComputeDriver):
     def _lonely_network(self, gone: frozenset[str]) -> Mapping[str, Any] | None:
         """Return the network of the location if it is ours and no fleet is there, but for those whose groups go."""
         for group in self._items(self._path("Microsoft.Network/networkSecurityGroups"), _NETWORK):
-            here = str(group.get("location")).replace(" ", "").lower() == self._session.location.lower()
+            here = _plain(str(group.get("location"))) == self._location
             if here and _fleet_of(group) and same_id(str(group["id"])) not in gone:
                 return None
         found = self._got(self._network_path, _NETWORK)
@@ -787,7 +801,7 @@ class AzureComputeDriver(ComputeDriver):
         now, kept = self._session.clock(), self._offering
         if kept is not None and now - kept[0] < _KEPT:
             return kept[1]
-        location = self._session.location
+        location = self._location
         path = f"{self._session.subscription}/providers/Microsoft.Compute/skus"
         wanted = {"$filter": f"location eq '{location}'"}
         read = (Sku.read(found, location) for found in self._items(path, _SKUS, wanted))
@@ -817,7 +831,7 @@ class AzureComputeDriver(ComputeDriver):
         """Return the id of an image of the gallery; nobody else's is deleted."""
         inside = f"{self._gallery_path}/images/"
         if not same_id(image).startswith(same_id(inside)) or "/" in image[len(inside) :]:
-            raise ArmFailure("ResourceNotFound", f"the gallery {_GALLERY} of the resource group has no image {image!r}")
+            raise ArmFailure("ResourceNotFound", f"the gallery {GALLERY} of the resource group has no image {image!r}")
         return image
 
     def _disk(self, found: Mapping[str, Any], owner: Mapping[str, Any] | None) -> Disk:
@@ -884,6 +898,11 @@ class AzureComputeDriver(ComputeDriver):
 
     # what they share: ids
 
+    @property
+    def _location(self) -> str:
+        """Where machines are, as Azure writes it in ids: settings may have its name for people."""
+        return _plain(self._session.location)
+
     def _path(self, kind: str) -> str:
         return f"{self._session.group}/providers/{kind}"
 
@@ -923,11 +942,11 @@ class AzureComputeDriver(ComputeDriver):
 
     @property
     def _network_path(self) -> str:
-        return f"{self._path('Microsoft.Network/virtualNetworks')}/shiftable-{self._session.location}"
+        return f"{self._path('Microsoft.Network/virtualNetworks')}/shiftable-{self._location}"
 
     @property
     def _gallery_path(self) -> str:
-        return f"{self._path('Microsoft.Compute/galleries')}/{_GALLERY}"
+        return f"{self._path('Microsoft.Compute/galleries')}/{GALLERY}"
 
 
 def _code(exc: ArmRefusal) -> str:
@@ -940,6 +959,10 @@ def _version_of(path: str) -> str:
     if parts[0] == "microsoft.network":
         return _NETWORK
     return {"disks": _DISKS, "snapshots": _DISKS, "galleries": _GALLERIES}.get(parts[1], _COMPUTE)
+
+
+def _plain(location: str) -> str:
+    return location.replace(" ", "").lower()
 
 
 def _now() -> str:
