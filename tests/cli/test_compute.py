@@ -613,3 +613,26 @@ def test_the_programs_of_the_guide_run(driver: MemoryComputeDriver, capsys: pyte
     exec(compile(program, "machines.md", "exec"), {})  # noqa: S102  the guide's own
     assert capsys.readouterr().out.startswith("/dev/disk/by-id/")
     assert {"data-0": "running", "twin-0": "running"} == states(driver)
+
+
+def test_user_data_is_told_nowhere(run: Run, folder: Path, driver: MemoryComputeDriver) -> None:
+    canary = "c4n4ry-of-user-data"
+    text = FILE.replace("[compute.web]", f'[compute.web]\nuser_data_text = "#!/bin/sh\\n# {canary}"')
+    said: list[Result] = []
+    (folder / "shiftable.toml").write_text(text)
+    said += [shiftable("plan"), shiftable("plan", "--json"), shiftable("-vv", "apply", "--json")]
+    said += [run(*words) for words in (("show", "web"), ("show", "web-0", "--json"), ("list", "--json"))]
+    assert {0} == {each.exit_code for each in said}
+    driver._quota = 0
+    (folder / "shiftable.toml").write_text(text.replace("count = 2", "count = 3"))
+    said.append(shiftable("apply"))
+    (folder / "shiftable.toml").write_text(text.replace(canary, canary + "x" * 20_000))
+    said.append(run("replace", "web", "--yes", "shop-web"))
+    (folder / "shiftable.toml").write_text(
+        text.replace(canary, canary + "x" * 20_000).replace("count = 2", "count = 3")
+    )
+    said.append(shiftable("apply"))
+    assert [1, 0, 1] == [each.exit_code for each in said[-3:]]
+    assert "the user data has 20," in said[-1].stderr
+    assert not [each.output for each in said if canary in each.output]
+    assert canary not in (folder / ".shiftable" / "applied.jsonl").read_text()
