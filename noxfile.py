@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import nox
@@ -19,6 +20,7 @@ PROVIDERS = {
     "baremetal": ("providers/s3", "providers/baremetal[powerdns,s3,testing,vault]"),
     "gcp": ("providers/gcp[testing]",),
 }
+EXTRAS = "cli,sops,dns,sql,mysql,postgresql,postgresql-server,fsspec,parquet,testing"
 TEST_TOOLS = (
     "pytest>=8.3",
     "pytest-xdist>=3.6",
@@ -29,10 +31,14 @@ TEST_TOOLS = (
 )
 
 
+def places_of(providers: Iterable[str]) -> tuple[str, ...]:
+    """Return what is installed for providers, each once."""
+    return tuple(dict.fromkeys(place for name in providers for place in PROVIDERS[name]))
+
+
 def install(session: nox.Session, *wanted: str, providers: tuple[str, ...] = tuple(PROVIDERS)) -> None:
     """Install core and providers from this checkout, together, so that one resolution sees them all."""
-    places = dict.fromkeys(place for name in providers for place in PROVIDERS[name])
-    session.install(".[cli,sops,dns,sql,mysql,postgresql,postgresql-server,fsspec,parquet,testing]", *places, *wanted)
+    session.install(f".[{EXTRAS}]", *places_of(providers), *wanted)
 
 
 def python_executable(session: nox.Session) -> str:
@@ -83,16 +89,9 @@ def lowest(session: nox.Session) -> None:
     session.install("uv")
     session.run(
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
-        *(".[cli,sops,dns,sql,mysql,postgresql,postgresql-server,fsspec,testing]", "providers/s3"),
-        *(
-            "providers/aws[testing]",
-            "providers/baremetal[powerdns,s3,vault]",
-            "providers/gcp[testing]",
-            "providers/azure",
-        ),
-        *TEST_TOOLS,
+        *(f".[{EXTRAS}]", *places_of(PROVIDERS), *TEST_TOOLS),
     )
-    session.run("pytest", "-n", "2")
+    session.run("pytest", *(session.posargs or ("-n", "2")))
 
 
 @nox.session
