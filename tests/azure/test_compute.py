@@ -117,6 +117,20 @@ def test_public_addresses_cost_one_call_more_and_pages_one_each(azure_double: Az
     assert counted(azure_double, before)["VirtualMachines_List"] == 4  # one page of machines, three of states
 
 
+def test_interfaces_are_listed_where_a_security_group_does_not_tell_them(
+    azure_double: AzureDouble, compute: Compute
+) -> None:
+    compute.create(declared(count=3, open_ports=(22,))).wait()
+    whole = [machine.seen for machine in compute.fleet("web").machines()]
+    azure_double.network.expands = False
+    before = len(azure_double.calls)
+    assert [machine.seen for machine in compute.fleet("web").machines()] == whole
+    assert counted(azure_double, before)["NetworkInterfaces_List"] == 1
+    del azure_double.network.resources["networksecuritygroups", "shiftable-double", "shiftable-web"]
+    alone = [machine.seen for machine in compute.fleet("web").machines()]
+    assert alone == [attrs.evolve(machine, firewall=()) for machine in whole]
+
+
 def test_a_machine_is_made_by_one_call(azure_double: AzureDouble, compute: Compute) -> None:
     compute.create(declared(count=1)).wait()
     before = len(azure_double.calls)

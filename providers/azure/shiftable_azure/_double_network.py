@@ -140,6 +140,7 @@ class NetworkService:
         resources: by kind, resource group and name, all in lower case.
         page_size: the most that a listing has in one page.
         addresses: the quota of public addresses.
+        expands: a security group tells its interfaces as a whole, if it is asked to.
     """
 
     namespace = "Microsoft.Network"
@@ -159,6 +160,7 @@ class NetworkService:
         self._public = 0
         self.page_size = 1000
         self.addresses = 1000
+        self.expands = True
 
     def of_kind(self, kind: str) -> list[StoredResource]:
         """Return all resources of a kind: ``networkInterfaces``."""
@@ -205,7 +207,8 @@ class NetworkService:
         content = self.shown(asked.subscription, found)
         if kind == "networkSecurityGroups" and expand == "networkInterfaces":
             users = self._users(found.id(asked.subscription))
-            content["properties"]["networkInterfaces"] = [self.shown(asked.subscription, each) for each in users]
+            if self.expands:
+                content["properties"]["networkInterfaces"] = [self.shown(asked.subscription, each) for each in users]
         elif kind == "networkInterfaces" and expand == "ipConfigurations/publicIPAddress":
             for each in content["properties"]["ipConfigurations"]:
                 public = each["properties"].get("publicIPAddress")
