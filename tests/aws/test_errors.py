@@ -36,9 +36,11 @@ from shiftable.errors import (
 )
 from shiftable_aws import _rds_groups, database
 from shiftable_aws._errors import (
+    COMPUTE_CODES,
     DATABASE_CODES,
     DNS_CODES,
     SECRETS_CODES,
+    classify_compute,
     classify_database,
     classify_dns,
     classify_secrets,
@@ -136,6 +138,62 @@ SECRETS = [
     ("ValidationException", 400, InvalidArgument),
 ]
 # As in the API references of RDS and, of groups, EC2: a thing that a declaration names wrongly is no missing server.
+COMPUTE = [
+    ("AttachmentLimitExceeded", 400, QuotaExceeded),
+    ("AuthFailure", 401, Unauthenticated),
+    ("Blocked", 403, PermissionDenied),
+    ("DependencyViolation", 400, Conflict),
+    ("IdempotentInstanceTerminated", 400, Conflict),
+    ("IdempotentParameterMismatch", 400, Conflict),
+    ("IncorrectInstanceState", 400, Conflict),
+    ("IncorrectState", 400, Conflict),
+    ("InstanceLimitExceeded", 400, QuotaExceeded),
+    ("InsufficientAddressCapacity", 500, Unavailable),
+    ("InsufficientFreeAddressesInSubnet", 400, QuotaExceeded),
+    ("InsufficientInstanceCapacity", 500, Unavailable),
+    ("InternalError", 500, Unavailable),
+    ("InvalidAMIID.Malformed", 400, InvalidArgument),
+    ("InvalidAMIID.NotFound", 400, InvalidArgument),
+    ("InvalidAMIID.Unavailable", 400, Conflict),
+    ("InvalidAMIName.Duplicate", 400, AlreadyExists),
+    ("InvalidAMIName.Malformed", 400, InvalidArgument),
+    ("InvalidAttachment.NotFound", 400, Conflict),
+    ("InvalidBlockDeviceMapping", 400, InvalidArgument),
+    ("InvalidGroup.Duplicate", 400, AlreadyExists),
+    ("InvalidGroup.NotFound", 400, InvalidArgument),
+    ("InvalidInstanceID.Malformed", 400, NotFound),
+    ("InvalidInstanceID.NotFound", 400, NotFound),
+    ("InvalidInstanceType", 400, InvalidArgument),
+    ("InvalidKeyPair.NotFound", 400, InvalidArgument),
+    ("InvalidParameter", 400, InvalidArgument),
+    ("InvalidParameterCombination", 400, InvalidArgument),
+    ("InvalidPermission.Duplicate", 400, AlreadyExists),
+    ("InvalidPlacementGroup.Duplicate", 400, AlreadyExists),
+    ("InvalidPlacementGroup.InUse", 400, Conflict),
+    ("InvalidPlacementGroup.Unknown", 400, InvalidArgument),
+    ("InvalidSnapshot.InUse", 400, Conflict),
+    ("InvalidSnapshot.NotFound", 400, NotFound),
+    ("InvalidSubnetID.NotFound", 400, InvalidArgument),
+    ("InvalidVolume.NotFound", 400, NotFound),
+    ("InvalidVolume.ZoneMismatch", 400, InvalidArgument),
+    ("MaxSpotInstanceCountExceeded", 400, QuotaExceeded),
+    ("OperationNotPermitted", 400, Conflict),
+    ("OptInRequired", 400, PermissionDenied),
+    ("PendingVerification", 400, PermissionDenied),
+    ("RequestExpired", 400, Unauthenticated),
+    ("RequestLimitExceeded", 503, Throttled),
+    ("SecurityGroupLimitExceeded", 400, QuotaExceeded),
+    ("TagLimitExceeded", 400, InvalidArgument),
+    ("UnauthorizedOperation", 403, PermissionDenied),
+    ("Unavailable", 503, Unavailable),
+    ("Unsupported", 400, InvalidArgument),
+    ("UnsupportedOperation", 400, Conflict),
+    ("VPCIdNotSpecified", 400, InvalidArgument),
+    ("VcpuLimitExceeded", 400, QuotaExceeded),
+    ("VolumeInUse", 400, Conflict),
+    ("VolumeLimitExceeded", 400, QuotaExceeded),
+]
+
 DATABASE = [
     ("AccessDenied", 403, PermissionDenied),
     ("AuthorizationNotFound", 404, InvalidArgument),
@@ -282,6 +340,13 @@ def test_a_code_of_rds_means_this(code: str, status: int, error: type[OperationE
     assert (fault.error, fault.code) == (error, code)
 
 
+@pytest.mark.parametrize(("code", "status", "error"), COMPUTE)
+def test_a_code_of_ec2_means_this(code: str, status: int, error: type[OperationError]) -> None:
+    fault = classify_compute(answer(code, status))
+    assert fault is not None
+    assert (fault.error, fault.code) == (error, code)
+
+
 def test_protection_has_no_code_of_its_own() -> None:
     text = "Cannot delete protected DB Instance, please disable deletion protection and try again."
     fault = classify_database(answer("InvalidParameterCombination", message=text))
@@ -319,7 +384,7 @@ def test_what_is_wrong_with_a_batch_is_in_its_message(message: str, error: type[
 
 @pytest.mark.parametrize(("exc", "error"), EXCEPTIONS, ids=lambda value: type(value).__name__)
 def test_an_exception_of_the_sdk_has_its_class(exc: Exception, error: type[OperationError]) -> None:
-    for table in (classify, classify_secrets, classify_dns, classify_database):
+    for table in (classify, classify_secrets, classify_dns, classify_database, classify_compute):
         fault = table(exc)
         assert fault is not None
         assert (fault.error, fault.code) == (error, type(exc).__name__)
@@ -438,3 +503,5 @@ def test_the_tables_are_as_wide_as_promised() -> None:
     assert set(CODES) < set(SECRETS_CODES)
     assert set(CODES) < set(DNS_CODES)
     assert set(CODES) < set(DATABASE_CODES)
+    assert set(CODES) < set(COMPUTE_CODES)
+    assert len(COMPUTE) >= 40
