@@ -53,10 +53,10 @@ kernel = {quoted["kernel"]}
 initrd = {quoted["initrd"]}
 append = "console=ttyS0 quiet panic=1"
 """)
-    program = Path(sys.executable).parent / "shiftable"
+    program = str(Path(sys.executable).parent / "shiftable")
 
     def run(*arguments: str, **more: Any) -> Done:
-        command = [program, *arguments]
+        command = (program, *arguments)
         return subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE * 2, **more
         )
