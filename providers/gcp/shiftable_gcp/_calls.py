@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -13,7 +13,7 @@ import attrs
 from shiftable.testing.harness import Headers, Request, Response
 from shiftable_gcp._state import Refused
 
-__all__ = ["Call", "Routes", "answered"]
+__all__ = ["Call", "Routes", "answered", "served"]
 
 H = TypeVar("H")
 
@@ -68,3 +68,34 @@ def answered(status: int, value: Mapping[str, Any]) -> Response:
     """Return an answer in JSON."""
     headers = Headers({"Content-Type": "application/json; charset=UTF-8"})
     return Response(f"{status} Answered", headers, json.dumps(value).encode())
+
+
+def served(
+    request: Request,
+    routes: Routes[Callable[[Call], dict[str, Any]]],
+    execute: Callable[[Callable[[Call], dict[str, Any]], Call], dict[str, Any]],
+    refused: Refused | None,
+    reasons: Mapping[int, str],
+) -> Response:
+    """Answer a request to an API whose errors have reasons, the older kind of Google's.
+
+    Args:
+        execute: called with the handler and what it is to handle.
+        refused: what whoever looked at the credentials says.
+        reasons: what a refusal for the credentials is called, by its status.
+    """
+    if refused is not None:
+        return _reasoned(Refused(refused.status, reasons[refused.status], "", refused.message))
+    found = routes.find(request)
+    if found is None:
+        return _reasoned(Refused(501, "notImplemented", "", "not in the double"))
+    try:
+        return answered(200, execute(*found))
+    except Refused as exc:
+        return _reasoned(exc)
+
+
+def _reasoned(refused: Refused) -> Response:
+    detail = {"message": refused.message, "domain": "global", "reason": refused.reason}
+    error = {"code": refused.status, "message": refused.message, "errors": [detail]}
+    return answered(refused.status, {"error": error})

@@ -16,7 +16,7 @@ import attrs
 from cryptography.hazmat.primitives import hashes
 
 from shiftable.testing.harness import Request, Response
-from shiftable_gcp._calls import Call, Routes, answered
+from shiftable_gcp._calls import Call, Routes, served
 from shiftable_gcp._sql_rules import (
     TIERS,
     VERSIONS,
@@ -136,16 +136,7 @@ class CloudSql:
 
     def answer(self, request: Request, refused: Refused | None) -> Response:
         """Execute a request, or refuse it as whoever looked at the credentials says."""
-        if refused is not None:
-            return _refusal(Refused(refused.status, _REASONS[refused.status], "", refused.message))
-        found = self._routes.find(request)
-        if found is None:
-            return _refusal(Refused(501, "notImplemented", "", "not in the double"))
-        handler, call = found
-        try:
-            return answered(200, handler(call))
-        except Refused as exc:
-            return _refusal(exc)
+        return served(request, self._routes, lambda handler, call: handler(call), refused, _REASONS)
 
     # instances
 
@@ -779,9 +770,3 @@ def _read_token(token: str) -> str:
 def _dns_label(name: str) -> str:
     """Return the first label of an instance's DNS name."""
     return uuid.uuid5(uuid.NAMESPACE_DNS, name).hex[:12]
-
-
-def _refusal(refused: Refused) -> Response:
-    detail = {"message": refused.message, "domain": "global", "reason": refused.reason}
-    error = {"code": refused.status, "message": refused.message, "errors": [detail]}
-    return answered(refused.status, {"error": error})

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from shiftable.testing.harness import Request, Response
-from shiftable_gcp._calls import Call, Routes, answered
+from shiftable_gcp._calls import Call, Routes, served
 from shiftable_gcp._compute_catalogue import (
     LINK,
     MACHINE_TYPES,
@@ -170,16 +170,7 @@ class ComputeEngine:
 
     def answer(self, request: Request, refused: Refused | None) -> Response:
         """Execute a request, or refuse it as whoever looked at the credentials says."""
-        if refused is not None:
-            return _refusal(Refused(refused.status, _REASONS[refused.status], "", refused.message))
-        found = self._routes.find(request)
-        if found is None:
-            return _refusal(Refused(501, "notImplemented", "", "not in the double"))
-        handler, call = found
-        try:
-            return answered(200, self._once(handler, call))
-        except Refused as exc:
-            return _refusal(exc)
+        return served(request, self._routes, self._once, refused, _REASONS)
 
     def _once(self, handler: _Handler, call: Call) -> Json:
         """Execute a request, unless one with its id was executed within the hour."""
@@ -899,9 +890,3 @@ def _warning(zone: str, unreachable: bool) -> Json:  # noqa: FBT001  a row of an
         "message": f"There are no results for scope 'zones/{zone}' on this page.",
         "data": [{"key": "scope", "value": f"zones/{zone}"}],
     }
-
-
-def _refusal(refused: Refused) -> Response:
-    detail = {"message": refused.message, "domain": "global", "reason": refused.reason}
-    error = {"code": refused.status, "message": refused.message, "errors": [detail]}
-    return answered(refused.status, {"error": error})
