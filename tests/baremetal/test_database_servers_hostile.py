@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import threading
@@ -120,18 +121,16 @@ class Killed(BaseException):
 
 
 @contextlib.contextmanager
-def killed_at(step: int, *, after: bool) -> Iterator[list[int]]:
-    """Die before or after the so many-th statement; yield a list whose length says how many there were."""
-    real, done = PostgresqlSession._do, []
+def killed_before(step: int) -> Iterator[list[int]]:
+    """Die before the so many-th statement, that is after the one before it; yield a list that grows with each."""
+    real = PostgresqlSession._do
+    done: list[int] = []
 
     def do(self: PostgresqlSession, statement: str, *parts: Any) -> None:
         done.append(len(done))
-        if after:
-            real(self, statement, *parts)
         if len(done) == step:
             raise Killed
-        if not after:
-            real(self, statement, *parts)
+        real(self, statement, *parts)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PostgresqlSession, "_do", do)
@@ -139,19 +138,18 @@ def killed_at(step: int, *, after: bool) -> Iterator[list[int]]:
 
 
 def at_each_step(act: Callable[[], object], check: Callable[[], None]) -> int:
-    """Have a call be killed at each of its steps, and check what is left each time; return how many there are."""
-    for after in (False, True):
-        for step in range(1, 100):
-            with killed_at(step, after=after) as done:
-                try:
-                    act()
-                except Killed:
-                    lived = False
-                else:
-                    lived = True
-            check()
-            if lived:
-                break
+    """Have a call be killed before each of its steps, and check what is left each time; return how many there are."""
+    for step in itertools.count(1):
+        with killed_before(step) as done:
+            try:
+                act()
+            except Killed:
+                lived = False
+            else:
+                lived = True
+        check()
+        if lived:
+            break
     return len(done)
 
 
@@ -578,8 +576,28 @@ def test_a_database_that_somebody_has_dropped_is_made_again(databases: Databases
     act(cluster, "DROP DATABASE stock")
     (change,) = databases.diff(spec)
     assert ["databases"] == [field.name for field in change.fields]
+    orders = databases.open(spec)
+    for take in (orders.snapshot, lambda: databases.delete("orders", final_snapshot="last")):
+        with pytest.raises(Conflict, match="stock is not there any more"):
+            take()
+    assert [] == list(orders.snapshots())
     applied(databases, spec)
     assert {"shop", "stock"} == databases_of(cluster)
+
+
+def test_a_server_without_an_encoding_gives_databases_that_have_one(root: Path) -> None:
+    with temporary_cluster(BINARIES) as server:
+        ascii_ = "UPDATE pg_database SET encoding = pg_char_to_encoding('SQL_ASCII') WHERE datname <> 'template0'"
+        act(server, ascii_)  # as initdb of Debian's makes it where no language is set
+        with server.connect() as connection:
+            assert "SQL_ASCII" == connection.info.parameter_status("server_encoding")
+        databases = Databases(driver_of(server, root, user="postgres", password=None))
+        orders = databases.create(spec_of("orders", databases=("ünï💥",)))
+        ask(orders, "CREATE TABLE t AS SELECT 'é'::text AS n")
+        orders.snapshot("first")
+        copy = orders.restore("copy", snapshot="first")
+        assert ["é", "UTF8"] == [ask(copy, query) for query in ("SELECT n FROM t", "SHOW server_encoding")]
+        assert "copy--ünï💥" == copy.url().database
 
 
 def test_all_resources_are_listed_by_one_query(databases: Databases) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -119,18 +120,16 @@ class Killed(BaseException):
 
 
 @contextlib.contextmanager
-def killed_at(step: int, *, after: bool) -> Iterator[list[int]]:
-    """Die before or after the so many-th statement; yield a list whose length says how many there were."""
-    real, done = MariadbSession._do, []
+def killed_before(step: int) -> Iterator[list[int]]:
+    """Die before the so many-th statement, that is after the one before it; yield a list that grows with each."""
+    real = MariadbSession._do
+    done: list[int] = []
 
     def do(self: MariadbSession, statement: str, *values: object) -> None:
         done.append(len(done))
-        if after:
-            real(self, statement, *values)
         if len(done) == step:
             raise Killed
-        if not after:
-            real(self, statement, *values)
+        real(self, statement, *values)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MariadbSession, "_do", do)
@@ -138,19 +137,18 @@ def killed_at(step: int, *, after: bool) -> Iterator[list[int]]:
 
 
 def at_each_step(act: Callable[[], object], check: Callable[[], None]) -> int:
-    """Have a call be killed at each of its steps, and check what is left each time; return how many there are."""
-    for after in (False, True):
-        for step in range(1, 100):
-            with killed_at(step, after=after) as done:
-                try:
-                    act()
-                except Killed:
-                    lived = False
-                else:
-                    lived = True
-            check()
-            if lived:
-                break
+    """Have a call be killed before each of its steps, and check what is left each time; return how many there are."""
+    for step in itertools.count(1):
+        with killed_before(step) as done:
+            try:
+                act()
+            except Killed:
+                lived = False
+            else:
+                lived = True
+        check()
+        if lived:
+            break
     return len(done)
 
 
@@ -353,7 +351,7 @@ def test_a_connection_that_is_cut_under_a_statement_is_told_and_the_call_can_be_
 
     def cut(self: MariadbSession, *arguments: Any) -> None:
         with manager(mariadb) as cursor:
-            cursor.execute(f"KILL {self._connection.thread_id()}")
+            cursor.execute(f"KILL {self._connection.server_thread_id[0]}")
         real(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy
 
 from shiftable.config import Credential
-from shiftable.database import Databases, DatabaseSpec
+from shiftable.database import Databases, DatabaseSpec, Engine
 from shiftable.errors import Unavailable
 from shiftable.postgresql import Cluster, find_binaries, temporary_cluster
 from shiftable.testing.conformance.database import small_spec
@@ -131,7 +131,7 @@ def closing(driver: ServerDatabaseDriver) -> Iterator[Databases]:
         shutil.rmtree(tunnel._folder, ignore_errors=True)
 
 
-def spec_of(name: str, engine: str, version: str) -> DatabaseSpec:
+def spec_of(name: str, engine: Engine, version: str) -> DatabaseSpec:
     return attrs.evolve(small_spec(name), engine=engine, version=version)
 
 

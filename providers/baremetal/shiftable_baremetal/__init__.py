@@ -129,7 +129,7 @@ class PrivatePostgresqlSettings:
 
 @attrs.frozen(kw_only=True)
 class PostgresqlSettings:
-    """``[providers.x.postgresql]``: a PostgreSQL server, 13 or later, which then holds the databases.
+    """``[providers.x.postgresql]``: a PostgreSQL server, 14 or later, which then holds the databases.
 
     Args:
         host: a name or address, or the folder of its Unix socket.

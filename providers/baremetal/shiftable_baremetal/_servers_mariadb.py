@@ -49,6 +49,7 @@ FEATURES = DatabaseFeatures(
 )
 
 _LONGEST = 64  # characters: MariaDB documentation, "Identifier Names"
+_OLDEST = (10, 5)  # databases have comments since
 _OURS = "shiftable: "
 _NOTES = "notes of shiftable: whose databases and users these are"
 _NEEDED = {  # of `GRANT ALL PRIVILEGES ON a_database.*`: who grants must have what he grants
@@ -103,7 +104,7 @@ class MariadbSession(Session):
     @property
     def version(self) -> str:
         """The server's version, without the name that old clients are shown before it."""
-        told = str(self._connection.get_server_info())
+        told = str(self._connection.server_version)
         return told.removeprefix("5.5.5-").partition("-")[0]
 
     def found(self, name: str | None = None) -> dict[str, Found]:
@@ -145,7 +146,9 @@ class MariadbSession(Session):
                 self._rows("SELECT RELEASE_LOCK(%s)", _lock_name(""))
 
     def check_rights(self) -> None:
-        """Fail unless this user has, and may grant, what a user of a database gets."""
+        """Fail unless this user has, and may grant, what a user of a database gets, and the server is not too old."""
+        if tuple(int(part) for part in self.version.split(".")[:2]) < _OLDEST:
+            fail(InvalidArgument, f"the server is MariaDB {self.version}; 10.5 is the oldest that this works with")
         ((name,),) = self._rows("SELECT CURRENT_USER()")
         user, _, host = name.rpartition("@")
         query = (

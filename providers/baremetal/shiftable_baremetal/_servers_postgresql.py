@@ -47,6 +47,7 @@ FEATURES = DatabaseFeatures(
 )
 
 _LONGEST = 63  # bytes: NAMEDATALEN - 1
+_OLDEST = 14  # pg_terminate_backend(pid, timeout)
 _CLASS = 0x73686966  # of our advisory locks, "shif"
 _NAMES = ""  # the lock of whoever chooses names: no resource has none
 _ENDED = 10  # seconds for sessions to end
@@ -71,6 +72,18 @@ def _psycopg() -> Any:  # noqa: ANN401  the module
     except ImportError as exc:
         raise ConfigError("connecting to PostgreSQL needs psycopg: pip install 'shiftable[postgresql]'") from exc
     return psycopg
+
+
+def _connected(options: Mapping[str, Any]) -> psycopg.Connection[Any]:
+    """Connect; psycopg's own exception holds the password, so a plain one is raised in its place."""
+    library = _psycopg()
+    try:
+        connection: psycopg.Connection[Any] = library.connect(**options)
+    except library.OperationalError as exc:
+        refusal = str(exc)
+    else:
+        return connection
+    raise library.OperationalError(refusal)
 
 
 def _number(name: str) -> int:
@@ -125,7 +138,12 @@ class PostgresqlSession(Session):
                 self._rows("SELECT pg_advisory_unlock(%s, %s)", _CLASS, _number(_NAMES))
 
     def check_rights(self) -> None:
-        """Fail unless this is a superuser, or a role with CREATEDB and CREATEROLE."""
+        """Fail unless this is a superuser, or a role with CREATEDB and CREATEROLE, of a server that is not too old."""
+        if self._connection.info.server_version < _OLDEST * 10_000:
+            fail(
+                InvalidArgument,
+                f"the server is PostgreSQL {self.version}; {_OLDEST} is the oldest that this works with",
+            )
         query = "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
         ((name, everything, databases, roles),) = self._rows(query)
         lacking = [right for right, has in (("CREATEDB", databases), ("CREATEROLE", roles)) if not (everything or has)]
@@ -178,7 +196,7 @@ class PostgresqlSession(Session):
         if there and there[0][0] != mark.role:
             fail(AlreadyExists, f"there is a database {database!r} of {there[0][0]} on the server")
         if not there:
-            self._do("CREATE DATABASE {} OWNER {} ALLOW_CONNECTIONS false", name, role)
+            self._do(f"CREATE DATABASE {{}} OWNER {{}} ALLOW_CONNECTIONS false{self._encoding()}", name, role)
         if there and there[0][1]:
             return
         with self._connection.transaction():
@@ -238,6 +256,11 @@ class PostgresqlSession(Session):
             how = self._text("GRANT SET ON PARAMETER {} TO {}", self._parameter(name), self._name(name_of_user))
             fail(PermissionDenied, f"the server's user {name_of_user!r} may not set {name}: {how} (PostgreSQL 15)")
 
+    def _encoding(self) -> str:
+        """Return what makes a database know its characters, on a server that was made without any."""
+        query = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'template1'"
+        return " TEMPLATE template0 ENCODING 'UTF8'" if self._rows(query) == [("SQL_ASCII",)] else ""
+
     def _set(self, database: str, parameters: Mapping[str, str]) -> None:
         for name, value in parameters.items():
             parts = (self._name(database), self._parameter(name), self._value(name, value))
@@ -286,7 +309,7 @@ class PostgresqlSession(Session):
 
 @attrs.frozen
 class PostgresqlEngine(ServerEngine):
-    """A PostgreSQL server, 13 or later.
+    """A PostgreSQL server, 14 or later.
 
     Args:
         programs: the folder of ``pg_dump`` and ``pg_restore``.
@@ -323,12 +346,13 @@ class PostgresqlEngine(ServerEngine):
         options: dict[str, Any] = {
             **self.access.arguments("postgresql"),
             "application_name": "shiftable",
+            "client_encoding": "utf8",  # else a server of SQL_ASCII answers in bytes
             "connect_timeout": 10,
             "keepalives_idle": 30,
             "autocommit": True,
         }
         password = self.access.secret().reveal()
-        connection = _psycopg().connect(**options, **({"password": password} if password else {}))
+        connection = _connected({**options, **({"password": password} if password else {})})
         try:
             yield PostgresqlSession(connection)
         finally:

@@ -312,6 +312,9 @@ class ServerDatabaseDriver(DatabaseDriver):
 
     def _take(self, session: Session, known: Found, name: str) -> Snapshot:
         mark = known.mark
+        gone = sorted(set(mark.databases.values()) - set(known.present))
+        if gone:
+            fail(Conflict, f"its database {', '.join(gone)} is not there any more: apply its declaration again")
         taken = Snapshot(
             name=name,
             database=mark.name,
@@ -324,7 +327,6 @@ class ServerDatabaseDriver(DatabaseDriver):
         commands = {
             declared: partial(dumped, self._engine.dump(database, session.version))
             for declared, database in mark.databases.items()
-            if database in known.present
         }
         self._snapshots.add(taken, mark.role, commands)
         return taken
