@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -44,6 +43,7 @@ __all__ = ["FleetItem", "FleetsMover"]
 _Task = tuple["FleetItem", Step]
 
 _AT_ONCE = 8
+_ASKED = 8  # by themselves, of the machines that a listing shows as not made yet: some fail, and it does not tell
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 
 
@@ -218,17 +218,10 @@ class FleetsMover(Mover[FleetItem]):
         waited, interval = 0.0, _FIRST_PAUSE
         left = {item.key: item for item in items if item.source is not None}
         while left:
-            now = self._listed(self._target)
-            for key in list(left):
-                found = next((each for each in now if each.name == key and each.state != "deleting"), None)
-                found = found or self._unlisted(key)
-                if found is None:
-                    yield left.pop(key), self._refusal(NotFound, key, "it was made, and is gone")
-                elif found.state == "running":
-                    del left[key]
-                elif found.state == "failed":
-                    why = f"it failed ({found.raw_state!r}); look at its console, delete it, and run this again"
-                    yield left.pop(key), self._refusal(Conflict, key, why)
+            for key, why in list(self._looked_over(left)):
+                item = left.pop(key)
+                if why is not None:
+                    yield item, why
             if not left:
                 return
             if waited >= TIMEOUT.total_seconds():
@@ -238,13 +231,35 @@ class FleetsMover(Mover[FleetItem]):
         for key, item in left.items():
             yield item, self._refusal(Timeout, key, f"waited {TIMEOUT} for it to run; run this again")
 
-    def _unlisted(self, key: str) -> MachineInfo | None:
-        """Ask for a machine that was just made and that no listing has: some providers' listings lag behind."""
+    def _looked_over(self, keys: Iterable[str]) -> Iterator[tuple[str, OperationError | None]]:
+        """List the machines, and yield those that run, and those that never will, with why."""
+        asked, now = 0, {each.name: each for each in self._listed(self._target) if each.state != "deleting"}
+        for key in keys:
+            seen = now.get(key)
+            found: MachineInfo | OperationError = seen or self._refusal(NotFound, key, "it is gone")
+            if seen is None or (seen.state == "creating" and asked < _ASKED):
+                asked += 1
+                found = self._asked(key) or found
+            if isinstance(found, OperationError):
+                yield key, found
+            elif found.state == "running":
+                yield key, None
+            elif found.state == "failed":
+                why = f"it failed ({found.raw_state!r}); look at its console, delete it, and run this again"
+                yield key, self._refusal(Conflict, key, why)
+
+    def _asked(self, key: str) -> MachineInfo | OperationError | None:
+        """Ask for a machine that was just made, or say why it is gone: some providers' listings lag behind."""
         made = self._made.get(key)
-        with contextlib.suppress(NotFound):
-            found = made.info() if made is not None else None
-            return found if found is not None and found.state not in {"deleting", "deleted"} else None
-        return None
+        if made is None:
+            return None
+        try:
+            found = made.info()
+        except NotFound as exc:
+            return exc
+        if found.state in {"deleting", "deleted"}:
+            return self._refusal(NotFound, key, "it is gone")
+        return found
 
     def verify_many(
         self, items: Sequence[FleetItem], *, quick: bool

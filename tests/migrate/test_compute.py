@@ -684,7 +684,7 @@ def test_a_machine_that_vanishes_is_named_and_made_by_the_next_run(fleets: Fleet
 
     fleets.right.after = gone
     report = fleets.move()
-    assert "it was made, and is gone" in reasons(report)["web-2"][1]
+    assert "there is no such machine" in reasons(report)["web-2"][1]
     assert fleets.move().complete
     assert ["web-0", "web-1", "web-2"] == names(fleets.there())
 

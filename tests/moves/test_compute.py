@@ -253,3 +253,94 @@ def test_a_command_that_is_killed_makes_no_machine_twice(
     assert (0, 0, 0) == (last.code, again.code, again.results[0]["changed"])
     assert WANTED == [each.name for each in target.machines()]
     assert before == source.machines()
+
+
+# what goes wrong at the target
+
+
+def scarce(target: Any, cpus: int) -> None:
+    """Let the account have so many CPUs."""
+    match target.name:
+        case "aws":
+            target.double.ec2.quota = cpus
+        case "gcp":
+            target.double.compute.quotas |= {"CPUS": cpus}
+        case "azure":
+            target.double.machines.cores = cpus
+
+
+def ill_fated(target: Any) -> None:
+    """Let the next machine, or the second one, fail while it is made."""
+    match target.name:
+        case "aws":
+            target.double.ec2.failing["web-1"] = "Server.InternalError: Internal error on launch"
+        case "gcp":
+            target.double.compute.fail_next("instances.insert", "ZONE_RESOURCE_POOL_EXHAUSTED", "no more", leaves="disk")
+        case "azure":
+            target.double.machines.fail_create("AllocationFailed")
+
+
+def makes(call: Any) -> bool:
+    """Tell whether a call makes a machine."""
+    made = call.operation in {"RunInstances", "compute.instances.insert", "instances.insert"}
+    return is_ours(call) and (made or (call.method == "PUT" and "/virtualMachines/" in call.path))
+
+
+@pytest.fixture(params=["aws", "gcp", "azure"])
+def going(request: pytest.FixtureRequest, yard: Callable[[str], Yard], folder: Path) -> Any:
+    """Return a move to a provider, and that provider."""
+    source, target = yard("baremetal"), yard(request.param)
+    source.fill()
+    return Shop(source, target, folder), target
+
+
+def test_a_quota_that_ends_halfway_is_named_and_the_next_run_goes_on(going: Any) -> None:
+    shop, target = going
+    scarce(target, 4)
+
+    short = shop.move.run("--apply", "compute.web", *shop.degrade, "--concurrency", "1")
+    begun = [each.name for each in target.machines() if each.running]
+    scarce(target, 100)
+    for machine in list(target.service.fleet("web").machines()):
+        if machine.info().state == "failed":
+            machine.delete()
+            machine.wait_deleted()
+    last = shop.move.run("--apply", "compute.web", *shop.degrade)
+
+    assert 1 == short.code
+    assert 2 == len(begun)
+    assert {"failed"} == {trouble for trouble, _ in short.named().values()}
+    assert "uota" in " ".join(why for _, why in short.named().values())
+    assert 0 == last.code, last.named()
+    assert WANTED == [each.name for each in target.machines()]
+
+
+def test_a_machine_that_fails_is_named_and_made_when_it_is_gone(going: Any) -> None:
+    shop, target = going
+    ill_fated(target)
+
+    first = shop.move.run("--apply", "compute.web", *shop.degrade)
+    if target.name == "aws":
+        target.double.ec2.failing.clear()
+    for machine in list(target.service.fleet("web").machines()):
+        if machine.info().state == "failed":
+            machine.delete()
+            machine.wait_deleted()
+    last = shop.move.run("--apply", "compute.web", *shop.degrade)
+
+    assert 1 == first.code
+    assert 1 == len(first.named())
+    assert 0 == last.code, last.named()
+    assert WANTED == [each.name for each in target.machines()]
+    assert all(each.running for each in target.machines())
+
+
+def test_answers_that_are_lost_make_no_second_machine(going: Any) -> None:
+    shop, target = going
+    lost = [target.double.inject(kind, match=makes, times=2) for kind in ("drop_after", "drop_before", "truncate")]
+
+    answers = [shop.move.run("--apply", "compute.web", *shop.degrade) for _ in range(3)]
+
+    assert all(fault.hits for fault in lost)
+    assert (0, 0) == (answers[-1].code, answers[-1].results[0]["changed"])
+    assert WANTED == [each.name for each in target.machines()]
