@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ class Tunnel:
             Unavailable: the machine cannot be reached, or lets nobody in.
             ConfigError: there is no ssh.
         """
+        self._own_folder()
         if self._is_open():
             return
         with self._exclusively():
@@ -101,14 +103,17 @@ class Tunnel:
         except subprocess.TimeoutExpired:
             raise Unavailable(f"ssh to {self.machine} does not come up in {_TIMEOUT} s") from None
 
-    @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        """Let one process at a time start it."""
+    def _own_folder(self) -> None:
+        """Make the folder, and see that nobody else could have put a socket there."""
         folder = self._folder
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077 or folder.is_symlink():
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise ConfigError(f"{folder} is not this user's alone: remove it")
-        with (folder / "lock").open("w") as file:
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """Let one process at a time start it."""
+        with (self._folder / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
