@@ -61,8 +61,9 @@ class Choice:
 def choose_size(
     cpus: int, memory_gib: int, arch: Arch, sizes: Iterable[Size], *, gpus: int = 0, gpu: str | None = None
 ) -> Choice:
-    """Choose the cheapest size that has at least what is needed; where prices are not known, the smallest.
+    """Choose the cheapest size that has at least what is needed; where no price is known, the smallest.
 
+    A size without a price is taken only if none that is enough has one: lists of prices are older than new sizes.
     The same needs and sizes give the same choice, in whatever order the sizes come. A size with more GPUs than needed
     is never taken for a need of none.
 
@@ -82,9 +83,10 @@ def choose_size(
             f"no size has {needed}; " + (f"the largest is {largest}" if largest else f"there is none of {arch}")
         )
     priced = [size for size in enough if size.price is not None]
-    if len(priced) == len(enough):
+    if priced:
         best = min(priced, key=lambda size: (size.price or Decimal(0), *_extent(size)))
-        return Choice(best, f"the cheapest of {len(enough):,} sizes with at least {needed}", best.price)
+        known = "" if len(priced) == len(enough) else ", among those whose price is known"
+        return Choice(best, f"the cheapest of {len(priced):,} sizes with at least {needed}{known}", best.price)
     best = min(enough, key=_extent)
     return Choice(best, f"the smallest of {len(enough):,} sizes with at least {needed}", best.price)
 

@@ -106,8 +106,10 @@ def test_the_choice_is_enough_and_nothing_that_is_enough_is_better(
         return
     choice = choose_size(cpus, memory_gib, "x86_64", sizes, gpus=gpus)
     assert choice.size in enough
-    if all(size.price is not None for size in enough):
-        assert choice.price == min(size.price for size in enough if size.price is not None)
+    known = [size.price for size in enough if size.price is not None]
+    if known:
+        assert choice.price == min(known)
+        assert ("among those whose price is known" in choice.reason) is (len(known) < len(enough))
     else:
         assert choice.size.cpus == min(size.cpus for size in enough)
     shuffle.shuffle(sizes)
