@@ -402,6 +402,50 @@ def test_a_firewall_rule_is_changed_and_deleted(ask: Ask) -> None:
     assert (404, "notFound") == refused(ask, "GET", "/global/firewalls/a")
 
 
+# policies of placement
+
+REGION = "/regions/europe-west3"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ({"name": "Aa"}, 400, "invalid"),
+        ({"name": "a", "groupPlacementPolicy": {"availabilityDomainCount": 9}}, 400, "invalid"),
+        (
+            {"name": "a", "groupPlacementPolicy": {"availabilityDomainCount": 2, "collocation": "COLLOCATED"}},
+            400,
+            "invalid",
+        ),
+        ({"name": "there"}, 409, "alreadyExists"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(ask: Ask, body: Json, status: int, reason: str) -> None:
+    made = ask("POST", f"{REGION}/resourcePolicies", {"name": "there"})
+    ask("POST", f"{REGION}/operations/{made['name']}/wait")
+    assert (status, reason) == refused(ask, "POST", f"{REGION}/resourcePolicies", body)
+
+
+def test_a_policy_places_machines_that_can_be_placed(ask: Ask) -> None:
+    body = {"name": "close", "groupPlacementPolicy": {"collocation": "COLLOCATED"}}
+    made = ask("POST", f"{REGION}/resourcePolicies", body)
+    assert "DONE" == ask("POST", f"{REGION}/operations/{made['name']}/wait")["status"]
+    policy = {"resourcePolicies": ["regions/europe-west3/resourcePolicies/close"]}
+    n2 = {"machineType": f"{ZONAL}/machineTypes/n2-standard-2"}
+    fixed = {"scheduling": {"onHostMaintenance": "TERMINATE"}}
+    assert (400, "invalid") == refused(ask, "POST", f"{ZONE}/instances", machine(**policy, **fixed))
+    assert (400, "invalid") == refused(ask, "POST", f"{ZONE}/instances", machine(**policy, **n2))
+    missing = {"resourcePolicies": ["regions/europe-west3/resourcePolicies/none"]}
+    assert (404, "notFound") == refused(ask, "POST", f"{ZONE}/instances", machine(**missing, **n2, **fixed))
+    done(ask, ask("POST", f"{ZONE}/instances", machine(**policy, **n2, **fixed)))
+    path = f"{REGION}/resourcePolicies/close"
+    assert (400, "resourceInUseByAnotherResource") == refused(ask, "DELETE", path)
+    done(ask, ask("DELETE", f"{ZONE}/instances/one"))
+    assert "delete" == ask("DELETE", path)["operationType"]
+    assert ["close"] == [each["name"] for each in ask("GET", f"{REGION}/resourcePolicies")["items"]]
+    assert (404, "notFound") == refused(ask, "GET", path)
+
+
 # listings
 
 

@@ -584,7 +584,9 @@ def test_a_machine_is_secure_unless_something_else_is_declared(gcp_double: GcpDo
     )
 
 
-def test_everything_that_is_declared_is_there(gcp_double: GcpDouble, compute: Compute) -> None:
+def test_everything_that_is_declared_is_there(gcp_double: GcpDouble, compute: Compute, foreign: Outsider) -> None:
+    made = foreign.ask("POST", "/regions/europe-west3/resourcePolicies", {"name": "near"})
+    foreign.ask("POST", f"/regions/europe-west3/operations/{made['name']}/wait")
     gcp_double.compute.networks = frozenset({"default", "shop"})
     native = GcpComputeSettings(
         machine_type="n2-standard-2",
@@ -631,7 +633,9 @@ def test_everything_that_is_declared_is_there(gcp_double: GcpDouble, compute: Co
     } == made["scheduling"]
     assert made["networkInterfaces"][0]["subnetwork"] == "regions/europe-west3/subnetworks/shop-frankfurt"
     assert [{"email": "app@p.iam.gserviceaccount.com", "scopes": list(native.scopes)}] == made["serviceAccounts"]
-    assert [f"projects/{gcp_double.project}/regions/europe-west3/resourcePolicies/near"] == made["resourcePolicies"]
+    assert ["near"] == [
+        policy.rpartition("/regions/europe-west3/resourcePolicies/")[2] for policy in made["resourcePolicies"]
+    ]
     assert disk["type"].endswith("/pd-ssd")
     assert not made["shieldedInstanceConfig"]["enableSecureBoot"]
     assert () == compute.diff(spec)
@@ -880,6 +884,58 @@ def test_the_rules_are_in_the_network_of_the_machines(gcp_double: GcpDouble, com
     assert {"shop"} == networks
     with pytest.raises(Unsupported, match="subnetwork"):
         compute.create(attrs.evolve(spec, name="b", network=None, native=GcpComputeSettings(subnetwork="x")))
+
+
+# placement
+
+
+def policies(double: GcpDouble) -> dict[str, Json]:
+    return {each["name"]: each["groupPlacementPolicy"] for each in double.compute.of("resourcePolicies").values()}
+
+
+def test_machines_that_are_spread_are_of_a_family_that_can_be(gcp_double: GcpDouble, compute: Compute) -> None:
+    spec = attrs.evolve(small_fleet("web", count=2), placement="spread")
+    assert {"n1-standard-1"} == {machine.size for machine in compute.create(spec).wait()}
+    assert {"shiftable-web-spread": {"availabilityDomainCount": 8}} == policies(gcp_double)
+    assert "MIGRATE" == stored(gcp_double)["scheduling"]["onHostMaintenance"]
+    assert () == compute.sweep(older_than=timedelta(0))
+    compute.delete("web")
+    assert {} == policies(gcp_double)
+
+
+def test_machines_that_are_close_stay_where_they_are(gcp_double: GcpDouble, compute: Compute) -> None:
+    spec = attrs.evolve(small_fleet("web"), placement="close")
+    compute.create(spec).wait()
+    assert {"shiftable-web-close": {"collocation": "COLLOCATED"}} == policies(gcp_double)
+    assert "TERMINATE" == stored(gcp_double)["scheduling"]["onHostMaintenance"]
+    for change in compute.diff(attrs.evolve(spec, count=2)):
+        compute.apply(change)
+    assert 1 == len(policies(gcp_double))
+    with pytest.raises(Unsupported, match="several zones"):
+        compute.create(attrs.evolve(spec, name="b", zones=("europe-west3-a", "europe-west3-b")))
+    with pytest.raises(InvalidArgument, match="e2-small is of no family"):
+        compute.create(attrs.evolve(spec, name="b", native=GcpComputeSettings(machine_type="e2-small")))
+
+
+def test_a_policy_of_a_fleet_without_machines_is_debris(gcp_double: GcpDouble, compute: Compute) -> None:
+    gcp_double.inject("status", match=of("instances.insert"), **error(403, "forbidden"))
+    with pytest.raises(PermissionDenied):
+        compute.create(attrs.evolve(small_fleet("web"), placement="spread"))
+    (found,) = compute.sweep(older_than=timedelta(0))
+    assert ("placement policy", "shiftable-web-spread", "web") == (found.kind, found.name, found.fleet)
+    assert {} == policies(gcp_double)
+
+
+def test_a_policy_that_somebody_else_made_is_left_alone(
+    gcp_double: GcpDouble, compute: Compute, foreign: Outsider
+) -> None:
+    theirs = {"name": "shiftable-web-spread", "groupPlacementPolicy": {"availabilityDomainCount": 2}}
+    made = foreign.ask("POST", "/regions/europe-west3/resourcePolicies", theirs)
+    foreign.ask("POST", f"/regions/europe-west3/operations/{made['name']}/wait")
+    with pytest.raises(AlreadyExists, match="did not make"):
+        compute.create(attrs.evolve(small_fleet("web"), placement="spread"))
+    assert () == compute.sweep(older_than=timedelta(0))
+    assert ["shiftable-web-spread"] == list(policies(gcp_double))
 
 
 # disks and consoles

@@ -154,10 +154,12 @@ class GcpProvider(Provider[GcpSettings]):
       ``compute.disks.setLabels``, ``compute.disks.use``, ``compute.disks.useReadOnly``,
       ``compute.disks.createSnapshot``, ``compute.firewalls.list``, ``compute.subnetworks.use``, with public addresses
       ``compute.subnetworks.useExternalIp``, with open ports ``compute.firewalls.create``,
-      ``compute.firewalls.update``, ``compute.firewalls.delete``, ``compute.networks.updatePolicy``, and to see how it
-      ends ``compute.zoneOperations.get``, ``compute.zoneOperations.list``, ``compute.globalOperations.get``,
-      ``compute.globalOperations.list``. A machine with an ``identity`` takes ``iam.serviceAccounts.actAs`` on that
-      account (``roles/iam.serviceAccountUser``).
+      ``compute.firewalls.update``, ``compute.firewalls.delete``, ``compute.networks.updatePolicy``,
+      ``compute.resourcePolicies.list``, with a placement ``compute.resourcePolicies.create``,
+      ``compute.resourcePolicies.delete``, ``compute.resourcePolicies.use``, and to see how it ends
+      ``compute.regionOperations.get``, ``compute.zoneOperations.get``, ``compute.zoneOperations.list``,
+      ``compute.globalOperations.get``, ``compute.globalOperations.list``. A machine with an ``identity`` takes
+      ``iam.serviceAccounts.actAs`` on that account (``roles/iam.serviceAccountUser``).
 
     What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
     ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``,

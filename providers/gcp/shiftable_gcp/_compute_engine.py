@@ -95,6 +95,7 @@ class ComputeEngine:
         project = f"/compute/v1/projects/{one}"
         zone, shared = f"{project}/zones/{one}", f"{project}/global"
         instance, disk = f"{zone}/instances/{one}", f"{zone}/disks/{one}"
+        region = f"{project}/regions/{one}"
         act = functools.partial
         table: tuple[tuple[str, str, _Handler], ...] = (
             ("GET", f"{project}/zones", self._list_zones),
@@ -103,6 +104,12 @@ class ComputeEngine:
             ("GET", f"{zone}/machineTypes/{one}", self._get_type),
             ("GET", f"{zone}/(instances|disks)", self._list),
             ("GET", f"{shared}/(images|firewalls|snapshots)", self._list),
+            ("GET", f"{region}/(resourcePolicies)", self._list),
+            ("GET", f"{region}/resourcePolicies/{one}", self._get),
+            ("POST", f"{region}/resourcePolicies", self._insert_policy),
+            ("DELETE", f"{region}/resourcePolicies/{one}", self._delete_policy),
+            ("GET", f"{region}/operations/{one}", act(self._operation, whole=False)),
+            ("POST", f"{region}/operations/{one}/wait", act(self._operation, whole=True)),
             ("GET", f"{zone}/(operations)", self._list_operations),
             ("GET", f"{shared}/(operations)", self._list_operations),
             ("GET", f"{zone}/operations/{one}", act(self._operation, whole=False)),
@@ -215,12 +222,12 @@ class ComputeEngine:
 
     def _list(self, call: Call) -> Json:
         base, kind = _base(call), call.names[-1]
-        if len(call.names) == 3:
+        if len(call.names) == 3 and kind != "resourcePolicies":
             _check_zone(call.names[1])
         for path in [path for path in self.resources if path.startswith(f"{base}/{kind}/")]:
             self._look(path)
         rows = [each for path, each in sorted(self.resources.items()) if path.startswith(f"{base}/{kind}/")]
-        return self._page(call, f"compute#{kind[:-1]}List", rows, kind)
+        return self._page(call, f"compute#{kind.removesuffix('s')}List", rows, kind)
 
     def _aggregated(self, call: Call) -> Json:
         project, kind = call.names
@@ -293,7 +300,7 @@ class ComputeEngine:
     def _path(self, call: Call) -> str:
         """Return the path of the resource that a call is about, by its name or its number, without a verb."""
         parts = call.request.path.removeprefix("/compute/v1/").split("/")
-        parts = parts[: 6 if parts[2] == "zones" else 5]
+        parts = parts[: 5 if parts[2] == "global" else 6]
         base = "/".join(parts[:-1])
         for path, resource in self.resources.items():
             if parts[-1].isdecimal() and path.startswith(f"{base}/") and resource["id"] == parts[-1]:
@@ -333,7 +340,7 @@ class ComputeEngine:
         undo: Callable[[Failure], None] = lambda _failure: None,
     ) -> Json:
         project = path.split("/")[1]
-        scope = "/".join(path.split("/")[2:4]) if "/zones/" in path else "global"
+        scope = "global" if "/global/" in path else "/".join(path.split("/")[2:4])
         number = str(self.resources.get(path, {}).get("id") or version_of(path))
         made = StoredOperation(
             project,
@@ -377,6 +384,7 @@ class ComputeEngine:
         kind = self._checked_type(project, zone, body)
         cards = self._checked_cards(body, kind)
         self._check_network(project, zone, body)
+        self._check_policies(project, zone, body, kind)
         disk = self._boot_disk(project, zone, body, kind)
         made = self._made(path, zone, body, kind, cards, disk)
         self.resources[path] = made
@@ -436,6 +444,20 @@ class ComputeEngine:
     def _check_vpc(self, path: str) -> None:
         if path.rpartition("/")[2] not in self.networks:
             raise absent(path)
+
+    def _check_policies(self, project: str, zone: str, body: Json, kind: Json) -> None:
+        """Refuse policies of placement that there are not, or that such a machine cannot have."""
+        family = kind["name"].partition("-")[0]
+        for link in body.get("resourcePolicies", ()):
+            policy = self._found(resolved(link, project, "resourcePolicies"))
+            if f"/regions/{zone.rpartition('-')[0]}/" not in policy["selfLink"]:
+                raise invalid("resourcePolicies", link, "It is in another region.")
+            group = policy.get("groupPlacementPolicy", {})
+            if group and family not in {"a2", "c2", "c2d", "g2", "n1", "n2", "n2d"}:
+                raise invalid("machineType", kind["name"], "It does not support placement policies.")
+            if group.get("collocation") and body.get("scheduling", {}).get("onHostMaintenance") != "TERMINATE":
+                why = "Instances with a compact placement policy do not support live migration."
+                raise Refused(400, "invalid", "", why)
 
     def _boot_disk(self, project: str, zone: str, body: Json, kind: Json) -> Json:
         """Return the disk that an instance is to start from."""
@@ -548,6 +570,7 @@ class ComputeEngine:
             },
             "tags": {**body.get("tags", {}), "fingerprint": _fingerprint(body.get("tags", {}))},
             "deletionProtection": body.get("deletionProtection", False),
+            "resourcePolicies": [LINK + resolved(each, project, "") for each in body.get("resourcePolicies", ())],
             "startRestricted": False,
             **({"guestAccelerators": cards} if cards else {}),
         }
@@ -818,6 +841,34 @@ class ComputeEngine:
             "insert", path, lambda: made.update(status="READY"), lambda _failure: _gone(self.resources, path)
         )
 
+    def _insert_policy(self, call: Call) -> Json:
+        (project, region), body = call.names, call.body
+        path = f"projects/{project}/regions/{region}/resourcePolicies/{check_name(body.get('name'))}"
+        if path in self.resources:
+            raise exists(path)
+        group = body.get("groupPlacementPolicy", {})
+        if not 1 <= group.get("availabilityDomainCount", 1) <= 8:
+            raise invalid("groupPlacementPolicy.availabilityDomainCount", group, "Must be between 1 and 8.")
+        if "availabilityDomainCount" in group and "collocation" in group:
+            raise invalid("groupPlacementPolicy", group, "Collocation and availability domains cannot be combined.")
+        made = {
+            **body,
+            "kind": "compute#resourcePolicy",
+            "id": str(next(self._numbers)),
+            "creationTimestamp": told_time(self.now()),
+            "region": f"{LINK}projects/{project}/regions/{region}",
+            "status": "READY",
+            "selfLink": LINK + path,
+        }
+        return self._begin("insert", path, lambda: self.resources.update({path: made}))
+
+    def _delete_policy(self, call: Call) -> Json:
+        path, _ = self._idle(call)
+        for where, each in self.resources.items():
+            if LINK + path in each.get("resourcePolicies", ()):
+                raise in_use(path, where)
+        return self._begin("delete", path, lambda: _gone(self.resources, path))
+
     def _insert_firewall(self, call: Call) -> Json:
         (project,), body = call.names, call.body
         check_firewall(body)
@@ -869,7 +920,7 @@ def _path_of(resource: Json) -> str:
 def _base(call: Call) -> str:
     """Return where the resources of a call are: in a zone, or global."""
     path = call.request.path.removeprefix("/compute/v1/").split("/")
-    return "/".join(path[:4] if len(path) > 3 and path[2] == "zones" else path[:3])
+    return "/".join(path[:4] if len(path) > 3 and path[2] in {"zones", "regions"} else path[:3])
 
 
 def _check_zone(zone: str) -> None:

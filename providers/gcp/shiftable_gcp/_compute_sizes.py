@@ -28,7 +28,17 @@ from shiftable.compute.driver import (
     write_prices,
 )
 
-__all__ = ["CUSTOM_SOURCE", "PRICES", "best_of", "custom_size", "fetched", "main", "price_of", "size_of"]
+__all__ = [
+    "CUSTOM_SOURCE",
+    "PRICES",
+    "best_of",
+    "can_be_placed",
+    "custom_size",
+    "fetched",
+    "main",
+    "price_of",
+    "size_of",
+]
 
 Json = Mapping[str, Any]
 
@@ -36,6 +46,10 @@ _FILE = "_compute_prices.json"
 PRICES: Prices = read_prices("shiftable_gcp", _FILE)
 
 CUSTOM_SOURCE = "Compute Engine, custom machine types: E2"
+_PLACED: Mapping[str, frozenset[str]] = {  # Compute Engine, placement policies: restrictions
+    "spread": frozenset({"c2", "g2", "n1", "n2", "n2d"}),
+    "close": frozenset({"a2", "c2", "c2d", "g2", "n2", "n2d"}),
+}
 _MIB = 2**20
 _STEP = 256  # MiB
 _MOST_CPUS = 32
@@ -96,7 +110,7 @@ def best_of(spec: FleetSpec, sizes: Iterable[Size], region: str) -> Choice:
     Raises:
         ValueError: none is large enough.
     """
-    every = list(sizes)
+    every = [size for size in sizes if can_be_placed(size.name, spec.placement)]
     priced = [size for size in every if size.price is not None]
     try:
         choice = choose_size(spec.cpus, spec.memory_gib, spec.arch, priced, gpus=spec.gpus, gpu=spec.gpu)
@@ -110,13 +124,18 @@ def best_of(spec: FleetSpec, sizes: Iterable[Size], region: str) -> Choice:
     return choose_size(spec.cpus, spec.memory_gib, spec.arch, every, gpus=spec.gpus, gpu=spec.gpu)
 
 
+def can_be_placed(name: str, placement: str | None) -> bool:
+    """Tell whether machines of a type can be spread, or close to each other."""
+    return placement is None or name.partition("-")[0] in _PLACED[placement]
+
+
 def _price(choice: Choice) -> Decimal:
     return choice.price if choice.price is not None else Decimal("Infinity")
 
 
 def _measured(spec: FleetSpec, region: str) -> Size | None:
     """Return the smallest E2 made to measure; ``None`` if there is none that large."""
-    if spec.gpus or spec.arch != "x86_64":
+    if spec.gpus or spec.arch != "x86_64" or spec.placement is not None:
         return None
     cpus = max(2, spec.cpus + spec.cpus % 2)
     least = max(spec.memory_gib * 1024, cpus * _LEAST_PER_CPU)

@@ -42,6 +42,9 @@ __all__ = [
     "is_ours",
     "native_of",
     "network_path",
+    "placement_name",
+    "placement_of",
+    "placements_named",
     "snapshot_of",
     "token_of",
     "wall_names",
@@ -53,6 +56,7 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")  # Compute Engine, labels: requirements; also letters beyond ASCII
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 _TERMINATE = "TERMINATE"
+_DOMAINS = 8  # Compute Engine, spread placement policies: the most
 
 FAMILIES: Mapping[tuple[str, Arch], str] = {
     ("debian-12", "x86_64"): "projects/debian-cloud/global/images/family/debian-12",
@@ -182,10 +186,11 @@ def instance_of(
         body["guestAccelerators"] = [{"acceleratorType": kind, "acceleratorCount": spec.gpus}]
     if spec.identity is not None:
         body["serviceAccounts"] = [{"email": spec.identity, "scopes": list(native.scopes) or [_SCOPE]}]
-    if native.resource_policies:
+    policies = [*native.resource_policies, *([placement_name(spec.name, spec.placement)] if spec.placement else [])]
+    if policies:
         body["resourcePolicies"] = [
             policy if "/" in policy else f"projects/{project}/regions/{region}/resourcePolicies/{policy}"
-            for policy in native.resource_policies
+            for policy in policies
         ]
     return body
 
@@ -216,7 +221,8 @@ def _scheduling(spec: FleetSpec, size: Size, native: GcpComputeSettings) -> dict
             "automaticRestart": False,
             "onHostMaintenance": _TERMINATE,
         }
-    host = _TERMINATE if spec.gpus or size.gpus else "MIGRATE"  # no GPU moves while it runs
+    fixed = spec.gpus or size.gpus or spec.placement == "close"  # no GPU moves while it runs, and nothing that is close
+    host = _TERMINATE if fixed else "MIGRATE"
     return {"provisioningModel": "STANDARD", "automaticRestart": True, "onHostMaintenance": host}
 
 
@@ -254,14 +260,14 @@ def wall_names(fleet: str) -> str:
     return f"{_OWNER}-{fleet}-[0-9a-f]{{8}}"
 
 
-def fleet_of(wall: Json) -> str:
-    """Return whose firewall rule it is."""
-    return str(wall["name"]).removeprefix(f"{_OWNER}-")[:-9]
+def fleet_of(shared: Json) -> str:
+    """Return whose firewall rule or policy it is."""
+    return str(shared["name"]).removeprefix(f"{_OWNER}-").rpartition("-")[0]
 
 
-def is_ours(wall: Json) -> bool:
-    """Tell whether shiftable made a firewall rule: by its description, as rules have no labels."""
-    return wall.get("description") == _described(fleet_of(wall))
+def is_ours(shared: Json) -> bool:
+    """Tell whether shiftable made a firewall rule or a policy: by its description, as neither has labels."""
+    return shared.get("description") == _described(fleet_of(shared))
 
 
 def _described(fleet: str) -> str:
@@ -293,6 +299,28 @@ def walls_of(spec: FleetSpec) -> dict[str, dict[str, Any]]:
             "targetTags": [_tag(spec.name)],
         }
     return walls
+
+
+def placement_name(fleet: str, placement: str) -> str:
+    """Return the name of the policy by which the machines of a fleet are placed."""
+    return f"{_OWNER}-{fleet}-{placement}"
+
+
+def placements_named(fleet: str) -> str:
+    """Return a regular expression for the names of a fleet's policies."""
+    return f"{_OWNER}-{fleet}-(spread|close)"
+
+
+def placement_of(fleet: str, placement: str) -> dict[str, Any]:
+    """Return that policy."""
+    group: dict[str, Any] = (
+        {"availabilityDomainCount": _DOMAINS} if placement == "spread" else {"collocation": "COLLOCATED"}
+    )
+    return {
+        "name": placement_name(fleet, placement),
+        "description": _described(fleet),
+        "groupPlacementPolicy": group,
+    }
 
 
 def is_as(wall: Json, wanted: Json) -> bool:
@@ -431,7 +459,7 @@ def image_of(told: Json, alias: str | None = None) -> Image:
 
 
 def debris_of(told: Json, kind: str) -> Debris:
-    """Return what was left of a machine or a fleet: a disk, or a firewall rule."""
+    """Return what was left of a machine or a fleet: a disk, a firewall rule or a policy."""
     place = f"{last(told['zone'])}/" if "zone" in told else ""
     fleet = told.get("labels", {}).get(FLEET_LABEL) if kind == "disk" else fleet_of(told)
     return Debris(id=f"{place}{told['name']}", kind=kind, name=told["name"], fleet=fleet, created=_moment(told))

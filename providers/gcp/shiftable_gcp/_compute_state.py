@@ -104,7 +104,7 @@ class StoredOperation:
             "selfLink": LINK + self.path,
         }
         if self.scope != "global":
-            told["zone"] = f"{LINK}projects/{self.project}/{self.scope}"
+            told[self.scope.partition("s/")[0]] = f"{LINK}projects/{self.project}/{self.scope}"
         if self.ended is not None:
             told["endTime"] = told_time(self.ended)
             if self.failure is not None:

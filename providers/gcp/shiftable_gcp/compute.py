@@ -30,7 +30,7 @@ from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, No
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_gcp._compute_api import PAGE, ComputeApi, ComputeFault, Json, ended, failure, is_exhausted, last, meaning
-from shiftable_gcp._compute_sizes import PRICES, best_of, custom_size, size_of
+from shiftable_gcp._compute_sizes import PRICES, best_of, can_be_placed, custom_size, size_of
 from shiftable_gcp._compute_spec import (
     FAMILIES,
     debris_of,
@@ -44,6 +44,8 @@ from shiftable_gcp._compute_spec import (
     is_ours,
     native_of,
     network_path,
+    placement_of,
+    placements_named,
     snapshot_of,
     token_of,
     wall_names,
@@ -74,6 +76,7 @@ FEATURES = ComputeFeatures(
     network=True,
     identity=True,
     prices=True,
+    placements=frozenset({"spread", "close"}),
     disk_snapshots=True,
     debris=True,
     ssh=True,
@@ -141,6 +144,8 @@ class GceDriver(ComputeDriver):
         missing, native = [*super().missing_features(spec), *impossible_labels(spec)], native_of(spec)
         if spec.gpus and spec.gpu is None and native.machine_type is not None:
             missing.append(f'GPUs for {native.machine_type} without their kind (gpu = "nvidia-tesla-t4")')
+        if spec.placement == "close" and len(set(spec.zones)) > 1:
+            missing.append("machines that are close in several zones")
         if spec.user == "root" and spec.ssh_keys:
             missing.append("logins as root, whom Google's images do not let in")
         if spec.firewall and spec.network is None and native.subnetwork is not None:
@@ -150,7 +155,9 @@ class GceDriver(ComputeDriver):
     # fleets
 
     def create(self, spec: FleetSpec) -> None:
-        """Make the firewall rules of a fleet as declared, also where older ones open more."""
+        """Make the policy of a fleet's placement, and its firewall rules, also where older ones open more."""
+        if spec.placement is not None:
+            self._place(spec.name, spec.placement)
         self._open(spec)
 
     def update(self, current: FleetSpec, spec: FleetSpec) -> None:  # noqa: ARG002  the rules are looked at as they are
@@ -158,7 +165,10 @@ class GceDriver(ComputeDriver):
         self._open(spec)
 
     def destroy(self, name: str) -> None:
-        """Delete the firewall rules of a fleet, and disks that machines left that were never made to their end."""
+        """Delete what a fleet had, and the disks that machines left that were never made to their end."""
+        for policy in self._placements(name):
+            if is_ours(policy):
+                self._delete("regions", self._api.region, "resourcePolicies", str(policy["name"]))
         for wall in self._walls(name).values():
             if is_ours(wall):
                 self._delete("global", "firewalls", str(wall["name"]))
@@ -197,6 +207,8 @@ class GceDriver(ComputeDriver):
             raise ValueError(f"{size.name} is of {size.arch}, and {spec.arch} is declared")
         if bool(size.gpus) and not spec.gpus:
             raise ValueError(f"{size.name} has GPUs; declare gpus = {size.gpus}")
+        if not can_be_placed(size.name, spec.placement):
+            raise ValueError(f"{size.name} is of no family whose machines can be {spec.placement}")
         return Choice(size, "it is declared", size.price)
 
     # machines
@@ -440,26 +452,31 @@ class GceDriver(ComputeDriver):
     # debris
 
     def debris(self, *, cursor: str | None, limit: int | None) -> Page[Debris]:  # noqa: ARG002  there is one page
-        """Return the firewall rules of fleets without machines, and the disks that no machine came to start from."""
+        """Return what fleets without machines shared, and the disks that no machine came to start from."""
         living = {
             str(each["labels"][FLEET_LABEL])
             for each in self._api.every_aggregated("instances", f"labels.{FLEET_LABEL}:*")
         }
         walls = (each for each in self._walls(None).values() if is_ours(each) and fleet_of(each) not in living)
         left = [debris_of(each, "firewall") for each in walls]
+        policies = (each for each in self._placements(None) if is_ours(each) and fleet_of(each) not in living)
+        left += [debris_of(each, "placement policy") for each in policies]
         disks = self._api.every_aggregated("disks", f"labels.{FLEET_LABEL}:*")
         left += [debris_of(each, "disk") for each in disks if not each.get("users")]
         return Page(tuple(left[:limit]))
 
     def delete_debris(self, debris: Debris) -> None:
-        """Delete a firewall rule or a disk, unless it is of use by now."""
+        """Delete a disk, a firewall rule or a policy, unless it is of use by now."""
         if debris.kind == "disk":
             self._delete("zones", *_placed(debris.id))
             return
         machines, _ = self._api.aggregated("instances", f"labels.{FLEET_LABEL}={debris.fleet}", limit=1)
         if machines:
             raise failure(Conflict, f"the fleet {debris.fleet} has machines again")
-        self._delete("global", "firewalls", debris.id)
+        where = (
+            ("global", "firewalls") if debris.kind == "firewall" else ("regions", self._api.region, "resourcePolicies")
+        )
+        self._delete(*where, _name(debris.id))
 
     # one machine
 
@@ -705,7 +722,23 @@ class GceDriver(ComputeDriver):
             found.append(image_of(self._api.rest.get(f"/compute/v1/{place}"), alias))
         return found
 
-    # firewalls
+    # what the machines of a fleet share
+
+    def _placements(self, fleet: str | None) -> list[Json]:
+        """Return the policies of a fleet's placement, or of all."""
+        which = placements_named(".*" if fleet is None else fleet)
+        return list(self._api.every("regions", self._api.region, "resourcePolicies", filter=f'name eq "{which}"'))
+
+    def _place(self, fleet: str, placement: str) -> None:
+        """Make the policy by which machines are placed, unless there is one."""
+        wanted = placement_of(fleet, placement)
+        for policy in self._placements(fleet):
+            if policy["name"] == wanted["name"]:
+                if not is_ours(policy):
+                    raise failure(AlreadyExists, f"there is a policy {policy['name']!r} that shiftable did not make")
+                return
+        path = self._api.path("regions", self._api.region, "resourcePolicies")
+        self._api.settle(self._api.begin("POST", path, wanted))
 
     def _walls(self, fleet: str | None) -> dict[str, Json]:
         """Return the firewall rules of a fleet, or of all, by name."""
