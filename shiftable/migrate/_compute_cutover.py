@@ -276,7 +276,7 @@ class FleetCutover:
             if not state.stopped_at:
                 raise MigrationError(f"{self.spec.name}: the old side was not stopped; stop it first")
             if delete_old:
-                running = [each.name for each in self._old() if each.state not in {"stopped", "deleting"}]
+                running = [each.name for each in self._old() if each.state not in {"stopped", "failed"}]
                 if running:
                     raise MigrationError(
                         f"{_told(running)} of the old side run again; nothing was deleted: look at them, or roll back"

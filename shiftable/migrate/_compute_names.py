@@ -191,11 +191,15 @@ def _now(value: str, pointer: Pointer, before: Sequence[MachineInfo], now: Seque
 
 
 def _addresses(machines: Sequence[MachineInfo]) -> dict[str, tuple[str, ...]]:
-    """Return where machines are reached, by type of record: from the internet, if any of them can be."""
+    """Return where machines are reached, by type of record: from the internet, if any of them can be.
+
+    An address of this computer alone, as QEMU's user networking has, is nothing that a name could lead to.
+    """
     public = any(each.public_addresses for each in machines)
-    every = {
+    told = {
         _spelt(each) for machine in machines for each in (machine.public_addresses if public else machine.addresses)
     }
+    every = {each for each in told if not ip_address(each).is_loopback}
     return {kind: tuple(sorted(each for each in every if _kind(each) == kind)) for kind in _TYPES}
 
 

@@ -154,6 +154,9 @@ def _others(sides: Sides) -> Iterator[str]:
             found = sides.source.describe(name)
         except NotFound:  # since the listing
             continue
+        except InvalidArgument:  # others may have labelled it so
+            yield f"{name}: on the source, and of a name that no fleet could have: it stays"
+            continue
         told = f"{found.count} machines of {found.image}, {found.cpus} CPUs, {found.memory_gib} GiB"
         yield f"{name} ({told}): on the source, and not declared: it stays; [compute.{name}] would move it"
     if len(beside) > _SHOWN:

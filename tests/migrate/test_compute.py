@@ -268,6 +268,13 @@ def test_fleets_that_nobody_declares_are_told_as_a_declaration_would_say_them(fl
     ) == losses(fleets.plan())["fleets"]
 
 
+def test_a_label_that_somebody_has_misused_is_told_and_hinders_nobody(fleets: Fleets) -> None:
+    fleets.make(FleetSpec(name="api", image="debian-12", cpus=1, memory_gib=1))
+    fleets.left.told = lambda machine: attrs.evolve(machine, fleet="Not a fleet") if machine.fleet == "api" else machine
+    told = losses(fleets.plan())["fleets"]
+    assert "Not a fleet: on the source, and of a name that no fleet could have: it stays" == told
+
+
 def test_a_zone_is_the_sources_and_is_dropped_or_mapped(tmp_path: Path) -> None:
     fleets = with_spec(tmp_path, zone="eu-central-1a")
 

@@ -157,7 +157,9 @@ def server() -> Iterator[Callable[[bytes], int]]:
 def on_loopback(changing: Changing, *, broken: str = "", port: int) -> None:
     """Let the port 80 of the new machines lead to a server here; of one of them to nobody."""
     changing.fleets.right.told = lambda machine: attrs.evolve(
-        machine, public_addresses=("127.0.0.1",), ports={80: 1 if machine.name == broken else port}
+        machine,
+        public_addresses=("127.0.0.1", f"198.51.100.{machine.name[-1]}"),
+        ports={80: 1 if machine.name == broken else port},
     )
 
 
@@ -343,6 +345,13 @@ def test_of_several_names_none_is_changed_if_one_cannot_be(changing: Changing) -
     with pytest.raises(MigrationError, match="192"):
         changing.open().switch([WWW, NamedRecord("shop", "here", "api")])
     assert writes == len(changing.dns.changes)
+
+
+def test_a_name_leads_to_no_address_of_this_computer_alone(changing: Changing) -> None:
+    changing.fleets.right.told = lambda machine: attrs.evolve(machine, public_addresses=(), addresses=("127.0.0.1",))
+    with pytest.raises(MigrationError, match="the new machines have no address that a name could lead to"):
+        changing.open().switch([WWW])
+    assert changing.old == changing.www
 
 
 def test_two_at_once_are_told_apart(changing: Changing) -> None:

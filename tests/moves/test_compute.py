@@ -275,7 +275,9 @@ def ill_fated(target: Any) -> None:
         case "aws":
             target.double.ec2.failing["web-1"] = "Server.InternalError: Internal error on launch"
         case "gcp":
-            target.double.compute.fail_next("instances.insert", "ZONE_RESOURCE_POOL_EXHAUSTED", "no more", leaves="disk")
+            target.double.compute.fail_next(
+                "instances.insert", "ZONE_RESOURCE_POOL_EXHAUSTED", "no more", leaves="disk"
+            )
         case "azure":
             target.double.machines.fail_create("AllocationFailed")
 
