@@ -131,6 +131,14 @@ def test_interfaces_are_listed_where_a_security_group_does_not_tell_them(
     assert alone == [attrs.evolve(machine, firewall=()) for machine in whole]
 
 
+def test_machines_that_are_just_being_made_differ_in_nothing(azure_double: AzureDouble, compute: Compute) -> None:
+    azure_double.machines.endings.delay = timedelta(minutes=1)
+    spec = declared(count=2, open_ports=(443,), public_ip=True)
+    compute.create(spec)
+    assert {machine.seen.state for machine in compute.fleet("web").machines()} == {"creating"}
+    assert compute.diff(spec) == ()
+
+
 def test_a_machine_is_made_by_one_call(azure_double: AzureDouble, compute: Compute) -> None:
     compute.create(declared(count=1)).wait()
     before = len(azure_double.calls)

@@ -289,6 +289,35 @@ def test_a_fleet_goes_on_after_a_creation_that_failed_and_nothing_of_that_stays(
     assert held(azure_double) == NOTHING
 
 
+def test_what_a_failed_predecessor_left_is_told_beside_the_machine_that_took_its_name(
+    azure_double: AzureDouble, compute: Compute
+) -> None:
+    azure_double.machines.fail_create("AllocationFailed", after="disk", at_once=True)
+    with pytest.raises(Unavailable):
+        compute.create(declared(public_ip=True))
+    compute.create(declared(public_ip=True)).wait()
+    assert [each.kind for each in compute.debris()] == ["network interface", "public address"]
+    azure_double.clock.advance(180)
+    compute.sweep(older_than=AT_ONCE)
+    left = held(azure_double)
+    assert (len(left["networkInterfaces"]), len(left["publicIPAddresses"]), len(left["disks"])) == (1, 1, 2)
+    (machine,) = compute.fleet("web").wait()
+    assert len(machine.public_addresses) == 1
+    compute.fleet("web").machine("web-0").delete()
+    assert next(compute.debris()).kind == "disk"
+    compute.sweep(older_than=AT_ONCE)
+    assert held(azure_double) == NOTHING
+
+
+def test_what_a_machine_gets_while_it_is_made_is_no_debris(azure_double: AzureDouble, compute: Compute) -> None:
+    compute.create(declared(public_ip=True)).wait()
+    machine = azure_double.machines.machine("web-0")
+    machine.properties["provisioningState"] = "Creating"
+    for card in machine.interfaces:
+        del card.properties["virtualMachine"]
+    assert list(compute.debris()) == []
+
+
 @pytest.mark.parametrize("before", ["disk", "interface", "address"])
 @pytest.mark.parametrize("seconds", [0, 30])
 def test_a_deletion_that_stops_halfway_leaves_nothing_that_is_not_deleted(

@@ -116,9 +116,10 @@ class Around:
 def machine_body(spec: FleetSpec, name: str, *, token: str, user_data: bytes | None, place: Place) -> dict[str, Any]:
     """Return a virtual machine whose interface, address and first disk are made, and deleted, with it.
 
-    Nobody gets in by a password. What is left of a creation that fails is told by its tags.
+    Nobody gets in by a password. What is left of a creation that fails is told by its tags; names of what belongs to a
+    machine are new ones, since that of a predecessor may still be there.
     """
-    native = AzureComputeSettings.of(spec)
+    native, own = AzureComputeSettings.of(spec), f"{name}-{uuid.uuid4().hex[:8]}"
     tags = {FLEET_LABEL: spec.name, MACHINE_LABEL: name, CREATED_LABEL: place.now}
     image = native.image or spec.image
     profile: dict[str, Any] = {"adminUsername": spec.user, "computerName": name}
@@ -136,12 +137,12 @@ def machine_body(spec: FleetSpec, name: str, *, token: str, user_data: bytes | N
         "hardwareProfile": {"vmSize": place.sku.size.name},
         "storageProfile": {
             "imageReference": image_reference(image, spec.arch),
-            "osDisk": _disk_body(spec, native, f"{name}-{uuid.uuid4().hex[:8]}", image),
+            "osDisk": _disk_body(spec, native, own, image),
         },
         "osProfile": profile,
         "networkProfile": {
             "networkApiVersion": _NETWORK_VERSION,
-            "networkInterfaceConfigurations": [_interface_body(spec, name, tags, place)],
+            "networkInterfaceConfigurations": [_interface_body(spec, own, tags, place)],
         },
         "securityProfile": _security_body(native, place, image),
         "diagnosticsProfile": {"bootDiagnostics": {"enabled": True}},
@@ -163,7 +164,6 @@ def machine_body(spec: FleetSpec, name: str, *, token: str, user_data: bytes | N
 
 
 def _disk_body(spec: FleetSpec, native: AzureComputeSettings, name: str, image: str) -> dict[str, Any]:
-    """Return the disk that a machine starts from. Its name is a new one: that of a predecessor may still be there."""
     managed: dict[str, Any] = {"storageAccountType": native.disk_sku}
     if native.disk_encryption_set is not None:
         managed["diskEncryptionSet"] = {"id": native.disk_encryption_set}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -203,13 +204,14 @@ class AzureComputeDriver(ComputeDriver):
 
     def destroy(self, name: str) -> None:
         """Delete what machines of a fleet have left, what they shared, and the network after the last fleet."""
-        for piece in list(self._pieces(list(self._virtual_machines()), name)):
+        vms = list(self._virtual_machines())
+        for piece in list(self._pieces(vms, name)):
             self._delete_patiently(piece.id)
         for path in (self._wall_path(name), self._near_path(name), self._apart_path(name)):
             found = self._got(path, _version_of(path))
             if found is not None and (found.get("tags") or {}).get(FLEET_LABEL) == name:
                 self._delete(path)
-        if self._lonely_network(frozenset()) is not None:
+        if self._lonely_network({_fleet_of(vm) for vm in vms} - {"", name}, frozenset()) is not None:
             try:
                 self._delete(self._network_path)
             except ArmRefusal as exc:
@@ -521,7 +523,7 @@ class AzureComputeDriver(ComputeDriver):
                 if fleet and fleet not in living and same_id(str(each["id"])) == same_id(own(fleet)):
                     found.append(_debris(own(fleet), each))
                     gone.add(same_id(own(fleet)))
-        network = self._lonely_network(frozenset(gone))
+        network = self._lonely_network(living - {""}, gone)
         found += [] if network is None else [_debris(self._network_path, network)]
         return Page(tuple(found[:limit]))
 
@@ -666,19 +668,32 @@ class AzureComputeDriver(ComputeDriver):
             self._session.pause(_PAUSE)
 
     def _pieces(self, vms: Sequence[Mapping[str, Any]], fleet: str | None) -> Iterator[Debris]:
-        """Yield interfaces, addresses and first disks of machines that are not there, of one fleet or of all."""
-        ids, names = {same_id(str(vm["id"])) for vm in vms}, {str(vm["name"]).lower() for vm in vms}
-        for kind, holder in _PIECES:
+        """Yield interfaces, addresses and first disks that no machine has, of one fleet or of all.
+
+        While a machine is being made, what bears its name may be for it. A first disk is none as long as a machine has
+        that name: somebody may have exchanged it.
+        """
+        ids = {same_id(str(vm["id"])) for vm in vms}
+        names = {str(vm["name"]).lower() for vm in vms}
+        busy = {str(vm["name"]).lower() for vm in vms if _provisioning(vm) == "creating"}
+        for kind, holder, spared in (
+            ("Microsoft.Network/networkInterfaces", _machine_of, busy),
+            ("Microsoft.Network/publicIPAddresses", _card_of, busy),
+            ("Microsoft.Compute/disks", _owner_of, names),
+        ):
             for each in self._items(self._path(kind), _version_of(self._path(kind))):
-                tags = each.get("tags") or {}
-                if MACHINE_LABEL not in tags or FLEET_LABEL not in tags or fleet not in (None, tags[FLEET_LABEL]):
+                held, tags = holder(each), each.get("tags") or {}
+                if held is not None and same_id(held) in ids:
+                    ids.add(same_id(str(each["id"])))  # what an interface has, its machine has
                     continue
-                held = holder(each)
-                if str(tags[MACHINE_LABEL]).lower() not in names and (held is None or same_id(held) not in ids):
+                machine = str(tags.get(MACHINE_LABEL, "")).lower()
+                if machine and machine not in spared and _fleet_of(each) and fleet in (None, _fleet_of(each)):
                     yield _debris(f"{self._path(kind)}/{quote(str(each['name']), safe='')}", each)
 
-    def _lonely_network(self, gone: frozenset[str]) -> Mapping[str, Any] | None:
+    def _lonely_network(self, living: AbstractSet[str], gone: AbstractSet[str]) -> Mapping[str, Any] | None:
         """Return the network of the location if it is ours and no fleet is there, but for those whose groups go."""
+        if living:
+            return None
         for group in self._items(self._path("Microsoft.Network/networkSecurityGroups"), _NETWORK):
             here = _plain(str(group.get("location"))) == self._location
             if here and _fleet_of(group) and same_id(str(group["id"])) not in gone:
@@ -727,7 +742,8 @@ class AzureComputeDriver(ComputeDriver):
             codes = codes_of(self._got(f"{self._machine_path(vm)}/instanceView", _COMPUTE))
         else:
             codes = held.codes.get(id_, ())
-        card, around = held.interfaces.get(id_), Around()
+        card = held.interfaces.get(id_)
+        around = Around(firewall=held.walls.get(same_id(self._wall_path(_fleet_of(vm))), ()))
         if card is not None and state_of(_provisioning(vm), codes)[0] not in {"creating", "deleting"}:
             around = Around(
                 addresses=card.addresses,
@@ -883,7 +899,7 @@ class AzureComputeDriver(ComputeDriver):
             raise ArmFailure("ConsoleUnavailable", "Azure names a console log that is not reached by https")
         kept = b""
         try:
-            with requests.get(url, stream=True, timeout=(20, 60)) as answer:
+            with requests.get(url, stream=True, timeout=(20, 60), auth=_nobody, allow_redirects=False) as answer:
                 if answer.status_code == _MISSING:
                     return b""
                 if answer.status_code != requests.codes.ok:
@@ -961,6 +977,11 @@ def _version_of(path: str) -> str:
     return {"disks": _DISKS, "snapshots": _DISKS, "galleries": _GALLERIES}.get(parts[1], _COMPUTE)
 
 
+def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Say who asks: nobody, whatever a file on this machine has for that host."""
+    return request
+
+
 def _plain(location: str) -> str:
     return location.replace(" ", "").lower()
 
@@ -1005,19 +1026,13 @@ def _machine_of(card: Mapping[str, Any]) -> str | None:
 
 
 def _card_of(address: Mapping[str, Any]) -> str | None:
-    """Return the id of the interface that has an address: it is none of a machine."""
-    return (address["properties"].get("ipConfiguration") or {}).get("id")
+    """Return the id of the interface that has an address."""
+    id_ = (address["properties"].get("ipConfiguration") or {}).get("id")
+    return str(id_).partition("/ipConfigurations/")[0] if id_ else None
 
 
 def _owner_of(disk: Mapping[str, Any]) -> str | None:
     return str(disk["managedBy"]) if disk.get("managedBy") else None
-
-
-_PIECES: tuple[tuple[str, Callable[[Mapping[str, Any]], str | None]], ...] = (
-    ("Microsoft.Network/networkInterfaces", _machine_of),
-    ("Microsoft.Network/publicIPAddresses", _card_of),
-    ("Microsoft.Compute/disks", _owner_of),
-)
 
 
 def _expanded(interface: Mapping[str, Any]) -> Iterator[str]:
