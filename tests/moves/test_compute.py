@@ -12,13 +12,14 @@ import random
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from shiftable.cli._main import cli
 
@@ -138,13 +139,15 @@ class Shop:
         self.degrade = [word for facet in target.gives_up for word in ("--degrade", facet)]
 
     def cutover(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        route = ("--from", self.move.source.name, "--to", self.move.target.name)
-        result = CliRunner().invoke(
-            cli, ["compute", "cutover", "web", *arguments, *route, "--json"], env=self.move.environ
-        )
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        result = self.told(*arguments, "--json")
         assert code == result.exit_code, result.output
         return json.loads(result.stdout) if code == 0 else {"error": result.stderr}
+
+    def told(self, *arguments: str) -> Result:
+        route = ("--from", self.move.source.name, "--to", self.move.target.name)
+        result = CliRunner().invoke(cli, ["compute", "cutover", "web", *arguments, *route], env=self.move.environ)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
 
 
 def addresses(yard: Yard) -> set[str]:
@@ -162,10 +165,17 @@ def test_the_command_changes_over_and_back(yard: Callable[[str], Yard], folder: 
     assert "move it first" in shop.cutover("switch", "--name", "shop:www", code=1)["error"]
     assert 0 == shop.move.run("--apply", "compute.web", *shop.degrade).code
     assert "switch" == shop.cutover()["next"]
-    shop.cutover("check")
+    assert "all new machines run; nobody looked whether they do their work" in shop.told("check").stdout
+    shop.cutover(
+        "prepare", "--run-each", f'{sys.executable} -c \'import os; open(os.environ["SHIFTABLE_MACHINE"], "w")\''
+    )
+    assert WANTED == sorted(path.name for path in folder.glob("web-*"))
     assert 1 == shop.cutover("switch", "--name", "shop:www")["changed"]
     assert addresses(target) == set(zone.get("www", "A").texts)
     assert all(each.running for each in source.machines())
+    text = shop.told().stdout
+    assert "names: www.shop.example. A" in text
+    assert "next: stop; " in text
     assert WANTED == shop.cutover("stop")["stopped"]
     assert [False] * COUNT == [each.running for each in source.machines()]
     assert [True] * COUNT == [each.running for each in target.machines()]
