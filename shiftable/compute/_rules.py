@@ -78,8 +78,8 @@ def surplus(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInf
 
 def failed(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
     """Return the machines that failed, without those that are too many anyway."""
-    kept = [machine for machine in machines if machine not in surplus(spec, machines)]
-    return [machine for machine in in_order(spec.name, kept) if machine.state == "failed"]
+    gone = {machine.id for machine in surplus(spec, machines)}
+    return [m for m in in_order(spec.name, machines) if m.state == "failed" and m.id not in gone]
 
 
 def wrongly_made(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
