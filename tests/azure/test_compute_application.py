@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +117,22 @@ def test_the_same_file_runs_in_memory(folder: Path) -> None:
     with shiftable.load(folder, environment="development") as app:
         assert carry_out(app) == ["create web", "create batch"]
         assert [machine.state for machine in app.compute("web").wait()] == ["running", "running"]
+
+
+def test_the_command_line_shows_machines_sizes_and_consoles(folder: Path, azure_double: AzureDouble) -> None:
+    with shiftable.load(folder, environment="production") as app:
+        carry_out(app)
+
+    def command(*arguments: str) -> str:
+        done = subprocess.run(
+            [Path(sys.executable).with_name("shiftable"), "compute", *arguments],
+            cwd=folder, env={**os.environ, "SHIFTABLE_ENV": "production"},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert azure_double.token not in done.stdout + done.stderr
+        return done.stdout
+
+    assert "web-0" in command("list", "there")
+    assert "Standard_B2als_v2" in command("sizes", "--cpus", "2", "--memory", "4")
+    assert "cloud-init: done" in command("console", "web-0")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -134,6 +136,36 @@ def test_the_same_token_is_the_same_machine_and_another_is_somebody_elses(
         assert fault.error is AlreadyExists
     assert held(azure_double)["machines"] == ["web-0"]
     assert compute.fleet("web").machine("web-0").id == again.id
+
+
+def test_two_who_make_the_same_fleet_at_once_make_it_once(azure_double: AzureDouble, make_compute: Make) -> None:
+    azure_double.machines.endings.delay = timedelta(seconds=4)
+    spec, together = declared(count=3, public_ip=True), threading.Barrier(2)
+
+    def make(_: int) -> list[str]:
+        compute = Compute(make_compute(), sleep=azure_double.clock.advance)
+        together.wait(timeout=10)
+        change = compute.diff(spec)[0]
+        together.wait(timeout=10)
+        compute.apply(change)
+        return [machine.id for machine in compute.fleet("web").wait()]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(make, range(2))
+    assert first == second
+    found = held(azure_double)
+    assert [len(found[kind]) for kind in ("machines", "disks", "networkInterfaces", "publicIPAddresses")] == [3] * 4
+
+
+def test_a_network_that_is_just_being_changed_is_waited_for(azure_double: AzureDouble, compute: Compute) -> None:
+    body = b'{"error": {"code": "ReferencedResourceNotProvisioned", "message": "not yet"}}'
+    made = is_("VirtualMachines_CreateOrUpdate")
+    busy = azure_double.inject("status", status=409, body=body, times=3, match=made)
+    compute.create(declared()).wait()
+    assert busy.hits == 3
+    azure_double.inject("status", status=409, body=body, times=None, match=made)
+    with pytest.raises(Conflict, match="not yet"):
+        compute.create(declared("other"))
 
 
 def test_a_name_whose_machine_is_being_deleted_is_a_conflict(

@@ -283,7 +283,7 @@ class AzureComputeDriver(ComputeDriver):
         body = machine_body(spec, name, token=token, user_data=user_data, place=place)
         path = f"{self._path('Microsoft.Compute/virtualMachines')}/{quote(name, safe='')}"
         try:
-            made = self._session.call("PUT", path, _COMPUTE, body=body, headers={"If-None-Match": "*"}).body
+            made = self._put_machine(path, body, place)
         except ArmRefusal as exc:
             if exc.status_code not in {_TAKEN, _CONFLICT}:
                 raise
@@ -540,7 +540,9 @@ class AzureComputeDriver(ComputeDriver):
     def _make_once(self, path: str, version: str, body: Mapping[str, Any], what: str) -> None:
         """Make what a fleet needs, unless it is there; what only has its name is somebody else's."""
         found = self._owned(path, version, body["tags"])
-        if found is None or (found.get("properties") or {}).get("provisioningState") not in {None, "Succeeded"}:
+        if found is not None and _provisioning(found) in _UNDER_WAY:
+            found = self._settled(path, version, what)
+        if found is None or _provisioning(found) not in {"", "succeeded"}:
             self._put(path, version, {**body, "tags": {**body["tags"], CREATED_LABEL: _now()}}, what)
 
     def _owned(self, path: str, version: str, tags: Mapping[str, str]) -> Mapping[str, Any] | None:
@@ -581,6 +583,18 @@ class AzureComputeDriver(ComputeDriver):
         if spec.placement == "spread" and apart is None and not several and spec.zone is None:
             apart = self._apart_path(spec.name)
         return near, apart
+
+    def _put_machine(self, path: str, body: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
+        """Begin to make a machine that is not there; when somebody is just changing its network, after that."""
+        deadline = self._session.clock() + _PATIENCE
+        while True:
+            try:
+                return self._session.call("PUT", path, _COMPUTE, body=body, headers={"If-None-Match": "*"}).body
+            except ArmRefusal as exc:
+                if _code(exc) != "ReferencedResourceNotProvisioned" or self._session.clock() >= deadline:
+                    raise
+            self._settled(place.wall, _NETWORK, "its network security group")
+            self._session.pause(_PAUSE)
 
     def _made_before(self, path: str, fleet: str, token: str, exc: ArmRefusal) -> MachineInfo:
         """Return the machine that an earlier call has made.
