@@ -394,6 +394,16 @@ def test_a_machine_that_cannot_be_started_again_says_why(gcp_double: GcpDouble, 
     assert ["running"] == [machine.state for machine in fleet.wait()]
 
 
+def test_a_machine_that_somebody_suspended_is_resumed(compute: Compute, foreign: Outsider) -> None:
+    fleet = compute.create(small_fleet("web"))
+    (before,) = fleet.wait()
+    foreign.ask("POST", "/zones/europe-west3-a/instances/web-0/suspend")
+    machine = fleet.machine("web-0")
+    assert "suspended" == machine.wait("suspended").state
+    fleet.start()
+    assert [(before.id, "running")] == [(seen.id, seen.state) for seen in fleet.wait()]
+
+
 def test_a_deletion_that_fails_says_why(gcp_double: GcpDouble, compute: Compute) -> None:
     fleet = compute.create(small_fleet("web"))
     fleet.wait()
@@ -741,6 +751,16 @@ def test_an_image_that_there_is_not_is_a_wrong_argument(gcp_double: GcpDouble, c
     with pytest.raises(InvalidArgument, match="global/images/windows-95"):
         compute.create(attrs.evolve(small_fleet("web"), image="windows-95"))
     assert [] == everything(gcp_double)
+
+
+def test_a_disk_is_as_large_as_its_image_needs(gcp_double: GcpDouble, compute: Compute) -> None:
+    fleet = compute.create(attrs.evolve(small_fleet("large"), disk_gib=50))
+    fleet.wait()
+    image = fleet.machine("large-0").snapshot("golden")
+    spec = attrs.evolve(small_fleet("web"), image=image.id, disk_gib=20)
+    assert [50] == [machine.disk_gib for machine in compute.create(spec).wait()]
+    assert "50" == gcp_double.compute.of("disks")["europe-west3-a/web-0"]["sizeGb"]
+    assert () == compute.diff(spec)
 
 
 @pytest.mark.parametrize(

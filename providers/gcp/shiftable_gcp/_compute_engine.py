@@ -126,6 +126,8 @@ class ComputeEngine:
             ("DELETE", instance, self._delete_instance),
             ("POST", f"{instance}/start", self._start),
             ("POST", f"{instance}/stop", self._stop),
+            ("POST", f"{instance}/suspend", self._suspend),
+            ("POST", f"{instance}/resume", self._resume),
             ("POST", f"{instance}/reset", self._reset),
             ("POST", f"{instance}/setMachineType", self._set_type),
             ("POST", f"{instance}/setLabels", self._set_labels),
@@ -662,6 +664,15 @@ class ComputeEngine:
                     access.pop("natIP", None)
 
         return self._begin("stop", path, effect, lambda _failure: found.update(status=before))
+
+    def _suspend(self, call: Call) -> Json:
+        path, found = self._idle(call, "RUNNING")
+        found["status"] = "SUSPENDING"
+        return self._begin("suspend", path, lambda: found.update(status="SUSPENDED"))
+
+    def _resume(self, call: Call) -> Json:
+        path, found = self._idle(call, "SUSPENDED")
+        return self._begin("resume", path, lambda: self._run(found))
 
     def _reset(self, call: Call) -> Json:
         path, _ = self._idle(call, "RUNNING")

@@ -13,6 +13,7 @@ import attrs
 from google.api_core import exceptions as api_errors
 
 from shiftable.compute.driver import (
+    ALIASES,
     FLEET_LABEL,
     Choice,
     ComputeDriver,
@@ -37,6 +38,7 @@ from shiftable_gcp._compute_spec import (
     disk_of,
     fleet_of,
     image_of,
+    image_path,
     impossible_labels,
     info_of,
     instance_of,
@@ -172,7 +174,7 @@ class GceDriver(ComputeDriver):
         for wall in self._walls(name).values():
             if is_ours(wall):
                 self._delete("global", "firewalls", str(wall["name"]))
-        for disk in self._api.every_aggregated("disks", f"labels.{FLEET_LABEL}={name}"):
+        for disk in self._api.every_aggregated("disks", f'labels.{FLEET_LABEL}="{name}"'):
             if not disk.get("users"):
                 self._delete("zones", last(disk["zone"]), "disks", str(disk["name"]))
 
@@ -225,7 +227,8 @@ class GceDriver(ComputeDriver):
         if spec.zone is None and (made := self._found(spec.name, name, token)) is not None:
             return made
         zone = zones[0]
-        body = instance_of(spec, name, size, token=token, user_data=user_data, project=self._api.project, zone=zone)
+        large = attrs.evolve(spec, disk_gib=max(spec.disk_gib, self._least_gib(spec, size)))
+        body = instance_of(large, name, size, token=token, user_data=user_data, project=self._api.project, zone=zone)
         with self._lock:
             self._known[size.name] = size
         try:
@@ -237,12 +240,12 @@ class GceDriver(ComputeDriver):
                 raise
             operation = self._insert(zone, body)
         told = {
-            "id": operation["targetId"],
+            "id": operation.get("targetId") or self._api.get("zones", zone, "instances", name)["id"],
             "zone": zone,
             "status": "PROVISIONING",
             "creationTimestamp": operation.get("insertTime"),
         }
-        body["disks"][0]["diskSizeGb"] = str(spec.disk_gib)
+        body["disks"][0]["diskSizeGb"] = str(large.disk_gib)
         info = info_of(body | told, size, walls_of(spec).values())
         self._works.begin(info.id, Begun(operation=operation, state="creating", until=_RUNS, made=info))
         return info
@@ -250,7 +253,7 @@ class GceDriver(ComputeDriver):
     def machines(self, fleet: str | None, *, cursor: str | None, limit: int | None) -> Page[MachineInfo]:
         """Return one page of the machines of one fleet, or of all, in the region."""
         number, _, token = (cursor or f"{self._works.listing()}:").partition(":")
-        where = None if fleet is None else f"labels.{FLEET_LABEL}={fleet}"
+        where = None if fleet is None else f'labels.{FLEET_LABEL}="{fleet}"'
         found, following = self._api.aggregated("instances", where, token, limit)
         for instance in found:
             begun = self._works.find(_id(instance))
@@ -297,8 +300,10 @@ class GceDriver(ComputeDriver):
         self._act(id, "reset", "rebooting", _NEVER)
 
     def start(self, id: str) -> None:
-        """Begin to start a stopped machine."""
-        self._act(id, "start", "starting", _RUNS)
+        """Begin to start a stopped machine, or to resume one that somebody suspended."""
+        zone, name = _parts(id)
+        suspended = self._api.get("zones", zone, "instances", name)["status"] == "SUSPENDED"
+        self._act(id, "resume" if suspended else "start", "starting", _RUNS)
 
     def stop(self, id: str) -> None:
         """Begin to stop a running machine; then only its disks cost."""
@@ -470,7 +475,7 @@ class GceDriver(ComputeDriver):
         if debris.kind == "disk":
             self._delete("zones", *_placed(debris.id))
             return
-        machines, _ = self._api.aggregated("instances", f"labels.{FLEET_LABEL}={debris.fleet}", limit=1)
+        machines, _ = self._api.aggregated("instances", f'labels.{FLEET_LABEL}="{debris.fleet}"', limit=1)
         if machines:
             raise failure(Conflict, f"the fleet {debris.fleet} has machines again")
         where = (
@@ -487,9 +492,7 @@ class GceDriver(ComputeDriver):
         try:
             return self._api.begin("POST", self._api.path("zones", zone, "instances"), body)
         except api_errors.NotFound as exc:
-            fault = meaning(exc)
-            why = fault.message if fault is not None else "something that the declaration names"
-            raise failure(InvalidArgument, f"Google does not have what the machine is to be made of: {why}") from exc
+            raise _unmade(exc) from exc
 
     def _act(self, id: str, verb: str, state: MachineState, until: frozenset[str]) -> None:
         zone, name = _parts(id)
@@ -716,6 +719,18 @@ class GceDriver(ComputeDriver):
             self._known[name] = size
         return size
 
+    def _least_gib(self, spec: FleetSpec, size: Size) -> int:
+        """Return how large a disk must be for its image; those of the aliases are smaller than any disk of ours."""
+        image = native_of(spec).image or spec.image
+        if image in ALIASES:
+            return 0
+        place = image_path(image, size.arch, self._api.project)
+        try:
+            told: Json = self._keep(place, lambda: self._api.rest.get(f"/compute/v1/{place}"))
+        except api_errors.NotFound as exc:
+            raise _unmade(exc) from exc
+        return int(told.get("diskSizeGb", 0))
+
     def _newest(self) -> list[Image]:
         found = []
         for (alias, _), place in FAMILIES.items():
@@ -766,6 +781,13 @@ class GceDriver(ComputeDriver):
                 self._api.settle(self._api.begin("PATCH", self._api.path("global", "firewalls", name), body))
         for name in found.keys() - wanted.keys():
             self._delete("global", "firewalls", name)
+
+
+def _unmade(exc: Exception) -> ComputeFault:
+    """Say that something is missing, and not the machine, which is to be made."""
+    fault = meaning(exc)
+    why = fault.message if fault is not None else "something that the declaration names"
+    return failure(InvalidArgument, f"Google does not have what the machine is to be made of: {why}")
 
 
 def _id(instance: Json) -> str:
