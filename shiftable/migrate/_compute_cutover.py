@@ -236,6 +236,8 @@ class FleetCutover:
     def stop(self, *, force: bool = False, tell: Callable[[timedelta], object] = lambda _: None) -> tuple[str, ...]:
         """Wait until nobody is led to the old side any more, then stop its machines; return which.
 
+        Where the provider stops none, they run on until ``finish(delete_old=True)``.
+
         Args:
             force: do not wait.
             tell: called from time to time with what is left to wait.
@@ -251,7 +253,8 @@ class FleetCutover:
                 self._wait(state, tell)
             self._check_well(self._new(), "the new side")
             self._check_ours(state)
-            running = [machine for machine in self._machines(self.source) if machine.seen.state in _RUNNING]
+            can = self.source.features.stop
+            running = [machine for machine in self._machines(self.source) if can and machine.seen.state in _RUNNING]
             names = tuple(sorted({*state.stopped, *(machine.name for machine in running)}))
             state = attrs.evolve(state, stopped=names)
             self._write(state)
@@ -277,7 +280,7 @@ class FleetCutover:
                 raise MigrationError(f"{self.spec.name}: the old side was not stopped; stop it first")
             if delete_old:
                 running = [each.name for each in self._old() if each.state not in {"stopped", "failed"}]
-                if running:
+                if running and self.source.features.stop:
                     raise MigrationError(
                         f"{_told(running)} of the old side run again; nothing was deleted: look at them, or roll back"
                     )

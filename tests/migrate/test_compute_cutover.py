@@ -214,6 +214,15 @@ def test_old_machines_are_deleted_only_if_that_is_said_and_only_if_they_stand_st
     assert changing.new == changing.www
 
 
+def test_where_machines_cannot_be_stopped_they_run_until_they_are_deleted(changing: Changing) -> None:
+    changing.fleets.left.chosen |= {"stop": False}
+    changing.open().switch([WWW])
+    assert () == changing.open().stop()
+    assert {"running"} == changing.states(changing.fleets.here())
+    changing.open().finish(delete_old=True)
+    assert [] == changing.fleets.here()
+
+
 def test_without_names_only_health_counts_and_nothing_is_waited_for(changing: Changing) -> None:
     move = changing.open()
     assert 0 == move.switch()
@@ -528,6 +537,25 @@ def test_killed_anywhere_the_same_step_goes_on(
     assert (2, 2) == (len(changing.fleets.here()), len(changing.fleets.there()))
 
 
+@pytest.mark.parametrize("length", range(1, 16))
+def test_killed_on_the_way_over_there_is_a_way_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    changing = Changing(tmp_path)
+    fuse = Fuse(changing, monkeypatch, length)
+    with contextlib.suppress(Killed):
+        changing.open().switch([WWW])
+        changing.open().stop()
+    assert fuse.left <= 0 or length == 15  # the last one gets through
+    fuse.left = 0
+
+    changing.open().rollback(new="delete")
+
+    assert changing.old == changing.www
+    assert {"running"} == changing.states(changing.fleets.here())
+    assert [] == changing.fleets.there()
+
+
 # before
 
 
@@ -603,7 +631,7 @@ def test_paths_go_from_each_old_machine_to_the_new_one_of_its_name(
     assert {("-a", "-s", "--relative", "--no-implied-dirs", "-e")} == {tuple(call[:5]) for call in calls}
     assert "--" == calls[0][6]
     assert "Port=40022" in calls[0][5]
-    assert "HostKeyAlias=machine-1" in calls[0][5]
+    assert len({re.search("HostKeyAlias=shiftable-[0-9a-f]+", call[5])[0] for call in calls}) == 4  # type: ignore[index]
     assert "Port" not in calls[1][5]
     assert 0o700 == stat.S_IMODE((stage / "web-0").stat().st_mode)
     (stage / "web-0" / "left").write_text(CANARY)
