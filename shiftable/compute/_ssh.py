@@ -14,7 +14,7 @@ import attrs
 from shiftable.compute.driver import MachineInfo
 from shiftable.errors import ConfigError, Timeout, Unavailable
 
-__all__ = ["MISSING", "PORT", "Completed", "command_line", "destination", "run"]
+__all__ = ["MISSING", "PORT", "Completed", "command_line", "destination", "program", "run"]
 
 PORT = 22
 _SSH_FAILED = 255  # ssh(1): its own errors; a command that exits with it looks the same
@@ -50,6 +50,19 @@ def command_line(
         command: for the user's shell there; a sequence is quoted for it; none: the shell itself.
         options: of ssh_config(5), ``Name=value``; the first one that names something counts.
     """
+    text = command if isinstance(command, str) else shlex.join(command)
+    return [
+        *program(info, provider, options=options),
+        "-l",
+        info.user,
+        "--",
+        destination(info) or "",
+        *([text] if text else []),
+    ]
+
+
+def program(info: MachineInfo, provider: str = "", *, options: Sequence[str] = ()) -> list[str]:
+    """Return ssh with its options alone, for programs that call it themselves, as rsync does."""
     own = [
         "StrictHostKeyChecking=accept-new",
         "ConnectTimeout=15",
@@ -59,9 +72,7 @@ def command_line(
     port = info.ports.get(PORT, PORT)
     if port != PORT:  # else the user's own configuration may know another
         own.append(f"Port={port}")
-    text = command if isinstance(command, str) else shlex.join(command)
-    given = [part for option in (*options, *own) for part in ("-o", option)]
-    return ["ssh", *given, "-l", info.user, "--", destination(info) or "", *([text] if text else [])]
+    return ["ssh", *(part for option in (*options, *own) for part in ("-o", option))]
 
 
 def _key_name(info: MachineInfo, provider: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from shiftable.compute import MachineInfo
-from shiftable.compute._ssh import PORT
+from shiftable.compute._ssh import program
 from shiftable.errors import ConfigError, MigrationError
 from shiftable.migrate._compute_health import address_of
 
@@ -123,8 +123,4 @@ def _where(machine: MachineInfo) -> str:
 
 def _ssh(machine: MachineInfo) -> str:
     """Return the call of ssh as rsync reads it, with quotes and without a shell; hosts are known as elsewhere."""
-    options = ["BatchMode=yes", "StrictHostKeyChecking=accept-new", "ConnectTimeout=15"]
-    port = machine.ports.get(PORT, PORT)
-    if port != PORT:
-        options += [f"Port={port}", f"HostKeyAlias={machine.id}", "CheckHostIP=no"]
-    return shlex.join(["ssh", *(part for option in options for part in ("-o", option))])
+    return shlex.join(program(machine, options=("BatchMode=yes",)))
