@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar, assert_type
 
@@ -21,6 +22,21 @@ from shiftable.blob import (
     SignedURL,
     SyncStep,
     sync,
+)
+from shiftable.compute import (
+    Choice,
+    Completed,
+    Compute,
+    Debris,
+    Disk,
+    DiskSnapshot,
+    Fleet,
+    FleetSpec,
+    Image,
+    Machine,
+    MachineInfo,
+    Rule,
+    cloud_init,
 )
 from shiftable.config import Credential
 from shiftable.database import (
@@ -48,6 +64,7 @@ from shiftable.secrets import (
     SecretWatch,
 )
 from shiftable.secrets.rotator import Rotator
+from shiftable.service import Change
 
 
 def application() -> None:
@@ -85,6 +102,26 @@ def databases(service: Databases, database: Database) -> None:
     assert_type(database.password(), Masked)
     assert_type(database.resize(cpus=4), DatabaseSpec)
     assert_type(database.restore("copy", snapshot="first"), Database)
+
+
+def machines(compute: Compute, fleet: Fleet) -> None:
+    rules = (Rule(port=22, allow_from=("192.0.2.0/24",)), Rule(port=53, last_port=54, protocol="udp"))
+    spec = FleetSpec(name="web", image="debian-12", cpus=2, memory_gib=4, rules=rules, zones=("a", "b"))
+    assert_type(compute.create(spec), Fleet)
+    assert_type(compute.choose(spec), Choice)
+    assert_type(compute.choose(spec).monthly, Decimal | None)
+    assert_type(compute.diff(spec), tuple[Change[FleetSpec], ...])
+    assert_type(compute.machines(limit=10), Iterator[Machine])
+    assert_type(compute.create_disk("data", 10, zone="a", snapshot="s"), Disk)
+    assert_type(compute.snapshot_disk("d", "daily"), DiskSnapshot)
+    assert_type(compute.sweep(older_than=timedelta(hours=2)), tuple[Debris, ...])
+    assert_type(fleet.wait(timeout=timedelta(minutes=5)), tuple[MachineInfo, ...])
+    assert_type(fleet.run(["ls", "-l"]), dict[str, Completed])
+    machine = fleet.machine("web-0")
+    assert_type(machine.snapshot("golden"), Image)
+    assert_type(machine.attach("d").device, str | None)
+    assert_type(machine.ssh_command(["ls"], options=["ForwardAgent=no"]), tuple[str, ...])
+    assert_type(cloud_init(spec, "web-0", b"#!/bin/sh\n"), bytes)
 
 
 def blobs(bucket: Bucket) -> None:
