@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import ClassVar, Literal, TypeVar, get_args
 
 import attrs
 
@@ -341,7 +341,12 @@ class ComputeDriver(Driver[FleetSpec]):
 
     What takes minutes returns when it has begun; ``machine`` tells the state. A state that forbids an operation is a
     conflict. Nothing here waits, and nothing decides how many machines there should be: the portable ``Compute`` does.
+
+    Attributes:
+        claims: it makes no machines, and ``create_machine`` claims one of an inventory.
     """
+
+    claims: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -356,7 +361,7 @@ class ComputeDriver(Driver[FleetSpec]):
         """Say what a declaration needs and this driver does not have. Sends nothing."""
         has = self.features
         needs = (
-            (has.create, "way to make machines"),
+            (has.create or self.claims, "way to make machines"),
             (spec.arch in has.arches, f"machines of {spec.arch}"),
             (has.gpus or not spec.gpus, "GPUs"),
             (has.spot or not spec.spot, "spot machines"),
