@@ -28,6 +28,7 @@ PACKAGES = (
         "pdns-backend-sqlite3",
     ),  # test_dns_*.py
     "cloud-init",  # test_compute_cloud_init.py
+    "openssh-server",  # test_compute_hosts.py
     *("ceph-mon", "ceph-osd", "ceph-base", "radosgw"),  # test_s3_radosgw.py
     *("postgresql-15", "mariadb-server-core", "mariadb-client"),  # test_rotation_*.py, test_database_servers.py
     *(

@@ -14,6 +14,7 @@ from shiftable.config import BucketReference, Credential
 from shiftable.errors import ConfigError, Problem
 from shiftable.features import Features
 from shiftable.provider import Provider
+from shiftable_baremetal._hosts_settings import HostSettings
 from shiftable_baremetal._qemu_settings import QemuImageSettings, QemuMachineSettings, QemuSettings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BaremetalProvider",
     "BaremetalSettings",
+    "HostSettings",
     "MariadbSettings",
     "PostgresqlSettings",
     "PowerdnsSettings",
@@ -208,6 +210,7 @@ class BaremetalSettings:
         postgresql: a PostgreSQL server, which then holds the databases instead of private ones.
         mariadb: a MariaDB server, which then holds the databases instead of private PostgreSQL.
         qemu: of the machines on this computer.
+        hosts: machines that are claimed by ssh, in place of those of QEMU.
     """
 
     root: Path = _DEFAULT_ROOT
@@ -227,6 +230,7 @@ class BaremetalSettings:
     postgresql: PostgresqlSettings | None = None
     mariadb: MariadbSettings | None = None
     qemu: QemuSettings | None = None
+    hosts: tuple[HostSettings, ...] = ()
 
 
 class BaremetalProvider(Provider[BaremetalSettings]):
@@ -244,13 +248,14 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
-        """Say what files, S3-compatible servers, zone files, SOPS files, Vault, private PostgreSQL and QEMU can do."""
+        """Say what files, S3-compatible servers, zone files, SOPS files, Vault, databases, QEMU and hosts can do."""
         from shiftable_baremetal import (
             _servers_mariadb,
             _servers_postgresql,
             blob,
             blob_s3,
             compute,
+            compute_hosts,
             database,
             dns,
             dns_powerdns,
@@ -261,7 +266,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
         return {
             "blob": (blob.FEATURES, blob_s3.FEATURES),
-            "compute": (compute.FEATURES,),
+            "compute": (compute.FEATURES, compute_hosts.FEATURES),
             "database": (database.FEATURES, _servers_postgresql.FEATURES, _servers_mariadb.FEATURES),
             "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
@@ -338,11 +343,20 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         return PrivateDatabaseDriver(root, private.programs, fsync=settings.fsync, linger=private.linger)
 
     def compute(self) -> ComputeDriver:
-        """Make the driver for machines of QEMU.
+        """Make the driver for machines of QEMU, or for the hosts that are named.
 
         Raises:
-            ConfigError: the root cannot be used.
+            ConfigError: the root cannot be used; the settings are wrong.
         """
+        if self.settings.hosts:
+            if self.settings.qemu is not None:
+                raise ConfigError("hosts and qemu are two kinds of machines: give one of them")
+            from shiftable_baremetal.compute_hosts import HostsComputeDriver
+
+            try:
+                return HostsComputeDriver(self.settings.hosts)
+            except ValueError as exc:
+                raise ConfigError([Problem("hosts", str(exc))]) from exc
         from shiftable_baremetal._qemu_images import Source
         from shiftable_baremetal.compute import QemuComputeDriver
 
