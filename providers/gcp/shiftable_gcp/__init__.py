@@ -145,21 +145,21 @@ class GcpProvider(Provider[GcpSettings]):
       ``compute.images.list``, ``compute.images.create``, ``compute.images.get``, ``compute.images.delete``,
       ``compute.images.useReadOnly``, ``compute.snapshots.list``, ``compute.snapshots.create``,
       ``compute.snapshots.get``, ``compute.snapshots.delete``, ``compute.snapshots.useReadOnly``,
-      ``compute.instances.list``, ``compute.instances.create``, ``compute.instances.get``,
-      ``compute.instances.delete``, ``compute.instances.start``, ``compute.instances.stop``,
-      ``compute.instances.resume``, ``compute.instances.reset``, ``compute.instances.setMachineType``,
-      ``compute.instances.setLabels``, ``compute.instances.setMetadata``, ``compute.instances.setTags``, ``compute.instances.setServiceAccount``,
+      ``compute.instances.list``, ``compute.instances.create``, ``compute.instances.get``, ``compute.instances.delete``,
+      ``compute.instances.start``, ``compute.instances.stop``, ``compute.instances.resume``,
+      ``compute.instances.reset``, ``compute.instances.setMachineType``, ``compute.instances.setLabels``,
+      ``compute.instances.setMetadata``, ``compute.instances.setTags``, ``compute.instances.setServiceAccount``,
       ``compute.instances.getSerialPortOutput``, ``compute.instances.attachDisk``, ``compute.instances.detachDisk``,
       ``compute.disks.list``, ``compute.disks.create``, ``compute.disks.get``, ``compute.disks.delete``,
       ``compute.disks.setLabels``, ``compute.disks.use``, ``compute.disks.useReadOnly``,
       ``compute.disks.createSnapshot``, ``compute.firewalls.list``, ``compute.subnetworks.use``, with public addresses
-      ``compute.subnetworks.useExternalIp``, with open ports ``compute.firewalls.create``,
-      ``compute.firewalls.update``, ``compute.firewalls.delete``, ``compute.networks.updatePolicy``,
-      ``compute.resourcePolicies.list``, with a placement ``compute.resourcePolicies.create``,
-      ``compute.resourcePolicies.delete``, ``compute.resourcePolicies.use``, and to see how it ends
-      ``compute.regionOperations.get``, ``compute.zoneOperations.get``, ``compute.zoneOperations.list``,
-      ``compute.globalOperations.get``, ``compute.globalOperations.list``. A machine with an ``identity`` takes
-      ``iam.serviceAccounts.actAs`` on that account (``roles/iam.serviceAccountUser``).
+      ``compute.subnetworks.useExternalIp``, with open ports ``compute.firewalls.create``, ``compute.firewalls.update``,
+      ``compute.firewalls.delete``, ``compute.networks.updatePolicy``, ``compute.resourcePolicies.list``, with a
+      placement ``compute.resourcePolicies.create``, ``compute.resourcePolicies.delete``,
+      ``compute.resourcePolicies.use``, and to see how it ends ``compute.regionOperations.get``,
+      ``compute.zoneOperations.get``, ``compute.zoneOperations.list``, ``compute.globalOperations.get``,
+      ``compute.globalOperations.list``. A machine with an ``identity`` takes ``iam.serviceAccounts.actAs`` on that
+      account (``roles/iam.serviceAccountUser``).
 
     What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
     ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``,

@@ -277,9 +277,8 @@ class GceDriver(ComputeDriver):
                 return begun.made
             raise
         begun = self._works.find(id)
-        if begun is not None:
-            self._doing(id, begun, instance)
-        (info,) = self._told([instance], instance.get("labels", {}).get(FLEET_LABEL, ""))
+        doing = None if begun is None else self._doing(id, begun, instance)
+        (info,) = self._told([instance], instance.get("labels", {}).get(FLEET_LABEL, ""), doing)
         return info
 
     def delete_machine(self, id: str) -> None:
@@ -628,8 +627,14 @@ class GceDriver(ComputeDriver):
 
     # asking
 
-    def _told(self, instances: Iterable[Json], fleet: str | None) -> list[MachineInfo]:
-        """Return machines, with what their fleets' firewall rules open."""
+    def _told(
+        self, instances: Iterable[Json], fleet: str | None, known: MachineState | None = None
+    ) -> list[MachineInfo]:
+        """Return machines, with what their fleets' firewall rules open.
+
+        Args:
+            known: what this process is doing to them, where that was asked for already.
+        """
         rows = list(instances)
         rules = dict[str, list[Json]]()
         if rows:
@@ -639,7 +644,7 @@ class GceDriver(ComputeDriver):
         found = []
         for each in rows:
             size = self._size(last(each["zone"]), last(each["machineType"]))
-            doing: MachineState | None = "deleting" if _id(each) in going else self._seen(each)
+            doing = known or ("deleting" if _id(each) in going else self._seen(each))
             found.append(info_of(each, size, rules.get(each.get("labels", {}).get(FLEET_LABEL, ""), ()), doing))
         return found
 
