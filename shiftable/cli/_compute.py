@@ -93,7 +93,8 @@ def list_(context: Context, providers: tuple[str, ...], everything: bool, limit:
 
 def _row(info: MachineInfo, name: str) -> str:
     address = ", ".join((*info.public_addresses, *info.addresses))
-    return "\t".join((name, info.state, info.size, info.zone or "", address)).rstrip("\t")
+    cells = (name, info.state, info.size, info.zone or "", address)
+    return "\t".join(map(shown, cells)).rstrip("\t")  # a name of somebody else's may hold anything
 
 
 @compute.command()

@@ -160,7 +160,8 @@ def images(context: Context, providers: tuple[str, ...], *, own: bool, as_json: 
             else:
                 made = f"{image.created:%Y-%m-%d}" if image.created else ""
                 notes = "own" if image.own else "", "" if image.ready else "being made"
-                say("\t".join((provider, image.name, image.arch, image.id, made, *filter(None, notes))).rstrip("\t"))
+                cells = (provider, image.name, image.arch, image.id, made, *filter(None, notes))
+                say("\t".join(map(shown, cells)).rstrip("\t"))
 
 
 @click.command()
@@ -195,7 +196,7 @@ def sweep(
             if as_json:
                 json_line({"provider": provider, "state": state, **attrs.asdict(each)})
             else:
-                say(f"{provider}: {each}: {state}")
+                say(shown(f"{provider}: {each}: {state}"))
 
 
 def _agreed(service: Compute, provider: str, older_than: timedelta) -> bool:

@@ -145,6 +145,16 @@ def test_machines_are_listed(web: Run, driver: MemoryComputeDriver) -> None:
     assert 1 == len(web("list", "--all", "--limit", "1").stdout.splitlines())
 
 
+def test_a_name_that_others_chose_is_one_cell_of_one_line(web: Run, driver: MemoryComputeDriver) -> None:
+    (entry, _) = driver._entries.values()
+    entry.info = attrs.evolve(entry.info, name="x\tstopped\nmemory:y\x1b[2J", fleet=None)
+    lines = web("list", "--all").stdout.splitlines()
+    assert 2 == len(lines)
+    assert ["memory:x\\tstopped\\nmemory:y\\x1b[2J", "running", "m2-4", "a", "10.0.0.1"] == lines[0].split("\t")
+    driver.snapshot("machine-1", "a\tb\n")
+    assert "\ta\\tb\\n\t" in web("images", "--own").stdout
+
+
 def test_a_fleet_and_a_machine_are_shown(web: Run) -> None:
     said = web("show", "web").stdout.splitlines()
     facts = dict(line.split(": ", 1) for line in said if ": " in line)
