@@ -139,7 +139,7 @@ def say_facts(facts: Mapping[str, object]) -> None:
     """Write what is known of something, a line for each fact, to standard output."""
     for name, value in facts.items():
         if value not in (None, (), [], {}, ""):
-            say(f"{name}: {fact_text(value)}")
+            say(f"{name}: {shown(fact_text(value))}")
 
 
 def fact_text(value: object) -> str:
