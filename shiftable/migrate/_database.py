@@ -85,6 +85,7 @@ class DatabaseMover(Mover[DatabaseItem]):
     bulk: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     confidential: ClassVar[bool] = True
+    native: ClassVar[bool] = True  # and with it the declared passwords, which the file alone cannot read
     facets: ClassVar[Mapping[str, str]] = FACETS["database"]
     lanes = 1
 

@@ -537,7 +537,7 @@ class Migration:
     def _spec(self, found: DeclaredLike) -> Spec:
         """Return what is declared for the target, where the application tells providers apart."""
         tell: Callable[[DeclaredLike, str], Spec] | None = getattr(self._app, "spec", None)
-        return found.spec if tell is None else tell(found, self.target)
+        return tell(found, self.target) if callable(tell) else found.spec
 
     def _scope(self, found: DeclaredLike) -> str:
         name = found.spec.name
