@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import attrs
 import pytest
 import sqlalchemy
 
 from shiftable.app import load
+from shiftable.config import BucketReference
+from shiftable.database import Databases, DatabaseSpec
 from shiftable.errors import ConfigError
 from shiftable.postgresql import Cluster, all_binaries, temporary_cluster
+from shiftable_baremetal import PostgresqlSettings
+from shiftable_baremetal.database_servers import open_server
 
 BINARIES = max((found for found in all_binaries() if (found.folder / "pg_restore").exists()), key=lambda it: it.major)
 MANAGER = "the-manager's"
@@ -137,3 +143,49 @@ def test_two_servers_for_one_provider_are_refused(written: Path) -> None:
     file.write_text(file.read_text() + "\n[providers.office.mariadb]\n")
     with load(written) as app, pytest.raises(ConfigError, match="give each a provider"):
         app.database("orders")
+
+
+def test_a_private_database_moves_to_it_and_another_server_takes_its_snapshot(
+    shiftable: Shiftable, written: Path, cluster: Cluster
+) -> None:
+    def say(*words: str, stdin: str = "") -> str:
+        answer = shiftable(*words, stdin=stdin)
+        assert 0 == answer.returncode, answer.stdout + answer.stderr
+        return answer.stdout
+
+    say("apply", "secrets.app", "blob.backups")
+    say("secrets", "set", "app", "db/manager", stdin=MANAGER)
+    with load(written) as app:
+        (spec, _) = (app.spec(declared) for declared in app.declared("database"))
+        assert isinstance(spec, DatabaseSpec)
+        here = app.cloud("here").database.create(spec)
+        engine = here.engine()
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE TABLE t AS SELECT n, 'é' || n AS text FROM generate_series(1, 1000) AS n"
+            )
+            connection.exec_driver_sql("ALTER TABLE t ADD PRIMARY KEY (n)")
+        engine.dispose()
+        say("migrate", "--from", "here", "--to", "office", "database.orders", "--apply")
+        there = app.database("orders").engine()
+        with there.connect() as connection:
+            assert (1000, "é7") == connection.exec_driver_sql(
+                "SELECT count(*), min(text) FILTER (WHERE n = 7) FROM t"
+            ).one()
+            assert (
+                "shiftadmin"
+                == connection.exec_driver_sql("SELECT tableowner FROM pg_tables WHERE tablename = 't'").scalar()
+            )
+        there.dispose()
+        app.database("orders").snapshot("moved")
+        with temporary_cluster(BINARIES) as second:
+            bucket = BucketReference("backups", app.blob, "office/")
+            settings = PostgresqlSettings(host=second.host, snapshots=bucket, programs=BINARIES.folder)
+            other = Databases(open_server(settings, written / "unused"))
+            copy = other.open(spec).restore(attrs.evolve(spec, name="again"), snapshot="moved")
+            with contextlib.closing(copy.connect()) as found, found.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM t")
+                assert (1000,) == cursor.fetchone()
+            assert "shop" == copy.url().database
+        app.cloud("office").database.delete("orders", final_snapshot=False)
+        app.cloud("here").database.delete("orders", final_snapshot=False)
