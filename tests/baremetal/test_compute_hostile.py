@@ -35,7 +35,7 @@ from shiftable.errors import (
 )
 from shiftable.testing.conformance.compute import small_fleet
 from shiftable_baremetal import _qemu_monitor, _qemu_probe
-from shiftable_baremetal._qemu_files import Area, Definition
+from shiftable_baremetal._qemu_files import Area, Definition, Home
 from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
 from shiftable_baremetal._qemu_process import ProgramError
 from shiftable_baremetal.compute import QemuComputeDriver, classify
@@ -471,6 +471,39 @@ def test_an_image_that_machines_were_made_from_is_not_deleted(qemu: Any, compute
     with pytest.raises(AlreadyExists):
         machine.snapshot("golden")
     assert machine.info().state == "running"
+
+
+def test_an_image_is_not_deleted_under_a_machine_that_is_just_being_made(
+    qemu: Any, compute: Compute, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, told, real = machine.snapshot("golden"), [], Home.write
+
+    def write(self: Home, definition: Definition) -> None:
+        real(self, definition)
+        with pytest.raises(Conflict, match="twin-0") as caught:
+            qemu.compute().delete_image(image.id)
+        told.append(caught.value)
+
+    monkeypatch.setattr(Home, "write", write)
+    compute.create(attrs.evolve(small_fleet("twin"), image=image.id)).wait()
+    assert len(told) == 1
+    monkeypatch.undo()
+    compute.delete("twin")
+    take_away = Area.take_away
+
+    def taken(self: Area, name: str, place: Path) -> Path:
+        gone = take_away(self, name, place)
+        compute.create(attrs.evolve(small_fleet("late"), image="debian-12"))
+        home = self.home("late-0")
+        definition = home.definition()
+        assert definition is not None
+        home.write(attrs.evolve(definition, image=image.id))  # as one that began before
+        return gone
+
+    monkeypatch.setattr(Area, "take_away", taken)
+    with pytest.raises(Conflict, match="late-0"):
+        compute.delete_image(image.id)
+    assert [found.id for found in compute.images() if found.own] == [image.id]
 
 
 def test_an_image_that_is_not_there_is_refused_before_anything_is_made(qemu: Any, compute: Compute) -> None:

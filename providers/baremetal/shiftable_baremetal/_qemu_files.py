@@ -210,10 +210,24 @@ class Area:
 
     def remove(self, name: str, place: Path) -> None:
         """Make something vanish at once, and then delete it."""
+        self.drop(self.take_away(name, place))
+
+    def take_away(self, name: str, place: Path) -> Path:
+        """Make something vanish, and return where it is: what is not put back is left to the next sweep."""
         gone = Path(tempfile.mkdtemp(prefix=f".gone~{name}~", dir=self.root))
         place.rename(gone)
         sync(self.root)
+        return gone
+
+    def drop(self, gone: Path) -> None:
+        """Delete what was taken away."""
         _discard(gone)
+
+    def made_from(self, image: str) -> list[str]:
+        """Return the names of the machines that were made from an image, or are just being made."""
+        folders = [*map(self.root.joinpath, self.names()), *self.root.glob(".new~*")]
+        known = (Home(folder).definition() for folder in folders)
+        return sorted(each.name for each in known if each is not None and each.image == image)
 
     # disks and images
 

@@ -353,10 +353,15 @@ class QemuComputeDriver(ComputeDriver):
         with self._area.changing(IMAGES):
             if not any(known == image for known, _ in self._area.taken(IMAGES)):
                 _fail(NotFound, f"there is no image {image!r} of a machine")
-            users = [each.name for each in map(self._definition, self._area.names()) if each and each.image == image]
-            if users:
-                _fail(Conflict, f"machines were made from it: {', '.join(users)}; delete them first")
-            self._area.remove(IMAGES, self._root / IMAGES / image)
+            self._require_unused(image)
+            place = self._root / IMAGES / image
+            gone = self._area.take_away(IMAGES, place)
+            try:
+                self._require_unused(image)  # by now nobody begins to make a machine from it: it is not there
+            except FilesError:
+                gone.rename(place)
+                raise
+            self._area.drop(gone)
 
     # disks
 
@@ -480,6 +485,11 @@ class QemuComputeDriver(ComputeDriver):
             with contextlib.suppress(MonitorError):
                 _go_on(home)
             yield home, definition
+
+    def _require_unused(self, image: str) -> None:
+        users = self._area.made_from(image)
+        if users:
+            _fail(Conflict, f"machines were made from it: {', '.join(users)}; delete them first")
 
     def _copy(self, disk: Path, folder: Path, facts: Mapping[str, Any]) -> None:
         """Make a whole disk of one that may hold only what differs from another."""
