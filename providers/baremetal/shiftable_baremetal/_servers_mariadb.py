@@ -131,7 +131,8 @@ class MariadbSession(Session):
         return Taken(frozenset(row[0] for row in users), frozenset(self._owners()))
 
     def lock(self, name: str) -> None:
-        """Take a lock of the session."""
+        """Take a lock of the session, which may be idle for long then: programs dump and load meanwhile."""
+        self._rows("SET SESSION wait_timeout = 604800")
         if self._rows("SELECT GET_LOCK(%s, %s)", _lock_name(name), PATIENCE) != [(1,)]:
             fail(Conflict, "another process has been changing it for long; try again later")
 

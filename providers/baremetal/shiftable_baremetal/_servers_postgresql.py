@@ -122,7 +122,9 @@ class PostgresqlSession(Session):
         return Taken(frozenset(row[0] for row in roles), frozenset(row[0] for row in databases))
 
     def lock(self, name: str) -> None:
-        """Take an advisory lock of the session."""
+        """Take an advisory lock of the session, which may be idle for long then: programs dump and load meanwhile."""
+        if self._connection.info.server_version >= _OLDEST * 10_000:
+            self._connection.execute("SET idle_session_timeout = 0")
         self._connection.execute(f"SET lock_timeout = '{PATIENCE}s'")
         self._rows("SELECT pg_advisory_lock(%s, %s)", _CLASS, _number(name))
         self._connection.execute("RESET lock_timeout")
