@@ -408,7 +408,9 @@ class BlobFeatures(Features):
     sign_answer: bool = feature("presigned URLs that say the content type and disposition of the answer", default=False)
     sign_md5: bool = feature("presigned URLs for just one content, by its MD5", default=False)
     sign_size: bool = feature("presigned URLs for content of just one size", default=False)
-    lifecycle: bool = feature("objects, older versions and uploads that expire by themselves", default=False)
+    lifecycle: bool = feature("objects that expire by themselves", default=False)
+    lifecycle_older: bool = feature("older versions that expire by themselves", default=False)
+    lifecycle_uploads: bool = feature("uploads in parts that expire by themselves, when it is declared", default=False)
     serve: bool = feature("a server of its own for presigned URLs", default=False)
     if_none_match: bool = feature("a read of what has not changed brings no content, in one call", default=False)
     restore: bool = feature("older versions are copied inside the provider, and their tags read", default=False)
@@ -504,6 +506,10 @@ class BlobDriver(Driver[BucketSpec]):
         needs = {
             "versioning": spec.versioning and not self.features.versioning,
             "lifecycle rules": bool(spec.lifecycle) and not self.features.lifecycle,
+            "lifecycle rules for older versions": any(rule.expire_older_days for rule in spec.lifecycle)
+            and self.features.lifecycle > self.features.lifecycle_older,
+            "lifecycle rules for uploads": any(rule.abort_uploads_days for rule in spec.lifecycle)
+            and self.features.lifecycle > self.features.lifecycle_uploads,
             "public buckets": spec.public,
             "object lock": spec.object_lock and not self.features.object_lock,
             "object lock without versioning": spec.object_lock

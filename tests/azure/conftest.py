@@ -72,7 +72,7 @@ def _only_what_azure_knows(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     double: AzureDouble = request.getfixturevalue("azure_double")
-    validators = (unknown_names, undeployable, undefined, unlike_servers, unlike_machines)
+    validators = (unknown_names, undeployable, undefined, unlike_servers, unlike_machines, unlike_policies)
     double.validators += validators
     yield
     for validator in validators:
@@ -84,7 +84,8 @@ def pytest_report_header() -> list[str]:
     return (
         []
         if all(
-            path.exists() for path in (DEFINITIONS, DNS_DEFINITIONS, *SERVER_DEFINITIONS.values(), *MACHINES.values())
+            path.exists()
+            for path in (DEFINITIONS, DNS_DEFINITIONS, POLICIES, *SERVER_DEFINITIONS.values(), *MACHINES.values())
         )
         else ["azure: the resource manager's definitions are not here; one check is off"]
     )
@@ -346,6 +347,45 @@ def azure_server_definitions() -> Any:
     if not all(path.exists() for path in SERVER_DEFINITIONS.values()):
         pytest.skip("Azure's definitions are not beside the checkout: this one check is off")
     return server_violations
+
+
+# The lifecycle policy of a storage account
+
+
+POLICIES = DNS_DEFINITIONS.with_name("microsoft.storage@2026-04-01.json.gz")
+
+
+def unlike_policies(request: Request, response: Response) -> Iterable[str]:
+    """Find what Azure's definitions of lifecycle policies do not have, in what is sent and in what is answered."""
+    if "/managementPolicies/" not in request.path or not is_arm(request) or not POLICIES.exists():
+        return
+    if request.body:
+        yield from policy_violations(json.loads(request.body), sent=True)
+    if response.code == 200 and response.body:
+        yield from policy_violations(json.loads(response.body))
+
+
+def policy_violations(body: Any, *, sent: bool = False) -> list[str]:
+    return list(_compared(policy_definition(), body, "the policy", sent=sent))
+
+
+@functools.cache
+def policy_definition() -> Any:
+    kinds = json.loads(gzip.decompress(POLICIES.read_bytes()))
+    (found,) = [
+        kind
+        for kind in kinds
+        if kind["$type"] == "ResourceType" and kind["name"].partition("@")[0].endswith("/managementPolicies")
+    ]
+    return _resolved(found["body"], kinds)
+
+
+@pytest.fixture
+def azure_policy_definitions() -> Any:
+    """Return the comparison with Azure's definitions of lifecycle policies."""
+    if not POLICIES.exists():
+        pytest.skip("Azure's definitions are not beside the checkout: this one check is off")
+    return policy_violations
 
 
 # Virtual machines and networks: what is sent and answered of them

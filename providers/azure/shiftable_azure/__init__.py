@@ -54,6 +54,8 @@ class AzureSettings:
         sas_token: a shared access signature for the account or a container; URLs cannot be signed with it.
         blob_versioning: the storage account keeps versions of blobs, which is set on the account as a whole and which
             credentials for blobs cannot ask.
+        blob_lifecycle: containers may have lifecycle rules: Resource Manager is asked for them, in ``subscription`` and
+            ``resource_group``, which takes a credential of Microsoft Entra.
         vault: for secrets, a Key Vault: its name, or its host or URL, for other clouds (``shop.vault.azure.cn``). A
             managed HSM has keys and no secrets.
         vault_endpoint: a stand-in for the vault on this machine, ``http://127.0.0.1:…``. Nothing is sent to the vault
@@ -83,6 +85,7 @@ class AzureSettings:
     connection_string: Credential | None = attrs.field(default=None)
     sas_token: Credential | None = attrs.field(default=None)
     blob_versioning: bool = False
+    blob_lifecycle: bool = attrs.field(default=False)
     vault: str | None = attrs.field(default=None)
     vault_endpoint: str | None = attrs.field(default=None)
     vault_token: Credential | None = attrs.field(default=None)
@@ -119,6 +122,11 @@ class AzureSettings:
     def _alone(self, _field: object, value: Credential | None) -> None:
         if value is not None and (self.account_key or self.connection_string):
             raise ValueError("sas_token, account_key and connection_string exclude each other")
+
+    @blob_lifecycle.validator
+    def _needs_names(self, _field: object, value: bool) -> None:  # noqa: FBT001  as attrs calls it
+        if value and not (self.subscription and self.resource_group and self.storage_account):
+            raise ValueError("blob_lifecycle goes with subscription, resource_group and storage_account")
 
     @vault.validator
     def _is_vault(self, _field: object, value: str | None) -> None:
@@ -194,7 +202,11 @@ class AzureProvider(Provider[AzureSettings]):
         from shiftable_azure import _features
 
         return {
-            "blob": (_features.BLOB, _features.VERSIONED_BLOB),
+            "blob": (
+                _features.BLOB,
+                _features.VERSIONED_BLOB,
+                _features.blob_features(versioning=True, lifecycle=True),
+            ),
             "secrets": (_features.SECRETS,),
             "dns": (_features.DNS, _features.SIGNED_DNS),
             "compute": (_features.COMPUTE,),
@@ -242,9 +254,14 @@ class AzureProvider(Provider[AzureSettings]):
         from shiftable_azure import _features
         from shiftable_azure.blob import AzureBlobDriver
 
-        return AzureBlobDriver(
-            self.session, _features.VERSIONED_BLOB if self.settings.blob_versioning else _features.BLOB
-        )
+        settings = self.settings
+        lifecycles = None
+        if settings.blob_lifecycle and settings.storage_account is not None:  # the settings see to the second
+            from shiftable_azure._lifecycle import Lifecycles
+
+            lifecycles = Lifecycles(self.arm, settings.storage_account)
+        features = _features.blob_features(versioning=settings.blob_versioning, lifecycle=settings.blob_lifecycle)
+        return AzureBlobDriver(self.session, features, lifecycles=lifecycles)
 
     def secrets(self) -> SecretsDriver:
         """Make the driver for Key Vault."""

@@ -11,7 +11,7 @@ from shiftable.dns.driver import DnsFeatures
 from shiftable.features import Limit
 from shiftable.secrets.driver import SecretsFeatures
 
-__all__ = ["BLOB", "COMPUTE", "DATABASE", "DNS", "SECRETS", "SIGNED_DNS", "VERSIONED_BLOB"]
+__all__ = ["BLOB", "COMPUTE", "DATABASE", "DNS", "SECRETS", "SIGNED_DNS", "VERSIONED_BLOB", "blob_features"]
 
 _TARGETS = "Azure, scalability and performance targets for Blob storage"
 _BLOCKS = 50_000
@@ -65,6 +65,19 @@ VERSIONED_BLOB = attrs.evolve(
     max_retention=Limit(146_000, "Azure Storage, time-based retention policies: 1 to 146,000 days"),
 )
 """An account with blob versioning: every container then keeps versions."""
+
+
+def blob_features(*, versioning: bool, lifecycle: bool) -> BlobFeatures:
+    """Return what the driver of a storage account can do.
+
+    A policy can delete older versions too, but counts their days from when they were written, and not from when they
+    ceased to be the latest, which is what a declaration says. So it is not asked to.
+    """
+    found = VERSIONED_BLOB if versioning else BLOB
+    if not lifecycle:
+        return found
+    return attrs.evolve(found, title=f"{found.title}{' and' if versioning else ' with'} a lifecycle", lifecycle=True)
+
 
 _VAULT = "Azure Key Vault, about secrets"
 

@@ -50,12 +50,14 @@ from shiftable.errors import Conflict, Fault, Resource, Unavailable, Unsupported
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_azure import _order, rules
+from shiftable_azure._arm import ArmRefusal
 from shiftable_azure._order import Fetched, Stretch
-from shiftable_azure.errors import classify, code_of, fault_of
+from shiftable_azure.errors import ArmFailure, classify, classify_arm, code_of, fault_of
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, ContainerClient
 
+    from shiftable_azure._lifecycle import Lifecycles
     from shiftable_azure._session import Session
 
 __all__ = ["AzureBlobDriver"]
@@ -186,6 +188,7 @@ class AzureBlobDriver(BlobDriver):
     Args:
         session: whose credentials, retries and endpoint are used.
         features: ``VERSIONED_BLOB`` where the account keeps versions.
+        lifecycles: the rules of the account's containers, where the features have them.
         copy_limit: what is larger, in bytes, is copied in parts.
         copy_part: size of these parts; larger where 50,000 of them do not suffice.
         page: entries of a listing that are asked for at once; 5,000 are Azure's most.
@@ -194,6 +197,7 @@ class AzureBlobDriver(BlobDriver):
     session: Session
     features: BlobFeatures
     provider: str = "azure"
+    lifecycles: Lifecycles | None = attrs.field(default=None, kw_only=True)
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
     page: int = attrs.field(default=_PAGE, kw_only=True)
@@ -204,7 +208,7 @@ class AzureBlobDriver(BlobDriver):
 
     def classify(self, exc: Exception) -> Fault | None:
         """Claim the exceptions of azure-core and of the HTTP clients beneath it."""
-        return classify(exc)
+        return classify_arm(exc) if isinstance(exc, ArmRefusal | ArmFailure) else classify(exc)
 
     @property
     def why_not_later(self) -> str:
@@ -259,6 +263,12 @@ class AzureBlobDriver(BlobDriver):
                 operation="blob.create",
                 resource=Resource("bucket", spec.name),
             )
+        if self.lifecycles is not None:  # also without rules: those of a container that others deleted may be left
+            try:
+                self.lifecycles.set(spec.name, spec.lifecycle)
+            except Exception:
+                self.session.blobs.delete_container(spec.name)
+                raise
 
     def describe(self, name: str) -> BucketSpec:
         """Return the declaration; whether versions are kept is the account's."""
@@ -267,15 +277,21 @@ class AzureBlobDriver(BlobDriver):
         return BucketSpec(
             name=name,
             versioning=self.features.versioning,
+            lifecycle=self.lifecycles.of(name) if self.lifecycles is not None else (),
             public=found.public_access is not None,
             encryption=scope.default_encryption_scope if scope is not None else None,
             object_lock=self.features.object_lock and bool(found.immutable_storage_with_versioning_enabled),
         )
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Close a container to the public; its stored access policies stay. Azure takes that with the account's key."""
+        """Set the lifecycle, and close what is open: stored access policies stay; that takes the account's key."""
         if spec.versioning != current.versioning:
             raise self._fixed_versioning(spec.name, "update")
+        if self.lifecycles is not None and spec.lifecycle != current.lifecycle:
+            if self.lifecycles.of(spec.name) != current.lifecycle:
+                why = "the lifecycle is no longer what the change starts from; make a new plan"
+                raise self._conflict(spec.name, "update", why)
+            self.lifecycles.set(spec.name, spec.lifecycle)
         if current.public and not spec.public:
             container = self._container(spec.name)
             policies = container.get_container_access_policy()["signed_identifiers"]
@@ -288,7 +304,9 @@ class AzureBlobDriver(BlobDriver):
         for page in held:
             if next(iter(page), None) is not None:
                 why = "the container is not empty; versions and snapshots count as content"
-                raise Conflict(why, provider=self.provider, operation="blob.delete", resource=Resource("bucket", name))
+                raise self._conflict(name, "delete", why)
+        if self.lifecycles is not None:  # before: they would hold for the next container of that name
+            self.lifecycles.set(name, ())
         tries = _Tries()
         try:
             self.session.blobs.delete_container(name, retry_hook=tries)
@@ -611,6 +629,9 @@ class AzureBlobDriver(BlobDriver):
             operation=f"blob.{operation}",
             resource=Resource("bucket", name),
         )
+
+    def _conflict(self, name: str, operation: str, why: str) -> Conflict:
+        return Conflict(why, provider=self.provider, operation=f"blob.{operation}", resource=Resource("bucket", name))
 
     def _head(self, bucket: str, key: str, arguments: _Arguments) -> ObjectInfo:
         headers = self._properties(bucket, key, arguments)

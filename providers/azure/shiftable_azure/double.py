@@ -22,6 +22,7 @@ from shiftable_azure._double_flexible import FlexibleServers, FlexibleService
 from shiftable_azure._double_machines import CONSOLE, FeatureService, MachineService
 from shiftable_azure._double_network import Endings, NetworkService
 from shiftable_azure._double_postgresql import Backends
+from shiftable_azure._double_storage import StorageService
 from shiftable_azure._double_vault import VaultService, is_vault
 from shiftable_azure._double_wire import Asked, Refusal, refused
 from shiftable_azure._flexible import FLAVOURS
@@ -67,6 +68,7 @@ class AzureDouble(Double):
         service: the state, to look behind the protocol: ``service.containers["shop"].blobs["key"].content``.
         vault: the same of the vault: ``vault.secrets["shop--key"].latest.value``.
         arm: Resource Manager: ``arm.denied.add("Microsoft.Network/dnsZones/write")``.
+        lifecycles: the lifecycle policy of the storage account: ``lifecycles.rules``. Nothing expires.
         dns: the state of Azure DNS: ``dns.zone("shop.example").sets["www", "A"].properties``.
         databases: the state of Azure Database: ``databases.server("orders").properties["state"]``.
         machines: the state of virtual machines: ``machines.machine("web-0").power``.
@@ -91,7 +93,8 @@ class AzureDouble(Double):
         endings = Endings(self.clock)
         self.network = NetworkService(self.dns, endings)
         self.machines = MachineService(endings, self.network, lambda: self.url, _TOKEN)
-        others = (self.network, self.machines, FeatureService(self.machines))
+        self.lifecycles = StorageService(_ACCOUNT)
+        others = (self.network, self.machines, FeatureService(self.machines), self.lifecycles)
         self.arm = ArmService(_TOKEN, _SUBSCRIPTION, _GROUP, operations, *engines, *others)
 
     @property

@@ -309,10 +309,19 @@ class BlobConformance(Conformance):
     ) -> None:
         self._needs(features, "lifecycle")
         bucket = make_bucket()
-        everything = LifecycleRule(prefix="", expire_days=400, expire_older_days=30, abort_uploads_days=7)
+        older, uploads = features.lifecycle_older, features.lifecycle_uploads
+        everything = LifecycleRule(
+            prefix="",
+            expire_days=400,
+            expire_older_days=30 if older else None,
+            abort_uploads_days=7 if uploads else None,
+        )
         logs = LifecycleRule(prefix="logs/", expire_days=90)
-        uploads = LifecycleRule(prefix="é &<x>/", abort_uploads_days=1)
-        for rules in ((everything,), (logs, uploads, everything), (logs,), (LifecycleRule(expire_older_days=1),), ()):
+        odd = LifecycleRule(
+            prefix="é &<x>/", expire_days=None if uploads else 1, abort_uploads_days=1 if uploads else None
+        )
+        only_older = (LifecycleRule(expire_older_days=1),) if older else (LifecycleRule(expire_days=1),)
+        for rules in ((everything,), (logs, odd, everything), (logs,), only_older, ()):
             spec = BucketSpec(name=bucket.name, lifecycle=rules)
             (change,) = store.diff(spec)
             assert [field.name for field in change.fields] == ["lifecycle"]
@@ -323,6 +332,20 @@ class BlobConformance(Conformance):
         spec = BucketSpec(name=bucket.name, lifecycle=(logs, everything))
         store.apply(*store.diff(spec))
         assert store.describe(bucket.name) == spec
+
+    def test_what_of_a_lifecycle_the_features_deny_is_refused(self, store: BlobStore, features: BlobFeatures) -> None:
+        for rule, has, what in (
+            (LifecycleRule(expire_older_days=1), features.lifecycle_older, "older versions"),
+            (LifecycleRule(abort_uploads_days=1), features.lifecycle_uploads, "uploads"),
+        ):
+            spec = BucketSpec(name=_name(), lifecycle=(rule,))
+            if features.lifecycle and not has:
+                assert store.missing_features(spec) == (f"lifecycle rules for {what}",)
+                with pytest.raises(Unsupported):
+                    store.create(spec)
+                assert not store.exists(spec.name)
+            else:
+                assert bool(store.missing_features(spec)) is not features.lifecycle
 
     def test_a_change_of_a_bucket_that_changed_meanwhile_is_refused(
         self, store: BlobStore, features: BlobFeatures, bucket: Bucket
