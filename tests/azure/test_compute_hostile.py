@@ -438,6 +438,25 @@ def test_a_machine_that_runs_goes_on_when_a_change_of_it_failed(azure_double: Az
     assert (found.state, "InternalExecutionError" in found.raw_state) == ("running", True)
 
 
+def test_a_copy_that_fails_later_is_not_waited_for(azure_double: AzureDouble, compute: Compute, web: Fleet) -> None:
+    azure_double.machines.endings.delay = timedelta(minutes=1)
+    failures = azure_double.machines.endings.failures
+    failures["Microsoft.Compute/galleries/images/versions/write"] = ("InternalExecutionError", "hm")
+    with pytest.raises(Unavailable, match="failed to make the copy"):
+        web.machine("web-0").snapshot("golden")
+    (image,) = [image for image in compute.images() if image.own]
+    assert not image.ready
+    compute.delete_image(image.id)
+    assert web.machine("web-0").snapshot("golden").ready
+    disk = compute.create_disk("data", 4, zone="1")
+    failures["Microsoft.Compute/snapshots/write"] = ("InternalExecutionError", "hm")
+    with pytest.raises(Unavailable, match="failed to make the snapshot"):
+        compute.snapshot_disk(disk.id, "daily")
+    (snapshot,) = compute.disk_snapshots()
+    compute.delete_disk_snapshot(snapshot.id)
+    assert compute.snapshot_disk(disk.id, "daily").ready
+
+
 # quotas, refusals, who asks
 
 

@@ -681,11 +681,12 @@ class MachineService:
         made.properties = {**said, "diskState": "Unattached", "provisioningState": "Updating",
                            "timeCreated": time_text(self.endings.clock.now())}  # fmt: skip
         held[key] = made
+        error = self.endings.failures.pop(f"{made.kind}/write", None)
 
         def ended() -> None:
-            made.properties["provisioningState"] = "Succeeded"
+            made.properties["provisioningState"] = "Succeeded" if error is None else "Failed"
 
-        return self.endings.begin(asked, self.namespace, ended, body=lambda: self._disk_json(asked, made))
+        return self.endings.begin(asked, self.namespace, ended, error=error, body=lambda: self._disk_json(asked, made))
 
     def _forgotten(self, asked: ArmAsked, held: dict[Any, Any], key: Any, name: str) -> Response:  # noqa: ANN401  its key
         error = self.endings.failures.pop(name, None)
@@ -789,12 +790,13 @@ class MachineService:
             made.tags, made.sku = dict(content.get("tags") or {}), content.get("sku")
             made.properties |= {**(content.get("properties") or {}), "provisioningState": "Creating"}
             held[key] = made
+            error = self.endings.failures.pop(f"{kind}/write", None)
 
             def ended() -> None:
-                made.properties["provisioningState"] = "Succeeded"
+                made.properties["provisioningState"] = "Succeeded" if error is None else "Failed"
 
             return self.endings.begin(
-                asked, self.namespace, ended, body=lambda: self._gallery_json(asked, made), status=201
+                asked, self.namespace, ended, error=error, body=lambda: self._gallery_json(asked, made), status=201
             )
         if found is None:
             raise ArmRefusalAnswer(404, "ResourceNotFound", f"The Resource '{kind}/{asked.parts[-1]}' was not found.")

@@ -244,7 +244,13 @@ class AzureComputeDriver(ComputeDriver):
     def image(self, id: str) -> Image:
         """Return an alias, or an image of the gallery."""
         alias = next((image for image in ALIAS_IMAGES if image.id == id), None)
-        return alias or self._image(self._session.call("GET", self._own_image(id), _GALLERIES).body)
+        if alias is not None:
+            return alias
+        found = self._session.call("GET", self._own_image(id), _GALLERIES).body
+        version = self._got(f"{self._own_image(id)}/versions/{_FIRST}", _GALLERIES)
+        if version is not None:
+            _require_made(version, "the copy of the disk")
+        return self._image_told(id, str(found["name"]), found, version)
 
     def choose(self, spec: FleetSpec) -> Choice:
         """Choose the smallest size that is large enough, or the one that ``vm_size`` names."""
@@ -395,7 +401,7 @@ class AzureComputeDriver(ComputeDriver):
         except ArmRefusal:
             self._delete(path)
             raise
-        return attrs.evolve(self._image_told(path, name, definition), ready=False)
+        return self._image_told(path, name, definition, None)
 
     def delete_image(self, image: str) -> None:
         """Delete an image with its versions, and the gallery with the last one."""
@@ -478,7 +484,9 @@ class AzureComputeDriver(ComputeDriver):
 
     def disk_snapshot(self, snapshot: str) -> DiskSnapshot:
         """Return one snapshot of a disk."""
-        return self._snapshot_told(self._session.call("GET", self._snapshot_path(snapshot), _DISKS).body)
+        found = self._session.call("GET", self._snapshot_path(snapshot), _DISKS).body
+        _require_made(found, "the snapshot")
+        return self._snapshot_told(found)
 
     def snapshot_disk(self, disk: str, name: str) -> DiskSnapshot:
         """Begin to make a snapshot of a disk, of what differs from its last one."""
@@ -842,11 +850,9 @@ class AzureComputeDriver(ComputeDriver):
 
     def _image(self, found: Mapping[str, Any]) -> Image:
         path = f"{self._gallery_path}/images/{quote(str(found['name']), safe='')}"
-        version = self._got(f"{path}/versions/{_FIRST}", _GALLERIES)
-        ready = version is not None and _is_complete(version)
-        return attrs.evolve(self._image_told(path, str(found["name"]), found), ready=ready)
+        return self._image_told(path, str(found["name"]), found, self._got(f"{path}/versions/{_FIRST}", _GALLERIES))
 
-    def _image_told(self, path: str, name: str, found: Mapping[str, Any]) -> Image:
+    def _image_told(self, path: str, name: str, found: Mapping[str, Any], version: Mapping[str, Any] | None) -> Image:
         disk = str((found.get("tags") or {}).get(DISK_LABEL, ""))
         return Image(
             id=path,
@@ -854,6 +860,7 @@ class AzureComputeDriver(ComputeDriver):
             arch="arm64" if (found.get("properties") or {}).get("architecture") == "Arm64" else "x86_64",
             disk_gib=int(disk) if disk.isdecimal() else None,
             own=True,
+            ready=version is not None and _is_complete(version),
             created=moment((found.get("systemData") or {}).get("createdAt")),
         )
 
@@ -1022,6 +1029,16 @@ def _provisioning(found: Mapping[str, Any]) -> str:
 
 def _is_complete(found: Mapping[str, Any]) -> bool:
     return _provisioning(found) == "succeeded"
+
+
+def _require_made(found: Mapping[str, Any], what: str) -> None:
+    """Refuse to wait for what has failed.
+
+    Raises:
+        ArmFailure: it has.
+    """
+    if _provisioning(found) == "failed":
+        raise ArmFailure("InternalOperationError", f"Azure has failed to make {what}; delete it, and try again")
 
 
 def _debris(path: str, found: Mapping[str, Any]) -> Debris:
