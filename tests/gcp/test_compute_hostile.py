@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -161,6 +162,29 @@ def test_a_name_that_somebody_else_has_is_taken(
         driver_create(compute, driver)
     assert ["europe-west3-a/web-0"] == list(gcp_double.compute.of("instances"))
     assert labels == gcp_double.compute.of("instances")["europe-west3-a/web-0"].get("labels", {})
+
+
+def test_many_at_once_with_one_token_make_one_machine(gcp_double: GcpDouble, driver: GceDriver) -> None:
+    spec = small_fleet("web")
+    size, token = driver.choose(spec).size, token_of("web-0")
+
+    def make(_number: int) -> str:
+        return driver.create_machine(spec, "web-0", size=size, token=token, user_data=None).id
+
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(make, range(8)))
+    (held,) = gcp_double.compute.of("instances").values()
+    assert {f"europe-west3-a/{held['id']}"} == made
+
+
+def test_a_machine_that_is_being_deleted_is_not_the_one_that_is_to_be_made(
+    gcp_double: GcpDouble, compute: Compute, driver: GceDriver
+) -> None:
+    compute.create(small_fleet("web")).wait()
+    gcp_double.compute.polls = 10**6
+    compute.fleet("web").machine("web-0").delete()
+    with pytest.raises(AlreadyExists):
+        driver_create(compute, driver)
 
 
 def driver_create(compute: Compute, driver: GceDriver) -> None:
@@ -1082,6 +1106,15 @@ def test_sizes_are_asked_for_once_an_hour(gcp_double: GcpDouble, compute: Comput
         compute.choose(small_fleet("web"))
         list(compute.sizes())
     assert ["zones.list", "machineTypes.list"] == calls_of(gcp_double)
+
+
+def test_after_an_hour_sizes_are_asked_for_again(
+    gcp_double: GcpDouble, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(compute.sizes())
+    monkeypatch.setattr("shiftable_gcp.compute._KEPT", -1.0)
+    list(compute.sizes())
+    assert ["zones.list", "machineTypes.list"] * 2 == calls_of(gcp_double)
 
 
 def test_machine_types_that_google_gives_up_are_not_offered(compute: Compute) -> None:
