@@ -30,7 +30,7 @@ from shiftable_aws import AwsProvider, AwsSettings, Ec2Settings
 from shiftable_aws.compute import Ec2Driver
 from shiftable_aws.double import AwsDouble
 
-DELAY = timedelta(seconds=2)
+DELAY = timedelta(minutes=1)  # longer than anything that a busy computer takes between two calls
 SPEC = small_fleet("web")
 FAULTS = ["drop_before", "drop_after", "truncate"]
 CANARY = "CANARY-" + "5c1d"
@@ -242,7 +242,7 @@ def test_a_name_whose_machine_nobody_remembers_gets_a_new_one(driver: Ec2Driver,
 
 
 def test_a_new_machine_is_there_before_ec2_tells_of_it(compute: Compute, aws_double: AwsDouble) -> None:
-    aws_double.ec2.unseen = timedelta(seconds=10)
+    aws_double.ec2.unseen = timedelta(seconds=50)
     fleet = compute.create(attrs.evolve(SPEC, count=2))
     (first, second) = sorted(fleet.machines(), key=lambda machine: machine.name)
     assert (first.info().state, second.info().state) == ("creating", "creating")
@@ -252,11 +252,11 @@ def test_a_new_machine_is_there_before_ec2_tells_of_it(compute: Compute, aws_dou
 
 
 def test_a_machine_of_which_ec2_does_not_tell_is_not_gone(compute: Compute, aws_double: AwsDouble) -> None:
-    aws_double.ec2.unseen = timedelta(seconds=10)
+    aws_double.ec2.unseen = timedelta(seconds=50)
     (machine,) = compute.create(SPEC).machines()
     with pytest.raises(Conflict, match="try again"):
         machine.delete()
-    aws_double.clock.advance(10)
+    aws_double.clock.advance(50)
     machine.delete()
     machine.wait_deleted()
     assert aws_double.ec2.machines() == {}

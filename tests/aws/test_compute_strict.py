@@ -309,6 +309,8 @@ def test_a_group_in_use_is_not_deleted(ec2: Any) -> None:
     group = ec2.create_security_group(GroupName="g", Description="g", VpcId=vpc)["GroupId"]
     id_ = run(ec2, SecurityGroupIds=[group])["InstanceId"]
     assert refused(ec2.delete_security_group, GroupId=group) == "DependencyViolation"
+    subnet = ec2.describe_instances()["Reservations"][0]["Instances"][0]["SubnetId"]
+    assert refused(ec2.delete_subnet, SubnetId=subnet) == "DependencyViolation"
     ec2.terminate_instances(InstanceIds=[id_])
     ec2.delete_security_group(GroupId=group)
     for name, about in (("ü", "x"), ("x", "ü"), ("x" * 256, "x")):

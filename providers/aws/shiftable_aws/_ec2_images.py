@@ -130,7 +130,7 @@ def ami(entry: Any, alias: str | None = None) -> Ami:  # noqa: ANN401  one of th
         name=alias or entry.get("Name", ""),
         arch="arm64" if entry.get("Architecture") == "arm64" else "x86_64",
         disk_gib=next((disk.get("VolumeSize") for disk in disks), None),
-        own=alias is None,
+        own=alias is None and not entry.get("Public", False),
         ready=entry.get("State", "available") == "available",
         created=datetime.fromisoformat(created) if created else None,
     )

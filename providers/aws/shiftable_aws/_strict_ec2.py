@@ -17,21 +17,17 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
-from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.core.parse import EC2QueryParser
-from moto.core.serialize import EC2Serializer
-from moto.core.utils import get_service_model
-from werkzeug.datastructures import MultiDict
 
 from shiftable.testing.harness import Clock, Headers, Response
 from shiftable_aws import _strict_ec2_rules as rules
 from shiftable_aws._strict_ec2_disks import Disks, fingerprint
 from shiftable_aws._strict_ec2_rules import Refused
 from shiftable_aws._strict_ec2_state import Arguments, Asked, Data, Machine, Region, page
+from shiftable_aws._strict_query import operation_of, read, written
 
 __all__ = ["StrictEc2"]
 
@@ -116,25 +112,17 @@ class StrictEc2:
 
     def answer(self, region: str, body: bytes, forward: Callable[[], Response]) -> Response:
         """Answer a request; leave to moto what is not of machines and disks."""
-        operation = dict(parse_qsl(body.decode("utf-8", "replace"))).get("Action", "")
+        operation = operation_of(body)
         answering = _ANSWERS.get(operation)
         if answering is None:
             return forward()
-        model = get_service_model("ec2").operation_model(operation)
-        values = MultiDict(parse_qsl(body.decode(), keep_blank_values=True))
-        given: Any = {"body": body, "headers": Headers(), "method": "POST", "url_params": {}, "url_path": "/"}
-        given["values"] = values
-        arguments: Arguments = EC2QueryParser(model, timestamp_parser=rules.moment).parse(given)
+        arguments = read("ec2", body)
         held = self._region(region)
         try:
             answer = answering(self, held, arguments)
         except Refused as exc:
             return error(exc.code, exc.message, exc.status)
-        if answer is None:
-            return forward()
-        written = EC2Serializer(model).serialize(answer)
-        text = written["body"]
-        return _response(text.encode() if isinstance(text, str) else text)
+        return forward() if answer is None else written("ec2", operation, answer)
 
     # machines
 
@@ -403,6 +391,14 @@ class StrictEc2:
         for machine in region.machines.values():
             if not machine.is_gone and any(group["GroupId"] == id_ for group in machine.data["SecurityGroups"]):
                 raise Refused("DependencyViolation", f"resource {id_} has a dependent object")
+        return None
+
+    def delete_subnet(self, region: Region, arguments: Arguments) -> Data | None:
+        """DeleteSubnet: not one that a machine is in."""
+        id_ = arguments["SubnetId"]
+        if any(not machine.is_gone and machine.data["SubnetId"] == id_ for machine in region.machines.values()):
+            text = f"The subnet '{id_}' has dependencies and cannot be deleted."
+            raise Refused("DependencyViolation", text)
         return None
 
     def create_placement_group(self, region: Region, arguments: Arguments) -> Data:
@@ -697,6 +693,7 @@ _ANSWERS: Mapping[str, Answering] = {
     "DeletePlacementGroup": StrictEc2.delete_placement_group,
     "DeleteSecurityGroup": StrictEc2.delete_group,
     "DeleteSnapshot": _of_disks("delete_snapshot"),
+    "DeleteSubnet": StrictEc2.delete_subnet,
     "DeleteTags": StrictEc2.delete_tags,
     "DeleteVolume": _of_disks("delete"),
     "DeregisterImage": _of_disks("deregister"),
@@ -724,11 +721,6 @@ def error(code: str, message: str, status: int) -> Response:
     body = f"<Response><Errors>{inner}</Errors><RequestID>double-request</RequestID></Response>"
     lines = {400: "400 Bad Request", 404: "404 Not Found", 500: "500 Internal Server Error"}
     return Response(lines[status], Headers({"Content-Type": "text/xml"}), body.encode())
-
-
-def _response(body: bytes) -> Response:
-    headers = Headers({"Content-Type": "text/xml", "x-amzn-RequestId": "double-request"})
-    return Response("200 OK", headers, body)
 
 
 def _backend(service: str, region: str) -> Any:  # noqa: ANN401  moto's backends have no types

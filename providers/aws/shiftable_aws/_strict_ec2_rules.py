@@ -9,7 +9,6 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -27,7 +26,6 @@ __all__ = [
     "fits",
     "is_offered",
     "kind_of",
-    "moment",
     "offered",
     "tags_for",
     "told_type",
@@ -218,9 +216,3 @@ def fits(values: Mapping[str, Iterable[str]], tags: Iterable[Data], filters: Ite
         if not any(fnmatchcase(value, pattern) for value in has for pattern in wanted):
             return False
     return True
-
-
-def moment(text: str) -> datetime:
-    """Read a timestamp of a request."""
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -13,7 +13,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
@@ -21,16 +21,13 @@ from xml.sax.saxutils import escape
 import attrs
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.core.parse import QueryParser
-from moto.core.serialize import QuerySerializer
-from moto.core.utils import get_service_model
-from werkzeug.datastructures import MultiDict
 
 from shiftable.postgresql import Cluster
 from shiftable.testing.databases import PrivateServers
 from shiftable.testing.harness import Clock, Headers, Response
 from shiftable_aws import _strict_rds_rules as rules
 from shiftable_aws import _strict_rds_servers as servers
+from shiftable_aws._strict_query import operation_of, read, written
 from shiftable_aws._strict_rds_rules import Refused
 
 __all__ = ["StrictRds"]
@@ -172,32 +169,19 @@ class StrictRds:
 
     # one request
 
-    @staticmethod
-    def operation(body: bytes) -> str:
-        """Name the operation of a request."""
-        return dict(parse_qsl(body.decode("utf-8", "replace"))).get("Action", "")
-
     def answer(self, region: str, body: bytes, forward: Callable[[], Response]) -> Response:
         """Answer a request; leave to moto what is not of servers, snapshots and parameter groups."""
-        operation = self.operation(body)
+        operation = operation_of(body)
         answering = _ANSWERS.get(operation)
         if answering is None:
             return forward()
-        model = get_service_model("rds").operation_model(operation)
-        values = MultiDict(parse_qsl(body.decode(), keep_blank_values=True))
-        given: Any = {"body": body, "headers": Headers(), "method": "POST", "url_params": {}, "url_path": "/"}
-        given["values"] = values
-        arguments = QueryParser(model, timestamp_parser=_moment).parse(given)
+        arguments = read("rds", body)
         held = self._region(region)
         self._pass_time(held)
         try:
-            answer = answering(self, held, arguments)
+            return written("rds", operation, answering(self, held, arguments))
         except Refused as exc:
             return error(exc.code, exc.message, exc.status)
-        written = QuerySerializer(model).serialize(answer)
-        headers = Headers({"Content-Type": "text/xml", "x-amzn-RequestId": "double-request"})
-        text = written["body"]
-        return Response("200 OK", headers, text.encode() if isinstance(text, str) else text)
 
     def refusal(self, operation: str, region: str, body: bytes) -> Response | None:
         """Refuse what EC2 refuses on account of RDS: to delete a security group that a server is in."""
@@ -909,11 +893,6 @@ def error(code: str, message: str, status: int) -> Response:
     body = f'<ErrorResponse xmlns="{_NAMESPACE}"><Error>{inner}</Error>{request}</ErrorResponse>'
     headers = Headers({"Content-Type": "text/xml", "x-amzn-RequestId": "double-request"})
     return Response({400: "400 Bad Request", 404: "404 Not Found"}[status], headers, body.encode())
-
-
-def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _parameter(name: str, kind: rules.Kind, value: str | None) -> Data:

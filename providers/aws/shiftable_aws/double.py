@@ -30,6 +30,7 @@ from shiftable_aws import _strict_iam, _strict_s3
 from shiftable_aws._signatures import Refusal, refusal, scope_of
 from shiftable_aws._strict_dns import StrictDns
 from shiftable_aws._strict_ec2 import StrictEc2
+from shiftable_aws._strict_query import operation_of
 from shiftable_aws._strict_rds import StrictRds
 from shiftable_aws._strict_secrets import StrictSecrets, json_error
 
@@ -100,7 +101,7 @@ class AwsDouble(Double):
         if scope is not None and scope.service == "route53":
             return scope.service, StrictDns.operation(request)
         if scope is not None and scope.service in {"rds", "ec2"}:
-            return scope.service, StrictRds.operation(request.body)
+            return scope.service, operation_of(request.body)
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         return (scope.service if scope else "s3"), operation
 
