@@ -407,6 +407,8 @@ MACHINES = {
     "microsoft.network": DNS_DEFINITIONS.with_name("microsoft.network@2025-09-01.json.gz"),
 }
 DEFINED = {
+    "microsoft.compute/availabilitysets",
+    "microsoft.compute/proximityplacementgroups",
     "microsoft.compute/virtualmachines",
     "microsoft.network/virtualnetworks",
     "microsoft.network/networksecuritygroups",
