@@ -184,7 +184,8 @@ class FleetCutover:
         with self._file.locked():
             state = self._begun()
             old = {machine.name: machine for machine in self._old()}
-            pairs = [Pair(new=machine, old=old.get(machine.name)) for machine in self._new()]
+            sides = self.source.provider, self.target.provider
+            pairs = [Pair(new=machine, old=old.get(machine.name), providers=sides) for machine in self._new()]
             for path in paths:
                 for pair in pairs:
                     copy_path(path, pair, self._stage / pair.name)

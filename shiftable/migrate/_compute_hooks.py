@@ -24,10 +24,15 @@ _PATH = re.compile(r"(/[^/\0\n]+)+")
 
 @attrs.frozen
 class Pair:
-    """A new machine, and the old one in whose place it stands, if there is one."""
+    """A new machine, and the old one in whose place it stands, if there is one.
+
+    Args:
+        providers: of the old one and of the new one, as hosts are known to ssh.
+    """
 
     new: MachineInfo
     old: MachineInfo | None
+    providers: tuple[str, str]
 
     @property
     def name(self) -> str:
@@ -97,12 +102,14 @@ def copy_path(path: str, pair: Pair, stage: Path) -> None:
     if shutil.which("rsync") is None:
         raise ConfigError("copying paths needs rsync, here and on the machines; install it, or use a command of yours")
     stage.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _rsync(pair.old, f"{_where(pair.old)}:{path}", f"{stage}/", path)
-    _rsync(pair.new, f"{stage}/.{path}", f"{_where(pair.new)}:/", path)
+    here, there = pair.providers
+    _rsync(pair.old, here, f"{_where(pair.old)}:{path}", f"{stage}/", path)
+    _rsync(pair.new, there, f"{stage}/.{path}", f"{_where(pair.new)}:/", path)
 
 
-def _rsync(machine: MachineInfo, source: str, target: str, path: str) -> None:
-    options = ["-a", "-s", "--relative", "--no-implied-dirs", "-e", _ssh(machine)]
+def _rsync(machine: MachineInfo, provider: str, source: str, target: str, path: str) -> None:
+    ssh = shlex.join(program(machine, provider, options=("BatchMode=yes",)))  # rsync reads quotes, and calls no shell
+    options = ["-a", "-s", "--relative", "--no-implied-dirs", "-e", ssh]
     done = subprocess.run(  # noqa: S603  no shell; addresses are the provider's, the path was looked at
         ["rsync", *options, "--", source, target],  # noqa: S607  the system's own
         stdin=subprocess.DEVNULL,
@@ -119,8 +126,3 @@ def _where(machine: MachineInfo) -> str:
     if host is None:
         raise MigrationError(f"{machine.name} has no address (it is {machine.state}); start it first")
     return f"{machine.user}@{f'[{host}]' if ':' in host else host}"
-
-
-def _ssh(machine: MachineInfo) -> str:
-    """Return the call of ssh as rsync reads it, with quotes and without a shell; hosts are known as elsewhere."""
-    return shlex.join(program(machine, options=("BatchMode=yes",)))
