@@ -9,6 +9,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -638,6 +639,22 @@ def test_a_full_disk_under_a_snapshot_leaves_none(databases: Databases, orders: 
     assert 100_000 == ask(orders, "SELECT count(*) FROM big")
     databases.delete("orders", final_snapshot="last")
     assert 100_000 == ask(orders.restore(spec_of("copy"), snapshot="last"), "SELECT count(*) FROM big")
+
+
+def test_what_killed_snapshots_have_left_goes_when_it_is_old(orders: Database, root: Path) -> None:
+    orders.snapshot("first")
+    kept = [path for path in root.rglob("parts/orders/**/*") if path.is_file()]
+    for name, age in (("killed", timedelta(days=2)), ("under-way", timedelta(hours=1))):
+        folder = kept[0].parent.parent / name
+        folder.mkdir()
+        (folder / "0").write_bytes(b"half of")
+        when = (datetime.now(UTC) - age).timestamp()
+        os.utime(folder / "0", (when, when))
+    os.utime(kept[0], (0, 0))  # an old snapshot is none that was killed
+    orders.snapshot("second")
+    found = {str(path.relative_to(kept[0].parent.parent)) for path in root.rglob("parts/orders/**/*") if path.is_file()}
+    assert {"first/0", "second/0", "under-way/0"} == found
+    assert ["first", "second"] == [each.name for each in orders.snapshots()]
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])

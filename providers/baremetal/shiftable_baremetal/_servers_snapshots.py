@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import attrs
@@ -23,6 +23,7 @@ from shiftable_baremetal._servers_engine import fail
 
 __all__ = ["Part", "Snapshots", "Taken"]
 
+_OLD = timedelta(days=1)  # longer than a snapshot takes
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -118,6 +119,8 @@ class Snapshots:
     def add(self, snapshot: Snapshot, role: str, databases: Mapping[str, Callable[[], Iterator[bytes]]]) -> None:
         """Store the databases one after another, and then the manifest; or nothing."""
         bucket, parts = self._bucket(), []
+        with contextlib.suppress(OperationError):  # it can be done another time
+            self._sweep(bucket, snapshot.database)
         place = f"{self._prefix}parts/{snapshot.database}/{snapshot.name}"
         try:
             for number, (database, dump) in enumerate(databases.items()):
@@ -131,7 +134,7 @@ class Snapshots:
             taken = Taken(snapshot=snapshot, role=role, parts=parts)
             bucket.put(self._manifest(snapshot.database, snapshot.name), taken.text().encode())
         except BaseException:
-            with contextlib.suppress(OperationError):  # what cannot be deleted now goes with the next of that name
+            with contextlib.suppress(OperationError):  # what cannot be deleted now goes with a later snapshot
                 self._forget(bucket, [each.key for each in bucket.list(f"{place}/")])
             raise
 
@@ -164,6 +167,14 @@ class Snapshots:
             fail(IntegrityError, f"the snapshot's part {part.key!r} is gone from the bucket")
         if (size, digest.hexdigest()) != (part.size, part.sha256):
             fail(IntegrityError, f"the snapshot's part {part.key!r} is not what was stored; nothing is made of it")
+
+    def _sweep(self, bucket: Bucket, name: str) -> None:
+        """Delete what killed snapshots of a resource have left: it is old, and has no manifest."""
+        above, until = f"{self._prefix}parts/{name}/", datetime.now(UTC) - _OLD
+        known = {snapshot for _, snapshot in self.keys(name)}
+        left = [each.key for each in bucket.list(above) if each.modified < until]
+        self._forget(bucket, [key for key in left if key.removeprefix(above).partition("/")[0] not in known])
+        bucket.abort_uploads(above, older_than=_OLD)
 
     def _manifest(self, name: str, snapshot: str) -> str:
         return f"{self._prefix}snapshots/{name}/{snapshot}.json"
