@@ -357,7 +357,8 @@ class FleetsMover(Mover[FleetItem]):
         facts = {name: value for name, value in attrs.asdict(self._spec).items() if name not in hidden}
         size = self._choice.size
         here = (left.size, left.image, left.disk_gib, left.zone, left.spot, sorted(left.disks)) if left else ()
-        told = json.dumps([key, facts, size.name, size.cpus, size.memory, here], sort_keys=True, default=str)
+        there = (size.name, size.cpus, size.memory, self._choice.price)
+        told = json.dumps([key, facts, there, here], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     def _translated(self, operation: str) -> translated:

@@ -131,6 +131,23 @@ def test_a_saved_plan_is_carried_out_and_refused_when_the_world_is_another(fleet
     assert fleets.migration().apply(plan).complete  # what it wrote itself is no change of the world
 
 
+def test_a_plan_is_for_its_sizes_and_prices(fleets: Fleets) -> None:
+    plan, real = fleets.plan(), fleets.right.sizes
+
+    def dearer(**page: Any) -> Any:
+        found = real(**page)
+        items = (attrs.evolve(each, price=(each.price or Decimal(0)) + Decimal("0.01")) for each in found.items)
+        return attrs.evolve(found, items=tuple(items))
+
+    fleets.right.sizes = dearer  # type: ignore[method-assign]
+    with pytest.raises(MigrationError, match="out of date, nothing was moved"):
+        fleets.migration().apply(plan)
+    assert [] == fleets.there()
+    assert fleets.move().complete
+    fleets.right.sizes = real  # type: ignore[method-assign]
+    assert (True, 0) == (fleets.move().complete, fleets.move().changed)
+
+
 def test_machines_keep_their_names_and_new_ones_get_the_lowest_that_are_free(tmp_path: Path) -> None:
     fleets = with_spec(tmp_path, count=4)
     fleets.old.fleet("web").machine("web-1").delete()
