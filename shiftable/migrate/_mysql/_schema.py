@@ -255,7 +255,10 @@ def made_in_turn(session: Session, name: str, views: Sequence[Thing]) -> None:
 def wipe(session: Session, plain: Session, name: str) -> None:
     """Drop everything of users, but the marks."""
     for kind, each in [*_asked(plain, name, _EVENTS), *_asked(plain, name, _ROUTINES)]:
+        if kind.startswith("PACKAGE"):  # which are understood in this mode only
+            rows(session, name, "SET SESSION sql_mode = 'ORACLE'")
         rows(session, name, f"DROP {kind} IF EXISTS {quoted(each)}")
+        rows(session, name, f"SET SESSION sql_mode = '{MODES}'")
     for kind, each in _asked(plain, name, _TABLE_KINDS):
         if not each.startswith(OWN):
             word = {"VIEW": "VIEW", "SEQUENCE": "SEQUENCE"}.get(kind, "TABLE")
