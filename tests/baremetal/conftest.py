@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import stat
@@ -77,8 +76,12 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    if not Path("/proc/self/exe").exists():
+        return True
+    try:
+        Path(f"/proc/{pid}/exe").readlink()  # gone before its files are closed, and so its locks
+    except OSError:
+        return False
     return True
 
 
