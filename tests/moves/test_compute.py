@@ -217,7 +217,7 @@ def test_wrong_usage_is_said_before_anything_is_done(
 # kills
 
 
-@pytest.mark.parametrize("direction", ["aws-gcp", "gcp-aws"])
+@pytest.mark.parametrize("direction", ["baremetal-azure", "aws-gcp", "gcp-aws"])
 def test_a_command_that_is_killed_makes_no_machine_twice(
     yard: Callable[[str], Yard], folder: Path, direction: str
 ) -> None:
