@@ -20,7 +20,7 @@ import attrs
 import pytest
 
 import shiftable
-from shiftable.compute import Compute, Machine, Rule
+from shiftable.compute import Compute, FleetSpec, Machine, Rule
 from shiftable.compute._rules import token_of
 from shiftable.errors import (
     AlreadyExists,
@@ -369,6 +369,23 @@ def test_a_resize_that_is_killed_anywhere_is_whole_or_not_at_all(qemu: Any) -> N
         assert machine.info().cpus in {1, 4}
         machine.resize(cpus=1)
         assert machine.info().cpus == 1
+
+
+def test_opening_ports_that_is_killed_anywhere_is_done_again(qemu: Any) -> None:
+    compute = qemu.compute()
+    (machine,) = compute.create(small_fleet()).machines()
+    opened = attrs.evolve(small_fleet(), open_ports=(443, 8080))
+
+    def become(spec: FleetSpec) -> None:
+        for change in compute.diff(spec):
+            compute.apply(change)
+
+    for step in _every_step(lambda: become(opened)):
+        become(opened)
+        assert (compute.diff(opened), sorted(machine.info().ports)) == ((), [22, 443, 8080]), step
+        become(small_fleet())
+        assert (machine.info().firewall, sorted(machine.info().ports)) == ((), [22]), step
+    assert step > 3
 
 
 # stopping, and monitors that hang
