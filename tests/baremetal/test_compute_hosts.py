@@ -350,7 +350,7 @@ def test_keys_are_let_in_until_the_release(hosts: Hosts) -> None:
     compute = compute_of(hosts.make(1))
     known = hosts.home(0) / ".ssh" / "authorized_keys"
     known.parent.mkdir()
-    known.write_text("ssh-ed25519 AAAAother the owner\n")
+    known.write_text("ssh-ed25519 AAAAother the owner")  # as an editor leaves it that ends no last line
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 it's ops@example"
     compute.create(attrs.evolve(small_fleet(), ssh_keys=(key,))).wait()
     assert [line[: len(key)] for line in known.read_text().splitlines()] == ["ssh-ed25519 AAAAother the owner", key]

@@ -87,6 +87,10 @@ else
 fi
 """
 
+_WHOLE_LINES = """mkdir -p ~/.ssh
+if [ -n "$(tail -c 1 ~/.ssh/authorized_keys 2>/dev/null)" ]; then echo >> ~/.ssh/authorized_keys; fi
+"""
+
 _OURS = """
 cd ~/.shiftable 2>/dev/null && grep -q {mark} claim.{number} 2>/dev/null && [ ! -e released.{number} ] || exit {lost}
 """
@@ -163,7 +167,7 @@ def claim(mark: str, facts: Mapping[str, Any], keys: Sequence[str], user_data: b
         begin = f"base64 -d > new.{mark}/run/user-data <<'end'\n{coded}\nend\nchmod 700 new.{mark}/run/user-data"
     if keys:
         lines = " ".join(shlex.quote(f"{key} {mark}") for key in keys)
-        added = f"mkdir -p ~/.ssh\nprintf '%s\\n' {lines} >> ~/.ssh/authorized_keys"
+        added = f"{_WHOLE_LINES}printf '%s\\n' {lines} >> ~/.ssh/authorized_keys"
     line = shlex.quote(json.dumps(dict(facts)))
     return _whole(_CLAIM.format(mark=mark, line=line, begin=begin, keys=added, taken=TAKEN))
 
