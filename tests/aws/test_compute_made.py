@@ -19,6 +19,7 @@ from shiftable.config import ConfigError
 from shiftable.errors import Conflict, InvalidArgument
 from shiftable.testing.conformance.compute import small_fleet
 from shiftable_aws import AwsProvider, AwsSettings, Ec2Settings, _ec2_prices
+from shiftable_aws._ec2_groups import walls
 from shiftable_aws._ec2_images import ALIASES
 from shiftable_aws._strict_ec2_rules import INSTANCE_TYPES, offered
 from shiftable_aws.compute import FEATURES, STATES, Ec2Driver
@@ -405,6 +406,14 @@ def test_250_machines_are_listed_in_three_calls(provider: AwsProvider, aws_doubl
         assert len(aws_double.calls) - before <= 3
         if fresh is not provider:
             fresh.close()
+
+
+def test_groups_are_asked_for_by_two_hundred_at_most(driver: Ec2Driver, aws_double: AwsDouble) -> None:
+    vpc = driver.client.describe_vpcs()["Vpcs"][0]["VpcId"]
+    backend = aws_double.backend("ec2")
+    ids = {backend.create_security_group(f"g{number}", "g", vpc_id=vpc).id for number in range(201)}
+    assert walls(driver.client, ids) == dict.fromkeys(ids, ())
+    assert calls_of(aws_double, "DescribeSecurityGroups") == 2
 
 
 def test_a_machine_costs_one_call_after_the_first(driver: Ec2Driver, aws_double: AwsDouble) -> None:

@@ -239,6 +239,8 @@ def test_listings_are_paged_and_filtered_by_what_ec2_knows(ec2: Any, aws_double:
     found = [machine["InstanceId"] for page in pages for held in page["Reservations"] for machine in held["Instances"]]
     assert (len(pages), sorted(found)) == (2, sorted(shop))
     assert refused(ec2.describe_instances, Filters=[{"Name": "colour", "Values": ["x"]}]) == "InvalidParameterValue"
+    many = [{"Name": "tag:team", "Values": [str(number) for number in range(201)]}]
+    assert refused(ec2.describe_instances, Filters=many) == "FilterLimitExceeded"
     assert refused(ec2.describe_instances, MaxResults=4) == "InvalidParameterValue"
     assert refused(ec2.describe_instances, NextToken="!") == "InvalidPaginationToken"
     both = {"MaxResults": 10, "InstanceIds": found[:1]}

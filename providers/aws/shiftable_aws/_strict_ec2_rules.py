@@ -37,6 +37,7 @@ Data = dict[str, Any]
 
 _MAX_USER_DATA = 16_384
 _MAX_TAGS = 50
+_MAX_VALUES = 200
 
 # What is told of a type; the rest would only make the answers longer.
 _TOLD = (
@@ -213,6 +214,9 @@ def fits(values: Mapping[str, Iterable[str]], tags: Iterable[Data], filters: Ite
         else:
             raise Refused("InvalidParameterValue", f"The filter '{name}' is invalid")
         wanted = given.get("Values", [])
+        if len(wanted) > _MAX_VALUES:
+            text = f"The maximum number of filter values specified on a single call is {_MAX_VALUES}"
+            raise Refused("FilterLimitExceeded", text)
         if not any(fnmatchcase(value, pattern) for value in has for pattern in wanted):
             return False
     return True
