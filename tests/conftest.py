@@ -1,5 +1,7 @@
 """What holds for all tests: no network but loopback, nobody's home and no credentials but the test's own."""
 
+import functools
+import inspect
 import ipaddress
 import os
 import platform
@@ -15,6 +17,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from click.testing import CliRunner
 
 hypothesis.settings.register_profile("shiftable", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("shiftable")
@@ -26,7 +29,12 @@ FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "SHIFTABLE_", "SOPS_", "VAULT_")
 
 
 def pytest_configure() -> None:
-    """Let what tests start hear Ctrl-C, SIGHUP and SIGQUIT, also where the tests run in the background."""
+    """Let what tests start hear Ctrl-C, SIGHUP and SIGQUIT, also where the tests run in the background.
+
+    And let commands that are run in this process tell errors apart from answers: before 8.2 click has to be told.
+    """
+    if "mix_stderr" in inspect.signature(CliRunner).parameters:
+        CliRunner.__init__ = functools.partialmethod(CliRunner.__init__, mix_stderr=False)  # type: ignore[method-assign]
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
