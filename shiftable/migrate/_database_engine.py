@@ -11,7 +11,20 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import attrs
 
-__all__ = ["Arguments", "Engine", "Facts", "Given", "Lane", "Lanes", "Lost", "Move", "Rows", "Verification", "some"]
+__all__ = [
+    "Arguments",
+    "Engine",
+    "Facts",
+    "Given",
+    "Lane",
+    "Lanes",
+    "Lost",
+    "Move",
+    "Rows",
+    "Sides",
+    "Verification",
+    "some",
+]
 
 T = TypeVar("T")
 L = TypeVar("L", bound="Lane")
@@ -197,6 +210,28 @@ class Engine(ABC):
     @abstractmethod
     def verification(self, source: Any, target: Any, given: Given) -> Verification:  # noqa: ANN401
         """Prepare the comparison of two."""
+
+
+class Sides:
+    """Two databases and the sessions that are kept until it is closed."""
+
+    def __init__(self, source: Any, target: Any) -> None:  # noqa: ANN401  the engine's own
+        self.source = source
+        self.target = target
+        self._stack = contextlib.ExitStack()
+
+    def close(self) -> None:
+        """End everything that runs, and close all sessions."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.source.name} and {self.target.name}>"
 
 
 class Lane(Protocol):

@@ -18,12 +18,13 @@ from typing import Any
 
 import attrs
 import pymysql
+import pytest
 
 from shiftable.migrate._mysql._side import Side
 
 from .conftest import UNPRIVILEGED, Debian, free_ports, wait_until
 
-__all__ = ["AWKWARD", "MariaDb", "Pair", "maria_db"]
+__all__ = ["AWKWARD", "MariaDb", "Pair", "maria_db", "servers"]
 
 AWKWARD = Path(__file__).with_name("awkward_mysql.sql")
 _numbers = itertools.count()
@@ -147,6 +148,16 @@ def maria_db(debian: Debian, folder: Path, *options: str) -> Iterator[MariaDb]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def servers(
+    debian: Debian, _somebody_else: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[MariaDb, MariaDb]]:
+    """Two servers, whose tests may kill them."""
+    folder = tmp_path_factory.mktemp("mariadb")
+    with maria_db(debian, folder / "source") as source, maria_db(debian, folder / "target") as target:
+        yield source, target
 
 
 @attrs.define

@@ -16,9 +16,10 @@ from shiftable.errors import MigrationError
 from shiftable.migrate._mysql._move import DatabaseMove, How, moved
 from shiftable.migrate._mysql._verification import differences
 
-from .conftest import Debian
-from .mysql_pair import MariaDb, Pair, maria_db
+from .mysql_pair import MariaDb, Pair, servers
 from .test_mysql_moves import equal
+
+__all__ = ["servers"]
 
 SMALL = 16 * 1024
 ON_WITH = "a killed move went on where it had stopped"
@@ -72,15 +73,6 @@ ANEW = {
     "among the tables",
     "before the rows",
 }
-
-
-@pytest.fixture(scope="module")
-def servers(
-    debian: Debian, _somebody_else: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[MariaDb, MariaDb]]:
-    folder = tmp_path_factory.mktemp("mariadb")
-    with maria_db(debian, folder / "source") as source, maria_db(debian, folder / "target") as target:
-        yield source, target
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from shiftable.migrate._mysql._move import DatabaseMove
 from shiftable.service import Service
 from shiftable.testing.conformance.database import small_spec
 
-from .conftest import Debian
-from .mysql_pair import MariaDb, Pair, maria_db
+from .mysql_pair import MariaDb, Pair, servers
+
+__all__ = ["servers"]
 
 SMALL = (
     "CREATE TABLE goods (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(20), KEY (name))",
@@ -85,15 +86,6 @@ class World:
     @property
     def equal(self) -> bool:
         return self.pair.contents(self.pair.source_server) == self.pair.contents(self.pair.target_server)
-
-
-@pytest.fixture(scope="module")
-def servers(
-    debian: Debian, _somebody_else: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[MariaDb, MariaDb]]:
-    folder = tmp_path_factory.mktemp("mariadb")
-    with maria_db(debian, folder / "source") as source, maria_db(debian, folder / "target") as target:
-        yield source, target
 
 
 @pytest.fixture

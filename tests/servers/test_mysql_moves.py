@@ -21,20 +21,12 @@ from shiftable.migrate._mysql._move import DatabaseMove, How, moved
 from shiftable.migrate._mysql._side import Side
 from shiftable.migrate._mysql._verification import differences
 
-from .conftest import Debian
-from .mysql_pair import MariaDb, Pair, maria_db
+from .mysql_pair import MariaDb, Pair, servers
+
+__all__ = ["servers"]
 
 SMALL = How(chunk=16 * 1024)
 CANARY = "canary-" + "c0ffee"
-
-
-@pytest.fixture(scope="module")
-def servers(
-    debian: Debian, _somebody_else: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[MariaDb, MariaDb]]:
-    folder = tmp_path_factory.mktemp("mariadb")
-    with maria_db(debian, folder / "source") as source, maria_db(debian, folder / "target") as target:
-        yield source, target
 
 
 @pytest.fixture

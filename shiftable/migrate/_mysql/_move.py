@@ -8,12 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Self
 
 import attrs
 
 from shiftable.errors import MigrationError
-from shiftable.migrate._database_engine import Given, Lanes
+from shiftable.migrate._database_engine import Given, Lanes, Sides
 from shiftable.migrate._mysql._copying import Ends, copied
 from shiftable.migrate._mysql._digests import sum_of
 from shiftable.migrate._mysql._facts import facts_of
@@ -58,7 +57,7 @@ class How(Given):
     chunk: int = CHUNK_BYTES
 
 
-class DatabaseMove:
+class DatabaseMove(Sides):
     """Moves one database into an empty one.
 
     ``begin`` makes the tables, ``start`` sets the copy going, ``table`` waits for a part of it, ``finish`` makes the
@@ -66,11 +65,9 @@ class DatabaseMove:
     """
 
     def __init__(self, source: Side, target: Side, how: How | None = None) -> None:
-        self.source = source
-        self.target = target
+        super().__init__(source, target)
         self.how = how or How()
         self.notes: list[str] = []
-        self._stack = contextlib.ExitStack()
         self._futures: dict[str, list[Future[tuple[int, int]]]] = {}
         self._failed: dict[str, Exception] = {}
         self._cuts: dict[str, Cut] = {}
@@ -354,21 +351,6 @@ class DatabaseMove:
         known = self._there.accounts or frozenset()
         wanted = [grant for grant in self._here.grants or () if grant.account in known]
         self.notes += apply_grants(self._control, self.target.name, self._database, wanted)
-
-    # its life
-
-    def close(self) -> None:
-        """End everything that runs, and close all sessions."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<DatabaseMove {self.source.name} to {self.target.name}>"
 
 
 def moved(source: Side, target: Side, how: How | None = None) -> DatabaseMove:

@@ -53,7 +53,7 @@ _SETTINGS: Mapping[str, str | int] = {
     "net_write_timeout": 3600,
     "tx_isolation": "REPEATABLE-READ",
 }
-_OF_ONE_FLAVOUR = ("max_statement_time", "max_execution_time", "system_versioning_alter_history")
+_OF_ONE_FLAVOUR = ("max_statement_time", "max_execution_time")
 
 
 @attrs.frozen

@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import Self
 
 from shiftable.errors import MigrationError
-from shiftable.migrate._database_engine import Lanes, some
+from shiftable.migrate._database_engine import Lanes, Sides, some
 from shiftable.migrate._mysql._digests import Odd, Sum, odd_rows, sum_of
 from shiftable.migrate._mysql._facts import Facts, facts_of
 from shiftable.migrate._mysql._move import How
@@ -26,17 +25,15 @@ _SHOWN = 5
 _Parts = list[tuple[Chunk, Future[tuple[Sum, Sum]]]]
 
 
-class Verification:
+class Verification(Sides):
     """Reads both sides under a snapshot of each, in several sessions, and says how they differ.
 
     ``start`` sets everything going; ``table`` and ``rest`` wait for a part of it.
     """
 
     def __init__(self, source: Side, target: Side, how: How | None = None) -> None:
-        self.source = source
-        self.target = target
+        super().__init__(source, target)
         self.how = how or How()
-        self._stack = contextlib.ExitStack()
 
     def begin(self) -> None:
         """Take both snapshots.
@@ -165,21 +162,6 @@ class Verification:
         known = self.there.accounts or frozenset()
         ours = {each for each in self.here.grants if each.account in known}
         yield from (f"{each} is missing" for each in sorted(ours - {*self.there.grants}))
-
-    # its life
-
-    def close(self) -> None:
-        """Close all sessions."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<Verification of {self.target.name} against {self.source.name}>"
 
 
 def differences(source: Side, target: Side, how: How | None = None) -> dict[str, str]:

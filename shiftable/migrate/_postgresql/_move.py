@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from graphlib import TopologicalSorter
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
 from shiftable.errors import MigrationError
-from shiftable.migrate._database_engine import Given
+from shiftable.migrate._database_engine import Given, Sides
 from shiftable.migrate._postgresql._catalogue import sequences_of
 from shiftable.migrate._postgresql._copying import copied
 from shiftable.migrate._postgresql._facts import evidence_of, facts_of, missing_roles, unchanged
@@ -85,7 +85,7 @@ class How(Given):
     analyze: bool = True
 
 
-class DatabaseMove:
+class DatabaseMove(Sides):
     """Moves one database into an empty one.
 
     ``begin`` makes the tables, ``start`` sets the copy going, ``table`` and ``large_objects`` wait for a part of it,
@@ -96,12 +96,10 @@ class DatabaseMove:
     """
 
     def __init__(self, source: Side, target: Side, how: How | None = None, *, snapshot: str | None = None) -> None:
-        self.source = source
-        self.target = target
+        super().__init__(source, target)
         self.how = how or How()
         self.notes: list[str] = []
         self._given = snapshot
-        self._stack = contextlib.ExitStack()
         self._futures: dict[str, list[Future[tuple[int, int]]]] = {}
         self._failed: dict[str, Exception] = {}
         self._phase = ""
@@ -396,21 +394,6 @@ class DatabaseMove:
         self.notes += apply_settings(
             self._control, self.target.name, renamed(settings_of(self._session, self.source.name), roles)
         )
-
-    # its life
-
-    def close(self) -> None:
-        """End everything that runs, and close all sessions."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<DatabaseMove {self.source.name} to {self.target.name}>"
 
 
 def moved(source: Side, target: Side, how: How | None = None, *, snapshot: str | None = None) -> DatabaseMove:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
-from typing import Self
 
 from shiftable.errors import MigrationError
+from shiftable.migrate._database_engine import Sides
 from shiftable.migrate._postgresql._catalogue import catalogue_of, different, sequences_of
 from shiftable.migrate._postgresql._digests import Heaps, Odd, added, heaps_of, odd_rows, row_hash
 from shiftable.migrate._postgresql._facts import facts_of, missing_roles
@@ -27,17 +26,15 @@ _HEAPS_SHOWN = 4  # a row that changed is in one heap here and in another there
 _Parts = tuple[list[Future[Heaps]], list[Future[Heaps]]]
 
 
-class Verification:
+class Verification(Sides):
     """Reads both sides under a snapshot of each, in several sessions, and says how they differ.
 
     ``start`` sets everything going; ``table``, ``large_objects`` and ``rest`` wait for a part of it.
     """
 
     def __init__(self, source: Side, target: Side, how: How | None = None) -> None:
-        self.source = source
-        self.target = target
+        super().__init__(source, target)
         self.how = how or How()
-        self._stack = contextlib.ExitStack()
 
     def begin(self) -> None:
         """Take both snapshots.
@@ -205,21 +202,6 @@ class Verification:
     @property
     def _roles(self) -> Mapping[str, str]:
         return {self.here.server["who"]: self.there.server["who"]}
-
-    # its life
-
-    def close(self) -> None:
-        """Close all sessions."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<Verification of {self.target.name} against {self.source.name}>"
 
 
 def differences(source: Side, target: Side, how: How | None = None) -> dict[str, str]:
