@@ -287,9 +287,9 @@ def test_the_commands_of_the_guide_exist_as_they_stand_there() -> None:
 
 
 def test_the_declarations_of_the_guide_are_right(folder: Path) -> None:
-    first, login, token = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
-    head = '[project]\nname = "shop"\n[environments.production]\nprovider = "memory"\n[secrets.app]\n'
-    for text in (first, first + login.partition("\n")[2], first + token.partition("\n")[2]):
+    first, login, token, office = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    head = '[project]\nname = "shop"\n[environments.production]\nprovider = "memory"\n[secrets.app]\n[blob.backups]\n'
+    for text in (first, first + login.partition("\n")[2], first + token.partition("\n")[2], first + office):
         (folder / "shiftable.toml").write_text(head + text)
         (declared,) = load(folder).declared("database")
         assert "orders" == declared.spec.name
