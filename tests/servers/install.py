@@ -17,7 +17,6 @@ from pathlib import Path
 
 PACKAGES = (
     *("age", "openssh-client"),  # test_age_interop.py
-    "openssh-server",  # test_database_servers_ssh.py
     *(
         "bind9",
         "bind9-utils",
@@ -28,7 +27,7 @@ PACKAGES = (
         "pdns-backend-sqlite3",
     ),  # test_dns_*.py
     "cloud-init",  # test_compute_cloud_init.py
-    "openssh-server",  # test_compute_hosts.py
+    "openssh-server",  # test_compute_hosts.py, test_database_servers_ssh.py
     *("ceph-mon", "ceph-osd", "ceph-base", "radosgw"),  # test_s3_radosgw.py
     *("postgresql-15", "mariadb-server-core", "mariadb-client"),  # test_rotation_*.py, test_database_servers.py
     *(
