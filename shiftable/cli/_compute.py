@@ -13,6 +13,7 @@ import attrs
 import click
 
 from shiftable.cli._compute_choice import images, sizes, sweep
+from shiftable.cli._compute_convert import convert
 from shiftable.cli._compute_cutover import cutover
 from shiftable.cli._compute_inside import console, run, ssh
 from shiftable.cli._compute_target import Found, Target, fleet_, own_providers, target_
@@ -63,7 +64,7 @@ def compute() -> None:
     """
 
 
-for command in (console, cutover, images, run, sizes, ssh, sweep):
+for command in (console, convert, cutover, images, run, sizes, ssh, sweep):
     compute.add_command(command)
 
 # looking
