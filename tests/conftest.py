@@ -3,6 +3,7 @@
 import functools
 import inspect
 import ipaddress
+import logging
 import os
 import platform
 import signal
@@ -111,6 +112,15 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return home
+
+
+@pytest.fixture(autouse=True)
+def _own_levels() -> Iterator[None]:
+    """Let no test that runs a command with ``-vv`` in this process decide what the next one logs."""
+    yield
+    for name in logging.root.manager.loggerDict:
+        if name.partition(".")[0].partition("_")[0] == "shiftable":
+            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture
