@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,6 +40,8 @@ from shiftable_baremetal import PostgresqlSettings
 from shiftable_baremetal._servers_postgresql import PostgresqlSession
 from shiftable_baremetal._servers_programs import Command, dumped
 from shiftable_baremetal.database_servers import ServerDatabaseDriver, open_server
+
+from .killed_statements import applied, at_each_step
 
 BINARIES = max((found for found in all_binaries() if (found.folder / "pg_restore").exists()), key=lambda it: it.major)
 CANARY = "c4n4ry-p@ss/w:rd%é"
@@ -117,51 +118,6 @@ def ask(database: Database, query: str, name: str | None = None) -> Any:
 # killed between any two steps
 
 
-class Killed(BaseException):
-    """The process is no more."""
-
-
-@contextlib.contextmanager
-def killed_before(step: int) -> Iterator[list[int]]:
-    """Die before the so many-th statement, that is after the one before it; yield a list that grows with each."""
-    real = PostgresqlSession._do
-    done: list[int] = []
-
-    def do(self: PostgresqlSession, statement: str, *parts: Any) -> None:
-        done.append(len(done))
-        if len(done) == step:
-            raise Killed
-        real(self, statement, *parts)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PostgresqlSession, "_do", do)
-        yield done
-
-
-def at_each_step(act: Callable[[], object], check: Callable[[], None]) -> int:
-    """Have a call be killed before each of its steps, and check what is left each time; return how many there are."""
-    for step in itertools.count(1):
-        with killed_before(step) as done:
-            try:
-                act()
-            except Killed:
-                lived = False
-            else:
-                lived = True
-        check()
-        if lived:
-            break
-    return len(done)
-
-
-def applied(databases: Databases, spec: DatabaseSpec) -> None:
-    """Do what `shiftable apply` does."""
-    for change in databases.diff(spec):
-        databases.apply(change)
-    assert () == databases.diff(spec)
-    assert "available" == databases.open(spec).info().state
-
-
 def test_a_create_that_is_killed_anywhere_is_finished_by_the_same_command(databases: Databases) -> None:
     spec = spec_of("orders", databases=("shop", "stock"), parameters={"work_mem": "8192"}, labels={"team": "x"})
 
@@ -173,7 +129,7 @@ def test_a_create_that_is_killed_anywhere_is_finished_by_the_same_command(databa
             assert name == ask(database, "SELECT current_database()", name)
         databases.delete("orders", final_snapshot=False)
 
-    assert 10 < at_each_step(lambda: databases.create(spec), check)
+    assert 10 < at_each_step(PostgresqlSession, lambda: databases.create(spec), check)
 
 
 def test_what_was_begun_and_is_not_wanted_any_more_is_deleted(databases: Databases, cluster: Cluster) -> None:
@@ -187,7 +143,7 @@ def test_what_was_begun_and_is_not_wanted_any_more_is_deleted(databases: Databas
         assert set() == databases_of(cluster)
         assert {"manager"} == roles_of(cluster)
 
-    at_each_step(lambda: databases.create(spec_of("orders")), check)
+    at_each_step(PostgresqlSession, lambda: databases.create(spec_of("orders")), check)
 
 
 def test_an_update_that_is_killed_anywhere_is_finished_by_the_same_command(databases: Databases) -> None:
@@ -203,7 +159,7 @@ def test_an_update_that_is_killed_anywhere_is_finished_by_the_same_command(datab
         databases.delete("orders", final_snapshot=False)
         databases.create(before)
 
-    at_each_step(lambda: applied(databases, after), check)
+    at_each_step(PostgresqlSession, lambda: applied(databases, after), check)
 
 
 def test_a_delete_that_is_killed_anywhere_has_its_last_snapshot(databases: Databases, cluster: Cluster) -> None:
@@ -224,7 +180,7 @@ def test_a_delete_that_is_killed_anywhere_has_its_last_snapshot(databases: Datab
         prepare()
 
     gone = prepare()
-    assert 4 < at_each_step(lambda: databases.delete("orders", final_snapshot="last"), check)
+    assert 4 < at_each_step(PostgresqlSession, lambda: databases.delete("orders", final_snapshot="last"), check)
 
 
 def test_a_restore_that_is_killed_anywhere_begins_anew(databases: Databases, orders: Database) -> None:
@@ -242,7 +198,7 @@ def test_a_restore_that_is_killed_anywhere_begins_anew(databases: Databases, ord
         assert 42 == ask(copy, "SELECT answer FROM kept")
         databases.delete("copy", final_snapshot=False)
 
-    assert 6 < at_each_step(lambda: orders.restore(spec_of("copy"), snapshot="first"), check)
+    assert 6 < at_each_step(PostgresqlSession, lambda: orders.restore(spec_of("copy"), snapshot="first"), check)
 
 
 # servers and ways that fail

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +26,7 @@ from shiftable_baremetal import MariadbSettings
 from shiftable_baremetal._servers_mariadb import MariadbSession
 from shiftable_baremetal.database_servers import ServerDatabaseDriver, open_server
 
+from ..baremetal.killed_statements import applied, at_each_step  # noqa: TID252  tests are not installed
 from .conftest import DatabaseServer, Debian
 
 CANARY = "c4n4ry'\"\\%s-password"
@@ -115,51 +115,6 @@ def ask(database: Database, query: str, name: str | None = None) -> Any:
         return row[0] if row else None
 
 
-class Killed(BaseException):
-    """The process is no more."""
-
-
-@contextlib.contextmanager
-def killed_before(step: int) -> Iterator[list[int]]:
-    """Die before the so many-th statement, that is after the one before it; yield a list that grows with each."""
-    real = MariadbSession._do
-    done: list[int] = []
-
-    def do(self: MariadbSession, statement: str, *values: object) -> None:
-        done.append(len(done))
-        if len(done) == step:
-            raise Killed
-        real(self, statement, *values)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MariadbSession, "_do", do)
-        yield done
-
-
-def at_each_step(act: Callable[[], object], check: Callable[[], None]) -> int:
-    """Have a call be killed before each of its steps, and check what is left each time; return how many there are."""
-    for step in itertools.count(1):
-        with killed_before(step) as done:
-            try:
-                act()
-            except Killed:
-                lived = False
-            else:
-                lived = True
-        check()
-        if lived:
-            break
-    return len(done)
-
-
-def applied(databases: Databases, spec: DatabaseSpec) -> None:
-    """Do what `shiftable apply` does."""
-    for change in databases.diff(spec):
-        databases.apply(change)
-    assert () == databases.diff(spec)
-    assert "available" == databases.open(spec).info().state
-
-
 def test_a_create_that_is_killed_anywhere_is_finished_by_the_same_command(databases: Databases) -> None:
     spec = spec_of("orders", databases=("shop", "stock"))
 
@@ -169,7 +124,7 @@ def test_a_create_that_is_killed_anywhere_is_finished_by_the_same_command(databa
             assert name == ask(databases.open(spec), "SELECT DATABASE()", name)
         databases.delete("orders", final_snapshot=False)
 
-    assert 8 < at_each_step(lambda: databases.create(spec), check)
+    assert 8 < at_each_step(MariadbSession, lambda: databases.create(spec), check)
 
 
 def test_a_delete_that_is_killed_anywhere_has_its_last_snapshot(databases: Databases, mariadb: DatabaseServer) -> None:
@@ -191,7 +146,7 @@ def test_a_delete_that_is_killed_anywhere_has_its_last_snapshot(databases: Datab
         prepare()
 
     gone = prepare()
-    assert 5 < at_each_step(lambda: databases.delete("orders", final_snapshot="last"), check)
+    assert 5 < at_each_step(MariadbSession, lambda: databases.delete("orders", final_snapshot="last"), check)
 
 
 def test_a_restore_that_is_killed_anywhere_begins_anew(databases: Databases) -> None:
@@ -207,7 +162,7 @@ def test_a_restore_that_is_killed_anywhere_begins_anew(databases: Databases) -> 
         assert 42 == ask(copy, "SELECT answer FROM kept")
         databases.delete("copy", final_snapshot=False)
 
-    assert 6 < at_each_step(lambda: orders.restore(spec_of("copy"), snapshot="first"), check)
+    assert 6 < at_each_step(MariadbSession, lambda: orders.restore(spec_of("copy"), snapshot="first"), check)
 
 
 AWKWARD = ["sh`op; --", "ünï", "a'b\\c %s {}", "with_under%score", "a.b", "é" * 60, 'x" y']
