@@ -69,7 +69,7 @@ ID = """#!/bin/sh
 echo 1000
 """
 REBOOT = """#!/bin/sh
-echo second > "$HOME/boot"
+echo second > "$HOME/boot.new" && mv "$HOME/boot.new" "$HOME/boot"  # at once: a reader meets one whole boot or the next
 """
 
 

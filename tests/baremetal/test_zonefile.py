@@ -97,8 +97,11 @@ class TestClasslessZoneConformance(TestZoneFilesConformance):
     zone_name = "0/9.test"
 
 
+FOLDER = tempfile.TemporaryDirectory(prefix="zones-")  # of all machines' zones; goes with the process
+
+
 def _machine() -> ZoneFilesDriver:
-    return ZoneFilesDriver(Path(tempfile.mkdtemp(prefix="zones-")), fsync=False)
+    return ZoneFilesDriver(Path(tempfile.mkdtemp(dir=FOLDER.name)), fsync=False)
 
 
 TestMachine = dns_machine(_machine).TestCase
