@@ -20,6 +20,8 @@ import hypothesis
 import pytest
 from click.testing import CliRunner
 
+# Modules that several modules of tests share, and that assert: pytest tells why they failed as it does of tests.
+pytest.register_assert_rewrite("tests.migrate.database_moves", "tests.servers.mysql_pair")
 hypothesis.settings.register_profile("shiftable", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("shiftable")
 

@@ -81,6 +81,11 @@ class Pair:
         """What psycopg's ``connect`` takes."""
         return {"host": cluster.host, "port": cluster.port, "user": "postgres", "dbname": self.name, **more}
 
+    @property
+    def both(self) -> tuple[dict[str, tuple[int, str]], dict[str, tuple[int, str]]]:
+        """The contents of the source and of the target."""
+        return self.contents(self.source_cluster), self.contents(self.target_cluster)
+
     def contents(self, cluster: Cluster) -> dict[str, tuple[int, str]]:
         """Return how many rows each table has and a digest of them, in text and in any order."""
         with cluster.connect(self.name) as connection:

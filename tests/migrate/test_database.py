@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,102 +9,44 @@ from typing import Any
 import attrs
 import pytest
 
-from shiftable.config import Credential
-from shiftable.database import DatabaseInfo, Databases, DatabaseSpec, Server
-from shiftable.masking import Masked
-from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
-from shiftable.migrate import Action, Migration, Options, Plan, Trouble
+from shiftable.database import Server
+from shiftable.memory.database import FEATURES
+from shiftable.migrate import Action, Trouble
 from shiftable.migrate._postgresql._move import DatabaseMove
-from shiftable.postgresql import Cluster
-from shiftable.service import Service
 from shiftable.testing.conformance.database import small_spec
 
+from .database_moves import DatabaseMoves, Real, World, the
 from .databases import pair, target_cluster
 from .pairs import Pair
 
 __all__ = ["pair", "target_cluster"]
 
-
-@attrs.define
-class Real(MemoryDatabaseDriver):
-    """Databases whose server is a private cluster's."""
-
-    cluster: Cluster | None = attrs.field(kw_only=True, default=None)
-    user: str = attrs.field(kw_only=True, default="postgres")
-    secret: str = attrs.field(kw_only=True, default="")
-
-    def info(self, name: str) -> DatabaseInfo:
-        info = MemoryDatabaseDriver.info(self, name)
-        assert self.cluster is not None
-        server = Server(host=self.cluster.host, port=self.cluster.port, admin=self.user, tls=False)
-        return attrs.evolve(info, server=server)
-
-    def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:
-        return Masked(self.secret)
-
-
-@attrs.frozen
-class Declared:
-    service: str
-    label: str
-    spec: DatabaseSpec
-
-
-@attrs.frozen
-class Cloud:
-    databases: Databases
-
-    def service(self, name: str) -> Service[Any, Any, Any]:
-        return self.databases
-
-
-class World:
-    """An application with one database, a server on each side."""
-
-    def __init__(self, pair: Pair, folder: Path) -> None:
-        self.pair = pair
-        self.state_dir = folder
-        self.features = attrs.evolve(FEATURES, connect=True)
-        self.spec = attrs.evolve(small_spec("shop"), databases=(pair.name,))
-        self.left = Real(self.features, cluster=pair.source_cluster)
-        self.right = Real(self.features, cluster=pair.target_cluster)
-        Databases(self.left).create(self.spec)
-        self.make_target()
-
-    def make_target(self) -> None:
-        Databases(self.right).create(self.spec)
-
-    def declared(self) -> tuple[Declared, ...]:
-        return (Declared("database", "orders", self.spec),)
-
-    def cloud(self, label: str) -> Any:
-        return Cloud(Databases({"frankfurt": self.left, "local": self.right}[label]))
-
-    def migration(self, **options: Any) -> Migration:
-        return Migration(self, "frankfurt", "local", (), Options(**options))
-
-
-@pytest.fixture
-def world(pair: Pair, tmp_path: Path) -> World:
-    return World(pair, tmp_path)
-
-
-def contents(world: World) -> tuple[Any, Any]:
-    pair = world.pair
-    return pair.contents(pair.source_cluster), pair.contents(pair.target_cluster)
-
-
-def the(report: Any) -> Any:
-    (found,) = report.resources
-    return found
-
-
+CANARY = "canary-" + "5e11"
 SMALL = (
     "CREATE TABLE goods (id serial PRIMARY KEY, name text)",
     "INSERT INTO goods (name) SELECT 'n' || n FROM generate_series(1, 1000) AS s (n)",
     "CREATE TABLE keyless (a int)",
     "SELECT lo_from_bytea(5, 'x')",
 )
+
+
+def world_of(pair: Pair, folder: Path) -> World:
+    clusters = pair.source_cluster, pair.target_cluster
+    source, target = (Server(host=each.host, port=each.port, admin="postgres", tls=False) for each in clusters)
+    return World(pair, folder, small_spec("shop"), (source, target), CANARY)
+
+
+@pytest.fixture
+def world(pair: Pair, tmp_path: Path) -> World:
+    return world_of(pair, tmp_path)
+
+
+class TestPostgresql(DatabaseMoves):
+    small = SMALL
+    items = 4
+    schema = "public."
+    move = DatabaseMove
+    late = "_refresh"
 
 
 def test_a_plan_says_what_moves_and_writes_nothing(world: World) -> None:
@@ -121,38 +62,10 @@ def test_a_plan_says_what_moves_and_writes_nothing(world: World) -> None:
     assert not (world.state_dir / "migrate.sqlite").exists()
 
 
-def test_the_awkward_database_moves_is_verified_and_a_second_run_does_nothing(world: World) -> None:
-    world.pair.fill()
-    report = world.migration().apply()
-
-    here, there = contents(world)
-    assert here == there
-    assert report.complete
-    assert [] == list(world.migration().named())
-    tables = the(report).done[Action.CREATE].count
-    again = world.migration().apply()
-    assert (0, True) == (again.changed, again.complete)
-    assert {Action.UNCHANGED: tables} == {action: tally.count for action, tally in the(again).done.items()}
-    verified = world.migration().verify()
-    assert (tables, True) == (the(verified).verified.count, verified.complete)
-    (note,) = the(verified).notes
-    assert "added up in both servers, by hashes of their contents" in note
-
-
-def test_a_plan_that_was_saved_is_done_as_it_was_made_and_refused_when_the_source_changed(world: World) -> None:
-    world.pair.fill(*SMALL)
-    saved = Plan.from_json(world.migration().plan().to_json())
-    world.pair.fill("ALTER TABLE goods ADD COLUMN more int")
-    with pytest.raises(Exception, match="is out of date, nothing was moved: .*public.goods' changed"):
-        world.migration().apply(saved)
-
-    assert world.migration().apply(Plan.from_json(world.migration().plan().to_json())).complete
-
-
 def test_a_missing_server_and_a_missing_database_are_made(pair: Pair, tmp_path: Path) -> None:
-    world = World(pair, tmp_path)
+    world = world_of(pair, tmp_path)
     world.spec = attrs.evolve(world.spec, deletion_protection=False)
-    world.right = Real(world.features, cluster=pair.target_cluster)
+    world.right = Real(world.features, server=world.right.server)
     with pair.target_cluster.connect(autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {pair.name}")
     pair.fill(*SMALL)
@@ -160,30 +73,8 @@ def test_a_missing_server_and_a_missing_database_are_made(pair: Pair, tmp_path: 
 
     assert the(plan).changes[0].startswith("create database shop")
     assert world.migration().apply().complete
-    here, there = contents(world)
+    here, there = world.pair.both
     assert here == there
-
-
-def test_a_target_that_holds_something_else_is_a_conflict_and_left_alone(world: World) -> None:
-    world.pair.fill(*SMALL)
-    world.pair.on_target("CREATE TABLE goods (id int, name text)", "INSERT INTO goods VALUES (1, 'mine')")
-    report = world.migration().apply()
-
-    assert not report.complete
-    assert {Trouble.CONFLICT} == {named.trouble for named in the(report).named}
-    assert "move into an empty database" in the(report).named[0].reason
-    assert [(1, "mine")] == world.pair.on_target("SELECT * FROM goods")
-
-
-def test_a_target_that_holds_the_same_is_adopted(world: World, tmp_path: Path) -> None:
-    world.pair.fill(*SMALL)
-    assert world.migration().apply().complete
-    for each in tmp_path.iterdir():
-        each.unlink()  # the journal
-    report = world.migration().apply()
-
-    assert report.complete
-    assert {Action.COMPARE: 4} == {action: tally.count for action, tally in the(report).done.items()}
 
 
 def test_a_source_that_went_on_after_its_move_is_told_and_the_target_kept(world: World) -> None:
@@ -210,19 +101,11 @@ def test_verify_finds_one_flipped_byte_and_says_where_it_is(world: World) -> Non
     assert 3 == the(report).verified.count
 
 
-def test_verify_says_what_is_missing(world: World) -> None:
-    world.pair.fill(*SMALL)
-    report = world.migration().verify()
-
-    assert {Trouble.MISSING} == {each.trouble for each in the(report).named if "/public." in each.key}
-    assert not report.complete
-
-
 # what cannot be moved, and what is lost
 
 
 def test_a_provider_that_only_simulates_is_refused(world: World) -> None:
-    world.right = Real(FEATURES, cluster=world.pair.target_cluster)
+    world.right = Real(FEATURES, server=world.right.server)
     assert ("the provider memory only simulates databases: there is nothing to connect to",) == the(
         world.migration().plan()
     ).refused
@@ -280,18 +163,6 @@ def test_an_extension_that_the_target_has_not_is_a_refusal(world: World) -> None
     assert why.endswith("the target has no extension postgis; allow or install it there")
 
 
-def test_databases_that_are_not_declared_are_told(world: World) -> None:
-    with world.pair.source_cluster.connect(autocommit=True) as connection:
-        connection.execute("CREATE DATABASE forgotten")
-    try:
-        (loss,) = (loss for loss in the(world.migration().plan()).losses if loss.facet == "databases")
-        assert "forgotten" in loss.detail
-        assert world.pair.name not in loss.detail
-    finally:
-        with world.pair.source_cluster.connect(autocommit=True) as connection:
-            connection.execute("DROP DATABASE forgotten")
-
-
 def test_what_is_lost_is_told_before_and_after(world: World) -> None:
     world.pair.fill(*SMALL, "CREATE PUBLICATION news FOR TABLE goods", "ANALYZE")
     plan, report = world.migration().plan(), world.migration().apply()
@@ -302,23 +173,6 @@ def test_what_is_lost_is_told_before_and_after(world: World) -> None:
 
 
 # runs that end early
-
-
-def test_a_run_that_fails_after_the_rows_is_gone_on_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.pair.fill(*SMALL)
-    with monkeypatch.context() as patch:
-        patch.setattr(DatabaseMove, "_refresh", lambda _: 1 / 0)
-        report = world.migration().apply()
-    assert [(world.pair.name, Trouble.FAILED, "ZeroDivisionError")] == [
-        (each.key, each.trouble, each.reason) for each in the(report).named
-    ]
-
-    again = world.migration().apply()
-    assert again.complete
-    assert "a killed move went on where it had stopped" in [
-        loss.detail.partition(": ")[2] for loss in the(again).losses
-    ]
-    assert world.migration().verify().complete
 
 
 def test_one_table_that_fails_stops_no_other_and_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,15 +193,3 @@ def test_one_table_that_fails_stops_no_other_and_is_named(world: World, monkeypa
 
     assert world.migration().apply().complete
     assert world.migration().verify().complete
-
-
-def test_no_password_is_in_plan_report_or_journal(world: World) -> None:
-    canary = "canary-" + "5e11"
-    world.left.secret = world.right.secret = canary
-    world.pair.fill(*SMALL)
-    plan, report = world.migration().plan(), world.migration().apply()
-
-    told = f"{plan.to_json()}{report.to_json()}{plan!r}{report!r}"
-    assert canary not in told
-    assert canary.encode() not in b"".join(each.read_bytes() for each in world.state_dir.iterdir())
-    assert json.loads(report.to_json())["complete"] is True

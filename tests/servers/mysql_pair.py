@@ -208,6 +208,11 @@ class Pair:
         """One side, as whoever is to connect."""
         return Side(lambda: server.arguments(self.name, **more), name)
 
+    @property
+    def both(self) -> tuple[dict[str, tuple[int, str]], dict[str, tuple[int, str]]]:
+        """The contents of the source and of the target."""
+        return self.contents(self.source_server), self.contents(self.target_server)
+
     def contents(self, server: MariaDb) -> dict[str, tuple[int, str]]:
         """Return how many rows each table has and a digest of them, as the server sends them and in any order."""
         found = {}
