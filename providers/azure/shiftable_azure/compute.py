@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
-from urllib.parse import quote, urlsplit
-
-import attrs
-import requests
+from urllib.parse import quote
 
 from shiftable.compute.driver import (
     FLEET_LABEL,
@@ -24,7 +20,6 @@ from shiftable.compute.driver import (
     FleetSpec,
     Image,
     MachineInfo,
-    Rule,
     Size,
 )
 from shiftable.errors import Fault
@@ -32,20 +27,38 @@ from shiftable.paging import Page
 from shiftable_azure import _features
 from shiftable_azure._arm import ArmRefusal, ArmSession
 from shiftable_azure._compute_settings import AzureComputeSettings
-from shiftable_azure._flexible import moment
+from shiftable_azure._machine_console import fetched
+from shiftable_azure._machine_debris import Leavings
+from shiftable_azure._machine_disks import disk_told, disks_of, image_told, snapshot_told
+from shiftable_azure._machine_ids import SUBNET, Ids
 from shiftable_azure._machine_network import Interface, network_body, read_wall, same_id, wall_body
+from shiftable_azure._machine_resources import (
+    COMPUTE_API,
+    DISKS_API,
+    GALLERIES_API,
+    NETWORK_API,
+    PATIENCE,
+    PAUSE,
+    Resources,
+    code_of,
+    fleet_of,
+    is_complete,
+    provisioning,
+    require_made,
+    stamp,
+    version_of,
+)
 from shiftable_azure._machine_sizes import Offering, Sku
+from shiftable_azure._machine_surroundings import Surroundings, look_around
 from shiftable_azure._machines import (
     ALIAS_IMAGES,
     CREATED_LABEL,
     DISK_LABEL,
     GALLERY,
-    MACHINE_LABEL,
     TOKEN_LABEL,
     Around,
     Place,
     codes_of,
-    identifier,
     machine_body,
     read_machine,
     state_of,
@@ -54,54 +67,19 @@ from shiftable_azure.errors import ArmFailure, classify_compute
 
 __all__ = ["AzureComputeDriver"]
 
-_COMPUTE = "2026-04-01"
-_NETWORK = "2025-09-01"
-_DISKS = "2025-01-02"
-_GALLERIES = "2024-03-03"
 _SKUS = "2021-07-01"
 _FEATURE = "2021-07-01"
 
-_SUBNET = "machines"
 _FIRST = "1.0.0"  # and only, of an image
 _HIDDEN = {"networkAccessPolicy": "DenyAll", "publicNetworkAccess": "Disabled"}
-_PATIENCE = 600.0  # seconds, for what is to be complete before the next step
-_PAUSE = 5.0  # seconds between two looks
-_RESERVED = 200.0  # seconds: 180 of them are Azure's
-_UNDER_WAY = {"creating", "updating"}
 _KEPT = 3600.0  # seconds that sizes count
 _LISTINGS = 16  # that are remembered between their pages
-_CONSOLE = 2**20  # bytes, the last of it
-_PAGE = 512  # bytes: the last page of a log is filled up with zeros
 _MISSING, _TAKEN, _FORBIDDEN, _CONFLICT = 404, 412, 403, 409
-
-_KINDS = {
-    "networkInterfaces": "network interface",
-    "publicIPAddresses": "public address",
-    "disks": "disk",
-    "networkSecurityGroups": "network security group",
-    "proximityPlacementGroups": "proximity placement group",
-    "availabilitySets": "availability set",
-    "virtualNetworks": "virtual network",
-}
 
 _NO_KEY = (
     "Azure makes no Linux machine without a password or an ssh key, and shiftable none with a password; "
     "declare ssh_keys, the public keys of who may log in"
 )
-
-
-@attrs.frozen
-class _Surroundings:
-    """What belongs to machines and is told elsewhere, by the id of the machine or its own.
-
-    Args:
-        codes: what run-time views say; ``None``: nobody could be asked for all of them.
-    """
-
-    codes: Mapping[str, tuple[str, ...]] | None
-    interfaces: Mapping[str, Interface]
-    walls: Mapping[str, tuple[Rule, ...]]
-    public: Mapping[str, str]
 
 
 class AzureComputeDriver(ComputeDriver):
@@ -147,11 +125,14 @@ class AzureComputeDriver(ComputeDriver):
 
     def __init__(self, session: ArmSession, features: ComputeFeatures = _features.COMPUTE) -> None:
         self._session = session
+        self._ids = Ids(session)
+        self._resources = Resources(session)
+        self._debris = Leavings(self._ids, self._resources)
         self._features = features
         self._lock = threading.Lock()
         self._offering: tuple[float, Offering] | None = None
         self._host_encryption: bool | None = None
-        self._listings: OrderedDict[str, _Surroundings] = OrderedDict()
+        self._listings: OrderedDict[str, Surroundings] = OrderedDict()
 
     @property
     def provider(self) -> str:
@@ -172,7 +153,7 @@ class AzureComputeDriver(ComputeDriver):
     def create(self, spec: FleetSpec) -> None:
         """Make what machines of a fleet share, unless it is there: a network, a security group, what places them."""
         self._check_keys(spec)
-        native, location = AzureComputeSettings.of(spec), self._location
+        native, location = AzureComputeSettings.of(spec), self._ids.location
         tags = {FLEET_LABEL: spec.name}
         if spec.placement == "spread" and spec.zone is not None:
             why = "in one zone, Azure spreads nothing; declare several zones, or none"
@@ -180,47 +161,49 @@ class AzureComputeDriver(ComputeDriver):
         sku = self._offered().get(self.choose(spec).size.name)
         near, apart = self._placement(spec, native, sku)
         if native.subnet is None and spec.network is None:
-            made = network_body(location, {"shiftable": "network"}, _SUBNET)
-            self._make_once(self._network_path, _NETWORK, made, f"the network of {location}")
-        self._make_once(
-            self._wall_path(spec.name),
-            _NETWORK,
+            made = network_body(location, {"shiftable": "network"}, SUBNET)
+            self._resources.make_once(self._ids.network, NETWORK_API, made, f"the network of {location}")
+        self._resources.make_once(
+            self._ids.wall(spec.name),
+            NETWORK_API,
             wall_body(location, tags, spec.firewall),
             f"the network security group of {spec.name}",
         )
-        if near == self._near_path(spec.name):
-            self._make_once(near, _COMPUTE, {"location": location, "tags": tags, "properties": {}}, "its placement")
-        if apart == self._apart_path(spec.name):
+        if near == self._ids.near(spec.name):
+            self._resources.make_once(
+                near, COMPUTE_API, {"location": location, "tags": tags, "properties": {}}, "its placement"
+            )
+        if apart == self._ids.apart(spec.name):
             domains = {"platformFaultDomainCount": 2, "platformUpdateDomainCount": 5}
             body = {"location": location, "tags": tags, "sku": {"name": "Aligned"}, "properties": domains}
-            self._make_once(apart, _COMPUTE, body, "its availability set")
+            self._resources.make_once(apart, COMPUTE_API, body, "its availability set")
 
     def update(self, current: FleetSpec, spec: FleetSpec) -> None:
         """Change the network security group of a fleet."""
-        path = self._wall_path(spec.name)
-        self._owned(path, _NETWORK, {FLEET_LABEL: current.name})
-        group = wall_body(self._location, {FLEET_LABEL: spec.name, CREATED_LABEL: _now()}, spec.firewall)
-        self._put(path, _NETWORK, group, f"the network security group of {spec.name}")
+        path = self._ids.wall(spec.name)
+        self._resources.owned(path, NETWORK_API, {FLEET_LABEL: current.name})
+        group = wall_body(self._ids.location, {FLEET_LABEL: spec.name, CREATED_LABEL: stamp()}, spec.firewall)
+        self._resources.put(path, NETWORK_API, group, f"the network security group of {spec.name}")
 
     def destroy(self, name: str) -> None:
         """Delete what machines of a fleet have left, what they shared, and the network after the last fleet."""
         vms = list(self._virtual_machines())
-        for piece in list(self._pieces(vms, name)):
-            self._delete_patiently(piece.id)
-        for path in (self._wall_path(name), self._near_path(name), self._apart_path(name)):
-            found = self._got(path, _version_of(path))
+        for piece in list(self._debris.pieces(vms, name)):
+            self._resources.delete_patiently(piece.id)
+        for path in (self._ids.wall(name), self._ids.near(name), self._ids.apart(name)):
+            found = self._resources.got(path, version_of(path))
             if found is not None and (found.get("tags") or {}).get(FLEET_LABEL) == name:
-                self._delete(path)
-        if self._lonely_network({_fleet_of(vm) for vm in vms} - {"", name}, frozenset()) is not None:
+                self._resources.delete(path)
+        if self._debris.lonely_network({fleet_of(vm) for vm in vms} - {"", name}, frozenset()) is not None:
             try:
-                self._delete(self._network_path)
+                self._resources.delete(self._ids.network)
             except ArmRefusal as exc:
-                if _code(exc) != "InUseSubnetCannotBeDeleted":  # machines that are not ours are in it
+                if code_of(exc) != "InUseSubnetCannotBeDeleted":  # machines that are not ours are in it
                     raise
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:  # noqa: ARG002  one page has them all
         """Return the names of all fleets."""
-        found = {_fleet_of(vm) for vm in self._virtual_machines()} - {""}
+        found = {fleet_of(vm) for vm in self._virtual_machines()} - {""}
         return Page(tuple(sorted(found)[:limit]))
 
     # sizes and images
@@ -232,9 +215,9 @@ class AzureComputeDriver(ComputeDriver):
     def images(self, *, cursor: str | None, limit: int | None) -> Page[Image]:
         """Return the aliases, then one page of the gallery each."""
         if cursor is None:
-            return Page(ALIAS_IMAGES[:limit], f"{self._gallery_path}/images")
+            return Page(ALIAS_IMAGES[:limit], f"{self._ids.gallery}/images")
         try:
-            page = self._session.call("GET", cursor, _GALLERIES).body
+            page = self._session.call("GET", cursor, GALLERIES_API).body
         except ArmRefusal as exc:
             if exc.status_code != _MISSING:
                 raise
@@ -246,11 +229,11 @@ class AzureComputeDriver(ComputeDriver):
         alias = next((image for image in ALIAS_IMAGES if image.id == id), None)
         if alias is not None:
             return alias
-        found = self._session.call("GET", self._own_image(id), _GALLERIES).body
-        version = self._got(f"{self._own_image(id)}/versions/{_FIRST}", _GALLERIES)
+        found = self._session.call("GET", self._ids.own_image(id), GALLERIES_API).body
+        version = self._resources.got(f"{self._ids.own_image(id)}/versions/{_FIRST}", GALLERIES_API)
         if version is not None:
-            _require_made(version, "the copy of the disk")
-        return self._image_told(id, str(found["name"]), found, version)
+            require_made(version, "the copy of the disk")
+        return image_told(id, str(found["name"]), found, version)
 
     def choose(self, spec: FleetSpec) -> Choice:
         """Choose the smallest size that is large enough, or the one that ``vm_size`` names."""
@@ -275,19 +258,19 @@ class AzureComputeDriver(ComputeDriver):
         native = AzureComputeSettings.of(spec)
         near, apart = self._placement(spec, native, sku)
         place = Place(
-            location=self._location,
-            subnet=native.subnet or self._subnet(spec.network),
-            wall=self._wall_path(spec.name),
-            identity=self._identity(spec.identity),
+            location=self._ids.location,
+            subnet=native.subnet or self._ids.subnet(spec.network),
+            wall=self._ids.wall(spec.name),
+            identity=self._ids.identity(spec.identity),
             sku=sku,
             encryption_at_host=self._encrypts_at_host(native, sku),
             zone=_zone(spec, name, sku) if near is None and apart is None else spec.zone,
             near=near,
             apart=apart,
-            now=_now(),
+            now=stamp(),
         )
         body = machine_body(spec, name, token=token, user_data=user_data, place=place)
-        path = f"{self._path('Microsoft.Compute/virtualMachines')}/{quote(name, safe='')}"
+        path = f"{self._ids.path('Microsoft.Compute/virtualMachines')}/{quote(name, safe='')}"
         try:
             made = self._put_machine(path, body, place)
         except ArmRefusal as exc:
@@ -303,13 +286,15 @@ class AzureComputeDriver(ComputeDriver):
         one more. The pages that follow cost one each, and so do further pages of the others. Of all fleets, groups and
         interfaces are listed by themselves, which is one call more.
         """
-        page = self._session.call("GET", cursor or self._path("Microsoft.Compute/virtualMachines"), _COMPUTE).body
-        found = [vm for vm in page.get("value") or () if fleet in (None, _fleet_of(vm))]
+        page = self._session.call(
+            "GET", cursor or self._ids.path("Microsoft.Compute/virtualMachines"), COMPUTE_API
+        ).body
+        found = [vm for vm in page.get("value") or () if fleet in (None, fleet_of(vm))]
         with self._lock:
             around = self._listings.pop(cursor or "", None)
         following = page.get("nextLink")
         if found and around is None:
-            around = self._look_around(fleet)
+            around = look_around(self._ids, self._resources, fleet)
         if around is None:
             return Page((), following)
         if following is not None:
@@ -327,7 +312,7 @@ class AzureComputeDriver(ComputeDriver):
         """Begin to delete a machine, and with it what was made with it."""
         vm = self._found(id)
         if self._state(vm) != "deleting":
-            self._session.call("DELETE", self._machine_path(vm), _COMPUTE)
+            self._session.call("DELETE", self._ids.machine(vm), COMPUTE_API)
 
     def reboot(self, id: str) -> None:
         """Begin to restart a running machine."""
@@ -335,7 +320,7 @@ class AzureComputeDriver(ComputeDriver):
         state = self._state(vm)
         if state != "running":
             raise ArmFailure("VMNotRunning", f"it is {state}; it must be running")
-        self._session.call("POST", f"{self._machine_path(vm)}/restart", _COMPUTE)
+        self._session.call("POST", f"{self._ids.machine(vm)}/restart", COMPUTE_API)
 
     def start(self, id: str) -> None:
         """Begin to start a stopped machine."""
@@ -353,33 +338,33 @@ class AzureComputeDriver(ComputeDriver):
             raise ArmFailure("OperationNotAllowed", f"it is {state}; it must be stopped")
         body, what = {"properties": {"hardwareProfile": {"vmSize": size.name}}}, f"the new size of {vm['name']}"
         try:
-            answer = self._session.call("PATCH", self._machine_path(vm), _COMPUTE, body=body, repeat=True)
-            self._session.finish(answer, _COMPUTE, what=what, timeout=_PATIENCE)
+            answer = self._session.call("PATCH", self._ids.machine(vm), COMPUTE_API, body=body, repeat=True)
+            self._session.finish(answer, COMPUTE_API, what=what, timeout=PATIENCE)
         except ArmRefusal as exc:
-            found = self._settled(self._machine_path(vm), _COMPUTE, what) if exc.doubtful else vm
+            found = self._resources.settled(self._ids.machine(vm), COMPUTE_API, what) if exc.doubtful else vm
             if found["properties"]["hardwareProfile"]["vmSize"] != size.name:
                 raise
 
     def console(self, id: str) -> bytes:
         """Return the last of what the machine wrote to its serial console, by a URL that Azure signs for it."""
-        path = f"{self._machine_path(self._found(id))}/retrieveBootDiagnosticsData"
-        said = self._session.call("POST", path, _COMPUTE, query={"sasUriExpirationTimeInMinutes": "5"}, repeat=True)
+        path = f"{self._ids.machine(self._found(id))}/retrieveBootDiagnosticsData"
+        said = self._session.call("POST", path, COMPUTE_API, query={"sasUriExpirationTimeInMinutes": "5"}, repeat=True)
         url = str(said.body.get("serialConsoleLogBlobUri") or "")
-        return self._fetched(url) if url else b""
+        return fetched(url) if url else b""
 
     # images and disks
 
     def snapshot(self, id: str, name: str) -> Image:
         """Begin to copy the first disk of a machine into the gallery."""
-        vm, location = self._found(id), self._location
+        vm, location = self._found(id), self._ids.location
         first = vm["properties"]["storageProfile"]["osDisk"]
         sku = self._offered().get(str(vm["properties"]["hardwareProfile"]["vmSize"]))
         is_arm = sku is not None and sku.size.arch == "arm64"
-        path = f"{self._gallery_path}/images/{quote(name, safe='')}"
-        if self._got(path, _GALLERIES) is not None:
+        path = f"{self._ids.gallery}/images/{quote(name, safe='')}"
+        if self._resources.got(path, GALLERIES_API) is not None:
             raise ArmFailure("GalleryImageAlreadyExists", f"the gallery {GALLERY} has an image {name!r}")
         gallery = {"location": location, "tags": {"shiftable": "gallery"}, "properties": {}}
-        self._make_once(self._gallery_path, _GALLERIES, gallery, "the gallery")
+        self._resources.make_once(self._ids.gallery, GALLERIES_API, gallery, "the gallery")
         size = first.get("diskSizeGB") or (vm.get("tags") or {}).get(DISK_LABEL)
         definition: dict[str, Any] = {
             "location": location,
@@ -393,122 +378,124 @@ class AzureComputeDriver(ComputeDriver):
                 "features": [] if is_arm else [{"name": "SecurityType", "value": "TrustedLaunchSupported"}],
             },
         }
-        self._put(path, _GALLERIES, definition, f"the image {name}")
+        self._resources.put(path, GALLERIES_API, definition, f"the image {name}")
         source = {"osDiskImage": {"source": {"id": first["managedDisk"]["id"]}}}
         version = {"location": location, "properties": {"storageProfile": source}}
         try:
-            self._session.call("PUT", f"{path}/versions/{_FIRST}", _GALLERIES, body=version)
+            self._session.call("PUT", f"{path}/versions/{_FIRST}", GALLERIES_API, body=version)
         except ArmRefusal:
-            self._delete(path)
+            self._resources.delete(path)
             raise
-        return self._image_told(path, name, definition, None)
+        return image_told(path, name, definition, None)
 
     def delete_image(self, image: str) -> None:
         """Delete an image with its versions, and the gallery with the last one."""
-        path = self._own_image(image)
-        self._session.call("GET", path, _GALLERIES)
-        for version in list(self._items(f"{path}/versions", _GALLERIES)):
-            self._delete(f"{path}/versions/{version['name']}")
-        self._delete(path)
-        gallery = self._got(self._gallery_path, _GALLERIES)
+        path = self._ids.own_image(image)
+        self._session.call("GET", path, GALLERIES_API)
+        for version in list(self._resources.items(f"{path}/versions", GALLERIES_API)):
+            self._resources.delete(f"{path}/versions/{version['name']}")
+        self._resources.delete(path)
+        gallery = self._resources.got(self._ids.gallery, GALLERIES_API)
         ours = gallery is not None and (gallery.get("tags") or {}).get("shiftable") == "gallery"
-        if ours and not list(self._items(f"{self._gallery_path}/images", _GALLERIES)):
-            self._delete(self._gallery_path)
+        if ours and not list(self._resources.items(f"{self._ids.gallery}/images", GALLERIES_API)):
+            self._resources.delete(self._ids.gallery)
 
     def disks(self, *, cursor: str | None, limit: int | None) -> Page[Disk]:  # noqa: ARG002  Azure cuts pages as it likes
         """Return one page of the disks that no machine starts from."""
-        page = self._session.call("GET", cursor or self._path("Microsoft.Compute/disks"), _DISKS).body
+        page = self._session.call("GET", cursor or self._ids.path("Microsoft.Compute/disks"), DISKS_API).body
         found = [each for each in page.get("value") or () if not each["properties"].get("osType")]
         attached = any(each.get("managedBy") for each in found)
         owners = {same_id(str(vm["id"])): vm for vm in self._virtual_machines()} if attached else {}
         return Page(
-            tuple(self._disk(each, owners.get(same_id(str(each.get("managedBy"))))) for each in found),
+            tuple(disk_told(self._ids, each, owners.get(same_id(str(each.get("managedBy"))))) for each in found),
             page.get("nextLink"),
         )
 
     def disk(self, disk: str) -> Disk:
         """Return one disk."""
-        found = self._session.call("GET", self._disk_path(disk), _DISKS).body
+        found = self._session.call("GET", self._ids.disk(disk), DISKS_API).body
         owner = found.get("managedBy")
-        return self._disk(found, self._got(str(owner), _COMPUTE) if owner else None)
+        return disk_told(self._ids, found, self._resources.got(str(owner), COMPUTE_API) if owner else None)
 
     def create_disk(self, name: str, size_gib: int, *, zone: str | None, snapshot: str | None) -> Disk:
         """Begin to make a disk, which nobody reads but the machine that it is attached to."""
-        path = self._disk_path(name)
+        path = self._ids.disk(name)
         data = {"createOption": "Empty"}
         if snapshot is not None:
-            source = self._snapshot_path(snapshot)
-            self._session.call("GET", source, _DISKS)
+            source = self._ids.snapshot(snapshot)
+            self._session.call("GET", source, DISKS_API)
             data = {"createOption": "Copy", "sourceResourceId": source}
-        if self._got(path, _DISKS) is not None:
+        if self._resources.got(path, DISKS_API) is not None:
             raise ArmFailure("DiskAlreadyExists", f"the resource group has a disk {name!r}")
         body: dict[str, Any] = {
-            "location": self._location,
+            "location": self._ids.location,
             "sku": {"name": AzureComputeSettings().disk_sku},
             "tags": {"shiftable": "disk"},
             "properties": {"creationData": data, "diskSizeGB": size_gib, **_HIDDEN},
         }
         if zone is not None:
             body["zones"] = [zone]
-        made = self._session.call("PUT", path, _DISKS, body=body).body
-        return Disk(id=path, name=name, size_gib=size_gib, zone=zone, ready=_is_complete(made))
+        made = self._session.call("PUT", path, DISKS_API, body=body).body
+        return Disk(id=path, name=name, size_gib=size_gib, zone=zone, ready=is_complete(made))
 
     def delete_disk(self, disk: str) -> None:
         """Delete a disk that is attached to no machine."""
-        path = self._disk_path(disk)
-        self._session.call("GET", path, _DISKS)
-        self._delete(path)
+        path = self._ids.disk(disk)
+        self._session.call("GET", path, DISKS_API)
+        self._resources.delete(path)
 
     def attach(self, id: str, disk: str) -> None:
         """Begin to attach a disk, which stays when the machine is deleted."""
-        vm, path = self._found(id), self._disk_path(disk)
-        if path not in self._disks_of(vm):
-            self._session.call("GET", path, _DISKS)
+        vm, path = self._found(id), self._ids.disk(disk)
+        if path not in disks_of(self._ids, vm):
+            self._session.call("GET", path, DISKS_API)
             wanted = {"dataDisksToAttach": [{"diskId": path, "deleteOption": "Detach"}]}
-            self._rearrange(vm, wanted, lambda now: path in self._disks_of(now))
+            self._rearrange(vm, wanted, lambda now: path in disks_of(self._ids, now))
 
     def detach(self, id: str, disk: str) -> None:
         """Begin to detach a disk."""
-        vm, path = self._found(id), self._disk_path(disk)
-        if path in self._disks_of(vm):
-            self._rearrange(vm, {"dataDisksToDetach": [{"diskId": path}]}, lambda now: path not in self._disks_of(now))
+        vm, path = self._found(id), self._ids.disk(disk)
+        if path in disks_of(self._ids, vm):
+            self._rearrange(
+                vm, {"dataDisksToDetach": [{"diskId": path}]}, lambda now: path not in disks_of(self._ids, now)
+            )
             return
-        owner = self._session.call("GET", path, _DISKS).body.get("managedBy")
+        owner = self._session.call("GET", path, DISKS_API).body.get("managedBy")
         if owner and same_id(str(owner)) != same_id(str(vm["id"])):
             raise ArmFailure("DiskIsAttached", f"it is attached to another machine: {owner.rpartition('/')[2]}")
 
     def disk_snapshots(self, *, cursor: str | None, limit: int | None) -> Page[DiskSnapshot]:  # noqa: ARG002  Azure cuts pages as it likes
         """Return one page of snapshots of disks."""
-        page = self._session.call("GET", cursor or self._path("Microsoft.Compute/snapshots"), _DISKS).body
-        return Page(tuple(map(self._snapshot_told, page.get("value") or ())), page.get("nextLink"))
+        page = self._session.call("GET", cursor or self._ids.path("Microsoft.Compute/snapshots"), DISKS_API).body
+        return Page(tuple(map(partial(snapshot_told, self._ids), page.get("value") or ())), page.get("nextLink"))
 
     def disk_snapshot(self, snapshot: str) -> DiskSnapshot:
         """Return one snapshot of a disk."""
-        found = self._session.call("GET", self._snapshot_path(snapshot), _DISKS).body
-        _require_made(found, "the snapshot")
-        return self._snapshot_told(found)
+        found = self._session.call("GET", self._ids.snapshot(snapshot), DISKS_API).body
+        require_made(found, "the snapshot")
+        return snapshot_told(self._ids, found)
 
     def snapshot_disk(self, disk: str, name: str) -> DiskSnapshot:
         """Begin to make a snapshot of a disk, of what differs from its last one."""
-        source, path = self._disk_path(disk), self._snapshot_path(name)
-        found = self._session.call("GET", source, _DISKS).body
-        if self._got(path, _DISKS) is not None:
+        source, path = self._ids.disk(disk), self._ids.snapshot(name)
+        found = self._session.call("GET", source, DISKS_API).body
+        if self._resources.got(path, DISKS_API) is not None:
             raise ArmFailure("SnapshotAlreadyExists", f"the resource group has a snapshot {name!r}")
         data = {"createOption": "Copy", "sourceResourceId": source}
         body = {
-            "location": self._location,
+            "location": self._ids.location,
             "tags": {"shiftable": "snapshot"},
             "properties": {"creationData": data, "incremental": True, **_HIDDEN},
         }
-        made = self._session.call("PUT", path, _DISKS, body=body).body
+        made = self._session.call("PUT", path, DISKS_API, body=body).body
         size = int(found["properties"].get("diskSizeGB") or 0)
-        return DiskSnapshot(id=path, name=name, size_gib=size, ready=_is_complete(made))
+        return DiskSnapshot(id=path, name=name, size_gib=size, ready=is_complete(made))
 
     def delete_disk_snapshot(self, snapshot: str) -> None:
         """Delete a snapshot of a disk."""
-        path = self._snapshot_path(snapshot)
-        self._session.call("GET", path, _DISKS)
-        self._delete(path)
+        path = self._ids.snapshot(snapshot)
+        self._session.call("GET", path, DISKS_API)
+        self._resources.delete(path)
 
     # debris
 
@@ -518,26 +505,11 @@ class AzureComputeDriver(ComputeDriver):
         Interfaces, public addresses and first disks without their machine, what fleets without machines shared, and
         the network after the last fleet.
         """
-        vms = list(self._virtual_machines())
-        living = {_fleet_of(vm) for vm in vms}
-        found, gone = list(self._pieces(vms, None)), set[str]()
-        for kind, own in (
-            ("Microsoft.Network/networkSecurityGroups", self._wall_path),
-            ("Microsoft.Compute/proximityPlacementGroups", self._near_path),
-            ("Microsoft.Compute/availabilitySets", self._apart_path),
-        ):
-            for each in self._items(self._path(kind), _version_of(self._path(kind))):
-                fleet = _fleet_of(each)
-                if fleet and fleet not in living and same_id(str(each["id"])) == same_id(own(fleet)):
-                    found.append(_debris(own(fleet), each))
-                    gone.add(same_id(own(fleet)))
-        network = self._lonely_network(living - {""}, gone)
-        found += [] if network is None else [_debris(self._network_path, network)]
-        return Page(tuple(found[:limit]))
+        return Page(tuple(self._debris.all(list(self._virtual_machines()))[:limit]))
 
     def delete_debris(self, debris: Debris) -> None:
         """Delete what was left. Azure keeps the interface of a machine that failed for three minutes."""
-        self._delete(debris.id)
+        self._resources.delete(debris.id)
 
     # what they share: making
 
@@ -545,64 +517,29 @@ class AzureComputeDriver(ComputeDriver):
         if not spec.ssh_keys:
             raise ArmFailure("InvalidParameter", _NO_KEY)
 
-    def _make_once(self, path: str, version: str, body: Mapping[str, Any], what: str) -> None:
-        """Make what a fleet needs, unless it is there; what only has its name is somebody else's."""
-        found = self._owned(path, version, body["tags"])
-        if found is not None and _provisioning(found) in _UNDER_WAY:
-            found = self._settled(path, version, what)
-        if found is None or _provisioning(found) not in {"", "succeeded"}:
-            self._put(path, version, {**body, "tags": {**body["tags"], CREATED_LABEL: _now()}}, what)
-
-    def _owned(self, path: str, version: str, tags: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """Return what has that id, if anything has.
-
-        Raises:
-            ArmFailure: it was not made by shiftable for this.
-        """
-        found = self._got(path, version)
-        if found is not None and not tags.items() <= (found.get("tags") or {}).items():
-            raise ArmFailure("AlreadyExists", f"somebody else made {path.rpartition('/')[2]} here; rename it, or this")
-        return found
-
-    def _put(self, path: str, version: str, body: Mapping[str, Any], what: str) -> None:
-        answer = self._session.call("PUT", path, version, body=body)
-        if answer.status in {201, 202} and not _is_complete(answer.body):
-            self._session.finish(answer, version, what=what, timeout=_PATIENCE)
-        elif _provisioning(answer.body) in _UNDER_WAY:  # a second try: the first one goes on
-            self._settled(path, version, what)
-
-    def _settled(self, path: str, version: str, what: str) -> Mapping[str, Any]:
-        """Wait until nothing is being done to something, and return it."""
-        deadline = self._session.clock() + _PATIENCE
-        while _provisioning(found := self._session.call("GET", path, version).body) in _UNDER_WAY:
-            if self._session.clock() >= deadline:
-                raise ArmFailure("OperationTimedOut", f"waited {_PATIENCE:,.0f} s for {what}")
-            self._session.pause(_PAUSE)
-        return found
-
     def _placement(
         self, spec: FleetSpec, native: AzureComputeSettings, sku: Sku | None
     ) -> tuple[str | None, str | None]:
         """Return what brings machines near each other, and what keeps them apart where zones do not."""
         near, apart = native.proximity_placement_group, native.availability_set
         if spec.placement == "close" and near is None:
-            near = self._near_path(spec.name)
+            near = self._ids.near(spec.name)
         several = sku is not None and len(sku.zones) > 1
         if spec.placement == "spread" and apart is None and not several and spec.zone is None:
-            apart = self._apart_path(spec.name)
+            apart = self._ids.apart(spec.name)
         return near, apart
 
     def _put_machine(self, path: str, body: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
         """Begin to make a machine that is not there; when somebody is just changing its network, after that."""
-        deadline = self._session.clock() + _PATIENCE
+        deadline = self._session.clock() + PATIENCE
         while True:
             try:
-                return self._session.call("PUT", path, _COMPUTE, body=body, headers={"If-None-Match": "*"}).body
+                return self._session.call("PUT", path, COMPUTE_API, body=body, headers={"If-None-Match": "*"}).body
             except ArmRefusal as exc:
-                if _code(exc) != "ReferencedResourceNotProvisioned" or self._session.clock() >= deadline:
+                if code_of(exc) != "ReferencedResourceNotProvisioned" or self._session.clock() >= deadline:
                     raise
-            self._settled(place.wall, _NETWORK, "its network security group")
-            self._session.pause(_PAUSE)
+            self._resources.settled(place.wall, NETWORK_API, "its network security group")
+            self._session.pause(PAUSE)
 
     def _made_before(self, path: str, fleet: str, token: str, exc: ArmRefusal) -> MachineInfo:
         """Return the machine that an earlier call has made.
@@ -611,7 +548,7 @@ class AzureComputeDriver(ComputeDriver):
             ArmFailure: it is somebody else's, or on its way out.
             ArmRefusal: there is none.
         """
-        found = self._got(path, _COMPUTE, {"$expand": "instanceView"})
+        found = self._resources.got(path, COMPUTE_API, {"$expand": "instanceView"})
         if found is None:
             raise exc
         tags = found.get("tags") or {}
@@ -621,19 +558,6 @@ class AzureComputeDriver(ComputeDriver):
             why = "its predecessor is being deleted; try again when that is gone"
             raise ArmFailure("VirtualMachineIsBeingDeleted", why)
         return self._info(found)
-
-    def _subnet(self, network: str | None) -> str:
-        if network is None:
-            return f"{self._network_path}/subnets/{_SUBNET}"
-        if network.startswith("/"):
-            return network
-        name, _, subnet = network.partition("/")
-        return f"{self._path('Microsoft.Network/virtualNetworks')}/{name}/subnets/{subnet or 'default'}"
-
-    def _identity(self, identity: str | None) -> str | None:
-        if identity is None or identity.startswith("/"):
-            return identity
-        return f"{self._path('Microsoft.ManagedIdentity/userAssignedIdentities')}/{identity}"
 
     def _encrypts_at_host(self, native: AzureComputeSettings, sku: Sku) -> bool:
         """Tell whether temporary disks and caches can be encrypted, which a subscription has to be registered for."""
@@ -655,7 +579,7 @@ class AzureComputeDriver(ComputeDriver):
     def _begin(self, id: str, verb: str, reached: set[str]) -> None:
         """Begin what does no more when it is begun twice. A second try that is refused may have been the first."""
         try:
-            self._session.call("POST", f"{self._machine_path(self._found(id))}/{verb}", _COMPUTE, repeat=True)
+            self._session.call("POST", f"{self._ids.machine(self._found(id))}/{verb}", COMPUTE_API, repeat=True)
         except ArmRefusal as exc:
             if not exc.doubtful or self._state(self._found(id)) not in reached:
                 raise
@@ -664,72 +588,20 @@ class AzureComputeDriver(ComputeDriver):
         self, vm: Mapping[str, Any], wanted: Mapping[str, Any], done: Callable[[Mapping[str, Any]], bool]
     ) -> None:
         """Begin to attach or detach; what is refused after a lost answer may be under way."""
-        path = self._machine_path(vm)
+        path = self._ids.machine(vm)
         try:
-            self._session.call("POST", f"{path}/attachDetachDataDisks", _COMPUTE, body=wanted, repeat=True)
+            self._session.call("POST", f"{path}/attachDetachDataDisks", COMPUTE_API, body=wanted, repeat=True)
         except ArmRefusal as exc:
-            if not exc.doubtful or not done(self._session.call("GET", path, _COMPUTE).body):
+            if not exc.doubtful or not done(self._session.call("GET", path, COMPUTE_API).body):
                 raise
-
-    # what they share: deleting
-
-    def _delete(self, path: str) -> None:
-        version = _version_of(path)
-        answer = self._session.call("DELETE", path, version)
-        self._session.finish(answer, version, what=f"the end of {path.rpartition('/')[2]}", timeout=_PATIENCE)
-
-    def _delete_patiently(self, path: str) -> None:
-        """Delete what Azure may keep for a machine that failed, which it does for three minutes."""
-        deadline = self._session.clock() + _RESERVED
-        while True:
-            try:
-                return self._delete(path)
-            except ArmRefusal as exc:
-                if _code(exc) != "NicReservedForAnotherVm" or self._session.clock() >= deadline:
-                    raise
-            self._session.pause(_PAUSE)
-
-    def _pieces(self, vms: Sequence[Mapping[str, Any]], fleet: str | None) -> Iterator[Debris]:
-        """Yield interfaces, addresses and first disks that no machine has, of one fleet or of all.
-
-        While a machine is being made, what bears its name may be for it. A first disk is none as long as a machine has
-        that name: somebody may have exchanged it.
-        """
-        ids = {same_id(str(vm["id"])) for vm in vms}
-        names = {str(vm["name"]).lower() for vm in vms}
-        busy = {str(vm["name"]).lower() for vm in vms if _provisioning(vm) == "creating"}
-        for kind, holder, spared in (
-            ("Microsoft.Network/networkInterfaces", _machine_of, busy),
-            ("Microsoft.Network/publicIPAddresses", _card_of, busy),
-            ("Microsoft.Compute/disks", _owner_of, names),
-        ):
-            for each in self._items(self._path(kind), _version_of(self._path(kind))):
-                held, tags = holder(each), each.get("tags") or {}
-                if held is not None and same_id(held) in ids:
-                    ids.add(same_id(str(each["id"])))  # what an interface has, its machine has
-                    continue
-                machine = str(tags.get(MACHINE_LABEL, "")).lower()
-                if machine and machine not in spared and _fleet_of(each) and fleet in (None, _fleet_of(each)):
-                    yield _debris(f"{self._path(kind)}/{quote(str(each['name']), safe='')}", each)
-
-    def _lonely_network(self, living: AbstractSet[str], gone: AbstractSet[str]) -> Mapping[str, Any] | None:
-        """Return the network of the location if it is ours and no fleet is there, but for those whose groups go."""
-        if living:
-            return None
-        for group in self._items(self._path("Microsoft.Network/networkSecurityGroups"), _NETWORK):
-            here = _plain(str(group.get("location"))) == self._location
-            if here and _fleet_of(group) and same_id(str(group["id"])) not in gone:
-                return None
-        found = self._got(self._network_path, _NETWORK)
-        return found if found is not None and (found.get("tags") or {}).get("shiftable") == "network" else None
 
     # what they share: reading
 
     def _found(self, id: str) -> Mapping[str, Any]:
         """Return a machine with its run-time view; one that has only the name of it is another."""
         name, _, vm_id = id.partition("/")
-        path = f"{self._path('Microsoft.Compute/virtualMachines')}/{quote(name, safe='')}"
-        found = self._session.call("GET", path, _COMPUTE, query={"$expand": "instanceView"}).body
+        path = f"{self._ids.path('Microsoft.Compute/virtualMachines')}/{quote(name, safe='')}"
+        found = self._session.call("GET", path, COMPUTE_API, query={"$expand": "instanceView"}).body
         if vm_id and str(found["properties"].get("vmId")).lower() != vm_id.lower():
             raise ArmFailure("VirtualMachineNotFound", "it is gone; there is another machine of that name")
         return found
@@ -745,32 +617,32 @@ class AzureComputeDriver(ComputeDriver):
             return self._read(vm, codes, around)
         cards = (vm["properties"].get("networkProfile") or {}).get("networkInterfaces") or ()
         first = next((str(each["id"]) for each in cards), None)
-        found = first and self._got(first, _NETWORK, {"$expand": "ipConfigurations/publicIPAddress"})
+        found = first and self._resources.got(first, NETWORK_API, {"$expand": "ipConfigurations/publicIPAddress"})
         if found:
             card = Interface.read(found)
-            group = self._got(card.wall, _NETWORK) if card.wall else None
+            group = self._resources.got(card.wall, NETWORK_API) if card.wall else None
             around = Around(
                 addresses=card.addresses,
                 public=tuple(_expanded(found)),
-                network=self._network_told(card),
+                network=self._ids.network_of(card),
                 firewall=() if group is None else read_wall(group),
             )
         return self._read(vm, codes, around)
 
-    def _told(self, vm: Mapping[str, Any], held: _Surroundings) -> MachineInfo:
+    def _told(self, vm: Mapping[str, Any], held: Surroundings) -> MachineInfo:
         """Tell of one machine of a listing."""
         id_ = same_id(str(vm["id"]))
         if held.codes is None:
-            codes = codes_of(self._got(f"{self._machine_path(vm)}/instanceView", _COMPUTE))
+            codes = codes_of(self._resources.got(f"{self._ids.machine(vm)}/instanceView", COMPUTE_API))
         else:
             codes = held.codes.get(id_, ())
         card = held.interfaces.get(id_)
-        around = Around(firewall=held.walls.get(same_id(self._wall_path(_fleet_of(vm))), ()))
-        if card is not None and state_of(_provisioning(vm), codes)[0] not in {"creating", "deleting"}:
+        around = Around(firewall=held.walls.get(same_id(self._ids.wall(fleet_of(vm))), ()))
+        if card is not None and state_of(provisioning(vm), codes)[0] not in {"creating", "deleting"}:
             around = Around(
                 addresses=card.addresses,
                 public=tuple(filter(None, (held.public.get(same_id(each)) for each in card.public))),
-                network=self._network_told(card),
+                network=self._ids.network_of(card),
                 firewall=held.walls.get(same_id(card.wall), ()),
             )
         return self._read(vm, codes, around)
@@ -778,237 +650,30 @@ class AzureComputeDriver(ComputeDriver):
     def _read(self, vm: Mapping[str, Any], codes: tuple[str, ...], around: Around) -> MachineInfo:
         size = (vm["properties"].get("hardwareProfile") or {}).get("vmSize")
         sku = self._offered().get(str(size))
-        return read_machine(vm, codes=codes, sku=sku, around=around, disks=self._disks_of(vm))
-
-    def _look_around(self, fleet: str | None) -> _Surroundings:
-        """Return what is around the machines of a fleet, or of all."""
-        cards = list[Mapping[str, Any]]()
-        if fleet is not None:
-            one = self._got(self._wall_path(fleet), _NETWORK, {"$expand": "networkInterfaces"})
-            groups = [] if one is None else [one]
-            cards = [each for group in groups for each in group["properties"].get("networkInterfaces") or ()]
-        else:
-            groups = list(self._items(self._path("Microsoft.Network/networkSecurityGroups"), _NETWORK))
-        if not cards or not all("ipConfigurations" in (each.get("properties") or {}) for each in cards):
-            cards = list(self._items(self._path("Microsoft.Network/networkInterfaces"), _NETWORK))
-        read = [Interface.read(each) for each in cards]
-        public = dict[str, str]()
-        if any(card.public for card in read):
-            for each in self._items(self._path("Microsoft.Network/publicIPAddresses"), _NETWORK):
-                public[same_id(str(each["id"]))] = str(each["properties"].get("ipAddress") or "")
-        return _Surroundings(
-            codes=self._codes(),
-            interfaces={same_id(card.machine): card for card in read if card.machine},
-            walls={same_id(str(group["id"])): read_wall(group) for group in groups},
-            public=public,
-        )
-
-    def _codes(self) -> Mapping[str, tuple[str, ...]] | None:
-        """Return what the run-time views of all machines say; ``None`` if that may not be asked."""
-        path = f"{self._session.subscription}/providers/Microsoft.Compute/virtualMachines"
-        try:
-            found = list(self._items(path, _COMPUTE, {"statusOnly": "true"}))
-        except ArmRefusal as exc:
-            if exc.status_code != _FORBIDDEN:
-                raise
-            return None
-        return {same_id(str(vm["id"])): codes_of(vm["properties"].get("instanceView")) for vm in found}
+        return read_machine(vm, codes=codes, sku=sku, around=around, disks=disks_of(self._ids, vm))
 
     def _virtual_machines(self) -> Iterator[Mapping[str, Any]]:
-        return self._items(self._path("Microsoft.Compute/virtualMachines"), _COMPUTE)
-
-    def _items(self, path: str, version: str, query: Mapping[str, str] | None = None) -> Iterator[Mapping[str, Any]]:
-        """Yield the items of all pages."""
-        link: str | None = path
-        while link is not None:
-            page = self._session.call("GET", link, version, query=query).body
-            yield from page.get("value") or ()
-            link = page.get("nextLink")
-
-    def _got(self, path: str, version: str, query: Mapping[str, str] | None = None) -> Mapping[str, Any] | None:
-        """Return what there may be. A resource group that is missing is an error."""
-        try:
-            return self._session.call("GET", path, version, query=query).body
-        except ArmRefusal as exc:
-            if exc.status_code != _MISSING or _code(exc) in {"ResourceGroupNotFound", "SubscriptionNotFound"}:
-                raise
-            return None
+        return self._resources.items(self._ids.path("Microsoft.Compute/virtualMachines"), COMPUTE_API)
 
     def _offered(self) -> Offering:
         """Return the sizes of the location; an answer counts for an hour."""
         now, kept = self._session.clock(), self._offering
         if kept is not None and now - kept[0] < _KEPT:
             return kept[1]
-        location = self._location
+        location = self._ids.location
         path = f"{self._session.subscription}/providers/Microsoft.Compute/skus"
         wanted = {"$filter": f"location eq '{location}'"}
-        read = (Sku.read(found, location) for found in self._items(path, _SKUS, wanted))
+        read = (Sku.read(found, location) for found in self._resources.items(path, _SKUS, wanted))
         offering = Offering(location, (sku for sku in read if sku is not None))
         with self._lock:
             self._offering = (now, offering)
         return offering
 
     def _image(self, found: Mapping[str, Any]) -> Image:
-        path = f"{self._gallery_path}/images/{quote(str(found['name']), safe='')}"
-        return self._image_told(path, str(found["name"]), found, self._got(f"{path}/versions/{_FIRST}", _GALLERIES))
-
-    def _image_told(self, path: str, name: str, found: Mapping[str, Any], version: Mapping[str, Any] | None) -> Image:
-        disk = str((found.get("tags") or {}).get(DISK_LABEL, ""))
-        return Image(
-            id=path,
-            name=name,
-            arch="arm64" if (found.get("properties") or {}).get("architecture") == "Arm64" else "x86_64",
-            disk_gib=int(disk) if disk.isdecimal() else None,
-            own=True,
-            ready=version is not None and _is_complete(version),
-            created=moment((found.get("systemData") or {}).get("createdAt")),
+        path = f"{self._ids.gallery}/images/{quote(str(found['name']), safe='')}"
+        return image_told(
+            path, str(found["name"]), found, self._resources.got(f"{path}/versions/{_FIRST}", GALLERIES_API)
         )
-
-    def _own_image(self, image: str) -> str:
-        """Return the id of an image of the gallery; nobody else's is deleted."""
-        inside = f"{self._gallery_path}/images/"
-        if not same_id(image).startswith(same_id(inside)) or "/" in image[len(inside) :]:
-            raise ArmFailure("ResourceNotFound", f"the gallery {GALLERY} of the resource group has no image {image!r}")
-        return image
-
-    def _disk(self, found: Mapping[str, Any], owner: Mapping[str, Any] | None) -> Disk:
-        zones, path, machine, device = found.get("zones") or (), self._disk_path(str(found["id"])), None, None
-        if owner is not None:
-            machine, device = identifier(str(owner["name"]), owner), self._device(owner, path)
-        elif found.get("managedBy"):
-            machine = str(found["managedBy"]).rpartition("/")[2]
-        return Disk(
-            id=path,
-            name=str(found["name"]),
-            size_gib=int(found["properties"].get("diskSizeGB") or 0),
-            zone=str(zones[0]) if zones else None,
-            machine=machine,
-            device=device,
-            ready=_is_complete(found) and (owner is None or _provisioning(owner) != "updating"),
-        )
-
-    def _device(self, vm: Mapping[str, Any], path: str) -> str | None:
-        """Return the link that the images' rules for udev make of a disk's number."""
-        storage = vm["properties"].get("storageProfile") or {}
-        for each in storage.get("dataDisks") or ():
-            if self._disk_path(str((each.get("managedDisk") or {}).get("id"))) == path:
-                nvme = storage.get("diskControllerType") == "NVMe"
-                return f"/dev/disk/azure/{'data/by-lun/' if nvme else 'scsi1/lun'}{each['lun']}"
-        return None
-
-    def _snapshot_told(self, found: Mapping[str, Any]) -> DiskSnapshot:
-        said = found["properties"]
-        return DiskSnapshot(
-            id=self._snapshot_path(str(found["name"])),
-            name=str(found["name"]),
-            size_gib=int(said.get("diskSizeGB") or 0),
-            ready=_is_complete(found) and float(said.get("completionPercent") or 100) >= 100,
-            created=moment(said.get("timeCreated")),
-        )
-
-    def _disks_of(self, vm: Mapping[str, Any]) -> tuple[str, ...]:
-        attached = (vm["properties"].get("storageProfile") or {}).get("dataDisks") or ()
-        return tuple(
-            self._disk_path(str((each.get("managedDisk") or {}).get("id") or each.get("name")))
-            for each in attached
-            if not each.get("toBeDetached")
-        )
-
-    def _fetched(self, url: str) -> bytes:
-        """Fetch what a signed URL is for. It gets no token; and nobody is shown the signature."""
-        if urlsplit(url).scheme != "https" and urlsplit(url).hostname != "127.0.0.1":
-            raise ArmFailure("ConsoleUnavailable", "Azure names a console log that is not reached by https")
-        kept = b""
-        try:
-            with requests.get(url, stream=True, timeout=(20, 60), auth=_nobody, allow_redirects=False) as answer:
-                if answer.status_code == _MISSING:
-                    return b""
-                if answer.status_code != requests.codes.ok:
-                    why = f"the console log is answered with {answer.status_code}"
-                    raise ArmFailure("ConsoleUnavailable", why)
-                for chunk in answer.iter_content(2**16):
-                    kept = (kept + chunk)[-_CONSOLE - _PAGE :]
-        except requests.RequestException as exc:
-            why = f"the console log cannot be fetched ({type(exc).__name__})"
-            raise ArmFailure("ConsoleUnavailable", why) from None
-        return kept.rstrip(b"\0")[-_CONSOLE:]
-
-    # what they share: ids
-
-    @property
-    def _location(self) -> str:
-        """Where machines are, as Azure writes it in ids: settings may have its name for people."""
-        return _plain(self._session.location)
-
-    def _path(self, kind: str) -> str:
-        return f"{self._session.group}/providers/{kind}"
-
-    def _machine_path(self, vm: Mapping[str, Any]) -> str:
-        return f"{self._path('Microsoft.Compute/virtualMachines')}/{quote(str(vm['name']), safe='')}"
-
-    def _wall_path(self, fleet: str) -> str:
-        return f"{self._path('Microsoft.Network/networkSecurityGroups')}/shiftable-{fleet}"
-
-    def _near_path(self, fleet: str) -> str:
-        return f"{self._path('Microsoft.Compute/proximityPlacementGroups')}/shiftable-{fleet}"
-
-    def _apart_path(self, fleet: str) -> str:
-        return f"{self._path('Microsoft.Compute/availabilitySets')}/shiftable-{fleet}"
-
-    def _disk_path(self, disk: str) -> str:
-        return self._id_of("Microsoft.Compute/disks", disk)
-
-    def _snapshot_path(self, snapshot: str) -> str:
-        return self._id_of("Microsoft.Compute/snapshots", snapshot)
-
-    def _id_of(self, kind: str, given: str) -> str:
-        """Return the id of something, which may be given by its name; the group's name as the settings have it."""
-        here = self._path(kind)
-        if "/" not in given:
-            return f"{here}/{quote(given, safe='')}"
-        is_here = same_id(given).rpartition("/")[0] == same_id(here)
-        return f"{here}/{given.rpartition('/')[2]}" if is_here else given
-
-    def _network_told(self, card: Interface) -> str | None:
-        """Return the subnet of an interface, as ``network`` names it."""
-        here = f"{self._path('Microsoft.Network/virtualNetworks')}/"
-        if card.subnet is None or not same_id(card.subnet).startswith(same_id(here) + "/"):
-            return card.subnet
-        name, _, rest = card.subnet[len(here) :].partition("/")
-        return f"{name}/{rest.rpartition('/')[2]}"
-
-    @property
-    def _network_path(self) -> str:
-        return f"{self._path('Microsoft.Network/virtualNetworks')}/shiftable-{self._location}"
-
-    @property
-    def _gallery_path(self) -> str:
-        return f"{self._path('Microsoft.Compute/galleries')}/{GALLERY}"
-
-
-def _code(exc: ArmRefusal) -> str:
-    return str(getattr(exc.error, "code", None) or "")
-
-
-def _version_of(path: str) -> str:
-    """Return the api-version of a kind of resource."""
-    parts = path.partition("/providers/")[2].lower().split("/")
-    if parts[0] == "microsoft.network":
-        return _NETWORK
-    return {"disks": _DISKS, "snapshots": _DISKS, "galleries": _GALLERIES}.get(parts[1], _COMPUTE)
-
-
-def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Say who asks: nobody, whatever a file on this machine has for that host."""
-    return request
-
-
-def _plain(location: str) -> str:
-    return location.replace(" ", "").lower()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _zone(spec: FleetSpec, name: str, sku: Sku) -> str | None:
@@ -1017,53 +682,6 @@ def _zone(spec: FleetSpec, name: str, sku: Sku) -> str | None:
     if spec.zone is not None or not sku.zones:
         return spec.zone
     return sorted(sku.zones)[(int(number) if number.isdecimal() else 0) % len(sku.zones)]
-
-
-def _fleet_of(found: Mapping[str, Any]) -> str:
-    return str((found.get("tags") or {}).get(FLEET_LABEL) or "")
-
-
-def _provisioning(found: Mapping[str, Any]) -> str:
-    return str((found.get("properties") or {}).get("provisioningState") or "").lower()
-
-
-def _is_complete(found: Mapping[str, Any]) -> bool:
-    return _provisioning(found) == "succeeded"
-
-
-def _require_made(found: Mapping[str, Any], what: str) -> None:
-    """Refuse to wait for what has failed.
-
-    Raises:
-        ArmFailure: it has.
-    """
-    if _provisioning(found) == "failed":
-        raise ArmFailure("InternalOperationError", f"Azure has failed to make {what}; delete it, and try again")
-
-
-def _debris(path: str, found: Mapping[str, Any]) -> Debris:
-    kind = path.rpartition("/")[0].rpartition("/")[2]
-    return Debris(
-        id=path,
-        kind=_KINDS[kind],
-        name=str(found["name"]),
-        fleet=_fleet_of(found) or None,
-        created=moment((found.get("tags") or {}).get(CREATED_LABEL)),
-    )
-
-
-def _machine_of(card: Mapping[str, Any]) -> str | None:
-    return Interface.read(card).machine
-
-
-def _card_of(address: Mapping[str, Any]) -> str | None:
-    """Return the id of the interface that has an address."""
-    id_ = (address["properties"].get("ipConfiguration") or {}).get("id")
-    return str(id_).partition("/ipConfigurations/")[0] if id_ else None
-
-
-def _owner_of(disk: Mapping[str, Any]) -> str | None:
-    return str(disk["managedBy"]) if disk.get("managedBy") else None
 
 
 def _expanded(interface: Mapping[str, Any]) -> Iterator[str]:
