@@ -95,6 +95,14 @@ class Monitor:
         told = self._say("info usernet").replace("\r", "")
         return {(kind.lower(), int(inside)): int(outside) for kind, outside, inside in _FORWARD.findall(told)}
 
+    def lead(self, wanted: frozenset[tuple[str, int]]) -> None:
+        """Lead ports of 127.0.0.1 to these of the machine, and none to others."""
+        there = self.forwards()
+        for protocol, port in sorted(wanted - there.keys()):
+            self.forward(protocol, port)
+        for protocol, port in sorted(there.keys() - wanted):
+            self.close_forward(protocol, there[protocol, port])
+
     def forward(self, protocol: str, port: int) -> None:
         """Lead a port of 127.0.0.1, which the system chooses, to one of the machine."""
         self._must(f"hostfwd_add net {protocol}:127.0.0.1:0-:{port}")

@@ -10,13 +10,12 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 import attrs
 
-from shiftable.compute import Rule, cloud_init
+from shiftable.compute import cloud_init
 from shiftable.compute.driver import (
     ALIASES,
     FLEET_LABEL,
@@ -49,6 +48,7 @@ from shiftable.paging import Page
 from shiftable_baremetal._durable import write
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._faults import classify as classify_files
+from shiftable_baremetal._own_machines import any_size, disk_gib, forwarded, native, page, size, sizes
 from shiftable_baremetal._qemu_command import command
 from shiftable_baremetal._qemu_files import DISKS, IMAGES, SNAPSHOTS, Area, Definition, DiskFile, Home
 from shiftable_baremetal._qemu_images import SOURCES, Base, Images, Source
@@ -56,7 +56,6 @@ from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
 from shiftable_baremetal._qemu_probe import Accelerator, accelerator
 from shiftable_baremetal._qemu_process import ProgramError, Programs
 from shiftable_baremetal._qemu_seed import seed
-from shiftable_baremetal._qemu_settings import QemuMachineSettings
 
 __all__ = ["FEATURES", "QemuComputeDriver"]
 
@@ -87,7 +86,6 @@ FEATURES = ComputeFeatures(
 _MOST_CPUS = 255  # of QEMU's machine q35 without an IOMMU
 _MOST_MEMORY_GIB = 1024  # of physical addresses that every processor since 2006 has
 _CONSOLE = 64 * 1024  # bytes; as EC2
-_MOST_PORTS = 512  # each is an open file, of which a process has 1,024
 _ADDRESS = "127.0.0.1"
 
 T = TypeVar("T")
@@ -188,18 +186,17 @@ class QemuComputeDriver(ComputeDriver):
                 definition = home.definition()
                 if definition is None or definition.fleet != current.name:
                     continue
-                opened = attrs.evolve(definition, firewall=_firewall(spec))
+                opened = attrs.evolve(definition, firewall=forwarded(spec))
                 if home.process.runs:
                     with home.process.monitor() as monitor:
-                        _forward(monitor, opened)
+                        monitor.lead(opened.forwarded)
                 home.write(opened)
 
     # sizes and images
 
     def sizes(self, *, cursor: str | None, limit: int | None) -> Page[Size]:
         """Return some of the sizes; any other can be had."""
-        every = [_size(cpus, cpus * per_cpu) for cpus in (1, 2, 4, 8, 16) for per_cpu in (1, 2, 4)]
-        return self._page(every, cursor, limit)
+        return self._page(sizes(), cursor, limit)
 
     def images(self, *, cursor: str | None, limit: int | None) -> Page[Image]:
         """Return one page of the aliases, the user's images, and those of machines."""
@@ -219,10 +216,7 @@ class QemuComputeDriver(ComputeDriver):
 
     def choose(self, spec: FleetSpec) -> Choice:
         """Take what is asked for."""
-        if spec.cpus > _MOST_CPUS or spec.memory_gib > _MOST_MEMORY_GIB:
-            needed = f"{spec.cpus} CPUs, {spec.memory_gib} GiB"
-            raise ValueError(f"no size has {needed}; the largest has {_MOST_CPUS} CPUs, {_MOST_MEMORY_GIB} GiB")
-        return Choice(_size(spec.cpus, spec.memory_gib), "any size can be had")
+        return any_size(spec, _MOST_CPUS, _MOST_MEMORY_GIB)
 
     # machines
 
@@ -235,7 +229,7 @@ class QemuComputeDriver(ComputeDriver):
     ) -> MachineInfo:
         """Make a machine and start it, or return the one that this token has made."""
         base, programs = self._images.base(spec.image), Programs(self._programs)
-        program, native = programs.system(), _native(spec)
+        program, declared = programs.system(), native(spec)
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
             _fail(InvalidArgument, "a machine's name is that of a host: lower-case letters, digits and hyphens")
         with self._area.changing(name):
@@ -244,7 +238,7 @@ class QemuComputeDriver(ComputeDriver):
                 if (known.token, known.fleet) != (token, spec.name):
                     _fail(AlreadyExists, f"there is a machine {name!r}, of the fleet {known.fleet!r}")
                 return self._seen(self._area.home(name), known)
-            disk_gib = _disk_gib(spec, _virtual_size(programs, base))
+            gib = disk_gib(spec, _virtual_size(programs, base))
             definition = Definition(
                 id=f"{name}.{secrets.token_hex(4)}",
                 name=name,
@@ -253,20 +247,20 @@ class QemuComputeDriver(ComputeDriver):
                 image=spec.image,
                 cpus=size.cpus,
                 memory=size.memory,
-                disk_gib=disk_gib,
+                disk_gib=gib,
                 user=spec.user,
-                firewall=_firewall(spec),
+                firewall=forwarded(spec),
                 labels={**spec.labels, FLEET_LABEL: spec.name},
                 created=_now(),
-                kernel=_path(native.kernel),
-                initrd=_path(native.initrd),
-                append=native.append,
+                kernel=_path(declared.kernel),
+                initrd=_path(declared.initrd),
+                append=declared.append,
             )
             with self._area.new(name) as folder:
                 home = Home(folder)
                 home.write(definition)
                 backing = ("-b", str(base.path), "-F", base.format)
-                programs.image("create", "-q", "-f", "qcow2", *backing, home.disk, f"{disk_gib}G")
+                programs.image("create", "-q", "-f", "qcow2", *backing, home.disk, f"{gib}G")
                 home.write_seed(seed(definition.id, name, user_data or b""))
                 self._launch(home, definition, program)
             return self._seen(self._area.home(name), definition)
@@ -521,7 +515,7 @@ class QemuComputeDriver(ComputeDriver):
             fleet=definition.fleet,
             state=state,
             raw_state=raw,
-            size=_size(definition.cpus, definition.memory // GIB).name,
+            size=size(definition.cpus, definition.memory // GIB).name,
             cpus=definition.cpus,
             memory=definition.memory,
             image=definition.image,
@@ -562,10 +556,7 @@ class QemuComputeDriver(ComputeDriver):
         return _STATES.get(status, "unknown"), status, ports
 
     def _page(self, items: Sequence[T], cursor: str | None, limit: int | None) -> Page[T]:
-        start = int(cursor or 0)
-        shown = tuple(islice(items, start, start + self._count(limit)))
-        end = start + len(shown)
-        return Page(shown, str(end) if end < len(items) else None)
+        return page(items, cursor, self._count(limit))
 
     def _count(self, limit: int | None) -> int:
         return self._page_size if limit is None else min(limit, self._page_size)
@@ -603,21 +594,6 @@ def _debris(left: Path) -> Debris:
     return Debris(id=left.name, kind="folder", name=name, fleet=fleet, created=created)
 
 
-def _size(cpus: int, memory_gib: int) -> Size:
-    return Size(name=f"{cpus}-{memory_gib}", cpus=cpus, memory=memory_gib * GIB)
-
-
-def _firewall(spec: FleetSpec) -> tuple[Rule, ...]:
-    ports = sum(rule.last - rule.port + 1 for rule in spec.firewall)
-    if ports > _MOST_PORTS:
-        _fail(InvalidArgument, f"{ports:,} ports are open; QEMU leads at most {_MOST_PORTS} to a machine, one by one")
-    return spec.firewall
-
-
-def _native(spec: FleetSpec) -> QemuMachineSettings:
-    return spec.native if isinstance(spec.native, QemuMachineSettings) else QemuMachineSettings()
-
-
 def _path(given: Path | None) -> str | None:
     return None if given is None else str(given.absolute())
 
@@ -627,22 +603,8 @@ def _virtual_size(programs: Programs, base: Base) -> int:
     return int(json.loads(told)["virtual-size"])
 
 
-def _disk_gib(spec: FleetSpec, image: int) -> int:
-    """Return the size of a disk: a smaller one than the image's would cut it off."""
-    return max(spec.disk_gib, -(-image // GIB))
-
-
 def _is_of(definition: Definition | None, fleet: str | None) -> bool:
     return definition is not None and fleet in (None, definition.fleet)
-
-
-def _forward(monitor: Monitor, definition: Definition) -> None:
-    """Lead ports to those that are open, and none to others."""
-    wanted, there = definition.forwarded, monitor.forwards()
-    for protocol, port in sorted(wanted - there.keys()):
-        monitor.forward(protocol, port)
-    for protocol, port in sorted(there.keys() - wanted):
-        monitor.close_forward(protocol, there[protocol, port])
 
 
 def _plug(monitor: Monitor, disk: str, path: Path) -> None:
