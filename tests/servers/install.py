@@ -37,6 +37,7 @@ PACKAGES = (
         "busybox-static",
         "dropbear-bin",
     ),  # test_compute_*.py
+    *("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "python3-libvirt"),  # test_compute_libvirt*.py
 )
 
 AZURITE = "azurite@3.35"  # test_blob_azurite.py

@@ -1,0 +1,247 @@
+"""The volumes of a storage pool, whose names say what they are: a volume has no labels.
+
+    shiftable.machine.web-0.<uuid>.disk      what differs from the image; and .seed, .console
+    shiftable.base.<digest>.1a2b3c4d         an image, a kernel or a RAM disk that was uploaded
+    shiftable.image.golden                   an image of a machine
+    shiftable.disk.1a2b3c4d.data             a disk that outlives machines
+    shiftable.snapshot.1a2b3c4d.daily        what was on one
+    shiftable.whole.base.<digest>.1a2b3c4d   says that what it is named after is complete, machines' excepted
+
+A name in a pool is given once, so it is what two that make the same compete for. What no machine has, or is not
+complete, is debris.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+import struct
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import attrs
+
+from shiftable.errors import Fault, InvalidArgument, NotFound
+from shiftable_baremetal import _libvirt_xml as xml
+from shiftable_baremetal._faults import FilesError
+from shiftable_baremetal._libvirt_errors import NO_VOLUME, code_of
+from shiftable_baremetal._libvirt_session import Session
+from shiftable_baremetal._qemu_images import Base
+
+__all__ = ["Item", "Volumes", "item_of", "machine_of", "virtual_size"]
+
+_OURS, _WHOLE, _MACHINE, _BASE = "shiftable.", "shiftable.whole.", "shiftable.machine.", "shiftable.base."
+_ITEM = re.compile(r"shiftable\.(disk|snapshot)\.([0-9a-f]{8})\.(.*)", re.DOTALL)
+_OF_MACHINE = re.compile(r"shiftable\.machine\.([a-z0-9-]+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\..+")
+_LONGEST = 255 - len("shiftable.whole.snapshot.1a2b3c4d.")  # bytes of a file's name
+
+
+@attrs.frozen
+class Item:
+    """A disk that outlives machines, or a snapshot of one, as its volume's name tells."""
+
+    kind: str
+    id: str
+    name: str
+
+    @property
+    def volume(self) -> str:
+        """The name of its volume."""
+        return f"{_OURS}{self.kind}.{self.id.rpartition('-')[2]}.{quote(self.name, safe=' ')}"
+
+
+def item_of(volume: str) -> Item | None:
+    """Return what a volume is by its name or path; ``None`` if it is neither disk nor snapshot."""
+    found = _ITEM.fullmatch(volume.rpartition("/")[2])
+    if found is None:
+        return None
+    return Item(found[1], f"{'disk' if found[1] == 'disk' else 'snap'}-{found[2]}", unquote(found[3]))
+
+
+def machine_of(volume: str) -> tuple[str, str] | None:
+    """Return name and id of the machine that a volume was made for; ``None`` for other volumes."""
+    found = _OF_MACHINE.fullmatch(volume)
+    return None if found is None else (found[1], found[2])
+
+
+@attrs.frozen
+class Volumes:
+    """The volumes of one pool that are ours."""
+
+    session: Session
+    pool: str
+    _uploading: threading.Lock = attrs.field(factory=threading.Lock, eq=False, repr=False)
+
+    def names(self) -> list[str]:
+        """Return the names of all that are ours, in order."""
+        return sorted(name for each in self._pool.listAllVolumes(0) if (name := each.name()).startswith(_OURS))
+
+    def whole(self, kind: str) -> list[str]:
+        """Return the names of those of a kind that are complete, in order."""
+        names = set(self.names())
+        begin = f"{_OURS}{kind}."
+        return sorted(name for name in names if name.startswith(begin) and _mark_of(name) in names)
+
+    def find(self, name: str) -> Any:  # noqa: ANN401  libvirt has no types
+        """Return a volume."""
+        return self._pool.storageVolLookupByName(name)
+
+    def size(self, name: str) -> int:
+        """Return how many bytes the disk in a volume has."""
+        return int(self.find(name).info()[1])
+
+    def written(self, name: str) -> float | None:
+        """Return when a volume was written to the last time; ``None`` if that is not told or it is gone."""
+        try:
+            return xml.read_written(self.find(name).XMLDesc(0))
+        except Exception as exc:
+            if code_of(exc) != NO_VOLUME:
+                raise
+            return None
+
+    def remove(self, name: str) -> None:
+        """Delete a volume. One that is gone is no error."""
+        try:
+            self.find(name).delete(0)
+        except Exception as exc:
+            if code_of(exc) != NO_VOLUME:
+                raise
+
+    # machines
+
+    def make(self, machine: str, id: str, part: str, size: int, **more: Any) -> str:  # noqa: ANN401  as xml.volume
+        """Make a part of a machine, and return its path."""
+        name = f"{_MACHINE}{machine}.{id}.{part}"
+        return str(self._pool.createXML(xml.volume(name, size, **more), 0).path())
+
+    def make_filled(self, machine: str, id: str, part: str, content: bytes) -> str:
+        """Make a part of a machine that holds something, and return its path."""
+        path = self.make(machine, id, part, len(content), kind="raw")
+        self.session.upload(self.find(f"{_MACHINE}{machine}.{id}.{part}"), BytesIO(content), len(content))
+        return path
+
+    def console(self, machine: str, id: str, most: int) -> bytes:
+        """Return the last of what a machine wrote."""
+        volume = self.find(f"{_MACHINE}{machine}.{id}.console")
+        return self.session.download(volume, max(0, int(volume.info()[1]) - most))
+
+    def remove_machine(self, machine: str, id: str) -> None:
+        """Delete all parts of a machine, also those that libvirt made of its console beside it."""
+        with contextlib.suppress(Exception):  # while something is uploaded, a pool is not looked through
+            self._pool.refresh(0)
+        begin = f"{_MACHINE}{machine}.{id}."
+        for name in self.names():
+            if name.startswith(begin):
+                self.remove(name)
+
+    # images, disks, snapshots
+
+    def base(self, base: Base) -> str:
+        """Have a file of this computer in the pool, and return the path that it has there."""
+        known = base.path.stat()
+        begin = f"{_BASE}{_digest(base.path, known.st_size, known.st_mtime_ns)}."
+        with self._uploading:
+            for name in self.whole("base"):
+                if name.startswith(begin):
+                    return str(self.find(name).path())
+            name = f"{begin}{secrets.token_hex(4)}"
+            with self.making(name), base.path.open("rb") as content:
+                volume = self._pool.createXML(xml.volume(name, known.st_size, kind="raw"), 0)
+                self.session.upload(volume, content, known.st_size)
+            return str(volume.path())
+
+    def made(self, item: Item, size: int) -> Any:  # noqa: ANN401  libvirt has no types
+        """Make an empty disk."""
+        if len(item.volume.rpartition(".")[2]) > _LONGEST:
+            raise FilesError(Fault(InvalidArgument, f"the name is too long; a pool takes {_LONGEST} bytes of it"))
+        with self.making(item.volume):
+            return self._pool.createXML(xml.volume(item.volume, size), 0)
+
+    @contextlib.contextmanager
+    def making(self, name: str) -> Iterator[None]:
+        """Say that a volume is complete when the block has ended well; delete it otherwise."""
+        try:
+            yield
+            self._pool.createXML(xml.volume(_mark_of(name), 1, kind="raw"), 0)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what stays is debris
+                self.remove(name)
+            raise
+
+    def make_empty(self, name: str, size: int) -> Any:  # noqa: ANN401  libvirt has no types
+        """Make a volume that is filled by somebody else."""
+        return self._pool.createXML(xml.volume(name, size), 0)
+
+    def copy(self, source: Any, name: str, size: int) -> None:  # noqa: ANN401  libvirt has no types
+        """Make a whole disk of one that nobody writes to, which may hold only what differs from another."""
+        made = self._pool.createXMLFrom(xml.volume(name, size), source, 0)
+        if int(made.info()[1]) < size:
+            made.resize(size, 0)
+
+    def drop(self, name: str) -> None:
+        """Delete a complete volume; from its first step on it is none."""
+        self.remove(_mark_of(name))
+        self.remove(name)
+
+    def items(self, kind: str) -> list[Item]:
+        """Return all disks or snapshots, in order."""
+        return [found for name in self.whole(kind) if (found := item_of(name)) is not None]
+
+    def item(self, kind: str, id: str) -> Item:
+        """Return one."""
+        for found in self.items(kind):
+            if found.id == id:
+                return found
+        raise FilesError(Fault(NotFound, f"there is no {kind} {id!r}"))
+
+    def unfinished(self) -> list[str]:
+        """Return the names of those that are not complete or whose machine is to be asked for, in order."""
+        names = set(self.names())
+        marks = {name for name in names if name.startswith(_WHOLE)}
+        return sorted(
+            name
+            for name in names
+            if (name in marks and f"{_OURS}{name.removeprefix(_WHOLE)}" not in names)
+            or (name not in marks and _mark_of(name) not in marks)
+        )
+
+    @property
+    def _pool(self) -> Any:  # noqa: ANN401  libvirt has no types
+        return self.session.connection.storagePoolLookupByName(self.pool)
+
+
+def virtual_size(base: Base) -> int:
+    """Return how many bytes the disk in a file has.
+
+    Raises:
+        FilesError: it reads another file, which would be one of the hypervisor's; it is damaged.
+    """
+    if base.format == "raw":
+        return base.path.stat().st_size
+    with base.path.open("rb") as file:
+        head = file.read(80).ljust(80, b"\0")
+    version, backing, size = struct.unpack(">4xIQ8xQ", head[:32])
+    features = struct.unpack(">Q", head[72:80])[0] if version >= 3 else 0  # before that there are none
+    if version not in {2, 3}:
+        raise FilesError(Fault(InvalidArgument, f"{base.path} is qcow2 of a version that nobody knows, {version}"))
+    if backing or features & 4:  # QEMU's docs/interop/qcow2.txt: an external data file
+        why = f"{base.path} is not all of the image: it reads another file; make it one by qemu-img convert"
+        raise FilesError(Fault(InvalidArgument, why))
+    return int(size)
+
+
+def _mark_of(name: str) -> str:
+    return f"{_WHOLE}{name.removeprefix(_OURS)}"
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  a file that has changed is another
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
