@@ -16,6 +16,7 @@ from shiftable.features import Features
 from shiftable.provider import Provider
 from shiftable_baremetal._hosts_settings import HostSettings
 from shiftable_baremetal._qemu_settings import QemuImageSettings, QemuMachineSettings, QemuSettings
+from shiftable_baremetal._redfish_settings import RedfishImageSettings, RedfishServerSettings, RedfishSettings
 
 if TYPE_CHECKING:
     from shiftable.blob.driver import BlobDriver
@@ -35,6 +36,9 @@ __all__ = [
     "QemuImageSettings",
     "QemuMachineSettings",
     "QemuSettings",
+    "RedfishImageSettings",
+    "RedfishServerSettings",
+    "RedfishSettings",
     "Rfc2136Settings",
     "VaultSettings",
 ]
@@ -211,6 +215,7 @@ class BaremetalSettings:
         mariadb: a MariaDB server, which then holds the databases instead of private PostgreSQL.
         qemu: of the machines on this computer.
         hosts: machines that are claimed by ssh, in place of those of QEMU.
+        redfish: servers that are claimed and started through their BMCs, in place of those of QEMU.
     """
 
     root: Path = _DEFAULT_ROOT
@@ -231,6 +236,7 @@ class BaremetalSettings:
     mariadb: MariadbSettings | None = None
     qemu: QemuSettings | None = None
     hosts: tuple[HostSettings, ...] = ()
+    redfish: RedfishSettings | None = None
 
 
 class BaremetalProvider(Provider[BaremetalSettings]):
@@ -256,6 +262,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
             blob_s3,
             compute,
             compute_hosts,
+            compute_redfish,
             database,
             dns,
             dns_powerdns,
@@ -266,7 +273,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
         return {
             "blob": (blob.FEATURES, blob_s3.FEATURES),
-            "compute": (compute.FEATURES, compute_hosts.FEATURES),
+            "compute": (compute.FEATURES, compute_hosts.FEATURES, compute_redfish.FEATURES),
             "database": (database.FEATURES, _servers_postgresql.FEATURES, _servers_mariadb.FEATURES),
             "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
@@ -343,24 +350,31 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         return PrivateDatabaseDriver(root, private.programs, fsync=settings.fsync, linger=private.linger)
 
     def compute(self) -> ComputeDriver:
-        """Make the driver for machines of QEMU, or for the hosts that are named.
+        """Make the driver for machines of QEMU, or for the hosts or servers that are named.
 
         Raises:
             ConfigError: the root cannot be used; the settings are wrong.
         """
-        if self.settings.hosts:
-            if self.settings.qemu is not None:
-                raise ConfigError("hosts and qemu are two kinds of machines: give one of them")
+        settings = self.settings
+        kinds = {"hosts": settings.hosts or None, "qemu": settings.qemu, "redfish": settings.redfish}
+        given = [name for name, value in kinds.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} are two kinds of machines: give one of them")
+        if settings.hosts:
             from shiftable_baremetal.compute_hosts import HostsComputeDriver
 
             try:
-                return HostsComputeDriver(self.settings.hosts)
+                return HostsComputeDriver(settings.hosts)
             except ValueError as exc:
                 raise ConfigError([Problem("hosts", str(exc))]) from exc
+        if settings.redfish is not None:
+            from shiftable_baremetal.compute_redfish import open_redfish
+
+            return open_redfish(settings.redfish, self._root() / "compute-redfish")
         from shiftable_baremetal._qemu_images import Source
         from shiftable_baremetal.compute import QemuComputeDriver
 
-        qemu = self.settings.qemu or QemuSettings()
+        qemu = settings.qemu or QemuSettings()
         own = {image.name: image.file or Source(image.url or "", digest=image.digest or "") for image in qemu.images}
         root = self._root() / "compute"
         return QemuComputeDriver(root, qemu.programs, accelerator=qemu.accelerator, own=own)
