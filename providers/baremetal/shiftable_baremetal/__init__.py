@@ -15,6 +15,7 @@ from shiftable.errors import ConfigError, Problem
 from shiftable.features import Features
 from shiftable.provider import Provider
 from shiftable_baremetal._hosts_settings import HostSettings
+from shiftable_baremetal._libvirt_settings import LibvirtSettings
 from shiftable_baremetal._qemu_settings import QemuImageSettings, QemuMachineSettings, QemuSettings
 from shiftable_baremetal._redfish_settings import RedfishImageSettings, RedfishServerSettings, RedfishSettings
 
@@ -29,6 +30,7 @@ __all__ = [
     "BaremetalProvider",
     "BaremetalSettings",
     "HostSettings",
+    "LibvirtSettings",
     "MariadbSettings",
     "PostgresqlSettings",
     "PowerdnsSettings",
@@ -214,6 +216,7 @@ class BaremetalSettings:
         postgresql: a PostgreSQL server, which then holds the databases instead of private ones.
         mariadb: a MariaDB server, which then holds the databases instead of private PostgreSQL.
         qemu: of the machines on this computer.
+        libvirt: a hypervisor, whose machines are in place of those of QEMU alone.
         hosts: machines that are claimed by ssh, in place of those of QEMU.
         redfish: servers that are claimed and started through their BMCs, in place of those of QEMU.
     """
@@ -235,6 +238,7 @@ class BaremetalSettings:
     postgresql: PostgresqlSettings | None = None
     mariadb: MariadbSettings | None = None
     qemu: QemuSettings | None = None
+    libvirt: LibvirtSettings | None = None
     hosts: tuple[HostSettings, ...] = ()
     redfish: RedfishSettings | None = None
 
@@ -254,7 +258,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
-        """Say what files, S3-compatible servers, zone files, SOPS files, Vault, databases, QEMU and hosts can do."""
+        """Say what files, S3-compatible servers, zone files, SOPS files, Vault, databases and machines can do."""
         from shiftable_baremetal import (
             _servers_mariadb,
             _servers_postgresql,
@@ -262,6 +266,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
             blob_s3,
             compute,
             compute_hosts,
+            compute_libvirt,
             compute_redfish,
             database,
             dns,
@@ -273,7 +278,13 @@ class BaremetalProvider(Provider[BaremetalSettings]):
 
         return {
             "blob": (blob.FEATURES, blob_s3.FEATURES),
-            "compute": (compute.FEATURES, compute_hosts.FEATURES, compute_redfish.FEATURES),
+            "compute": (
+                compute.FEATURES,
+                compute_libvirt.FEATURES,
+                compute_libvirt.FEATURES_USER,
+                compute_hosts.FEATURES,
+                compute_redfish.FEATURES,
+            ),
             "database": (database.FEATURES, _servers_postgresql.FEATURES, _servers_mariadb.FEATURES),
             "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
@@ -350,13 +361,18 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         return PrivateDatabaseDriver(root, private.programs, fsync=settings.fsync, linger=private.linger)
 
     def compute(self) -> ComputeDriver:
-        """Make the driver for machines of QEMU, or for the hosts or servers that are named.
+        """Make the driver for machines of QEMU, or for the hypervisor, hosts or servers that are named.
 
         Raises:
             ConfigError: the root cannot be used; the settings are wrong.
         """
         settings = self.settings
-        kinds = {"hosts": settings.hosts or None, "qemu": settings.qemu, "redfish": settings.redfish}
+        kinds = {
+            "hosts": settings.hosts or None,
+            "libvirt": settings.libvirt,
+            "qemu": settings.qemu,
+            "redfish": settings.redfish,
+        }
         given = [name for name, value in kinds.items() if value is not None]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} are two kinds of machines: give one of them")
@@ -367,6 +383,10 @@ class BaremetalProvider(Provider[BaremetalSettings]):
                 return HostsComputeDriver(settings.hosts)
             except ValueError as exc:
                 raise ConfigError([Problem("hosts", str(exc))]) from exc
+        if settings.libvirt is not None:
+            from shiftable_baremetal.compute_libvirt import open_libvirt
+
+            return open_libvirt(settings.libvirt, self._root() / "compute-libvirt")
         if settings.redfish is not None:
             from shiftable_baremetal.compute_redfish import open_redfish
 

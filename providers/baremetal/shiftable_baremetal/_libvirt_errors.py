@@ -89,7 +89,7 @@ _SAID: tuple[tuple[str, type[OperationError]], ...] = (
     ),
     (r"Could not set up host forwarding rule|[Nn]etwork .* is not active|is not active|is not running", Conflict),
     (r"No such file or directory|[Nn]ot found|no target device", NotFound),
-    (r"not supported", InvalidArgument),
+    (r"not supported|Image does not contain|Image is not in|Could not open backing", InvalidArgument),
     (r"[Tt]imed out", Timeout),
 )
 

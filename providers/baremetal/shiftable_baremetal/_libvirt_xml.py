@@ -182,6 +182,8 @@ def volume(name: str, size: int, *, kind: str = "qcow2", backing: tuple[str, str
     target = _add(top, "target")
     _add(target, "format", attributes={"type": kind})
     _add(_add(target, "permissions"), "mode", "0600")
+    if kind == "qcow2":
+        _add(target, "compat", "1.1")  # else that of 2010
     if backing is not None:
         below = _add(top, "backingStore")
         _add(below, "path", backing[0])

@@ -236,9 +236,9 @@ class LibvirtComputeDriver(ComputeDriver):
 
     def images(self, *, cursor: str | None, limit: int | None) -> Page[Image]:
         """Return one page of the aliases, the user's images, and those of machines."""
-        shared = [Image(id=name, name=name) for name in dict.fromkeys((*ALIASES, *self._own))]
-        volumes = self._volumes.whole("image") if self.features.snapshots else []
-        shown = page([*shared, *volumes], cursor, self._count(limit))
+        every: list[Image | str] = [Image(id=name, name=name) for name in dict.fromkeys((*ALIASES, *self._own))]
+        every += self._volumes.whole("image") if self.features.snapshots else []
+        shown = page(every, cursor, self._count(limit))
         return Page(tuple(self._own_image(each) if isinstance(each, str) else each for each in shown.items), shown.next)
 
     def choose(self, spec: FleetSpec) -> Choice:
@@ -663,7 +663,7 @@ class LibvirtComputeDriver(ComputeDriver):
         cpus = int(stats.get("vcpu.maximum", facts.cpus))
         memory = int(stats.get("balloon.maximum", facts.memory // 1024)) * 1024
         ports = self._ports(domain) if state == "running" and known is not None and self._is_user else {}
-        addresses = (_ADDRESS,) if ports else ()
+        addresses: tuple[str, ...] = (_ADDRESS,) if ports else ()
         if state in {"running", "stopping"} and not self._is_user:
             addresses = tuple(each for mac in facts.networks for each in leases.get(mac, ())) or self._inside(domain)
         paths = [value for key, value in stats.items() if re.fullmatch(r"block\.\d+\.path", key)]
