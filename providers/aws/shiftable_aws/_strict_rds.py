@@ -9,31 +9,41 @@ moto's. Not here: replicas, blue/green deployments, proxies, option groups.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-import attrs
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from shiftable.postgresql import Cluster
 from shiftable.testing.databases import PrivateServers
 from shiftable.testing.harness import Clock, Headers, Response
+from shiftable_aws import _strict_rds_groups as groups
 from shiftable_aws import _strict_rds_rules as rules
 from shiftable_aws import _strict_rds_servers as servers
 from shiftable_aws._strict_query import operation_of, read, written
 from shiftable_aws._strict_rds_rules import Refused
+from shiftable_aws._strict_rds_state import (
+    Arguments,
+    Data,
+    Region,
+    Server,
+    Step,
+    Taken,
+    filters,
+    group_of,
+    key_of,
+    page,
+    security_groups,
+)
 
 __all__ = ["StrictRds"]
 
-Arguments = Mapping[str, Any]
-Data = dict[str, Any]
 
 _NAMESPACE = "http://rds.amazonaws.com/doc/2014-10-31/"
 _PORTS = {"postgres": 5432, "mysql": 3306, "mariadb": 3306}
@@ -41,7 +51,6 @@ _CHANGEABLE = {"available", "storage-optimization", "storage-full", "incompatibl
 _LISTENING = _CHANGEABLE | {"backing-up", "modifying"}
 _LONGEST_STOP = timedelta(days=7)
 _MAX_TAGS = 50
-_LEAST_PAGE, _PAGE = 20, 100
 _DELETED_AFTER = "(deleted)"
 
 # What ModifyDBInstance changes while the server goes on, whatever ApplyImmediately says, and what it carries out.
@@ -58,60 +67,6 @@ _CARRIED_OUT = (
 )
 
 
-@attrs.define
-class _Step:
-    """What happens to a server or a snapshot next."""
-
-    at: datetime
-    status: str
-    then: Callable[[], None] | None = None
-
-
-@attrs.define
-class _Server:
-    """A server: what DescribeDBInstances tells of it, and what it does not."""
-
-    data: Data
-    password: str = attrs.field(repr=False)
-    contents: str | None = attrs.field(default=None, repr=False)
-    steps: list[_Step] = attrs.field(factory=list)
-    pending: Data = attrs.field(factory=dict, repr=False)
-
-    @property
-    def status(self) -> str:
-        return str(self.data["DBInstanceStatus"])
-
-
-@attrs.define
-class _Taken:
-    """A snapshot, and the server as it was."""
-
-    data: Data
-    server: Data
-    password: str = attrs.field(repr=False)
-    contents: str | None = attrs.field(default=None, repr=False)
-    steps: list[_Step] = attrs.field(factory=list)
-
-
-@attrs.define
-class _Group:
-    """A parameter group."""
-
-    data: Data
-    tags: list[Data]
-    values: dict[str, str] = attrs.field(factory=dict)
-
-
-@attrs.define
-class _Region:
-    """What one region has."""
-
-    name: str
-    servers: dict[str, _Server] = attrs.field(factory=dict)
-    snapshots: dict[str, _Taken] = attrs.field(factory=dict)
-    groups: dict[str, _Group] = attrs.field(factory=dict)
-
-
 class StrictRds:
     """Stands in front of moto and answers for RDS. Not for use from several threads at once.
 
@@ -124,8 +79,33 @@ class StrictRds:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._regions: dict[str, _Region] = {}
+        self._regions: dict[str, Region] = {}
         self.private = PrivateServers()
+        self._answers: Mapping[str, Callable[[Region, Arguments], Data]] = {
+            "AddTagsToResource": self.add_tags,
+            "CreateDBInstance": self.create,
+            "CreateDBParameterGroup": groups.create,
+            "CreateDBSnapshot": self.create_snapshot,
+            "DeleteDBInstance": self.delete,
+            "DeleteDBParameterGroup": groups.delete,
+            "DeleteDBSnapshot": self.delete_snapshot,
+            "DescribeDBEngineVersions": describe_versions,
+            "DescribeDBInstances": self.describe,
+            "DescribeDBParameterGroups": groups.describe,
+            "DescribeDBParameters": groups.describe_parameters,
+            "DescribeDBSnapshots": self.describe_snapshots,
+            "DescribeOrderableDBInstanceOptions": describe_orderable,
+            "ListTagsForResource": self.list_tags,
+            "ModifyDBInstance": self.modify,
+            "ModifyDBParameterGroup": groups.modify,
+            "RebootDBInstance": self.reboot,
+            "RemoveTagsFromResource": self.remove_tags,
+            "ResetDBParameterGroup": groups.reset,
+            "RestoreDBInstanceFromDBSnapshot": self.restore,
+            "RestoreDBInstanceToPointInTime": self.restore_at,
+            "StartDBInstance": self.start,
+            "StopDBInstance": self.stop,
+        }
         self._set_out()
 
     def _set_out(self) -> None:
@@ -155,8 +135,8 @@ class StrictRds:
 
     def parameter_groups(self, region: str = "eu-central-1") -> dict[str, dict[str, str]]:
         """Return all parameter groups that somebody made, with what is set in them."""
-        groups = self._region(region).groups
-        return {name: dict(group.values) for name, group in groups.items() if not name.startswith("default.")}
+        held = self._region(region).groups
+        return {name: dict(group.values) for name, group in held.items() if not name.startswith("default.")}
 
     def rotate(self, name: str, password: str, region: str = "eu-central-1") -> None:
         """Change the kept password of a server, as AWS does every seven days."""
@@ -172,14 +152,14 @@ class StrictRds:
     def answer(self, region: str, body: bytes, forward: Callable[[], Response]) -> Response:
         """Answer a request; leave to moto what is not of servers, snapshots and parameter groups."""
         operation = operation_of(body)
-        answering = _ANSWERS.get(operation)
+        answering = self._answers.get(operation)
         if answering is None:
             return forward()
         arguments = read("rds", body)
         held = self._region(region)
         self._pass_time(held)
         try:
-            return written("rds", operation, answering(self, held, arguments))
+            return written("rds", operation, answering(held, arguments))
         except Refused as exc:
             return error(exc.code, exc.message, exc.status)
 
@@ -190,7 +170,7 @@ class StrictRds:
         held = self._region(region)
         self._pass_time(held)
         group = dict(parse_qsl(body.decode())).get("GroupId")
-        if not any(group == used for server in held.servers.values() for used in _security_groups(server.data)):
+        if not any(group == used for server in held.servers.values() for used in security_groups(server.data)):
             return None
         text = f"resource {group} has a dependent object"
         inner = f"<Error><Code>DependencyViolation</Code><Message>{text}</Message></Error>"
@@ -199,7 +179,7 @@ class StrictRds:
 
     # servers
 
-    def create(self, region: _Region, arguments: Arguments) -> Data:
+    def create(self, region: Region, arguments: Arguments) -> Data:
         """CreateDBInstance."""
         engine = arguments["Engine"]
         version = rules.resolved(engine, arguments.get("EngineVersion", ""))
@@ -216,20 +196,20 @@ class StrictRds:
         data["StorageEncrypted"] = bool(arguments.get("StorageEncrypted"))
         return self._made(region, data, arguments, arguments.get("MasterUserPassword", ""))
 
-    def describe(self, region: _Region, arguments: Arguments) -> Data:
+    def describe(self, region: Region, arguments: Arguments) -> Data:
         """DescribeDBInstances."""
         name = arguments.get("DBInstanceIdentifier")
         if name is not None:
-            return {"DBInstances": [self._seen(self._server(region, name))]}
-        wanted = _filters(arguments)
+            return {"DBInstances": [self._seen(region.server(name))]}
+        wanted = filters(arguments)
         engines = wanted.get("engine")
         names = sorted(n for n, server in region.servers.items() if engines is None or server.data["Engine"] in engines)
-        shown, marker = _page(names, arguments)
+        shown, marker = page(names, arguments)
         return {"DBInstances": [self._seen(region.servers[found]) for found in shown], **marker}
 
-    def modify(self, region: _Region, arguments: Arguments) -> Data:
+    def modify(self, region: Region, arguments: Arguments) -> Data:
         """ModifyDBInstance."""
-        server = self._server(region, arguments["DBInstanceIdentifier"])
+        server = region.server(arguments["DBInstanceIdentifier"])
         data, engine = server.data, server.data["Engine"]
         if server.status not in _CHANGEABLE:
             text = f"Instance is currently {server.status} and cannot be modified."
@@ -252,31 +232,31 @@ class StrictRds:
             storage["MaxAllocatedStorage"] = arguments["MaxAllocatedStorage"]
         rules.check_storage(engine, storage)
         _check_backups(wanted)
-        groups = self._groups_of(region, arguments, (data | wanted)["EngineVersion"], data)
+        group = groups.asked(region, arguments, (data | wanted)["EngineVersion"], data)
         self._set_password(region, server, arguments)
         data |= {name: arguments[name] for name in _AT_ONCE if name in arguments}
         if "VpcSecurityGroupIds" in arguments:
             data["VpcSecurityGroups"] = self._firewalls(region, arguments["VpcSecurityGroupIds"])
-        if groups is not None and groups != _group_of(data):
-            data["DBParameterGroups"] = [{"DBParameterGroupName": groups, "ParameterApplyStatus": "pending-reboot"}]
-        if "EngineVersion" in wanted and groups is None:
+        if group is not None and group != group_of(data):
+            data["DBParameterGroups"] = [{"DBParameterGroupName": group, "ParameterApplyStatus": "pending-reboot"}]
+        if "EngineVersion" in wanted and group is None:
             family = rules.family_of(engine, wanted["EngineVersion"])
             wanted["DBParameterGroups"] = [
-                {"DBParameterGroupName": self._default(region, family), "ParameterApplyStatus": "in-sync"}
+                {"DBParameterGroupName": groups.default(region, family), "ParameterApplyStatus": "in-sync"}
             ]
         server.pending |= wanted
         if server.pending and arguments.get("ApplyImmediately"):
             now = self._clock.now()
             server.steps = [
-                _Step(now + self.delay / 4, "modifying"),
-                _Step(now + self.delay, "available", lambda: self._carry_out(region, server)),
+                Step(now + self.delay / 4, "modifying"),
+                Step(now + self.delay, "available", lambda: self._carry_out(region, server)),
             ]
         self._pass_time(region)
         return {"DBInstance": self._seen(server)}
 
-    def delete(self, region: _Region, arguments: Arguments) -> Data:
+    def delete(self, region: Region, arguments: Arguments) -> Data:
         """DeleteDBInstance."""
-        server = self._server(region, arguments["DBInstanceIdentifier"])
+        server = region.server(arguments["DBInstanceIdentifier"])
         last, skip = arguments.get("FinalDBSnapshotIdentifier"), arguments.get("SkipFinalSnapshot", False)
         if server.data["DeletionProtection"]:
             text = "Cannot delete protected DB Instance, please disable deletion protection and try again."
@@ -299,21 +279,21 @@ class StrictRds:
         self._pass_time(region)
         return {"DBInstance": seen}
 
-    def start(self, region: _Region, arguments: Arguments) -> Data:
+    def start(self, region: Region, arguments: Arguments) -> Data:
         """StartDBInstance."""
         return self._switched(region, arguments, ("stopped",), "starting", "available")
 
-    def stop(self, region: _Region, arguments: Arguments) -> Data:
+    def stop(self, region: Region, arguments: Arguments) -> Data:
         """StopDBInstance: for seven days, and then AWS starts it."""
         answer = self._switched(region, arguments, ("available",), "stopping", "stopped")
-        server = self._server(region, arguments["DBInstanceIdentifier"])
+        server = region.server(arguments["DBInstanceIdentifier"])
         end = self._clock.now() + _LONGEST_STOP
-        server.steps += [_Step(end, "starting"), _Step(end + self.delay, "available")]
+        server.steps += [Step(end, "starting"), Step(end + self.delay, "available")]
         return answer
 
-    def reboot(self, region: _Region, arguments: Arguments) -> Data:
+    def reboot(self, region: Region, arguments: Arguments) -> Data:
         """RebootDBInstance: static parameters count from then on."""
-        server = self._server(region, arguments["DBInstanceIdentifier"])
+        server = region.server(arguments["DBInstanceIdentifier"])
 
         def restarted() -> None:
             for group in server.data["DBParameterGroups"]:
@@ -323,9 +303,9 @@ class StrictRds:
 
     # snapshots
 
-    def create_snapshot(self, region: _Region, arguments: Arguments) -> Data:
+    def create_snapshot(self, region: Region, arguments: Arguments) -> Data:
         """CreateDBSnapshot."""
-        server = self._server(region, arguments["DBInstanceIdentifier"])
+        server = region.server(arguments["DBInstanceIdentifier"])
         if server.status not in {"available", "storage-optimization"}:
             text = f"Cannot create a snapshot because the database instance is currently in the {server.status} state."
             raise Refused("InvalidDBInstanceState", text)
@@ -335,27 +315,27 @@ class StrictRds:
         self._pass_time(region)
         return {"DBSnapshot": seen}
 
-    def describe_snapshots(self, region: _Region, arguments: Arguments) -> Data:
+    def describe_snapshots(self, region: Region, arguments: Arguments) -> Data:
         """DescribeDBSnapshots."""
         database, one = arguments.get("DBInstanceIdentifier"), arguments.get("DBSnapshotIdentifier")
         if one is not None:
-            taken = self._snapshot(region, one)
+            taken = region.snapshot(one)
             if database not in {None, taken.data["DBInstanceIdentifier"]}:
                 raise Refused("DBSnapshotNotFound", f"DBSnapshot {one} not found.", 404)
             return {"DBSnapshots": [taken.data]}
-        engines = _filters(arguments).get("engine")
+        engines = filters(arguments).get("engine")
         found = sorted(
             name
             for name, taken in region.snapshots.items()
             if database in {None, taken.data["DBInstanceIdentifier"]}
             and (engines is None or taken.data["Engine"] in engines)
         )
-        shown, marker = _page(found, arguments)
+        shown, marker = page(found, arguments)
         return {"DBSnapshots": [region.snapshots[name].data for name in shown], **marker}
 
-    def delete_snapshot(self, region: _Region, arguments: Arguments) -> Data:
+    def delete_snapshot(self, region: Region, arguments: Arguments) -> Data:
         """DeleteDBSnapshot."""
-        taken = self._snapshot(region, arguments["DBSnapshotIdentifier"])
+        taken = region.snapshot(arguments["DBSnapshotIdentifier"])
         if taken.data["Status"] != "available" or taken.data["SnapshotType"] != "manual":
             text = (
                 f"Cannot delete the snapshot because it is currently in the {taken.data['Status']} state or automated."
@@ -364,19 +344,19 @@ class StrictRds:
         del region.snapshots[taken.data["DBSnapshotIdentifier"]]
         return {"DBSnapshot": {**taken.data, "Status": "deleted"}}
 
-    def restore(self, region: _Region, arguments: Arguments) -> Data:
+    def restore(self, region: Region, arguments: Arguments) -> Data:
         """RestoreDBInstanceFromDBSnapshot."""
         name = self._check_new(region, arguments["DBInstanceIdentifier"])
-        taken = self._snapshot(region, arguments["DBSnapshotIdentifier"])
+        taken = region.snapshot(arguments["DBSnapshotIdentifier"])
         if taken.data["Status"] != "available":
             text = f"Cannot restore the snapshot because it is currently in the {taken.data['Status']} state."
             raise Refused("InvalidDBSnapshotState", text)
         return self._restored(region, name, taken.server, taken.password, taken.contents, arguments)
 
-    def restore_at(self, region: _Region, arguments: Arguments) -> Data:
+    def restore_at(self, region: Region, arguments: Arguments) -> Data:
         """RestoreDBInstanceToPointInTime; the last five minutes are there at once, what it holds is as of now."""
         name = self._check_new(region, arguments["TargetDBInstanceIdentifier"])
-        source = self._server(region, arguments["SourceDBInstanceIdentifier"])
+        source = region.server(arguments["SourceDBInstanceIdentifier"])
         if not source.data["BackupRetentionPeriod"]:
             text = "Point in time restore is not enabled for this instance: its backup retention period is 0."
             raise Refused("PointInTimeRestoreNotEnabled", text)
@@ -387,149 +367,45 @@ class StrictRds:
         if not earliest <= when <= self._clock.now():
             text = f"The specified instance cannot be restored to {when}: it can from {earliest} on."
             raise Refused("InvalidParameterValue", text)
-        contents = self.private.dump(_key(region, source.data))
+        contents = self.private.dump(key_of(region, source.data))
         return self._restored(region, name, source.data, source.password, contents, arguments)
-
-    # parameter groups
-
-    def create_group(self, region: _Region, arguments: Arguments) -> Data:
-        """CreateDBParameterGroup."""
-        name, family = arguments["DBParameterGroupName"].lower(), arguments["DBParameterGroupFamily"]
-        rules.check_name(name, "DBParameterGroupName", 255)
-        if family not in rules.PARAMETERS:
-            raise Refused(
-                "InvalidParameterValue", f"ParameterGroupFamily {family} is not a valid parameter group family"
-            )
-        if name in region.groups:
-            raise Refused("DBParameterGroupAlreadyExists", f"Parameter group {name} already exists")
-        made = self._add_group(region, name, family, arguments.get("Tags", []))
-        return {"DBParameterGroup": made.data}
-
-    def describe_groups(self, region: _Region, arguments: Arguments) -> Data:
-        """DescribeDBParameterGroups."""
-        name = arguments.get("DBParameterGroupName")
-        if name is not None:
-            return {"DBParameterGroups": [self._group(region, name).data]}
-        shown, marker = _page(sorted(region.groups), arguments)
-        return {"DBParameterGroups": [region.groups[found].data for found in shown], **marker}
-
-    def describe_parameters(self, region: _Region, arguments: Arguments) -> Data:
-        """DescribeDBParameters."""
-        group = self._group(region, arguments["DBParameterGroupName"])
-        names, source = _filters(arguments).get("parameter-name"), arguments.get("Source")
-        kinds = rules.PARAMETERS[group.data["DBParameterGroupFamily"]]
-        found = [
-            name
-            for name in sorted(kinds)
-            if (names is None or name in names) and source in {None, "user" if name in group.values else "system"}
-        ]
-        shown, marker = _page(found, arguments)
-        return {"Parameters": [_parameter(name, kinds[name], group.values.get(name)) for name in shown], **marker}
-
-    def modify_group(self, region: _Region, arguments: Arguments) -> Data:
-        """ModifyDBParameterGroup."""
-        group = self._own_group(region, arguments["DBParameterGroupName"])
-        kinds = rules.PARAMETERS[group.data["DBParameterGroupFamily"]]
-        if len(arguments["Parameters"]) > 20:
-            raise Refused("InvalidParameterValue", "A maximum of 20 parameters can be modified in a single request.")
-        for given in arguments["Parameters"]:
-            name, value = given["ParameterName"], given["ParameterValue"]
-            kind = kinds.get(name)
-            if kind is None:
-                raise Refused("InvalidParameterValue", f"Could not find parameter with name: {name}")
-            if kind.is_static and given["ApplyMethod"] == "immediate":
-                raise Refused("InvalidParameterCombination", "cannot use immediate apply method for static parameter")
-            if kind.allowed is not None and re.fullmatch(kind.allowed, value) is None:
-                raise Refused("InvalidParameterValue", f"Value: {value} is outside of range: {kind.allowed} for {name}")
-        for given in arguments["Parameters"]:
-            group.values[given["ParameterName"]] = given["ParameterValue"]
-        if any(given["ApplyMethod"] == "pending-reboot" for given in arguments["Parameters"]):
-            self._await_restart(region, arguments["DBParameterGroupName"])
-        return {"DBParameterGroupName": arguments["DBParameterGroupName"]}
-
-    def reset_group(self, region: _Region, arguments: Arguments) -> Data:
-        """ResetDBParameterGroup, of all parameters."""
-        group = self._own_group(region, arguments["DBParameterGroupName"])
-        group.values.clear()
-        self._await_restart(region, arguments["DBParameterGroupName"])
-        return {"DBParameterGroupName": arguments["DBParameterGroupName"]}
-
-    def delete_group(self, region: _Region, arguments: Arguments) -> Data:
-        """DeleteDBParameterGroup."""
-        name = arguments["DBParameterGroupName"]
-        self._own_group(region, name)
-        if any(_group_of(server.data) == name for server in region.servers.values()):
-            text = (
-                f"One or more database instances are still members of this parameter group {name}, so the group cannot"
-            )
-            raise Refused("InvalidDBParameterGroupState", f"{text} be deleted")
-        del region.groups[name]
-        return {}
-
-    # what there is
-
-    def describe_versions(self, _region: _Region, arguments: Arguments) -> Data:
-        """DescribeDBEngineVersions."""
-        engine, wanted = arguments.get("Engine"), arguments.get("EngineVersion")
-        engines = [engine] if engine is not None else sorted(rules.FAMILIES)
-        found = [
-            {"Engine": name, "EngineVersion": version, "DBParameterGroupFamily": family, "Status": "available"}
-            for name in engines
-            for version, family in rules.versions(name)
-            if wanted is None or f"{version}.".startswith(f"{wanted}.")
-        ]
-        shown, marker = _page(found, arguments)
-        return {"DBEngineVersions": shown, **marker}
-
-    def describe_orderable(self, _region: _Region, arguments: Arguments) -> Data:
-        """DescribeOrderableDBInstanceOptions."""
-        engine, version, one = arguments["Engine"], arguments.get("EngineVersion"), arguments.get("DBInstanceClass")
-        versions = [name for name, _ in rules.versions(engine) if version in {None, name}]
-        found = [
-            option
-            for name in versions
-            for option in rules.options(engine, name)
-            if one in {None, option["DBInstanceClass"]}
-        ]
-        shown, marker = _page(found, arguments)
-        return {"OrderableDBInstanceOptions": shown, **marker}
 
     # tags
 
-    def list_tags(self, region: _Region, arguments: Arguments) -> Data:
+    def list_tags(self, region: Region, arguments: Arguments) -> Data:
         """ListTagsForResource."""
-        return {"TagList": self._tags(region, arguments["ResourceName"])}
+        return {"TagList": region.tags(arguments["ResourceName"])}
 
-    def add_tags(self, region: _Region, arguments: Arguments) -> Data:
+    def add_tags(self, region: Region, arguments: Arguments) -> Data:
         """AddTagsToResource."""
-        held = self._tags(region, arguments["ResourceName"])
+        held = region.tags(arguments["ResourceName"])
         added = {tag["Key"]: tag for tag in (*held, *arguments["Tags"])}
         _check_tags(list(added.values()))
         held[:] = added.values()
         return {}
 
-    def remove_tags(self, region: _Region, arguments: Arguments) -> Data:
+    def remove_tags(self, region: Region, arguments: Arguments) -> Data:
         """RemoveTagsFromResource."""
-        held = self._tags(region, arguments["ResourceName"])
+        held = region.tags(arguments["ResourceName"])
         held[:] = [tag for tag in held if tag["Key"] not in arguments["TagKeys"]]
         return {}
 
     # the state
 
-    def _region(self, name: str) -> _Region:
-        return self._regions.setdefault(name, _Region(name))
+    def _region(self, name: str) -> Region:
+        return self._regions.setdefault(name, Region(name))
 
     def _now(self) -> datetime:
         return self._clock.now().replace(microsecond=0)  # as the answers tell times
 
-    def _pass_time(self, region: _Region) -> None:
+    def _pass_time(self, region: Region) -> None:
         """Carry out the steps whose time has come."""
         now = self._clock.now()
         for server in list(region.servers.values()):
             while server.steps and server.steps[0].at <= now:
                 step = server.steps.pop(0)
                 server.data["DBInstanceStatus"] = step.status
-                self.private.switch(_key(region, server.data), on=step.status in _LISTENING)
+                self.private.switch(key_of(region, server.data), on=step.status in _LISTENING)
                 if step.then is not None:
                     step.then()
         for taken in list(region.snapshots.values()):
@@ -537,32 +413,20 @@ class StrictRds:
                 taken.data["Status"] = taken.steps.pop(0).status
 
     def _begin(
-        self, region: _Region, server: _Server, status: str, end: str, then: Callable[[], None] | None = None
+        self, region: Region, server: Server, status: str, end: str, then: Callable[[], None] | None = None
     ) -> None:
         server.data["DBInstanceStatus"] = status
-        self.private.switch(_key(region, server.data), on=status in _LISTENING)
-        server.steps = [_Step(self._clock.now() + self.delay, end, then)]
+        self.private.switch(key_of(region, server.data), on=status in _LISTENING)
+        server.steps = [Step(self._clock.now() + self.delay, end, then)]
 
-    def _remove(self, region: _Region, name: str) -> None:
-        self.private.shut(_key(region, region.servers[name].data))
+    def _remove(self, region: Region, name: str) -> None:
+        self.private.shut(key_of(region, region.servers[name].data))
         del region.servers[name]
         for taken in [taken for taken in region.snapshots.values() if taken.data["SnapshotType"] == "automated"]:
             if taken.data["DBInstanceIdentifier"] == name:
                 del region.snapshots[taken.data["DBSnapshotIdentifier"]]
 
-    def _server(self, region: _Region, name: str) -> _Server:
-        server = region.servers.get(name.lower())
-        if server is None:
-            raise Refused("DBInstanceNotFound", f"DBInstance {name} not found.", 404)
-        return server
-
-    def _snapshot(self, region: _Region, name: str) -> _Taken:
-        taken = region.snapshots.get(name.lower())
-        if taken is None:
-            raise Refused("DBSnapshotNotFound", f"DBSnapshot not found: {name}", 404)
-        return taken
-
-    def _check_new(self, region: _Region, name: str) -> str:
+    def _check_new(self, region: Region, name: str) -> str:
         rules.check_name(name, "DBInstanceIdentifier", 63)
         if name.lower() in region.servers:
             raise Refused("DBInstanceAlreadyExists", "DB instance already exists")
@@ -570,7 +434,7 @@ class StrictRds:
             raise Refused("InstanceQuotaExceeded", "You have reached the maximum number of DB instances.")
         return name.lower()
 
-    def _data(self, region: _Region, name: str, engine: str, version: str) -> Data:
+    def _data(self, region: Region, name: str, engine: str, version: str) -> Data:
         """Return what is alike of all new servers."""
         vpc = self._ec2(region).get_default_vpc()
         return {
@@ -593,7 +457,7 @@ class StrictRds:
             "TagList": [],
         }
 
-    def _put(self, region: _Region, data: Data, arguments: Arguments) -> None:
+    def _put(self, region: Region, data: Data, arguments: Arguments) -> None:
         """Set what a request declares of a new server, after checking it."""
         subnets = arguments.get("DBSubnetGroupName")
         if subnets is not None and subnets != "default":
@@ -601,9 +465,9 @@ class StrictRds:
             if found is None:
                 raise Refused("DBSubnetGroupNotFoundFault", f"DB subnet group '{subnets}' does not exist.", 404)
             data["DBSubnetGroup"] = {"DBSubnetGroupName": subnets, "VpcId": found.vpc_id}
-        group = self._groups_of(region, arguments, data["EngineVersion"], data)
+        group = groups.asked(region, arguments, data["EngineVersion"], data)
         family = rules.family_of(data["Engine"], data["EngineVersion"])
-        chosen = group or self._default(region, family)
+        chosen = group or groups.default(region, family)
         data["DBParameterGroups"] = [{"DBParameterGroupName": chosen, "ParameterApplyStatus": "in-sync"}]
         ids = arguments.get("VpcSecurityGroupIds") or self._default_firewalls(region, data)
         data["VpcSecurityGroups"] = self._firewalls(region, ids)
@@ -628,21 +492,21 @@ class StrictRds:
         data["TagList"] = tags
 
     def _made(
-        self, region: _Region, data: Data, arguments: Arguments, password: str, contents: str | None = None
+        self, region: Region, data: Data, arguments: Arguments, password: str, contents: str | None = None
     ) -> Data:
         """Add a new server, which takes its time."""
         name = data["DBInstanceIdentifier"]
-        server = region.servers[name] = _Server(data, password, contents)
+        server = region.servers[name] = Server(data, password, contents)
         if arguments.get("ManageMasterUserPassword"):
             self._keep(server, secrets.token_urlsafe(24), region.name)
         end = self.failing.get(name, "available")
         now = self._clock.now()
-        server.steps = [_Step(now + self.delay, end, lambda: self._open(region, server))]
+        server.steps = [Step(now + self.delay, end, lambda: self._open(region, server))]
         seen = self._seen(server)
         self._pass_time(region)
         return {"DBInstance": seen}
 
-    def _open(self, region: _Region, server: _Server) -> None:
+    def _open(self, region: Region, server: Server) -> None:
         """Give a server its address."""
         data = server.data
         host = f"{data['DBInstanceIdentifier']}.{data['DbiResourceId'][3:15].lower()}.rds.invalid"
@@ -650,18 +514,18 @@ class StrictRds:
         if data["Engine"] == "postgres":
 
             def parameters() -> dict[str, str]:
-                return servers.parameters(region.groups[_group_of(data)].values)
+                return servers.parameters(region.groups[group_of(data)].values)
 
             def arrange(cluster: Cluster) -> None:
                 servers.arrange(cluster, data, lambda: server.password)
 
-            host, port = self.private.open(_key(region, data), arrange, parameters=parameters, data=server.contents)
+            host, port = self.private.open(key_of(region, data), arrange, parameters=parameters, data=server.contents)
         data["Endpoint"] = {"Address": host, "Port": port, "HostedZoneId": "Z1RLNUO7B9Q6NB"}
         if data["BackupRetentionPeriod"]:
             data["LatestRestorableTime"] = self._now()
 
     def _restored(
-        self, region: _Region, name: str, source: Data, password: str, contents: str | None, arguments: Arguments
+        self, region: Region, name: str, source: Data, password: str, contents: str | None, arguments: Arguments
     ) -> Data:
         """Add a server that is made of another one: with that one's own name, password and version."""
         data = self._data(region, name, source["Engine"], source["EngineVersion"])
@@ -682,18 +546,18 @@ class StrictRds:
         self._put(region, data, {**given, **arguments})
         return self._made(region, data, arguments, password, contents)
 
-    def _seen(self, server: _Server) -> Data:
+    def _seen(self, server: Server) -> Data:
         """Return what DescribeDBInstances tells."""
         pending = {key: value for key, value in server.pending.items() if key != "DBParameterGroups"}
         if "MasterUserPassword" in pending:
             pending["MasterUserPassword"] = "****"  # as AWS writes it
         return {**server.data, "PendingModifiedValues": pending}
 
-    def _carry_out(self, region: _Region, server: _Server) -> None:
+    def _carry_out(self, region: Region, server: Server) -> None:
         server.data |= {name: value for name, value in server.pending.items() if name != "MasterUserPassword"}
         if "MasterUserPassword" in server.pending:
             server.password = server.pending["MasterUserPassword"]
-            self.private.rearrange(_key(region, server.data))
+            self.private.rearrange(key_of(region, server.data))
         if server.data["AllocatedStorage"] >= 400 and server.data.get("StorageType") == "gp3":
             server.data["Iops"] = max(server.data.get("Iops") or 0, 12_000)
         server.pending.clear()
@@ -709,12 +573,12 @@ class StrictRds:
             if not arguments.get("AllowMajorVersionUpgrade"):
                 text = "The AllowMajorVersionUpgrade flag must be present when upgrading to a new major version."
                 raise Refused("InvalidParameterCombination", text)
-            if "DBParameterGroupName" not in arguments and not _group_of(data).startswith("default."):
+            if "DBParameterGroupName" not in arguments and not group_of(data).startswith("default."):
                 text = "The current DB instance parameter group is custom. You must specify one of the new family."
                 raise Refused("InvalidParameterCombination", text)
         return wanted
 
-    def _set_password(self, region: _Region, server: _Server, arguments: Arguments) -> None:
+    def _set_password(self, region: Region, server: Server, arguments: Arguments) -> None:
         manage, given = arguments.get("ManageMasterUserPassword"), arguments.get("MasterUserPassword")
         kept = "MasterUserSecret" in server.data
         if arguments.get("RotateMasterUserPassword"):
@@ -734,10 +598,10 @@ class StrictRds:
                 del server.data["MasterUserSecret"]
             server.pending["MasterUserPassword"] = given
 
-    def _keep(self, server: _Server, password: str, region: str) -> None:
+    def _keep(self, server: Server, password: str, region: str) -> None:
         """Keep a password in Secrets Manager."""
         server.password = password
-        self.private.rearrange(_key(self._region(region), server.data))
+        self.private.rearrange(key_of(self._region(region), server.data))
         text = json.dumps({"username": server.data["MasterUsername"], "password": password})
         backend: Any = get_backend("secretsmanager")[DEFAULT_ACCOUNT_ID][region]
         kept = server.data.get("MasterUserSecret")
@@ -750,14 +614,14 @@ class StrictRds:
 
     def _switched(
         self,
-        region: _Region,
+        region: Region,
         arguments: Arguments,
         allowed: tuple[str, ...],
         status: str,
         end: str,
         then: Callable[[], None] | None = None,
     ) -> Data:
-        server = self._server(region, arguments["DBInstanceIdentifier"])
+        server = region.server(arguments["DBInstanceIdentifier"])
         if server.status not in allowed:
             text = f"Instance {server.data['DBInstanceIdentifier']} is not in {' or '.join(allowed)} state."
             raise Refused("InvalidDBInstanceState", text)
@@ -766,7 +630,7 @@ class StrictRds:
         self._pass_time(region)
         return {"DBInstance": seen}
 
-    def _take(self, region: _Region, server: _Server, name: str, tags: list[Data]) -> _Taken:
+    def _take(self, region: Region, server: Server, name: str, tags: list[Data]) -> Taken:
         rules.check_name(name, "DBSnapshotIdentifier", 255)
         if name.lower() in region.snapshots:
             text = f"Cannot create the snapshot because a snapshot with the identifier {name} already exists."
@@ -784,106 +648,55 @@ class StrictRds:
         taken |= {"DBSnapshotIdentifier": name.lower(), "Status": "creating", "SnapshotType": "manual"}
         taken |= {"SnapshotCreateTime": self._now(), "TagList": list(tags)}
         taken["DBSnapshotArn"] = f"arn:aws:rds:{region.name}:{DEFAULT_ACCOUNT_ID}:snapshot:{name.lower()}"
-        step = _Step(self._clock.now() + self.delay, "available")
-        made = region.snapshots[name.lower()] = _Taken(
-            taken, dict(data), server.password, self.private.dump(_key(region, data)), [step]
+        step = Step(self._clock.now() + self.delay, "available")
+        made = region.snapshots[name.lower()] = Taken(
+            taken, dict(data), server.password, self.private.dump(key_of(region, data)), [step]
         )
         return made
 
-    # groups
+    # security groups
 
-    def _ec2(self, region: _Region) -> Any:  # noqa: ANN401  moto has no types
+    def _ec2(self, region: Region) -> Any:  # noqa: ANN401  moto has no types
         return get_backend("ec2")[DEFAULT_ACCOUNT_ID][region.name]
 
-    def _firewalls(self, region: _Region, ids: list[str]) -> list[Data]:
+    def _firewalls(self, region: Region, ids: list[str]) -> list[Data]:
         for id_ in ids:
             if self._ec2(region).get_security_group_from_id(id_) is None:
                 raise Refused("InvalidParameterValue", f"Invalid security group , groupId= {id_}, groupName=.")
         return [{"VpcSecurityGroupId": id_, "Status": "active"} for id_ in ids]
 
-    def _default_firewalls(self, region: _Region, data: Data) -> list[str]:
+    def _default_firewalls(self, region: Region, data: Data) -> list[str]:
         vpc = data["DBSubnetGroup"]["VpcId"]
-        groups = self._ec2(region).groups.get(vpc, {}).values()
-        return [group.id for group in groups if group.name == "default"]
-
-    def _groups_of(self, region: _Region, arguments: Arguments, version: str, data: Data) -> str | None:
-        """Return the parameter group of a request, if it names one that fits."""
-        name = arguments.get("DBParameterGroupName")
-        if name is None:
-            return None
-        found = self._group(region, name).data["DBParameterGroupFamily"]
-        family = rules.family_of(data["Engine"], version)
-        if found != family:
-            text = f"The parameter group {name} with DBParameterGroupFamily {found} cannot be used for this instance."
-            text = f"{text} Please use a parameter group with DBParameterGroupFamily {family}"
-            raise Refused("InvalidParameterCombination", text)
-        return str(name)
-
-    def _default(self, region: _Region, family: str) -> str:
-        name = f"default.{family}"
-        if name not in region.groups:
-            self._add_group(region, name, family, [])
-        return name
-
-    def _add_group(self, region: _Region, name: str, family: str, tags: list[Data]) -> _Group:
-        data = {"DBParameterGroupName": name, "DBParameterGroupFamily": family, "Description": name}
-        data["DBParameterGroupArn"] = f"arn:aws:rds:{region.name}:{DEFAULT_ACCOUNT_ID}:pg:{name}"
-        made = region.groups[name] = _Group(data, list(tags))
-        return made
-
-    def _group(self, region: _Region, name: str) -> _Group:
-        group = region.groups.get(name)
-        if group is None:
-            raise Refused("DBParameterGroupNotFound", f"DBParameterGroup not found: {name}", 404)
-        return group
-
-    def _own_group(self, region: _Region, name: str) -> _Group:
-        if name.startswith("default."):
-            raise Refused("InvalidDBParameterGroupState", "Default parameter groups cannot be changed or deleted")
-        return self._group(region, name)
-
-    def _await_restart(self, region: _Region, group: str) -> None:
-        for server in region.servers.values():
-            for used in server.data["DBParameterGroups"]:
-                if used["DBParameterGroupName"] == group:
-                    used["ParameterApplyStatus"] = "pending-reboot"
-
-    def _tags(self, region: _Region, arn: str) -> list[Data]:
-        kind, _, name = arn.partition(f"{DEFAULT_ACCOUNT_ID}:")[2].partition(":")
-        if kind == "pg":
-            return self._group(region, name).tags
-        data = self._server(region, name).data if kind == "db" else self._snapshot(region, name).data
-        held: list[Data] = data["TagList"]
-        return held
+        found = self._ec2(region).groups.get(vpc, {}).values()
+        return [group.id for group in found if group.name == "default"]
 
 
-Answering = Callable[[StrictRds, _Region, Arguments], Data]
+def describe_versions(_region: Region, arguments: Arguments) -> Data:
+    """DescribeDBEngineVersions."""
+    engine, wanted = arguments.get("Engine"), arguments.get("EngineVersion")
+    engines = [engine] if engine is not None else sorted(rules.FAMILIES)
+    found = [
+        {"Engine": name, "EngineVersion": version, "DBParameterGroupFamily": family, "Status": "available"}
+        for name in engines
+        for version, family in rules.versions(name)
+        if wanted is None or f"{version}.".startswith(f"{wanted}.")
+    ]
+    shown, marker = page(found, arguments)
+    return {"DBEngineVersions": shown, **marker}
 
-_ANSWERS: Mapping[str, Answering] = {
-    "AddTagsToResource": StrictRds.add_tags,
-    "CreateDBInstance": StrictRds.create,
-    "CreateDBParameterGroup": StrictRds.create_group,
-    "CreateDBSnapshot": StrictRds.create_snapshot,
-    "DeleteDBInstance": StrictRds.delete,
-    "DeleteDBParameterGroup": StrictRds.delete_group,
-    "DeleteDBSnapshot": StrictRds.delete_snapshot,
-    "DescribeDBEngineVersions": StrictRds.describe_versions,
-    "DescribeDBInstances": StrictRds.describe,
-    "DescribeDBParameterGroups": StrictRds.describe_groups,
-    "DescribeDBParameters": StrictRds.describe_parameters,
-    "DescribeDBSnapshots": StrictRds.describe_snapshots,
-    "DescribeOrderableDBInstanceOptions": StrictRds.describe_orderable,
-    "ListTagsForResource": StrictRds.list_tags,
-    "ModifyDBInstance": StrictRds.modify,
-    "ModifyDBParameterGroup": StrictRds.modify_group,
-    "RebootDBInstance": StrictRds.reboot,
-    "RemoveTagsFromResource": StrictRds.remove_tags,
-    "ResetDBParameterGroup": StrictRds.reset_group,
-    "RestoreDBInstanceFromDBSnapshot": StrictRds.restore,
-    "RestoreDBInstanceToPointInTime": StrictRds.restore_at,
-    "StartDBInstance": StrictRds.start,
-    "StopDBInstance": StrictRds.stop,
-}
+
+def describe_orderable(_region: Region, arguments: Arguments) -> Data:
+    """DescribeOrderableDBInstanceOptions."""
+    engine, version, one = arguments["Engine"], arguments.get("EngineVersion"), arguments.get("DBInstanceClass")
+    versions = [name for name, _ in rules.versions(engine) if version in {None, name}]
+    found = [
+        option
+        for name in versions
+        for option in rules.options(engine, name)
+        if one in {None, option["DBInstanceClass"]}
+    ]
+    shown, marker = page(found, arguments)
+    return {"OrderableDBInstanceOptions": shown, **marker}
 
 
 def error(code: str, message: str, status: int) -> Response:
@@ -893,27 +706,6 @@ def error(code: str, message: str, status: int) -> Response:
     body = f'<ErrorResponse xmlns="{_NAMESPACE}"><Error>{inner}</Error>{request}</ErrorResponse>'
     headers = Headers({"Content-Type": "text/xml", "x-amzn-RequestId": "double-request"})
     return Response({400: "400 Bad Request", 404: "404 Not Found"}[status], headers, body.encode())
-
-
-def _parameter(name: str, kind: rules.Kind, value: str | None) -> Data:
-    found: Data = {"ParameterName": name, "ApplyType": "static" if kind.is_static else "dynamic", "IsModifiable": True}
-    found["Source"] = "system" if value is None else "user"
-    chosen = kind.default if value is None else value
-    return found if chosen is None else {**found, "ParameterValue": chosen}
-
-
-def _filters(arguments: Arguments) -> dict[str, list[str]]:
-    return {given["Name"]: given["Values"] for given in arguments.get("Filters") or ()}
-
-
-def _page(items: list[Any], arguments: Arguments) -> tuple[list[Any], dict[str, str]]:
-    size = arguments.get("MaxRecords", _PAGE)
-    if not _LEAST_PAGE <= size <= _PAGE:
-        text = f"Invalid value {size} for MaxRecords. Must be between {_LEAST_PAGE} and {_PAGE}"
-        raise Refused("InvalidParameterValue", text)
-    start = int(arguments.get("Marker") or 0)
-    stop = start + size
-    return items[start:stop], ({"Marker": str(stop)} if stop < len(items) else {})
 
 
 def _check_backups(data: Arguments) -> None:
@@ -933,15 +725,3 @@ def _storage(data: Data) -> Data:
     kept = ("StorageType", "AllocatedStorage", "MaxAllocatedStorage")
     found = {name: data[name] for name in kept if name in data}
     return found | ({"Iops": data["Iops"]} if data.get("StorageType") in {"io1", "io2"} else {})
-
-
-def _key(region: _Region, data: Data) -> str:
-    return f"{region.name} {data['DBInstanceIdentifier']}"
-
-
-def _group_of(data: Data) -> str:
-    return str(data["DBParameterGroups"][0]["DBParameterGroupName"])
-
-
-def _security_groups(data: Data) -> Iterator[str]:
-    yield from (group["VpcSecurityGroupId"] for group in data["VpcSecurityGroups"])
