@@ -590,8 +590,11 @@ def _show_estimate(estimate: Estimate, plan: Plan) -> None:
     for currency, amount in estimate.total.items():
         beside = " and what is unknown" if estimate.unknown else ""
         click.echo(f"  cost, by list prices: {amount:,.2f} {currency}{beside}")
+    unknown: dict[str, list[str]] = {}
     for cost in estimate.unknown:
-        click.echo(f"  cost of {cost.what}: unknown, {cost.why}")
+        unknown.setdefault(cost.why, []).append(cost.what)
+    for why, costs in unknown.items():
+        click.echo(f"  cost of {', '.join(costs)}: unknown, {why}")
     for found in estimate.prices:
         click.echo(f"  prices: {found.provider} {found.region}, {found.tier}, of {found.dated}, {found.urls[0]}")
 

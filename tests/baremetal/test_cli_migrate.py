@@ -147,7 +147,7 @@ def test_the_plan_says_what_it_would_ask_for_and_what_nobody_knows(shop: Path, p
     assert "only: exclude x\\u202e; include the rest" in told
     assert "requests, to move and to verify: " in told
     assert "data that leaves: 4.0 KiB from local, 2.0 KiB from cellar" in told
-    assert "cost of requests to local: unknown, no list prices of baremetal are known" in told
+    assert "cost of requests to local, requests to cellar: unknown, no list prices of baremetal are known\n" in told
     assert " 0.00 " not in told
 
 
