@@ -19,6 +19,7 @@ PROVIDERS = {
     "azure": ("providers/azure[testing]",),
     "baremetal": ("providers/s3", "providers/baremetal[powerdns,redfish,s3,testing,vault]"),
     "gcp": ("providers/gcp[testing]",),
+    "libcloud": ("providers/libcloud[testing]",),
 }
 EXTRAS = "cli,sops,dns,sql,mysql,postgresql,postgresql-server,fsspec,parquet,testing"
 TEST_TOOLS = (
@@ -106,7 +107,8 @@ def docs(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Wheels and source distributions of all distributions, and what is in them."""
     session.install("build", "hatchling", "pytest>=8.3")
-    for place in (".", "providers/s3", "providers/aws", "providers/azure", "providers/baremetal", "providers/gcp"):
+    for name in ("", "s3", "aws", "azure", "baremetal", "gcp", "libcloud"):
+        place = f"providers/{name}" if name else "."
         session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", place, silent=True)
 
 

@@ -25,7 +25,7 @@ from shiftable.provider import SERVICES
 from shiftable.secrets.rotator import Rotator
 
 ROOT = Path(__file__).parent.parent
-PROVIDERS = ("aws", "gcp", "azure", "baremetal", "memory")
+PROVIDERS = ("aws", "gcp", "azure", "baremetal", "libcloud", "memory")
 SERVICE_TITLES = {
     "blob": "Blob storage",
     "secrets": "Secrets",

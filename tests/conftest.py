@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("shiftable")
 ACCEPTS = {"x86_64": {43, 288}, "aarch64": {202, 242}}.get(
     platform.machine(), set()
 )  # accept and accept4, as Linux has them
-FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "SHIFTABLE_", "SOPS_", "VAULT_")
+FOREIGN = ("AWS_", "AZURE_", "DIGITALOCEAN_", "GOOGLE_", "LIBCLOUD_", "SHIFTABLE_", "SOPS_", "VAULT_")
 
 
 def pytest_configure() -> None:

@@ -68,6 +68,7 @@ def public_modules() -> list[str]:
         "shiftable_azure",
         "shiftable_baremetal",
         "shiftable_gcp",
+        "shiftable_libcloud",
         "shiftable_s3",
     ):
         try:

@@ -13,7 +13,7 @@ from hatchling.builders.wheel import WheelBuilder
 ROOT = Path(__file__).parent.parent.parent
 DISTRIBUTIONS = {
     "shiftable": ROOT,
-    **{f"shiftable-{name}": ROOT / "providers" / name for name in ("aws", "azure", "baremetal", "gcp", "s3")},
+    **{f"shiftable-{path.parent.name}": path.parent for path in sorted(ROOT.glob("providers/*/pyproject.toml"))},
 }
 LIGHT = {"attrs", "cattrs"}
 
@@ -84,7 +84,7 @@ def test_every_provider_and_the_command_have_their_entry_points() -> None:
                 found[name] = wheel(name).read(path).decode()
     assert "shiftable = shiftable.cli:main" in found["shiftable"]
     assert "memory = shiftable.memory:MemoryProvider" in found["shiftable"]
-    for name in ("aws", "azure", "baremetal", "gcp"):
+    for name in ("aws", "azure", "baremetal", "gcp", "libcloud"):
         assert f"{name} = shiftable_{name}:" in found[f"shiftable-{name}"]
     assert "shiftable-s3" not in found
 

@@ -1,0 +1,265 @@
+"""DNS of DigitalOcean: libcloud's driver, corrected where it loses or invents something.
+
+libcloud 3.9's driver of DigitalOcean is used for zones and for deletions. Corrected here, each with what it does there:
+
+* ``create_zone`` gives every new zone an A record ``127.0.0.1``, which nobody asked for.
+* ``create_record`` and ``update_record`` have no ``flags`` and ``tag``, and know no CAA; a record without all of
+  priority, port and weight is told ``null`` for those that are left out. ``add_record`` and ``replace_record`` stand in
+  for them.
+* Reading leaves out ``flags`` and ``tag`` as well, and translates types by names of libcloud's: an AFSDB becomes an A,
+  and one type that libcloud does not know makes the whole zone unreadable.
+* Pages are counted once, at the first one: what is added or deleted meanwhile is left out, or comes twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Self
+
+from libcloud.common.digitalocean import DigitalOcean_v2_Connection, DigitalOcean_v2_Response
+from libcloud.dns.base import Record, Zone
+from libcloud.dns.drivers.digitalocean import DigitalOceanDNSDriver
+
+from shiftable.dns.driver import RecordSet, labels, rdata_of, relative, text_of
+from shiftable.errors import Conflict, Fault
+from shiftable.paging import Page
+from shiftable_libcloud._connection import SafeConnection, SafeResponse
+from shiftable_libcloud.errors import HosterFault
+
+__all__ = ["DigitalOceanDns", "Fields", "name_problem", "rdata_in", "record_problem", "soa_in", "told"]
+
+Fields = Mapping[str, Any]
+"""A record in the words of DigitalOcean's API."""
+
+_PAGE = 200  # the most, API reference, "Links & Pagination"
+_LISTINGS = 5
+_LONGEST_TEXT = 509
+_HOSTS = frozenset({"CNAME", "MX", "NS", "SRV"})
+"""Types whose ``data`` is the name of a host. It is written with a dot at its end and read without."""
+_LABEL = re.compile(rb"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
+_TEXT = re.compile(rb"[!#-\[\]-~](?:[ !#-\[\]-~]*[!#-\[\]-~])?")
+_CAA_VALUE = re.compile(rb"[!-:<-~]*[!-\-/-:<-~]")
+_CAA_TAGS = frozenset({"issue", "issuewild", "iodef"})
+_SOA = re.compile(r"\sSOA\s+(\S+)\s+(\S+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)")
+
+
+class _Response(SafeResponse, DigitalOcean_v2_Response):  # type: ignore[misc]  # libcloud's attributes are typed by their defaults
+    pass
+
+
+class _Connection(SafeConnection, DigitalOcean_v2_Connection):  # type: ignore[misc]  # the same
+    responseCls = _Response  # noqa: N815  libcloud's name
+
+
+class DigitalOceanDns(DigitalOceanDNSDriver):
+    """libcloud's driver with corrections, for one thread at a time.
+
+    Args:
+        endpoint: where the API is, if not at DigitalOcean.
+        patience: seconds for which a call is tried again.
+    """
+
+    connectionCls = _Connection  # noqa: N815
+    connection: Any
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+        """Make one: the class that libcloud derives this from has no room for keyword arguments."""
+        return object.__new__(cls)
+
+    def __init__(self, token: str, *, endpoint: str | None = None, patience: float = 60.0) -> None:
+        self._endpoint = endpoint
+        super().__init__(token, ex_per_page=_PAGE)
+        self.connection.patience = patience
+
+    def _ex_connection_class_kwargs(self) -> dict[str, Any]:
+        """Name the endpoint: the class that libcloud derives this from drops host and port."""
+        return {} if self._endpoint is None else {"url": self._endpoint}
+
+    # zones
+
+    def create_zone(self, domain: str, type: str = "master", ttl: int | None = None, extra: Any = None) -> Zone:  # noqa: ANN401, ARG002  as in libcloud
+        """Make a zone with its SOA and NS, and nothing else."""
+        answer = self.connection.request("/v2/domains", data=json.dumps({"name": domain}), method="POST")
+        made: Zone = self._to_zone(answer.object["domain"])
+        return made
+
+    def page_of_zones(self, cursor: str | None) -> Page[str]:
+        """Return one page of the zones' names, 200 at most.
+
+        Raises:
+            HosterFault: their number changed since the first page, so that one may be left out: list them again.
+        """
+        page, _, total = (cursor or "1 ").partition(" ")
+        found = self._page("/v2/domains", int(page), {})
+        counted = str(found["meta"]["total"])
+        if total not in {"", counted}:
+            raise HosterFault(Fault(Conflict, "zones were made or deleted while they were listed; list them again"))
+        names = tuple(str(zone["name"]).lower() for zone in found["domains"])
+        return Page(names, f"{int(page) + 1} {counted}" if _has_more(found) else None)
+
+    # records
+
+    def list_records(self, zone: Zone, name: str | None = None) -> list[Record]:
+        """Return all records of a zone, or those of one name, fully qualified without a dot at its end.
+
+        Raises:
+            HosterFault: others changed the zone each time that it was listed.
+        """
+        path, wanted = f"/v2/domains/{zone.id}/records", {} if name is None else {"name": name}
+        for _ in range(_LISTINGS):
+            found = self._all(path, wanted)
+            if found is not None:
+                return [self._to_record(fields, zone) for fields in found]
+        raise HosterFault(Fault(Conflict, f"others change the zone all the time: {_LISTINGS} listings did not fit"))
+
+    def add_record(self, zone: Zone, fields: Fields) -> Record:
+        """Make a record; in place of libcloud's ``create_record``."""
+        answer = self.connection.request(f"/v2/domains/{zone.id}/records", data=json.dumps(fields), method="POST")
+        return self._to_record(answer.object["domain_record"], zone)
+
+    def replace_record(self, record: Record, fields: Fields) -> Record:
+        """Replace a record, whose id stays; in place of libcloud's ``update_record``."""
+        path = f"/v2/domains/{record.zone.id}/records/{record.id}"
+        answer = self.connection.request(path, data=json.dumps(fields), method="PUT")
+        return self._to_record(answer.object["domain_record"], record.zone)
+
+    # answers
+
+    def _to_record(self, data: Fields, zone: Any = None) -> Record:  # noqa: ANN401  as in libcloud
+        return Record(
+            id=data["id"],
+            name=data["name"],
+            type=data["type"],
+            data=data["data"],
+            zone=zone,
+            ttl=data.get("ttl"),
+            driver=self,
+            extra=dict(data),
+        )
+
+    def _all(self, path: str, query: Fields) -> list[Fields] | None:
+        """Return what all pages hold; ``None`` if they do not fit together, as somebody wrote between them."""
+        found, page, total = dict[Any, Fields](), 1, None
+        while True:
+            answer = self._page(path, page, query)
+            rows, counted = answer["domain_records"], answer["meta"]["total"]
+            wanted = len(found) + len(rows)
+            found.update({row["id"] or f"{page}/{number}": row for number, row in enumerate(rows)})
+            if total not in {None, counted} or len(found) < wanted:
+                return None
+            if not _has_more(answer):
+                return list(found.values()) if len(found) == counted else None
+            page, total = page + 1, counted
+
+    def _page(self, path: str, page: int, query: Fields) -> Any:  # noqa: ANN401  JSON
+        return self.connection.request(path, params={**query, "page": page}).object
+
+
+def _has_more(answer: Fields) -> bool:
+    return bool(((answer.get("links") or {}).get("pages") or {}).get("next"))
+
+
+# what DigitalOcean holds
+
+
+def name_problem(name: str) -> str | None:
+    """Say why DigitalOcean could not hold a zone of that name."""
+    parts = labels(name)
+    if len(parts) < 2:
+        return "a domain has at least two labels (DigitalOcean API reference, Domains)"
+    if not all(_LABEL.fullmatch(part) for part in parts):
+        return "the labels of a domain have letters, digits and hyphens (DigitalOcean API reference, Domains)"
+    return None
+
+
+def record_problem(record: RecordSet) -> str | None:
+    """Say why DigitalOcean could not keep a record set exactly; what nobody has seen it keep is refused."""
+    problem = {"CAA": _caa_problem, "MX": _mx_problem, "TXT": _txt_problem}.get(record.type)
+    found = (problem(rdata) for rdata in record.rdatas) if problem else ()
+    return next((why for why in found if why is not None), None)
+
+
+def _mx_problem(rdata: bytes) -> str | None:
+    return "DigitalOcean takes no null MX" if rdata[2:] == b"\0" else None
+
+
+def _txt_problem(rdata: bytes) -> str | None:
+    text = b"".join(_chunks(rdata))
+    if _joined(text) != rdata:
+        return "DigitalOcean keeps a TXT as one text, and so the chunks of 255 bytes and a rest alone"
+    if not _TEXT.fullmatch(text):
+        return "of a TXT DigitalOcean keeps printable ASCII without quotes, backslashes and blanks at the ends"
+    size = sum(len(chunk) + 3 for chunk in _chunks(rdata)) - 1
+    if size > _LONGEST_TEXT:
+        return f"as quoted text it has {size:,} characters; DigitalOcean takes {_LONGEST_TEXT} (seen by dnscontrol)"
+    return None
+
+
+def _caa_problem(rdata: bytes) -> str | None:
+    tag, value = rdata[2 : 2 + rdata[1]].decode("ascii", "replace"), rdata[2 + rdata[1] :]
+    if tag not in _CAA_TAGS:
+        return f"DigitalOcean knows the CAA tags {', '.join(sorted(_CAA_TAGS))}, not {tag!r}"
+    if not _CAA_VALUE.fullmatch(value):
+        return "of a CAA DigitalOcean takes a name or an address, without blanks, semicolons and a dot at the end"
+    return None
+
+
+def _chunks(rdata: bytes) -> list[bytes]:
+    found, at = list[bytes](), 0
+    while at < len(rdata):
+        found.append(rdata[at + 1 : at + 1 + rdata[at]])
+        at += 1 + rdata[at]
+    return found
+
+
+def _joined(text: bytes) -> bytes:
+    """Return the rdata of a text, in chunks as name servers make them."""
+    pieces = [text[at : at + 255] for at in range(0, len(text), 255)] or [b""]
+    return b"".join(bytes([len(piece)]) + piece for piece in pieces)
+
+
+# one record, there and back
+
+
+def told(zone: str, record: RecordSet, rdata: bytes) -> Fields:
+    """Return one value of a record set as DigitalOcean is told it."""
+    kind = record.type
+    fields: dict[str, Any] = {"type": kind, "name": relative(record.name, f"{zone}."), "ttl": record.ttl}
+    if kind == "TXT":
+        return {**fields, "data": b"".join(_chunks(rdata)).decode("ascii")}
+    if kind == "CAA":
+        tag, value = rdata[2 : 2 + rdata[1]].decode("ascii"), rdata[2 + rdata[1] :].decode("ascii")
+        return {**fields, "flags": rdata[0], "tag": tag, "data": f"{value}."}  # it comes back without the dot
+    parts = text_of(kind, rdata).split(" ")
+    numbers = {"MX": ("priority",), "SRV": ("priority", "weight", "port")}.get(kind, ())
+    return {**fields, **dict(zip(numbers, map(int, parts), strict=False)), "data": parts[-1]}
+
+
+def rdata_in(zone: str, fields: Fields) -> bytes:
+    """Return the value of one record.
+
+    Raises:
+        ValueError: it is none that can be understood.
+    """
+    kind, data = str(fields["type"]), fields["data"]
+    if not isinstance(data, str):
+        raise ValueError(f"a record of type {kind} without data")  # noqa: TRY004  the caller takes it for a policy
+    if kind == "TXT":
+        return _joined(data.encode())
+    if kind == "CAA":
+        tag = str(fields["tag"]).encode("ascii")
+        return bytes([int(fields["flags"] or 0), len(tag)]) + tag + data.removesuffix(".").encode("ascii")
+    if kind in _HOSTS:
+        data = f"{zone}." if data == "@" else data if data.endswith(".") else f"{data}."
+    numbers = {"MX": ("priority",), "SRV": ("priority", "weight", "port")}.get(kind, ())
+    return rdata_of(kind, " ".join([*(str(fields[number] or 0) for number in numbers), data]), f"{zone}.")
+
+
+def soa_in(zone: Zone, fields: Fields | None) -> bytes:
+    """Return the SOA of a zone: out of its zone file, which a new zone does not have yet, or as that will have it."""
+    found = _SOA.search(zone.extra.get("zone_file") or "")
+    least = str((fields or {}).get("data") or 1800)
+    default = ("ns1.digitalocean.com.", f"hostmaster.{zone.domain}.", "1", "10800", "3600", "604800", least)
+    return rdata_of("SOA", " ".join(found.groups() if found else default), f"{zone.domain}.")

@@ -1,0 +1,116 @@
+"""A stand-in for DigitalOcean on loopback: the part of its API v2 that this provider speaks."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from typing import Any, ClassVar
+from wsgiref.types import WSGIEnvironment
+
+from shiftable.config import Credential
+from shiftable.testing.harness import Double, Headers, Request, Response
+from shiftable_libcloud._double_domains import Domains
+from shiftable_libcloud._double_state import Refused, Routed, Row
+
+__all__ = ["DigitalOceanDouble"]
+
+
+class DigitalOceanDouble(Double):
+    """DigitalOcean in this process: the domains and records of one account.
+
+    Attributes:
+        token: the account's; ``reading_token`` may only read.
+        domains: what the account has.
+        page_size: how much a page holds at most, whatever is asked for.
+    """
+
+    name: ClassVar[str] = "libcloud"
+
+    def __init__(self) -> None:
+        super().__init__(_never, validators=[_violations])
+        self.token = f"dop_v1_{secrets.token_hex(32)}"
+        self.reading_token = f"dop_v1_{secrets.token_hex(32)}"
+        self.page_size = 200
+        self.domains = Domains()
+        self._state = threading.Lock()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings for ``shiftable.connect("libcloud", **double.config)``, with little patience: five seconds."""
+        token = Credential.literal(self.token)
+        return {"hoster": "digitalocean", "endpoint": self.url, "token": token, "retry_seconds": 5.0}
+
+    def identify(self, request: Request) -> tuple[str, str]:
+        """Name what a request is about, and what it does: ``records.create``."""
+        found = self.domains.routes.find(request)
+        return ("", "") if found is None else ("dns", found.operation)
+
+    def answer(self, request: Request, environ: WSGIEnvironment) -> Response:  # noqa: ARG002  there is no application
+        """Execute a request, one at a time."""
+        with self._state:
+            try:
+                return self._executed_as(request, self._routed(request))
+            except Refused as exc:
+                return _answered(exc.status, {"id": exc.id, "message": exc.message, "request_id": "r-1"})
+
+    def forget(self) -> None:
+        """Delete all that the account has, and return to large pages."""
+        with self._state:
+            self.domains.forget()
+            self.page_size = 200
+
+    def _routed(self, request: Request) -> Routed:
+        sent = request.headers.get("Authorization", "")
+        known = {f"Bearer {self.token}": True, f"Bearer {self.reading_token}": False}
+        if sent not in known:
+            raise Refused(401, "Unauthorized", "Unable to authenticate you")
+        found = self.domains.routes.find(request)
+        if found is None:
+            raise Refused(404, "not_found", "The resource you were accessing could not be found.")
+        if request.method != "GET" and not known[sent]:
+            raise Refused(403, "Forbidden", "You are missing the required permission domain:update")
+        return found
+
+    def _executed_as(self, request: Request, routed: Routed) -> Response:
+        told = routed.handler(routed)
+        if told is None:
+            return Response("204 No Content", Headers())
+        if isinstance(told, list):
+            return _answered(200, self._page(request, routed, told))
+        return _answered(201 if request.method == "POST" else 200, told)
+
+    def _page(self, request: Request, routed: Routed, rows: list[Row]) -> Row:
+        """Return one page of a listing, with the way to the next one."""
+        size = min(int(routed.query.get("per_page", 20)), self.page_size)
+        page, last = int(routed.query.get("page", 1)), max(1, -(-len(rows) // size))
+        if size < 1 or page < 1:
+            raise Refused(400, "bad_request", "Invalid paging parameters")
+        base = f"{self.url}{request.path}?per_page={size}&page="
+        ahead = {"next": f"{base}{page + 1}", "last": f"{base}{last}"} if page < last else {}
+        back = {"first": f"{base}1", "prev": f"{base}{page - 1}"} if page > 1 else {}
+        links = {"pages": {**ahead, **back}} if ahead or back else {}
+        shown = rows[(page - 1) * size : page * size]
+        return {routed.listed: shown, "links": links, "meta": {"total": len(rows)}}
+
+
+def _answered(status: int, told: Row) -> Response:
+    headers = Headers({"Content-Type": "application/json; charset=utf-8", "x-request-id": "r-1"})
+    headers["ratelimit-limit"], headers["ratelimit-remaining"] = "5000", "4999"
+    return Response(f"{status} Answered", headers, json.dumps(told).encode())
+
+
+def _violations(request: Request, response: Response) -> list[str]:  # noqa: ARG001  the harness passes both
+    """Say what no client should send."""
+    found = []
+    if "dop_v1_" in request.target:
+        found.append("the token stands in the URL")
+    if request.body and request.headers.get("Content-Type") != "application/json":
+        found.append("a body that is not announced as JSON")
+    if b"null" in request.body and b'"data": null' in request.body:
+        found.append("a record without data")
+    return found
+
+
+def _never(_environ: WSGIEnvironment, _start_response: object) -> list[bytes]:
+    raise AssertionError("the double answers by itself")

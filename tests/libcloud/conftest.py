@@ -1,0 +1,30 @@
+"""The double of DigitalOcean, one for the whole run, emptied for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shiftable_libcloud import LibcloudProvider, LibcloudSettings
+
+if TYPE_CHECKING:
+    from shiftable.testing.harness import Double
+    from shiftable_libcloud.double import DigitalOceanDouble
+
+
+@pytest.fixture
+def digitalocean(shiftable_double: Callable[[str], Double]) -> DigitalOceanDouble:
+    from shiftable_libcloud.double import DigitalOceanDouble
+
+    double = shiftable_double("digitalocean")
+    assert isinstance(double, DigitalOceanDouble)
+    return double
+
+
+@pytest.fixture
+def provider(digitalocean: DigitalOceanDouble) -> Iterator[LibcloudProvider]:
+    made = LibcloudProvider(LibcloudSettings(**digitalocean.config))
+    yield made
+    made.close()
