@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import secrets
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -50,8 +51,9 @@ class RedfishDouble(Double):
     Attributes:
         lag: until power changes.
         allowed: reset types.
-        sessions: tokens by id; ``limit`` of them.
-        tasks: resets become tasks of this final state.
+        sessions: tokens by id; ``limit`` of them at most.
+        task_state: resets become tasks that end so.
+        seen_as: its own address, as it knows it.
     """
 
     name: ClassVar[str] = "redfish"
@@ -71,14 +73,20 @@ class RedfishDouble(Double):
         self.logins = 0
         self.limit = 8
         self.task_state: str | None = None
+        self.seen_as = ""
         self._tasks: dict[str, str] = {}
         self._numbers = itertools.count(1)
+        self._one_at_a_time = threading.Lock()
 
     def expire(self) -> None:
         """End all sessions, as a restart of the BMC does."""
         self.sessions.clear()
 
     def answer(self, request: Request, environ: WSGIEnvironment) -> Response:
+        with self._one_at_a_time:
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> Response:
         path = request.path.rstrip("/")
         body = json.loads(request.body) if request.body else {}
         if path == V1:
@@ -125,7 +133,9 @@ class RedfishDouble(Double):
         self.sessions[number] = token
         self.logins += 1
         where = f"{V1}/SessionService/Sessions/{number}"
-        return _json(201, {"@odata.id": where, "Id": number}, {"X-Auth-Token": token, "Location": where})
+        return _json(
+            201, {"@odata.id": where, "Id": number}, {"X-Auth-Token": token, "Location": f"{self.seen_as}{where}"}
+        )
 
     def _knows(self, request: Request) -> bool:
         token = request.headers.get("X-Auth-Token")
@@ -185,11 +195,12 @@ class RedfishDouble(Double):
         server.told.append(kind)
         if self.task_state in {None, "Completed"}:
             self._turn(server, kind)
+            self._now(number)
         if self.task_state is None:
             return _json(204, None)
         task = secrets.token_hex(4)
         self._tasks[task] = self.task_state
-        return _json(202, None, {"Location": f"{V1}/TaskService/TaskMonitors/{task}"})
+        return _json(202, None, {"Location": f"{self.seen_as}{V1}/TaskService/TaskMonitors/{task}"})
 
     def _turn(self, server: Server, kind: str) -> None:
         if kind == "On" and server.power == "Off":

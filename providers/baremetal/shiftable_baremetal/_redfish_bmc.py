@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,11 @@ import attrs
 import requests
 import sushy
 import urllib3
-from sushy import auth, connector, exceptions
+from sushy import auth, connector, exceptions, utils
+from sushy.resources.manager import virtual_media
 
 from shiftable.config import Credential
-from shiftable.errors import Conflict, Unsupported
+from shiftable.errors import Conflict, Unavailable, Unsupported
 from shiftable_baremetal._redfish_errors import Broken, NeverSent, Stopped, Unsure, Untrusted
 from shiftable_baremetal._redfish_settings import RedfishImageSettings
 
@@ -31,6 +33,8 @@ Untyped = Any
 """What sushy and requests hand out: they have no types."""
 
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
+_LOCKED_OUT = 60.0
+"""Seconds in which a login that was refused is not tried again: BMCs lock the account after a few."""
 _CERTIFICATE = re.compile(r"CERTIFICATE_VERIFY_FAILED\] ([^(]*)")
 
 _WAYS: Mapping[str, tuple[sushy.ResetType, ...]] = {
@@ -86,13 +90,23 @@ class Bmc:
         verify: the file of certificates to trust, or whether the public ones are to be asked for.
     """
 
-    def __init__(self, address: str, username: str, password: Credential, *, verify: str | bool) -> None:
+    def __init__(
+        self,
+        address: str,
+        username: str,
+        password: Credential,
+        *,
+        verify: str | bool,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.address = address.rstrip("/")
+        self._monotonic = monotonic
         self._username = username
         self._password = password
         self._verify = verify
         self._lock = threading.RLock()
         self._root: Untyped = None
+        self._refused: tuple[float, Exception] | None = None
         self._paths: dict[str | None, str] = {}
 
     def __repr__(self) -> str:
@@ -135,8 +149,7 @@ class Bmc:
         """Take out what lies in its virtual drives for discs."""
         with self._lock:
             for drive in _drives(self._system(system)):
-                if drive.inserted:
-                    drive.eject_media()
+                _emptied(drive)
 
     def task_error(self, task: str) -> str | None:
         """Say how a task failed; ``None`` if it did not, or not yet."""
@@ -168,14 +181,26 @@ class Bmc:
     def _opened(self) -> Untyped:
         """Return the root of the service, logged in."""
         if self._root is None:
+            if self._refused is not None and self._monotonic() - self._refused[0] < _LOCKED_OUT:
+                raise self._refused[1]
             self._auth = _Auth(self._username, self._password)
             self._connector = _Connector(self.address, self._verify, self._auth)
-            self._root = sushy.Sushy(self.address, auth=self._auth, connector=self._connector)
+            try:
+                self._root = sushy.Sushy(self.address, auth=self._auth, connector=self._connector)
+            except exceptions.AccessError as exc:
+                self._refused = (self._monotonic(), exc)
+                raise
         return self._root
 
     def _system(self, system: str | None) -> Untyped:
         root = self._opened()
-        found = root.get_system(self._paths.get(system, system))
+        try:
+            found = root.get_system(self._paths.get(system, system))
+        except exceptions.AccessError as exc:
+            if exc.status_code == 401:  # not by a session that has expired: that was replaced
+                self.close()
+                self._refused = (self._monotonic(), exc)
+            raise
         self._paths[system] = found.path  # so that the only one is asked for once
         return found
 
@@ -183,8 +208,7 @@ class Bmc:
         drive = next(iter(_drives(system)), None)
         if drive is None:
             raise Stopped(Unsupported, "the BMC has no virtual drive for discs; boot from the network instead")
-        if drive.inserted:
-            drive.eject_media()  # also of the same: what is behind its URL may be another by now
+        _emptied(drive)  # also of the same image: what is behind its URL may be another by now
         password = image.password.reveal() if image.password is not None else None
         with self._connector.hiding(image.url, password):
             drive.insert_media(image.url, username=image.username, password=password)
@@ -218,7 +242,7 @@ class _Auth(auth.SessionAuth):  # type: ignore[misc]  # sushy has no types
         if uri is not None:
             try:
                 self._connector.end(uri)
-            except (Broken, Untrusted, exceptions.SushyError) as exc:
+            except Exception as exc:  # noqa: BLE001  it is over, and no failure of what went before
                 logger.info("a session of a BMC was not ended and will expire: %s", type(exc).__name__)
             self.reset_session_attrs()
 
@@ -255,7 +279,7 @@ class _Connector(connector.Connector):  # type: ignore[misc]  # sushy has no typ
 
     def end(self, session: str) -> None:
         """Delete a session, without a login if it is no longer one."""
-        self._op("DELETE", session, allow_reauth=False)
+        self._op("DELETE", _here(session), allow_reauth=False)
 
     def _op(  # as the one of sushy; what it has more is not asked for
         self,
@@ -277,7 +301,7 @@ class _Connector(connector.Connector):  # type: ignore[misc]  # sushy has no typ
         if method == "GET" and not isinstance(_loaded(answer.content), Mapping):
             raise Broken(f"the BMC at {self._url} answers no JSON object")
         if answer.status_code == 202:
-            self.task = answer.headers.get("Location")
+            self.task = _here(answer.headers.get("Location", "")) or None
         return answer
 
     def _target(self, path: str) -> str:
@@ -337,12 +361,47 @@ class _Connector(connector.Connector):  # type: ignore[misc]  # sushy has no typ
         return {"error": {**words, "@Message.ExtendedInfo": known or None}}
 
 
+class _Drive(virtual_media.VirtualMedia):  # type: ignore[misc]  # sushy has no types
+    """A virtual drive, of which sushy does not log what lies in it: its URL may bear a signature."""
+
+    _log_resource_body = False
+
+
+class _Drives(virtual_media.VirtualMediaCollection):  # type: ignore[misc]  # sushy has no types
+    """The virtual drives of a system or a manager."""
+
+    @property
+    def _resource_type(self) -> type[_Drive]:
+        return _Drive
+
+    @classmethod
+    def of(cls, owner: Untyped) -> Untyped:
+        """Return the collection; it is missing where the BMC has none."""
+        path = utils.get_sub_resource_path_by(owner, "VirtualMedia")
+        return cls(owner._conn, path, redfish_version=owner.redfish_version, root=owner.root)  # noqa: SLF001  as sushy
+
+
 def _loaded(content: bytes | str) -> Untyped:
     """Return the JSON of an answer; ``None`` if it is none."""
     try:
         return json.loads(content)
     except ValueError:
         return None
+
+
+def _emptied(drive: Untyped) -> None:
+    """Take out what is in a drive, and see that it is out: sushy passes over most refusals."""
+    if drive.inserted:
+        drive.eject_media()
+        drive.refresh(force=True)
+        if drive.inserted:
+            raise Stopped(Unavailable, "the BMC has not ejected what is in its virtual drive")
+
+
+def _here(location: str) -> str:
+    """Return what a BMC calls a place of its own, without its address: that is often one that only it can see."""
+    parts = urlsplit(location)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def _tls_problem(address: str, exc: Exception) -> str:
@@ -356,7 +415,7 @@ def _drives(system: Untyped) -> list[Untyped]:
     owners: tuple[Callable[[], Untyped], ...] = (lambda: [system], lambda: system.managers)
     for each in owners:
         with contextlib.suppress(exceptions.MissingAttributeError):
-            found = [drive for owner in each() for drive in owner.virtual_media.get_members()]
+            found = [drive for owner in each() for drive in _Drives.of(owner).get_members()]
             if discs := [drive for drive in found if _DISCS & set(drive.media_types or ())]:
                 return discs
     return []

@@ -259,7 +259,7 @@ class RedfishComputeDriver(ComputeDriver):
             try:
                 power = self._look(server).power
             except Exception as exc:
-                if classify(exc) is None:
+                if not is_away(exc):
                     raise
                 silent.append(exc)
                 continue
@@ -302,7 +302,9 @@ class RedfishComputeDriver(ComputeDriver):
         server = self._server_of(claim)
         try:
             self._bmcs[server.name].prepare(server.system, image)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, Exception) and not is_away(exc):
+                self._ejected(claim, server, last=True)
             self._claims.replace(claim, None)
             raise
         try:
@@ -379,29 +381,44 @@ class RedfishComputeDriver(ComputeDriver):
         asked = attrs.evolve(claim, asked=self._clock(), tries=claim.tries + 1, task=None)
         if not self._claims.replace(claim, asked):
             return claim
-        bmc, image = self._bmcs[server.name], self._image_of(claim)
+        image = self._image_of(claim)
         if claim.aim == "boot" and claim.tries == 0 and image is not None:  # whoever made it was interrupted
-            bmc.prepare(server.system, image)
+            self._bmcs[server.name].prepare(server.system, image)
         way = {"off": "off", "restart": "force restart" if seen.power != "Off" else "on"}.get(claim.aim, "on")
-        task = bmc.reset(server.system, way)
+        task = self._retold(server, way)
         return asked if task is None else self._changed(asked, task=task)
+
+    def _retold(self, server: RedfishServerSettings, way: str) -> str | None:
+        """Tell a BMC again; one that lags may refuse it, since it is so already."""
+        try:
+            return self._bmcs[server.name].reset(server.system, way)
+        except Exception as exc:
+            fault = classify(exc)
+            if fault is None or is_away(exc):
+                raise
+            logger.info("the BMC of %s does not %s again: %s", server.name, way, fault.message)
+            return None
 
     def _released(self, claim: Claim, server: RedfishServerSettings, seen: Seen) -> Claim | None:
         """Release a server that is off; one that was being turned on may say so before it is on."""
-        bmc, due = self._bmcs[server.name], self._is_due(claim)
+        due = self._is_due(claim)
         if seen.power == "Off" and (due or not claim.rising):
-            self._ejected(claim, server)
+            self._ejected(claim, server, last=due)
             self._claims.replace(claim, None)
             return None
         if seen.power != "Off" and (due or claim.rising):
             asked = attrs.evolve(claim, asked=self._clock(), rising=False)
             if self._claims.replace(claim, asked):
-                bmc.reset(server.system, "off")
+                self._retold(server, "off")
                 return asked
         return claim
 
-    def _ejected(self, claim: Claim, server: RedfishServerSettings) -> None:
-        """Take out what it was started from; a BMC that will not does not keep the server from being released."""
+    def _ejected(self, claim: Claim, server: RedfishServerSettings, *, last: bool) -> None:
+        """Take out what it was started from; a BMC that will not does not keep the server from being released.
+
+        Args:
+            last: nobody will try again.
+        """
         image = self._image_of(claim)
         if image is not None and image.boot != "media":
             return
@@ -409,7 +426,7 @@ class RedfishComputeDriver(ComputeDriver):
             self._bmcs[server.name].eject(server.system)
         except Exception as exc:
             fault = classify(exc)
-            if fault is None or is_away(exc):
+            if fault is None or (is_away(exc) and not last):
                 raise
             logger.warning("the image stays in a virtual drive of the server %s: %s", server.name, fault.message)
 
