@@ -24,6 +24,7 @@ import attrs
 from shiftable.dns._text import read_zone
 from shiftable.dns.driver import RecordKey, RecordSet, labels
 from shiftable.errors import Conflict, Fault, IntegrityError, NotFound, OperationError
+from shiftable_baremetal._durable import for_writing, make_folder, sync
 
 __all__ = ["Refusal", "ZoneContent", "ZoneFolder", "file_name", "zone_of"]
 
@@ -292,14 +293,14 @@ class ZoneFolder:
 
     def make(self) -> None:
         """Make the folder, so that it survives a crash."""
-        _mkdir(self.root)
+        make_folder(self.root)
 
     def save(self, zone: str, content: ZoneContent) -> None:
         """Replace a zone's file as a whole; its permissions stay."""
         path, new = self.path(zone), self.root / ".new"
         raw = content.text().encode()
         try:
-            with open(new, "wb", opener=_for_writing) as stream:
+            with open(new, "wb", opener=for_writing) as stream:
                 stream.write(raw)
                 with contextlib.suppress(FileNotFoundError):
                     os.fchmod(stream.fileno(), stat.S_IMODE(os.lstat(path).st_mode))
@@ -323,7 +324,7 @@ class ZoneFolder:
 
     def _sync(self) -> None:
         if self._fsync:
-            _sync(self.root)
+            sync(self.root)
 
 
 def _with_line(why: str, text: str, zone: str) -> str:
@@ -354,23 +355,3 @@ def _content(path: Path) -> tuple[bytes, os.stat_result]:
         if not stat.S_ISREG(status.st_mode):
             refuse(Conflict, f"{path} is no file")
         return stream.read(), status
-
-
-def _for_writing(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-
-
-def _mkdir(folder: Path) -> None:
-    if not folder.is_dir():
-        _mkdir(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make names in a folder survive a crash."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -41,6 +41,7 @@ from shiftable.secrets.driver import (
     Stage,
 )
 from shiftable.tokens import Token
+from shiftable_baremetal._durable import for_writing, make_folder, sync
 from shiftable_baremetal._secretfile import MAX_VERSIONS, RULE, Entry, Version, entry_of, number, tree_of
 
 __all__ = ["FEATURES", "SopsDriver"]
@@ -176,7 +177,7 @@ class SopsDriver(SecretsDriver):
 
     def create(self, spec: SecretsSpec) -> None:  # noqa: ARG002  a prefix needs no making, but the store does
         """Make the folder, and somebody who can read what will be in it. Again: no change."""
-        _mkdir(self._root)
+        make_folder(self._root)
         with self._locked():
             if not self._readers():
                 header = "# who can read the secrets in this folder: age1…, ssh-ed25519 or ssh-rsa, one on each line\n"
@@ -429,7 +430,7 @@ class SopsDriver(SecretsDriver):
             document = document.for_recipients(readers)
         document.data = tree_of(entry)
         content = sops.dump(document, now=self._clock())
-        _mkdir(path.parent)
+        make_folder(path.parent)
         self._write(path, content)
         if entry.until is not None:
             os.utime(path, (entry.until.timestamp(), entry.until.timestamp()))  # so that _purge need not decrypt
@@ -439,7 +440,7 @@ class SopsDriver(SecretsDriver):
         """Replace a file as a whole. The temporary one has one name for all, so that none is left to look for."""
         new = self._root / ".new"
         try:
-            with open(new, "wb", opener=_for_writing) as stream:
+            with open(new, "wb", opener=for_writing) as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -447,7 +448,7 @@ class SopsDriver(SecretsDriver):
         except BaseException:
             new.unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        sync(path.parent)
 
     def _remove(self, name: str, *, deleted: bool = False) -> bool:
         path = self._path(name, deleted=deleted)
@@ -455,7 +456,7 @@ class SopsDriver(SecretsDriver):
             path.unlink()
         except (FileNotFoundError, NotADirectoryError):
             return False
-        _sync(path.parent)
+        sync(path.parent)
         return True
 
     def _purge(self) -> None:
@@ -521,7 +522,7 @@ class SopsDriver(SecretsDriver):
             stream.write(f"# public key: {public}\n{private.reveal()}\n")
             stream.flush()
             os.fsync(stream.fileno())
-        _sync(path.parent)
+        sync(path.parent)
         logger.warning("made a private key in %s; keep a copy, without it the secrets are lost", path)
         return public
 
@@ -616,24 +617,3 @@ def _files(folder: Path, below: str) -> Iterator[str]:
 def _content(path: Path) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as stream:
         return stream.read()
-
-
-def _for_writing(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-
-
-def _mkdir(folder: Path) -> None:
-    """Make a folder and those above it, so that they survive a crash."""
-    if not folder.is_dir():
-        _mkdir(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make names in a folder survive a crash."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
