@@ -254,6 +254,10 @@ class RedfishDouble(Double):
 
     def _task(self, task: str) -> Response:
         state = self._tasks[task]
+        if state == "Gone":
+            return _error(404, "Base.1.8.ResourceMissingAtURI", "no such task")
+        if state == "Silent":
+            return _json(204, None)
         messages = [{"Message": "The fans do not turn"}] if state == "Exception" else []
         return _json(200, {"@odata.id": "", "Id": task, "Name": "Reset", "TaskState": state, "Messages": messages})
 

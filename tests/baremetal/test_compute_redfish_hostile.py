@@ -475,6 +475,36 @@ def test_a_task_that_ends_in_an_error_is_told(rack: Rack) -> None:
     assert machine.wait("stopped").raw_state == "Off"
 
 
+@pytest.mark.parametrize("state", ["Running", "Gone", "Silent"])
+def test_a_task_that_tells_nothing_yet_or_any_more_is_no_error(rack: Rack, state: str) -> None:
+    (machine,) = rack.compute().create(small_fleet()).machines()
+    machine.wait()
+    rack.bmc.task_state = state
+    machine.stop()
+    assert machine.info().state == "stopping"
+    rack.bmc.servers[0].power = "Off"
+    assert machine.info().state == "stopped"
+
+
+def test_a_bmc_that_fails_to_tell_of_a_task_is_away(rack: Rack) -> None:
+    (machine,) = rack.compute().create(small_fleet()).machines()
+    machine.wait()
+    rack.bmc.task_state = "Running"
+    machine.stop()
+    rack.bmc.inject("status", status=500, match=lambda call: "TaskMonitors" in call.path)
+    assert machine.info().state == "unknown"
+    rack.bmc.inject("status", status=400, match=lambda call: "TaskMonitors" in call.path)
+    assert machine.info().raw_state == "On; the BMC's task failed: 400"
+
+
+def test_keys_that_nobody_brings_are_told(rack: Rack, caplog: pytest.LogCaptureFixture) -> None:
+    rack.compute().create(small_fleet()).wait()
+    assert "fleet conf: the servers let in whom their image lets in" in caplog.text
+    caplog.clear()
+    rack.compute().create(attrs.evolve(small_fleet("other"), ssh_keys=())).wait()
+    assert "ssh_keys" not in caplog.text
+
+
 # by force
 
 
@@ -895,6 +925,16 @@ def test_nobody_is_followed_to_another_address(rack: Rack, how: str) -> None:
         other.shutdown()
         serving.join()
         other.server_close()
+
+
+def test_a_bmc_is_followed_to_another_place_of_its_own(rack: Rack) -> None:
+    (machine,) = rack.compute().create(small_fleet()).wait()
+    headers = [("Location", "/redfish/v1/Systems/0/")]
+    rack.bmc.inject("status", status=308, headers=headers, match=to("GET", "/Systems/0"))
+    assert rack.compute().fleet("conf").machine("conf-0").info().id == machine.id
+    rack.bmc.inject("status", status=308, headers=headers, match=to("POST", RESET))
+    with pytest.raises(Conflict, match="sends us elsewhere"):
+        rack.compute().fleet("conf").stop()
 
 
 # settings

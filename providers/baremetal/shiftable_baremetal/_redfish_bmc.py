@@ -86,6 +86,9 @@ class Seen:
 class Bmc:
     """One BMC, for all threads: it is asked one thing after another, which is all that most can do.
 
+    A session is opened when it is first asked, replaced when it has expired, and ended by ``close``. Only one whose
+    opening or ending the BMC did not confirm is left to end by itself.
+
     Args:
         verify: the file of certificates to trust, or whether the public ones are to be asked for.
     """
@@ -156,13 +159,14 @@ class Bmc:
         with self._lock:
             self._opened()
             try:
-                told = self._connector.get(task).json()
+                answer = self._connector.get(task)
             except exceptions.ResourceNotFoundError:
                 return None  # done, and forgotten
             except exceptions.HTTPError as exc:
                 if exc.status_code >= 500 or exc.status_code in {401, 403, 429}:
                     raise  # not of the task
                 return f"the BMC's task failed: {exc.detail or exc.status_code}"
+            told = _loaded(answer.content) or {}  # of one that has ended the monitor may say nothing
             state = told.get("TaskState")
             if state not in _ENDED_BADLY:
                 return None
@@ -296,9 +300,12 @@ class _Connector(connector.Connector):  # type: ignore[misc]  # sushy has no typ
         if answer.status_code == 401 and allow_reauth and self._logins.get_session_key() is not None:
             self._logins.authenticate()  # the session has expired, and nothing was executed
             answer = self._sent(method, url, data, headers)
+        if method == "GET" and answer.is_redirect:  # the same with or without a slash, or by another name
+            url = self._target(answer.headers["Location"])
+            answer = self._sent(method, url, data, headers)
         if answer.status_code >= 300:
             self._refuse(method, url, answer)
-        if method == "GET" and not isinstance(_loaded(answer.content), Mapping):
+        if method == "GET" and answer.content and not isinstance(_loaded(answer.content), Mapping):
             raise Broken(f"the BMC at {self._url} answers no JSON object")
         if answer.status_code == 202:
             self.task = _here(answer.headers.get("Location", "")) or None

@@ -107,7 +107,8 @@ class RedfishComputeDriver(ComputeDriver):
     A claim takes the first server that is free, turned off, large enough and in the zone that is asked for; one that is
     on is somebody's, and never taken. It starts from the image once, and from its own disk ever after. Deleting a
     machine turns its server off at once, ejects the image and releases it; what is on its disks stays there. Users,
-    keys and names of hosts are those of the image: Redfish brings nothing to the system that runs.
+    keys and names of hosts are those of the image: Redfish brings nothing to the system that runs. A listing asks the
+    BMC of each server once: there is nobody who knows of all.
 
     Nobody watches over what was asked of a BMC: whoever looks at a machine next sees that it came true, asks again if
     it did not after ``force_after`` seconds, and by force where a server does not shut down.
@@ -156,6 +157,15 @@ class RedfishComputeDriver(ComputeDriver):
     def close(self) -> None:
         """Log out of all BMCs."""
         _log_out(tuple(self._bmcs.values()))
+
+    # fleets
+
+    def create(self, spec: FleetSpec) -> None:
+        """Make nothing, and say what Redfish does not bring to a server."""
+        if spec.ssh_keys:
+            logger.warning(
+                "fleet %s: the servers let in whom their image lets in; ssh_keys are not brought there", spec.name
+            )
 
     # sizes and images
 
