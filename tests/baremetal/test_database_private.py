@@ -177,6 +177,13 @@ def test_the_administrator_is_no_superuser_and_owns_what_is_declared(orders: Dat
         ask(orders, "COPY (SELECT 1) TO PROGRAM 'true'")
 
 
+def test_without_a_declared_database_the_administrator_works_in_the_first_one(databases: Databases) -> None:
+    orders = databases.create(spec_of("orders", databases=()))
+    ask(orders, "CREATE TABLE t AS SELECT 7 AS number")
+    ask(orders, "CREATE SCHEMA more")
+    assert ask(orders, "SELECT current_database() || number FROM t") == "postgres7"
+
+
 def test_nobody_gets_in_without_the_password(orders: Database) -> None:
     url = orders.url()
     for password in ("wrong", ""):

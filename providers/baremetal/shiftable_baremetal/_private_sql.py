@@ -20,13 +20,17 @@ _SUPERUSER = "postgres"
 
 
 def arrange(cluster: Cluster, admin: str, password: Masked) -> None:
-    """Make the administrator, if need be, and set his password: the server gets its verifier, not the password."""
+    """Make the administrator, if need be, and set his password: the server gets its verifier, not the password.
+
+    As in the clouds, the database ``postgres`` is his: who declares no other one works there.
+    """
     from psycopg import sql
 
     name = sql.Identifier(admin)
     with cluster.connect(autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [admin]).fetchone():
             connection.execute(sql.SQL("CREATE ROLE {}").format(name))
+            connection.execute(sql.SQL("ALTER DATABASE postgres OWNER TO {}").format(name))
         verifier = connection.pgconn.encrypt_password(password.reveal().encode(), admin.encode(), b"scram-sha-256")
         rights = sql.SQL("ALTER ROLE {} LOGIN CREATEDB CREATEROLE REPLICATION PASSWORD {}")
         connection.execute(rights.format(name, sql.Literal(verifier.decode())))
