@@ -47,8 +47,8 @@ class Simulated(Session):
     def upload(self, volume: Any, content: Any, size: int) -> None:
         assert len(content.read()) == size == volume.info()[1]
 
-    def download(self, volume: Any, offset: int) -> bytes:
-        assert offset <= volume.info()[1]
+    def download(self, volume: Any, offset: int, length: int = 0) -> bytes:
+        assert offset + length <= volume.info()[1]
         return b""
 
     def undefine(self, domain: Any) -> None:

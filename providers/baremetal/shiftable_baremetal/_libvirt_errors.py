@@ -73,7 +73,10 @@ _CODES: Mapping[int, tuple[str, type[OperationError]]] = {
 }
 
 _VAGUE: Mapping[int, str] = {1: "INTERNAL_ERROR", 9: "OPERATION_FAILED", 38: "SYSTEM_ERROR", 98: "LIBSSH"}
-_LOST = r"[Cc]onnection (reset|refused|closed)|End of file|Broken pipe|client socket is closed|keepalive|Cannot recv"
+_LOST = (
+    r"[Cc]onnection (reset|refused|closed)|End of file|Broken pipe|client socket is closed|keepalive|Cannot recv|"
+    r"[Ff]ailed to connect (?!.*Permission denied)"
+)
 
 # by text, the first that fits
 _SAID: tuple[tuple[str, type[OperationError]], ...] = (

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from shiftable.errors import ConfigError
+from shiftable.errors import ConfigError, Fault, QuotaExceeded
+from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._libvirt_xml import Kind, read_kind
 
 __all__ = ["Session", "binding"]
@@ -79,17 +80,27 @@ class Session:
         return libvirt.open(address)
 
     def upload(self, volume: Any, content: BinaryIO, size: int) -> None:  # noqa: ANN401  libvirt has no types
-        """Fill a volume."""
+        """Fill a volume.
+
+        Its end is read again: libvirt writes behind the stream, and loses the error of a disk that is full (9.0.0).
+
+        Raises:
+            FilesError: not all of it is there.
+        """
+        end = _End()
         with self._stream() as stream:
             volume.upload(stream, 0, size, 0)
-            stream.sendAll(lambda _stream, count, file: file.read(count), content)
+            stream.sendAll(lambda _stream, count, file: end.seen(file.read(count)), content)
             stream.finish()
+        if end.data and self.download(volume, end.offset, len(end.data)) != end.data:
+            why = f"not all that was sent is in the volume {volume.name()!r}: its pool is full, or its disk fails"
+            raise FilesError(Fault(QuotaExceeded, why))
 
-    def download(self, volume: Any, offset: int) -> bytes:  # noqa: ANN401  libvirt has no types
-        """Return what a volume holds from an offset on."""
+    def download(self, volume: Any, offset: int, length: int = 0) -> bytes:  # noqa: ANN401  libvirt has no types
+        """Return what a volume holds from an offset on, all or so many bytes."""
         parts: list[bytes] = []
         with self._stream() as stream:
-            volume.download(stream, offset, 0, 0)
+            volume.download(stream, offset, length, 0)
             stream.recvAll(lambda _stream, data, found: found.append(data), parts)
             stream.finish()
         return b"".join(parts)
@@ -128,6 +139,21 @@ class Session:
             with contextlib.suppress(Exception):
                 stream.abort()
             raise
+
+
+@attrs.define
+class _End:
+    """The last of what was sent that is not zero, which is what a volume is full of before."""
+
+    offset: int = 0
+    data: bytes = b""
+    _sent: int = 0
+
+    def seen(self, data: bytes) -> bytes:
+        if data.count(0) < len(data):
+            self.offset, self.data = self._sent, data
+        self._sent += len(data)
+        return data
 
 
 def _say_nothing(_context: object, _error: object) -> None:
