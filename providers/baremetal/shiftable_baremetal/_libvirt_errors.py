@@ -72,7 +72,9 @@ _CODES: Mapping[int, tuple[str, type[OperationError]]] = {
     99: ("DEVICE_MISSING", NotFound),
 }
 
+_AGENT = 86
 _VAGUE: Mapping[int, str] = {1: "INTERNAL_ERROR", 9: "OPERATION_FAILED", 38: "SYSTEM_ERROR", 98: "LIBSSH"}
+_REFUSED = r"Host key verification failed|Permission denied \(|authentication failed"  # by ssh
 _LOST = (
     r"[Cc]onnection (reset|refused|closed)|End of file|Broken pipe|client socket is closed|keepalive|Cannot recv|"
     r"[Ff]ailed to connect (?!.*Permission denied)"
@@ -83,8 +85,7 @@ _SAID: tuple[tuple[str, type[OperationError]], ...] = (
     (r"already exists|already active|is already in use by", AlreadyExists),
     (r"No space left on device|Not enough free space|Disk quota exceeded|File too large", QuotaExceeded),
     (r"Cannot allocate memory|cannot set up guest memory|Too many open files", QuotaExceeded),
-    (r"Host key verification failed|Permission denied \(|authentication failed", Unauthenticated),
-    (_LOST, Unavailable),
+    (_REFUSED, Unauthenticated),
     (r"Permission denied|Operation not permitted|Could not access KVM", PermissionDenied),
     (
         r"Failed to get .*lock|Is another process using|[Dd]uplicate|target .* exists|asynchronous jobs running",
@@ -103,7 +104,8 @@ def classify(exc: Exception) -> Fault | None:
         return classify_files(exc)
     native: Any = exc
     code, text = native.get_error_code(), str(native.get_error_message() or native)
-    if re.search(_LOST, text) and code != 86:  # whatever failed: the daemon has ended, or the way to it
+    lost = re.search(_LOST, text) and not re.search(_REFUSED, text)
+    if lost and code != _AGENT:  # whatever failed: the daemon has ended, or the way to it
         return Fault(Unavailable, text, _VAGUE.get(code) or _CODES.get(code, ("CONNECTION",))[0])
     if code in _CODES:
         name, error = _CODES[code]
