@@ -16,11 +16,33 @@ import attrs
 import pytest
 
 from shiftable.compute import Compute, FleetSpec, Machine
-from shiftable.errors import Unavailable
+from shiftable.errors import Unauthenticated, Unavailable
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal.compute_libvirt import LibvirtComputeDriver
 
+SSHD = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin yes
+AuthorizedKeysFile {folder}/key.pub
+SetEnv PATH={path} LD_LIBRARY_PATH={libraries}
+"""
+# A name space of mounts of its own, in which the hypervisor's socket is where libvirt looks for it.
+START = """
+set -e
+mount -t tmpfs tmpfs /run
+mkdir /run/sshd
+ln -s {host}/run/libvirt /run/libvirt
+mount --bind {folder}/passwd /etc/passwd
+exec {sshd} -D -e -f {folder}/sshd_config
+"""
 PATIENCE = 180
 """Seconds after which a machine that has not come up never will, on a busy computer that simulates another."""
 
@@ -161,3 +183,44 @@ def test_a_machine_lives_its_whole_life(lab: Lab) -> None:
     assert (lab.host.processes(), lab.left(), lab.host.connect().listAllDomains()) == ([], [], [])
     assert not compute.exists("web")
     assert list(compute.debris(older_than=timedelta(0))) == []
+
+
+@pytest.fixture
+def by_ssh(debian: Any, lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run an ssh server before the hypervisor, and return the address of the two."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a server users of its own")
+    beside = request.config.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
+    assert beside is not None
+    folder, (port,) = lab.folder, beside.free_ports(1)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host"], check=True)
+    kind, key, _ = (folder / "host.pub").read_text().split(" ", 2)
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+    (folder / "passwd").write_text("root:x:0:0::/root:/bin/sh\nsshd:x:74:74::/run/sshd:/bin/false\n")
+    environ = debian.environ
+    given = {"path": environ["PATH"], "libraries": environ["LD_LIBRARY_PATH"], "port": port, "folder": folder}
+    (folder / "sshd_config").write_text(SSHD.format(**given))
+    script = START.format(folder=folder, host=lab.host.folder, sshd=debian.root / "usr/sbin/sshd")
+    with debian.running(folder / "log", "unshare", "--mount", "sh", "-c", script) as server:
+        beside.wait_until(lambda: beside._listens(port), "sshd", folder / "log", server)
+        yield f"qemu+ssh://root@127.0.0.1:{port}/session"
+
+
+def test_a_hypervisor_is_driven_by_ssh(lab: Lab, by_ssh: str) -> None:
+    compute = lab.compute(uri=by_ssh)
+    machine = compute.create(lab.spec()).machine("web-0")
+    end = time.monotonic() + PATIENCE
+    while b"web-0 is up" not in machine.console():
+        assert time.monotonic() < end, machine.console()
+        time.sleep(0.1)
+    machine.stop()
+    machine.wait("stopped", timeout=timedelta(seconds=PATIENCE))
+    assert [found.seen.state for found in lab.compute().fleet("web").machines()] == ["stopped"]
+    compute.delete("web")
+    assert (lab.host.processes(), lab.left()) == ([], [])
+
+    (lab.folder / "known_hosts").write_text("")
+    with pytest.raises(Unauthenticated, match="Host key verification failed"):
+        list(lab.compute(uri=by_ssh).machines())
+    with pytest.raises(Unavailable):
+        list(lab.compute(uri="qemu+ssh://root@127.0.0.1:1/session").machines())
