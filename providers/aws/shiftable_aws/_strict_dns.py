@@ -21,7 +21,8 @@ from moto.route53.models import FakeZone
 
 from shiftable.testing.harness import Clock, Headers, Request, Response
 from shiftable_aws import _strict_dns_model as model
-from shiftable_aws._strict_dns_rules import Key, Record, Refused, Zone, canonical, changed, key_of, order_of
+from shiftable_aws._strict_dns_rules import Key, Record, Zone, canonical, changed, key_of, order_of
+from shiftable_aws._strict_refused import Refused
 
 __all__ = ["StrictDns"]
 

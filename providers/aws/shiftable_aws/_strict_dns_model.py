@@ -12,7 +12,7 @@ import botocore.session
 from botocore.model import ListShape, ServiceModel, Shape, StringShape, StructureShape
 from botocore.validate import ParamValidator
 
-from shiftable_aws._strict_dns_rules import Refused
+from shiftable_aws._strict_refused import Refused
 
 __all__ = ["arguments", "document", "error", "operations"]
 

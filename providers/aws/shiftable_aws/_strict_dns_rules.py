@@ -13,6 +13,8 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
+from shiftable_aws._strict_refused import Refused
+
 __all__ = ["Key", "Record", "Refused", "Zone", "canonical", "changed", "key_of", "order_of"]
 
 Key = tuple[str, str, str]
@@ -32,16 +34,6 @@ _POLICIES = (
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})|\\(.)", re.DOTALL)
 _QUOTED = re.compile(r'\s*"(?:[^"\\]|\\.)*"(?:\s*"(?:[^"\\]|\\.)*")*\s*', re.DOTALL)
 _KEPT = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
-
-
-class Refused(Exception):
-    """What Route 53 would say."""
-
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.status = status
 
 
 @attrs.frozen

@@ -14,8 +14,8 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from shiftable.testing.harness import Clock
 from shiftable_aws import _strict_ec2_rules as rules
-from shiftable_aws._strict_ec2_rules import Refused
 from shiftable_aws._strict_ec2_state import Arguments, Asked, Data, Machine, Region, page
+from shiftable_aws._strict_refused import Refused
 
 __all__ = ["Disks"]
 

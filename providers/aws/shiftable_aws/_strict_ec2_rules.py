@@ -14,11 +14,10 @@ from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
 
-from shiftable_aws._strict_rds_rules import Refused
+from shiftable_aws._strict_refused import Refused
 
 __all__ = [
     "IMAGES",
-    "Refused",
     "check_arch",
     "check_ebs",
     "check_id",

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from shiftable_aws._strict_ec2_rules import Refused
+from shiftable_aws._strict_refused import Refused
 
 __all__ = ["Arguments", "Asked", "Data", "Machine", "Region", "page"]
 

@@ -27,7 +27,6 @@ from shiftable_aws import _strict_rds_groups as groups
 from shiftable_aws import _strict_rds_rules as rules
 from shiftable_aws import _strict_rds_servers as servers
 from shiftable_aws._strict_query import operation_of, read, written
-from shiftable_aws._strict_rds_rules import Refused
 from shiftable_aws._strict_rds_state import (
     Arguments,
     Data,
@@ -41,6 +40,7 @@ from shiftable_aws._strict_rds_state import (
     page,
     security_groups,
 )
+from shiftable_aws._strict_refused import Refused
 
 __all__ = ["StrictRds"]
 

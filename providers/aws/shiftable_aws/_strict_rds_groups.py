@@ -7,8 +7,8 @@ import re
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from shiftable_aws import _strict_rds_rules as rules
-from shiftable_aws._strict_rds_rules import Refused
 from shiftable_aws._strict_rds_state import Arguments, Data, Group, Region, filters, group_of, page
+from shiftable_aws._strict_refused import Refused
 
 __all__ = ["asked", "create", "default", "delete", "describe", "describe_parameters", "modify", "reset"]
 

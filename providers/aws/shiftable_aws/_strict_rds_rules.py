@@ -13,13 +13,13 @@ from typing import Any
 import attrs
 
 from shiftable_aws import _rds_classes
+from shiftable_aws._strict_refused import Refused
 
 __all__ = [
     "FAMILIES",
     "MAX_BACKUP_DAYS",
     "PARAMETERS",
     "Kind",
-    "Refused",
     "check_admin",
     "check_class",
     "check_name",
@@ -61,16 +61,6 @@ _RESERVED = {
     "mariadb": {"rdsadmin", "rdsrepladmin"},
 }
 _LONGEST_PASSWORD = {"postgres": 128, "mysql": 41, "mariadb": 41}
-
-
-class Refused(Exception):
-    """What the service answers instead."""
-
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.status = status
 
 
 @attrs.frozen

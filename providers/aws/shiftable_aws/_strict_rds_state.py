@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
-from shiftable_aws._strict_rds_rules import Refused
+from shiftable_aws._strict_refused import Refused
 
 __all__ = [
     "Arguments",
