@@ -1,4 +1,4 @@
-"""Any other hoster, through apache-libcloud: DNS of DigitalOcean."""
+"""Any other hoster, through apache-libcloud: DNS and machines of DigitalOcean."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from shiftable.features import Features
 from shiftable.provider import Provider
 
 if TYPE_CHECKING:
+    from shiftable.compute.driver import ComputeDriver
     from shiftable.dns.driver import DnsDriver
 
 __all__ = ["LibcloudProvider", "LibcloudSettings"]
@@ -27,22 +28,30 @@ class LibcloudSettings:
         hoster: whose API is spoken.
         token: the account's API token; else the hoster's own environment variable, at DigitalOcean
             ``DIGITALOCEAN_ACCESS_TOKEN`` or ``DIGITALOCEAN_TOKEN``.
+        region: where machines are made, ``fra1``.
         endpoint: URL of the API, for a stand-in.
         retry_seconds: for how long a call that may be repeated is tried again.
     """
 
     hoster: Literal["digitalocean"]
     token: Credential | None = None
+    region: str | None = None
     endpoint: str | None = None
     retry_seconds: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
 
 
 class LibcloudProvider(Provider[LibcloudSettings]):
-    """A hoster that apache-libcloud reaches: DigitalOcean, its DNS.
+    """A hoster that apache-libcloud reaches: DigitalOcean, its DNS and its machines.
 
     Credentials: a token of the hoster's, by reference or from its environment variable. It needs these scopes of
-    DigitalOcean's, and no others: ``domain:read``, ``domain:create``, ``domain:update``, ``domain:delete``; what only
-    reads needs ``domain:read`` alone.
+    DigitalOcean's, and no others:
+
+    * dns: ``domain:read``, ``domain:create``, ``domain:update``, ``domain:delete``.
+    * compute: ``droplet:read``, ``droplet:create``, ``droplet:update``, ``droplet:delete``, ``firewall:read``,
+      ``firewall:create``, ``firewall:update``, ``firewall:delete``, ``tag:read``, ``tag:create``, ``tag:delete``,
+      ``actions:read``, ``image:read``, ``regions:read``, ``sizes:read`` and, with a ``network``, ``vpc:read``.
+
+    What only reads needs only ``read`` of these.
     """
 
     name: ClassVar[str] = "libcloud"
@@ -52,9 +61,9 @@ class LibcloudProvider(Provider[LibcloudSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's drivers can do, hoster by hoster."""
-        from shiftable_libcloud import dns
+        from shiftable_libcloud import compute, dns
 
-        return {"dns": tuple(dns.FEATURES.values())}
+        return {"compute": tuple(compute.FEATURES.values()), "dns": tuple(dns.FEATURES.values())}
 
     def dns(self) -> DnsDriver:
         """Make the driver for the hoster's DNS.
@@ -65,3 +74,13 @@ class LibcloudProvider(Provider[LibcloudSettings]):
         from shiftable_libcloud.dns import open_dns
 
         return open_dns(self.settings)
+
+    def compute(self) -> ComputeDriver:
+        """Make the driver for the hoster's machines.
+
+        Raises:
+            ConfigError: there is no token, or no region.
+        """
+        from shiftable_libcloud.compute import open_compute
+
+        return open_compute(self.settings)

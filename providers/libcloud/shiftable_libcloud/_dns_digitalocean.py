@@ -18,14 +18,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from libcloud.common.digitalocean import DigitalOcean_v2_Connection, DigitalOcean_v2_Response
 from libcloud.dns.base import Record, Zone
 from libcloud.dns.drivers.digitalocean import DigitalOceanDNSDriver
 
 from shiftable.dns.driver import RecordSet, labels, rdata_of, relative, text_of
 from shiftable.errors import Conflict, Fault
 from shiftable.paging import Page
-from shiftable_libcloud._connection import SafeConnection, SafeResponse
+from shiftable_libcloud._digitalocean import PAGE, DigitalOceanConnection, has_more
 from shiftable_libcloud.errors import HosterFault
 
 __all__ = ["DigitalOceanDns", "Fields", "name_problem", "rdata_in", "record_problem", "soa_in", "told"]
@@ -33,7 +32,6 @@ __all__ = ["DigitalOceanDns", "Fields", "name_problem", "rdata_in", "record_prob
 Fields = Mapping[str, Any]
 """A record in the words of DigitalOcean's API."""
 
-_PAGE = 200  # the most, API reference, "Links & Pagination"
 _LISTINGS = 5
 _LONGEST_TEXT = 509
 _HOSTS = frozenset({"CNAME", "MX", "NS", "SRV"})
@@ -45,14 +43,6 @@ _CAA_TAGS = frozenset({"issue", "issuewild", "iodef"})
 _SOA = re.compile(r"\sSOA\s+(\S+)\s+(\S+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)")
 
 
-class _Response(SafeResponse, DigitalOcean_v2_Response):  # type: ignore[misc]  # libcloud's attributes are typed by their defaults
-    pass
-
-
-class _Connection(SafeConnection, DigitalOcean_v2_Connection):  # type: ignore[misc]  # the same
-    responseCls = _Response  # noqa: N815  libcloud's name
-
-
 class DigitalOceanDns(DigitalOceanDNSDriver):
     """libcloud's driver with corrections, for one thread at a time.
 
@@ -61,7 +51,7 @@ class DigitalOceanDns(DigitalOceanDNSDriver):
         patience: seconds for which a call is tried again.
     """
 
-    connectionCls = _Connection  # noqa: N815
+    connectionCls = DigitalOceanConnection  # noqa: N815  libcloud's name
     connection: Any
 
     def __new__(cls, *_args: object, **_kwargs: object) -> Self:
@@ -70,7 +60,7 @@ class DigitalOceanDns(DigitalOceanDNSDriver):
 
     def __init__(self, token: str, *, endpoint: str | None = None, patience: float = 60.0) -> None:
         self._endpoint = endpoint
-        super().__init__(token, ex_per_page=_PAGE)
+        super().__init__(token, ex_per_page=PAGE)
         self.connection.patience = patience
 
     def _ex_connection_class_kwargs(self) -> dict[str, Any]:
@@ -97,7 +87,7 @@ class DigitalOceanDns(DigitalOceanDNSDriver):
         if total not in {"", counted}:
             raise HosterFault(Fault(Conflict, "zones were made or deleted while they were listed; list them again"))
         names = tuple(str(zone["name"]).lower() for zone in found["domains"])
-        return Page(names, f"{int(page) + 1} {counted}" if _has_more(found) else None)
+        return Page(names, f"{int(page) + 1} {counted}" if has_more(found) else None)
 
     # records
 
@@ -149,16 +139,12 @@ class DigitalOceanDns(DigitalOceanDNSDriver):
             found.update({row["id"] or f"{page}/{number}": row for number, row in enumerate(rows)})
             if total not in {None, counted} or len(found) < wanted:
                 return None
-            if not _has_more(answer):
+            if not has_more(answer):
                 return list(found.values()) if len(found) == counted else None
             page, total = page + 1, counted
 
     def _page(self, path: str, page: int, query: Fields) -> Any:  # noqa: ANN401  JSON
         return self.connection.request(path, params={**query, "page": page}).object
-
-
-def _has_more(answer: Fields) -> bool:
-    return bool(((answer.get("links") or {}).get("pages") or {}).get("next"))
 
 
 # what DigitalOcean holds

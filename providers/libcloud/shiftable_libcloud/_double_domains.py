@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from shiftable_libcloud._double_state import Refused, Routed, Routes, Row, unprocessable
+from shiftable_libcloud._double_state import Routed, Routes, Row, missing, unprocessable
 
 __all__ = ["Domain", "Domains"]
 
@@ -162,13 +162,13 @@ class Domains:
     def _domain(self, call: Routed) -> Domain:
         home = self.all.get(call.names[0].lower())
         if home is None:
-            raise _missing()
+            raise missing()
         return home
 
     def _record(self, call: Routed) -> Row:
         row = self._domain(call).records.get(int(call.names[1]))
         if row is None:
-            raise _missing()
+            raise missing()
         return row
 
     def _checked(self, home: Domain, body: Row, id: int | None) -> Row:
@@ -214,7 +214,3 @@ def _kept(home: Domain, kind: str, data: str) -> str:
     if kind in _HOSTS:
         return "@" if bare.lower() == home.name else bare
     return bare
-
-
-def _missing() -> Refused:
-    return Refused(404, "not_found", "The resource you were accessing could not be found.")

@@ -12,7 +12,7 @@ import attrs
 
 from shiftable.testing.harness import Request
 
-__all__ = ["Handler", "Refused", "Routed", "Routes", "Row", "unprocessable"]
+__all__ = ["Handler", "Refused", "Routed", "Routes", "Row", "missing", "unprocessable"]
 
 Row = dict[str, Any]
 Handler = Callable[["Routed"], "Row | list[Row] | None"]
@@ -31,6 +31,11 @@ class Refused(Exception):
 def unprocessable(message: str) -> Refused:
     """Return the refusal that DigitalOcean has for most things."""
     return Refused(422, "unprocessable_entity", message)
+
+
+def missing() -> Refused:
+    """Return the refusal of what is not there."""
+    return Refused(404, "not_found", "The resource you were accessing could not be found.")
 
 
 @attrs.frozen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict, defaultdict
@@ -15,7 +14,6 @@ from typing import Any
 import attrs
 from libcloud.dns.base import Record, Zone
 
-from shiftable.config import Credential
 from shiftable.dns.driver import (
     DnsDriver,
     DnsFeatures,
@@ -28,12 +26,13 @@ from shiftable.dns.driver import (
     absolute,
     canonical_rdata,
 )
-from shiftable.errors import AlreadyExists, ConfigError, Conflict, Fault, NotFound, PreconditionFailed
+from shiftable.errors import AlreadyExists, Conflict, Fault, NotFound, PreconditionFailed
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_libcloud import LibcloudSettings
 from shiftable_libcloud import _dns_digitalocean as digitalocean
 from shiftable_libcloud._connection import Broken, Pool, Refusal
+from shiftable_libcloud._token import token_of_account
 from shiftable_libcloud.errors import HosterFault, classify
 
 __all__ = ["FEATURES", "LibcloudDnsDriver", "open_dns"]
@@ -54,7 +53,6 @@ FEATURES: Mapping[str, DnsFeatures] = {
     )
 }
 
-_VARIABLES = {"digitalocean": ("DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_TOKEN")}
 _PAGE, _KEPT = 1000, 8
 _BY_NAME = 5  # up to so many names are asked for one by one; for more the whole zone is
 _TRIES = 4
@@ -420,21 +418,9 @@ def open_dns(settings: LibcloudSettings) -> LibcloudDnsDriver:
     Raises:
         ConfigError: there is no token.
     """
-    token = _token(settings)
+    token = token_of_account(settings)
 
     def make() -> digitalocean.DigitalOceanDns:
         return digitalocean.DigitalOceanDns(token.reveal(), endpoint=settings.endpoint, patience=settings.retry_seconds)
 
     return LibcloudDnsDriver(Pool(make, lambda api: api.connection.hang_up()), FEATURES[settings.hoster])
-
-
-def _token(settings: LibcloudSettings) -> Credential:
-    if settings.token is not None:
-        return settings.token
-    names = _VARIABLES[settings.hoster]
-    found = next((name for name in names if os.environ.get(name)), None)
-    if found is None:
-        raise ConfigError(
-            f"libcloud: no token of {settings.hoster}: say `token` in the provider's table, or {names[0]}"
-        )
-    return Credential.env(found)

@@ -11,17 +11,18 @@ from wsgiref.types import WSGIEnvironment
 from shiftable.config import Credential
 from shiftable.testing.harness import Double, Headers, Request, Response
 from shiftable_libcloud._double_domains import Domains
-from shiftable_libcloud._double_state import Refused, Routed, Row
+from shiftable_libcloud._double_droplets import DropletCloud
+from shiftable_libcloud._double_state import Refused, Routed, Row, missing
 
 __all__ = ["DigitalOceanDouble"]
 
 
 class DigitalOceanDouble(Double):
-    """DigitalOcean in this process: the domains and records of one account.
+    """DigitalOcean in this process: the domains, records, droplets and firewalls of one account.
 
     Attributes:
         token: the account's; ``reading_token`` may only read.
-        domains: what the account has.
+        domains: what the account has, and ``machines``.
         page_size: how much a page holds at most, whatever is asked for.
     """
 
@@ -33,18 +34,25 @@ class DigitalOceanDouble(Double):
         self.reading_token = f"dop_v1_{secrets.token_hex(32)}"
         self.page_size = 200
         self.domains = Domains()
+        self.machines = DropletCloud(self.clock.now)
         self._state = threading.Lock()
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings for ``shiftable.connect("libcloud", **double.config)``, with little patience: five seconds."""
         token = Credential.literal(self.token)
-        return {"hoster": "digitalocean", "endpoint": self.url, "token": token, "retry_seconds": 5.0}
+        return {
+            "hoster": "digitalocean",
+            "region": "fra1",
+            "endpoint": self.url,
+            "token": token,
+            "retry_seconds": 5.0,
+        }
 
     def identify(self, request: Request) -> tuple[str, str]:
         """Name what a request is about, and what it does: ``records.create``."""
-        found = self.domains.routes.find(request)
-        return ("", "") if found is None else ("dns", found.operation)
+        found = self._found(request)
+        return ("", "") if found is None else (found[0], found[1].operation)
 
     def answer(self, request: Request, environ: WSGIEnvironment) -> Response:  # noqa: ARG002  there is no application
         """Execute a request, one at a time."""
@@ -58,6 +66,7 @@ class DigitalOceanDouble(Double):
         """Delete all that the account has, and return to large pages."""
         with self._state:
             self.domains.forget()
+            self.machines.forget()
             self.page_size = 200
 
     def _routed(self, request: Request) -> Routed:
@@ -65,12 +74,19 @@ class DigitalOceanDouble(Double):
         known = {f"Bearer {self.token}": True, f"Bearer {self.reading_token}": False}
         if sent not in known:
             raise Refused(401, "Unauthorized", "Unable to authenticate you")
-        found = self.domains.routes.find(request)
+        found = self._found(request)
         if found is None:
-            raise Refused(404, "not_found", "The resource you were accessing could not be found.")
+            raise missing()
         if request.method != "GET" and not known[sent]:
-            raise Refused(403, "Forbidden", "You are missing the required permission domain:update")
-        return found
+            raise Refused(403, "Forbidden", "You are not authorized to perform this operation")
+        return found[1]
+
+    def _found(self, request: Request) -> tuple[str, Routed] | None:
+        for service, part in (("dns", self.domains), ("compute", self.machines)):
+            found = part.routes.find(request)
+            if found is not None:
+                return service, found
+        return None
 
     def _executed_as(self, request: Request, routed: Routed) -> Response:
         told = routed.handler(routed)
