@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,51 +22,24 @@ from shiftable.migrate._postgresql._verification import differences
 from shiftable.postgresql import Cluster, temporary_cluster
 
 from .databases import pair, target_cluster
+from .killed_moves import ON_WITH, ran
 from .pairs import Pair
 
 __all__ = ["pair", "target_cluster"]
 
 SMALL = 64 * 1024
-ON_WITH = "a killed move went on where it had stopped"
 PATIENCE = 60
 # Autovacuum writes to the source whenever it wants, and then a killed move has to begin anew.
 QUIET = {"autovacuum": "off"}
 
-MOVER = """
-import json, os, sys, threading
-from shiftable.migrate._postgresql import _marks, _move, _tools
-from shiftable.migrate._postgresql._side import Side
-
-orders = json.loads(sys.argv[1])
-left = [orders["after"]]
-def counted(name, function):
-    def call(*args, **kwargs):
-        if name in orders["stages"]:
-            left[0] -= 1
-            if left[0] < 0:
-                os.kill(os.getpid(), 9)
-        return function(*args, **kwargs)
-    return call
-_move.marked = counted("mark", _move.marked)
-_move.copied = counted("chunk", _move.copied)
-_move.wipe = counted("wipe", _move.wipe)
-_tools.Archive.restore = counted("restore", _tools.Archive.restore)
-for name in ("make", "enter", "drop", "lock"):
-    setattr(_marks.Marks, name, counted(name, getattr(_marks.Marks, name)))
-for name in ("_refresh", "_analyze", "_give", "_set_sequences"):
-    setattr(_move.DatabaseMove, name, counted(name, getattr(_move.DatabaseMove, name)))
-sides = [Side(lambda each=each: each, name) for each, name in zip(orders["sides"], ("source", "target"))]
-move = _move.moved(*sides, _move.How(chunk=orders["chunk"]))
-print(json.dumps(move.notes))
-"""
 MARKS = "SELECT key, xmin::text FROM shiftable_migrate.chunk WHERE key NOT LIKE 'public.unlogged %'"
 STAGES = {
     "before its first mark": (["make"], 0),
     "between its mark and the tables": (["restore"], 0),
     "before the rows": (["enter"], 0),
-    "before the first chunk": (["chunk"], 0),
-    "after some rows, before their mark": (["mark"], 2),
-    "among the chunks": (["chunk"], 9),
+    "before the first chunk": (["copied"], 0),
+    "after some rows, before their mark": (["marked"], 2),
+    "among the chunks": (["copied"], 9),
     "before indexes": (["restore"], 1),
     "before sequences": (["_set_sequences"], 0),
     "before materialised views": (["_refresh"], 0),
@@ -76,13 +49,9 @@ STAGES = {
 }
 
 
-def orders(pair: Pair, stages: list[str], after: int) -> str:
-    sides = [dict(pair.arguments(cluster)) for cluster in (pair.source_cluster, pair.target_cluster)]
-    return json.dumps({"sides": sides, "stages": stages, "after": after, "chunk": SMALL})
-
-
-def run(told: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", MOVER, told], capture_output=True, text=True, check=False, timeout=300)
+def run(pair: Pair, stages: Sequence[str] = (), after: int = 0) -> subprocess.CompletedProcess[str]:
+    sides = (dict(pair.arguments(cluster)) for cluster in (pair.source_cluster, pair.target_cluster))
+    return ran("postgresql", sides, stages, after, chunk=SMALL)
 
 
 def assert_equal(pair: Pair) -> None:
@@ -110,10 +79,10 @@ def quiet(quiet_cluster: Cluster, target_cluster: Cluster) -> Iterator[Pair]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_mover_that_is_killed_goes_on_and_nothing_comes_twice(quiet: Pair, stage: str) -> None:
-    killed = run(orders(quiet, *STAGES[stage]))
+    killed = run(quiet, *STAGES[stage])
     assert (-signal.SIGKILL, "") == (killed.returncode, killed.stdout), killed.stderr
 
-    again = run(orders(quiet, [], 0))
+    again = run(quiet)
     assert (0, "") == (again.returncode, again.stderr)
     began = stage in {"before its first mark", "between its mark and the tables", "before the rows"}
     assert ([] if began else [ON_WITH]) == json.loads(again.stdout)
@@ -122,25 +91,25 @@ def test_a_mover_that_is_killed_goes_on_and_nothing_comes_twice(quiet: Pair, sta
 
 def test_a_mover_that_is_killed_again_and_again_comes_to_its_end(quiet: Pair) -> None:
     chosen = random.Random(6)  # noqa: S311  any will do, the same each time
-    names = ["mark", "chunk", "restore", "enter", "make", "wipe", "_refresh", "_analyze", "_give", "_set_sequences"]
+    names = ["marked", "copied", "restore", "enter", "make", "wipe", "_refresh", "_analyze", "_give", "_set_sequences"]
     kills = 0
     for _ in range(12):
-        killed = run(orders(quiet, names, chosen.randrange(24)))
+        killed = run(quiet, names, chosen.randrange(24))
         kills += killed.returncode == -signal.SIGKILL
         if killed.returncode == 0:
             break
         assert -signal.SIGKILL == killed.returncode, killed.stderr
     else:
-        assert 0 == run(orders(quiet, [], 0)).returncode
+        assert 0 == run(quiet).returncode
 
     assert kills > 2
     assert_equal(quiet)
 
 
 def test_what_had_arrived_is_not_sent_again(quiet: Pair) -> None:
-    run(orders(quiet, ["chunk"], 9))
+    run(quiet, ["copied"], 9)
     before = dict(quiet.on_target(MARKS))
-    run(orders(quiet, ["enter"], 0))  # to the next phase
+    run(quiet, ["enter"], 0)  # to the next phase
     after = dict(quiet.on_target(MARKS))
 
     assert 0 < len(before) < len(after)
@@ -148,23 +117,23 @@ def test_what_had_arrived_is_not_sent_again(quiet: Pair) -> None:
 
 
 def test_a_source_that_was_written_to_meanwhile_is_copied_anew(quiet: Pair) -> None:
-    run(orders(quiet, ["chunk"], 9))
+    run(quiet, ["copied"], 9)
     quiet.fill(
         "UPDATE computed SET a = a + 1; DELETE FROM measured WHERE place = 1; INSERT INTO without_key VALUES (9)"
     )
     quiet.fill("REFRESH MATERIALIZED VIEW by_place")
 
-    again = run(orders(quiet, [], 0))
+    again = run(quiet)
     (note,) = json.loads(again.stdout)
     assert "begun anew: its snapshot is gone" in note
     assert_equal(quiet)
 
 
 def test_a_source_whose_schema_changed_meanwhile_is_copied_anew(quiet: Pair) -> None:
-    run(orders(quiet, ["_refresh"], 0))
+    run(quiet, ["_refresh"], 0)
     quiet.fill("ALTER TABLE computed ADD COLUMN more int DEFAULT 4")
 
-    again = run(orders(quiet, [], 0))
+    again = run(quiet)
     assert ["a killed move was begun anew: the schema is another one now"] == json.loads(again.stdout)
     assert_equal(quiet)
 
@@ -172,7 +141,7 @@ def test_a_source_whose_schema_changed_meanwhile_is_copied_anew(quiet: Pair) -> 
 def test_a_transaction_that_was_open_at_the_first_snapshot_spoils_it(quiet: Pair) -> None:
     with psycopg.connect(**quiet.source.arguments()) as writer:
         writer.execute("INSERT INTO without_key VALUES (7, 'open')")
-        run(orders(quiet, ["chunk"], 9))
+        run(quiet, ["copied"], 9)
     (note,) = moved(quiet.source, quiet.target, How(chunk=SMALL)).notes
 
     assert "begun anew" in note
@@ -180,7 +149,7 @@ def test_a_transaction_that_was_open_at_the_first_snapshot_spoils_it(quiet: Pair
 
 
 def test_a_source_that_somebody_declares_frozen_need_not_prove_it(quiet: Pair) -> None:
-    run(orders(quiet, ["chunk"], 9))
+    run(quiet, ["copied"], 9)
     with quiet.source_cluster.connect(autocommit=True) as connection:
         connection.execute("CREATE TABLE elsewhere (a int); DROP TABLE elsewhere")  # it takes a number all the same
 
@@ -191,7 +160,7 @@ def test_a_source_that_somebody_declares_frozen_need_not_prove_it(quiet: Pair) -
 def test_vacuum_between_two_runs_moves_no_chunk(quiet: Pair) -> None:
     quiet.fill("INSERT INTO without_key SELECT n, md5(n::text) FROM generate_series(1, 20000) AS s (n)")
     quiet.fill("DELETE FROM without_key WHERE a > 12000; DELETE FROM heavy WHERE id % 3 = 0")
-    run(orders(quiet, ["chunk"], 9))
+    run(quiet, ["copied"], 9)
     size = quiet.on_source("SELECT pg_table_size('without_key')")
     quiet.fill("VACUUM without_key", "VACUUM heavy", "VACUUM computed")
 
@@ -203,7 +172,7 @@ def test_vacuum_between_two_runs_moves_no_chunk(quiet: Pair) -> None:
 def test_a_table_that_was_written_anew_between_two_runs_is_copied_anew(quiet: Pair) -> None:
     quiet.fill("INSERT INTO without_key SELECT n, md5(n::text) FROM generate_series(1, 20000) AS s (n)")
     quiet.fill("DELETE FROM without_key WHERE a % 2 = 0")
-    run(orders(quiet, ["chunk"], 9))
+    run(quiet, ["copied"], 9)
     quiet.fill("VACUUM FULL without_key")
 
     (note,) = moved(quiet.source, quiet.target, How(chunk=SMALL, frozen=True)).notes
@@ -213,7 +182,7 @@ def test_a_table_that_was_written_anew_between_two_runs_is_copied_anew(quiet: Pa
 
 def test_a_source_that_is_set_to_read_only_need_not_prove_it_either(quiet: Pair) -> None:
     quiet.fill(f"ALTER DATABASE {quiet.name} SET default_transaction_read_only = on")
-    run(orders(quiet, ["chunk"], 9))
+    run(quiet, ["copied"], 9)
     with quiet.source_cluster.connect(autocommit=True) as connection:
         connection.execute("CREATE TABLE elsewhere (a int); DROP TABLE elsewhere")
 
@@ -284,7 +253,7 @@ def test_a_server_that_is_killed_while_indexes_are_built_costs_a_run(
 
 def test_unlogged_tables_come_again_in_whole(quiet: Pair) -> None:
     quiet.fill("INSERT INTO unlogged SELECT generate_series(1, 20000)")
-    run(orders(quiet, ["enter"], 1))  # all rows are there, and the next phase has not begun
+    run(quiet, ["enter"], 1)  # all rows are there, and the next phase has not begun
 
     assert [ON_WITH] == moved(quiet.source, quiet.target, How(chunk=SMALL)).notes
     assert_equal(quiet)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import os
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +23,7 @@ from shiftable.migrate._mysql._side import Side
 
 from .conftest import UNPRIVILEGED, Debian, free_ports, wait_until
 
-__all__ = ["AWKWARD", "MariaDb", "Pair", "maria_db", "servers"]
+__all__ = ["AWKWARD", "MariaDb", "Pair", "equal", "maria_db", "servers"]
 
 AWKWARD = Path(__file__).with_name("awkward_mysql.sql")
 _numbers = itertools.count()
@@ -89,12 +88,6 @@ class MariaDb:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(_PATIENCE)
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        assert self._process is not None
-        return self._process.pid
 
     def arguments(self, database: str | None = None, **more: Any) -> Mapping[str, Any]:
         """What PyMySQL's ``connect`` takes."""
@@ -234,14 +227,19 @@ class Pair:
         return text.splitlines()
 
 
+def equal(pair: Pair) -> bool:
+    """Whether both sides are the same as they themselves tell, row by row and line by line."""
+    contents = pair.both
+    schemas = [
+        [line.replace(" PRESERVE ENABLE ", " PRESERVE DISABLE ", 1) for line in pair.schema(each)]
+        for each in (pair.source_server, pair.target_server)
+    ]
+    odd = [name for name in contents[0].keys() | contents[1].keys() if contents[0].get(name) != contents[1].get(name)]
+    assert [] == odd
+    assert schemas[0] == schemas[1]
+    return True
+
+
 def _digest(rows: Iterable[bytes]) -> tuple[int, str]:
     found = sorted(rows)
     return len(found), hashlib.sha256(b"\0".join(found)).hexdigest()
-
-
-def alive(number: int) -> bool:
-    """Tell whether a process runs."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(number, 0)
-        return True
-    return False

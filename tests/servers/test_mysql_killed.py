@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pymysql
@@ -16,39 +15,13 @@ from shiftable.errors import MigrationError
 from shiftable.migrate._mysql._move import DatabaseMove, How, moved
 from shiftable.migrate._mysql._verification import differences
 
-from .mysql_pair import MariaDb, Pair, servers
-from .test_mysql_moves import equal
+from ..migrate.killed_moves import ON_WITH, ran  # noqa: TID252  tests are not installed
+from .mysql_pair import MariaDb, Pair, equal, servers
 
 __all__ = ["servers"]
 
 SMALL = 16 * 1024
-ON_WITH = "a killed move went on where it had stopped"
 
-MOVER = """
-import json, os, sys
-from shiftable.migrate._mysql import _marks, _move
-from shiftable.migrate._mysql._side import Side
-
-orders = json.loads(sys.argv[1])
-left = [orders["after"]]
-def counted(name, function):
-    def call(*args, **kwargs):
-        if name in orders["stages"]:
-            left[0] -= 1
-            if left[0] < 0:
-                os.kill(os.getpid(), 9)
-        return function(*args, **kwargs)
-    return call
-for name in ("marked", "copied", "wipe", "defined", "made", "apply_grants"):
-    setattr(_move, name, counted(name, getattr(_move, name)))
-for name in ("make", "enter", "drop", "forget"):
-    setattr(_marks.Marks, name, counted(name, getattr(_marks.Marks, name)))
-for name in ("_keys", "_foreign", "_count", "_set_sequences", "_analyze"):
-    setattr(_move.DatabaseMove, name, counted(name, getattr(_move.DatabaseMove, name)))
-sides = [Side(lambda each=each: each, name) for each, name in zip(orders["sides"], ("source", "target"))]
-move = _move.moved(*sides, _move.How(chunk=orders["chunk"], frozen=orders.get("frozen", False)))
-print(json.dumps(move.notes))
-"""
 STAGES = {
     "before its first mark": (["make"], 0),
     "between its mark and the tables": (["defined"], 0),
@@ -84,13 +57,9 @@ def pair(servers: tuple[MariaDb, MariaDb]) -> Iterator[Pair]:
     found.drop()
 
 
-def orders(pair: Pair, stages: list[str], after: int, **more: Any) -> str:
-    sides = [dict(server.arguments(pair.name)) for server in (pair.source_server, pair.target_server)]
-    return json.dumps({"sides": sides, "stages": stages, "after": after, "chunk": SMALL, **more})
-
-
-def run(told: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", MOVER, told], capture_output=True, text=True, check=False, timeout=300)
+def run(pair: Pair, stages: Sequence[str] = (), after: int = 0, **how: Any) -> subprocess.CompletedProcess[str]:
+    sides = (dict(server.arguments(pair.name)) for server in (pair.source_server, pair.target_server))
+    return ran("mysql", sides, stages, after, chunk=SMALL, **how)
 
 
 def assert_equal(pair: Pair) -> None:
@@ -101,10 +70,10 @@ def assert_equal(pair: Pair) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_mover_that_is_killed_goes_on_and_nothing_comes_twice(pair: Pair, stage: str) -> None:
-    killed = run(orders(pair, *STAGES[stage]))
+    killed = run(pair, *STAGES[stage])
     assert (-signal.SIGKILL, "") == (killed.returncode, killed.stdout), killed.stderr
 
-    again = run(orders(pair, [], 0))
+    again = run(pair)
     assert (0, "") == (again.returncode, again.stderr)
     assert ([] if stage in ANEW else [ON_WITH]) == json.loads(again.stdout)
     assert_equal(pair)
@@ -114,13 +83,13 @@ def test_a_mover_that_is_killed_again_and_again_comes_to_its_end(pair: Pair) -> 
     names = ["marked", "copied", "defined", "enter", "make", "wipe", "_keys", "made", "apply_grants", "drop"]
     kills = 0
     for after in (3, 60, 1, 90, 20, 40, 30, 15):
-        killed = run(orders(pair, names, after))
+        killed = run(pair, names, after)
         kills += killed.returncode == -signal.SIGKILL
         if killed.returncode == 0:
             break
         assert -signal.SIGKILL == killed.returncode, killed.stderr
     else:
-        assert 0 == run(orders(pair, [], 0)).returncode
+        assert 0 == run(pair).returncode
 
     assert kills > 2
     assert_equal(pair)
@@ -131,7 +100,7 @@ def arrived(pair: Pair) -> set[str]:
 
 
 def test_what_had_arrived_is_not_sent_again(pair: Pair) -> None:
-    run(orders(pair, ["copied"], 30))
+    run(pair, ["copied"], 30)
     before = arrived(pair)
     pair.on_target("CREATE TABLE shiftable_migrate_seen AS SELECT name FROM shiftable_migrate_chunk")
     pair.on_target(
@@ -139,7 +108,7 @@ def test_what_had_arrived_is_not_sent_again(pair: Pair) -> None:
         " IF EXISTS (SELECT 1 FROM shiftable_migrate_seen WHERE name = NEW.name) THEN"
         " SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'it came twice'; END IF"
     )
-    killed = run(orders(pair, ["enter"], 0))  # to the next phase
+    killed = run(pair, ["enter"], 0)  # to the next phase
 
     assert -signal.SIGKILL == killed.returncode, killed.stderr
     assert 10 < len(before) < len(arrived(pair))
@@ -160,10 +129,10 @@ CHANGES = (
 @pytest.mark.parametrize("stage", ["among the chunks", "after the rows", "before statistics"])
 def test_a_source_that_was_written_to_meanwhile_sends_again_what_has_changed(pair: Pair, stage: str) -> None:
     """Also where indexes and triggers are there already: those must not fire."""
-    run(orders(pair, *STAGES[stage]))
+    run(pair, *STAGES[stage])
     pair.fill(*CHANGES)
 
-    again = run(orders(pair, [], 0))
+    again = run(pair)
     assert "" == again.stderr
     (note,) = json.loads(again.stdout)
     assert note.startswith(ON_WITH if stage == "among the chunks" else f"{ON_WITH}, but for ")
@@ -171,18 +140,18 @@ def test_a_source_that_was_written_to_meanwhile_sends_again_what_has_changed(pai
 
 
 def test_a_source_that_somebody_declares_frozen_is_not_added_up(pair: Pair) -> None:
-    run(orders(pair, *STAGES["after the rows"]))
+    run(pair, *STAGES["after the rows"])
     pair.fill("UPDATE heavy SET txt = 'changed' WHERE id = 3")
 
-    assert [ON_WITH] == json.loads(run(orders(pair, [], 0, frozen=True)).stdout)
+    assert [ON_WITH] == json.loads(run(pair, frozen=True).stdout)
     assert ["heavy"] == list(differences(pair.source, pair.target))
 
 
 def test_a_source_whose_schema_changed_meanwhile_is_copied_anew(pair: Pair) -> None:
-    run(orders(pair, *STAGES["before statistics"]))
+    run(pair, *STAGES["before statistics"])
     pair.fill("ALTER TABLE heavy ADD COLUMN more INT DEFAULT 4")
 
-    again = run(orders(pair, [], 0))
+    again = run(pair)
     assert "" == again.stderr
     assert ["a killed move was begun anew: the schema is another one now"] == json.loads(again.stdout)
     assert_equal(pair)
@@ -233,7 +202,7 @@ def test_a_server_that_is_killed_while_indexes_are_built_costs_a_run(
 def test_what_a_killed_mover_has_left_running_is_waited_for(pair: Pair) -> None:
     """A lane of a killed mover may still be in its transaction: its lock goes with its session."""
     left_behind = pymysql.connect(**pair.target_server.arguments(pair.name))
-    run(orders(pair, *STAGES["among the chunks"]))
+    run(pair, *STAGES["among the chunks"])
     from shiftable.migrate._mysql._marks import _lock
 
     with left_behind.cursor() as cursor:

@@ -21,7 +21,7 @@ from shiftable.migrate._mysql._move import DatabaseMove, How, moved
 from shiftable.migrate._mysql._side import Side
 from shiftable.migrate._mysql._verification import differences
 
-from .mysql_pair import MariaDb, Pair, servers
+from .mysql_pair import MariaDb, Pair, equal, servers
 
 __all__ = ["servers"]
 
@@ -35,19 +35,6 @@ def pair(servers: tuple[MariaDb, MariaDb]) -> Iterator[Pair]:
     found.make()
     yield found
     found.drop()
-
-
-def equal(pair: Pair) -> bool:
-    """Whether both sides are the same as they themselves tell, row by row and line by line."""
-    sides = pair.source_server, pair.target_server
-    contents = [pair.contents(each) for each in sides]
-    schemas = [
-        [line.replace(" PRESERVE ENABLE ", " PRESERVE DISABLE ", 1) for line in pair.schema(each)] for each in sides
-    ]
-    odd = [name for name in contents[0].keys() | contents[1].keys() if contents[0].get(name) != contents[1].get(name)]
-    assert [] == odd
-    assert schemas[0] == schemas[1]
-    return True
 
 
 def facts(side: Side) -> Any:
