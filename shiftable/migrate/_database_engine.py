@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import attrs
+
+from shiftable.errors import MigrationError
 
 __all__ = [
     "Arguments",
@@ -20,10 +23,13 @@ __all__ = [
     "Lanes",
     "Lost",
     "Move",
+    "Moving",
+    "Place",
     "Rows",
     "Sides",
     "Verification",
     "some",
+    "token",
 ]
 
 T = TypeVar("T")
@@ -67,6 +73,27 @@ class Given:
     degrade: frozenset[str] = frozenset()
     frozen: bool = False
     stopping: threading.Event = attrs.field(factory=threading.Event, eq=False)
+
+    @classmethod
+    def of(cls, given: Given) -> Self:
+        """Return the same as an engine takes it."""
+        return cls(**{field.name: getattr(given, field.name) for field in attrs.fields(Given)})
+
+
+@attrs.frozen
+class Place:
+    """One database on one server.
+
+    Args:
+        arguments: returns what the client library's ``connect`` takes, the password too; asked for each connection.
+        name: as people know it, ``orders on frankfurt``.
+        refused: called when the server did not take a password, which may just have been rotated; then it is asked for
+            once more.
+    """
+
+    arguments: Arguments = attrs.field(repr=False)
+    name: str
+    refused: Callable[[], object] | None = attrs.field(default=None, repr=False, eq=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -234,6 +261,55 @@ class Sides:
         return f"<{type(self).__name__} of {self.source.name} and {self.target.name}>"
 
 
+class Moving(Sides):
+    """A move whose tables come in parts, each of which some thread brings.
+
+    Attributes:
+        notes: what is told when it is done.
+    """
+
+    how: Given
+    _marks: Any  # the engine's own
+
+    def __init__(self, source: Any, target: Any) -> None:  # noqa: ANN401  the engine's own
+        super().__init__(source, target)
+        self.notes: list[str] = []
+        self._futures: dict[str, list[Future[tuple[int, int]]]] = {}
+        self._failed: dict[str, Exception] = {}
+        self._phase = ""
+
+    def table(self, label: str) -> int:
+        """Wait until the rows of a table have arrived; return their bytes as they travelled."""
+        total = 0
+        for future in self._futures.get(label, ()):
+            try:
+                total += future.result()[1]
+            except Exception as exc:
+                self._failed[label] = exc
+                raise
+        return total
+
+    def tidy(self) -> None:
+        """Take the marks away: nothing but what was moved is left on the target."""
+        self._marks.drop()
+
+    def _wait_for_all(self) -> None:
+        """Wait until all rows have arrived."""
+        for label in self._futures:
+            with contextlib.suppress(Exception):  # told by its own item
+                self.table(label)
+        if self._failed:
+            first = next(iter(self._failed.items()))
+            raise MigrationError(
+                f"{len(self._failed)} tables have not arrived, so indexes wait; the first is {first[0]}: {first[1]}"
+            )
+        self._check_stopping()
+
+    def _check_stopping(self) -> None:
+        if self.how.stopping.is_set():
+            raise MigrationError("stopped; run the same again: it goes on where it stopped")
+
+
 class Lane(Protocol):
     """What one thread works with: sessions on both sides."""
 
@@ -315,6 +391,11 @@ class Lanes(Generic[L]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def token(parts: Iterable[object]) -> str:
+    """Return what changes when parts do."""
+    return hashlib.blake2b(repr([*parts]).encode(), digest_size=16).hexdigest()
 
 
 def some(names: Sequence[str], shown: int = _SHOWN) -> str:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
-import attrs
-
-from shiftable.migrate._database_engine import Arguments, Engine, Given, Lost, Rows
+from shiftable.migrate._database_engine import Arguments, Engine, Given, Lost, Rows, token
 from shiftable.migrate._mysql._facts import Facts, facts_of, losses
 from shiftable.migrate._mysql._move import DatabaseMove, How
 from shiftable.migrate._mysql._side import Side
@@ -61,8 +58,8 @@ class Mysql(Engine):
                 parts=(table.name,),
                 names=(("", table.name),),
                 size=table.size,
-                version=_token((*_shape(table), table.version)),
-                home=_token((table.name,)),
+                version=token((*_shape(table), table.version)),
+                home=token((table.name,)),
             )
             for table in facts.tables
             if not table.is_elsewhere
@@ -70,28 +67,20 @@ class Mysql(Engine):
 
     def home(self, side: Side, rows: Rows) -> str:  # noqa: ARG002  the server tells nothing that stays as it is
         """Return that there is such a table: what is in it, a verification finds."""
-        return _token(rows.parts)
+        return token(rows.parts)
 
     def schema(self, facts: Facts) -> str:
         """Return what changes when tables do."""
-        return _token(_shape(table) for table in facts.tables)
+        return token(_shape(table) for table in facts.tables)
 
     def move(self, source: Side, target: Side, given: Given) -> DatabaseMove:
         """Prepare the move of one database."""
-        return DatabaseMove(source, target, _how(given))
+        return DatabaseMove(source, target, How.of(given))
 
     def verification(self, source: Side, target: Side, given: Given) -> Verification:
         """Prepare the comparison of two."""
-        return Verification(source, target, _how(given))
-
-
-def _how(given: Given) -> How:
-    return How(**{field.name: getattr(given, field.name) for field in attrs.fields(Given)})
+        return Verification(source, target, How.of(given))
 
 
 def _shape(table: Table) -> tuple[object, ...]:
     return table.name, *(column.name for column in table.columns)
-
-
-def _token(parts: Iterable[object]) -> str:
-    return hashlib.blake2b(repr([*parts]).encode(), digest_size=16).hexdigest()

@@ -6,13 +6,12 @@ import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 
 import attrs
 
 from shiftable.errors import MigrationError
-from shiftable.migrate._database_engine import Given, Lanes, Sides
+from shiftable.migrate._database_engine import Given, Lanes, Moving
 from shiftable.migrate._mysql._copying import Ends, copied
 from shiftable.migrate._mysql._digests import sum_of
 from shiftable.migrate._mysql._facts import facts_of
@@ -57,21 +56,19 @@ class How(Given):
     chunk: int = CHUNK_BYTES
 
 
-class DatabaseMove(Sides):
+class DatabaseMove(Moving):
     """Moves one database into an empty one.
 
     ``begin`` makes the tables, ``start`` sets the copy going, ``table`` waits for a part of it, ``finish`` makes the
     rest and ``tidy`` takes the marks away. After a kill at any point the same is done again.
     """
 
+    how: How
+
     def __init__(self, source: Side, target: Side, how: How | None = None) -> None:
         super().__init__(source, target)
         self.how = how or How()
-        self.notes: list[str] = []
-        self._futures: dict[str, list[Future[tuple[int, int]]]] = {}
-        self._failed: dict[str, Exception] = {}
         self._cuts: dict[str, Cut] = {}
-        self._phase = ""
         self._numbers = itertools.count()
 
     # before the rows
@@ -213,17 +210,6 @@ class DatabaseMove(Sides):
         own = [table for table in self._here.tables if not table.is_elsewhere]
         return sorted(own, key=lambda table: (-table.size, table.name))
 
-    def table(self, label: str) -> int:
-        """Wait until the rows of a table have arrived; return their bytes as they travelled."""
-        total = 0
-        for future in self._futures.get(label, ()):
-            try:
-                total += future.result()[1]
-            except Exception as exc:
-                self._failed[label] = exc
-                raise
-        return total
-
     def large_objects(self) -> int:
         """Return 0: there are no such things."""
         return 0
@@ -246,10 +232,6 @@ class DatabaseMove(Sides):
         for word in words:
             raw(pair.target, self.target.name, f"{word} {table.sql}")
 
-    def _check_stopping(self) -> None:
-        if self.how.stopping.is_set():
-            raise MigrationError("stopped; run the same again: it goes on where it stopped")
-
     # after the rows
 
     def finish(self) -> None:
@@ -258,15 +240,7 @@ class DatabaseMove(Sides):
         Raises:
             MigrationError: some rows have not arrived; something could not be made.
         """
-        for label in self._futures:
-            with contextlib.suppress(Exception):  # told by its own item
-                self.table(label)
-        if self._failed:
-            first = next(iter(self._failed.items()))
-            raise MigrationError(
-                f"{len(self._failed)} tables have not arrived, so indexes wait; the first is {first[0]}: {first[1]}"
-            )
-        self._check_stopping()
+        self._wait_for_all()
         self._marks.enter("post")
         self._phase = "post"
         self._each(self._keys)
@@ -276,10 +250,6 @@ class DatabaseMove(Sides):
         self._make_things()
         self._analyze()
         self._give()
-
-    def tidy(self) -> None:
-        """Take the marks away: nothing but what was moved is left on the target."""
-        self._marks.drop()
 
     def _each(self, function: Callable[[str, Pair], None]) -> None:
         """Do something for all tables, the largest first, as many at once as there are threads."""

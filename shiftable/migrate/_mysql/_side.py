@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,6 +14,7 @@ from pymysql.connections import Connection
 from pymysql.cursors import DictCursor
 
 from shiftable.errors import MigrationError
+from shiftable.migrate._database_engine import Place
 
 __all__ = ["MODES", "Session", "Side", "asking", "cut_off", "decoded", "encoded", "raw", "rows", "said", "warnings_of"]
 
@@ -57,19 +58,8 @@ _OF_ONE_FLAVOUR = ("max_statement_time", "max_execution_time")
 
 
 @attrs.frozen
-class Side:
-    """One database on one server.
-
-    Args:
-        arguments: returns what PyMySQL's ``connect`` takes, the password too; asked for each connection.
-        name: as people know it, ``orders on frankfurt``.
-        refused: called when the server did not take a password, which may just have been rotated; then it is asked for
-            once more.
-    """
-
-    arguments: Callable[[], Mapping[str, Any]] = attrs.field(repr=False)
-    name: str
-    refused: Callable[[], object] | None = attrs.field(default=None, repr=False, eq=False)
+class Side(Place):
+    """One database on one server, which PyMySQL connects to."""
 
     def connect(self, *, plain: bool = False) -> Session:
         """Open a session in autocommit whose settings are the same on both sides.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
-import attrs
 from psycopg import sql
 
-from shiftable.migrate._database_engine import Arguments, Engine, Given, Lost, Rows
+from shiftable.migrate._database_engine import Arguments, Engine, Given, Lost, Rows, token
 from shiftable.migrate._postgresql._facts import Facts, facts_of, losses
 from shiftable.migrate._postgresql._move import DatabaseMove, How
 from shiftable.migrate._postgresql._side import Side, asking
@@ -72,8 +70,8 @@ class Postgresql(Engine):
                 parts=tuple(table.label for table in tables),
                 names=tuple((table.schema, table.name) for table in tables),
                 size=sum(table.size for table in tables),
-                version=_token((*_shape(table), table.node, table.writes) for table in tables),
-                home=_token((table.label, table.node) for table in tables),  # other files, others' rows
+                version=token((*_shape(table), table.node, table.writes) for table in tables),
+                home=token((table.label, table.node) for table in tables),  # other files, others' rows
             )
             for label, tables in grouped.items()
         }
@@ -83,28 +81,20 @@ class Postgresql(Engine):
         with contextlib.closing(side.connect()) as session:
             nodes = asked(session, side.name, _NODES, [list(each) for each in zip(*rows.names, strict=True)])
         found = {(row["schema"], row["name"]): row["node"] for row in nodes}
-        return _token((named(*name), found[name]) for name in rows.names)
+        return token((named(*name), found[name]) for name in rows.names)
 
     def schema(self, facts: Facts) -> str:
         """Return what changes when tables do."""
-        return _token(_shape(table) for table in facts.tables)
+        return token(_shape(table) for table in facts.tables)
 
     def move(self, source: Side, target: Side, given: Given) -> DatabaseMove:
         """Prepare the move of one database."""
-        return DatabaseMove(source, target, _how(given))
+        return DatabaseMove(source, target, How.of(given))
 
     def verification(self, source: Side, target: Side, given: Given) -> Verification:
         """Prepare the comparison of two."""
-        return Verification(source, target, _how(given))
-
-
-def _how(given: Given) -> How:
-    return How(**{field.name: getattr(given, field.name) for field in attrs.fields(Given)})
+        return Verification(source, target, How.of(given))
 
 
 def _shape(table: Table) -> tuple[object, ...]:
     return table.label, *(column.name for column in table.columns)
-
-
-def _token(parts: Iterable[object]) -> str:
-    return hashlib.blake2b(repr([*parts]).encode(), digest_size=16).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import attrs
 
 from shiftable.errors import MigrationError
-from shiftable.migrate._database_engine import Given, Sides
+from shiftable.migrate._database_engine import Given, Moving
 from shiftable.migrate._postgresql._catalogue import sequences_of
 from shiftable.migrate._postgresql._copying import copied
 from shiftable.migrate._postgresql._facts import evidence_of, facts_of, missing_roles, unchanged
@@ -85,7 +84,7 @@ class How(Given):
     analyze: bool = True
 
 
-class DatabaseMove(Sides):
+class DatabaseMove(Moving):
     """Moves one database into an empty one.
 
     ``begin`` makes the tables, ``start`` sets the copy going, ``table`` and ``large_objects`` wait for a part of it,
@@ -95,14 +94,12 @@ class DatabaseMove(Sides):
         snapshot: exported by somebody else who keeps it until the copy is done; else one is exported here.
     """
 
+    how: How
+
     def __init__(self, source: Side, target: Side, how: How | None = None, *, snapshot: str | None = None) -> None:
         super().__init__(source, target)
         self.how = how or How()
-        self.notes: list[str] = []
         self._given = snapshot
-        self._futures: dict[str, list[Future[tuple[int, int]]]] = {}
-        self._failed: dict[str, Exception] = {}
-        self._phase = ""
         self._cuts: dict[str, Cut] = {}
 
     # before the rows
@@ -246,26 +243,12 @@ class DatabaseMove(Sides):
         """Whether large objects are moved."""
         return not (self._here.hidden and "large_objects" in self.how.degrade)
 
-    def table(self, label: str) -> int:
-        """Wait until the rows of a table have arrived; return their bytes as they travelled."""
-        return self._waited(label)
-
     def large_objects(self) -> int:
         """Wait until all large objects have arrived; return their bytes."""
-        return self._waited(LARGE_OBJECTS)
+        return self.table(LARGE_OBJECTS)
 
     def _submit(self, label: str, tasks: Iterable[tuple[str, Callable[[str, Pair], tuple[int, int]]]]) -> None:
         self._futures[label] = [self._lanes.submit(partial(task, key)) for key, task in tasks if key not in self._done]
-
-    def _waited(self, label: str) -> int:
-        total = 0
-        for future in self._futures.get(label, ()):
-            try:
-                total += future.result()[1]
-            except Exception as exc:
-                self._failed[label] = exc
-                raise
-        return total
 
     def _copy(self, chunk: Chunk, key: str, pair: Pair) -> tuple[int, int]:
         self._check_stopping()
@@ -291,10 +274,6 @@ class DatabaseMove(Sides):
             marked(pair.target, key, len(numbers), size)
         return len(numbers), size
 
-    def _check_stopping(self) -> None:
-        if self.how.stopping.is_set():
-            raise MigrationError("stopped; run the same again: it goes on where it stopped")
-
     # after the rows
 
     def finish(self) -> None:
@@ -303,15 +282,7 @@ class DatabaseMove(Sides):
         Raises:
             MigrationError: some rows have not arrived; something could not be made.
         """
-        for label in self._futures:
-            with contextlib.suppress(Exception):  # told by its own item
-                self._waited(label)
-        if self._failed:
-            first = next(iter(self._failed.items()))
-            raise MigrationError(
-                f"{len(self._failed)} tables have not arrived, so indexes wait; the first is {first[0]}: {first[1]}"
-            )
-        self._check_stopping()
+        self._wait_for_all()
         again = self._phase == "post"
         self._marks.enter("post")
         self._phase = "post"
@@ -324,10 +295,6 @@ class DatabaseMove(Sides):
         if self.how.analyze:
             self._analyze()
         self._give()
-
-    def tidy(self) -> None:
-        """Take the marks away: nothing but what was moved is left on the target."""
-        self._marks.drop()
 
     def _set_sequences(self) -> None:
         with contextlib.closing(self.source.connect()) as session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from shiftable.errors import MigrationError
+from shiftable.migrate._database_engine import Place
 
 __all__ = ["APPLICATION", "Session", "Side", "Snapshot", "asking", "rows", "said"]
 
@@ -62,19 +63,8 @@ _SYSTEM_ROOTS = 16  # the first libpq that knows sslrootcert=system
 
 
 @attrs.frozen
-class Side:
-    """One database on one server.
-
-    Args:
-        arguments: returns what psycopg's ``connect`` takes, the password too; asked for each connection.
-        name: as people know it, ``orders on frankfurt``.
-        refused: called when the server did not take a password, which may just have been rotated; then it is asked for
-            once more.
-    """
-
-    arguments: Callable[[], Mapping[str, Any]] = attrs.field(repr=False)
-    name: str
-    refused: Callable[[], object] | None = attrs.field(default=None, repr=False, eq=False)
+class Side(Place):
+    """One database on one server, which psycopg connects to."""
 
     def connect(self, settings: Mapping[str, str] | None = None) -> Session:
         """Open a session in autocommit whose settings are the same on both sides.
