@@ -67,7 +67,7 @@ def make(bmc: RedfishDouble, tmp_path: Path) -> Iterator[Callable[..., RedfishCo
         servers = inventory(bmc.url, [f"/redfish/v1/Systems/{number}" for number in range(count)])
         given = {"servers": servers, "images": IMAGES, "username": bmc.user, "tls": False}
         told = RedfishSettings(**{**given, "password": Credential.literal(bmc.password), **more})
-        made.append(open_redfish(told, tmp_path / "claims"))
+        made.append(open_redfish(told, tmp_path / "claims", fsync=False))
         return made[-1]
 
     yield make
@@ -186,7 +186,7 @@ def emulated(emulator: Emulator, tmp_path: Path) -> Iterator[RedfishComputeDrive
         password=Credential.literal(emulator.password),
         tls=False,
     )
-    driver = open_redfish(told, tmp_path / "claims")
+    driver = open_redfish(told, tmp_path / "claims", fsync=False)
     driver._page_size = 3
     yield driver
     driver.close()

@@ -85,7 +85,7 @@ class Rack:
 
     def driver(self, **more: Any) -> RedfishComputeDriver:
         """Make a driver, as another process would, whose time is that of the first double."""
-        driver = open_redfish(self.settings(**more), self.folder / "claims")
+        driver = open_redfish(self.settings(**more), self.folder / "claims", fsync=False)
         driver._clock = self.bmc.clock.now
         self.made.append(driver)
         return driver
@@ -226,9 +226,11 @@ def test_one_who_was_killed_between_claim_and_start_is_continued(rack: Rack) -> 
     assert claim is not None
     compute = rack.compute()
     assert [m.seen.state for m in compute.fleet("conf").machines()] == ["creating"]
-    assert rack.bmc.servers[0].told == []
     rack.bmc.clock.advance(121)
+    assert [m.seen.state for m in compute.fleet("conf").machines()] == ["creating"]
+    assert rack.bmc.servers[0].told == []  # he may only be slow
     (machine,) = compute.fleet("conf").wait()
+    assert rack.bmc.clock.now() - claim.created >= timedelta(minutes=10)
     assert (machine.id.split("/")[2], rack.bmc.servers[0].started) == (claim.mark, [ISO])
 
 
@@ -697,6 +699,51 @@ def test_two_who_look_at_once_ask_once(rack: Rack) -> None:
     assert same.id == machine.id
 
 
+def test_a_deletion_is_not_lost_to_one_who_looks_at_the_same_time(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = rack.driver(), rack.driver()
+    (machine,) = rack.of(one).create(small_fleet()).machines()
+    stale = attrs.evolve(one._claim_of(machine.id), reached=False)  # as it was before somebody noted that it runs
+    monkeypatch.setattr(RedfishComputeDriver, "_claim_of", lambda *_: stale)
+    one.delete_machine(machine.id)
+    monkeypatch.undo()
+    assert list(rack.of(two).machines()) == []
+    assert (rack.bmc.servers[0].told, rack.claims()) == (["On", "ForceOff"], {})
+
+
+def test_what_one_tells_a_bmc_never_meets_the_next_who_has_the_server(rack: Rack) -> None:
+    one, two = rack.driver(), rack.driver()
+    (machine,) = rack.of(one).create(small_fleet()).machines()
+    machine.wait()
+    mine = one._taken(one._claim_of(machine.id))  # and falls asleep before it tells the BMC anything
+    assert mine is not None
+    other = rack.of(two)
+    other.fleet("conf").machine("conf-0").delete()
+    for call in (lambda: list(other.machines()), lambda: rack.bmc.clock.advance(121)) * 3:
+        call()
+    assert list(rack.claims()) == ["r0"]
+    assert rack.bmc.servers[0].told == ["On"]
+    one._returned(mine, aim="off")
+    assert rack.claims()["r0"]["aim"] == "gone"
+    assert [m.seen.state for m in other.machines()] == ["deleting"]
+    assert list(other.machines()) == []
+    assert rack.claims() == {}
+    assert other.create(small_fleet()).wait()[0].state == "running"
+
+
+def test_who_has_a_bmc_and_dies_is_waited_for_ten_minutes(rack: Rack) -> None:
+    one = rack.driver()
+    (machine,) = rack.of(one).create(small_fleet()).machines()
+    machine.wait()
+    assert one._taken(one._claim_of(machine.id)) is not None
+    with pytest.raises(Conflict, match="somebody else tells its BMC something"):
+        machine.stop()
+    assert rack.bmc.servers[0].told == ["On"]
+    rack.bmc.clock.advance(600)
+    machine.stop()
+    assert machine.wait("stopped").state == "stopped"
+    assert rack.claims()["r0"]["busy"] is None
+
+
 @pytest.mark.parametrize("content", ["nonsense", '{"claims": [{}]}', '{"format": 1}', "[]"])
 def test_what_is_no_claim_is_a_conflict(rack: Rack, content: str) -> None:
     compute = rack.compute()
@@ -1058,6 +1105,7 @@ def test_a_claim_is_read_as_it_was_written() -> None:
         labels={"a": "b"},
         created=now,
         asked=now,
+        busy=now,
     )
     from shiftable_baremetal import _redfish_claims
 

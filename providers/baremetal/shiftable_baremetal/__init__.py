@@ -390,7 +390,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         if settings.redfish is not None:
             from shiftable_baremetal.compute_redfish import open_redfish
 
-            return open_redfish(settings.redfish, self._root() / "compute-redfish")
+            return open_redfish(settings.redfish, self._root() / "compute-redfish", fsync=settings.fsync)
         from shiftable_baremetal._qemu_images import Source
         from shiftable_baremetal.compute import QemuComputeDriver
 

@@ -26,6 +26,7 @@ Aim = Literal["boot", "on", "off", "restart", "gone"]
 """What was asked of a server last."""
 
 _KEY = "claims.json"
+_TIMES = ("created", "asked", "busy")
 _ATTEMPTS = 40
 _PAUSE = 0.05  # seconds, and longer with each attempt
 
@@ -44,6 +45,7 @@ class Claim:
         before: when it was reset last before it was asked to restart, as the BMC tells.
         task: what the BMC calls its work on it.
         failed: why it will never be as asked.
+        busy: since when somebody tells the BMC something, who alone may until that is over or long ago.
     """
 
     server: str
@@ -66,6 +68,7 @@ class Claim:
     before: str | None = None
     task: str | None = None
     failed: str = ""
+    busy: datetime | None = None
 
 
 Book = Mapping[str, Claim]
@@ -113,18 +116,31 @@ class Claims:
             self._sleep(random.uniform(0, _PAUSE * (attempt + 1)))  # noqa: S311  it only spreads clients
         raise Conflict("others claim servers at the same time; try again", provider="baremetal")
 
-    def replace(self, claim: Claim, after: Claim | None) -> bool:
-        """Replace one claim, or remove it; tell whether it was still as it was seen."""
+    def replace(self, claim: Claim, after: Claim) -> bool:
+        """Replace one claim if it is still as it was seen; tell whether it was."""
         done = False
 
         def edit(book: Book) -> Book | None:
             nonlocal done
             done = book.get(claim.server) == claim
-            rest = {server: each for server, each in book.items() if server != claim.server}
-            return (rest if after is None else {**rest, after.server: after}) if done else None
+            return {**book, after.server: after} if done else None
 
         self.change(edit)
         return done
+
+    def alter(self, claim: Claim, alter: Callable[[Claim], Claim | None]) -> Claim | None:
+        """Replace one claim, however it is by now, by what ``alter`` makes of it, and return that; or remove it."""
+
+        def edit(book: Book) -> Book | None:
+            now = book.get(claim.server)
+            if now is None or now.mark != claim.mark:
+                return None
+            after = alter(now)
+            rest = {server: each for server, each in book.items() if server != claim.server}
+            return rest if after is None else {**rest, after.server: after}
+
+        now = self.change(edit).get(claim.server)
+        return now if now is not None and now.mark == claim.mark else None
 
     @property
     def _key(self) -> str:
@@ -153,13 +169,7 @@ def _read(content: bytes, place: str) -> Book:
     try:
         told = json.loads(content)
         claims = [
-            Claim(
-                **{
-                    **each,
-                    "created": datetime.fromisoformat(each["created"]),
-                    "asked": None if each["asked"] is None else datetime.fromisoformat(each["asked"]),
-                }
-            )
+            Claim(**{**each, **{name: datetime.fromisoformat(each[name]) for name in _TIMES if each[name] is not None}})
             for each in told["claims"]
         ]
     except (ValueError, KeyError, TypeError) as exc:

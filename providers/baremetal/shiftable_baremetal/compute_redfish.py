@@ -78,6 +78,8 @@ _AT_ONCE = 16
 _OWN_BUCKET = "claims"
 _MOST_TRIES = 5
 """How often a server is told to start from its image before it has failed."""
+_LONGEST_STEP = timedelta(minutes=10)
+"""What one tells a BMC takes less: some requests, of which each ends after a minute. Whoever takes longer is dead."""
 _HOUR = timedelta(hours=1)
 
 _POWERS: Mapping[str, MachineState] = {
@@ -231,17 +233,16 @@ class RedfishComputeDriver(ComputeDriver):
 
     def delete_machine(self, id: str) -> None:
         """Turn a server off at once; it is released when its BMC says that it is."""
-        claim = self._claim_of(id)
-        server = self._server_of(claim)
-        if claim.aim != "gone":
-            rising = not claim.reached and claim.aim in {"boot", "on", "restart"}
-            claim = self._changed(claim, aim="gone", reached=False, rising=rising, task=None, failed="")
-        power = self._look(server).power
-        if power != "Off":
-            self._bmcs[server.name].reset(server.system, "off")
-            self._changed(claim, asked=self._clock(), rising=False)
-        else:
+        seen = self._claim_of(id)
+        server = self._server_of(seen)
+        claim = self._claims.alter(seen, _leaving)
+        if claim is None:
+            raise _gone()
+        if self._look(server).power == "Off":
             self._observed(claim)
+        elif (mine := self._taken(claim)) is not None:  # else whoever has it will see what is wanted
+            with self._returning(mine, asked=self._clock(), rising=False):
+                self._bmcs[server.name].reset(server.system, "off")
 
     def reboot(self, id: str) -> None:
         """Restart a server: by its own system if that listens."""
@@ -286,6 +287,7 @@ class RedfishComputeDriver(ComputeDriver):
     def _claimed(
         self, server: RedfishServerSettings, spec: FleetSpec, name: str, size: Size, token: str
     ) -> Claim | None:
+        now = self._clock()
         claim = Claim(
             server=server.name,
             mark=secrets.token_hex(8),
@@ -298,7 +300,8 @@ class RedfishComputeDriver(ComputeDriver):
             memory=size.memory,
             disk_gib=spec.disk_gib,
             labels=dict(spec.labels),
-            created=self._clock(),
+            created=now,
+            busy=now,
         )
 
         def edit(book: Book) -> Book | None:
@@ -309,22 +312,24 @@ class RedfishComputeDriver(ComputeDriver):
 
     def _begin(self, claim: Claim, image: RedfishImageSettings) -> MachineInfo:
         """Start a server that was just claimed; release it if it certainly was not turned on."""
-        server = self._server_of(claim)
+        server, bmc = self._server_of(claim), self._bmcs[claim.server]
         try:
-            self._bmcs[server.name].prepare(server.system, image)
+            bmc.prepare(server.system, image)
         except BaseException as exc:
             if isinstance(exc, Exception) and not is_away(exc):
                 self._ejected(claim, server, last=True)
-            self._claims.replace(claim, None)
+            self._claims.alter(claim, lambda _: None)
             raise
         try:
-            task = self._bmcs[server.name].reset(server.system, "on")
+            task = bmc.reset(server.system, "on")
         except Exception as exc:
-            if not is_unsure(exc):
-                self._claims.replace(claim, None)
+            if is_unsure(exc):
+                self._returned(claim)
+            else:
+                self._claims.alter(claim, lambda _: None)
             raise
-        begun = self._changed(claim, asked=self._clock(), tries=1, task=task)
-        return self._info(begun, "creating", "told to start")
+        begun = self._returned(claim, asked=self._clock(), tries=1, task=task)
+        return self._info(begun, _unseen(begun, "creating"), "told to start")
 
     # what was asked, and what came of it
 
@@ -339,9 +344,13 @@ class RedfishComputeDriver(ComputeDriver):
         state = _state(now, seen)[0]
         if state != needed:
             raise Stopped(Conflict, f"it is {state}; it must be {needed}")
-        task = self._bmcs[server.name].reset(server.system, way)
+        mine = self._taken(now)
+        if mine is None:
+            raise Stopped(Conflict, "somebody else tells its BMC something in this moment; try again")
         before = seen.reset_at if aim == "restart" else None
-        self._changed(now, aim=aim, asked=self._clock(), reached=False, tries=1, before=before, task=task, failed="")
+        with self._returning(mine, aim=aim, reached=False, tries=1, before=before, failed="") as result:
+            task = self._bmcs[server.name].reset(server.system, way)
+            result |= {"asked": self._clock(), "task": task}
 
     def _listed(self, claim: Claim) -> MachineInfo | None:
         """Look at a server among others, of which none may hide the rest."""
@@ -388,15 +397,16 @@ class RedfishComputeDriver(ComputeDriver):
 
     def _again(self, claim: Claim, server: RedfishServerSettings, seen: Seen) -> Claim:
         """Ask again, unless somebody else does in this moment."""
-        asked = attrs.evolve(claim, asked=self._clock(), tries=claim.tries + 1, task=None)
-        if not self._claims.replace(claim, asked):
+        mine = self._taken(claim, asked=self._clock(), tries=claim.tries + 1, task=None)
+        if mine is None:
             return claim
         image = self._image_of(claim)
-        if claim.aim == "boot" and claim.tries == 0 and image is not None:  # whoever made it was interrupted
-            self._bmcs[server.name].prepare(server.system, image)
         way = {"off": "off", "restart": "force restart" if seen.power != "Off" else "on"}.get(claim.aim, "on")
-        task = self._retold(server, way)
-        return asked if task is None else self._changed(asked, task=task)
+        with self._returning(mine) as result:
+            if claim.aim == "boot" and claim.tries == 0 and image is not None:  # whoever made it was interrupted
+                self._bmcs[server.name].prepare(server.system, image)
+            result["task"] = self._retold(server, way)
+        return attrs.evolve(mine, busy=None)
 
     def _retold(self, server: RedfishServerSettings, way: str) -> str | None:
         """Tell a BMC again; one that lags may refuse it, since it is so already."""
@@ -411,17 +421,19 @@ class RedfishComputeDriver(ComputeDriver):
 
     def _released(self, claim: Claim, server: RedfishServerSettings, seen: Seen) -> Claim | None:
         """Release a server that is off; one that was being turned on may say so before it is on."""
-        due = self._is_due(claim)
-        if seen.power == "Off" and (due or not claim.rising):
-            self._ejected(claim, server, last=due)
-            self._claims.replace(claim, None)
-            return None
-        if seen.power != "Off" and (due or claim.rising):
-            asked = attrs.evolve(claim, asked=self._clock(), rising=False)
-            if self._claims.replace(claim, asked):
+        due, off = self._is_due(claim), seen.power == "Off"
+        if off is claim.rising and not due:
+            return claim
+        mine = self._taken(claim, **({} if off else {"asked": self._clock(), "rising": False}))
+        if mine is None:
+            return claim
+        with self._returning(mine):
+            if not off:
                 self._retold(server, "off")
-                return asked
-        return claim
+                return mine
+            self._ejected(claim, server, last=due)
+            self._claims.alter(mine, lambda _: None)
+            return None
 
     def _ejected(self, claim: Claim, server: RedfishServerSettings, *, last: bool) -> None:
         """Take out what it was started from; a BMC that will not does not keep the server from being released.
@@ -439,6 +451,38 @@ class RedfishComputeDriver(ComputeDriver):
             if fault is None or (is_away(exc) and not last):
                 raise
             logger.warning("the image stays in a virtual drive of the server %s: %s", server.name, fault.message)
+
+    def _taken(self, claim: Claim, **changes: object) -> Claim | None:
+        """Have a BMC for oneself, so that nothing is told to it for one who has lost the server meanwhile.
+
+        Returns:
+            the claim as it is then; ``None`` if somebody else has it, or the claim has changed.
+        """
+        now = self._clock()
+        if claim.busy is not None and now - claim.busy < _LONGEST_STEP:
+            return None
+        mine = _evolved(claim, busy=now, **changes)
+        return mine if self._claims.replace(claim, mine) else None
+
+    def _returned(self, mine: Claim, **changes: object) -> Claim:
+        """Let others have the BMC. What is wanted of the machine by now stands: who deletes it has the last word."""
+
+        def alter(now: Claim) -> Claim:
+            told = _evolved(now, **changes) if now.aim == mine.aim else now
+            return _evolved(told, busy=None) if now.busy == mine.busy else told
+
+        return self._claims.alter(mine, alter) or mine
+
+    @contextlib.contextmanager
+    def _returning(self, mine: Claim, **changes: object) -> Iterator[dict[str, object]]:
+        """Let others have the BMC afterwards; note the changes, and those that the block adds, if it did not fail."""
+        result = dict(changes)
+        try:
+            yield result
+        except BaseException:
+            self._returned(mine)
+            raise
+        self._returned(mine, **result)
 
     def _is_due(self, claim: Claim) -> bool:
         return self._clock() - (claim.asked or claim.created) >= self._force_after
@@ -501,12 +545,12 @@ class RedfishComputeDriver(ComputeDriver):
         raise Stopped(Conflict, f"the server {claim.server!r} is claimed, but no longer in the inventory")
 
     def _changed(self, claim: Claim, **changes: object) -> Claim:
-        """Replace a claim; somebody who was faster has the last word.
+        """Note what was seen of a claim; somebody who was faster has the last word.
 
         Raises:
             Stopped: it is gone.
         """
-        after: Claim = attrs.evolve(claim, **changes)  # type: ignore[arg-type]  # each of its own type
+        after = _evolved(claim, **changes)
         if self._claims.replace(claim, after):
             return after
         now = self._claims.read().get(claim.server)
@@ -542,11 +586,12 @@ class RedfishComputeDriver(ComputeDriver):
         return Page(tuple(items[start:end]), str(end) if end < len(items) else None)
 
 
-def open_redfish(settings: RedfishSettings, root: Path) -> RedfishComputeDriver:
+def open_redfish(settings: RedfishSettings, root: Path, *, fsync: bool = True) -> RedfishComputeDriver:
     """Make the driver for an inventory.
 
     Args:
         root: where claims lie if the settings name no bucket.
+        fsync: whether a claim waits there until the disk has it.
 
     Raises:
         ConfigError: the settings are wrong.
@@ -566,7 +611,7 @@ def open_redfish(settings: RedfishSettings, root: Path) -> RedfishComputeDriver:
         key = (server.bmc, username)
         bmcs[server.name] = made.setdefault(key, Bmc(server.bmc, username, password, verify=verify))
     given = settings.claims
-    claims = Claims(partial(_own_bucket, root)) if given is None else Claims(given.open, given.prefix)
+    claims = Claims(partial(_own_bucket, root, fsync=fsync)) if given is None else Claims(given.open, given.prefix)
     wait = timedelta(seconds=settings.force_after)
     return RedfishComputeDriver(settings.servers, settings.images, bmcs, claims, force_after=wait)
 
@@ -588,10 +633,10 @@ def _problems(settings: RedfishSettings) -> Iterator[Problem]:
         yield Problem("redfish.ca_bundle", f"there is no file {settings.ca_bundle}")
 
 
-def _own_bucket(root: Path) -> Bucket:
+def _own_bucket(root: Path, *, fsync: bool) -> Bucket:
     """Return the bucket of files below the root, which only this user reads."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = BlobStore(FilesDriver(root))
+    store = BlobStore(FilesDriver(root, fsync=fsync))
     with contextlib.suppress(AlreadyExists):
         if not store.exists(_OWN_BUCKET):
             store.create(BucketSpec(name=_OWN_BUCKET))
@@ -637,9 +682,21 @@ def _state(claim: Claim, seen: Seen) -> tuple[MachineState, str]:
     return _POWERS.get(seen.power, "unknown"), f"{seen.power}; {claim.failed}" if claim.failed else seen.power
 
 
-def _unseen(claim: Claim) -> MachineState:
+def _leaving(claim: Claim) -> Claim:
+    """Return a claim that is to be released."""
+    if claim.aim == "gone":
+        return claim
+    rising = not claim.reached and claim.aim in {"boot", "on", "restart"}
+    return _evolved(claim, aim="gone", reached=False, rising=rising, task=None, failed="")
+
+
+def _evolved(claim: Claim, **changes: object) -> Claim:
+    return attrs.evolve(claim, **changes)  # type: ignore[arg-type]  # each of its own type
+
+
+def _unseen(claim: Claim, state: MachineState = "unknown") -> MachineState:
     """Return the state of a machine whose BMC says nothing."""
-    return "deleting" if claim.aim == "gone" else "unknown"
+    return "deleting" if claim.aim == "gone" else state
 
 
 def _gone() -> Stopped:
