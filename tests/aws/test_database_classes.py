@@ -17,7 +17,8 @@ from shiftable.errors import InvalidArgument
 from shiftable.testing.conformance.database import small_spec
 from shiftable_aws import AwsProvider, AwsSettings, RdsSettings, _rds_classes
 from shiftable_aws._rds_storage import enlarged, grown, problems
-from shiftable_aws.database import STATUSES, RdsDriver
+from shiftable_aws._rds_told import STATUSES
+from shiftable_aws.database import RdsDriver
 from shiftable_aws.double import AwsDouble
 
 SPEC = small_spec("orders")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
+
+if TYPE_CHECKING:
+    from shiftable.database.driver import DatabaseSpec
 
 __all__ = ["RdsSettings"]
 
@@ -46,3 +49,8 @@ class RdsSettings:
     backup_window: str | None = None
     maintenance_window: str | None = None
     auto_minor_upgrades: bool = True
+
+    @classmethod
+    def of(cls, spec: DatabaseSpec) -> RdsSettings:
+        """Return those of a declaration, or that there are none."""
+        return spec.native if isinstance(spec.native, cls) else cls()

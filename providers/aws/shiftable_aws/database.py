@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,14 +36,27 @@ from shiftable.paging import Page
 from shiftable_aws import _rds_classes, _rds_storage
 from shiftable_aws._errors import classify_database
 from shiftable_aws._rds_groups import Groups, code_of, failure, tags_of
+from shiftable_aws._rds_offers import Offers, Version, is_within, numbers_of
 from shiftable_aws._rds_settings import RdsSettings
+from shiftable_aws._rds_told import (
+    NAMES,
+    NATIVE,
+    PORTS,
+    engine_of,
+    parameter_group_of,
+    pending_of,
+    settings_of,
+    snapshot_of,
+    state_of,
+    utc,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_rds import RDSClient
 
     from shiftable_aws._session import Session
 
-__all__ = ["CA_BUNDLE", "FEATURES", "STATUSES", "RdsDriver"]
+__all__ = ["CA_BUNDLE", "FEATURES", "RdsDriver"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,54 +91,6 @@ FEATURES = DatabaseFeatures(
 
 CA_BUNDLE = Path("~/.aws/rds-global-bundle.pem")
 
-# All statuses of the RDS user guide, "Viewing Amazon RDS DB instance status". A server that is backed up can be used
-# but not changed; one whose storage is still optimized or filled can be both.
-STATUSES: Mapping[str, DatabaseState] = {
-    "available": "available",
-    "backing-up": "updating",
-    "configuring-enhanced-monitoring": "updating",
-    "configuring-iam-database-auth": "updating",
-    "configuring-log-exports": "updating",
-    "converting-to-vpc": "updating",
-    "creating": "creating",
-    "delete-precheck": "deleting",
-    "deleting": "deleting",
-    "failed": "failed",
-    "inaccessible-encryption-credentials": "failed",
-    "inaccessible-encryption-credentials-recoverable": "failed",
-    "incompatible-create": "failed",
-    "incompatible-network": "failed",
-    "incompatible-option-group": "failed",
-    "incompatible-parameters": "failed",
-    "incompatible-restore": "failed",
-    "insufficient-capacity": "failed",
-    "maintenance": "updating",
-    "modifying": "updating",
-    "moving-to-vpc": "updating",
-    "rebooting": "updating",
-    "renaming": "updating",
-    "resetting-master-credentials": "updating",
-    "restore-error": "failed",
-    "starting": "starting",
-    "stopped": "stopped",
-    "stopping": "stopping",
-    "storage-config-upgrade": "updating",
-    "storage-full": "failed",
-    "storage-initialization": "available",
-    "storage-optimization": "available",
-    "upgrading": "updating",
-}
-_SNAPSHOT_STATUSES: Mapping[str, DatabaseState] = {
-    "available": "available",
-    "creating": "creating",
-    "copying": "creating",
-    "deleting": "deleting",
-    "failed": "failed",
-}
-
-_NATIVE: Mapping[Engine, str] = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mariadb"}
-_ENGINES: Mapping[str, Engine] = {native: engine for engine, native in _NATIVE.items()}
-_PORTS: Mapping[Engine, int] = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 # The parameter that refuses connections without TLS, and the first version where it does so unless told otherwise.
 _TLS: Mapping[Engine, tuple[str, tuple[int, ...]]] = {
@@ -141,18 +105,9 @@ _REQUEST_TAG = "shiftable-request"  # tells a server that was made by a call who
 _FIREWALL_TAG = "shiftable-firewall"
 _LEAST_PAGE, _PAGE = 20, 100  # of all Describe calls
 _TOKEN_LIFE = timedelta(minutes=15)  # user guide, "IAM database authentication"
-_NUMBERS = re.compile(r"\d+(\.\d+)*")
 
 # The stubs type each argument of the client; these are filled step by step.
 _Arguments = dict[str, Any]
-
-
-@attrs.frozen
-class _Version:
-    """A version that RDS has, and the family of its parameter groups: ``16.10``, ``postgres16``."""
-
-    name: str
-    family: str
 
 
 @attrs.frozen
@@ -193,8 +148,9 @@ class RdsDriver(DatabaseDriver):
     _session: Session
     _ca: Path | None = None
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
-    _versions: dict[Engine, tuple[_Version, ...]] = attrs.field(factory=dict, init=False, repr=False)
-    _orderable: dict[tuple[object, ...], bool] = attrs.field(factory=dict, init=False, repr=False)
+    _offers: Offers = attrs.field(
+        default=attrs.Factory(lambda self: Offers(self._session), takes_self=True), init=False, repr=False
+    )
     _left: dict[str, _Arguments] = attrs.field(factory=dict, init=False, repr=False)
     _deleted: dict[str, _Own] = attrs.field(factory=dict, init=False, repr=False)
 
@@ -224,14 +180,14 @@ class RdsDriver(DatabaseDriver):
 
     def size(self, spec: DatabaseSpec) -> SizeChoice:
         """Choose the smallest class that RDS has here for the version."""
-        native = _native(spec)
+        native = RdsSettings.of(spec)
         if native.instance_class is not None:
             size = _rds_classes.classes().sizes.get(native.instance_class)
             if size is None:
                 raise ValueError(f"{native.instance_class} is not in {_rds_classes.classes().source}")
             return SizeChoice(size, "it is declared")
-        version = self._offered(spec.engine, spec.version)
-        return _rds_classes.chosen(spec, lambda name: self._is_orderable(spec, version, name))
+        version = self._offers.offered(spec.engine, spec.version)
+        return _rds_classes.chosen(spec, lambda name: self._offers.is_orderable(spec, version, name))
 
     def rounded(self, spec: DatabaseSpec) -> DatabaseSpec:
         """Round the size up to a class, and storage that grows up to what RDS lets it grow by."""
@@ -251,10 +207,10 @@ class RdsDriver(DatabaseDriver):
 
     def create(self, spec: DatabaseSpec) -> None:
         """Begin to create a server, after its groups."""
-        native = _native(spec)
-        version = self._version(spec.engine, spec.version)
+        native = RdsSettings.of(spec)
+        version = self._offers.version(spec.engine, spec.version)
         arguments: _Arguments = {
-            "Engine": _NATIVE[spec.engine],
+            "Engine": NATIVE[spec.engine],
             "EngineVersion": version.name,
             "MasterUsername": spec.admin,
             "StorageEncrypted": True,
@@ -275,13 +231,13 @@ class RdsDriver(DatabaseDriver):
     def describe(self, name: str) -> DatabaseSpec:
         """Return the server as a declaration would say it. What is pending does not count."""
         found = self._instance(name)
-        engine = _engine(found)
-        group = _parameter_group(found)
+        engine = engine_of(found)
+        group = parameter_group_of(found)
         parameters = self._groups.parameters(group)
         switch = parameters.pop(_TLS[engine][0], None) or self._default_switch(engine, group)
         tags = tags_of(found.get("TagList"))
         firewall = tags.get(_FIREWALL_TAG)
-        size = self._extent(found["DBInstanceClass"])
+        size = self._offers.extent(found["DBInstanceClass"])
         storage = found["AllocatedStorage"]
         return DatabaseSpec(
             name=name,
@@ -302,7 +258,7 @@ class RdsDriver(DatabaseDriver):
             admin=found.get("MasterUsername", ""),
             tls="required" if switch.lower() in _ON else "optional",
             token_login=found.get("IAMDatabaseAuthenticationEnabled", False),
-            native=_settings_of(found, engine, firewall),
+            native=settings_of(found, engine, firewall),
         )
 
     def update(self, current: DatabaseSpec, spec: DatabaseSpec) -> None:
@@ -310,8 +266,8 @@ class RdsDriver(DatabaseDriver):
         found = self._instance(spec.name)
         arguments = self._changes(found, current, spec)
         parameters_change = (spec.parameters, spec.tls) != (current.parameters, current.tls)
-        if (arguments or parameters_change or spec.allow_from != current.allow_from) and _state(found) != "available":
-            text = f"it is {found['DBInstanceStatus']}, with changes pending: {sorted(_pending(found))}"
+        if (arguments or parameters_change or spec.allow_from != current.allow_from) and state_of(found) != "available":
+            text = f"it is {found['DBInstanceStatus']}, with changes pending: {sorted(pending_of(found))}"
             raise failure("InvalidDBInstanceState", text)
         if set(spec.allow_from) != set(current.allow_from):
             arguments |= self._let_in(found, spec)
@@ -340,7 +296,7 @@ class RdsDriver(DatabaseDriver):
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:
         """Return one page of the names of all servers."""
-        engines: Any = [{"Name": "engine", "Values": sorted(_ENGINES)}]
+        engines: Any = [{"Name": "engine", "Values": sorted(NAMES)}]
         answer = self.client.describe_db_instances(Filters=engines, **_page(cursor, limit))
         own = (found for found in answer["DBInstances"] if not found.get("DBClusterIdentifier"))
         return Page(tuple(found["DBInstanceIdentifier"] for found in own), answer.get("Marker"))
@@ -353,24 +309,24 @@ class RdsDriver(DatabaseDriver):
             if code_of(exc) == "DBInstanceNotFound":
                 self._sweep_deleted(name)
             raise
-        state = self._finished(name, _state(found))
-        pending = sorted(_pending(found))
+        state = self._finished(name, state_of(found))
+        pending = sorted(pending_of(found))
         raw = found["DBInstanceStatus"] + (f" (pending: {', '.join(pending)})" if pending else "")
         until = found.get("LatestRestorableTime")
         return DatabaseInfo(
             name=name,
             state=state,
             raw_state=raw,
-            engine=_engine(found),
+            engine=engine_of(found),
             version=found["EngineVersion"],
             size=found["DBInstanceClass"],
             server=self._server(found),
-            created=_utc(found.get("InstanceCreateTime")),
+            created=utc(found.get("InstanceCreateTime")),
             id=found.get("DbiResourceId"),
             restart_needed=any(
                 group["ParameterApplyStatus"] == "pending-reboot" for group in found.get("DBParameterGroups", ())
             ),
-            restorable_until=_utc(until),
+            restorable_until=utc(until),
         )
 
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
@@ -449,14 +405,14 @@ class RdsDriver(DatabaseDriver):
             found = self._taken(name, snapshot, exc)
             if tags_of(found.get("TagList")).get(_REQUEST_TAG) != request:
                 raise
-            return _snapshot(found)
-        return _snapshot(answer["DBSnapshot"])
+            return snapshot_of(found)
+        return snapshot_of(answer["DBSnapshot"])
 
     def snapshots(self, name: str | None, *, cursor: str | None, limit: int | None) -> Page[Snapshot]:
         """Return one page of snapshots, the automatic ones too, in AWS's order."""
         which: Any = {"DBInstanceIdentifier": name} if name is not None else {"Filters": _ENGINE_FILTER}
         answer = self.client.describe_db_snapshots(**which, **_page(cursor, limit))
-        return Page(tuple(_snapshot(found) for found in answer["DBSnapshots"]), answer.get("Marker"))
+        return Page(tuple(snapshot_of(found) for found in answer["DBSnapshots"]), answer.get("Marker"))
 
     def delete_snapshot(self, name: str, snapshot: str) -> None:
         """Delete a snapshot of a server."""
@@ -470,11 +426,11 @@ class RdsDriver(DatabaseDriver):
     def restore(self, name: str, snapshot: str, spec: DatabaseSpec) -> None:
         """Begin to make a new server of a snapshot, with the declaration applied."""
         taken = self._taken(name, snapshot)
-        if taken["Engine"] != _NATIVE[spec.engine]:
+        if taken["Engine"] != NATIVE[spec.engine]:
             raise failure("InvalidRestoreFault", f"the snapshot is of {taken['Engine']}")
         if spec.storage_gib < taken["AllocatedStorage"]:
             raise failure("InvalidRestoreFault", f"the snapshot needs {taken['AllocatedStorage']:,} GiB")
-        native = _native(spec)
+        native = RdsSettings.of(spec)
 
         def call(common: _Arguments) -> None:
             self.client.restore_db_instance_from_db_snapshot(
@@ -482,16 +438,16 @@ class RdsDriver(DatabaseDriver):
             )
 
         left = {"MaxAllocatedStorage": _rds_storage.ceiling(spec, native.max_storage_gib)}
-        self._restored(spec, self._offered(spec.engine, taken["EngineVersion"]), call, left)
+        self._restored(spec, self._offers.offered(spec.engine, taken["EngineVersion"]), call, left)
 
     def restore_at(self, name: str, when: datetime, spec: DatabaseSpec) -> None:
         """Begin to make a new server as another one was, with the declaration applied."""
         source = self._instance(name)
-        if source["Engine"] != _NATIVE[spec.engine]:
+        if source["Engine"] != NATIVE[spec.engine]:
             raise failure("InvalidRestoreFault", f"the server is of {source['Engine']}")
         if spec.storage_gib < source["AllocatedStorage"]:
             raise failure("InvalidRestoreFault", f"the server has {source['AllocatedStorage']:,} GiB")
-        most = _rds_storage.ceiling(spec, _native(spec).max_storage_gib)
+        most = _rds_storage.ceiling(spec, RdsSettings.of(spec).max_storage_gib)
 
         def call(common: _Arguments) -> None:
             self.client.restore_db_instance_to_point_in_time(
@@ -502,7 +458,7 @@ class RdsDriver(DatabaseDriver):
                 **common,
             )
 
-        self._restored(spec, self._offered(spec.engine, source["EngineVersion"]), call, {})
+        self._restored(spec, self._offers.offered(spec.engine, source["EngineVersion"]), call, {})
 
     # beside the contract
 
@@ -512,9 +468,9 @@ class RdsDriver(DatabaseDriver):
 
     # making servers
 
-    def _begin(self, spec: DatabaseSpec, version: _Version, call: Callable[[_Arguments], None]) -> None:
+    def _begin(self, spec: DatabaseSpec, version: Version, call: Callable[[_Arguments], None]) -> None:
         """Make the groups of a server, and the server; no groups are left if RDS refuses."""
-        native = _native(spec)
+        native = RdsSettings.of(spec)
         for problem in _rds_storage.problems(spec, native):
             raise failure("InvalidParameterCombination", problem)
         if _TLS[spec.engine][0] in spec.parameters:
@@ -565,14 +521,14 @@ class RdsDriver(DatabaseDriver):
         self,
         spec: DatabaseSpec,
         native: RdsSettings,
-        version: _Version,
+        version: Version,
         arguments: _Arguments,
         undo: list[Callable[[], None]],
     ) -> dict[str, str]:
         """Make the groups that a declaration needs, put them among the arguments, and return the tag of one."""
         tags = {}
         if spec.allow_from:
-            port = native.port or _PORTS[spec.engine]
+            port = native.port or PORTS[spec.engine]
             vpc = self._groups.vpc(native.subnet_group)
             firewall, made = self._groups.firewall(spec.name, port, spec.allow_from, vpc)
             if made:
@@ -588,10 +544,10 @@ class RdsDriver(DatabaseDriver):
         return tags
 
     def _restored(
-        self, spec: DatabaseSpec, version: _Version, call: Callable[[_Arguments], None], left: _Arguments
+        self, spec: DatabaseSpec, version: Version, call: Callable[[_Arguments], None], left: _Arguments
     ) -> None:
         """Begin a restore, and note what it cannot take along."""
-        kept = _kept_password(_native(spec)) if spec.password is None else {}
+        kept = _kept_password(RdsSettings.of(spec)) if spec.password is None else {}
         self._begin(spec, version, lambda common: call({**common, **kept}))
         if spec.password is not None:
             left |= _given_password(spec.password)
@@ -634,8 +590,8 @@ class RdsDriver(DatabaseDriver):
         arguments: _Arguments = {}
         if (spec.cpus, spec.memory_gib) != (current.cpus, current.memory_gib):
             arguments["DBInstanceClass"] = self._size(spec).size.name
-        if not _is_within(current.version, spec.version):
-            arguments["EngineVersion"] = self._version(spec.engine, spec.version).name
+        if not is_within(current.version, spec.version):
+            arguments["EngineVersion"] = self._offers.version(spec.engine, spec.version).name
             arguments["AllowMajorVersionUpgrade"] = True
         if spec.storage_gib != current.storage_gib:
             arguments |= _rds_storage.enlarged(found, spec.storage_gib)
@@ -676,8 +632,8 @@ class RdsDriver(DatabaseDriver):
 
         A group that others may use is never changed: what it says is copied.
         """
-        group = _parameter_group(found)
-        target = self._offered(spec.engine, version or found["EngineVersion"])
+        group = parameter_group_of(found)
+        target = self._offers.offered(spec.engine, version or found["EngineVersion"])
         (held,) = self.client.describe_db_parameter_groups(DBParameterGroupName=group)["DBParameterGroups"]
         switch = _TLS[spec.engine][0]
         same_family = held["DBParameterGroupFamily"] == target.family
@@ -741,7 +697,7 @@ class RdsDriver(DatabaseDriver):
         return tags_of(self._instance(name).get("TagList")).get(_REQUEST_TAG) == request
 
     def _is_state(self, name: str, *states: DatabaseState) -> bool:
-        return _state(self._instance(name)) in states
+        return state_of(self._instance(name)) in states
 
     def _is_going(self, name: str) -> bool:
         try:
@@ -782,70 +738,14 @@ class RdsDriver(DatabaseDriver):
         held = self._groups.parameter(group, _TLS[engine][0])
         return (held and held.value) or "0"
 
-    def _version(self, engine: Engine, version: str) -> _Version:
-        """Return the newest version that RDS has of a declared one."""
-        if engine not in self._versions:
-            pages = self.client.get_paginator("describe_db_engine_versions").paginate(Engine=_NATIVE[engine])
-            self._versions[engine] = tuple(
-                _Version(found["EngineVersion"], found["DBParameterGroupFamily"])
-                for page in pages
-                for found in page["DBEngineVersions"]
-                if _NUMBERS.fullmatch(found["EngineVersion"])
-            )
-        every = self._versions[engine]
-        fitting = [known for known in every if _is_within(known.name, version)]
-        if not fitting:
-            majors = sorted({known.family for known in every})
-            raise failure("InvalidParameterValue", f"RDS has no {engine} {version} here; it has {', '.join(majors)}")
-        return max(fitting, key=lambda known: _numbers(known.name))
-
-    def _offered(self, engine: Engine, version: str) -> _Version:
-        """Return a version like ``_version``; of one that servers still have and RDS no longer offers, the newest."""
-        try:
-            return self._version(engine, version)
-        except ClientError:
-            major = version.rpartition(".")[0]
-            if not major:
-                raise
-            return self._version(engine, major)
-
     def _size(self, spec: DatabaseSpec) -> SizeChoice:
         try:
             return self.size(spec)
         except ValueError as exc:
             raise failure("InvalidParameterValue", str(exc)) from None
 
-    def _is_orderable(self, spec: DatabaseSpec, version: _Version, name: str) -> bool:
-        key = (spec.engine, version, name, _native(spec).storage_type, spec.high_availability)
-        if key not in self._orderable:
-            answer = self.client.describe_orderable_db_instance_options(
-                Engine=_NATIVE[spec.engine], EngineVersion=version.name, DBInstanceClass=name, Vpc=True
-            )
-            self._orderable[key] = any(
-                option["StorageType"] == _native(spec).storage_type
-                and (option["MultiAZCapable"] or not spec.high_availability)
-                for option in answer["OrderableDBInstanceOptions"]
-            )
-        return self._orderable[key]
 
-    def _extent(self, name: str) -> tuple[int, int]:
-        """Return the CPUs and GiB of a class: of the table, or of the EC2 machine behind one that is newer."""
-        size = _rds_classes.classes().sizes.get(name)
-        if size is not None:
-            return size.cpus, size.memory // GIB
-        filters: Any = [{"Name": "instance-type", "Values": [name.removeprefix("db.")]}]
-        found = self._session.client("ec2").describe_instance_types(Filters=filters)["InstanceTypes"]
-        if not found:
-            text = f"{name} is not in {_rds_classes.classes().source}, and EC2 knows no such machine"
-            raise failure("InvalidParameterValue", text)
-        return found[0]["VCpuInfo"]["DefaultVCpus"], found[0]["MemoryInfo"]["SizeInMiB"] // 1024
-
-
-_ENGINE_FILTER: Any = [{"Name": "engine", "Values": sorted(_ENGINES)}]
-
-
-def _native(spec: DatabaseSpec) -> RdsSettings:
-    return spec.native if isinstance(spec.native, RdsSettings) else RdsSettings()
+_ENGINE_FILTER: Any = [{"Name": "engine", "Values": sorted(NAMES)}]
 
 
 def _kept_password(native: RdsSettings) -> _Arguments:
@@ -860,71 +760,8 @@ def _given_password(password: Credential) -> _Arguments:
 def _switch_of(engine: Engine, version: str, tls: str) -> dict[str, str]:
     """Return the parameter that makes TLS a must, or not, where the version's default is the other."""
     name, since = _TLS[engine]
-    default = "required" if _numbers(version) >= since else "optional"
+    default = "required" if numbers_of(version) >= since else "optional"
     return {} if tls == default else {name: "1" if tls == "required" else "0"}
-
-
-def _settings_of(found: Any, engine: Engine, firewall: str | None) -> RdsSettings:  # noqa: ANN401
-    """Return what a server was made with, so that a restored one is made with it too."""
-    kind, storage = found.get("StorageType"), found["AllocatedStorage"]
-    chosen = kind in {"io1", "io2"} or (kind == "gp3" and storage >= _rds_storage.STRIPED_GIB)
-    most = found.get("MaxAllocatedStorage", 0)
-    port = found.get("Endpoint", {}).get("Port")
-    groups = [group["VpcSecurityGroupId"] for group in found.get("VpcSecurityGroups", ())]
-    return RdsSettings(
-        storage_type=kind if kind in {"gp2", "gp3", "io1", "io2"} else "gp3",
-        iops=found.get("Iops") if chosen else None,
-        throughput=(found.get("StorageThroughput") or None) if chosen and kind == "gp3" else None,
-        max_storage_gib=most if storage < most < _rds_storage.MAX_GIB else None,
-        subnet_group=(found.get("DBSubnetGroup") or {}).get("DBSubnetGroupName"),
-        security_groups=tuple(group for group in groups if group != firewall),
-        port=port if port != _PORTS[engine] else None,
-        ca_certificate=found.get("CACertificateIdentifier"),
-        backup_window=found.get("PreferredBackupWindow"),
-        maintenance_window=found.get("PreferredMaintenanceWindow"),
-        auto_minor_upgrades=found.get("AutoMinorVersionUpgrade", True),
-    )
-
-
-def _engine(found: Any) -> Engine:  # noqa: ANN401
-    engine = _ENGINES.get(found["Engine"])
-    if engine is None:
-        raise failure("InvalidParameterValue", f"it runs {found['Engine']}, which is none of {', '.join(ENGINES)}")
-    return engine
-
-
-def _state(found: Any) -> DatabaseState:  # noqa: ANN401
-    state = STATUSES.get(found["DBInstanceStatus"], "unknown")
-    return "updating" if state == "available" and any(_pending(found)) else state
-
-
-def _pending(found: Any) -> Iterator[str]:  # noqa: ANN401
-    """Name what RDS has still to carry out."""
-    yield from (
-        name for name, value in (found.get("PendingModifiedValues") or {}).items() if value not in (None, [], {})
-    )
-    groups = (*found.get("DBParameterGroups", ()), *found.get("VpcSecurityGroups", ()))
-    for group in groups:
-        status = group.get("ParameterApplyStatus") or group.get("Status")
-        if status in {"applying", "adding", "removing"}:
-            yield group.get("DBParameterGroupName") or group["VpcSecurityGroupId"]
-
-
-def _parameter_group(found: Any) -> str:  # noqa: ANN401
-    return str(found["DBParameterGroups"][0]["DBParameterGroupName"])
-
-
-def _snapshot(found: Any) -> Snapshot:  # noqa: ANN401
-    return Snapshot(
-        name=found["DBSnapshotIdentifier"],
-        database=found["DBInstanceIdentifier"],
-        state=_SNAPSHOT_STATUSES.get(found["Status"], "unknown"),
-        engine=_engine(found),
-        version=found["EngineVersion"],
-        created=_utc(found.get("SnapshotCreateTime")),
-        storage_gib=found["AllocatedStorage"],
-        automatic=found["SnapshotType"] != "manual",
-    )
 
 
 def _page(cursor: str | None, limit: int | None) -> _Arguments:
@@ -934,18 +771,6 @@ def _page(cursor: str | None, limit: int | None) -> _Arguments:
 
 def _tags(tags: Mapping[str, str]) -> Any:  # noqa: ANN401
     return [{"Key": key, "Value": value} for key, value in tags.items()]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in version.split("."))
-
-
-def _is_within(version: str, declared: str) -> bool:
-    return f"{version}.".startswith(f"{declared}.")
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.astimezone(UTC)
 
 
 def _retried(exc: ClientError) -> bool:
