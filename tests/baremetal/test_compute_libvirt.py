@@ -29,7 +29,6 @@ from shiftable.errors import (
     OperationError,
     PermissionDenied,
     QuotaExceeded,
-    ShiftableError,
     Timeout,
     Unauthenticated,
     Unavailable,
@@ -184,9 +183,13 @@ def test_what_can_be_open_goes_with_the_network(tmp_path: Path) -> None:
     assert (own.missing_features(spec), shared.missing_features(spec)) == (("choice of networks",), ())
 
 
-@pytest.mark.parametrize("other", [{"qemu": {}}, {"redfish": {}}], ids=["qemu", "redfish"])
+@pytest.mark.parametrize(
+    "other",
+    [{"qemu": {}}, {"hosts": [{"name": "one", "address": "one", "user": "ops", "cpus": 1, "memory_gib": 1}]}],
+    ids=["qemu", "hosts"],
+)
 def test_one_provider_has_one_kind_of_machines(tmp_path: Path, other: dict[str, Any]) -> None:
-    with pytest.raises(ShiftableError):
+    with pytest.raises(ConfigError, match="(libvirt and qemu|hosts and libvirt) are two kinds of machines"):
         connect("baremetal", root=tmp_path, libvirt={}, **other).compute  # noqa: B018  it is made when it is asked for
 
 

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -39,14 +39,15 @@ from shiftable.errors import (
     InvalidArgument,
     NotFound,
     OperationError,
-    Timeout,
+    QuotaExceeded,
+    Unavailable,
 )
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.parallel import parallel
 from shiftable_baremetal import _libvirt_xml as xml
 from shiftable_baremetal._faults import FilesError
-from shiftable_baremetal._libvirt_errors import NO_DOMAIN, NO_SUPPORT, classify, code_of
+from shiftable_baremetal._libvirt_errors import NO_DOMAIN, NO_SUPPORT, NO_VOLUME, classify, code_of
 from shiftable_baremetal._libvirt_monitor import DomainMonitor
 from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal._libvirt_settings import LibvirtSettings
@@ -125,6 +126,7 @@ _PAUSED_BECAUSE: Mapping[int, tuple[MachineState, str]] = {
 }
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def open_libvirt(settings: LibvirtSettings, root: Path) -> LibvirtComputeDriver:
@@ -153,7 +155,8 @@ class LibvirtComputeDriver(ComputeDriver):
     reaches them, and whoever it leads to them. With ``network = "user"`` each has a network of its own as those of QEMU
     alone, and its ports are led to 127.0.0.1. An address comes from libvirt's DHCP, or from the guest agent of the
     machine. A machine that was told to stop and does not is ended by whoever looks at it ``patience`` later. A reboot
-    is that of the button at the case. Disks are not encrypted: that is the business of the pool.
+    is that of the button at the case. A restart of the hypervisor leaves machines stopped, unless its ``virsh
+    autostart`` or libvirt-guests says otherwise. Disks are not encrypted: that is the business of the pool.
 
     Credentials: those of libvirt's address: for ``qemu:///system`` the group ``libvirt``, for ``qemu+ssh://`` ssh's,
     which asks for nothing at a terminal. Permissions: to read and write domains and volumes; with polkit
@@ -239,7 +242,8 @@ class LibvirtComputeDriver(ComputeDriver):
         every: list[Image | str] = [Image(id=name, name=name) for name in dict.fromkeys((*ALIASES, *self._own))]
         every += self._volumes.whole("image") if self.features.snapshots else []
         shown = page(every, cursor, self._count(limit))
-        return Page(tuple(self._own_image(each) if isinstance(each, str) else each for each in shown.items), shown.next)
+        found = _living(lambda each: self._own_image(each) if isinstance(each, str) else each, shown.items)
+        return Page(found, shown.next)
 
     def choose(self, spec: FleetSpec) -> Choice:
         """Take what is asked for."""
@@ -407,7 +411,7 @@ class LibvirtComputeDriver(ComputeDriver):
         """Return one page of disks."""
         shown = page(self._volumes.items("disk"), cursor, self._count(limit))
         users = self._users()
-        return Page(tuple(self._disk(each, users) for each in shown.items), shown.next)
+        return Page(_living(lambda each: self._disk(each, users), shown.items), shown.next)
 
     def disk(self, disk: str) -> Disk:
         """Return one disk."""
@@ -466,7 +470,7 @@ class LibvirtComputeDriver(ComputeDriver):
     def disk_snapshots(self, *, cursor: str | None, limit: int | None) -> Page[DiskSnapshot]:
         """Return one page of snapshots of disks."""
         shown = page(self._volumes.items("snapshot"), cursor, self._count(limit))
-        return Page(tuple(map(self._disk_snapshot, shown.items)), shown.next)
+        return Page(_living(self._disk_snapshot, shown.items), shown.next)
 
     def disk_snapshot(self, snapshot: str) -> DiskSnapshot:
         """Return one snapshot of a disk."""
@@ -765,7 +769,8 @@ class LibvirtComputeDriver(ComputeDriver):
             time.sleep(_STEP)
         told = domain.jobStats(_COMPLETED)
         if not told.get("success", True):
-            _fail(Timeout, f"the copy did not come to its end: {told.get('errmsg', 'libvirt does not say why')}")
+            why = str(told.get("errmsg") or "libvirt does not say why")
+            _fail(QuotaExceeded if "No space" in why else Unavailable, f"the copy did not come to its end: {why}")
 
     def _users(self) -> dict[str, str]:
         """Return who has which disk, by their ids."""
@@ -803,6 +808,15 @@ class LibvirtComputeDriver(ComputeDriver):
 
     def _count(self, limit: int | None) -> int:
         return self._page_size if limit is None else min(limit, self._page_size)
+
+
+def _living(tell: Callable[[T], R], items: Iterable[T]) -> tuple[R, ...]:
+    """Return what is told of volumes, without those that vanished since they were listed."""
+    found: list[R] = []
+    for each in items:
+        with _unless_already(NO_VOLUME):
+            found.append(tell(each))
+    return tuple(found)
 
 
 @contextlib.contextmanager
