@@ -50,8 +50,6 @@ KEY = TsigKey("tests.", SECRET)
 RING = {KEY.native.name: KEY.native}
 PATIENCE = 20.0
 
-Asker = Callable[..., dns.message.Message]
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
