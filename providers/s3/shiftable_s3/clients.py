@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["AWS_CONFIG", "SERVER_CONFIG", "at_once", "fast_timestamps", "md5_for_batches", "moment", "reasons_again"]
+__all__ = [
+    "AWS_CONFIG",
+    "SERVER_CONFIG",
+    "at_once",
+    "fast_timestamps",
+    "md5_for_batches",
+    "moment",
+    "reasons_again",
+    "server_client",
+]
 
 _AT_ONCE = 1024 * 1024
 _ATTEMPTS = 3
@@ -42,6 +51,33 @@ SERVER_CONFIG = Config(
     max_pool_connections=64,  # as many threads as the bulk lane has; the SDK throws surplus connections away
     s3={"addressing_style": "path"},
 )
+
+
+def server_client(
+    endpoint: str, access_key: str | None, secret_key: str | None, region: str, *, ca_bundle: str | None = None
+) -> S3Client:
+    """Make a client for a server that is not Amazon's.
+
+    Args:
+        access_key: of the server; without both keys the SDK's own chain is asked.
+        ca_bundle: path of the certificates to trust in place of the system's.
+    """
+    import boto3
+    import botocore.session
+
+    inner = botocore.session.get_session()
+    fast_timestamps(inner)
+    client = boto3.Session(botocore_session=inner).client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=region,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        verify=ca_bundle,
+        config=SERVER_CONFIG,
+    )
+    md5_for_batches(client)
+    return client
 
 
 def fast_timestamps(session: boto3.Session | botocore.session.Session) -> None:

@@ -7,11 +7,10 @@ import hashlib
 import json
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote, unquote_plus, urlencode
 
@@ -35,7 +34,6 @@ from shiftable.blob.driver import (
     PutOptions,
     Range,
     Retention,
-    RetentionMode,
     SignedURL,
     SignOptions,
     Upload,
@@ -43,8 +41,34 @@ from shiftable.blob.driver import (
 from shiftable.errors import Conflict, Fault, IntegrityError, OperationError, Resource, Unsupported
 from shiftable.paging import Page
 from shiftable.tokens import Token
-from shiftable_s3 import lifecycle, rules
-from shiftable_s3.clients import at_once, moment, reasons_again
+from shiftable_s3 import _buckets, lifecycle, rules
+from shiftable_s3._answers import (
+    DEFAULT_TYPE,
+    PLAIN_MD5,
+    as_written,
+    checksums_of,
+    code_of,
+    date_of,
+    history,
+    info_of,
+    is_marker,
+    keep_order,
+    kept,
+    may_be_own,
+    md5_of,
+    moment_of,
+    no_version,
+    part_token,
+    place_of,
+    retention_of,
+    retried,
+    status_of,
+    summary_of,
+    utc,
+    version_of,
+)
+from shiftable_s3._conditions import Learned, objection, selection
+from shiftable_s3.clients import at_once, reasons_again
 from shiftable_s3.errors import classify
 from shiftable_s3.wire import fast_client, fits, is_fast
 
@@ -60,19 +84,12 @@ _AMAZON = re.compile(r"//([^/]+\.)?amazonaws\.com(\.cn)?(/|$)")
 _COPY_LIMIT = 5 * 1024**3
 _COPY_PART = 512 * 1024**2
 _COPY_WORKERS = 8
-_SKEW = timedelta(seconds=2)
 _SIGNED = {"GET": "get_object", "PUT": "put_object", "DELETE": "delete_object"}
 _SIGNED_HEADERS = {
     "ContentType": "Content-Type",
     "ContentMD5": "Content-MD5",
     "ContentLength": "Content-Length",
 }
-_CLOSED = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-_CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
-_PLAIN_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
-_VERSION_ENTRY = re.compile(rb"<(Version|DeleteMarker)>")
-_VERSION_ORDER = "ShiftableOrder"
-_DEFAULT_TYPE = "application/octet-stream"
 
 # What is optional in a call, by name; the client's stubs cannot type a dict that is filled step by step.
 _Arguments = dict[str, Any]
@@ -99,19 +116,6 @@ class _Chunks(Iterator[bytes]):
     def close(self) -> None:
         """Give the connection back."""
         self._body.close()
-
-
-@attrs.define
-class _Learned:
-    """What the driver has found out: mostly about a server that is not Amazon's.
-
-    Attributes:
-        counted: in which buckets, by GET or HEAD, that no number of tags is told means that there are none.
-    """
-
-    counted: set[tuple[str, str]] = attrs.field(factory=set)
-    obeyed: set[tuple[str, str, bool]] = attrs.field(factory=set)
-    bare_etags: bool = False
 
 
 @attrs.define(eq=False)
@@ -173,14 +177,14 @@ class S3Driver(BlobDriver):
     compatible: bool = attrs.field(default=False, kw_only=True)
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
-    _learned: _Learned = attrs.field(factory=_Learned, kw_only=True, repr=False)
+    _learned: Learned = attrs.field(factory=Learned, kw_only=True, repr=False)
     _fast: S3Driver | None = attrs.field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         at_once(self.client)
         reasons_again(self.client)
         self.client.meta.events.register(
-            "before-parse.s3.ListObjectVersions", _keep_order, unique_id="shiftable-version-order"
+            "before-parse.s3.ListObjectVersions", keep_order, unique_id="shiftable-version-order"
         )
 
     def classify(self, exc: Exception) -> Fault | None:
@@ -212,14 +216,14 @@ class S3Driver(BlobDriver):
 
     def create(self, spec: BucketSpec) -> None:
         """Make a bucket in the region, without public access; a bucket that is half made is deleted again."""
-        self._create(spec.name, object_lock=spec.object_lock)
+        _buckets.create(self.client, spec.name, self.region, object_lock=spec.object_lock)
         try:
             if self.block_public_access:
-                self._block_public_access(spec.name)
+                _buckets.block_public_access(self.client, spec.name)
             if spec.versioning and not spec.object_lock:  # with it come versions
                 self._set_versioning(spec.name, enabled=True)
             if spec.lifecycle:
-                self._set_lifecycle(spec)
+                _buckets.set_lifecycle(self.client, spec)
         except Exception:
             with suppress(ClientError):
                 self.client.delete_bucket(Bucket=spec.name)
@@ -228,16 +232,16 @@ class S3Driver(BlobDriver):
     def describe(self, name: str) -> BucketSpec:
         """Return the declaration; a bucket with suspended versioning has none."""
         if not self.features.versioning:
-            self._require_bucket(name)
+            _buckets.require(self.client, name)
         versioning = self.client.get_bucket_versioning(Bucket=name).get("Status") if self.features.versioning else None
-        found = self._lifecycle(name) if self.features.lifecycle else {}
+        found = _buckets.lifecycle_of(self.client, name) if self.features.lifecycle else {}
         return BucketSpec(
             name=name,
             versioning=versioning == "Enabled",
             lifecycle=lifecycle.declared(found.get("Rules", ())),
-            public=self.block_public_access and not self._is_closed(name),
-            encryption=self._encryption(name) if self.block_public_access else None,
-            object_lock=self.features.object_lock and self._has_locks(name),
+            public=self.block_public_access and not _buckets.is_closed(self.client, name),
+            encryption=_buckets.encryption(self.client, name) if self.block_public_access else None,
+            object_lock=self.features.object_lock and _buckets.has_locks(self.client, name),
         )
 
     def require(self, name: str) -> None:
@@ -245,7 +249,7 @@ class S3Driver(BlobDriver):
         if self.features.versioning:
             self.client.get_bucket_versioning(Bucket=name)
         else:
-            self._require_bucket(name)
+            _buckets.require(self.client, name)
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
         """Enable or suspend versioning; older versions stay. Set the lifecycle, and close what is open."""
@@ -258,9 +262,9 @@ class S3Driver(BlobDriver):
             configuration: Any = {"ObjectLockEnabled": "Enabled"}
             self.client.put_object_lock_configuration(Bucket=spec.name, ObjectLockConfiguration=configuration)
         if spec.lifecycle != current.lifecycle:
-            self._set_lifecycle(spec)
+            _buckets.set_lifecycle(self.client, spec)
         if current.public and not spec.public:
-            self._block_public_access(spec.name)
+            _buckets.block_public_access(self.client, spec.name)
 
     def destroy(self, name: str) -> None:
         """Delete an empty bucket; older versions and delete markers count as content."""
@@ -286,9 +290,9 @@ class S3Driver(BlobDriver):
         try:
             answer = self.client.put_object(Bucket=bucket, Key=key, Body=data, **arguments)
         except ClientError as exc:
-            if not _may_be_own(exc):
+            if not may_be_own(exc):
                 raise
-            info = self._found_own_put(bucket, key, data, options, _moment(exc.response, began))
+            info = self._found_own_put(bucket, key, data, options, moment_of(exc.response, began))
             if info is None:
                 raise
             return info
@@ -297,14 +301,14 @@ class S3Driver(BlobDriver):
             key=key,
             size=len(data),
             token=Token(answer["ETag"]),
-            modified=_date(answer),
-            md5=_md5(answer["ETag"], answer),
+            modified=date_of(answer),
+            md5=md5_of(answer["ETag"], answer),
             storage_class=options.storage_class or "STANDARD",
-            headers=_kept(options.headers),
+            headers=kept(options.headers),
             metadata=options.metadata,
-            version=_version(answer),
+            version=version_of(answer),
             tag_count=len(options.tags),
-            checksums=_checksums(answer),
+            checksums=checksums_of(answer),
             retention=options.retention,
             hold=options.hold,
         )
@@ -326,7 +330,7 @@ class S3Driver(BlobDriver):
         answer = self.client.upload_part(
             Bucket=upload.bucket, Key=upload.key, UploadId=upload.id, PartNumber=number, Body=data
         )
-        return Part(number=number, size=len(data), token=_part_token(answer))
+        return Part(number=number, size=len(data), token=part_token(answer))
 
     def upload_complete(self, upload: Upload, parts: tuple[Part, ...]) -> ObjectInfo:
         """Make the object; S3 dates it back to when the upload began."""
@@ -343,21 +347,21 @@ class S3Driver(BlobDriver):
                 **arguments,
             )
         except ClientError as exc:
-            info = self._found_own_upload(upload, pieces) if _may_be_own(exc) else None
+            info = self._found_own_upload(upload, pieces) if may_be_own(exc) else None
             if info is None:
                 raise
             return info
         if self.compatible and upload.options.tags:
             self.set_tags(upload.bucket, upload.key, upload.options.tags)
-        info = self.stat(upload.bucket, upload.key, version=_version(answer))
-        return _as_written(info, upload.options)
+        info = self.stat(upload.bucket, upload.key, version=version_of(answer))
+        return as_written(info, upload.options)
 
     def upload_abort(self, upload: Upload) -> None:
         """Drop the parts."""
         try:
             self.client.abort_multipart_upload(Bucket=upload.bucket, Key=upload.key, UploadId=upload.id)
         except ClientError as exc:
-            if _code(exc) != "NoSuchUpload":
+            if code_of(exc) != "NoSuchUpload":
                 raise
 
     # reading
@@ -373,7 +377,7 @@ class S3Driver(BlobDriver):
         if_none_match: Token | None = None,
     ) -> Download:
         """Open an object; its body is read 1 MiB at a time."""
-        arguments = _selected(if_match, version)
+        arguments = selection(if_match, version)
         if if_none_match is not None:
             arguments["IfNoneMatch"] = if_none_match.value
         if range_ is not None:
@@ -383,9 +387,9 @@ class S3Driver(BlobDriver):
         try:
             answer = self.client.get_object(Bucket=bucket, Key=key, **arguments)
         except ClientError as exc:
-            if _is_marker(exc, version):
-                raise _no_version(exc) from exc
-            if range_ is None or _code(exc) != "InvalidRange":
+            if is_marker(exc, version):
+                raise no_version(exc) from exc
+            if range_ is None or code_of(exc) != "InvalidRange":
                 raise
             del arguments["Range"]
             return self._nothing(bucket, key, arguments)
@@ -399,12 +403,12 @@ class S3Driver(BlobDriver):
                 resource=Resource("object", key, Resource("bucket", bucket)),
             )
         size = answer["ContentLength"] if content is None else int(content.rpartition("/")[2])
-        info = _info(key, size, answer, self._tag_count(bucket, "GET", answer))
+        info = info_of(key, size, answer, self._tag_count(bucket, "GET", answer))
         return Download(info=info, chunks=_Chunks(answer["Body"]))
 
     def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
         """Return an object's properties; a second call tells a missing bucket from a missing key, as HEAD does not."""
-        return self._head(bucket, key, _selected(None, version))
+        return self._head(bucket, key, selection(None, version))
 
     def list(
         self,
@@ -427,10 +431,10 @@ class S3Driver(BlobDriver):
         if limit is not None and limit < _PAGE:
             arguments["MaxKeys"] = limit
         answer = self.client.list_objects_v2(Bucket=bucket, **arguments)
-        items: list[ObjectSummary | CommonPrefix] = [_summary(entry) for entry in answer.get("Contents", ())]
+        items: list[ObjectSummary | CommonPrefix] = [summary_of(entry) for entry in answer.get("Contents", ())]
         rolled = [CommonPrefix(entry["Prefix"]) for entry in answer.get("CommonPrefixes", ())]
         if rolled:
-            items = sorted([*items, *rolled], key=_place)
+            items = sorted([*items, *rolled], key=place_of)
         return Page(tuple(items), answer.get("NextContinuationToken"))
 
     # deleting
@@ -438,10 +442,10 @@ class S3Driver(BlobDriver):
     def delete(self, bucket: str, key: str, *, if_match: Token | None, version: str | None) -> None:
         """Delete an object or one version of it."""
         try:
-            self.client.delete_object(Bucket=bucket, Key=key, **_selected(if_match, version))
+            self.client.delete_object(Bucket=bucket, Key=key, **selection(if_match, version))
         except ClientError as exc:
             # Sent again after a lost answer: what the first one was to delete is gone.
-            gone = _retried(exc) and _code(exc) in {"NoSuchKey", "404"}
+            gone = retried(exc) and code_of(exc) in {"NoSuchKey", "404"}
             if not gone:
                 raise
 
@@ -485,20 +489,20 @@ class S3Driver(BlobDriver):
             if options is not None and options.tags:  # Ceph 16 loses them here, too
                 self.set_tags(to_bucket, to_key, options.tags)
             # It also looks for CopySourceIfMatch under another name, and tells the ETag without quotes.
-            return self.stat(to_bucket, to_key, version=_version(answer))
+            return self.stat(to_bucket, to_key, version=version_of(answer))
         result = answer["CopyObjectResult"]
         return attrs.evolve(
             source,
             key=to_key,
             token=Token(result["ETag"]),
-            modified=_utc(result["LastModified"]),
-            md5=_md5(result["ETag"], answer),
+            modified=utc(result["LastModified"]),
+            md5=md5_of(result["ETag"], answer),
             storage_class="STANDARD" if options is None else options.storage_class or "STANDARD",
-            headers=source.headers if options is None else _kept(options.headers),
+            headers=source.headers if options is None else kept(options.headers),
             metadata=source.metadata if options is None else options.metadata,
-            version=_version(answer),
+            version=version_of(answer),
             tag_count=source.tag_count if options is None else len(options.tags),
-            checksums=_checksums(result),
+            checksums=checksums_of(result),
             retention=options.retention if options is not None else None,
             hold=options is not None and options.hold,
         )
@@ -515,7 +519,7 @@ class S3Driver(BlobDriver):
 
     def tags(self, bucket: str, key: str, *, version: str | None = None) -> Mapping[str, str]:
         """Return an object's tags."""
-        answer = self.client.get_object_tagging(Bucket=bucket, Key=key, **_selected(None, version))
+        answer = self.client.get_object_tagging(Bucket=bucket, Key=key, **selection(None, version))
         if not self.compatible:  # other servers may never count
             self._learned.counted.update([(bucket, "GET"), (bucket, "HEAD")])
         return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", ())}
@@ -530,12 +534,12 @@ class S3Driver(BlobDriver):
 
     def lock_of(self, bucket: str, key: str, *, version: str | None) -> Lock:
         """Ask for both, by two calls that fail where the credentials may not read them."""
-        selected = _selected(None, version)
+        selected = selection(None, version)
         found = self._lock_told(lambda: self.client.get_object_retention(Bucket=bucket, Key=key, **selected))
         told = found.get("Retention", {})
         held = self._lock_told(lambda: self.client.get_object_legal_hold(Bucket=bucket, Key=key, **selected))
         return Lock(
-            retention=_retention(told.get("Mode"), told.get("RetainUntilDate")),
+            retention=retention_of(told.get("Mode"), told.get("RetainUntilDate")),
             hold=held.get("LegalHold", {}).get("Status") == "ON",
         )
 
@@ -547,14 +551,14 @@ class S3Driver(BlobDriver):
         wanted: Any = {}
         if retention is not None:
             wanted = {"Mode": retention.mode.upper(), "RetainUntilDate": retention.until}
-        arguments = _selected(None, version) | ({"BypassGovernanceRetention": True} if bypass else {})
+        arguments = selection(None, version) | ({"BypassGovernanceRetention": True} if bypass else {})
         self.client.put_object_retention(Bucket=bucket, Key=key, Retention=wanted, **arguments)
 
     def set_hold(self, bucket: str, key: str, *, hold: bool, version: str | None) -> None:
         """Set it on or off."""
         self._require_locks()
         wanted: Any = {"Status": "ON" if hold else "OFF"}
-        self.client.put_object_legal_hold(Bucket=bucket, Key=key, LegalHold=wanted, **_selected(None, version))
+        self.client.put_object_legal_hold(Bucket=bucket, Key=key, LegalHold=wanted, **selection(None, version))
 
     def versions(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[ObjectVersion]:
         """Return one page of versions and delete markers; the cursor holds S3's two markers."""
@@ -567,7 +571,7 @@ class S3Driver(BlobDriver):
         more = answer["IsTruncated"]
         following = json.dumps([answer["NextKeyMarker"], answer["NextVersionIdMarker"]]) if more else None
         # Amazon's order, which is kept: sorting is stable. Other servers write all versions before all delete markers.
-        entries = sorted(_history(answer), key=lambda entry: entry.modified, reverse=True)
+        entries = sorted(history(answer), key=lambda entry: entry.modified, reverse=True)
         return Page(tuple(sorted(entries, key=lambda entry: (entry.key, not entry.latest))), following)
 
     def uploads(self, bucket: str, *, prefix: str, cursor: str | None, limit: int | None) -> Page[PendingUpload]:
@@ -582,7 +586,7 @@ class S3Driver(BlobDriver):
         encoded = answer.get("EncodingType") == "url" or self._encodes_untold(bucket, arguments, answer)
         plain = unquote_plus if encoded else str
         found = tuple(
-            PendingUpload(key=plain(entry["Key"]), id=entry["UploadId"], started=_utc(entry["Initiated"]))
+            PendingUpload(key=plain(entry["Key"]), id=entry["UploadId"], started=utc(entry["Initiated"]))
             for entry in answer.get("Uploads", ())
         )
         if not answer.get("IsTruncated"):
@@ -660,95 +664,20 @@ class S3Driver(BlobDriver):
         if not self.features.object_lock:
             raise Unsupported("no object lock that this server is known to keep", provider=self.provider)
 
-    def _has_locks(self, name: str) -> bool:
-        try:
-            answer = self.client.get_object_lock_configuration(Bucket=name)
-        except ClientError as exc:
-            if _code(exc) != "ObjectLockConfigurationNotFoundError":
-                raise
-            return False
-        return answer["ObjectLockConfiguration"].get("ObjectLockEnabled") == "Enabled"
-
     def _lock_told(self, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """Return an answer about a lock; an object that has none, or a bucket that has none, is a refusal to S3."""
         try:
             return ask()
         except ClientError as exc:
-            if _code(exc) not in {"NoSuchObjectLockConfiguration", "InvalidRequest"}:
+            if code_of(exc) not in {"NoSuchObjectLockConfiguration", "InvalidRequest"}:
                 raise
             return {}
-
-    def _create(self, name: str, *, object_lock: bool) -> None:
-        with_locks: _Arguments = {"ObjectLockEnabledForBucket": True} if object_lock else {}
-        if self.region != "us-east-1":
-            constraint: Any = {"LocationConstraint": self.region}
-            self.client.create_bucket(Bucket=name, CreateBucketConfiguration=constraint, **with_locks)
-            return
-        # In the oldest region alone, making one's own bucket again is answered with 200; other regions answer 409.
-        try:
-            self.client.head_bucket(Bucket=name)
-        except ClientError:
-            self.client.create_bucket(Bucket=name, **with_locks)
-        else:
-            message = "the bucket exists already, and you own it"
-            raise ClientError({"Error": {"Code": "BucketAlreadyOwnedByYou", "Message": message}}, "CreateBucket")
-
-    def _block_public_access(self, name: str) -> None:
-        self.client.put_public_access_block(
-            Bucket=name,
-            PublicAccessBlockConfiguration=dict.fromkeys(_CLOSED, True),  # type: ignore[arg-type]  # a TypedDict
-        )
-
-    def _is_closed(self, name: str) -> bool:
-        try:
-            answer = self.client.get_public_access_block(Bucket=name)
-        except ClientError as exc:
-            if _code(exc) != "NoSuchPublicAccessBlockConfiguration":
-                raise
-            return False
-        told: Mapping[str, object] = answer["PublicAccessBlockConfiguration"]
-        return all(told.get(what) for what in _CLOSED)
-
-    def _encryption(self, name: str) -> str | None:
-        try:
-            answer = self.client.get_bucket_encryption(Bucket=name)
-        except ClientError as exc:
-            if _code(exc) != "ServerSideEncryptionConfigurationNotFoundError":
-                raise
-            return None
-        rules_: Any = answer["ServerSideEncryptionConfiguration"]["Rules"]
-        defaults = (rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules_)
-        return next((each["SSEAlgorithm"] for each in defaults if "SSEAlgorithm" in each), None)
-
-    def _lifecycle(self, name: str) -> Mapping[str, Any]:
-        try:
-            return self.client.get_bucket_lifecycle_configuration(Bucket=name)
-        except ClientError as exc:
-            if _code(exc) != "NoSuchLifecycleConfiguration":
-                raise
-            return {}
-
-    def _set_lifecycle(self, spec: BucketSpec) -> None:
-        current = self._lifecycle(spec.name)
-        wanted: Any = lifecycle.native(current.get("Rules", ()), spec.lifecycle)
-        if not wanted:
-            self.client.delete_bucket_lifecycle(Bucket=spec.name)
-            return
-        name = "TransitionDefaultMinimumObjectSize"  # said again, or it falls back to its default
-        kept: Any = {name: current[name]} if name in current else {}
-        self.client.put_bucket_lifecycle_configuration(
-            Bucket=spec.name, LifecycleConfiguration={"Rules": wanted}, **kept
-        )
 
     def _set_versioning(self, name: str, *, enabled: bool) -> None:
         self._learned.obeyed -= {known for known in self._learned.obeyed if known[0] == name}
         self.client.put_bucket_versioning(
             Bucket=name, VersioningConfiguration={"Status": "Enabled" if enabled else "Suspended"}
         )
-
-    def _require_bucket(self, name: str) -> None:
-        """Fail with a body that names the code, as HEAD would not."""
-        self.client.list_objects_v2(Bucket=name, MaxKeys=1)
 
     def _conditions(self, bucket: str, options: PutOptions, *, parts: bool = False) -> _Arguments:
         """Return the condition of a write, and refuse it where the server is found to ignore it."""
@@ -760,78 +689,11 @@ class S3Driver(BlobDriver):
             return {}
         # Once for each bucket: Ceph 16 obeys in plain buckets, and not in those with versions.
         if self.compatible and (bucket, name, parts) not in self._learned.obeyed:
-            why = self._objection(bucket, name, parts=parts)
+            why = objection(self.client, self._learned, bucket, name, parts=parts)
             if why is not None:
                 raise Unsupported(why, provider=self.provider, resource=Resource("bucket", bucket))
             self._learned.obeyed.add((bucket, name, parts))
         return {name: value.strip('"') if self._learned.bare_etags else value}
-
-    def _objection(self, bucket: str, name: str, *, parts: bool) -> str | None:
-        """Find out why a condition cannot be relied on; learn how the server wants ETags."""
-        kind = " of uploads in parts" * parts
-        if not self._obeys(bucket, name, parts=parts):
-            return f"the server ignores the condition {name}{kind} in this bucket and would overwrite"
-        if name == "IfMatch":
-            bare = self._wants_bare_etags(bucket)
-            if bare is None:
-                return f"the server refuses every write under the condition {name} in this bucket"
-            self._learned.bare_etags = bare
-        return None
-
-    def _obeys(self, bucket: str, name: str, *, parts: bool) -> bool:
-        """Find out whether a condition that does not hold stops a write; what is written for that is deleted."""
-        target = _probe(bucket)
-        condition: Any = {name: "*" if name == "IfNoneMatch" else f'"{"0" * 32}"'}
-        written: list[Any] = []
-        try:
-            if name == "IfNoneMatch":
-                written.append(self.client.put_object(**target))
-            if parts:
-                written.append(self._written_in_parts(target, condition))
-            else:
-                written.append(self.client.put_object(**target, **condition))
-        except ClientError as exc:
-            if _code(exc) == "NoSuchBucket" or _status(exc.response) not in {404, 412, 501}:
-                raise
-            return _status(exc.response) != 501
-        finally:
-            self._remove(target, written)
-        return False
-
-    def _wants_bare_etags(self, bucket: str) -> bool | None:
-        """Find out how the server wants an ETag: Ceph 16 compares without the quotes that it tells it with.
-
-        With versions Ceph 16 compares with what does not exist yet: ``None``.
-        """
-        target = _probe(bucket)
-        written: list[Any] = [self.client.put_object(**target)]
-        etag: str = written[0]["ETag"]
-        try:
-            for bare in (False, True):
-                try:
-                    written.append(self.client.put_object(**target, IfMatch=etag.strip('"') if bare else etag))
-                except ClientError as exc:
-                    if _status(exc.response) != 412:
-                        raise
-                else:
-                    return bare
-        finally:
-            self._remove(target, written)
-        return None
-
-    def _remove(self, target: _Arguments, written: Iterable[Any]) -> None:
-        for answer in written:
-            self.client.delete_object(**target, **_selected(None, _version(answer)))
-
-    def _written_in_parts(self, target: Any, condition: Any) -> Mapping[str, Any]:  # noqa: ANN401  arguments of calls
-        upload = {**target, "UploadId": self.client.create_multipart_upload(**target)["UploadId"]}
-        try:
-            part = self.client.upload_part(**upload, PartNumber=1, Body=b"x")
-            pieces: Any = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
-            return self.client.complete_multipart_upload(**upload, MultipartUpload=pieces, **condition)
-        except ClientError:
-            self.client.abort_multipart_upload(**upload)
-            raise
 
     def _head(self, bucket: str, key: str, arguments: _Arguments) -> ObjectInfo:
         if self._sends_checksums:
@@ -839,12 +701,12 @@ class S3Driver(BlobDriver):
         try:
             answer = self.client.head_object(Bucket=bucket, Key=key, **arguments)
         except ClientError as exc:
-            if _status(exc.response) == 404:
-                self._require_bucket(bucket)
-            if _is_marker(exc, arguments.get("VersionId")):
-                raise _no_version(exc) from exc
+            if status_of(exc.response) == 404:
+                _buckets.require(self.client, bucket)
+            if is_marker(exc, arguments.get("VersionId")):
+                raise no_version(exc) from exc
             raise
-        return _info(key, answer["ContentLength"], answer, self._tag_count(bucket, "HEAD", answer))
+        return info_of(key, answer["ContentLength"], answer, self._tag_count(bucket, "HEAD", answer))
 
     def _tag_count(self, bucket: str, method: str, answer: Mapping[str, Any]) -> int | None:
         """Return how many tags an answer tells of; none only where that is known to mean something."""
@@ -865,13 +727,13 @@ class S3Driver(BlobDriver):
         except ClientError:
             return None
         same = info.md5 == hashlib.md5(data, usedforsecurity=False).digest() and info.modified >= began
-        if not same or (info.headers, info.metadata) != (_kept(options.headers), options.metadata):
+        if not same or (info.headers, info.metadata) != (kept(options.headers), options.metadata):
             return None
-        return _as_written(info, options)
+        return as_written(info, options)
 
     def _found_own_upload(self, upload: Upload, pieces: Iterable[Mapping[str, Any]]) -> ObjectInfo | None:
         """Return what is there if its ETag is the one that our parts make."""
-        found = [_PLAIN_MD5.fullmatch(piece["ETag"]) for piece in pieces]
+        found = [PLAIN_MD5.fullmatch(piece["ETag"]) for piece in pieces]
         digests = b"".join(bytes.fromhex(match.group(1)) for match in found if match is not None)
         expected = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(found)}"
         try:
@@ -907,7 +769,7 @@ class S3Driver(BlobDriver):
                 CopySourceIfMatch=source.token.value,
                 CopySourceRange=f"bytes={start}-{stop - 1}",
             )
-            return Part(number=start // step + 1, size=stop - start, token=_part_token(answer["CopyPartResult"]))
+            return Part(number=start // step + 1, size=stop - start, token=part_token(answer["CopyPartResult"]))
 
         try:
             with ThreadPoolExecutor(_COPY_WORKERS, thread_name_prefix="shiftable-copy") as pool:
@@ -938,7 +800,7 @@ class S3Driver(BlobDriver):
 def _content(options: PutOptions) -> _Arguments:
     """Return what is stored with an object. The type is always said, so that it does not depend on the server."""
     headers = options.headers
-    arguments: _Arguments = {"ContentType": headers.content_type or _DEFAULT_TYPE}
+    arguments: _Arguments = {"ContentType": headers.content_type or DEFAULT_TYPE}
     if headers.cache_control is not None:
         arguments["CacheControl"] = headers.cache_control
     if headers.content_disposition is not None:
@@ -961,183 +823,5 @@ def _content(options: PutOptions) -> _Arguments:
     return arguments
 
 
-def _probe(bucket: str) -> _Arguments:
-    return {"Bucket": bucket, "Key": f".shiftable-probe-{uuid.uuid4().hex}"}
-
-
 def _source(bucket: str, key: str, version: str | None) -> Any:  # noqa: ANN401  argument of calls
     return {"Bucket": bucket, "Key": key} | ({} if version is None else {"VersionId": version})
-
-
-def _selected(if_match: Token | None, version: str | None) -> _Arguments:
-    arguments: _Arguments = {} if if_match is None else {"IfMatch": if_match.value}
-    if version is not None:
-        arguments["VersionId"] = version
-    return arguments
-
-
-# values out of answers
-
-
-def _info(key: str, size: int, answer: Mapping[str, Any], tag_count: int | None) -> ObjectInfo:
-    etag = answer["ETag"]
-    return ObjectInfo(
-        key=key,
-        size=size,
-        token=Token(etag),
-        modified=_utc(answer["LastModified"]),
-        md5=_md5(etag, answer),
-        storage_class=answer.get("StorageClass", "STANDARD"),
-        headers=Headers(
-            content_type=answer.get("ContentType"),
-            cache_control=answer.get("CacheControl"),
-            content_disposition=answer.get("ContentDisposition"),
-            content_encoding=answer.get("ContentEncoding"),
-            content_language=answer.get("ContentLanguage"),
-        ),
-        metadata=answer["Metadata"],
-        version=_version(answer),
-        tag_count=tag_count,
-        checksums=_checksums(answer),
-        retention=_retention(answer.get("ObjectLockMode"), answer.get("ObjectLockRetainUntilDate")),
-        hold=answer.get("ObjectLockLegalHoldStatus") == "ON",
-    )
-
-
-def _retention(mode: str | None, until: datetime | None) -> Retention | None:
-    told: Mapping[str | None, RetentionMode] = {"GOVERNANCE": "governance", "COMPLIANCE": "compliance"}
-    return Retention(until=until, mode=told[mode]) if mode in told and until is not None else None
-
-
-def _as_written(info: ObjectInfo, options: PutOptions) -> ObjectInfo:
-    """Add what the answer does not tell to whoever may only write."""
-    return attrs.evolve(
-        info,
-        tag_count=len(options.tags),
-        retention=info.retention or options.retention,
-        hold=info.hold or options.hold,
-    )
-
-
-def _summary(entry: Mapping[str, Any]) -> ObjectSummary:
-    etag = entry["ETag"]
-    return ObjectSummary(
-        key=entry["Key"],
-        size=entry["Size"],
-        token=Token(etag),
-        modified=_utc(entry["LastModified"]),
-        md5=_plain_md5(etag),
-        storage_class=entry.get("StorageClass", "STANDARD"),
-    )
-
-
-def _plain_md5(etag: str) -> bytes | None:
-    """Return what an ETag is the MD5 of, if it looks like one; for listings, where each key counts."""
-    text = etag.strip('"')
-    try:
-        return bytes.fromhex(text) if len(text) == 32 else None
-    except ValueError:
-        return None
-
-
-def _place(item: ObjectSummary | CommonPrefix) -> str:
-    return item.prefix if isinstance(item, CommonPrefix) else item.key
-
-
-def _kept(headers: Headers) -> Headers:
-    return headers if headers.content_type is not None else attrs.evolve(headers, content_type=_DEFAULT_TYPE)
-
-
-def _md5(etag: str, answer: Mapping[str, Any]) -> bytes | None:
-    if answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer:
-        return None
-    found = _PLAIN_MD5.fullmatch(etag)
-    return bytes.fromhex(found.group(1)) if found else None
-
-
-def _checksums(answer: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return those of the whole content; one that is made of the parts' ends in their number."""
-    told = {name: answer[name] for name in _CHECKSUMS if answer.get(name)}
-    if answer.get("ChecksumType") == "COMPOSITE":
-        return {}
-    return {
-        name.removeprefix("Checksum").lower(): base64.b64decode(text) for name, text in told.items() if "-" not in text
-    }
-
-
-def _version(answer: Mapping[str, Any]) -> str | None:
-    """Return the id; ``null`` is what S3 calls the only version of an object in a bucket without versioning."""
-    version: str | None = answer.get("VersionId")
-    return None if version == "null" else version
-
-
-def _part_token(answer: Mapping[str, Any]) -> str:
-    return json.dumps({name: answer[name] for name in ("ETag", *_CHECKSUMS) if name in answer})
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-
-
-def _date(answer: Mapping[str, Any]) -> datetime:
-    """Return the server's time of an answer."""
-    text = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return moment(text) if text else datetime.now(UTC)
-
-
-def _moment(answer: Mapping[str, Any], began: float) -> datetime:
-    """Return the server's time of the first attempt, at the latest."""
-    return _date(answer) - timedelta(seconds=time.monotonic() - began) - _SKEW
-
-
-def _history(answer: Mapping[str, Any]) -> Iterator[ObjectVersion]:
-    """Put the two lists of an answer together again, in the order in which S3 wrote them."""
-    kinds = {b"Version": iter(answer.get("Versions", ())), b"DeleteMarker": iter(answer.get("DeleteMarkers", ()))}
-    for kind in answer[_VERSION_ORDER]:
-        entry = next(kinds[kind])
-        yield ObjectVersion(
-            key=entry["Key"],
-            version=entry["VersionId"],
-            size=entry.get("Size", 0),
-            token=Token(entry.get("ETag", entry["VersionId"])),
-            modified=_utc(entry["LastModified"]),
-            latest=entry["IsLatest"],
-            deleted=kind == b"DeleteMarker",
-        )
-
-
-def _keep_order(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
-    """Note how versions and delete markers alternate: the SDK makes two lists of them, and S3 tells whole seconds."""
-    if response_dict["status_code"] < 300:
-        customized_response_dict[_VERSION_ORDER] = _VERSION_ENTRY.findall(response_dict["body"])
-
-
-# errors
-
-
-def _code(exc: ClientError) -> str:
-    return exc.response.get("Error", {}).get("Code", "")
-
-
-def _status(answer: Mapping[str, Any]) -> int:
-    status: int = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status
-
-
-def _retried(exc: ClientError) -> bool:
-    return exc.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
-
-
-def _may_be_own(exc: ClientError) -> bool:
-    """Tell whether a write may have failed on its own first attempt, whose answer was lost."""
-    return _retried(exc) and _code(exc) in {"PreconditionFailed", "NoSuchUpload"}
-
-
-def _is_marker(exc: ClientError, version: str | None) -> bool:
-    """Tell whether a version that was asked for is a delete marker, which S3 answers with 405."""
-    return version is not None and _status(exc.response) == 405
-
-
-def _no_version(exc: ClientError) -> ClientError:
-    answer: Any = {**exc.response, "Error": {"Code": "NoSuchVersion", "Message": "this version is a delete marker"}}
-    return ClientError(answer, exc.operation_name)
