@@ -35,6 +35,7 @@ from shiftable.errors import (
     Conflict,
     InvalidArgument,
     NotFound,
+    OperationError,
     PermissionDenied,
     QuotaExceeded,
     Throttled,
@@ -507,6 +508,39 @@ def test_keys_that_nobody_brings_are_told(rack: Rack, caplog: pytest.LogCaptureF
     assert "ssh_keys" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "error", "said"),
+    [
+        (400, "Base.1.8.PropertyValueNotInList", InvalidArgument, "so it says; the BMC is"),
+        (401, "Base.1.8.NoValidSession", Unauthenticated, "does not know this user and password (it says: so it says)"),
+        (403, "Base.1.8.InsufficientPrivilege", PermissionDenied, "needs the role Operator"),
+        (400, "iLO.2.14.InsufficientPrivilege", PermissionDenied, "needs the role Operator"),
+        (404, "Base.1.8.ResourceMissingAtURI", NotFound, "is `system` right?"),
+        (405, "Base.1.8.ActionNotSupported", Unsupported, "so it says"),
+        (409, "Base.1.8.ResourceInUse", Conflict, "so it says"),
+        (412, "Base.1.8.PreconditionFailed", Conflict, "somebody else changed it"),
+        (429, "", Throttled, "too much to do"),
+        (500, "Base.1.8.InternalError", Unavailable, "so it says"),
+        (503, "Base.1.8.ServiceTemporarilyUnavailable", Unavailable, "is not ready"),
+        (503, "Base.1.8.SessionLimitExceeded", QuotaExceeded, "no session left"),
+        (418, "", OperationError, "so it says"),
+    ],
+)
+def test_what_a_bmc_says_has_one_meaning(
+    rack: Rack, status: int, code: str, error: type[OperationError], said: str
+) -> None:
+    (machine,) = rack.compute().create(small_fleet()).machines()
+    machine.wait()
+    told = {"error": {"code": code, "message": "so\n it says", "@Message.ExtendedInfo": [{"MessageId": code}]}}
+    body = json.dumps(told).encode()
+    rack.bmc.inject("status", status=status, body=body, match=to("POST", RESET), times=2)
+    with pytest.raises(error) as caught:
+        machine.stop()
+    assert type(caught.value) is error
+    assert said in str(caught.value)
+    assert (caught.value.code, rack.bmc.url in str(caught.value)) == (str(status), True)
+
+
 # by force
 
 
@@ -515,9 +549,9 @@ def test_a_server_that_does_not_listen_is_turned_off(rack: Rack) -> None:
     machine.wait()
     rack.bmc.servers[0].deaf = True
     machine.stop()
-    rack.bmc.clock.advance(119)
+    rack.bmc.clock.advance(60)
     assert (machine.info().state, rack.bmc.servers[0].told) == ("stopping", ["On", "GracefulShutdown"])
-    rack.bmc.clock.advance(1)
+    rack.bmc.clock.advance(60)
     machine.info()
     assert rack.bmc.servers[0].told == ["On", "GracefulShutdown", "ForceOff"]
     assert machine.info().state == "stopped"

@@ -280,6 +280,8 @@ class RedfishComputeDriver(ComputeDriver):
                 return self._claimed(server, spec, name, size, token)
         if silent:
             raise silent[0]
+        claimed = self._claims.read()  # by now: what was turned on meanwhile is somebody's
+        on = [name for name in on if name not in claimed]
         kind = f"{size.cpus} CPUs, {size.memory // GIB} GiB" + (f" in zone {spec.zone}" if spec.zone else "")
         busy = f" or on without being claimed ({', '.join(on)}: turn them off to have them)" if on else ""
         raise Stopped(QuotaExceeded, f"all {len(fitting)} servers with {kind} are claimed{busy}")
