@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import hmac
@@ -21,6 +22,7 @@ from shiftable.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from cattrs import Converter
+    from cattrs.errors import ClassValidationError
 
 __all__ = [
     "BucketReference",
@@ -306,6 +308,7 @@ def _mapping(value: object, cls: object, converter: Converter) -> Mapping[Any, A
 
 
 def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
+    from cattrs.errors import ClassValidationError
     from cattrs.gen import make_dict_structure_fn, override
 
     overrides = {}
@@ -323,9 +326,47 @@ def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], An
     def hook(value: object, _: Any) -> Any:  # noqa: ANN401
         if not isinstance(value, Mapping):
             raise _wrong("a table", value)
-        return made({**paths, **value}, cls)
+        try:
+            return made({**paths, **value}, cls)
+        except ClassValidationError as exc:
+            raise _of_all_fields(exc, cls, value, converter) from None
 
     return hook
+
+
+def _of_all_fields(
+    exc: ClassValidationError, cls: type[Any], table: Mapping[str, Any], converter: Converter
+) -> ClassValidationError:
+    """Return the error with what the validator of each field says: attrs stops at the first one, or before it."""
+    from cattrs.errors import AttributeValidationNote, ClassValidationError
+
+    values: dict[str, Any] = {
+        field.name: field.default
+        for field in attrs.fields(cls)
+        if field.default is not attrs.NOTHING and not isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]
+    }
+    there = [field for field in in_file(cls) if _key(cls, field.name) in table]
+    right = []
+    for field in there:
+        with contextlib.suppress(Exception):  # of these the error tells already
+            values[field.name] = converter.structure(table[_key(cls, field.name)], field.type)  # type: ignore[arg-type]
+            right.append(field)
+    partial: Any = object.__new__(cls)
+    for name, value in values.items():
+        object.__setattr__(partial, name, value)
+    told: list[Exception] = []
+    for field in right:
+        try:
+            if field.validator is not None:
+                field.validator(partial, field, values[field.name])
+        except AttributeError:  # it asks for another field, which is wrong
+            continue
+        except ValueError as error:
+            error.add_note(AttributeValidationNote(f"{cls.__name__}.{field.name}", field.name, field.type))
+            told.append(error)
+    texts = {str(error) for error in told}
+    before = [error for error in exc.exceptions if str(error) not in texts]
+    return ClassValidationError(exc.message, [*before, *told], cls)
 
 
 # A class with variants of its own stands for them: ``kind`` in the table says which.
@@ -444,7 +485,9 @@ def _problems(exc: BaseException, cls: Any, place: Place, path: tuple[str, ...])
         case KeyError():
             yield place.problem(path or (_key(cls, str(exc.args[0])),), "is missing")
         case _:
-            yield place.problem(path, str(exc))
+            name, message = path[-1] if path else "", str(exc)
+            alone = message.removeprefix(name).lstrip(": ")  # the place says already which field it is
+            yield place.problem(path, alone if message.startswith((f"{name} must ", f"{name}: ")) else message)
 
 
 _HEADER = re.compile(r"^\s*\[{1,2}\s*(?P<name>[^\]]+?)\s*\]{1,2}\s*(#.*)?$")
