@@ -34,7 +34,6 @@ from shiftable.blob.driver import (
     PutOptions,
     Range,
     Retention,
-    RetentionMode,
     SignedURL,
     SignOptions,
     StorageClass,
@@ -45,6 +44,19 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_gcp import _lifecycle, _rules
+from shiftable_gcp._blob_told import (
+    CRC32C,
+    DEFAULT_TYPE,
+    Blob,
+    headers_of,
+    info_of,
+    is_as_written,
+    place_of,
+    retain,
+    rules_of,
+    summary_of,
+    version_of,
+)
 from shiftable_gcp._crc32c import combined, crc32c, told
 from shiftable_gcp._holds import held
 from shiftable_gcp._multipart import SentPart, XmlUploads
@@ -58,16 +70,13 @@ _QUOTAS = "Cloud Storage quotas and limits"
 _CHUNK = 1024 * 1024
 _PAGE = 1_000
 _GRAIN = timedelta(milliseconds=1)
-_DEFAULT_TYPE = "application/octet-stream"
 _GENERATION = re.compile(r"[1-9][0-9]{0,18}")
 _SUMMARY_FIELDS = "nextPageToken,prefixes,items(name,generation,size,md5Hash,crc32c,storageClass,timeCreated)"
 _VERSION_FIELDS = "nextPageToken,items(name,generation,size,timeCreated,timeDeleted)"
 _STAGED = ".shiftable-"
 _REOPENED = 5
-_CRC32C = "crc32c"
 _PLAIN = SignOptions()
 _UNLOCKED = Lock()
-_MODES: Mapping[RetentionMode, str] = {"governance": "Unlocked", "compliance": "Locked"}
 
 FEATURES = BlobFeatures(
     title="Google Cloud Storage",
@@ -100,7 +109,7 @@ FEATURES = BlobFeatures(
         StorageClass("COLDLINE", "cold"),
         StorageClass("ARCHIVE", "archive"),
     ),
-    checksums=(_CRC32C,),
+    checksums=(CRC32C,),
     md5_in_listing=True,
     any_key=True,
     max_key=Limit(1024, "Cloud Storage, object naming requirements"),
@@ -114,8 +123,7 @@ FEATURES = BlobFeatures(
     max_retention=Limit(36_525, "Cloud Storage, Object Retention Lock: 3,155,760,000 seconds"),
 )
 
-_Blob = Untyped
-_Write = Callable[[int | None, Untyped], _Blob]
+_Write = Callable[[int | None, Untyped], Blob]
 
 
 @attrs.define
@@ -259,7 +267,7 @@ class GcsDriver(BlobDriver):
             raise self._changed(spec.name)
         bucket.versioning_enabled = spec.versioning
         if spec.lifecycle != current.lifecycle:
-            bucket.lifecycle_rules = _lifecycle.native(_rules_of(bucket), spec.lifecycle)
+            bucket.lifecycle_rules = _lifecycle.native(rules_of(bucket), spec.lifecycle)
         if current.public and not spec.public:
             bucket.iam_configuration.public_access_prevention = "enforced"
         self._keeps.pop(spec.name, None)
@@ -297,14 +305,14 @@ class GcsDriver(BlobDriver):
     def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
         """Write an object in one piece; the service compares its CRC32C, and its MD5 where the options tell it."""
 
-        def write(condition: int | None, policy: Untyped) -> _Blob:
+        def write(condition: int | None, policy: Untyped) -> Blob:
             blob = self._described(bucket, key, options)
             if options.md5 is not None:
                 blob.md5_hash = base64.b64encode(options.md5).decode()
             sent = time.monotonic()
             blob.upload_from_string(
                 data,
-                content_type=options.headers.content_type or _DEFAULT_TYPE,
+                content_type=options.headers.content_type or DEFAULT_TYPE,
                 if_generation_match=condition,
                 checksum="crc32c",
                 timeout=TIMEOUT,
@@ -314,7 +322,9 @@ class GcsDriver(BlobDriver):
             return blob
 
         checksum = told(crc32c(data))
-        blob = self._written(bucket, key, self._condition(options), write, lambda found: _is(found, checksum, options))
+        blob = self._written(
+            bucket, key, self._condition(options), write, lambda found: is_as_written(found, checksum, options)
+        )
         return self._info(blob)
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
@@ -323,7 +333,7 @@ class GcsDriver(BlobDriver):
         fits = _rules.fits_headers(options)
         direct = fits and not options.if_absent and options.if_match is None and options.lock == _UNLOCKED
         staged = "" if direct else _staging(key)
-        content_type = (options.headers.content_type if fits else None) or _DEFAULT_TYPE
+        content_type = (options.headers.content_type if fits else None) or DEFAULT_TYPE
         carried = (
             options if fits else PutOptions(storage_class=options.storage_class)
         )  # the rest is said before the move
@@ -424,11 +434,11 @@ class GcsDriver(BlobDriver):
             fields=_SUMMARY_FIELDS,
         )
         items: list[ObjectSummary | CommonPrefix] = [
-            _summary(blob) for blob in next(listing.pages, ()) if blob.name != start_after
+            summary_of(blob) for blob in next(listing.pages, ()) if blob.name != start_after
         ]
         rolled = [CommonPrefix(name) for name in listing.prefixes if self._reaches(bucket, name, start_after)]
         if rolled:
-            items = sorted([*items, *rolled], key=_place)
+            items = sorted([*items, *rolled], key=place_of)
         return Page(tuple(items), listing.next_page_token)
 
     # deleting
@@ -488,11 +498,11 @@ class GcsDriver(BlobDriver):
     ) -> ObjectInfo:
         """Copy inside Cloud Storage, in as many steps as it takes; the source must stay in the version found first."""
         source = self._found(bucket, key, version=version)
-        kept = options or PutOptions(headers=_headers(source), metadata=source.metadata or {})
+        kept = options or PutOptions(headers=headers_of(source), metadata=source.metadata or {})
         # Without the generation that was found, unless it is asked for: one that is gone would be a missing object.
         origin = self.client.bucket(bucket).blob(key, generation=source.generation if version is not None else None)
 
-        def write(condition: int | None, policy: Untyped) -> _Blob:
+        def write(condition: int | None, policy: Untyped) -> Blob:
             # All is said in full: whether what is not said is copied depends on what else is.
             target = self._described(to_bucket, to_key, kept)
             if options is None and source.custom_time is not None:
@@ -501,14 +511,16 @@ class GcsDriver(BlobDriver):
 
         condition = None if options is None else self._condition(options)
         checksum = source.crc32c
-        return self._info(self._written(to_bucket, to_key, condition, write, lambda found: _is(found, checksum, kept)))
+        return self._info(
+            self._written(to_bucket, to_key, condition, write, lambda found: is_as_written(found, checksum, kept))
+        )
 
     def set_retention(
         self, bucket: str, key: str, retention: Retention | None, *, version: str | None, bypass: bool
     ) -> None:
         """Set it, or with nothing in it take it away."""
         blob = self._selected(bucket, key, version)
-        _retain(blob, retention)
+        retain(blob, retention)
         blob.patch(override_unlocked_retention=bypass, timeout=TIMEOUT, retry=self.session.attempts().policy)
 
     def set_hold(self, bucket: str, key: str, *, hold: bool, version: str | None) -> None:
@@ -535,7 +547,7 @@ class GcsDriver(BlobDriver):
         rows: list[ObjectVersion] = []
         following: str | None = None
         for page in listing.pages:
-            rows += [_version(blob) for blob in page]
+            rows += [version_of(blob) for blob in page]
             if listing.next_page_token and rows and rows[-1].key != rows[0].key:
                 following = rows[-1].key
                 break
@@ -622,7 +634,7 @@ class GcsDriver(BlobDriver):
         return BucketSpec(
             name=bucket.name,
             versioning=self._keeps[bucket.name],
-            lifecycle=tuple(_lifecycle.declared(_rules_of(bucket))),
+            lifecycle=tuple(_lifecycle.declared(rules_of(bucket))),
             public=bucket.iam_configuration.public_access_prevention != "enforced",
             encryption=bucket.default_kms_key_name,
             object_lock=bucket.object_retention_mode == "Enabled",
@@ -644,7 +656,7 @@ class GcsDriver(BlobDriver):
         if_match: Token | None = None,
         if_none_match: Token | None = None,
         version: str | None = None,
-    ) -> _Blob:
+    ) -> Blob:
         """Return everything about an object."""
         known = if_none_match is not None and _GENERATION.fullmatch(if_none_match.value)
         blob = self._selected(bucket, key, version)
@@ -656,13 +668,13 @@ class GcsDriver(BlobDriver):
         )
         return blob
 
-    def _selected(self, bucket: str, key: str, version: str | None) -> _Blob:
+    def _selected(self, bucket: str, key: str, version: str | None) -> Blob:
         """Return the SDK's handle of an object, or of one version of it. Calls nobody."""
         if version is not None and not _GENERATION.fullmatch(version):
             raise self._error(errors.NotFound, "stat", bucket, key, f"there is no version {version!r}")
         return self.client.bucket(bucket).blob(key, generation=None if version is None else int(version))
 
-    def _look(self, bucket: str, key: str) -> _Blob | None:
+    def _look(self, bucket: str, key: str) -> Blob | None:
         """Return what is there, if anything."""
         try:
             return self._found(bucket, key)
@@ -672,8 +684,8 @@ class GcsDriver(BlobDriver):
             return None
 
     def _written(
-        self, bucket: str, key: str, condition: int | None, write: _Write, is_ours: Callable[[_Blob], bool]
-    ) -> _Blob:
+        self, bucket: str, key: str, condition: int | None, write: _Write, is_ours: Callable[[Blob], bool]
+    ) -> Blob:
         """Write exactly once, also where answers are lost.
 
         Args:
@@ -707,10 +719,10 @@ class GcsDriver(BlobDriver):
         key: str,
         began: float,
         write: _Write,
-        is_ours: Callable[[_Blob], bool],
+        is_ours: Callable[[Blob], bool],
         *,
         always_look: bool,
-    ) -> _Blob:
+    ) -> Blob:
         """Write over one generation; where that fails, look whether it was a lost success of ours that changed it."""
         attempts = self.session.attempts()
         try:
@@ -725,7 +737,7 @@ class GcsDriver(BlobDriver):
         """Tell whether the server may have made a blob or a bucket since a moment of ours."""
         return self.session.clock.is_before(resource.time_created, began) is not True
 
-    def _moved(self, upload: Upload, staged: _Blob) -> _Blob:
+    def _moved(self, upload: Upload, staged: Blob) -> Blob:
         """Move what an upload made onto its key, under the upload's condition; drop it if that does not hold."""
         bucket, options = self.client.bucket(upload.bucket), upload.options
         if options.lock != _UNLOCKED:
@@ -735,7 +747,7 @@ class GcsDriver(BlobDriver):
         try:
             if not _rules.fits_headers(options):
                 self._describe(staged, attrs.evolve(options, storage_class=None))
-                staged.content_type = options.headers.content_type or _DEFAULT_TYPE
+                staged.content_type = options.headers.content_type or DEFAULT_TYPE
                 staged.patch(if_generation_match=generation, timeout=TIMEOUT, retry=self.session.attempts().policy)
             return bucket.move_blob(
                 staged,
@@ -748,25 +760,25 @@ class GcsDriver(BlobDriver):
         except NotFound:
             # Moved by our first try; else nobody knows the name.
             blob = self._look(upload.bucket, upload.key) if attempts.doubtful else None
-            if blob is None or not self._since(blob, began) or not _is(blob, checksum, options):
+            if blob is None or not self._since(blob, began) or not is_as_written(blob, checksum, options):
                 raise
             return blob
         except PreconditionFailed:
             self._delete(upload.bucket, staged.name, generation=generation)
             raise
 
-    def _moved_locked(self, upload: Upload, staged: _Blob) -> _Blob:
+    def _moved_locked(self, upload: Upload, staged: Blob) -> Blob:
         """Copy what an upload made onto its key, which locks it at once; a move takes no lock along."""
         options, generation, checksum = upload.options, staged.generation, staged.crc32c
 
-        def write(condition: int | None, policy: Untyped) -> _Blob:
+        def write(condition: int | None, policy: Untyped) -> Blob:
             target = self._described(upload.bucket, upload.key, options)
             return _rewritten(target, staged, generation, options, condition, policy)
 
         condition = self._condition(options)
         try:
             made = self._written(
-                upload.bucket, upload.key, condition, write, lambda found: _is(found, checksum, options)
+                upload.bucket, upload.key, condition, write, lambda found: is_as_written(found, checksum, options)
             )
         except PreconditionFailed:
             self._delete(upload.bucket, staged.name, generation=generation)
@@ -834,7 +846,7 @@ class GcsDriver(BlobDriver):
             if _fault(exc).missing == "bucket" or (strict and not attempts.doubtful):
                 raise
 
-    def _opened(self, blob: _Blob, start: int, end: int, size: int) -> _Chunks:
+    def _opened(self, blob: Blob, start: int, end: int, size: int) -> _Chunks:
         """Ask for bytes of one generation as they are stored: the SDK only pushes them into files."""
         transport, key, bucket = self.session.transport, quote(blob.name, safe=""), blob.bucket.name
         url = f"{self.client.api_endpoint}/download/storage/v1/b/{bucket}/o/{key}"
@@ -872,15 +884,15 @@ class GcsDriver(BlobDriver):
         page = self.list(bucket, prefix=prefix, delimiter=None, start_after=start_after, cursor=None, limit=1)
         return bool(page.items or page.next)
 
-    def _described(self, bucket: str, key: str, options: PutOptions) -> _Blob:
+    def _described(self, bucket: str, key: str, options: PutOptions) -> Blob:
         bucket_ = self.client.bucket(bucket)
         blob = held(key, bucket_) if options.hold else bucket_.blob(key)
         self._describe(blob, options)
         if options.retention is not None:
-            _retain(blob, options.retention)
+            retain(blob, options.retention)
         return blob
 
-    def _describe(self, blob: _Blob, options: PutOptions) -> None:
+    def _describe(self, blob: Blob, options: PutOptions) -> None:
         """Set what is stored with an object, but its type, which the SDK wants by itself."""
         headers = options.headers
         for name in ("cache_control", "content_disposition", "content_encoding", "content_language"):
@@ -905,24 +917,10 @@ class GcsDriver(BlobDriver):
             )
         return int(token.value)
 
-    def _info(self, blob: _Blob, version: str | None = None) -> ObjectInfo:
-        summary = _summary(blob)
+    def _info(self, blob: Blob, version: str | None = None) -> ObjectInfo:
         if version is None and self._keeps_versions(blob.bucket.name):
             version = str(blob.generation)
-        return ObjectInfo(
-            key=summary.key,
-            size=summary.size,
-            token=summary.token,
-            modified=summary.modified,
-            md5=summary.md5,
-            storage_class=summary.storage_class,
-            checksums=summary.checksums,
-            headers=_headers(blob),
-            metadata=blob.metadata or {},
-            version=version,
-            retention=_lock(blob).retention,
-            hold=_lock(blob).hold,
-        )
+        return info_of(blob, version)
 
     def _keeps_versions(self, bucket: str) -> bool:
         """Tell whether a bucket keeps older versions: an object's properties do not."""
@@ -962,10 +960,10 @@ def _told_apart(upload: Upload) -> tuple[str, str]:
 
 
 def _rewritten(
-    target: _Blob, origin: _Blob, generation: int, options: PutOptions, condition: int | None, policy: Untyped
-) -> _Blob:
+    target: Blob, origin: Blob, generation: int, options: PutOptions, condition: int | None, policy: Untyped
+) -> Blob:
     """Copy one generation inside the service, in as many steps as it takes."""
-    target.content_type = options.headers.content_type or _DEFAULT_TYPE
+    target.content_type = options.headers.content_type or DEFAULT_TYPE
     token: str | None = None
     while True:
         token, _, _ = target.rewrite(
@@ -978,76 +976,6 @@ def _rewritten(
         )
         if token is None:
             return target
-
-
-def _retain(blob: _Blob, retention: Retention | None) -> None:
-    """State a retention, or none, in what is to be sent."""
-    stated = blob.retention
-    stated.pop("retentionExpirationTime", None)  # the SDK would send what the service does not know
-    stated.mode = _MODES[retention.mode] if retention is not None else None
-    stated.retain_until_time = retention.until if retention is not None else None
-
-
-# values out of the SDK's
-
-
-def _rules_of(bucket: Untyped) -> Iterable[Mapping[str, Untyped]]:
-    """Return all lifecycle rules of a bucket; the SDK's own property leaves out those that it does not know."""
-    rules: Iterable[Mapping[str, Untyped]] = bucket._properties.get("lifecycle", {}).get("rule", ())  # noqa: SLF001
-    return rules
-
-
-def _summary(blob: _Blob) -> ObjectSummary:
-    return ObjectSummary(
-        key=blob.name,
-        size=blob.size,
-        token=Token(str(blob.generation)),
-        modified=blob.time_created,
-        md5=base64.b64decode(blob.md5_hash) if blob.md5_hash else None,
-        storage_class=blob.storage_class,
-        checksums={_CRC32C: base64.b64decode(blob.crc32c)} if blob.crc32c else {},
-    )
-
-
-def _headers(blob: _Blob) -> Headers:
-    return Headers(
-        content_type=blob.content_type,
-        cache_control=blob.cache_control,
-        content_disposition=blob.content_disposition,
-        content_encoding=blob.content_encoding,
-        content_language=blob.content_language,
-    )
-
-
-def _lock(blob: _Blob) -> Lock:
-    stated = blob.retention
-    mode = next((mode for mode, name in _MODES.items() if name == stated.mode), None)
-    retention = Retention(until=stated.retain_until_time, mode=mode) if mode is not None else None
-    return Lock(retention=retention, hold=bool(blob.temporary_hold or blob.event_based_hold))
-
-
-def _version(blob: _Blob) -> ObjectVersion:
-    return ObjectVersion(
-        key=blob.name,
-        version=str(blob.generation),
-        size=blob.size,
-        token=Token(str(blob.generation)),
-        modified=blob.time_created,
-        latest=blob.time_deleted is None,
-    )
-
-
-def _is(blob: _Blob, checksum: str, options: PutOptions) -> bool:
-    """Tell whether an object is what a write with these options makes."""
-    headers = options.headers
-    if headers.content_type is None:
-        headers = attrs.evolve(headers, content_type=_DEFAULT_TYPE)
-    told_of = (blob.crc32c, _headers(blob), blob.metadata or {}, _lock(blob))
-    return told_of == (checksum, headers, dict(options.metadata), options.lock)
-
-
-def _place(item: ObjectSummary | CommonPrefix) -> bytes:
-    return (item.prefix if isinstance(item, CommonPrefix) else item.key).encode()
 
 
 # errors
