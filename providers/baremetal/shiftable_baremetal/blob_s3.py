@@ -85,27 +85,19 @@ def open_s3(
         missing = "access_key" if access_key is None else "secret_key"
         raise ConfigError(f"{missing} is missing: an S3-compatible server needs both keys, or none here")
     try:
-        import boto3
-        import botocore.session
-
         from shiftable_s3 import clients
         from shiftable_s3.driver import S3Driver
     except ImportError as exc:
         raise ConfigError(
             f'an S3-compatible server needs shiftable-s3: pip install "shiftable-baremetal[s3]" ({exc})'
         ) from exc
-    inner = botocore.session.get_session()
-    clients.fast_timestamps(inner)
-    client = boto3.Session(botocore_session=inner).client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=region,
-        aws_access_key_id=None if access_key is None else access_key.reveal(),
-        aws_secret_access_key=None if secret_key is None else secret_key.reveal(),
-        verify=ca_bundle,
-        config=clients.SERVER_CONFIG,
+    client = clients.server_client(
+        endpoint,
+        None if access_key is None else access_key.reveal(),
+        None if secret_key is None else secret_key.reveal(),
+        region,
+        ca_bundle=ca_bundle,
     )
-    clients.md5_for_batches(client)
     return S3Driver(client, "baremetal", FEATURES, region, compatible=True)
 
 
