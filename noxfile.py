@@ -19,7 +19,7 @@ PROVIDERS = {
     "azure": ("providers/azure[testing]",),
     "baremetal": ("providers/s3", "providers/baremetal[powerdns,redfish,s3,testing,vault]"),
     "gcp": ("providers/gcp[testing]",),
-    "libcloud": ("providers/libcloud[testing]",),
+    "libcloud": ("providers/s3", "providers/libcloud[s3,testing]"),
 }
 EXTRAS = "cli,sops,dns,sql,mysql,postgresql,postgresql-server,fsspec,parquet,testing"
 TEST_TOOLS = (

@@ -608,8 +608,8 @@ def test_a_hoster_that_is_not_reached_is_refused_with_those_that_are(tmp_path: P
 
 def test_other_services_are_refused_and_say_what_there_is() -> None:
     provider = LibcloudProvider(LibcloudSettings(hoster="digitalocean"))
-    for make in (provider.blob, provider.database, provider.secrets):
-        with pytest.raises(Unsupported, match="it has: compute, dns"):
+    for make in (provider.database, provider.secrets):
+        with pytest.raises(Unsupported, match="it has: blob, compute, dns"):
             make()
 
 

@@ -1,17 +1,19 @@
-"""Any other hoster, through apache-libcloud: DNS and machines of DigitalOcean."""
+"""Any other hoster: DNS and machines of DigitalOcean through apache-libcloud, and object storage."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
 from shiftable.config import Credential
+from shiftable.errors import Unsupported
 from shiftable.features import Features
 from shiftable.provider import Provider
 
 if TYPE_CHECKING:
+    from shiftable.blob.driver import BlobDriver
     from shiftable.compute.driver import ComputeDriver
     from shiftable.dns.driver import DnsDriver
 
@@ -28,20 +30,26 @@ class LibcloudSettings:
         hoster: whose API is spoken.
         token: the account's API token; else the hoster's own environment variable, at DigitalOcean
             ``DIGITALOCEAN_ACCESS_TOKEN`` or ``DIGITALOCEAN_TOKEN``.
-        region: where machines are made, ``fra1``.
+        region: where machines are made and buckets are, ``fra1``.
+        access_key: of the object storage, not a secret itself.
+        secret_key: the secret that belongs to it.
         endpoint: URL of the API, for a stand-in.
+        storage_endpoint: URL of the object storage, if not the hoster's own in that region.
         retry_seconds: for how long a call that may be repeated is tried again.
     """
 
-    hoster: Literal["digitalocean"]
+    hoster: Literal["digitalocean", "linode", "ovh", "vultr"]
     token: Credential | None = None
     region: str | None = None
+    access_key: Credential | None = None
+    secret_key: Credential | None = None
     endpoint: str | None = None
+    storage_endpoint: str | None = None
     retry_seconds: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
 
 
 class LibcloudProvider(Provider[LibcloudSettings]):
-    """A hoster that apache-libcloud reaches: DigitalOcean, its DNS and its machines.
+    """DigitalOcean's DNS and machines, through apache-libcloud; object storage of hosters, by the S3 protocol.
 
     Credentials: a token of the hoster's, by reference or from its environment variable. It needs these scopes of
     DigitalOcean's, and no others:
@@ -51,7 +59,7 @@ class LibcloudProvider(Provider[LibcloudSettings]):
       ``firewall:create``, ``firewall:update``, ``firewall:delete``, ``tag:read``, ``tag:create``, ``tag:delete``,
       ``actions:read``, ``image:read``, ``regions:read``, ``sizes:read`` and, with a ``network``, ``vpc:read``.
 
-    What only reads needs only ``read`` of these.
+    What only reads needs only ``read`` of these. Object storage has keys of its own, see ``open_blob``.
     """
 
     name: ClassVar[str] = "libcloud"
@@ -61,17 +69,34 @@ class LibcloudProvider(Provider[LibcloudSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's drivers can do, hoster by hoster."""
-        from shiftable_libcloud import compute, dns
+        from shiftable_libcloud import blob, compute, dns
 
-        return {"compute": tuple(compute.FEATURES.values()), "dns": tuple(dns.FEATURES.values())}
+        return {
+            "blob": tuple(blob.FEATURES.values()),
+            "compute": tuple(compute.FEATURES.values()),
+            "dns": tuple(dns.FEATURES.values()),
+        }
+
+    def blob(self) -> BlobDriver:
+        """Make the driver for the hoster's object storage.
+
+        Raises:
+            ConfigError: the settings do not say enough, or shiftable-s3 is not installed.
+        """
+        from shiftable_libcloud.blob import open_blob
+
+        return open_blob(self.settings)
 
     def dns(self) -> DnsDriver:
         """Make the driver for the hoster's DNS.
 
         Raises:
             ConfigError: there is no token.
+            Unsupported: the hoster's DNS is not spoken yet.
         """
-        from shiftable_libcloud.dns import open_dns
+        from shiftable_libcloud.dns import FEATURES, open_dns
+
+        self._require("DNS", FEATURES)
 
         return open_dns(self.settings)
 
@@ -80,7 +105,18 @@ class LibcloudProvider(Provider[LibcloudSettings]):
 
         Raises:
             ConfigError: there is no token, or no region.
+            Unsupported: the hoster's machines are not spoken of yet.
         """
-        from shiftable_libcloud.compute import open_compute
+        from shiftable_libcloud.compute import FEATURES, open_compute
+
+        self._require("machines", FEATURES)
 
         return open_compute(self.settings)
+
+    def _require(self, what: str, known: Collection[str]) -> None:
+        """Refuse a service of a hoster before anything is sent."""
+        if self.settings.hoster not in known:
+            names = ", ".join(sorted(known))
+            raise Unsupported(
+                f"{what} of {self.settings.hoster}: not yet; there are those of {names}", provider=self.name
+            )
