@@ -372,6 +372,7 @@ libvirtError.__module__ = "libvirt"
         (5, "no connection driver available for qemu:///system", Unavailable),
         (8, "invalid argument: name", InvalidArgument),
         (9, "operation failed: domain 'web-0' already exists with uuid 1", AlreadyExists),
+        (1, "internal error: storage volume name 'x' already in use.", AlreadyExists),
         (9, "operation failed: domain 'web-0' is already being started", Unavailable),
         (9, "Failed to terminate process 1 with SIGKILL: Device or resource busy", Unavailable),
         (9, "operation failed: target sda already exists", AlreadyExists),

@@ -442,6 +442,39 @@ def test_what_was_uploaded_is_used_again_and_what_was_not_complete_is_not(bench:
     assert [found.name for found in compute.sweep(older_than=NOW)] == [base]
 
 
+def test_of_two_who_make_the_same_image_the_slower_leaves_the_other_s(bench: Bench) -> None:
+    features = attrs.evolve(FEATURES, disks=False, disk_snapshots=False)
+    driver = bench.driver(features=features)
+    machine = make(driver)
+    driver.stop(machine)
+    line = Line(bench.libvirt)
+
+    def be_faster(name: str, point: str) -> None:
+        if (name, point) == ("createXMLFrom", "before") and "shiftable.image.golden" not in bench.left():
+            order = "<volume><name>shiftable.image.golden</name><capacity>1</capacity></volume>"
+            bench.native.storagePoolLookupByName("default").createXML(order, 0)
+
+    line.when = be_faster
+    fault = fault_of(lambda: bench.driver(line, features=features).snapshot(machine, "golden"))
+    assert fault is not None
+    assert fault.error is AlreadyExists
+    assert "shiftable.image.golden" in bench.left()
+    fault = fault_of(lambda: bench.driver(features=features).snapshot(machine, "golden"))
+    assert fault is not None
+    assert (fault.error, "or one that is being made" in fault.message) == (AlreadyExists, True)
+    assert [found.name for found in bench.compute().sweep(older_than=NOW)] == ["shiftable.image.golden"]
+    assert bench.driver(features=features).snapshot(machine, "golden").own
+
+
+def test_a_name_that_no_volume_can_have_is_refused(bench: Bench) -> None:
+    driver = bench.driver()
+    for name in ("x" * 250, "é" * 40, "/" * 80):
+        fault = fault_of(lambda name=name: driver.create_disk(name, 1, zone=None, snapshot=None))  # type: ignore[misc]  # now
+        assert fault is not None
+        assert (fault.error, "too long" in fault.message) == (InvalidArgument, True)
+    assert bench.left() == []
+
+
 def test_ids_that_are_none_are_missing(bench: Bench) -> None:
     driver = bench.driver()
     for id_ in ("", "conf-0", "../x", "0" * 36, "00000000-0000-0000-0000-000000000000"):

@@ -82,7 +82,7 @@ _LOST = (
 
 # by text, the first that fits
 _SAID: tuple[tuple[str, type[OperationError]], ...] = (
-    (r"already exists|already active|is already in use by", AlreadyExists),
+    (r"already exists|already active|already in use by|volume name .* already in use", AlreadyExists),
     (r"No space left on device|Not enough free space|Disk quota exceeded|File too large", QuotaExceeded),
     (r"Cannot allocate memory|cannot set up guest memory|Too many open files", QuotaExceeded),
     (_REFUSED, Unauthenticated),

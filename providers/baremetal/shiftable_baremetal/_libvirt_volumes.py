@@ -28,10 +28,10 @@ from urllib.parse import quote, unquote
 
 import attrs
 
-from shiftable.errors import Fault, InvalidArgument, NotFound
+from shiftable.errors import AlreadyExists, Fault, InvalidArgument, NotFound
 from shiftable_baremetal import _libvirt_xml as xml
 from shiftable_baremetal._faults import FilesError
-from shiftable_baremetal._libvirt_errors import NO_VOLUME, code_of
+from shiftable_baremetal._libvirt_errors import NO_VOLUME, classify, code_of
 from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal._qemu_images import Base
 
@@ -40,7 +40,7 @@ __all__ = ["Item", "Volumes", "item_of", "machine_of", "virtual_size"]
 _OURS, _WHOLE, _MACHINE, _BASE = "shiftable.", "shiftable.whole.", "shiftable.machine.", "shiftable.base."
 _ITEM = re.compile(r"shiftable\.(disk|snapshot)\.([0-9a-f]{8})\.(.*)", re.DOTALL)
 _OF_MACHINE = re.compile(r"shiftable\.machine\.([a-z0-9-]+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\..+")
-_LONGEST = 255 - len("shiftable.whole.snapshot.1a2b3c4d.")  # bytes of a file's name
+_LONGEST = 255  # bytes of a file's name
 
 
 @attrs.frozen
@@ -159,20 +159,30 @@ class Volumes:
 
     def made(self, item: Item, size: int) -> Any:  # noqa: ANN401  libvirt has no types
         """Make an empty disk."""
-        if len(item.volume.rpartition(".")[2]) > _LONGEST:
-            raise FilesError(Fault(InvalidArgument, f"the name is too long; a pool takes {_LONGEST} bytes of it"))
         with self.making(item.volume):
             return self._pool.createXML(xml.volume(item.volume, size), 0)
 
     @contextlib.contextmanager
     def making(self, name: str) -> Iterator[None]:
-        """Say that a volume is complete when the block has ended well; delete it otherwise."""
+        """Say that a volume is complete when the block, which makes it, has ended well; delete it otherwise.
+
+        One that is there already is somebody else's, and stays.
+        """
+        mark = _mark_of(name)
+        if len(mark) > _LONGEST:
+            most = _LONGEST - len(_WHOLE)
+            raise FilesError(Fault(InvalidArgument, f"the name is too long: a volume's has at most {most} bytes"))
         try:
             yield
-            self._pool.createXML(xml.volume(_mark_of(name), 1, kind="raw"), 0)
+        except BaseException as exc:
+            fault = classify(exc) if isinstance(exc, Exception) else None
+            if fault is None or fault.error is not AlreadyExists:
+                self._discard(name)
+            raise
+        try:
+            self._pool.createXML(xml.volume(mark, 1, kind="raw"), 0)
         except BaseException:
-            with contextlib.suppress(Exception):  # what stays is debris
-                self.remove(name)
+            self._discard(name)
             raise
 
     def make_empty(self, name: str, size: int) -> Any:  # noqa: ANN401  libvirt has no types
@@ -211,6 +221,10 @@ class Volumes:
             if (name in marks and f"{_OURS}{name.removeprefix(_WHOLE)}" not in names)
             or (name not in marks and _mark_of(name) not in marks)
         )
+
+    def _discard(self, name: str) -> None:
+        with contextlib.suppress(Exception):  # what stays is debris
+            self.remove(name)
 
     @property
     def _pool(self) -> Any:  # noqa: ANN401  libvirt has no types

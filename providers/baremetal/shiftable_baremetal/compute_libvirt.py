@@ -461,10 +461,10 @@ class LibvirtComputeDriver(ComputeDriver):
             return
         if found.machine != id:
             _fail(Conflict, "it is attached to another machine")
-        path = self._volumes.find(self._volumes.item("disk", disk).volume).path()
-        (device,) = (device for device, file in self._facts(domain).disks.items() if file == path)
-        order = xml.data_disk(path, disk, (), device=device)
-        domain.detachDeviceFlags(order, _CONFIG | (_LIVE if state == "running" else 0))
+        device, path = self._device(domain, disk)
+        domain.detachDeviceFlags(
+            xml.data_disk(path, disk, (), device=device), _CONFIG | (_LIVE if state == "running" else 0)
+        )
         self._forget(id)
 
     def disk_snapshots(self, *, cursor: str | None, limit: int | None) -> Page[DiskSnapshot]:
@@ -485,9 +485,7 @@ class LibvirtComputeDriver(ComputeDriver):
                 self._volumes.copy(self._volumes.find(item.volume), made.volume, found.size_gib * GIB)
             else:
                 domain, _ = self._ours(found.machine)
-                path = self._volumes.find(item.volume).path()
-                (device,) = (device for device, file in self._facts(domain).disks.items() if file == path)
-                self._copy(domain, device, made.volume, found.size_gib * GIB)
+                self._copy(domain, self._device(domain, disk)[0], made.volume, found.size_gib * GIB)
         return self._disk_snapshot(made)
 
     def delete_disk_snapshot(self, snapshot: str) -> None:
@@ -705,7 +703,7 @@ class LibvirtComputeDriver(ComputeDriver):
             return state, raw
         if facts.stopping is None or facts.definition is None:
             return state, raw
-        if abs(time.time() - facts.stopping) < self._patience:
+        if time.time() - facts.stopping < self._patience:
             return "stopping", f"{raw}, told to stop"
         with _unless_already(_OPERATION_INVALID, NO_DOMAIN):
             domain.destroy()
@@ -771,6 +769,14 @@ class LibvirtComputeDriver(ComputeDriver):
         if not told.get("success", True):
             why = str(told.get("errmsg") or "libvirt does not say why")
             _fail(QuotaExceeded if "No space" in why else Unavailable, f"the copy did not come to its end: {why}")
+
+    def _device(self, domain: Any, disk: str) -> tuple[str, str]:  # noqa: ANN401  libvirt has no types
+        """Return as what a machine has a disk, and its path."""
+        for device, path in self._facts(domain).disks.items():
+            item = item_of(path)
+            if item is not None and item.id == disk:
+                return device, path
+        raise FilesError(Fault(Conflict, "it is just being attached or detached"))
 
     def _users(self) -> dict[str, str]:
         """Return who has which disk, by their ids."""
