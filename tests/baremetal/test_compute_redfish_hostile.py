@@ -235,6 +235,35 @@ def test_one_who_was_killed_between_claim_and_start_is_continued(rack: Rack) -> 
     assert (machine.id.split("/")[2], rack.bmc.servers[0].started) == (claim.mark, [ISO])
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["prepared", "told"])
+def test_one_who_was_killed_later_is_continued_too(rack: Rack, *, told: bool) -> None:
+    driver = rack.driver()
+    spec = small_fleet()
+    size = driver.choose(spec).size
+    claim = driver._claimed(driver._servers[0], spec, "conf-0", size, token_of("conf-0"))
+    assert claim is not None
+    driver._bmcs["r0"].prepare("/redfish/v1/Systems/0", IMAGES[0])
+    if told:
+        driver._bmcs["r0"].reset("/redfish/v1/Systems/0", "on")
+    compute = rack.compute()
+    (machine,) = compute.fleet("conf").wait()
+    assert (machine.id.split("/")[2], rack.bmc.servers[0].started) == (claim.mark, [ISO])
+    assert rack.bmc.servers[0].told == ["On"]
+    compute.delete("conf")
+    assert (rack.claims(), rack.bmc.servers[0].power, rack.bmc.servers[0].image) == ({}, "Off", None)
+
+
+def test_one_who_was_killed_while_he_released_a_server_is_continued(rack: Rack) -> None:
+    driver = rack.driver()
+    (machine,) = rack.of(driver).create(small_fleet()).wait()
+    driver.delete_machine(machine.id)
+    assert driver._taken(driver._claim_of(machine.id)) is not None
+    compute = rack.compute()
+    compute.delete("conf")
+    assert (rack.claims(), rack.bmc.servers[0].image) == ({}, None)
+    assert compute.create(small_fleet("other")).wait()[0].state == "running"
+
+
 # BMCs that are away, slow, full or wrong
 
 
