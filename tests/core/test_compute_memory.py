@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -18,6 +18,8 @@ from shiftable.memory._faults import MemoryFault
 from shiftable.memory.compute import FEATURES, MemoryComputeDriver
 from shiftable.paging import Page
 from shiftable.testing.conformance.compute import ComputeConformance, Sleep, compute_machine, small_fleet
+
+from .clocks import Clock
 
 LESSER = attrs.evolve(
     FEATURES,
@@ -42,22 +44,6 @@ LESSER = attrs.evolve(
     debris=False,
     max_user_data=None,
 )
-
-
-@attrs.define
-class Clock:
-    """Time that passes only when somebody sleeps."""
-
-    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-    def monotonic(self) -> float:
-        return self.now.timestamp()
 
 
 class TestMemoryCompute(ComputeConformance):

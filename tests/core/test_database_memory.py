@@ -19,6 +19,8 @@ from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
 from shiftable.paging import Page
 from shiftable.testing.conformance.database import DatabaseConformance, Sleep, database_machine, small_spec
 
+from .clocks import Clock
+
 LESSER = attrs.evolve(
     FEATURES,
     title="a lesser provider",
@@ -40,22 +42,6 @@ LESSER = attrs.evolve(
     restart=False,
     max_storage=Limit(100, "chosen"),
 )
-
-
-@attrs.define
-class Clock:
-    """Time that passes only when somebody sleeps."""
-
-    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-    def monotonic(self) -> float:
-        return self.now.timestamp()
 
 
 class TestMemoryDatabase(DatabaseConformance):
