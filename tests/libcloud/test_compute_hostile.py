@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -36,6 +34,8 @@ from shiftable.testing.harness import Call, Kind
 from shiftable_libcloud import LibcloudProvider, LibcloudSettings, _connection
 from shiftable_libcloud.compute import DropletDriver
 from shiftable_libcloud.double import DigitalOceanDouble
+
+from .hostile import FAULT_IDS, FAULTS, LIMITED, counted, of, refusal
 
 CANARY = "canary-in-the-user-data"
 
@@ -74,28 +74,6 @@ def names(double: DigitalOceanDouble) -> list[str]:
     return sorted(row["name"] for row in double.machines.droplets.values())
 
 
-def of(operation: str) -> Callable[[Call], bool]:
-    return lambda call: call.operation == operation
-
-
-def counted(double: DigitalOceanDouble) -> Counter[str]:
-    return Counter(call.operation for call in double.calls)
-
-
-def refusal(status: int, id: str, message: str, **headers: str) -> dict[str, Any]:
-    body = json.dumps({"id": id, "message": message, "request_id": "r-9"}).encode()
-    return {"status": status, "headers": [("Content-Type", "application/json"), *headers.items()], "body": body}
-
-
-FAULTS: list[tuple[Kind, dict[str, Any]]] = [
-    ("drop_before", {}),
-    ("drop_after", {}),
-    ("truncate", {}),
-    ("status", refusal(429, "too_many_requests", "API Rate limit exceeded.", **{"Retry-After": "0"})),
-    ("status", refusal(500, "server_error", "Unexpected server-side error")),
-    ("status", {"status": 503, "body": b"<html>503</html>"}),
-]
-FAULT_IDS = ["before", "after", "truncated", "429", "500", "503-page"]
 CALLS = ["droplets.create", "droplets.list", "firewalls.create", "firewalls.list", "tags.create", "sizes.list"]
 
 
@@ -252,7 +230,7 @@ def test_what_comes_too_fast_for_long_is_throttled(
     digitalocean: DigitalOceanDouble, open_driver: Callable[..., DropletDriver]
 ) -> None:
     compute = Compute(open_driver(retry_seconds=0.0))
-    digitalocean.inject("status", times=None, **FAULTS[3][1])
+    digitalocean.inject("status", times=None, **LIMITED)
     with pytest.raises(Throttled):
         list(compute.machines())
 
@@ -470,7 +448,10 @@ def test_user_data_and_the_token_are_nowhere_to_be_seen(
     while exc is not None:
         seen += [repr(exc), str(exc), repr(vars(exc))]
         exc = exc.__cause__ or exc.__context__
+    kept = [repr(vars(api.connection)) for api in driver._pool._idle]
+    assert kept
     text = "".join([*seen, repr(driver), repr(compute), repr(spec), caplog.text])
+    assert CANARY not in "".join(kept)
     assert CANARY not in text
     assert digitalocean.token not in text
     assert not [call for call in digitalocean.calls if CANARY in call.path + call.query]

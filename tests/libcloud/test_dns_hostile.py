@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +41,8 @@ from shiftable_libcloud import LibcloudProvider, LibcloudSettings, _connection
 from shiftable_libcloud._dns_digitalocean import rdata_in, record_problem, told
 from shiftable_libcloud.dns import LibcloudDnsDriver
 from shiftable_libcloud.double import DigitalOceanDouble
+
+from .hostile import FAULT_IDS, FAULTS, counted, of, refusal
 
 NAME = "shop.example"
 
@@ -92,35 +93,10 @@ def rows(double: DigitalOceanDouble) -> list[tuple[Any, ...]]:
     )
 
 
-def of(operation: str) -> Callable[[Call], bool]:
-    return lambda call: call.operation == operation
-
-
 def is_second_page(call: Call) -> bool:
     return "&page=2&" in f"&{call.query}&"
 
 
-def counted(double: DigitalOceanDouble) -> Counter[str]:
-    return Counter(call.operation for call in double.calls)
-
-
-def refusal(status: int, id: str, message: str, **headers: str) -> dict[str, Any]:
-    body = json.dumps({"id": id, "message": message, "request_id": "r-9"}).encode()
-    sent = [("Content-Type", "application/json"), ("x-request-id", "r-9"), *headers.items()]
-    return {"status": status, "headers": sent, "body": body}
-
-
-LIMITED = refusal(429, "too_many_requests", "API Rate limit exceeded.", **{"Retry-After": "0"})
-FAULTS: list[tuple[Kind, dict[str, Any]]] = [
-    ("drop_before", {}),
-    ("drop_after", {}),
-    ("truncate", {}),
-    ("status", LIMITED),
-    ("status", refusal(500, "server_error", "Unexpected server-side error")),
-    ("status", {"status": 502, "body": b"<html><title>502 Bad Gateway</title></html>"}),
-    ("status", {"status": 503, "headers": [("Retry-After", "soon")]}),
-]
-FAULT_IDS = ["before", "after", "truncated", "429", "500", "502-page", "503-odd"]
 CALLS = ["domains.get", "records.list", "records.create", "records.update", "records.delete"]
 
 
@@ -248,9 +224,11 @@ def test_a_new_zone_holds_no_address_that_nobody_asked_for(digitalocean: Digital
 
 
 def test_nobody_answers(open_driver: Callable[..., LibcloudDnsDriver], zone: Zone) -> None:
-    nowhere = Dns(open_driver(endpoint="http://127.0.0.1:9", retry_seconds=0.0)).zone(zone.name)
-    with pytest.raises(Unavailable, match="connection broke"):
-        list(nowhere.records())
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        nowhere = Dns(open_driver(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", retry_seconds=0.0))
+        with pytest.raises(Unavailable, match="connection broke"):
+            list(nowhere.zone(zone.name).records())
 
 
 def test_an_answer_that_does_not_come_is_a_timeout(

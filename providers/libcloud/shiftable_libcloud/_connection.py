@@ -208,6 +208,7 @@ class SafeConnection:
     patience: float = 60.0
     driver: Any
     connection: Any
+    data: Any
 
     def hang_up(self) -> None:
         """Close the connection."""
@@ -243,6 +244,8 @@ class SafeConnection:
                 is_safe = method in {"GET", "PUT", "DELETE"} or not exc.is_executed_perhaps
                 if not (exc.passes and is_safe) or time.monotonic() + pause > deadline:
                     raise
+            finally:
+                self.data = None  # libcloud keeps the last body, which may hold a secret
             sleep(pause)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from libcloud.dns.base import Record, Zone
 from libcloud.dns.drivers.digitalocean import DigitalOceanDNSDriver
@@ -24,7 +24,7 @@ from libcloud.dns.drivers.digitalocean import DigitalOceanDNSDriver
 from shiftable.dns.driver import RecordSet, labels, rdata_of, relative, text_of
 from shiftable.errors import Conflict, Fault
 from shiftable.paging import Page
-from shiftable_libcloud._digitalocean import PAGE, DigitalOceanConnection, has_more
+from shiftable_libcloud._digitalocean import SafeDriver, has_more
 from shiftable_libcloud.errors import HosterFault
 
 __all__ = ["DigitalOceanDns", "Fields", "name_problem", "rdata_in", "record_problem", "soa_in", "told"]
@@ -43,29 +43,8 @@ _CAA_TAGS = frozenset({"issue", "issuewild", "iodef"})
 _SOA = re.compile(r"\sSOA\s+(\S+)\s+(\S+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)")
 
 
-class DigitalOceanDns(DigitalOceanDNSDriver):
-    """libcloud's driver with corrections, for one thread at a time.
-
-    Args:
-        endpoint: where the API is, if not at DigitalOcean.
-        patience: seconds for which a call is tried again.
-    """
-
-    connectionCls = DigitalOceanConnection  # noqa: N815  libcloud's name
-    connection: Any
-
-    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-        """Make one: the class that libcloud derives this from has no room for keyword arguments."""
-        return object.__new__(cls)
-
-    def __init__(self, token: str, *, endpoint: str | None = None, patience: float = 60.0) -> None:
-        self._endpoint = endpoint
-        super().__init__(token, ex_per_page=PAGE)
-        self.connection.patience = patience
-
-    def _ex_connection_class_kwargs(self) -> dict[str, Any]:
-        """Name the endpoint: the class that libcloud derives this from drops host and port."""
-        return {} if self._endpoint is None else {"url": self._endpoint}
+class DigitalOceanDns(SafeDriver, DigitalOceanDNSDriver):  # type: ignore[misc]  # libcloud types by its defaults
+    """libcloud's driver with corrections."""
 
     # zones
 

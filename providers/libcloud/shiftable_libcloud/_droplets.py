@@ -9,41 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from libcloud.compute.drivers.digitalocean import DigitalOcean_v2_NodeDriver
 
-from shiftable_libcloud._digitalocean import PAGE, DigitalOceanConnection, has_more
+from shiftable_libcloud._digitalocean import SafeDriver, has_more
 
 __all__ = ["Droplets", "Json"]
 
 Json = Mapping[str, Any]
 
 
-class Droplets(DigitalOcean_v2_NodeDriver):
-    """libcloud's driver with more calls, for one thread at a time.
-
-    Args:
-        endpoint: where the API is, if not at DigitalOcean.
-        patience: seconds for which a call is tried again.
-    """
-
-    connectionCls = DigitalOceanConnection  # noqa: N815  libcloud's name
-    connection: Any
-
-    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-        """Make one: the class that libcloud derives this from has no room for keyword arguments."""
-        return object.__new__(cls)
-
-    def __init__(self, token: str, *, endpoint: str | None = None, patience: float = 60.0) -> None:
-        self._endpoint = endpoint
-        super().__init__(token, ex_per_page=PAGE)
-        self.connection.patience = patience
-
-    def _ex_connection_class_kwargs(self) -> dict[str, Any]:
-        """Name the endpoint: the class that libcloud derives this from drops host and port."""
-        return {} if self._endpoint is None else {"url": self._endpoint}
+class Droplets(SafeDriver, DigitalOcean_v2_NodeDriver):  # type: ignore[misc]  # libcloud types by its defaults
+    """libcloud's driver with more calls."""
 
     def page(self, path: str, listed: str, number: int, **query: str) -> tuple[list[Json], bool]:
         """Return one page of a listing, 200 at most, and whether more follow."""

@@ -1,0 +1,43 @@
+"""What the hostile tests share: refusals with their real bodies, faults on the way, and looks at the log of calls."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from shiftable.testing.harness import Call, Kind
+from shiftable_libcloud.double import DigitalOceanDouble
+
+__all__ = ["FAULTS", "FAULT_IDS", "LIMITED", "counted", "of", "refusal"]
+
+
+def of(operation: str) -> Callable[[Call], bool]:
+    """Match one kind of call."""
+    return lambda call: call.operation == operation
+
+
+def counted(double: DigitalOceanDouble) -> Counter[str]:
+    """Return how often each kind of call was made."""
+    return Counter(call.operation for call in double.calls)
+
+
+def refusal(status: int, id: str, message: str, **headers: str) -> dict[str, Any]:
+    """Return a fault that answers as DigitalOcean does."""
+    body = json.dumps({"id": id, "message": message, "request_id": "r-9"}).encode()
+    sent = [("Content-Type", "application/json"), ("x-request-id", "r-9"), *headers.items()]
+    return {"status": status, "headers": sent, "body": body}
+
+
+LIMITED = refusal(429, "too_many_requests", "API Rate limit exceeded.", **{"Retry-After": "0"})
+FAULTS: list[tuple[Kind, dict[str, Any]]] = [
+    ("drop_before", {}),
+    ("drop_after", {}),
+    ("truncate", {}),
+    ("status", LIMITED),
+    ("status", refusal(500, "server_error", "Unexpected server-side error")),
+    ("status", {"status": 502, "body": b"<html><title>502 Bad Gateway</title></html>"}),
+    ("status", {"status": 503, "headers": [("Retry-After", "soon")]}),
+]
+FAULT_IDS = ["before", "after", "truncated", "429", "500", "502-page", "503-odd"]
