@@ -9,7 +9,26 @@ from shiftable.dns._plain import decoded, encoded, lines
 from shiftable.dns._wire import canonical_name, canonical_rdata, embeds_names, is_within
 from shiftable.errors import ConfigError
 
-__all__ = ["rdata_of", "read_zone", "text_of", "type_name"]
+__all__ = ["EXAMPLES", "rdata_of", "read_zone", "text_of", "type_name"]
+
+EXAMPLES = {
+    "A": "192.0.2.1",
+    "AAAA": "2001:db8::1",
+    "CAA": '0 issue "ca.example"',
+    "CNAME": "www.shop.example.",
+    "DS": "20326 8 2 and 64 hexadecimal digits",
+    "HTTPS": "1 . alpn=h2",
+    "MX": "10 mail.shop.example.",
+    "NAPTR": '100 10 "u" "E2U+sip" "!^.*$!sip:info@shop.example!" .',
+    "NS": "ns1.shop.example.",
+    "PTR": "www.shop.example.",
+    "SRV": "10 5 5060 sip.shop.example.",
+    "SSHFP": "4 2 and 64 hexadecimal digits",
+    "SVCB": "1 . alpn=h2",
+    "TLSA": "3 1 1 and 64 hexadecimal digits",
+    "TXT": '"v=spf1 -all"',
+}
+"""How values of the types are written that people write by hand."""
 
 
 def _dnspython() -> ModuleType:
@@ -62,8 +81,18 @@ def rdata_of(type: str, text: str, origin: str) -> bytes:
         parsed = dns.rdata.from_text(dns.rdataclass.IN, number, text, origin=base, relativize=False)
         wire: bytes = parsed.to_wire()
     except (dns.exception.DNSException, ValueError) as exc:
-        raise ValueError(f"{type} {text!r}: {str(exc) or exc.__class__.__name__}") from exc
+        raise ValueError(f"{type} {text!r}: {_why(exc)}{_example(type)}") from exc
     return wire
+
+
+def _why(exc: Exception) -> str:
+    """Say what dnspython found wrong; of addresses it says no more than that."""
+    told = (str(exc) or exc.__class__.__name__).rstrip(".")
+    return "it cannot be read" if told == "Text input is malformed" else told
+
+
+def _example(type: str) -> str:
+    return f"; it is written as {EXAMPLES[type]}" if type in EXAMPLES else ""
 
 
 def text_of(type: str, rdata: bytes) -> str:

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from shiftable.dns import Dns, Policy, RecordChange, RecordSet, Zone, ZoneSpec
+from shiftable.dns._text import EXAMPLES
 from shiftable.dns.driver import DnsDriver
 from shiftable.errors import ConfigError, Conflict, IntegrityError, InvalidArgument, PreconditionFailed, Unsupported
 from shiftable.features import Limit
@@ -186,6 +187,28 @@ def test_a_zone_file_is_written_at_once(tmp_path: Path) -> None:
     other = Dns(MemoryDnsDriver()).create(ZoneSpec(name="shop.example"))
     assert [str(change) for change in other.import_file(path)] == ["create www.shop.example. A"]
     assert other.diff(zone) == ()
+
+
+@pytest.mark.parametrize(
+    ("type", "value", "told"),
+    [
+        ("A", "1.2.3", "A '1.2.3': it cannot be read; it is written as 192.0.2.1"),
+        ("MX", "mail", "MX 'mail': expecting an integer; it is written as 10 mail.shop.example."),
+        ("NSEC3PARAM", "1", "NSEC3PARAM '1': expecting an identifier"),
+    ],
+)
+def test_a_value_that_is_none_is_refused_with_one_that_would_be(type: str, value: str, told: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        _zone(MemoryDnsDriver()).set("www", type, value)
+    assert caught.value.message == told
+
+
+@pytest.mark.parametrize("type", sorted(EXAMPLES))
+def test_the_values_that_errors_show_are_taken(type: str) -> None:
+    zone, owner = _zone(MemoryDnsDriver()), "_25._tcp.www"
+    value = EXAMPLES[type].replace("and 64 hexadecimal digits", "ab" * 32)
+    zone.set(owner, type, value)
+    assert zone.get(owner, type) == zone.record(owner, type, value)
 
 
 def test_a_file_that_is_no_zone_file_is_refused_with_about_its_line() -> None:
