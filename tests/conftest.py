@@ -24,6 +24,16 @@ from click.testing import CliRunner
 pytest.register_assert_rewrite("tests.migrate.database_moves", "tests.servers.mysql_pair")
 hypothesis.settings.register_profile("shiftable", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("shiftable")
+# Of state machines that drive a driver and the model: the same calls each time, so many as are quick on the wire.
+hypothesis.settings.register_profile(
+    "machine",
+    max_examples=15,
+    stateful_step_count=15,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 
 ACCEPTS = {"x86_64": {43, 288}, "aarch64": {202, 242}}.get(
     platform.machine(), set()

@@ -12,7 +12,7 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.dns import Dns, Policy, RecordChange, RecordSet, Zone, ZoneSpec
@@ -72,15 +72,7 @@ def test_the_driver_does_what_the_model_does(provider: AwsProvider, aws_double: 
         aws_double.reset()
         return provider.dns()
 
-    quick = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(dns_machine(make_driver), settings=quick)
+    run_state_machine_as_test(dns_machine(make_driver), settings=settings.get_profile("machine"))
 
 
 # what is Route 53's own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.compute import Compute
@@ -50,12 +50,4 @@ def test_the_driver_does_what_the_model_does(provider: GcpProvider, gcp_double: 
         gcp_double.reset()
         return provider.compute()
 
-    quick = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(compute_machine(make_driver, _no_time), settings=quick)
+    run_state_machine_as_test(compute_machine(make_driver, _no_time), settings=settings.get_profile("machine"))

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.database.driver import DatabaseDriver
@@ -48,12 +48,4 @@ def test_the_driver_does_what_the_model_does(provider: GcpProvider, gcp_double: 
         gcp_double.sql.name_delay = timedelta(0)  # the machine has three names, and takes them again and again
         return provider.database()
 
-    quick = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(database_machine(make_driver, _no_time), settings=quick)
+    run_state_machine_as_test(database_machine(make_driver, _no_time), settings=settings.get_profile("machine"))

@@ -9,7 +9,7 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.dns.driver import DnsDriver
@@ -50,12 +50,4 @@ def test_the_driver_does_what_the_model_does(provider: GcpProvider, gcp_double: 
         gcp_double.reset()
         return provider.dns()
 
-    quick = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(dns_machine(make_driver), settings=quick)
+    run_state_machine_as_test(dns_machine(make_driver), settings=settings.get_profile("machine"))

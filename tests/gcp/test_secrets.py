@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.secrets import Secrets, SecretStore
@@ -64,12 +64,4 @@ def test_the_driver_does_what_the_model_does(provider: GcpProvider, gcp_double: 
         gcp_double.reset()
         return Secrets(provider.secrets()).store("machine")
 
-    quick = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(secrets_machine(make_store), settings=quick)
+    run_state_machine_as_test(secrets_machine(make_store), settings=settings.get_profile("machine"))
