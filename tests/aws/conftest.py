@@ -20,3 +20,11 @@ def provider(aws_double: AwsDouble) -> Iterator[AwsProvider]:
     made = AwsProvider(AwsSettings(**aws_double.config))
     yield made
     made.close()
+
+
+@pytest.fixture
+def hasty(aws_double: AwsDouble) -> Iterator[AwsProvider]:
+    """Return a provider that tries once."""
+    made = AwsProvider(AwsSettings(**aws_double.config, max_attempts=1))
+    yield made
+    made.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -25,33 +25,20 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable.testing.conformance.compute import small_fleet
-from shiftable.testing.harness import Call
 from shiftable_aws import AwsProvider, AwsSettings, Ec2Settings
 from shiftable_aws.compute import Ec2Driver
 from shiftable_aws.double import AwsDouble
 
+from .hostile import FAULTS, calls_of, firewalls, is_
+
 DELAY = timedelta(minutes=1)  # longer than anything that a busy computer takes between two calls
 SPEC = small_fleet("web")
-FAULTS = ["drop_before", "drop_after", "truncate"]
 CANARY = "CANARY-" + "5c1d"
-
-
-def is_(operation: str) -> Callable[[Call], bool]:
-    return lambda call: call.operation == operation
-
-
-def calls_of(double: AwsDouble, operation: str) -> list[Call]:
-    return [call for call in double.calls if call.operation == operation]
 
 
 def body_of(code: str, message: str = "said") -> bytes:
     error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return f"<Response><Errors>{error}</Errors><RequestID>r1</RequestID></Response>".encode()
-
-
-def walls(double: AwsDouble) -> list[str]:
-    groups = [group for of_vpc in double.backend("ec2").groups.values() for group in of_vpc.values()]
-    return sorted(group.name for group in groups if group.name.startswith("shiftable-"))
 
 
 @pytest.fixture
@@ -81,11 +68,9 @@ def machine(fleet: Fleet) -> Machine:
 
 
 @pytest.fixture
-def impatient(aws_double: AwsDouble) -> Iterator[Compute]:
+def impatient(hasty: AwsProvider, aws_double: AwsDouble) -> Compute:
     """Return a client that tries once."""
-    provider = AwsProvider(AwsSettings(**aws_double.config, max_attempts=1))
-    yield Compute(provider.compute(), sleep=aws_double.clock.advance)
-    provider.close()
+    return Compute(hasty.compute(), sleep=aws_double.clock.advance)
 
 
 def make(driver: Ec2Driver, spec: FleetSpec = SPEC, name: str = "web-0") -> str:
@@ -187,7 +172,7 @@ def test_a_group_is_made_and_changed_once_though_answers_are_lost(
     injected += [aws_double.inject(kind, match=is_(f"Delete{what}Group")) for what in ("Security", "Placement")]
     compute.delete("web")
     assert [one.hits for one in injected] == [1] * 7
-    assert walls(aws_double) == []
+    assert firewalls(aws_double) == []
     assert aws_double.ec2.placement_groups() == {}
 
 
@@ -346,7 +331,7 @@ def test_no_capacity_is_unavailable_and_leaves_no_machine(impatient: Compute, aw
     assert aws_double.ec2.machines() == {}
     assert [(found.kind, found.fleet) for found in impatient.debris()] == [("security group", "web")]
     assert [found.name for found in impatient.sweep(older_than=timedelta(0))] == ["shiftable-fleet/web"]
-    assert walls(aws_double) == []
+    assert firewalls(aws_double) == []
 
 
 def test_a_machine_that_ends_while_it_is_made_tells_why(compute: Compute, aws_double: AwsDouble) -> None:
@@ -377,7 +362,7 @@ def test_a_create_that_fails_at_any_point_leaves_nothing_that_is_not_found(
         impatient.create(spec)
     assert aws_double.ec2.machines() == {}
     swept = impatient.sweep(older_than=timedelta(0))
-    assert walls(aws_double) == []
+    assert firewalls(aws_double) == []
     assert len(swept) == (0 if operation in {"DescribeVpcs", "CreateSecurityGroup"} else 1)
     impatient.create(spec).wait()
     assert len(aws_double.ec2.machines()) == 2
@@ -523,7 +508,7 @@ def test_a_group_that_somebody_deleted_is_made_again(
     with pytest.raises(InvalidArgument):
         Compute(driver)._make(SPEC, "web-0", driver.choose(SPEC).size)
     compute.create(SPEC).wait()
-    assert walls(aws_double) == ["shiftable-fleet/web"]
+    assert firewalls(aws_double) == ["shiftable-fleet/web"]
 
 
 def test_a_group_in_use_by_something_else_stays_and_is_told(
@@ -539,7 +524,7 @@ def test_a_group_in_use_by_something_else_stays_and_is_told(
     with caplog.at_level(logging.WARNING):
         compute.delete(fleet.name)
     assert "still in use" in caplog.text
-    assert walls(aws_double) == ["shiftable-fleet/web"]
+    assert firewalls(aws_double) == ["shiftable-fleet/web"]
     (found,) = compute.debris()
     with pytest.raises(Conflict):
         compute.sweep(older_than=timedelta(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -24,32 +24,14 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable.testing.conformance.database import small_spec
-from shiftable.testing.harness import Call
 from shiftable_aws import AwsProvider, AwsSettings
 from shiftable_aws.database import RdsDriver
 from shiftable_aws.double import AwsDouble
 
+from .hostile import FAULTS, body_of, calls_of, firewalls, is_
+
 DELAY = timedelta(seconds=2)
 SPEC = small_spec("orders")
-FAULTS = ["drop_before", "drop_after", "truncate"]
-
-
-def is_(operation: str) -> Callable[[Call], bool]:
-    return lambda call: call.operation == operation
-
-
-def calls_of(double: AwsDouble, operation: str) -> list[Call]:
-    return [call for call in double.calls if call.operation == operation]
-
-
-def body_of(code: str, message: str = "said") -> bytes:
-    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
-    return f"<ErrorResponse>{error}<RequestId>r1</RequestId></ErrorResponse>".encode()
-
-
-def firewalls(double: AwsDouble) -> list[str]:
-    groups = [group for of_vpc in double.backend("ec2").groups.values() for group in of_vpc.values()]
-    return sorted(group.name for group in groups if group.name.startswith("shiftable-"))
 
 
 @pytest.fixture
@@ -73,11 +55,9 @@ def database(databases: Databases) -> Database:
 
 
 @pytest.fixture
-def impatient(aws_double: AwsDouble) -> Iterator[Databases]:
+def impatient(hasty: AwsProvider, aws_double: AwsDouble) -> Databases:
     """Return a client that tries once."""
-    provider = AwsProvider(AwsSettings(**aws_double.config, max_attempts=1))
-    yield Databases(provider.database(), sleep=aws_double.clock.advance)
-    provider.close()
+    return Databases(hasty.database(), sleep=aws_double.clock.advance)
 
 
 # answers that are lost

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -27,20 +26,14 @@ from shiftable.errors import (
 from shiftable.testing.harness import Call
 from shiftable.waiting import Timing
 from shiftable_aws import AwsProvider, AwsSettings, _strict_dns
-from shiftable_aws._strict_dns_rules import Refused, changed
+from shiftable_aws._strict_dns_rules import changed
+from shiftable_aws._strict_refused import Refused
 from shiftable_aws.dns import Route53Driver
 from shiftable_aws.double import AwsDouble
 
+from .hostile import body_of, calls_of, is_
+
 CHANGE = "ChangeResourceRecordSets"
-
-
-def is_(operation: str) -> Any:
-    return lambda call: call.operation == operation
-
-
-def body_of(code: str, message: str = "said") -> bytes:
-    error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
-    return f"<ErrorResponse>{error}<RequestId>r1</RequestId></ErrorResponse>".encode()
 
 
 def ids(double: AwsDouble, name: str) -> list[str]:
@@ -57,10 +50,6 @@ def native(name: str, kind: str, *values: str, ttl: int = 300) -> dict[str, Any]
     return {"Name": name, "Type": kind, "TTL": ttl, "ResourceRecords": [{"Value": value} for value in values]}
 
 
-def calls_of(double: AwsDouble, operation: str) -> list[Call]:
-    return [call for call in double.calls if call.operation == operation]
-
-
 @pytest.fixture
 def service(provider: AwsProvider) -> Dns:
     return Dns(provider.dns())
@@ -72,11 +61,9 @@ def zone(service: Dns) -> Zone:
 
 
 @pytest.fixture
-def impatient(aws_double: AwsDouble) -> Iterator[Dns]:
+def impatient(hasty: AwsProvider) -> Dns:
     """Return a client that tries once."""
-    provider = AwsProvider(AwsSettings(**aws_double.config, max_attempts=1))
-    yield Dns(provider.dns())
-    provider.close()
+    return Dns(hasty.dns())
 
 
 # answers that are lost

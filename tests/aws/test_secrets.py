@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.config import Credential
@@ -33,6 +33,8 @@ from shiftable.testing.harness import Call
 from shiftable_aws import AwsProvider, AwsSettings
 from shiftable_aws.double import AwsDouble
 from shiftable_aws.secrets import SecretsManagerDriver
+
+from .hostile import is_
 
 
 @attrs.define
@@ -74,10 +76,6 @@ def calls_of(double: AwsDouble) -> list[str]:
     return [call.operation for call in double.calls]
 
 
-def is_(operation: str) -> Any:
-    return lambda call: call.operation == operation
-
-
 class TestSecretsManager(SecretsConformance):
     foreign_loggers: ClassVar[tuple[str, ...]] = ("botocore",)  # the driver's documentation warns of it
 
@@ -95,15 +93,7 @@ def test_the_driver_does_what_the_model_does(provider: AwsProvider, aws_double: 
         aws_double.reset()
         return Secrets(provider.secrets()).store("machine")
 
-    quick = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(secrets_machine(make_store), settings=quick)
+    run_state_machine_as_test(secrets_machine(make_store), settings=settings.get_profile("machine"))
 
 
 # what goes wrong on the way

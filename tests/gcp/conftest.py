@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shiftable_gcp import GcpProvider, GcpSettings
+from shiftable_gcp import GcpProvider, GcpSettings, _session
 
 if TYPE_CHECKING:
     from shiftable_gcp.double import GcpDouble
@@ -20,3 +20,33 @@ def provider(gcp_double: GcpDouble) -> Iterator[GcpProvider]:
     made = GcpProvider(GcpSettings(**gcp_double.config))
     yield made
     made.close()
+
+
+@pytest.fixture
+def another(gcp_double: GcpDouble) -> Iterator[GcpProvider]:
+    """Return a provider of another process."""
+    made = GcpProvider(GcpSettings(**gcp_double.config))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hasty(gcp_double: GcpDouble) -> Iterator[GcpProvider]:
+    """Return a provider that gives up soon."""
+    made = GcpProvider(GcpSettings(**gcp_double.config, retry_seconds=0.05))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def watched(gcp_double: GcpDouble) -> Iterator[GcpDouble]:
+    """Return the double, and take away afterwards what a test made it do."""
+    before = list(gcp_double.validators)
+    yield gcp_double
+    gcp_double.validators[:] = before
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once, almost."""
+    monkeypatch.setattr(_session, "_FIRST_WAIT", 0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -31,22 +31,16 @@ from shiftable.errors import (
 )
 from shiftable.testing.conformance.compute import small_fleet
 from shiftable.testing.harness import Call, Kind
-from shiftable_gcp import GcpComputeSettings, GcpProvider, GcpSettings, _session
+from shiftable_gcp import GcpComputeSettings, GcpProvider
 from shiftable_gcp.compute import GceDriver
 from shiftable_gcp.double import GcpDouble
 
+from .hostile import opened
 from .wire import Json, Outsider
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 CANARY = "c4n4ry-in-user-data"
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_session, "_FIRST_WAIT", 0.01)
-
-
-def opened(double: GcpDouble, **settings: Any) -> GcpProvider:
-    return GcpProvider(GcpSettings(**{**double.config, **settings}))
 
 
 @pytest.fixture
@@ -60,19 +54,15 @@ def compute(driver: GceDriver) -> Compute:
 
 
 @pytest.fixture
-def elsewhere(gcp_double: GcpDouble) -> Iterator[Compute]:
+def elsewhere(another: GcpProvider) -> Compute:
     """Return the service as another process has it."""
-    provider = opened(gcp_double)
-    yield Compute(provider.compute(), sleep=lambda _: None)
-    provider.close()
+    return Compute(another.compute(), sleep=lambda _: None)
 
 
 @pytest.fixture
-def impatient(gcp_double: GcpDouble) -> Iterator[Compute]:
+def impatient(hasty: GcpProvider) -> Compute:
     """Return the service, to somebody who gives up soon."""
-    provider = opened(gcp_double, retry_seconds=0.05)
-    yield Compute(provider.compute(), sleep=lambda _: None)
-    provider.close()
+    return Compute(hasty.compute(), sleep=lambda _: None)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,22 +33,18 @@ from shiftable.errors import (
 )
 from shiftable.testing.conformance.database import CANARY, small_spec
 from shiftable.testing.harness import Call, Kind
-from shiftable_gcp import GcpDatabaseSettings, GcpProvider, GcpSettings, _session
+from shiftable_gcp import GcpDatabaseSettings, GcpProvider
 from shiftable_gcp._sql_state import StoredInstance
 from shiftable_gcp.database import CloudSqlDriver
 from shiftable_gcp.double import GcpDouble
 
+from .hostile import opened
 from .wire import Json, Outsider
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_session, "_FIRST_WAIT", 0.01)
+def _short_waits(short_waits: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-
-def opened(double: GcpDouble, **settings: Any) -> GcpProvider:
-    return GcpProvider(GcpSettings(**{**double.config, **settings}))
 
 
 @pytest.fixture
@@ -69,19 +65,15 @@ def shop(databases: Databases) -> Database:
 
 
 @pytest.fixture
-def impatient(gcp_double: GcpDouble) -> Iterator[Databases]:
+def impatient(hasty: GcpProvider) -> Databases:
     """Return the service, to somebody who gives up soon."""
-    provider = opened(gcp_double, retry_seconds=0.05)
-    yield Databases(provider.database(), sleep=lambda _: None)
-    provider.close()
+    return Databases(hasty.database(), sleep=lambda _: None)
 
 
 @pytest.fixture
-def elsewhere(gcp_double: GcpDouble) -> Iterator[Databases]:
+def elsewhere(another: GcpProvider) -> Databases:
     """Return the service as another process has it."""
-    provider = opened(gcp_double)
-    yield Databases(provider.database(), sleep=lambda _: None)
-    provider.close()
+    return Databases(another.database(), sleep=lambda _: None)
 
 
 class Foreign(Outsider):

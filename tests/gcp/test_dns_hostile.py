@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -32,12 +32,13 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable.testing.harness import Call, Kind
-from shiftable_gcp import GcpProvider, GcpSettings, _session
+from shiftable_gcp import GcpProvider
 from shiftable_gcp import dns as cloud_dns
 from shiftable_gcp._dns_records import data_of, policy_fields, read, told
 from shiftable_gcp.dns import CloudDnsDriver
 from shiftable_gcp.double import GcpDouble
 
+from .hostile import opened
 from .wire import Json, Outsider
 
 GEO = {"geo": {"items": [{"location": "europe-west3", "rrdatas": ["192.0.2.1"]}]}}
@@ -53,13 +54,8 @@ FAILOVER = {
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_session, "_FIRST_WAIT", 0.01)
+def _short_waits(short_waits: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloud_dns, "_SOON", timedelta(milliseconds=1))
-
-
-def opened(double: GcpDouble, **settings: Any) -> GcpProvider:
-    return GcpProvider(GcpSettings(**{**double.config, **settings}))
 
 
 @pytest.fixture
@@ -73,11 +69,9 @@ def zone(driver: CloudDnsDriver) -> Zone:
 
 
 @pytest.fixture
-def impatient(gcp_double: GcpDouble, zone: Zone) -> Iterator[Zone]:
+def impatient(hasty: GcpProvider, zone: Zone) -> Zone:
     """Return the zone, to somebody who gives up soon."""
-    provider = opened(gcp_double, retry_seconds=0.05)
-    yield Dns(provider.dns()).get(zone.name)
-    provider.close()
+    return Dns(hasty.dns()).get(zone.name)
 
 
 class Foreign(Outsider):

@@ -26,23 +26,21 @@ from shiftable.errors import (
 )
 from shiftable.testing.harness import Call, Kind, Request, Response
 from shiftable.tokens import Token
-from shiftable_gcp import GcpSettings, _session
+from shiftable_gcp import GcpSettings
 from shiftable_gcp._json_api import rendered
 from shiftable_gcp._session import Session
 from shiftable_gcp._state import Conditions, Refused, Stored
 from shiftable_gcp.blob import GcsDriver
 from shiftable_gcp.double import GcpDouble
 
+from .hostile import meanwhile
+
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 MIB = 1024 * 1024
 LONG = bytes(range(256)) * 4096 * 9
 SLOW = json.dumps({"error": {"code": 429, "message": "slow", "errors": [{"reason": "rateLimitExceeded"}]}}).encode()
 BROKEN = json.dumps({"error": {"code": 503, "message": "broken", "errors": [{"reason": "backendError"}]}}).encode()
-SLOW_XML = b"<Error><Code>SlowDown</Code><Message>slow</Message></Error>"
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_session, "_FIRST_WAIT", 0.01)
 
 
 @pytest.fixture(params=["the SDK's lane", "the bulk lane"])
@@ -223,31 +221,6 @@ def raw(double: GcpDouble, key: str, data: bytes, **more: Any) -> Stored:
     """Write as somebody else would."""
     with double.state.lock:
         return double.state.write("shop", Stored(name=key, data=data, **more), Conditions())
-
-
-def meanwhile(double: GcpDouble, operation: str, act: Callable[[], object], *, at: int = 1) -> None:
-    """Do something once, right after a call was executed and before the client hears of it.
-
-    Args:
-        at: the how manieth call of that kind.
-    """
-    seen: list[object] = []
-
-    def look(request: Request, _: Response) -> list[str]:
-        if double.identify(request)[1].endswith(operation):
-            seen.append(True)
-            if len(seen) == at:
-                act()
-        return []
-
-    double.validators.append(look)
-
-
-@pytest.fixture
-def watched(gcp_double: GcpDouble) -> Iterator[GcpDouble]:
-    before = list(gcp_double.validators)
-    yield gcp_double
-    gcp_double.validators[:] = before
 
 
 @pytest.mark.parametrize("theirs", [b"theirs", b"mine"])

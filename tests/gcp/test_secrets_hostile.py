@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,8 +42,8 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable.secrets import Secret, Secrets, SecretStore
-from shiftable.testing.harness import Call, Kind, Request, Response
-from shiftable_gcp import GcpProvider, GcpSettings, _secret_state, _session
+from shiftable.testing.harness import Call, Kind
+from shiftable_gcp import GcpProvider, GcpSettings, _secret_state
 from shiftable_gcp._crc32c import crc32c
 from shiftable_gcp._secret_manager import StoredSecret
 from shiftable_gcp._secret_state import Entry, Journal, mark_of
@@ -51,18 +51,12 @@ from shiftable_gcp._secret_writes import Write as Put
 from shiftable_gcp.double import GcpDouble
 from shiftable_gcp.secrets import SecretManagerDriver
 
+from .hostile import meanwhile, opened
 from .wire import Outsider
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 SOON = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_session, "_FIRST_WAIT", 0.01)
-
-
-def opened(double: GcpDouble, **settings: Any) -> GcpProvider:
-    return GcpProvider(GcpSettings(**{**double.config, **settings}))
 
 
 @pytest.fixture
@@ -71,11 +65,9 @@ def store(provider: GcpProvider) -> SecretStore:
 
 
 @pytest.fixture
-def impatient(gcp_double: GcpDouble) -> Iterator[SecretStore]:
+def impatient(hasty: GcpProvider) -> SecretStore:
     """Return a store that gives up soon."""
-    provider = opened(gcp_double, retry_seconds=0.05)
-    yield Secrets(provider.secrets()).store("shop")
-    provider.close()
+    return Secrets(hasty.secrets()).store("shop")
 
 
 def stored(double: GcpDouble, id_: str = "shop__key") -> StoredSecret:
@@ -127,28 +119,6 @@ class Foreign(Outsider):
 @pytest.fixture
 def foreign(gcp_double: GcpDouble) -> Foreign:
     return Foreign(gcp_double)
-
-
-def meanwhile(double: GcpDouble, operation: str, act: Callable[[], object], *, at: int = 1) -> None:
-    """Do something once, right after a call was executed and before the client hears of it."""
-    seen: list[object] = []
-
-    def look(request: Request, _: Response) -> list[str]:
-        if double.identify(request)[1].endswith(operation):
-            seen.append(True)
-            if len(seen) == at:
-                act()
-        return []
-
-    double.validators.append(look)
-
-
-@pytest.fixture
-def watched(gcp_double: GcpDouble) -> Iterator[GcpDouble]:
-    """Return the double, and take away afterwards what a test made it do."""
-    before = list(gcp_double.validators)
-    yield gcp_double
-    gcp_double.validators[:] = before
 
 
 # what goes wrong on the way
