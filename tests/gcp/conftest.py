@@ -33,7 +33,7 @@ def another(gcp_double: GcpDouble) -> Iterator[GcpProvider]:
 @pytest.fixture
 def hasty(gcp_double: GcpDouble) -> Iterator[GcpProvider]:
     """Return a provider that gives up soon."""
-    made = GcpProvider(GcpSettings(**gcp_double.config, retry_seconds=0.05))
+    made = GcpProvider(GcpSettings(**{**gcp_double.config, "retry_seconds": 0.05}))
     yield made
     made.close()
 
