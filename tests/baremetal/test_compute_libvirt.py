@@ -326,6 +326,77 @@ def test_the_best_processor_is_taken_that_the_hypervisor_has(kind: str, modes: s
     assert (found.type, found.cpu, found.most_cpus) == expected
 
 
+class libvirtError(Exception):  # noqa: N801  as the binding's own
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+    def get_error_code(self) -> int:
+        return self.code
+
+    def get_error_message(self) -> str:
+        return str(self)
+
+
+libvirtError.__module__ = "libvirt"
+
+
+class Domain:
+    """A domain with a guest agent."""
+
+    def __init__(self, state: str, told: Any) -> None:
+        text = xml.domain(MACHINE, KIND, FILES, "default")
+        self.text = text.replace('name="org.qemu.guest_agent.0"', f'name="org.qemu.guest_agent.0" state="{state}"')
+        self.told = told
+
+    def XMLDesc(self, flags: int) -> str:  # noqa: N802  libvirt's name
+        assert flags == 0
+        return self.text
+
+    def interfaceAddresses(self, source: int) -> Any:  # noqa: N802  libvirt's name
+        assert source == 1
+        if isinstance(self.told, Exception):
+            raise self.told
+        return self.told
+
+
+def addresses(*found: str) -> dict[str, Any]:
+    return {"hwaddr": "52:54:00:00:00:01", "addrs": [{"addr": each, "prefix": 24, "type": 0} for each in found]}
+
+
+def test_a_machine_s_agent_tells_its_addresses(tmp_path: Path) -> None:
+    driver = open_libvirt(LibvirtSettings(), tmp_path)
+    told = {
+        "lo": addresses("127.0.0.1", "::1"),
+        "eth1": addresses("2001:db8::7", "fe80::1"),
+        "eth0": addresses("192.0.2.7"),
+        "docker0": {"hwaddr": "x", "addrs": None},
+    }
+    assert driver._inside(Domain("connected", told)) == ("192.0.2.7", "2001:db8::7")
+    assert driver._inside(Domain("disconnected", told)) == ()
+    for code in (86, 3, 55, 74):
+        assert driver._inside(Domain("connected", libvirtError(code, "the agent does not answer"))) == ()
+    with pytest.raises(libvirtError):
+        driver._inside(Domain("connected", libvirtError(38, "End of file while reading data")))
+
+
+class Leases:
+    """A network that has given addresses."""
+
+    def DHCPLeases(self) -> list[dict[str, Any]]:  # noqa: N802  libvirt's name
+        found = (
+            ("52:54:00:AA:00:01", "fd00::7"),
+            ("52:54:00:aa:00:01", "192.0.2.7"),
+            ("52:54:00:aa:00:02", "192.0.2.8"),
+        )
+        return [{"mac": mac, "ipaddr": address, "expirytime": 0} for mac, address in found]
+
+
+def test_leases_are_told_by_the_hardware_s_address() -> None:
+    known = {"52:54:00:aa:00:01": ("192.0.2.7", "fd00::7"), "52:54:00:aa:00:02": ("192.0.2.8",)}
+    assert Session("qemu:///system").leases(Leases()) == known
+
+
 # images
 
 
@@ -347,21 +418,6 @@ def test_an_image_that_is_not_all_of_itself_is_refused(
 
 
 # errors
-
-
-class libvirtError(Exception):  # noqa: N801  as the binding's own
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-    def get_error_code(self) -> int:
-        return self.code
-
-    def get_error_message(self) -> str:
-        return str(self)
-
-
-libvirtError.__module__ = "libvirt"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.compute.driver import ComputeDriver
 from shiftable.testing.conformance.compute import ComputeConformance, Sleep, compute_machine
+from shiftable_baremetal import _libvirt_xml as xml
 from shiftable_baremetal._libvirt_session import Session
-from shiftable_baremetal._libvirt_xml import Kind, read_domain
+from shiftable_baremetal._libvirt_xml import Files, Kind, read_domain
+from shiftable_baremetal._qemu_files import Definition
 from shiftable_baremetal.compute_libvirt import FEATURES, LibvirtComputeDriver
 
 _SPEC = importlib.util.spec_from_file_location("hypervisor", Path(__file__).with_name("hypervisor.py"))
@@ -142,6 +146,42 @@ _SHOWN = (
     "test_machines_of_all_fleets_are_listed_once_each",
 )
 TestLibvirt = type("TestLibvirt", (_Real,), {name: getattr(ComputeConformance, name) for name in _SHOWN})
+
+
+@pytest.mark.parametrize("network", [None, "default"])
+@pytest.mark.parametrize("accelerator", ["auto", "tcg"])
+def test_what_libvirt_is_told_is_as_its_schemas_want(host: Any, network: str | None, accelerator: str) -> None:
+    session = Session(host.uri)
+    machine = Definition(
+        id=str(uuid.uuid4()),
+        name="web-0",
+        fleet="web",
+        token="5d0a",
+        image="debian-12",
+        cpus=2,
+        memory=2**30,
+        disk_gib=20,
+        user="ops",
+        labels={"<a>&\x00": "]]>"},
+        append="console=ttyS0 <&>",
+        created=datetime(2026, 11, 21, tzinfo=UTC),
+    )
+    files = Files(disk="/p/disk", seed="/p/seed", console="/p/console", kernel="/p/kernel", initrd="/p/initrd")
+    text = xml.domain(machine, session.kind(accelerator), files, network)
+    made = session.connection.defineXMLFlags(text, 1)  # VIR_DOMAIN_DEFINE_VALIDATE
+    found = xml.read_domain(made.XMLDesc(2))
+    assert (found.definition, found.cpus, found.memory, len(found.disks)) == (machine, 2, 2**30, 2)
+    larger = attrs.evolve(machine, cpus=4, memory=2**31)
+    again = session.connection.defineXMLFlags(xml.changed(made.XMLDesc(2), larger), 1)
+    found = xml.read_domain(again.XMLDesc(2))
+    assert (found.definition, found.cpus, found.memory) == (larger, 4, 2**31)
+    made.undefine()
+    pool = session.connection.storagePoolLookupByName("default")
+    for name, more in (("a<&>", {}), ("b", {"kind": "raw"}), ("c", {"backing": (f"{host.pool}/b", "raw")})):
+        pool.createXML(xml.volume(name, 2**20, **more), 0)  # 9.0 takes no flag to have it validated
+    assert {"a<&>", "b", "c"} <= set(host.volumes())
+    for name in ("a<&>", "b", "c"):
+        pool.storageVolLookupByName(name).delete(0)
 
 
 class TestSimulatedLibvirt(ComputeConformance):

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import pytest
 
+import shiftable
 from shiftable.compute import FLEET_LABEL, Compute
 from shiftable.compute._rules import token_of
 from shiftable.errors import (
@@ -548,6 +549,50 @@ def test_a_connection_that_was_lost_is_made_anew(host: Any, real: Callable[..., 
         list(compute.list())
     (machine,) = compute.fleet("conf").machines()
     assert machine.seen.state == "running"  # it went on meanwhile
+
+
+def test_a_machine_that_does_not_stop_is_ended_by_whoever_looks(host: Any, real: Callable[..., Any]) -> None:
+    patient = Compute(real(patience=3600.0), sleep=simulated.soon)
+    machine = patient.create(small_fleet()).machine("conf-0")
+    machine.stop()
+    assert (machine.info().state, machine.info().raw_state) == ("stopping", "running, told to stop")
+    assert [found.seen.state for found in patient.machines()] == ["stopping"]
+    assert [found.seen.state for found in Compute(real(patience=3600.0)).machines()] == ["stopping"]
+    with pytest.raises(Conflict, match="it is stopping"):
+        machine.reboot()
+    other = Compute(real(patience=0.0), sleep=simulated.soon)
+    assert [found.seen.state for found in other.machines()] == ["stopped"]
+    assert (host.processes(), machine.info().state) == ([], "stopped")
+    machine.start()
+    assert machine.wait().state == "running"  # the mark went with the run
+
+
+def test_a_machine_that_somebody_paused_goes_on(host: Any, real: Callable[..., Any]) -> None:
+    machine = Compute(real(), sleep=simulated.soon).create(small_fleet()).machine("conf-0")
+    native = host.connect().lookupByUUIDString(machine.id)
+    native.suspend()
+    assert (machine.info().state, machine.info().raw_state) == ("suspended", "paused")
+    with pytest.raises(Conflict, match="it is suspended"):
+        machine.reboot()
+    machine.start()
+    assert (machine.info().state, native.isActive()) == ("running", 1)
+    native.suspend()
+    machine.stop()
+    assert machine.wait("stopped").state == "stopped"
+
+
+def test_a_hypervisor_is_declared(host: Any, libvirt: Any, images: Mapping[str, Path], tmp_path: Path) -> None:
+    assert libvirt is not None
+    own = [{"name": "debian-12", "file": str(images["debian-12"])}]
+    settings = {"uri": host.uri, "network": "user", "accelerator": "tcg", "images": own}
+    with shiftable.connect("baremetal", root=str(tmp_path / "data"), libvirt=settings) as cloud:
+        compute = cloud.compute
+        assert compute.create(small_fleet()).wait()[0].addresses == ("127.0.0.1",)
+        assert [found.name for found in compute.images() if not found.own][:1] == ["debian-12"]
+        compute.delete("conf")
+    elsewhere = shiftable.connect("baremetal", libvirt={**settings, "pool": "elsewhere"})
+    with elsewhere, pytest.raises(NotFound, match="has no storage pool 'elsewhere': make one .virsh pool-define"):
+        elsewhere.compute.create(small_fleet())
 
 
 def test_a_hypervisor_that_is_not_there_is_not_available(libvirt: Any, images: Any, tmp_path: Path) -> None:

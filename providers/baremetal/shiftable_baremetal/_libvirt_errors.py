@@ -26,9 +26,9 @@ from shiftable.errors import (
 )
 from shiftable_baremetal._faults import classify as classify_files
 
-__all__ = ["NO_DOMAIN", "NO_SUPPORT", "NO_VOLUME", "classify", "code_of"]
+__all__ = ["NO_DOMAIN", "NO_POOL", "NO_SUPPORT", "NO_VOLUME", "classify", "code_of"]
 
-NO_SUPPORT, NO_DOMAIN, NO_VOLUME = 3, 42, 50
+NO_SUPPORT, NO_DOMAIN, NO_POOL, NO_VOLUME = 3, 42, 49, 50
 
 _CODES: Mapping[int, tuple[str, type[OperationError]]] = {
     2: ("NO_MEMORY", QuotaExceeded),
@@ -48,7 +48,7 @@ _CODES: Mapping[int, tuple[str, type[OperationError]]] = {
     NO_DOMAIN: ("NO_DOMAIN", NotFound),
     43: ("NO_NETWORK", NotFound),
     45: ("AUTH_FAILED", Unauthenticated),
-    49: ("NO_STORAGE_POOL", NotFound),
+    NO_POOL: ("NO_STORAGE_POOL", NotFound),
     NO_VOLUME: ("NO_STORAGE_VOL", NotFound),
     55: ("OPERATION_INVALID", Conflict),
     67: ("CONFIG_UNSUPPORTED", InvalidArgument),

@@ -31,7 +31,7 @@ import attrs
 from shiftable.errors import AlreadyExists, Fault, InvalidArgument, NotFound
 from shiftable_baremetal import _libvirt_xml as xml
 from shiftable_baremetal._faults import FilesError
-from shiftable_baremetal._libvirt_errors import NO_VOLUME, classify, code_of
+from shiftable_baremetal._libvirt_errors import NO_POOL, NO_VOLUME, classify, code_of
 from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal._qemu_images import Base
 
@@ -228,7 +228,14 @@ class Volumes:
 
     @property
     def _pool(self) -> Any:  # noqa: ANN401  libvirt has no types
-        return self.session.connection.storagePoolLookupByName(self.pool)
+        try:
+            return self.session.connection.storagePoolLookupByName(self.pool)
+        except Exception as exc:
+            if code_of(exc) != NO_POOL:
+                raise
+            how = f"virsh pool-define-as {self.pool} dir --target /var/lib/libvirt/images, pool-start, pool-autostart"
+            why = f"the hypervisor has no storage pool {self.pool!r}: make one ({how}), or name another as `pool`"
+            raise FilesError(Fault(NotFound, why)) from exc
 
 
 def virtual_size(base: Base) -> int:
