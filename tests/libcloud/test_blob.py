@@ -130,3 +130,17 @@ def test_what_a_hoster_is_not_spoken_to_about_is_refused(hoster: Any) -> None:
     for make in (provider.dns, provider.compute):
         with pytest.raises(Unsupported, match=f"of {hoster}: not yet; there are those of digitalocean"):
             make()
+
+
+@pytest.mark.parametrize("field", ["endpoint", "storage_endpoint"])
+@pytest.mark.parametrize("value", ["ftp://x", "x", "https://", "https://x/path", "https://x?query"])
+def test_an_endpoint_that_is_no_address_is_refused(field: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{field}: .* is no address"):
+        LibcloudSettings(**{"hoster": "ovh", field: value})  # type: ignore[arg-type]  # one of several fields
+
+
+@pytest.mark.parametrize("field", ["endpoint", "storage_endpoint"])
+def test_a_password_in_an_endpoint_is_refused_and_not_shown(field: str) -> None:
+    with pytest.raises(ValueError, match="a credential stands in the URL") as caught:
+        LibcloudSettings(**{"hoster": "ovh", field: "https://me:canary@x"})  # type: ignore[arg-type]
+    assert "canary" not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["LibcloudProvider", "LibcloudSettings"]
 
 __version__ = "0.1.0"
+
+
+def _is_address(_: object, field: attrs.Attribute[str | None], value: str | None) -> None:
+    """Refuse what is no address of a server; a credential in it is not shown."""
+    if value is None:
+        return
+    parts = urlsplit(value)
+    if parts.username is not None:
+        raise ValueError(f"{field.name}: a credential stands in the URL; give it in a setting of its own")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"{field.name}: {value!r} is no address of a server, such as https://api.example.net")
 
 
 @attrs.frozen(kw_only=True)
@@ -43,8 +55,8 @@ class LibcloudSettings:
     region: str | None = None
     access_key: Credential | None = None
     secret_key: Credential | None = None
-    endpoint: str | None = None
-    storage_endpoint: str | None = None
+    endpoint: str | None = attrs.field(default=None, validator=_is_address)
+    storage_endpoint: str | None = attrs.field(default=None, validator=_is_address)
     retry_seconds: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
 
 

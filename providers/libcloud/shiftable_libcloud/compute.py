@@ -108,6 +108,8 @@ class DropletDriver(ComputeDriver):
     lost creation after that look, there are two droplets with one token. The younger is not listed, as long as both
     stand on one page of 200, and is debris, which ``sweep`` deletes.
 
+    Whether a droplet got a public address is told as DigitalOcean tells it, not as it was asked for.
+
     User, keys and host name come by cloud-init. DigitalOcean makes a password for root, and mails it to the account, as
     the droplet has no key of the account's; ssh takes no passwords. Disks are as large as the size has them. Tags that
     nothing bears any more stay, and cost nothing.
@@ -224,7 +226,7 @@ class DropletDriver(ComputeDriver):
             "size": size.name,
             "image": _number(_ALIASES.get(spec.image, spec.image)),
             "tags": _tags(spec, token),
-            "public_networking": spec.public_ip,
+            "public_networking": spec.public_ip,  # as godo, DigitalOcean's own client, calls it
             "ipv6": spec.public_ip,
             "monitoring": False,
             "backups": False,
