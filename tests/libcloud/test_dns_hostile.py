@@ -14,7 +14,6 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from libcloud.dns.drivers.digitalocean import DigitalOceanDNSDriver
 
 import shiftable
 from shiftable.config import Credential
@@ -628,19 +627,3 @@ def test_the_token_is_nowhere_to_be_seen(
         log.close()
     assert digitalocean.token not in "".join([*seen, (tmp_path / "log").read_text()])
     assert not [call for call in digitalocean.calls if digitalocean.token in call.path + call.query]
-
-
-def test_libclouds_own_driver_would_invent_an_address(digitalocean: DigitalOceanDouble) -> None:
-    """The reason for the correction; if this fails, libcloud has mended it."""
-
-    class Plain(DigitalOceanDNSDriver):
-        def __new__(cls, *_args: object, **_kwargs: object) -> Any:
-            return object.__new__(cls)
-
-        def _ex_connection_class_kwargs(self) -> dict[str, Any]:
-            return {"url": digitalocean.url}
-
-    plain = Plain(digitalocean.token)
-    plain.create_zone(NAME)
-    plain.connection.connection.session.close()
-    assert [("@", "A", "127.0.0.1", 3600)] == rows(digitalocean)
