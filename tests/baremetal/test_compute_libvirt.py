@@ -153,11 +153,25 @@ def test_a_connection_is_kept_until_it_is_lost_and_is_each_process_s_own(monkeyp
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "qemu", "test:///default", "qemu:///nowhere", "xen:///system", "qemu+ssh://host", "http://host/system"],
+    [
+        "",
+        "qemu",
+        "test:///default",
+        "qemu:///nowhere",
+        "xen:///system",
+        "qemux:///system",
+        "qemu+ssh://host",
+        "http://host/system",
+    ],
 )
 def test_an_address_that_is_none_of_a_hypervisor_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="the address of a hypervisor"):
         LibvirtSettings(uri=uri)
+
+
+def test_nothing_goes_over_a_network_without_encryption() -> None:
+    with pytest.raises(ValueError, match="without encryption: use qemu.ssh or qemu.tls"):
+        LibvirtSettings(uri="qemu+tcp://host/system")
 
 
 def test_an_address_holds_no_password() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.compute.driver import ComputeDriver
@@ -197,6 +197,5 @@ class TestSimulatedLibvirt(ComputeConformance):
 
 
 def test_any_sequence_leaves_what_is_declared(make_simulated: Callable[[], LibvirtComputeDriver]) -> None:
-    few = settings(max_examples=15, stateful_step_count=15, deadline=None, database=None, derandomize=True)
     machine = compute_machine(make_simulated, soon)
-    run_state_machine_as_test(machine, settings=settings(few, phases=[Phase.generate]))
+    run_state_machine_as_test(machine, settings=settings.get_profile("machine"))

@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 import shiftable
-from shiftable.compute import FLEET_LABEL, Compute
+from shiftable.compute import FLEET_LABEL, Compute, Size
 from shiftable.compute._rules import token_of
 from shiftable.errors import (
     AlreadyExists,
@@ -26,7 +26,6 @@ from shiftable.errors import (
     IntegrityError,
     InvalidArgument,
     NotFound,
-    OperationError,
     QuotaExceeded,
     Unavailable,
 )
@@ -642,6 +641,13 @@ def test_a_pool_that_is_full_is_said_and_left_as_it_was(
 def test_machines_that_qemu_refuses_leave_nothing(host: Any, real: Callable[..., Any], tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(b"QFI\xfb\x00\x00\x00\x03" + bytes(1000))
-    with pytest.raises(OperationError, match="Image does not contain|Could not open|backing"):
+    with pytest.raises(InvalidArgument, match="Image does not contain|Could not open|backing"):
         Compute(real()).create(attrs.evolve(small_fleet(), image=str(broken)))
+    huge = Size(name="huge", cpus=1, memory=2**46)
+    fault = fault_of(
+        lambda: real().create_machine(small_fleet(), "conf-0", size=huge, token=token_of("conf-0"), user_data=None)
+    )
+    assert fault is not None
+    assert fault.error is QuotaExceeded, fault
     assert [name for name in host.volumes() if ".base." not in name] == []
+    assert (host.processes(), host.connect().listAllDomains()) == ([], [])

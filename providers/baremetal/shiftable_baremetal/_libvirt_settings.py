@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -16,7 +17,9 @@ _HERE = frozenset({"qemu", "qemu+unix"})
 
 def _is_uri(_: object, field: attrs.Attribute[str], value: str) -> None:
     found = urlsplit(value)
-    if not found.scheme.startswith("qemu") or found.path not in {"/system", "/session"}:
+    if found.scheme == "qemu+tcp":
+        raise ValueError(f"{field.name} leads over a network without encryption: use qemu+ssh or qemu+tls")
+    if not re.fullmatch(r"qemu(\+[a-z0-9]+)?", found.scheme) or found.path not in {"/system", "/session"}:
         example = "qemu:///system, qemu:///session or qemu+ssh://user@host/system"
         raise ValueError(f"{field.name} must be the address of a hypervisor as libvirt has it: {example}")
     if found.password is not None:
