@@ -18,6 +18,7 @@ from shiftable.cli._serving import until_told
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
 from shiftable.cli._units import duration, when
 from shiftable.errors import ConfigError, NotFound, OperationError, Resource
+from shiftable.wording import counted
 
 __all__ = ["blob"]
 
@@ -397,7 +398,7 @@ def _confirmed(location: Location, listed: Callable[[], Iterator[ObjectSummary]]
     count = size = 0
     for item in listed():
         count, size = count + 1, size + item.size
-    what = f"{count:,} objects ({size_text(size)})"
+    what = f"{counted(count, 'object')} ({size_text(size)})"
     if count and not sys.stdin.isatty():
         raise ConfigError(f"{what} would be deleted from {location}; without a terminal, say --yes")
     if count:

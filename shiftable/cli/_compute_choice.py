@@ -20,6 +20,7 @@ from shiftable.compute.driver import GIB, Arch
 from shiftable.errors import ConfigError, ShiftableError
 from shiftable.parallel import parallel
 from shiftable.provider import Provider
+from shiftable.wording import counted
 
 __all__ = ["images", "sizes", "sweep"]
 
@@ -55,7 +56,7 @@ class _Offer:
         """Return it as a row has it."""
         size = self.choice.size
         gpus = f"{size.gpus} {size.gpu or 'GPU'}" if size.gpus else ""
-        extent = f"{size.cpus} CPUs", f"{size.memory / GIB:g} GiB", gpus
+        extent = counted(size.cpus, "CPU"), f"{size.memory / GIB:g} GiB", gpus
         return self.provider, size.name, *extent, _monthly(self.choice.monthly), self.choice.reason
 
 
@@ -205,7 +206,8 @@ def _agreed(service: Compute, provider: str, older_than: timedelta) -> bool:
     if not left:
         return False
     if not sys.stdin.isatty():
-        raise ConfigError(f"to delete {len(left):,} things at {provider} without a terminal, say --yes; -n lists them")
+        things = counted(len(left), "thing")
+        raise ConfigError(f"to delete {things} at {provider} without a terminal, say --yes; -n lists them")
     for each in left:
         click.echo(shown(f"{provider}: {each}"), err=True)
     return click.confirm(f"delete them at {provider}?", err=True)

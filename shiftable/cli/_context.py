@@ -17,6 +17,7 @@ from shiftable.app import App, load
 from shiftable.cloud import Cloud, connect
 from shiftable.errors import ConfigError
 from shiftable.manifest import Declared
+from shiftable.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -228,7 +229,7 @@ def interruptible(hint: str) -> Iterator[None]:
 
 def items_text(count: int) -> str:
     """Say a number of items for people."""
-    return "1 item" if count == 1 else f"{count:,} items"
+    return counted(count, "item")
 
 
 def size_text(size: int) -> str:

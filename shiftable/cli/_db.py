@@ -29,6 +29,7 @@ from shiftable.cli._progress import duration_text
 from shiftable.cli._units import read_duration, when
 from shiftable.database import ENGINES, Database, DatabaseInfo, Databases, DatabaseSpec, Engine, Snapshot
 from shiftable.errors import ConfigError, NotFound
+from shiftable.wording import counted
 
 __all__ = ["db"]
 
@@ -329,7 +330,7 @@ def resize(
     found = place.open(context)
     state = found.info().state
     became = found.resize(cpus=cpus, memory_gib=memory_gib, storage_gib=storage_gib)
-    size = f"{became.cpus} CPUs, {became.memory_gib} GiB, {became.storage_gib} GiB of storage"
+    size = f"{counted(became.cpus, 'CPU')}, {became.memory_gib} GiB, {became.storage_gib} GiB of storage"
     stopped = state == "stopped"
     _finish(context, found, f"has {size}", wait=wait, timeout=timeout, as_json=as_json, stopped=stopped)
 

@@ -24,6 +24,7 @@ from shiftable.cli._dns_cutover import cutover
 from shiftable.cli._serving import until_told
 from shiftable.dns import RecordChange, RecordSet, Token, Zone
 from shiftable.errors import ConfigError
+from shiftable.wording import counted
 
 if TYPE_CHECKING:
     from shiftable.cloud import Cloud
@@ -252,7 +253,7 @@ def carry_out(zone: Zone, changes: tuple[RecordChange, ...], *, dry_run: bool, a
 
 
 def _counted(count: int) -> str:
-    return "1 record set" if count == 1 else f"{count:,} record sets"
+    return counted(count, "record set")
 
 
 def show(changes: Iterable[RecordChange]) -> None:

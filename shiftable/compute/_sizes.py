@@ -8,6 +8,8 @@ from typing import Literal
 
 import attrs
 
+from shiftable.wording import counted
+
 __all__ = ["GIB", "Arch", "Choice", "Size", "choose_size"]
 
 Arch = Literal["x86_64", "arm64"]
@@ -37,7 +39,7 @@ class Size:
 
     def __str__(self) -> str:
         gpus = f", {self.gpus} {self.gpu or 'GPU'}" if self.gpus else ""
-        return f"{self.name} ({self.cpus} CPUs, {self.memory / GIB:g} GiB{gpus})"
+        return f"{self.name} ({counted(self.cpus, 'CPU')}, {self.memory / GIB:g} GiB{gpus})"
 
 
 @attrs.frozen
@@ -76,7 +78,8 @@ def choose_size(
         if size.arch == arch and bool(size.gpus) is bool(gpus) and (gpu is None or size.gpu == gpu)
     ]
     enough = [s for s in of_kind if s.cpus >= cpus and s.memory >= memory_gib * GIB and s.gpus >= gpus]
-    needed = f"{cpus} CPUs, {memory_gib} GiB" + (f" and {gpus} {gpu or 'GPU'}" if gpus else "") + f" of {arch}"
+    with_gpus = f" and {gpus} {gpu or 'GPU'}" if gpus else ""
+    needed = f"{counted(cpus, 'CPU')}, {memory_gib} GiB{with_gpus} of {arch}"
     if not enough:
         largest = max(of_kind, key=_extent, default=None)
         raise ValueError(
@@ -86,9 +89,9 @@ def choose_size(
     if priced:
         best = min(priced, key=lambda size: (size.price or Decimal(0), *_extent(size)))
         known = "" if len(priced) == len(enough) else ", among those whose price is known"
-        return Choice(best, f"the cheapest of {len(priced):,} sizes with at least {needed}{known}", best.price)
+        return Choice(best, f"the cheapest of {counted(len(priced), 'size')} with at least {needed}{known}", best.price)
     best = min(enough, key=_extent)
-    return Choice(best, f"the smallest of {len(enough):,} sizes with at least {needed}", best.price)
+    return Choice(best, f"the smallest of {counted(len(enough), 'size')} with at least {needed}", best.price)
 
 
 def _extent(size: Size) -> tuple[int, int, int, str]:

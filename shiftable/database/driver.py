@@ -18,6 +18,7 @@ from shiftable.features import Features, Limit, feature
 from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable.service import Driver, Spec
+from shiftable.wording import counted
 
 __all__ = [
     "ENGINES",
@@ -131,7 +132,7 @@ class ServerSize:
     memory: int
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.cpus} CPUs, {self.memory / GIB:g} GiB)"
+        return f"{self.name} ({counted(self.cpus, 'CPU')}, {self.memory / GIB:g} GiB)"
 
 
 @attrs.frozen
@@ -157,7 +158,7 @@ def choose_size(spec: DatabaseSpec, sizes: Iterable[ServerSize], *, source: str)
 
     every = tuple(sizes)
     enough = [size for size in every if size.cpus >= spec.cpus and size.memory >= spec.memory_gib * GIB]
-    needed = f"{spec.cpus} CPUs and {spec.memory_gib} GiB"
+    needed = f"{counted(spec.cpus, 'CPU')} and {spec.memory_gib} GiB"
     if not enough:
         largest = max(every, key=extent, default=None)
         raise ValueError(f"no size has {needed}; the largest is {largest} ({source})")

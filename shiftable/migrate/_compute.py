@@ -37,6 +37,7 @@ from shiftable.migrate.mover import (
     Trouble,
 )
 from shiftable.service import Change, Service, Spec
+from shiftable.wording import counted
 
 __all__ = ["FleetItem", "FleetsMover"]
 
@@ -144,8 +145,8 @@ class FleetsMover(Mover[FleetItem]):
             return None
         limit = f"as many as the source has, {len(self._left):,}" if most is None else f"{most:,}"
         return (
-            f"{made:,} machines would be made, and a move makes at most {limit}; look at count and at the source, or"
-            " raise that limit (--change-limit)"
+            f"{counted(made, 'machine')} would be made, and a move makes at most {limit}; look at count and at the"
+            " source, or raise that limit (--change-limit)"
         )
 
     # the five steps
@@ -275,7 +276,7 @@ class FleetsMover(Mover[FleetItem]):
             )
         count = sum(1 for machine in now if machine.state != "deleting")
         if count > self._spec.count:
-            why = f"the target has {count:,} machines of the fleet, and {self._spec.count:,} are wanted"
+            why = f"the target has {counted(count, 'machine')} of the fleet, and {self._spec.count:,} are wanted"
             self._findings.append(Finding(self._spec.name, why, Trouble.DIFFERS))
         well = [living[key] for key, why in found.items() if why is None]
         found |= self._looked_at(well, quick=quick)
@@ -298,7 +299,7 @@ class FleetsMover(Mover[FleetItem]):
             self._findings.append(Finding("", f"NOT looked at from outside, whether they do their work: {why}"))
             return {}
         told = ", ".join(map(str, self._checks))
-        self._findings.append(Finding("", f"looked at {len(machines):,} machines from here: {told}"))
+        self._findings.append(Finding("", f"looked at {counted(len(machines), 'machine')} from here: {told}"))
         return ailing(self._checks, machines, timeout=self.options.health_timeout, pause=self.pause)
 
     def verified(self) -> Iterable[Finding]:

@@ -13,6 +13,7 @@ from shiftable.compute import Choice, Compute, FleetSpec, MachineInfo
 from shiftable.compute.driver import GIB
 from shiftable.errors import InvalidArgument, NotFound
 from shiftable.migrate.mover import Loss
+from shiftable.wording import counted
 
 __all__ = ["Sides", "notes"]
 
@@ -60,7 +61,7 @@ def notes(sides: Sides) -> Iterator[Loss]:
 def _sizes(sides: Sides) -> str:
     kinds = Counter((each.size, each.cpus, each.memory) for each in sides.machines)
     here = ", ".join(
-        f"{count} of {size} ({cpus} CPUs, {memory / GIB:g} GiB)"
+        f"{count} of {size} ({counted(cpus, 'CPU')}, {memory / GIB:g} GiB)"
         for (size, cpus, memory), count in sorted(kinds.items())
     )
     there = sides.choice.size
@@ -122,7 +123,7 @@ def _drift(sides: Sides) -> Iterator[str]:
     """Say where the source's machines are not what is declared; the declaration is what moves."""
     spec = sides.spec
     if len(sides.machines) != spec.count:
-        yield f"the source has {len(sides.machines):,} machines, and {spec.count:,} are declared"
+        yield f"the source has {counted(len(sides.machines), 'machine')}, and {spec.count:,} are declared"
     for name, wanted in (("arch", spec.arch), ("image", spec.image)):
         others = {getattr(each, name) for each in sides.machines} - {wanted}
         if others:
@@ -157,7 +158,8 @@ def _others(sides: Sides) -> Iterator[str]:
         except InvalidArgument:  # others may have labelled it so
             yield f"{name}: on the source, and of a name that no fleet could have: it stays"
             continue
-        told = f"{found.count} machines of {found.image}, {found.cpus} CPUs, {found.memory_gib} GiB"
+        many, cpus = counted(found.count, "machine"), counted(found.cpus, "CPU")
+        told = f"{many} of {found.image}, {cpus}, {found.memory_gib} GiB"
         yield f"{name} ({told}): on the source, and not declared: it stays; [compute.{name}] would move it"
     if len(beside) > _SHOWN:
         yield f"and {len(beside) - _SHOWN:,} more fleets that are not declared"

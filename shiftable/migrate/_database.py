@@ -27,6 +27,7 @@ from shiftable.migrate.mover import (
     Trouble,
 )
 from shiftable.service import Change, Service, Spec
+from shiftable.wording import counted
 
 __all__ = ["DatabaseItem", "DatabaseMover"]
 
@@ -277,7 +278,8 @@ class DatabaseMover(Mover[DatabaseItem]):
             except MigrationError as exc:
                 found = exc
             yield item, found
-        told = f"{name}: the rows of {len(wanted):,} tables were added up in both servers, by hashes of their contents"
+        tables = counted(len(wanted), "table")
+        told = f"{name}: the rows of {tables} were added up in both servers, by hashes of their contents"
         self._findings.append(Finding("", told))
 
     def verified(self) -> Iterable[Finding]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import attrs
 
 from shiftable.errors import MigrationError
+from shiftable.wording import counted
 
 __all__ = [
     "Arguments",
@@ -299,10 +300,8 @@ class Moving(Sides):
             with contextlib.suppress(Exception):  # told by its own item
                 self.table(label)
         if self._failed:
-            first = next(iter(self._failed.items()))
-            raise MigrationError(
-                f"{len(self._failed)} tables have not arrived, so indexes wait; the first is {first[0]}: {first[1]}"
-            )
+            first, tables = next(iter(self._failed.items())), counted(len(self._failed), "table")
+            raise MigrationError(f"{tables} did not arrive, so indexes wait; the first is {first[0]}: {first[1]}")
         self._check_stopping()
 
     def _check_stopping(self) -> None:

@@ -545,7 +545,7 @@ def test_no_backups_no_point_in_time(databases: Databases) -> None:
     ("spec", "why"),
     [
         (attrs.evolve(SPEC, version="99"), "RDS has no postgresql 99 here; it has postgres13, "),
-        (attrs.evolve(SPEC, cpus=1000), "no size has 1000 CPUs"),
+        (attrs.evolve(SPEC, cpus=1000), "no size has 1,000 CPUs"),
         (attrs.evolve(SPEC, parameters={"rds.force_ssl": "0"}), "declare tls"),
         (attrs.evolve(SPEC, admin="admin"), "reserved word"),
     ],

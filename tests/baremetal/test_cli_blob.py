@@ -377,7 +377,7 @@ def test_rm_deletes_a_folder_and_not_what_begins_alike(run: Run) -> None:
     put(run, "assets:log/1", "assets:logs/1", "assets:log-2")
     refused = run("blob", "rm", "-r", "assets:log")
     assert 2 == refused.exit_code
-    assert "1 objects (12 B) would be deleted from assets:log; without a terminal, say --yes" in refused.stderr
+    assert "1 object (12 B) would be deleted from assets:log; without a terminal, say --yes" in refused.stderr
     assert 0 == run("blob", "rm", "-r", "--yes", "assets:log").exit_code
     assert ["log-2", "logs/1"] == keys(run)
 

@@ -449,7 +449,7 @@ def test_only_old_debris_is_swept_and_only_with_a_yes(littered: Run, driver: Mem
     refused = littered("sweep", "--older-than", "0s")
     assert (2, True) == (
         refused.exit_code,
-        "to delete 1 things at memory without a terminal, say --yes" in refused.stderr,
+        "to delete 1 thing at memory without a terminal, say --yes" in refused.stderr,
     )
     assert 1 == len(driver._debris)
     said = littered("sweep", "memory", "--older-than", "0s", "--yes", "--json").stdout

@@ -101,7 +101,7 @@ def test_the_choice_is_enough_and_nothing_that_is_enough_is_better(
         if size.arch == "x86_64" and size.cpus >= cpus and size.memory >= memory_gib * GIB and size.gpus == gpus
     ]
     if not enough:
-        with pytest.raises(ValueError, match=f"{cpus} CPUs"):
+        with pytest.raises(ValueError, match=f"no size has {cpus} CPU"):
             choose_size(cpus, memory_gib, "x86_64", sizes, gpus=gpus)
         return
     choice = choose_size(cpus, memory_gib, "x86_64", sizes, gpus=gpus)

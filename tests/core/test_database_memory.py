@@ -18,6 +18,7 @@ from shiftable.masking import Masked
 from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
 from shiftable.paging import Page
 from shiftable.testing.conformance.database import DatabaseConformance, Sleep, database_machine, small_spec
+from shiftable.wording import counted
 
 from .clocks import Clock
 
@@ -119,9 +120,7 @@ def test_the_smallest_size_that_has_enough_is_chosen(cpus: int, memory_gib: int,
     assert choice is not None
     assert name == choice.size.name
     enough = sum(size.cpus >= cpus and size.memory >= memory_gib * 2**30 for size in SIZES)
-    expected = (
-        f"the smallest of {enough} sizes with at least {cpus} CPUs and {memory_gib} GiB (the catalogue of 2026-11-21)"
-    )
+    expected = f"the smallest of {enough} sizes with at least {counted(cpus, 'CPU')} and {memory_gib} GiB (the catalogue of 2026-11-21)"
     assert expected == choice.reason
 
 

@@ -318,9 +318,7 @@ def test_an_error_of_a_row_names_the_table_and_shows_no_value(pair: Pair, caplog
         move.start()
         with pytest.raises(MigrationError, match=r"public\.held: the target ended COPY: .*violates check") as caught:
             move.table("public.held")
-        with pytest.raises(
-            MigrationError, match="1 tables have not arrived, so indexes wait; the first is public.held"
-        ):
+        with pytest.raises(MigrationError, match="1 table did not arrive, so indexes wait; the first is public.held"):
             move.finish()
 
     assert canary not in f"{caught.value} {caplog.text}"

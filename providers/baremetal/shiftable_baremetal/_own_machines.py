@@ -10,6 +10,7 @@ from shiftable.compute import Rule
 from shiftable.compute.driver import GIB, Choice, FleetSpec, Size
 from shiftable.errors import Fault, InvalidArgument
 from shiftable.paging import Page
+from shiftable.wording import counted
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._qemu_settings import QemuMachineSettings
 
@@ -37,8 +38,8 @@ def any_size(spec: FleetSpec, most_cpus: int, most_memory_gib: int) -> Choice:
         ValueError: nothing is so large.
     """
     if spec.cpus > most_cpus or spec.memory_gib > most_memory_gib:
-        needed = f"{spec.cpus} CPUs, {spec.memory_gib} GiB"
-        raise ValueError(f"no size has {needed}; the largest has {most_cpus} CPUs, {most_memory_gib} GiB")
+        needed = f"{counted(spec.cpus, 'CPU')}, {spec.memory_gib} GiB"
+        raise ValueError(f"no size has {needed}; the largest has {counted(most_cpus, 'CPU')}, {most_memory_gib} GiB")
     return Choice(size(spec.cpus, spec.memory_gib), "any size can be had")
 
 

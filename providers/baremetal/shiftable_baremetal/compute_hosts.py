@@ -37,6 +37,7 @@ from shiftable.errors import (
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.parallel import parallel
+from shiftable.wording import counted
 from shiftable_baremetal import _hosts_scripts as scripts
 from shiftable_baremetal._faults import FilesError, classify
 from shiftable_baremetal._hosts_scripts import Seen
@@ -220,7 +221,7 @@ class HostsComputeDriver(ComputeDriver):
         fitting = [host for host in self._hosts if _fits(host, spec, size)]
         free = [host for host in fitting if host.name not in taken]
         if not free:
-            kind = f"{size.cpus} CPUs, {size.memory // GIB} GiB and {spec.image}"
+            kind = f"{counted(size.cpus, 'CPU')}, {size.memory // GIB} GiB and {spec.image}"
             raise _fault(QuotaExceeded, f"all {len(fitting)} hosts with {kind} are claimed; add some to the inventory")
         mark = secrets.token_hex(8)
         facts = {

@@ -40,6 +40,7 @@ from shiftable.errors import (
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.parallel import parallel
+from shiftable.wording import counted
 from shiftable_baremetal._redfish_claims import Aim, Book, Claim, Claims
 from shiftable_baremetal._redfish_errors import Stopped, classify, is_away, is_unsure
 from shiftable_baremetal._redfish_settings import RedfishImageSettings, RedfishServerSettings, RedfishSettings
@@ -282,7 +283,7 @@ class RedfishComputeDriver(ComputeDriver):
             raise silent[0]
         claimed = self._claims.read()  # by now: what was turned on meanwhile is somebody's
         on = [name for name in on if name not in claimed]
-        kind = f"{size.cpus} CPUs, {size.memory // GIB} GiB" + (f" in zone {spec.zone}" if spec.zone else "")
+        kind = f"{counted(size.cpus, 'CPU')}, {size.memory // GIB} GiB" + (f" in zone {spec.zone}" if spec.zone else "")
         busy = f" or on without being claimed ({', '.join(on)}: turn them off to have them)" if on else ""
         raise Stopped(QuotaExceeded, f"all {len(fitting)} servers with {kind} are claimed{busy}")
 

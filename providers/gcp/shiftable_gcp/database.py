@@ -32,6 +32,7 @@ from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, Un
 from shiftable.features import Limit
 from shiftable.masking import Masked
 from shiftable.paging import Page
+from shiftable.wording import counted
 from shiftable_gcp._session import Session
 from shiftable_gcp._signing import account_of
 from shiftable_gcp._sql_api import CloudSqlFault, Json, SqlApi, failure, meaning
@@ -140,7 +141,7 @@ class CloudSqlDriver(DatabaseDriver):
             and native.edition == "enterprise"
             and fitting_custom(spec.cpus, spec.memory_gib) is None
         ):
-            missing.append(f"machines of {spec.cpus} CPUs and {spec.memory_gib} GiB ({CUSTOM_SOURCE})")
+            missing.append(f"machines of {counted(spec.cpus, 'CPU')} and {spec.memory_gib} GiB ({CUSTOM_SOURCE})")
         if spec.high_availability and not spec.backup_days:
             missing.append("high availability without backups (Cloud SQL, requirements of high availability)")
         return tuple(missing)
@@ -555,7 +556,7 @@ class CloudSqlDriver(DatabaseDriver):
         if now and found and _is_enough(now, spec) and now.cpus <= found.cpus and now.memory <= found.memory:
             return SizeChoice(now, "it is enough, and not larger")  # one that shares its CPU with others
         if found is None:
-            raise ValueError(f"no machine has {spec.cpus} CPUs and {spec.memory_gib} GiB ({CUSTOM_SOURCE})")
+            raise ValueError(f"no machine has {counted(spec.cpus, 'CPU')} and {spec.memory_gib} GiB ({CUSTOM_SOURCE})")
         return SizeChoice(found, f"made to measure: the smallest that is allowed ({CUSTOM_SOURCE})")
 
     def _chosen(self, spec: DatabaseSpec, instance: Json | None) -> SizeChoice:

@@ -156,7 +156,7 @@ class ComputeConformance(Conformance):
     def test_a_need_that_no_size_meets_is_refused_before_anything_is_made(self, compute: Compute) -> None:
         spec = attrs.evolve(small_fleet(), cpus=100_000)
         for call in (compute.create, compute.choose):
-            with pytest.raises(InvalidArgument, match="100000 CPUs"):
+            with pytest.raises(InvalidArgument, match="100,000 CPUs"):
                 call(spec)
         assert not compute.exists("conf")
 
