@@ -102,6 +102,10 @@ class FakeLibvirt(ModuleType):
         def __init__(self, uri: str) -> None:
             self.uri = uri
             self.alive = 1
+            self.closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
 
         def isAlive(self) -> int:  # noqa: N802  libvirt's name
             return self.alive
@@ -146,6 +150,21 @@ def test_a_connection_is_kept_until_it_is_lost_and_is_each_process_s_own(monkeyp
     monkeypatch.setattr("os.getpid", lambda: -1)  # as in a child
     assert session.connection is fake.opened[2]
     assert second in session._inherited  # closing it would end the parent's
+    monkeypatch.undo()
+    session.close()
+    assert [each.closed for each in fake.opened] == [0, 0, 0]
+
+
+def test_a_connection_is_closed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = FakeLibvirt()
+    monkeypatch.setitem(sys.modules, "libvirt", fake)
+    driver = open_libvirt(LibvirtSettings(), tmp_path)
+    driver.close()  # it was never opened
+    first = driver._session.connection
+    driver.close()
+    driver.close()
+    assert first.closed == 1
+    assert driver._session.connection is fake.opened[1]
 
 
 # settings

@@ -65,13 +65,27 @@ class Session:
                 process, connection = self._opened
                 if process == os.getpid() and connection.isAlive():
                     return connection
-                if process != os.getpid():
-                    self._inherited.append(connection)  # to close it would end the parent's conversation
+                self._forget()
             libvirt = binding()
             libvirt.registerErrorHandler(_say_nothing, None)  # errors are raised; it would print them as well
             connection = self._open(libvirt)
             self._opened = (os.getpid(), connection)
             return connection
+
+    def close(self) -> None:
+        """End the connection. The next use opens another."""
+        with self._lock:
+            opened = self._forget()
+        if opened is not None:
+            opened.close()
+
+    def _forget(self) -> Any:  # noqa: ANN401  libvirt has no types
+        """Let go of the connection, and return it if it is this process's own."""
+        opened, self._opened = self._opened, None
+        if opened is not None and opened[0] != os.getpid():
+            self._inherited.append(opened[1])  # to close it would end the parent's conversation
+            return None
+        return None if opened is None else opened[1]
 
     def _open(self, libvirt: Any) -> Any:  # noqa: ANN401  libvirt has no types
         address = self.uri

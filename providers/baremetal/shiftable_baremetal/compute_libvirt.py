@@ -210,6 +210,10 @@ class LibvirtComputeDriver(ComputeDriver):
             return Fault(Conflict, str(exc), exc.code)
         return classify(exc)
 
+    def close(self) -> None:
+        """End the connection."""
+        self._session.close()
+
     # fleets
 
     def create(self, spec: FleetSpec) -> None:
