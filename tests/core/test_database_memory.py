@@ -120,7 +120,8 @@ def test_the_smallest_size_that_has_enough_is_chosen(cpus: int, memory_gib: int,
     assert choice is not None
     assert name == choice.size.name
     enough = sum(size.cpus >= cpus and size.memory >= memory_gib * 2**30 for size in SIZES)
-    expected = f"the smallest of {enough} sizes with at least {counted(cpus, 'CPU')} and {memory_gib} GiB (the catalogue of 2026-11-21)"
+    needed = f"{counted(cpus, 'CPU')} and {memory_gib} GiB"
+    expected = f"the smallest of {enough} sizes with at least {needed} (the catalogue of 2026-11-21)"
     assert expected == choice.reason
 
 
