@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,8 @@ import pytest
 import shiftable
 from shiftable.errors import ConfigError
 from shiftable_azure.double import AzureDouble
+
+from .projects import command, project
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvbmZvcm1hbmNlLCB3aG9zZSBzZWNyZXQgbm9ib2R5 deploy"
 TOML = """
@@ -54,11 +53,8 @@ vm_size = "Standard_D2as_v6"
 @pytest.fixture
 def folder(azure_double: AzureDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a project that reaches Azure with the double's managed identity: no credential is in the file."""
-    for name, value in azure_double.environ.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "shiftable.toml").write_text(TOML.format(**azure_double.config, key=KEY))
     (tmp_path / "cloud-init.yaml").write_text("#cloud-config\npackages: [nginx]\n")
-    return tmp_path
+    return project(tmp_path, TOML.format(**azure_double.config, key=KEY), azure_double, monkeypatch)
 
 
 def carry_out(app: shiftable.App) -> list[str]:
@@ -123,16 +119,12 @@ def test_the_command_line_shows_machines_sizes_and_consoles(folder: Path, azure_
     with shiftable.load(folder, environment="production") as app:
         carry_out(app)
 
-    def command(*arguments: str) -> str:
-        done = subprocess.run(
-            [Path(sys.executable).with_name("shiftable"), "compute", *arguments],
-            cwd=folder, env={**os.environ, "SHIFTABLE_ENV": "production"},
-            capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
+    def said(*arguments: str) -> str:
+        done = command(folder, "compute", *arguments)
         assert done.returncode == 0, done.stderr
         assert azure_double.token not in done.stdout + done.stderr
         return done.stdout
 
-    assert "web-0" in command("list", "there")
-    assert "Standard_B2als_v2" in command("sizes", "--cpus", "2", "--memory", "4")
-    assert "cloud-init: done" in command("console", "web-0")
+    assert "web-0" in said("list", "there")
+    assert "Standard_B2als_v2" in said("sizes", "--cpus", "2", "--memory", "4")
+    assert "cloud-init: done" in said("console", "web-0")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +16,8 @@ from shiftable.config import Credential
 from shiftable.database import Database, DatabaseSpec
 from shiftable_azure import AzureProvider
 from shiftable_azure.double import AzureDouble
+
+from .projects import command, project
 
 PASSWORD = "Ab3-" + "canary" * 3
 TOML = """
@@ -55,10 +54,8 @@ zone = "2"
 @pytest.fixture
 def folder(azure_double: AzureDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a project that reaches Azure with the double's managed identity: no credential is in the file."""
-    for name, value in {**azure_double.environ, "ORDERS_PASSWORD": PASSWORD}.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "shiftable.toml").write_text(TOML.format(**azure_double.config))
-    return tmp_path
+    text = TOML.format(**azure_double.config)
+    return project(tmp_path, text, azure_double, monkeypatch, ORDERS_PASSWORD=PASSWORD)
 
 
 @pytest.fixture
@@ -150,18 +147,14 @@ def test_a_stopped_server_says_so_to_who_connects(orders: Database) -> None:
 
 
 def test_the_command_line_shows_the_database(folder: Path, orders: Database) -> None:
-    def command(*arguments: str) -> str:
-        done = subprocess.run(
-            [Path(sys.executable).with_name("shiftable"), *arguments],
-            cwd=folder, env={**os.environ, "SHIFTABLE_ENV": "production"},
-            capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
+    def said(*arguments: str) -> str:
+        done = command(folder, *arguments)
         assert done.returncode == 0, done.stderr
         assert "canary" not in done.stdout + done.stderr
         return done.stdout
 
-    assert "orders" in command("db", "list")
-    assert "postgresql://shiftadmin:***@" in command("db", "url", "orders")
+    assert "orders" in said("db", "list")
+    assert "postgresql://shiftadmin:***@" in said("db", "url", "orders")
     assert orders.info().state == "available"
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ from shiftable.dns import ZoneSpec
 from shiftable.migrate import Migration
 from shiftable.testing.conformance.dns import RECORDS
 from shiftable_azure.double import AzureDouble
+
+from .projects import command, project
 
 TOML = """
 [project]
@@ -38,18 +37,7 @@ zone = "shop.example"
 @pytest.fixture
 def folder(azure_double: AzureDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a project that reaches Azure with the double's managed identity: no credential is in the file."""
-    for name, value in azure_double.environ.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "shiftable.toml").write_text(TOML.format(**azure_double.config))
-    return tmp_path
-
-
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).with_name("shiftable"), *arguments],
-        cwd=folder, env={**os.environ, "SHIFTABLE_ENV": "production"},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    return project(tmp_path, TOML.format(**azure_double.config), azure_double, monkeypatch)
 
 
 def test_a_line_of_the_file_puts_the_zone_into_azure(folder: Path, azure_double: AzureDouble) -> None:

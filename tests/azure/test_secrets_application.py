@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from shiftable.secrets import Secrets
 from shiftable_azure import AzureProvider, AzureSettings
 from shiftable_azure.double import AzureDouble, ToLoopback
 from shiftable_azure.secrets import KeyVaultDriver
+
+from .projects import command, project
 
 TOML = """
 [project]
@@ -41,10 +42,7 @@ env = {{ STRIPE_KEY = "stripe/key" }}
 @pytest.fixture
 def folder(azure_double: AzureDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a project whose vault is reached with the double's managed identity: no credential is in the file."""
-    for name, value in azure_double.environ.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "shiftable.toml").write_text(TOML.format(endpoint=azure_double.url))
-    return tmp_path
+    return project(tmp_path, TOML.format(endpoint=azure_double.url), azure_double, monkeypatch)
 
 
 @pytest.fixture
@@ -54,14 +52,6 @@ def native(azure_double: AzureDouble, provider: AzureProvider) -> Iterator[Any]:
         "https://native.vault.azure.net", provider.vault.client._client._config.credential, transport=transport
     ) as made:
         yield made
-
-
-def command(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "SHIFTABLE_ENV": "production"}
-    return subprocess.run(
-        [Path(sys.executable).with_name("shiftable"), *arguments],
-        cwd=folder, env=environ, input=stdin, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
 
 
 def test_a_line_of_the_file_puts_the_secrets_into_a_vault(folder: Path, azure_double: AzureDouble, native: Any) -> None:
