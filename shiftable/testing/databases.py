@@ -10,6 +10,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import attrs
@@ -17,7 +18,10 @@ import attrs
 from shiftable.errors import ShiftableError
 from shiftable.postgresql import Cluster, temporary_cluster
 
-__all__ = ["PrivateServers"]
+__all__ = ["PATIENCE", "PrivateServers"]
+
+PATIENCE = timedelta(minutes=2)
+"""How long the first connection may take: a server is started for it, perhaps beside many others."""
 
 logger = logging.getLogger(__name__)
 

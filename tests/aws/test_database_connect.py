@@ -18,7 +18,7 @@ import shiftable
 from shiftable.config import Credential
 from shiftable.database import Database, Databases, DatabaseSpec
 from shiftable.errors import ConfigError
-from shiftable.testing.databases import PrivateServers
+from shiftable.testing.databases import PATIENCE, PrivateServers
 from shiftable_aws import AwsProvider
 from shiftable_aws.double import AwsDouble
 
@@ -36,7 +36,7 @@ SPEC = DatabaseSpec(
 
 @contextlib.contextmanager
 def connected(database: Database) -> Iterator[sqlalchemy.Connection]:
-    engine = database.engine()
+    engine = database.engine(connect_timeout=PATIENCE)
     try:
         with engine.connect() as connection:
             yield connection
@@ -45,7 +45,7 @@ def connected(database: Database) -> Iterator[sqlalchemy.Connection]:
 
 
 def ask(database: Database, query: str) -> Any:
-    with contextlib.closing(database.connect()) as connection:
+    with contextlib.closing(database.connect(connect_timeout=PATIENCE)) as connection:
         cursor = connection.cursor()
         cursor.execute(query)
         return cursor.fetchone()
@@ -72,7 +72,7 @@ def test_an_engine_works_with_the_password_that_aws_keeps(database: Database) ->
 
 
 def test_a_rotation_by_aws_costs_no_failed_connection(database: Database, aws_double: AwsDouble) -> None:
-    engine = database.engine()
+    engine = database.engine(connect_timeout=PATIENCE)
     with engine.connect() as connection:
         connection.execute(text("create table t as select 1 as a"))
         connection.commit()
@@ -132,7 +132,7 @@ def test_a_stopped_server_refuses_and_its_data_stay(database: Database) -> None:
     database.stop()
     database.wait("stopped")
     with pytest.raises(psycopg.OperationalError, match="the server is stopped"):
-        database.connect()
+        database.connect(connect_timeout=PATIENCE)
     database.start()
     database.wait()
     with connected(database) as connection:

@@ -14,6 +14,7 @@ import sqlalchemy
 import shiftable
 from shiftable.config import Credential
 from shiftable.database import Database, DatabaseSpec
+from shiftable.testing.databases import PATIENCE
 from shiftable_azure import AzureProvider
 from shiftable_azure.double import AzureDouble
 
@@ -76,7 +77,7 @@ def carry_out(app: shiftable.App) -> None:
 
 
 def rows(database: Database, query: str) -> list[tuple[object, ...]]:
-    engine = database.engine()
+    engine = database.engine(connect_timeout=PATIENCE)
     try:
         with engine.begin() as connection:
             return [tuple(row) for row in connection.execute(sqlalchemy.text(query))]
@@ -101,7 +102,7 @@ def test_the_engine_reaches_a_real_postgresql(orders: Database) -> None:
 
 
 def test_a_snapshot_holds_what_there_was(orders: Database) -> None:
-    engine = orders.engine()
+    engine = orders.engine(connect_timeout=PATIENCE)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("create table items as select 1 as id"))
     orders.snapshot("before")
@@ -140,7 +141,7 @@ def test_a_stopped_server_says_so_to_who_connects(orders: Database) -> None:
     orders.stop()
     orders.wait("stopped")
     with pytest.raises(psycopg.OperationalError, match="stopped"):
-        orders.connect()
+        orders.connect(connect_timeout=PATIENCE)
     orders.start()
     orders.wait()
     assert rows(orders, "select 1") == [(1,)]

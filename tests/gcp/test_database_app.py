@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,6 +15,7 @@ import requests
 
 from shiftable import load
 from shiftable.errors import ConfigError
+from shiftable.testing.databases import PATIENCE
 from shiftable_gcp import GcpDatabaseSettings
 from shiftable_gcp.double import GcpDouble
 
@@ -74,7 +74,7 @@ def test_an_application_has_its_database_there_by_configuration_only(shop: Path,
         orders = app.database("orders")
         orders.wait()
         assert () == app.diff(declared)
-        engine = orders.engine(connect_timeout=timedelta(minutes=2))
+        engine = orders.engine(connect_timeout=PATIENCE)
         with engine.begin() as connection:
             connection.exec_driver_sql("create table orders (id int primary key)")
             found = connection.exec_driver_sql("select current_user, current_database()").all()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from shiftable.errors import ConfigError, InvalidArgument
 from shiftable.postgresql import Cluster, ClusterError
 from shiftable.testing import databases as testing_databases
 from shiftable.testing.conformance.database import small_spec
+from shiftable.testing.databases import PATIENCE
 from shiftable_gcp import GcpDatabaseSettings, GcpProvider, GcpSettings
 from shiftable_gcp._sql_ca import keep
 from shiftable_gcp._sql_state import Authority
 from shiftable_gcp.double import GcpDouble
 
 PASSWORD = "it's-a-\\secret"
-PATIENCE = timedelta(minutes=2)  # a server is started for whoever comes first, perhaps beside many others
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -11,6 +10,7 @@ import pytest
 
 from shiftable import load
 from shiftable.database import Database
+from shiftable.testing.databases import PATIENCE
 from shiftable_gcp.double import GcpDouble
 
 FILE = """
@@ -58,7 +58,7 @@ def shop(folder: Path, gcp_double: GcpDouble, monkeypatch: pytest.MonkeyPatch) -
 
 
 def run(database: Database, statement: str) -> list[tuple[object, ...]]:
-    engine = database.engine(connect_timeout=timedelta(minutes=2))
+    engine = database.engine(connect_timeout=PATIENCE)
     with engine.begin() as connection:
         answer = connection.exec_driver_sql(statement)
         found = [tuple(row) for row in answer] if answer.returns_rows else []
