@@ -290,6 +290,14 @@ def _somebody_else() -> None:
 
 
 @pytest.fixture(scope="session")
+def own_mounts() -> None:
+    """Leave out servers that have users of their own where nobody may mount these over the machine's."""
+    probe = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/run"]
+    if os.geteuid() != 0 or subprocess.run(probe, check=False, capture_output=True).returncode:
+        pytest.skip("only root, where it may mount, gives each server users of its own")
+
+
+@pytest.fixture(scope="session")
 def postgresql(debian: Debian, _somebody_else: None) -> Iterator[DatabaseServer]:
     """Start PostgreSQL, whose users log in with SCRAM and which logs each statement."""
     with tempfile.TemporaryDirectory(prefix="postgresql-") as name:

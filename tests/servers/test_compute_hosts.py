@@ -60,10 +60,8 @@ class Inventory:
 
 @pytest.fixture
 def inventory(
-    debian: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    debian: Any, own_mounts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Inventory]:
-    if os.geteuid() != 0:
-        pytest.skip("only root may give each server users of its own")
     beside = request.config.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
     assert beside is not None
     ssh = shutil.which("ssh")

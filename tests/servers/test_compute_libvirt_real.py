@@ -186,10 +186,8 @@ def test_a_machine_lives_its_whole_life(lab: Lab) -> None:
 
 
 @pytest.fixture
-def by_ssh(debian: Any, lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+def by_ssh(debian: Any, own_mounts: None, lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
     """Run an ssh server before the hypervisor, and return the address of the two."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may give a server users of its own")
     beside = request.config.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
     assert beside is not None
     folder, (port,) = lab.folder, beside.free_ports(1)
