@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -15,11 +14,13 @@ import click
 from shiftable.cli._compute_choice import images, sizes, sweep
 from shiftable.cli._compute_convert import convert
 from shiftable.cli._compute_cutover import cutover
+from shiftable.cli._compute_disks import disk
 from shiftable.cli._compute_inside import console, run, ssh
 from shiftable.cli._compute_target import Found, Target, fleet_, own_providers, target_
 from shiftable.cli._context import (
     Context,
     complete_providers,
+    confirm_name,
     interruptible,
     json_line,
     json_option,
@@ -64,7 +65,7 @@ def compute() -> None:
     """
 
 
-for command in (console, convert, cutover, images, run, sizes, ssh, sweep):
+for command in (console, convert, cutover, disk, images, run, sizes, ssh, sweep):
     compute.add_command(command)
 
 # looking
@@ -293,7 +294,7 @@ def delete(context: Context, place: Target, *, yes: str | None, wait: bool, time
     count = len(found.machines)
     name = found.fleet.name if found.fleet else found.machine.name
     what = f"the fleet with {count} machine{'s' * (count != 1)}" if found.fleet else "the machine"
-    _confirm(f"{what} {name} on {found.service.provider}", name, yes)
+    confirm_name(f"{what} {name} on {found.service.provider}", name, yes)
     if not wait:
         for machine in found.machines:
             machine.delete()
@@ -329,23 +330,12 @@ def replace(context: Context, place: Target, *, yes: str | None) -> None:
         if change.reason:
             click.echo(shown(f"{spec.name}: {change.reason}"), err=True)
     if any(change.destroys for change in changes):
-        _confirm(f"machines of {spec.name} on {app.provider_of(declared)}", spec.name, yes)
+        confirm_name(f"machines of {spec.name} on {app.provider_of(declared)}", spec.name, yes)
     with interruptible(f"{spec.name}: the same command goes on"):
         for change in changes:
             app.apply(declared, change)
         app.service(declared).settle(spec)
     click.echo(f"{spec.name}: as declared")
-
-
-def _confirm(what: str, name: str, yes: str | None) -> None:
-    if yes is not None:
-        if yes != name:
-            raise ConfigError(f"--yes says {yes!r}, but this is {name!r}")
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"to delete {what} without a terminal, say --yes {name}")
-    if click.prompt(shown(f"{what}: type {name} to delete it"), default="", show_default=False, err=True) != name:
-        raise click.Abort
 
 
 # waiting

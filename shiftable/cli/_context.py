@@ -28,6 +28,7 @@ __all__ = [
     "complete_labels",
     "complete_machines",
     "complete_providers",
+    "confirm_name",
     "fact_text",
     "interruptible",
     "items_text",
@@ -225,6 +226,22 @@ def interruptible(hint: str) -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo(f"interrupted; {hint}", err=True)
         sys.exit(130)
+
+
+def confirm_name(what: str, name: str, yes: str | None) -> None:
+    """Go on only if the name of what is to be deleted was typed, or said by ``--yes``.
+
+    Args:
+        what: is deleted, with its name.
+    """
+    if yes is not None:
+        if yes != name:
+            raise ConfigError(f"--yes says {yes!r}, but this is {name!r}")
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"to delete {what} without a terminal, say --yes {name}")
+    if click.prompt(shown(f"{what}: type {name} to delete it"), default="", show_default=False, err=True) != name:
+        raise click.Abort
 
 
 def items_text(count: int) -> str:

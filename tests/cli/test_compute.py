@@ -597,13 +597,15 @@ GUIDE = (Path(__file__).parents[2] / "docs/how-to/machines.md").read_text("utf-8
 def test_the_commands_of_the_guide_exist_as_they_stand_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = "$ shiftable compute "
     lines = [line.removeprefix(prefix) for line in GUIDE.splitlines() if line.startswith(prefix)]
-    assert 20 == len(lines)
+    assert 28 == len(lines)
     (folder / "id_ed25519.pub").write_text(KEY)
     for line in lines:
         words = shlex.split(line.replace("~/.ssh/", ""), comments=True)
-        command = compute.get_command(click.Context(compute), words[0])
+        command: click.Command | None = compute
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), name := words.pop(0))
         assert command is not None, line
-        command.make_context(words[0], words[1:])
+        command.make_context(name, words)
 
 
 def test_the_declarations_of_the_guide_are_right(folder: Path) -> None:
