@@ -82,14 +82,21 @@ def hidden(count: int, versions: int = 3) -> dict[str, Hidden]:
 
 
 def leaks(values: Iterator[str | bytes], *places: bytes | str | Path) -> list[str]:
-    """Return where a value, in whatever spelling, or a hash of one is found: in texts, files and below folders."""
-    wanted = _spellings()
+    """Return where a value, in whatever spelling, or a hash of one is found: in texts, files and below folders.
+
+    A hash tells anybody who guesses a value that it is right.
+    """
+    exact, folded = set[bytes](), {spelling.lower() for spelling in _spellings()}
     for value in values:
-        wanted |= _hashes(value.encode() if isinstance(value, str) else value)
+        raw = value.encode() if isinstance(value, str) else value
+        digests = [hashlib.new(name, raw).digest() for name in ("md5", "sha1", "sha256", "sha512", "blake2b")]
+        folded |= {digest.hex()[:24].encode() for digest in digests}
+        exact |= {each for digest in digests for each in (digest[:12], base64.b64encode(digest)[:16])}
     found = []
     for name, content in _contents(places):
         seen = content.lower()
-        found += [name for spelling in wanted if spelling in content or spelling.lower() in seen][:1]
+        if any(spelling in content for spelling in exact) or any(spelling in seen for spelling in folded):
+            found.append(name)
     return found
 
 
@@ -107,20 +114,10 @@ def _spellings() -> set[bytes]:
     }
 
 
-def _hashes(raw: bytes) -> set[bytes]:
-    """Return what would tell anybody who guesses a value that it is right."""
-    digests = [hashlib.new(name, raw).digest() for name in ("md5", "sha1", "sha256", "sha512", "blake2b")]
-    return {
-        spelt
-        for digest in digests
-        for spelt in (digest[:12], digest.hex()[:24].encode(), base64.b64encode(digest)[:16])
-    }
-
-
 def _contents(places: tuple[bytes | str | Path, ...]) -> Iterator[tuple[str, bytes]]:
     for place in places:
         if isinstance(place, Path):
             files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
             yield from ((str(path), str(path).encode() + path.read_bytes()) for path in files)
-        else:
-            yield "what was said", place.encode() if isinstance(place, str) else place
+    said = [place.encode() if isinstance(place, str) else place for place in places if not isinstance(place, Path)]
+    yield "what was said", b"\0".join(said)
