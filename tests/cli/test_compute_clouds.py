@@ -6,16 +6,11 @@ import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 
 from shiftable.cli._main import cli
-from shiftable.config import Credential
-
-if TYPE_CHECKING:
-    from shiftable.testing.harness import Double
 
 CLOUDS = ("aws", "azure", "gcp")
 KEY = "ssh-ed25519 " + "AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43 + " ops@example"
@@ -44,24 +39,6 @@ def told(*arguments: str) -> str:
     answer = run(*arguments)
     assert 0 == answer.exit_code, answer.output
     return answer.stdout
-
-
-@pytest.fixture
-def table(shiftable_double: Callable[[str], Double], monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
-    """Return what makes the table of a provider, which is its double."""
-
-    def make(label: str, name: str) -> str:
-        pytest.importorskip(f"shiftable_{name}", reason=f"needs shiftable-{name}")
-        lines = [f"[providers.{label}]", f'type = "{name}"']
-        for key, value in shiftable_double(name).config.items():
-            if isinstance(value, Credential):
-                monkeypatch.setenv(f"{label}_{key}", value.reveal())
-                lines.append(f'{key} = {{ env = "{label}_{key}" }}')
-            else:
-                lines.append(f"{key} = {json.dumps(value)}")
-        return "\n".join([*lines, ""])
-
-    return make
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)

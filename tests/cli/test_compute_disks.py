@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import pytest
@@ -14,12 +14,8 @@ from click.testing import CliRunner, Result
 
 from shiftable.cli._main import cli
 from shiftable.compute.driver import Disk, DiskSnapshot
-from shiftable.config import Credential
 from shiftable.memory import MemoryProvider
 from shiftable.memory.compute import FEATURES, MemoryComputeDriver
-
-if TYPE_CHECKING:
-    from shiftable.testing.harness import Double
 
 KEY = "ssh-ed25519 " + "AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43 + " ops@example"
 NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -421,22 +417,9 @@ def test_an_interrupted_wait_says_that_it_goes_on(
 
 
 @pytest.fixture(params=["aws", "azure", "gcp"])
-def cloud(
-    request: pytest.FixtureRequest,
-    shiftable_double: Callable[[str], Double],
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Path,
-) -> Callable[..., str]:
+def cloud(request: pytest.FixtureRequest, table: Callable[[str, str], str], folder: Path) -> Callable[..., str]:
     """Return what runs a command against the double of a cloud, which is called there."""
-    pytest.importorskip(f"shiftable_{request.param}", reason=f"needs shiftable-{request.param}")
-    lines = ["[providers.there]", f'type = "{request.param}"']
-    for key, value in shiftable_double(request.param).config.items():
-        if isinstance(value, Credential):
-            monkeypatch.setenv(f"there_{key}", value.reveal())
-            lines.append(f'{key} = {{ env = "there_{key}" }}')
-        else:
-            lines.append(f"{key} = {json.dumps(value)}")
-    (folder / "shiftable.toml").write_text("\n".join([FILE.replace('"memory"', '"there"'), *lines, ""]))
+    (folder / "shiftable.toml").write_text(FILE.replace('"memory"', '"there"') + table("there", request.param))
 
     def told(*arguments: str, code: int = 0) -> str:
         answer = CliRunner().invoke(cli, ["compute", *arguments], catch_exceptions=False)
