@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import click
 
 from shiftable.cli._compute_choice import lines_option, providers_
+from shiftable.cli._compute_kept import Kept, kept, refuse_taken, waiting, yes_option
 from shiftable.cli._compute_target import Target, machine_, own_providers
 from shiftable.cli._context import (
     Context,
-    confirm_name,
     fact_text,
     interruptible,
     json_line,
@@ -23,112 +23,15 @@ from shiftable.cli._context import (
     say,
     shown,
 )
-from shiftable.cli._units import read_duration
 from shiftable.compute import Compute
-from shiftable.compute.driver import Disk, DiskSnapshot, Image
-from shiftable.errors import AlreadyExists, ConfigError, Conflict, NotFound, OperationError, Resource
+from shiftable.compute.driver import Disk, DiskSnapshot
+from shiftable.errors import ConfigError, Conflict, NotFound
 
-__all__ = ["Kept", "disk", "kept", "refuse_taken"]
-
-K = TypeVar("K", Disk, DiskSnapshot, Image)
-E = TypeVar("E", bound=OperationError)
-
-
-@attrs.frozen
-class Kept:
-    """What a provider keeps apart from machines, as it was written: ``PROVIDER:NAME`` or ``PROVIDER:ID``.
-
-    Args:
-        kind: ``disk``, ``disk snapshot`` or ``image``.
-    """
-
-    kind: str
-    provider: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.provider}:{self.name}"
-
-    def service(self, context: Context) -> Compute:
-        """Return the service that it belongs to. Calls nobody."""
-        return context.cloud(self.provider).compute
-
-    def find(self, service: Compute, every: Iterable[K]) -> K:
-        """Look for it in a listing: an id is one thing's alone, a name may be that of several.
-
-        Raises:
-            NotFound: nothing of that name or id.
-            ConfigError: several of that name.
-        """
-        named: list[K] = []
-        for each in every:
-            if each.id == self.name:
-                return each
-            if each.name == self.name:
-                named.append(each)
-        if len(named) > 1:
-            ids = ", ".join(each.id for each in named)
-            raise ConfigError(f"{self} is the name of {len(named)} of them; say which by its id: {ids}")
-        if not named:
-            raise self.refusal(NotFound, service, "find", "there is none of that name or id")
-        return named[0]
-
-    def confirmed(self, found: Disk | DiskSnapshot | Image, yes: str | None) -> str:
-        """Have its name typed before it is lost, and return that name; of what has none it is the id."""
-        name = found.name or found.id
-        confirm_name(f"the {self.kind} {name} on {self.provider} and all that is on it", name, yes)
-        return name
-
-    def refusal(self, error: type[E], service: Compute, operation: str, why: str) -> E:
-        """Return an error about it, to be raised."""
-        resource = Resource(self.kind, self.name)
-        return error(why, provider=service.provider, operation=f"compute.{operation}", resource=resource)
-
-
-class KeptType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """``PROVIDER:NAME`` or ``PROVIDER:ID``."""
-
-    def __init__(self, kind: str) -> None:
-        self.name = kind
-
-    def convert(self, value: str | Kept, *where: Any) -> Kept:  # noqa: ANN401  as click
-        """Tell the provider from the rest."""
-        if isinstance(value, Kept):
-            return value
-        provider, colon, name = value.partition(":")
-        if not (provider and colon and name):
-            self.fail(f"{value!r} is no {self.name}; say PROVIDER:NAME or PROVIDER:ID", *where)
-        return Kept(self.name, provider, name)
-
-
-def kept(kind: str, metavar: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the argument ``which`` of a command, which names one such thing."""
-    return click.argument("which", type=KeptType(kind), metavar=metavar)
-
-
-def refuse_taken(which: Kept, service: Compute, operation: str, every: Iterable[K]) -> None:
-    """Refuse a name that is taken: also where a provider allows it twice, this command tells things apart by it."""
-    for each in every:
-        if each.name == which.name:
-            state = "" if each.ready else ", being made or deleted"
-            raise which.refusal(AlreadyExists, service, operation, f"there is one of that name, {each.id}{state}")
-
-
-def _waiting(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
-        "--timeout",
-        default=default,
-        show_default=True,
-        metavar="TIME",
-        callback=read_duration,
-        help="How long to wait.",
-    )
-
+__all__ = ["disk"]
 
 disk_ = kept("disk", "DISK")
 snapshot_ = kept("disk snapshot", "SNAPSHOT")
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after so many of each provider.")
-yes_option = click.option("--yes", metavar="NAME", help="Confirm by its name, for scripts.")
 
 
 @click.group()
@@ -206,7 +109,7 @@ def snapshots(context: Context, providers: tuple[str, ...], limit: int | None, a
 @click.option("--size-gib", "--size", "size_gib", type=click.IntRange(min=1), help="In GiB; else that of the snapshot.")
 @click.option("--zone", help="That of the machine that gets it, where the provider has zones.")
 @click.option("--snapshot", "source", metavar="NAME|ID", help="With what this snapshot holds; else it is empty.")
-@_waiting("15m")
+@waiting("15m")
 @json_option
 @pass_context
 def create(
@@ -272,7 +175,7 @@ def _require_free(which: Kept, service: Compute, found: Disk, operation: str) ->
 @disk.command()
 @disk_
 @machine_
-@_waiting("15m")
+@waiting("15m")
 @json_option
 @pass_context
 def attach(context: Context, which: Kept, place: Target, *, timeout: timedelta, as_json: bool) -> None:
@@ -280,7 +183,7 @@ def attach(context: Context, which: Kept, place: Target, *, timeout: timedelta, 
 
     It is not mounted there. A machine that is deleted leaves it behind.
     """
-    label = place.parts[0] if place.parts else context.app.provider_of(place.declared(context))
+    label = place.provider(context)
     if label != which.provider:
         raise ConfigError(f"{place.text} is at {label}; a disk of {which.provider} cannot be attached there")
     service, machine = which.service(context), place.find(context).machine
@@ -295,7 +198,7 @@ def attach(context: Context, which: Kept, place: Target, *, timeout: timedelta, 
 
 @disk.command()
 @disk_
-@_waiting("15m")
+@waiting("15m")
 @json_option
 @pass_context
 def detach(context: Context, which: Kept, *, timeout: timedelta, as_json: bool) -> None:
@@ -322,7 +225,7 @@ def detach(context: Context, which: Kept, *, timeout: timedelta, as_json: bool) 
 @disk.command()
 @disk_
 @click.argument("name")
-@_waiting("1h")
+@waiting("1h")
 @json_option
 @pass_context
 def snapshot(context: Context, which: Kept, name: str, *, timeout: timedelta, as_json: bool) -> None:

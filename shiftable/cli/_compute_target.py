@@ -58,6 +58,10 @@ class Target:
             raise ConfigError(f"{self.text!r} is no fleet and no machine; say LABEL, LABEL-0 or PROVIDER:NAME")
         return provider, name
 
+    def provider(self, context: Context) -> str:
+        """Return the label of the provider that it is at. Calls nobody."""
+        return self.parts[0] if self.parts else context.app.provider_of(self.declared(context))
+
     def service(self, context: Context) -> Compute:
         """Return the service that it belongs to. Calls nobody."""
         if self.parts is not None:

@@ -497,7 +497,7 @@ def test_names_are_completed_without_asking(folder: Path, completed: Callable[..
     (folder / "shiftable.toml").write_text(FILE)
     assert ["web", "web-0", "web-1"] == completed("shiftable compute ssh ")
     assert ["web"] == completed("shiftable compute create w")
-    assert ["sizes", "ssh", "start", "stop", "sweep"] == completed("shiftable compute s")[1:]
+    assert ["sizes", "snapshot", "ssh", "start", "stop", "sweep"] == completed("shiftable compute s")[1:]
 
 
 # plan, apply, destroy
@@ -597,7 +597,7 @@ GUIDE = (Path(__file__).parents[2] / "docs/how-to/machines.md").read_text("utf-8
 def test_the_commands_of_the_guide_exist_as_they_stand_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = "$ shiftable compute "
     lines = [line.removeprefix(prefix) for line in GUIDE.splitlines() if line.startswith(prefix)]
-    assert 28 == len(lines)
+    assert 30 == len(lines)
     (folder / "id_ed25519.pub").write_text(KEY)
     for line in lines:
         words = shlex.split(line.replace("~/.ssh/", ""), comments=True)
