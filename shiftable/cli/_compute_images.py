@@ -25,8 +25,7 @@ def snapshot(context: Context, place: Target, name: str, *, timeout: timedelta, 
     """Keep the disk that a machine starts from as the image NAME, to make others from, and wait for it.
 
     All that is on the disk is in it, secrets among it. Of a machine that runs it has what one that lost its power would
-    find, and some providers let it stand still meanwhile: stop it before, for more. EC2 takes disks that are attached
-    into the image too: detach them before.
+    find, and some providers let it stand still meanwhile: stop it before, for more. Other disks are not in it.
     """
     machine, provider = place.find(context).machine, place.provider(context)
     with interruptible(f"{name}: it goes on at the provider; `shiftable compute images --own {provider}` tells"):

@@ -141,7 +141,7 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         snapshot: str | None = None,
         timeout: timedelta = TIMEOUT,
     ) -> Disk:
-        """Make a disk, to be attached to a machine, and wait for it. It is encrypted.
+        """Make a disk, to be attached to a machine, and wait for it. Clouds encrypt it.
 
         Args:
             zone: where it is; that of the machine.

@@ -526,7 +526,7 @@ class ComputeDriver(Driver[FleetSpec]):
         return self._of_id(disk, self.disks, "disk")
 
     def create_disk(self, name: str, size_gib: int, *, zone: str | None, snapshot: str | None) -> Disk:
-        """Begin to make an encrypted disk: empty, or with what a snapshot holds, whose id is given."""
+        """Begin to make a disk, encrypted in a cloud: empty, or with what a snapshot holds, whose id is given."""
         raise Unsupported("no disks")
 
     def delete_disk(self, disk: str) -> None:

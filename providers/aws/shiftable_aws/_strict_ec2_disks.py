@@ -253,8 +253,11 @@ class Disks:
         if machine.state not in {"running", "stopped"}:
             raise Refused("IncorrectInstanceState", f"The instance '{machine.id}' is {machine.state}")
         id_, data = region.id("ami"), machine.data
+        left_out = {each["DeviceName"] for each in arguments.get("BlockDeviceMappings", ()) if "NoDevice" in each}
         mappings = []
         for mapping in data["BlockDeviceMappings"]:
+            if mapping["DeviceName"] in left_out:
+                continue
             volume = region.volumes[mapping["Ebs"]["VolumeId"]]
             taken = self._taken(
                 region,

@@ -400,12 +400,14 @@ class Ec2Driver(ComputeDriver):
     # images of machines
 
     def snapshot(self, id: str, name: str) -> Image:
-        """Begin to make an image of a machine, which runs on."""
+        """Begin to make an image of a machine, which runs on; EC2 would take its other disks into it, too."""
         machine = self.machine(id)
+        more = {"BlockDeviceMappings": _without_disks(self._living(id))} if machine.disks else {}
         tags = _tags({NAME: name, SOURCE: machine.name})
         kinds: Any = [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")]
         try:
-            made = self.client.create_image(InstanceId=id, Name=name, NoReboot=True, TagSpecifications=kinds)["ImageId"]
+            how: _Arguments = {"NoReboot": True, "TagSpecifications": kinds, **more}
+            made = self.client.create_image(InstanceId=id, Name=name, **how)["ImageId"]
         except ClientError as exc:
             if not (code_of(exc) == "InvalidAMIName.Duplicate" and _retried(exc)):
                 raise
@@ -742,6 +744,12 @@ def _root(native: Ec2Settings, image: Ami, disk_gib: int) -> _Arguments:
         "Throughput": native.throughput,
     }
     return {"DeviceName": image.device, "Ebs": {key: value for key, value in ebs.items() if value is not None}}
+
+
+def _without_disks(machine: Any) -> list[_Arguments]:  # noqa: ANN401
+    """Return the mappings that leave all disks of a machine out of its image but the first."""
+    devices = (mapping["DeviceName"] for mapping in machine["BlockDeviceMappings"])
+    return [{"DeviceName": device, "NoDevice": ""} for device in devices if device != machine["RootDeviceName"]]
 
 
 def _optional(spec: FleetSpec, native: Ec2Settings, together: str | None) -> _Arguments:

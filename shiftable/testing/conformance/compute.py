@@ -508,6 +508,20 @@ class ComputeConformance(Conformance):
         with pytest.raises(NotFound):
             compute.delete_image(image.id)
 
+    def test_an_image_has_no_other_disk_than_the_first(self, compute: Compute, machine: Machine) -> None:
+        if not (compute.features.snapshots and compute.features.disks):
+            pytest.skip("the provider has no disks, or no images of machines")
+        disk = compute.create_disk("data", 10, zone=machine.info().zone)
+        machine.attach(disk.id)
+        image = machine.snapshot("golden")
+        (made,) = compute.create(attrs.evolve(small_fleet("twin"), image=image.id)).wait()
+        assert made.disks == ()
+        assert [found.id for found in compute.disks()] == [disk.id]
+        compute.delete("twin")
+        compute.delete("conf")
+        compute.delete_image(image.id)
+        compute.delete_disk(disk.id)
+
     def test_a_snapshot_of_a_disk_makes_others(self, compute: Compute, machine: Machine) -> None:
         if not compute.features.disk_snapshots:
             for call in (
