@@ -141,9 +141,15 @@ def _address(number: int) -> str:
 
 
 class DnsConformance(Conformance):
-    """Override ``driver``, and ``oracle`` where the provider can be asked past the driver."""
+    """Override ``driver``, and ``oracle`` where the provider can be asked past the driver.
+
+    Attributes:
+        ttl: one that the provider holds; ``other_ttl`` is another. Override them where it holds only a few.
+    """
 
     zone_name: ClassVar[str] = "conf.test"
+    ttl: ClassVar[int] = 600
+    other_ttl: ClassVar[int] = 1234
     many_zones: ClassVar[int] = 150
     many_records: ClassVar[int] = 1000
 
@@ -185,15 +191,15 @@ class DnsConformance(Conformance):
         self, zone: Zone, oracle: Callable[[str], Observed], name: str, type: str, values: tuple[str, ...]
     ) -> None:
         before = oracle(zone.name)
-        record = zone.record(name, type, values, ttl=600)
+        record = zone.record(name, type, values, ttl=self.ttl)
         if zone.check_record(record) is not None:
             with pytest.raises(InvalidArgument, match=type):
-                zone.set(name, type, values, ttl=600)
+                zone.set(name, type, values, ttl=self.ttl)
             assert oracle(zone.name) == before
             return
-        zone.set(name, type, values, ttl=600)
+        zone.set(name, type, values, ttl=self.ttl)
         owner = zone.origin if name == "@" else f"{name}.{zone.origin}"
-        assert oracle(zone.name)[owner, type] == (600, _expected(type, values))
+        assert oracle(zone.name)[owner, type] == (self.ttl, _expected(type, values))
         assert zone.get(name, type) == record
 
     def test_plain_types_are_held_by_every_provider(self, zone: Zone) -> None:
@@ -298,16 +304,16 @@ class DnsConformance(Conformance):
         wanted: tuple[str, ...] = ("ns1.example.net.", "ns2.example.net.")
         if not zone.features.apex_ns:
             with pytest.raises((InvalidArgument, Unsupported)):
-                zone.set("@", "NS", wanted, ttl=600, apex=True)
+                zone.set("@", "NS", wanted, ttl=self.ttl, apex=True)
             return
         if zone.features.apex_ns_kept:
             before = oracle(zone.name)
             with pytest.raises(InvalidArgument, match="NS"):
-                zone.set("@", "NS", wanted, ttl=600, apex=True)
+                zone.set("@", "NS", wanted, ttl=self.ttl, apex=True)
             assert oracle(zone.name) == before
             wanted = (*zone.get("@", "NS").texts, *wanted)
-        zone.set("@", "NS", wanted, ttl=600, apex=True)
-        assert oracle(zone.name)[zone.origin, "NS"] == (600, _expected("NS", wanted))
+        zone.set("@", "NS", wanted, ttl=self.ttl, apex=True)
+        assert oracle(zone.name)[zone.origin, "NS"] == (self.ttl, _expected("NS", wanted))
 
     # writing
 
@@ -328,9 +334,9 @@ class DnsConformance(Conformance):
         assert set(zone.get("www", "A").texts) == {"192.0.2.1", "192.0.2.2"}
 
     def test_a_set_without_a_ttl_keeps_the_one_there_is(self, zone: Zone) -> None:
-        zone.set("www", "A", "192.0.2.1", ttl=1234)
-        assert zone.set("www", "A", "192.0.2.2").ttl == 1234
-        assert zone.get("www", "A").ttl == 1234
+        zone.set("www", "A", "192.0.2.1", ttl=self.other_ttl)
+        assert zone.set("www", "A", "192.0.2.2").ttl == self.other_ttl
+        assert zone.get("www", "A").ttl == self.other_ttl
 
     def test_delete_is_idempotent(self, zone: Zone, oracle: Callable[[str], Observed]) -> None:
         before = oracle(zone.name)
@@ -486,7 +492,7 @@ class DnsConformance(Conformance):
         assert theirs == observed(list(zone.records()))
 
     def test_zones_are_served_or_that_is_refused(self, zone: Zone, driver: DnsDriver) -> None:
-        zone.set("www", "A", ["192.0.2.1", "192.0.2.2"], ttl=60)
+        zone.set("www", "A", ["192.0.2.1", "192.0.2.2"], ttl=self.ttl)
         service = Dns(driver)
         if not driver.features.serve:
             with pytest.raises(Unsupported):
@@ -499,7 +505,7 @@ class DnsConformance(Conformance):
         with service.serve() as server:
             question = dns.message.make_query(f"www.{zone.origin}", "A")
             (found,) = dns.query.udp(question, server.host, port=server.port, timeout=30).answer
-        assert (found.ttl, {data.to_text() for data in found}) == (60, {"192.0.2.1", "192.0.2.2"})
+        assert (found.ttl, {data.to_text() for data in found}) == (self.ttl, {"192.0.2.1", "192.0.2.2"})
 
     def test_an_exported_zone_is_imported_again(self, zone: Zone, oracle: Callable[[str], Observed]) -> None:
         zone.set("www", "A", ["192.0.2.1", "192.0.2.2"])
@@ -572,13 +578,13 @@ class DnsConformance(Conformance):
     def test_a_declared_zone_is_made_and_then_nothing_differs(self, driver: DnsDriver) -> None:
         if not driver.features.zones:
             pytest.skip("zones of this provider are made elsewhere")
-        service, spec = Dns(driver), ZoneSpec(name="Declared.Test.", ttl=60)
+        service, spec = Dns(driver), ZoneSpec(name="Declared.Test.", ttl=self.ttl)
         (change,) = service.diff(spec)
         assert change.action == "create"
         service.apply(change)
         service.apply(change)
         assert service.diff(spec) == ()
-        assert service.open(spec).set("www", "A", "192.0.2.1").ttl == 60
+        assert service.open(spec).set("www", "A", "192.0.2.1").ttl == self.ttl
         service.open(spec).delete("www", "A")
         service.delete("declared.test")
         assert [change.action for change in service.diff(spec)] == ["create"]
@@ -607,7 +613,7 @@ class DnsConformance(Conformance):
             return
         zone = service.create(ZoneSpec(name=name))
         assert [found.name for found in service.list()] == [name]
-        record = zone.record("1", "PTR", "host.example.net.", ttl=600)
+        record = zone.record("1", "PTR", "host.example.net.", ttl=self.ttl)
         if zone.check_record(record) is None:
             zone.change([RecordChange(before=None, after=record)])
             assert [found.name for found in service.get(name).records(type="PTR")] == [f"1.{name}."]
@@ -640,7 +646,9 @@ class DnsMachine(RuleBasedStateMachine):
     }
     types = st.sampled_from(sorted(values))
     some = st.sets(st.integers(0, 2), min_size=1)
-    ttls = st.integers(60, 63)
+    ttls: ClassVar[tuple[int, ...]] = (60, 61, 62, 63)
+    """Four that the provider holds."""
+    which = st.integers(0, 3)
 
     def __init__(self) -> None:
         super().__init__()
@@ -673,8 +681,9 @@ class DnsMachine(RuleBasedStateMachine):
         single = type == "CNAME" and len(chosen) > 1
         return bool(beside or single or len(self._parsed(type, chosen)) < len(chosen))
 
-    @rule(name=names, type=types, chosen=some, ttl=ttls)
-    def write(self, name: str, type: str, chosen: set[int], ttl: int) -> None:
+    @rule(name=names, type=types, chosen=some, which=which)
+    def write(self, name: str, type: str, chosen: set[int], which: int) -> None:
+        ttl = self.ttls[which]
         texts = [self.values[type][i] for i in sorted(chosen)]
         if self._forbidden(name, type, chosen):
             with pytest.raises(InvalidArgument):
@@ -693,14 +702,15 @@ class DnsMachine(RuleBasedStateMachine):
         texts = [self.values["A"][i] for i in sorted(chosen)]
         if self._key(name, "A") in self.model:
             with pytest.raises(PreconditionFailed):
-                self.zone.set(name, "A", texts, ttl=60, if_absent=True)
+                self.zone.set(name, "A", texts, ttl=self.ttls[0], if_absent=True)
         elif not self._forbidden(name, "A", chosen):
-            self.zone.set(name, "A", texts, ttl=60, if_absent=True)
-            self.model[self._key(name, "A")] = (60, self._parsed("A", chosen))
+            self.zone.set(name, "A", texts, ttl=self.ttls[0], if_absent=True)
+            self.model[self._key(name, "A")] = (self.ttls[0], self._parsed("A", chosen))
 
-    @rule(name=names, type=types, ttl=ttls)
-    def swap(self, name: str, type: str, ttl: int) -> None:
+    @rule(name=names, type=types, which=which)
+    def swap(self, name: str, type: str, which: int) -> None:
         """Change the TTL of one that exists, by compare-and-swap."""
+        ttl = self.ttls[which]
         held = self.model.get(self._key(name, type))
         if held is None:
             with pytest.raises(NotFound):
