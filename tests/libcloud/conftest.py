@@ -1,4 +1,4 @@
-"""The double of DigitalOcean, one for the whole run, emptied for each test."""
+"""The doubles of DigitalOcean and Linode, one each for the whole run, emptied for each test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shiftable_libcloud import LibcloudProvider, LibcloudSettings
 
 if TYPE_CHECKING:
     from shiftable.testing.harness import Double
-    from shiftable_libcloud.double import DigitalOceanDouble
+    from shiftable_libcloud.double import DigitalOceanDouble, LinodeDouble
 
 
 @pytest.fixture
@@ -20,6 +20,15 @@ def digitalocean(shiftable_double: Callable[[str], Double]) -> DigitalOceanDoubl
 
     double = shiftable_double("digitalocean")
     assert isinstance(double, DigitalOceanDouble)
+    return double
+
+
+@pytest.fixture
+def linode(shiftable_double: Callable[[str], Double]) -> LinodeDouble:
+    from shiftable_libcloud.double import LinodeDouble
+
+    double = shiftable_double("linode")
+    assert isinstance(double, LinodeDouble)
     return double
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from shiftable.testing.harness import Call, Kind
-from shiftable_libcloud.double import DigitalOceanDouble
+from shiftable.testing.harness import Call, Injection, Kind
+from shiftable_libcloud.double import HosterDouble, LinodeDouble
 
-__all__ = ["FAULTS", "FAULT_IDS", "LIMITED", "counted", "of", "refusal"]
+__all__ = ["FAULTS", "FAULT_IDS", "LIMITED", "counted", "inject", "of", "refusal"]
 
 
 def of(operation: str) -> Callable[[Call], bool]:
@@ -18,7 +18,7 @@ def of(operation: str) -> Callable[[Call], bool]:
     return lambda call: call.operation == operation
 
 
-def counted(double: DigitalOceanDouble) -> Counter[str]:
+def counted(double: HosterDouble) -> Counter[str]:
     """Return how often each kind of call was made."""
     return Counter(call.operation for call in double.calls)
 
@@ -28,6 +28,15 @@ def refusal(status: int, id: str, message: str, **headers: str) -> dict[str, Any
     body = json.dumps({"id": id, "message": message, "request_id": "r-9"}).encode()
     sent = [("Content-Type", "application/json"), ("x-request-id", "r-9"), *headers.items()]
     return {"status": status, "headers": sent, "body": body}
+
+
+def inject(double: HosterDouble, kind: Kind, **more: Any) -> Injection:
+    """Have the next calls go wrong, in the words of the double's hoster: Linode gives reasons, and no more."""
+    if isinstance(double, LinodeDouble) and more.get("body", b"").startswith(b"{"):
+        reason = json.loads(more["body"])["message"]
+        more["body"] = json.dumps({"errors": [{"reason": reason}]}).encode()
+        more["headers"] = [header for header in more["headers"] if header[0] != "x-request-id"]
+    return double.inject(kind, **more)
 
 
 LIMITED = refusal(429, "too_many_requests", "API Rate limit exceeded.", **{"Retry-After": "0"})

@@ -26,6 +26,7 @@ from shiftable.errors import (
     Unsupported,
     translated,
 )
+from shiftable_libcloud import _dns_linode as linode
 from shiftable_libcloud._connection import Broken, Refusal, SafeResponse
 from shiftable_libcloud.errors import IDS, STATUSES, classify
 
@@ -75,6 +76,43 @@ def test_a_refusal_is_told_as_what_it_is(status: int, id: str, message: str, err
     fault = classify(refused(status, json.dumps({"id": id, "message": message}), **{"x-request-id": "r-1"}))
     assert fault is not None
     assert (error, id or str(status), "r-1") == (fault.error, fault.code, fault.request_id)
+
+
+class _LinodeAnswer(linode.LinodeResponse):
+    def __init__(self, status: int, body: str) -> None:
+        self.status, self.body, self.headers = status, body, {}
+
+
+@pytest.mark.parametrize(
+    ("status", "errors", "error", "message"),
+    [
+        (
+            400,
+            [{"reason": "DNS zone already exists.", "field": "domain"}],
+            AlreadyExists,
+            "domain: DNS zone already exists.",
+        ),
+        (400, [{"reason": "Must be 25-500", "field": "page_size"}], InvalidArgument, "page_size: Must be 25-500"),
+        (400, [{"reason": "one"}, {"reason": "two", "field": None}], InvalidArgument, "one; two"),
+        (401, [{"reason": "Invalid Token"}], Unauthenticated, "Invalid Token"),
+        (403, [{"reason": "Unauthorized"}], PermissionDenied, "Unauthorized"),
+        (404, [{"reason": "Not found"}], NotFound, "Not found"),
+        (429, [{"reason": "Too many requests"}], Throttled, "Too many requests"),
+        (500, [{"reason": "Internal Server Error"}], Unavailable, "Internal Server Error"),
+        (503, None, Unavailable, "the answer was 503"),
+        (503, [None], Unavailable, "the answer was 503"),
+        (503, ["x"], Unavailable, "the answer was 503"),
+        (503, [], Unavailable, "the answer was 503"),
+    ],
+)
+def test_a_refusal_of_linodes_is_told_by_its_status_and_its_reasons(
+    status: int, errors: list[Any] | None, error: type[OperationError], message: str
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        _LinodeAnswer(status, json.dumps({"errors": errors})).parse_error()
+    fault = classify(caught.value)
+    assert fault is not None
+    assert (error, str(status), message) == (fault.error, fault.code, fault.message)
 
 
 @pytest.mark.parametrize("status", sorted(STATUSES))

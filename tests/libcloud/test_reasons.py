@@ -11,9 +11,12 @@ from typing import Any
 import libcloud
 import pytest
 from libcloud.common.types import MalformedResponseError
+from libcloud.dns.base import Zone
 from libcloud.dns.drivers.digitalocean import DigitalOceanDNSDriver
+from libcloud.dns.drivers.linode import LinodeDNSDriverV4
 
-from shiftable_libcloud.double import DigitalOceanDouble
+from shiftable_libcloud._double_linode import LinodeDomain
+from shiftable_libcloud.double import DigitalOceanDouble, LinodeDouble
 
 from .hostile import of
 
@@ -138,3 +141,60 @@ def test_a_thread_reads_the_answer_to_the_call_of_another(digitalocean: DigitalO
 
     inner.request = slow
     assert "other.example" == plain.get_zone(NAME).domain
+
+
+# Linode's
+
+
+@pytest.fixture
+def plain_linode(linode: LinodeDouble) -> Iterator[Any]:
+    """Return libcloud's driver, with nothing changed but where the API is."""
+
+    class Plain(LinodeDNSDriverV4):
+        def _ex_connection_class_kwargs(self) -> dict[str, Any]:
+            return {"url": linode.url}
+
+    driver: Any = Plain(linode.token)
+    yield driver
+    driver.connection.connection.session.close()
+
+
+def test_at_linode_the_tag_of_a_caa_is_lost(linode: LinodeDouble, plain_linode: Any) -> None:
+    home = LinodeDomain({"id": 7, "domain": NAME, "type": "master", "ttl_sec": 0})
+    linode.domains.all[NAME] = home
+    linode.domains.add(NAME, "caa", "CAA", "ca.example.net", tag="issue")
+    (found,) = plain_linode.list_records(Zone("7", NAME, "master", 300, plain_linode))
+    assert "tag" not in found.extra
+
+
+def test_at_linode_one_unknown_type_makes_the_whole_zone_unreadable(linode: LinodeDouble, plain_linode: Any) -> None:
+    linode.domains.all[NAME] = LinodeDomain({"id": 7, "domain": NAME, "type": "master", "ttl_sec": 0})
+    linode.domains.add(NAME, "web", "HTTPS", "1 .")
+    with pytest.raises(AttributeError, match="HTTPS"):
+        plain_linode.list_records(Zone("7", NAME, "master", 300, plain_linode))
+
+
+def test_at_linode_a_page_has_25_rows_and_a_record_that_slips_to_another_is_lost(
+    linode: LinodeDouble, plain_linode: Any
+) -> None:
+    linode.domains.all[NAME] = LinodeDomain({"id": 7, "domain": NAME, "type": "master", "ttl_sec": 0})
+    for number in range(30):
+        linode.domains.add(NAME, f"r{number}", "A", "192.0.2.1")
+
+    def first_goes(call: Any) -> bool:
+        if "&page=2&" in f"&{call.query}&":
+            records = linode.domains.all[NAME].records
+            del records[next(number for number, row in records.items() if row["name"] == "r0")]
+        return False
+
+    linode.inject("latency", match=first_goes)
+    found = {each.name for each in plain_linode.list_records(Zone("7", NAME, "master", 300, plain_linode))}
+    assert {"r25"} == {row["name"] for row in linode.domains.all[NAME].records.values()} - found
+
+
+def test_at_linode_an_error_that_is_no_json_of_its_shape_is_another_one(
+    linode: LinodeDouble, plain_linode: Any
+) -> None:
+    linode.inject("status", status=429, body=b'{"message": "slow down"}')
+    with pytest.raises(KeyError, match="errors"):
+        plain_linode.list_zones()

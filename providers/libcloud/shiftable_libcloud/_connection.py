@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import urljoin
 
 import requests
@@ -30,7 +30,7 @@ from libcloud.http import LibcloudConnection
 
 from shiftable.fibers import sleep
 
-__all__ = ["Broken", "Pool", "Refusal", "SafeConnection", "SafeResponse"]
+__all__ = ["Broken", "Pool", "Refusal", "SafeConnection", "SafeDriver", "SafeResponse"]
 
 _TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two bytes of an answer. libcloud's own is one number for both, and 60."""
@@ -247,6 +247,32 @@ class SafeConnection:
             finally:
                 self.data = None  # libcloud keeps the last body, which may hold a secret
             sleep(pause)
+
+
+class SafeDriver:
+    """Mixed into libcloud's drivers: made in one way, for one thread at a time.
+
+    Args:
+        endpoint: where the API is, if not at the hoster.
+        patience: seconds for which a call is tried again.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {}
+    """What else libcloud's driver is made with."""
+    connection: Any
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+        """Make one: the classes that libcloud derives its drivers from have no room for keyword arguments."""
+        return object.__new__(cls)
+
+    def __init__(self, token: str, *, endpoint: str | None = None, patience: float = 60.0) -> None:
+        self._endpoint = endpoint
+        super().__init__(token, **self.options)  # type: ignore[call-arg]  # of libcloud's driver
+        self.connection.patience = patience
+
+    def _ex_connection_class_kwargs(self) -> dict[str, Any]:
+        """Name the endpoint: libcloud's own drivers drop host and port."""
+        return {} if self._endpoint is None else {"url": self._endpoint}
 
 
 def _answered(send: Callable[[], T]) -> T:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar
 
 from libcloud.common.digitalocean import DigitalOcean_v2_Connection, DigitalOcean_v2_Response
 
-from shiftable_libcloud._connection import SafeConnection, SafeResponse
+from shiftable_libcloud._connection import SafeConnection, SafeDriver, SafeResponse
 
-__all__ = ["PAGE", "DigitalOceanConnection", "SafeDriver", "has_more"]
+__all__ = ["PAGE", "DigitalOceanConnection", "DigitalOceanDriver", "has_more"]
 
 PAGE = 200  # the most, API reference, "Links & Pagination"
 
@@ -24,29 +24,11 @@ class DigitalOceanConnection(SafeConnection, DigitalOcean_v2_Connection):  # typ
     responseCls = _Response  # noqa: N815  libcloud's name
 
 
-class SafeDriver:
-    """Mixed into libcloud's drivers of DigitalOcean: made in one way, for one thread at a time.
-
-    Args:
-        endpoint: where the API is, if not at DigitalOcean.
-        patience: seconds for which a call is tried again.
-    """
+class DigitalOceanDriver(SafeDriver):
+    """Mixed into libcloud's drivers of DigitalOcean."""
 
     connectionCls = DigitalOceanConnection  # noqa: N815  libcloud's name
-    connection: Any
-
-    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-        """Make one: the class that libcloud derives its drivers from has no room for keyword arguments."""
-        return object.__new__(cls)
-
-    def __init__(self, token: str, *, endpoint: str | None = None, patience: float = 60.0) -> None:
-        self._endpoint = endpoint
-        super().__init__(token, ex_per_page=PAGE)  # type: ignore[call-arg]  # of libcloud's driver
-        self.connection.patience = patience
-
-    def _ex_connection_class_kwargs(self) -> dict[str, Any]:
-        """Name the endpoint: libcloud's own driver drops host and port."""
-        return {} if self._endpoint is None else {"url": self._endpoint}
+    options: ClassVar[Mapping[str, Any]] = {"ex_per_page": PAGE}
 
 
 def has_more(answer: Mapping[str, Any]) -> bool:

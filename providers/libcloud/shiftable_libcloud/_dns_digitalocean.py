@@ -15,36 +15,37 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from libcloud.dns.base import Record, Zone
 from libcloud.dns.drivers.digitalocean import DigitalOceanDNSDriver
 
 from shiftable.dns.driver import RecordSet, labels, rdata_of, relative, text_of
-from shiftable.errors import Conflict, Fault
 from shiftable.paging import Page
-from shiftable_libcloud._digitalocean import SafeDriver, has_more
-from shiftable_libcloud.errors import HosterFault
+from shiftable_libcloud._digitalocean import DigitalOceanDriver, has_more
+from shiftable_libcloud._dns_hoster import (
+    Fields,
+    Listing,
+    PageOf,
+    caa_problem,
+    chunks,
+    joined,
+    plain_text_problem,
+)
 
-__all__ = ["DigitalOceanDns", "Fields", "name_problem", "rdata_in", "record_problem", "soa_in", "told"]
+__all__ = ["DigitalOceanDns", "name_problem", "rdata_in", "record_problem", "soa_in", "told"]
 
-Fields = Mapping[str, Any]
-"""A record in the words of DigitalOcean's API."""
-
-_LISTINGS = 5
 _LONGEST_TEXT = 509
 _HOSTS = frozenset({"CNAME", "MX", "NS", "SRV"})
 """Types whose ``data`` is the name of a host. It is written with a dot at its end and read without."""
 _LABEL = re.compile(rb"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
-_TEXT = re.compile(rb"[!#-\[\]-~](?:[ !#-\[\]-~]*[!#-\[\]-~])?")
-_CAA_VALUE = re.compile(rb"[!-:<-~]*[!-\-/-:<-~]")
-_CAA_TAGS = frozenset({"issue", "issuewild", "iodef"})
 _SOA = re.compile(r"\sSOA\s+(\S+)\s+(\S+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)")
 
 
-class DigitalOceanDns(SafeDriver, DigitalOceanDNSDriver):  # type: ignore[misc]  # libcloud types by its defaults
+class DigitalOceanDns(Listing, DigitalOceanDriver, DigitalOceanDNSDriver):  # type: ignore[misc]  # libcloud types by its defaults
     """libcloud's driver with corrections."""
+
+    most_names = 5
 
     # zones
 
@@ -55,33 +56,15 @@ class DigitalOceanDns(SafeDriver, DigitalOceanDNSDriver):  # type: ignore[misc] 
         return made
 
     def page_of_zones(self, cursor: str | None) -> Page[str]:
-        """Return one page of the zones' names, 200 at most.
-
-        Raises:
-            HosterFault: their number changed since the first page, so that one may be left out: list them again.
-        """
-        page, _, total = (cursor or "1 ").partition(" ")
-        found = self._page("/v2/domains", int(page), {})
-        counted = str(found["meta"]["total"])
-        if total not in {"", counted}:
-            raise HosterFault(Fault(Conflict, "zones were made or deleted while they were listed; list them again"))
-        names = tuple(str(zone["name"]).lower() for zone in found["domains"])
-        return Page(names, f"{int(page) + 1} {counted}" if has_more(found) else None)
+        """Return one page of the zones' names, 200 at most."""
+        return self.numbered_page_of_zones("/v2/domains", "name", cursor)
 
     # records
 
     def list_records(self, zone: Zone, name: str | None = None) -> list[Record]:
-        """Return all records of a zone, or those of one name, fully qualified without a dot at its end.
-
-        Raises:
-            HosterFault: others changed the zone each time that it was listed.
-        """
-        path, wanted = f"/v2/domains/{zone.id}/records", {} if name is None else {"name": name}
-        for _ in range(_LISTINGS):
-            found = self._all(path, wanted)
-            if found is not None:
-                return [self._to_record(fields, zone) for fields in found]
-        raise HosterFault(Fault(Conflict, f"others change the zone all the time: {_LISTINGS} listings did not fit"))
+        """Return all records of a zone, or those of one name, fully qualified without a dot at its end."""
+        wanted = {} if name is None else {"name": name}
+        return [self._to_record(fields, zone) for fields in self.all_rows(f"/v2/domains/{zone.id}/records", wanted)]
 
     def add_record(self, zone: Zone, fields: Fields) -> Record:
         """Make a record; in place of libcloud's ``create_record``."""
@@ -108,22 +91,11 @@ class DigitalOceanDns(SafeDriver, DigitalOceanDNSDriver):  # type: ignore[misc] 
             extra=dict(data),
         )
 
-    def _all(self, path: str, query: Fields) -> list[Fields] | None:
-        """Return what all pages hold; ``None`` if they do not fit together, as somebody wrote between them."""
-        found, page, total = dict[Any, Fields](), 1, None
-        while True:
-            answer = self._page(path, page, query)
-            rows, counted = answer["domain_records"], answer["meta"]["total"]
-            wanted = len(found) + len(rows)
-            found.update({row["id"] or f"{page}/{number}": row for number, row in enumerate(rows)})
-            if total not in {None, counted} or len(found) < wanted:
-                return None
-            if not has_more(answer):
-                return list(found.values()) if len(found) == counted else None
-            page, total = page + 1, counted
-
-    def _page(self, path: str, page: int, query: Fields) -> Any:  # noqa: ANN401  JSON
-        return self.connection.request(path, params={**query, "page": page}).object
+    def page(self, path: str, number: int, query: Fields) -> PageOf:
+        """Ask for one page of records or of domains."""
+        answer = self.connection.request(path, params={**query, "page": number}).object
+        rows = answer["domain_records" if path.endswith("/records") else "domains"]
+        return PageOf(rows, answer["meta"]["total"], has_more(answer))
 
 
 # what DigitalOcean holds
@@ -139,7 +111,7 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def record_problem(record: RecordSet) -> str | None:
+def record_problem(zone: str, record: RecordSet) -> str | None:  # noqa: ARG001  as all hosters'
     """Say why DigitalOcean could not keep a record set exactly; what nobody has seen it keep is refused."""
     problem = {"CAA": _caa_problem, "MX": _mx_problem, "TXT": _txt_problem}.get(record.type)
     found = (problem(rdata) for rdata in record.rdatas) if problem else ()
@@ -151,38 +123,15 @@ def _mx_problem(rdata: bytes) -> str | None:
 
 
 def _txt_problem(rdata: bytes) -> str | None:
-    text = b"".join(_chunks(rdata))
-    if _joined(text) != rdata:
-        return "DigitalOcean keeps a TXT as one text, and so the chunks of 255 bytes and a rest alone"
-    if not _TEXT.fullmatch(text):
-        return "of a TXT DigitalOcean keeps printable ASCII without quotes, backslashes and blanks at the ends"
-    size = sum(len(chunk) + 3 for chunk in _chunks(rdata)) - 1
-    if size > _LONGEST_TEXT:
+    why = plain_text_problem("DigitalOcean", rdata)
+    size = sum(len(chunk) + 3 for chunk in chunks(rdata)) - 1
+    if why is None and size > _LONGEST_TEXT:
         return f"as quoted text it has {size:,} characters; DigitalOcean takes {_LONGEST_TEXT} (seen by dnscontrol)"
-    return None
+    return why
 
 
 def _caa_problem(rdata: bytes) -> str | None:
-    tag, value = rdata[2 : 2 + rdata[1]].decode("ascii", "replace"), rdata[2 + rdata[1] :]
-    if tag not in _CAA_TAGS:
-        return f"DigitalOcean knows the CAA tags {', '.join(sorted(_CAA_TAGS))}, not {tag!r}"
-    if not _CAA_VALUE.fullmatch(value):
-        return "of a CAA DigitalOcean takes a name or an address, without blanks, semicolons and a dot at the end"
-    return None
-
-
-def _chunks(rdata: bytes) -> list[bytes]:
-    found, at = list[bytes](), 0
-    while at < len(rdata):
-        found.append(rdata[at + 1 : at + 1 + rdata[at]])
-        at += 1 + rdata[at]
-    return found
-
-
-def _joined(text: bytes) -> bytes:
-    """Return the rdata of a text, in chunks as name servers make them."""
-    pieces = [text[at : at + 255] for at in range(0, len(text), 255)] or [b""]
-    return b"".join(bytes([len(piece)]) + piece for piece in pieces)
+    return caa_problem("DigitalOcean", rdata)
 
 
 # one record, there and back
@@ -193,7 +142,7 @@ def told(zone: str, record: RecordSet, rdata: bytes) -> Fields:
     kind = record.type
     fields: dict[str, Any] = {"type": kind, "name": relative(record.name, f"{zone}."), "ttl": record.ttl}
     if kind == "TXT":
-        return {**fields, "data": b"".join(_chunks(rdata)).decode("ascii")}
+        return {**fields, "data": b"".join(chunks(rdata)).decode("ascii")}
     if kind == "CAA":
         tag, value = rdata[2 : 2 + rdata[1]].decode("ascii"), rdata[2 + rdata[1] :].decode("ascii")
         return {**fields, "flags": rdata[0], "tag": tag, "data": f"{value}."}  # it comes back without the dot
@@ -212,7 +161,7 @@ def rdata_in(zone: str, fields: Fields) -> bytes:
     if not isinstance(data, str):
         raise ValueError(f"a record of type {kind} without data")  # noqa: TRY004  the caller takes it for a policy
     if kind == "TXT":
-        return _joined(data.encode())
+        return joined(data.encode())
     if kind == "CAA":
         tag = str(fields["tag"]).encode("ascii")
         return bytes([int(fields["flags"] or 0), len(tag)]) + tag + data.removesuffix(".").encode("ascii")

@@ -14,14 +14,14 @@ from urllib.parse import quote
 
 from libcloud.compute.drivers.digitalocean import DigitalOcean_v2_NodeDriver
 
-from shiftable_libcloud._digitalocean import SafeDriver, has_more
+from shiftable_libcloud._digitalocean import DigitalOceanDriver, has_more
 
 __all__ = ["Droplets", "Json"]
 
 Json = Mapping[str, Any]
 
 
-class Droplets(SafeDriver, DigitalOcean_v2_NodeDriver):  # type: ignore[misc]  # libcloud types by its defaults
+class Droplets(DigitalOceanDriver, DigitalOcean_v2_NodeDriver):  # type: ignore[misc]  # libcloud types by its defaults
     """libcloud's driver with more calls."""
 
     def page(self, path: str, listed: str, number: int, **query: str) -> tuple[list[Json], bool]:

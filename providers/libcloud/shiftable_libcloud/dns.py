@@ -1,4 +1,4 @@
-"""DNS of hosters that keep single records, through libcloud: DigitalOcean."""
+"""DNS of hosters that keep single records, through libcloud: DigitalOcean, Linode."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import threading
 from bisect import bisect_right
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,9 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_libcloud import LibcloudSettings
 from shiftable_libcloud import _dns_digitalocean as digitalocean
+from shiftable_libcloud import _dns_linode as linode
 from shiftable_libcloud._connection import Broken, Pool, Refusal
+from shiftable_libcloud._dns_hoster import Fields, HosterDns, Words
 from shiftable_libcloud._token import token_of_account
 from shiftable_libcloud.errors import HosterFault, classify
 
@@ -50,11 +52,29 @@ FEATURES: Mapping[str, DnsFeatures] = {
         atomic_batch=False,
         writes_per_minute=Limit(83, "DigitalOcean API reference: 5,000 requests an hour; one for each value"),
         min_ttl=Limit(30, "DigitalOcean API reference, Domain Records"),
-    )
+    ),
+    "linode": DnsFeatures(
+        title="Linode",
+        zones=True,
+        types=frozenset({"A", "AAAA", "CAA", "CNAME", "MX", "NS", "SRV", "TXT"}),
+        any_name=False,
+        policy=False,
+        apex_ns=False,
+        if_match=True,
+        atomic_if_match=False,
+        atomic_batch=False,
+        max_record_sets=Limit(12_000, "Linode API reference, Create a domain record: 12,000 records of a domain"),
+        min_ttl=Limit(linode.TTLS[0], linode.TTL_SOURCE),
+        max_ttl=Limit(linode.TTLS[-1], linode.TTL_SOURCE),
+    ),
+}
+
+_HOSTERS: Mapping[str, tuple[Words, Callable[..., Any]]] = {
+    "digitalocean": (digitalocean, digitalocean.DigitalOceanDns),
+    "linode": (linode, linode.LinodeDns),
 }
 
 _PAGE, _KEPT = 1000, 8
-_BY_NAME = 5  # up to so many names are asked for one by one; for more the whole zone is
 _TRIES = 4
 _MISSING = 404
 
@@ -78,8 +98,9 @@ class LibcloudDnsDriver(DnsDriver):
     a policy, so that nobody takes its set for a plain one.
     """
 
-    _pool: Pool[digitalocean.DigitalOceanDns] = attrs.field(repr=False)
-    _features: DnsFeatures = attrs.field(default=FEATURES["digitalocean"], repr=lambda features: features.title)
+    _pool: Pool[HosterDns] = attrs.field(repr=False)
+    _words: Words = attrs.field(repr=False)
+    _features: DnsFeatures = attrs.field(repr=lambda features: features.title)
     _kept: OrderedDict[str, tuple[RecordSet, ...]] = attrs.field(factory=OrderedDict, init=False, repr=False)
     _numbers: itertools.count[int] = attrs.field(factory=itertools.count, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False, eq=False)
@@ -108,11 +129,11 @@ class LibcloudDnsDriver(DnsDriver):
 
     def check_name(self, name: str) -> str | None:
         """Say why the hoster could not hold a zone of that name."""
-        return super().check_name(name) or digitalocean.name_problem(name)
+        return super().check_name(name) or self._words.name_problem(name)
 
     def check_record(self, zone: str, record: RecordSet) -> str | None:
         """Say why the hoster could not keep that record set exactly."""
-        return super().check_record(zone, record) or digitalocean.record_problem(record)
+        return super().check_record(zone, record) or self._words.record_problem(zone, record)
 
     # zones
 
@@ -161,7 +182,7 @@ class LibcloudDnsDriver(DnsDriver):
             return api.page_of_zones(cursor)
 
     def info(self, zone: str) -> ZoneInfo:
-        """Return the NS of the zone itself: the hoster tells of no others."""
+        """Return the NS of the zone itself: the hosters tell of no others."""
         key = RecordKey(f"{zone}.", "NS")
         with self._pool.one() as api:
             found = self._read(api, _zone(api, zone), [key.name]).get(key)
@@ -199,7 +220,7 @@ class LibcloudDnsDriver(DnsDriver):
         with self._pool.one() as api:
             home = _zone(api, zone)
             held = _sets(home, self._list(api, home, names))
-            read = {key: _record_set(home, key, records) for key, records in held.items()}
+            read = {key: _record_set(self._words, home, key, records) for key, records in held.items()}
             moved = [str(change.key) for change in changes if read.get(change.key) != change.before]
             if moved:
                 why = f"not as it was when the change was made: {', '.join(moved)}"
@@ -208,14 +229,12 @@ class LibcloudDnsDriver(DnsDriver):
             for change in sorted(changes, key=lambda each: (each.key.name, each.after is not None, each.key)):
                 begun.append(change)
                 try:
-                    _write(api, home, held.get(change.key, ()), change.after)
+                    _write(self._words, api, home, held.get(change.key, ()), change.after)
                 except (Refusal, Broken, HosterFault) as exc:
                     left = tuple(self._taken_back(api, home, begun))
                     raise _RecordFailure(change.key, exc, left) from exc
 
-    def _taken_back(
-        self, api: digitalocean.DigitalOceanDns, zone: Zone, begun: list[RecordChange]
-    ) -> Iterator[RecordKey]:
+    def _taken_back(self, api: HosterDns, zone: Zone, begun: list[RecordChange]) -> Iterator[RecordKey]:
         """Undo what was begun, the last first; yield what could not be. Once nobody answers, no more is tried."""
         answers = True
         for change in reversed(begun):
@@ -226,21 +245,21 @@ class LibcloudDnsDriver(DnsDriver):
                 answers = False
             yield change.key
 
-    def _is_taken_back(self, api: digitalocean.DigitalOceanDns, zone: Zone, change: RecordChange) -> bool:
+    def _is_taken_back(self, api: HosterDns, zone: Zone, change: RecordChange) -> bool:
         """Undo one change, unless the set has by now a value that neither its old nor its new state has."""
         now = _sets(zone, self._list(api, zone, [change.key.name])).get(change.key, ())
-        found = _record_set(zone, change.key, now) if now else None
+        found = _record_set(self._words, zone, change.key, now) if now else None
         if change.before is not None and change.before.policy:
             return found == change.before
         known = frozenset[bytes]().union(*(each.canonical for each in (change.before, change.after) if each))
         if found is not None and not found.canonical <= known:
             return False
-        _write(api, zone, now, change.before)
+        _write(self._words, api, zone, now, change.before)
         return True
 
     # below: what the hoster has
 
-    def _is_new(self, api: digitalocean.DigitalOceanDns, name: str) -> bool:
+    def _is_new(self, api: HosterDns, name: str) -> bool:
         """Tell whether there is such a zone, with nothing but its SOA and NS."""
         try:
             records = api.list_records(_zone(api, name))
@@ -250,21 +269,19 @@ class LibcloudDnsDriver(DnsDriver):
             raise
         return {(each.name, each.type) for each in records} <= {("@", "SOA"), ("@", "NS")}
 
-    def _read(
-        self, api: digitalocean.DigitalOceanDns, zone: Zone, names: list[str] | None
-    ) -> dict[RecordKey, RecordSet]:
+    def _read(self, api: HosterDns, zone: Zone, names: list[str] | None) -> dict[RecordKey, RecordSet]:
         sets = _sets(zone, self._list(api, zone, names))
-        return {key: _record_set(zone, key, records) for key, records in sets.items()}
+        return {key: _record_set(self._words, zone, key, records) for key, records in sets.items()}
 
-    def _list(self, api: digitalocean.DigitalOceanDns, zone: Zone, names: list[str] | None) -> list[Record]:
+    def _list(self, api: HosterDns, zone: Zone, names: list[str] | None) -> list[Record]:
         """Return the records of some names, or of all."""
         with _in_zone():
-            if names is None or len(names) > _BY_NAME:
+            if names is None or len(names) > api.most_names:
                 return list(api.list_records(zone))
             return [each for name in names for each in api.list_records(zone, name.removesuffix("."))]
 
 
-def _zone(api: digitalocean.DigitalOceanDns, name: str) -> Zone:
+def _zone(api: HosterDns, name: str) -> Zone:
     with _in_zone():
         found: Zone = api.get_zone(name)
     return found
@@ -303,13 +320,13 @@ def _sets(zone: Zone, records: Iterable[Record]) -> dict[RecordKey, tuple[Record
     return {key: tuple(each) for key, each in found.items()}
 
 
-def _record_set(zone: Zone, key: RecordKey, records: tuple[Record, ...]) -> RecordSet:
+def _record_set(words: Words, zone: Zone, key: RecordKey, records: tuple[Record, ...]) -> RecordSet:
     ttl = min((int(each.ttl) for each in records if each.ttl is not None), default=1800)
     if key.type == "SOA":
-        rdatas: Iterable[bytes] = [digitalocean.soa_in(zone, records[0].extra)]
+        rdatas: Iterable[bytes] = [words.soa_in(zone, records[0].extra)]
     else:
         try:
-            rdatas = _distinct(key.type, (_rdata(zone, each) for each in records))
+            rdatas = _distinct(key.type, (_rdata(words, zone, each) for each in records))
         except ValueError:
             data = json.dumps([_shown(each) for each in records], sort_keys=True, separators=(",", ":"))
             policy = Policy(provider="libcloud", data=data)
@@ -322,14 +339,14 @@ def _distinct(type: str, rdatas: Iterable[bytes]) -> Iterable[bytes]:
     return {canonical_rdata(type, rdata): rdata for rdata in rdatas}.values()
 
 
-def _rdata(zone: Zone, record: Record) -> bytes:
-    return digitalocean.rdata_in(zone.domain, record.extra)
+def _rdata(words: Words, zone: Zone, record: Record) -> bytes:
+    return words.rdata_in(zone.domain, record.extra)
 
 
-def _known(zone: Zone, record: Record) -> bytes | None:
+def _known(words: Words, zone: Zone, record: Record) -> bytes | None:
     """Return a value as it is compared; ``None`` if it cannot be understood."""
     try:
-        return canonical_rdata(str(record.type), _rdata(zone, record))
+        return canonical_rdata(str(record.type), _rdata(words, zone, record))
     except ValueError:
         return None
 
@@ -341,12 +358,12 @@ def _shown(record: Record) -> dict[str, Any]:
 # one record set
 
 
-def _write(api: digitalocean.DigitalOceanDns, zone: Zone, held: tuple[Record, ...], after: RecordSet | None) -> None:
+def _write(words: Words, api: HosterDns, zone: Zone, held: tuple[Record, ...], after: RecordSet | None) -> None:
     """Make the records of one set those of another, or none: replace, add, delete, in this order."""
     wanted = {canonical_rdata(after.type, rdata): rdata for rdata in after.rdatas} if after is not None else {}
     spare, stale = list[Record](), list[tuple[Record, bytes]]()
     for record in held:
-        rdata = wanted.pop(_known(zone, record) or b"", None)
+        rdata = wanted.pop(_known(words, zone, record) or b"", None)
         if rdata is None:
             spare.append(record)
         elif after is not None and record.ttl != after.ttl:
@@ -355,24 +372,27 @@ def _write(api: digitalocean.DigitalOceanDns, zone: Zone, held: tuple[Record, ..
     stale += zip(spare, missing, strict=False)
     if after is not None:
         for record, rdata in stale:
-            _replace(api, record, digitalocean.told(zone.domain, after, rdata))
+            _replace(api, record, words.told(zone.domain, after, rdata))
         for rdata in missing[len(spare) :]:
-            _create(api, zone, after, rdata)
+            _create(words, api, zone, after, rdata)
     for record in spare[len(missing) :]:
         _delete(api, record)
 
 
-def _create(api: digitalocean.DigitalOceanDns, zone: Zone, after: RecordSet, rdata: bytes) -> None:
+def _create(words: Words, api: HosterDns, zone: Zone, after: RecordSet, rdata: bytes) -> None:
     """Make a record; when the answer is lost, look for it before it is sent again."""
     wanted = canonical_rdata(after.type, rdata)
     for left in reversed(range(_TRIES)):
         try:
-            api.add_record(zone, digitalocean.told(zone.domain, after, rdata))
+            api.add_record(zone, words.told(zone.domain, after, rdata))
         except (Refusal, Broken) as exc:
             if not exc.is_executed_perhaps:
                 raise
             found = _sets(zone, api.list_records(zone, after.name.removesuffix("."))).get(after.key, ())
-            if any(wanted == _known(zone, each) for each in found):
+            made = next((each for each in found if wanted == _known(words, zone, each)), None)
+            if made is not None:
+                if made.ttl != after.ttl:
+                    _replace(api, made, words.told(zone.domain, after, rdata))
                 return
             if not left:
                 raise
@@ -380,12 +400,12 @@ def _create(api: digitalocean.DigitalOceanDns, zone: Zone, after: RecordSet, rda
             return
 
 
-def _replace(api: digitalocean.DigitalOceanDns, record: Record, fields: digitalocean.Fields) -> None:
+def _replace(api: HosterDns, record: Record, fields: Fields) -> None:
     with _there():
         api.replace_record(record, fields)
 
 
-def _delete(api: digitalocean.DigitalOceanDns, record: Record) -> None:
+def _delete(api: HosterDns, record: Record) -> None:
     with _there(), _gone():
         api.delete_record(record)
 
@@ -420,7 +440,11 @@ def open_dns(settings: LibcloudSettings) -> LibcloudDnsDriver:
     """
     token = token_of_account(settings)
 
-    def make() -> digitalocean.DigitalOceanDns:
-        return digitalocean.DigitalOceanDns(token.reveal(), endpoint=settings.endpoint, patience=settings.retry_seconds)
+    words, driver = _HOSTERS[settings.hoster]
 
-    return LibcloudDnsDriver(Pool(make, lambda api: api.connection.hang_up()), FEATURES[settings.hoster])
+    def make() -> HosterDns:
+        found: HosterDns = driver(token.reveal(), endpoint=settings.endpoint, patience=settings.retry_seconds)
+        return found
+
+    pool = Pool(make, lambda api: api.connection.hang_up())
+    return LibcloudDnsDriver(pool, words, FEATURES[settings.hoster])

@@ -45,13 +45,14 @@ IDS: Mapping[str, type[OperationError]] = {
 """By the hoster's own word, in lower case."""
 
 PHRASES: tuple[tuple[str, type[OperationError]], ...] = (
-    # DigitalOcean says `unprocessable_entity` of all of these, and tells them apart in English only
+    # DigitalOcean says `unprocessable_entity` of all of these, Linode nothing but 400, and both tell them apart in
+    # English only
     ("already exists", AlreadyExists),
     ("cannot share a name", Conflict),
     ("pending event", Conflict),
     ("will exceed your", QuotaExceeded),
 )
-"""What a refusal with status 409 or 422 says, in lower case; the first that occurs counts."""
+"""What a refusal with status 400, 409 or 422 says, in lower case; the first that occurs counts."""
 
 STATUSES: Mapping[int, type[OperationError]] = {
     400: InvalidArgument,
@@ -77,7 +78,7 @@ STATUSES: Mapping[int, type[OperationError]] = {
 }
 """By the status, where there is no word: the answer of a proxy."""
 
-_SAID = frozenset({409, 422})
+_SAID = frozenset({400, 409, 422})
 _PLAIN = frozenset({401, 403, 404, 429})
 """Statuses that have the last word: a 403 is never a 404."""
 

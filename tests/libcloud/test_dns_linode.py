@@ -1,0 +1,330 @@
+"""Linode's DNS keeps the rules for zones and records, at a double that has its limits and oddities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from shiftable.dns import Dns, Zone, ZoneSpec
+from shiftable.dns.driver import DnsDriver, ZoneInfo
+from shiftable.errors import AlreadyExists, InvalidArgument, Unsupported
+from shiftable.testing.conformance import differs
+from shiftable.testing.conformance.dns import DnsConformance, DnsMachine, Observed
+from shiftable.testing.harness import Call, Kind
+from shiftable_libcloud import LibcloudProvider, LibcloudSettings
+from shiftable_libcloud._dns_linode import SERVERS, TTLS
+from shiftable_libcloud.dns import LibcloudDnsDriver
+from shiftable_libcloud.double import LinodeDouble
+
+from .hostile import counted, of
+
+NAME = "shop.example"
+
+
+@pytest.fixture
+def provider(linode: LinodeDouble) -> Iterator[LibcloudProvider]:
+    made = LibcloudProvider(LibcloudSettings(**linode.config))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def shop(provider: LibcloudProvider) -> Iterator[Zone]:
+    driver = provider.dns()
+    yield Dns(driver).create(ZoneSpec(name=NAME))
+    driver.close()
+
+
+class TestLinodeDns(DnsConformance):
+    ttl: ClassVar[int] = 3600
+    other_ttl: ClassVar[int] = 7200
+
+    @pytest.fixture
+    def driver(self, provider: LibcloudProvider) -> Iterator[DnsDriver]:
+        driver = provider.dns()
+        yield driver
+        driver.close()
+
+    @pytest.fixture
+    def oracle(self, linode: LinodeDouble) -> Callable[[str], Observed]:
+        """Read the double's own records, as ``linode-cli`` would show them, and those that are in no listing."""
+
+        def look(zone: str) -> Observed:
+            ours = [{"type": "NS", "name": "", "target": server, "ttl_sec": 86400} for server in SERVERS]
+            soa = {"type": "SOA", "name": "", "target": "", "ttl_sec": 86400}
+            found: dict[tuple[str, str], tuple[int, frozenset[Any]]] = {}
+            for row in [soa, *ours, *linode.domains.all[zone].records.values()]:
+                owner = f"{row['name']}.{zone}.".removeprefix(".")
+                values = found.get((owner, row["type"]), (row["ttl_sec"], frozenset()))[1]
+                found[owner, row["type"]] = (row["ttl_sec"], values | {_parsed(zone, row)})
+            return found
+
+        return look
+
+    @differs("Linode keeps a TXT as one text")
+    def test_the_chunks_of_a_txt_are_kept(self, zone: Zone) -> None:
+        with pytest.raises(InvalidArgument, match="as one text"):
+            zone.set("txt", "TXT", '"foo" "bar"')
+        zone.set("txt", "TXT", f'"{"x" * 255}" "bar"')
+        assert zone.get("txt", "TXT").texts == (f'"{"x" * 255}" "bar"',)
+
+    @differs("nobody has seen Linode keep backslashes, so that TXT of the zone file are others")
+    def test_an_exported_zone_is_imported_again(self, zone: Zone, oracle: Callable[[str], Observed]) -> None:
+        zone.set("www", "A", ["192.0.2.1", "192.0.2.2"])
+        zone.set("t", "TXT", '"v=spf1 -all; x"')
+        text, before = zone.export_file(), oracle(zone.name)
+        zone.change(zone.diff([]))
+        assert ["create", "create"] == [change.action for change in zone.import_file(text)]
+        assert before == oracle(zone.name)
+        assert () == zone.import_file(text)
+
+
+def _parsed(zone: str, row: dict[str, Any]) -> Any:
+    kind, target = row["type"], row["target"]
+    if kind == "SOA":
+        target = f"ns1.linode.com. hostmaster.{zone}. 0 14400 14400 1209600 86400"
+    elif kind == "TXT":
+        target = " ".join(f'"{target[at : at + 255]}"' for at in range(0, len(target), 255))
+    elif kind == "CAA":
+        target = f'0 {row["tag"]} "{target}"'
+    elif kind in {"CNAME", "MX", "NS", "SRV"}:
+        numbers = {"MX": ["priority"], "SRV": ["priority", "weight", "port"]}.get(kind, [])
+        target = " ".join([*(str(row[number]) for number in numbers), f"{target}."])
+    return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(kind), target)
+
+
+def test_the_driver_does_what_the_model_does(provider: LibcloudProvider, linode: LinodeDouble) -> None:
+    class Machine(DnsMachine):
+        ttls: ClassVar = (300, 3600, 86400, 2419200)
+        values: ClassVar = {**DnsMachine.values, "TXT": ('"a b"', '"ab"', '"AB"')}
+
+        def make_driver(self) -> DnsDriver:
+            linode.reset()
+            return provider.dns()
+
+        def _forbidden(self, name: str, type: str, chosen: set[int]) -> bool:
+            """Say so of mail for a name with an underscore too, which Linode does not take."""
+            return (type, name) == ("MX", "_x._tcp") or super()._forbidden(name, type, chosen)
+
+    quick = settings(
+        max_examples=15,
+        stateful_step_count=15,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Machine, settings=quick)
+
+
+# what Linode holds
+
+
+@pytest.mark.parametrize("ttl", [301, 3599, 86401])
+def test_a_ttl_that_linode_would_round_is_refused_with_the_source(linode: LinodeDouble, shop: Zone, ttl: int) -> None:
+    with pytest.raises(InvalidArgument, match="Linode rounds what is none of 300, 3600.*ttl_sec"):
+        shop.set("www", "A", "192.0.2.1", ttl=ttl)
+    assert {} == linode.domains.all[NAME].records
+
+
+@pytest.mark.parametrize("ttl", TTLS)
+def test_every_ttl_that_is_held_comes_back(linode: LinodeDouble, shop: Zone, ttl: int) -> None:
+    assert ttl == shop.set("www", "A", "192.0.2.1", ttl=ttl).ttl
+    assert [ttl] == [row["ttl_sec"] for row in linode.domains.all[NAME].records.values()]
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "value", "why"),
+    [
+        ("n" * 60 + "." + "n" * 40, "A", "192.0.2.1", "101 characters"),
+        ("a-", "A", "192.0.2.1", "as the name"),
+        ("*", "NS", "ns.example.net.", "wildcard"),
+        ("1mail", "MX", "10 mx.example.net.", "as the name of a MX"),
+        ("mail", "MX", "10 1mx.example.net.", "as the host of a MX"),
+        ("mail", "MX", "256 mx.example.net.", "255 at most"),
+        ("mail", "MX", "0 .", "without a host"),
+        ("@", "SRV", "1 2 3 sip.example.net.", "_service._tcp"),
+        ("_sip._tls", "SRV", "1 2 3 sip.example.net.", "_service._tcp"),
+        ("_sip._tcp", "SRV", "256 2 3 sip.example.net.", "255 at most"),
+        ("_sip._tcp", "SRV", "1 2 3 sip.", "as the host of a SRV"),
+        ("alias", "CNAME", "localhost.", "as the host of a CNAME"),
+        ("caa", "CAA", '128 issue "ca.example.net"', "drops the flags"),
+        ("caa", "CAA", '0 issue "mailto:a@example.net"', "takes a domain"),
+        ("caa", "CAA", '0 policy "ca.example.net"', "knows the CAA tags"),
+        ("txt", "TXT", r'"a\\b"', "printable ASCII"),
+    ],
+)
+def test_what_linode_would_refuse_or_alter_is_refused_before_it_is_sent(
+    linode: LinodeDouble, shop: Zone, name: str, type: str, value: str, why: str
+) -> None:
+    before = len(linode.calls)
+    with pytest.raises(InvalidArgument, match=why):
+        shop.set(name, type, value, ttl=300)
+    assert not [call for call in linode.calls[before:] if call.method != "GET"]
+    assert {} == linode.domains.all[NAME].records
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "value", "kept"),
+    [
+        ("_sip._tcp", "SRV", "0 2 3 sip.example.net.", ("_sip._tcp", "_sip", "_tcp", "sip.example.net")),
+        (
+            "_sip._udp.deep.er",
+            "SRV",
+            "1 2 3 sip.example.net.",
+            ("_sip._udp.deep.er", "_sip", "_udp.deep.er", "sip.example.net"),
+        ),
+        ("@", "MX", "10 mx.example.net.", ("", None, None, "mx.example.net")),
+        ("*", "MX", "10 mx.example.net.", ("*", None, None, "mx.example.net")),
+        ("sub", "CAA", '0 iodef "mailto:a@example.net"', ("sub", None, None, "mailto:a@example.net")),
+        ("sub", "NS", "ns.example.net.", ("sub", None, None, "ns.example.net")),
+    ],
+    ids=["srv", "srv-below", "apex", "wildcard", "caa", "ns"],
+)
+def test_a_record_is_told_in_linodes_own_fields_and_comes_back(
+    linode: LinodeDouble, shop: Zone, name: str, type: str, value: str, kept: tuple[str | None, ...]
+) -> None:
+    shop.set(name, type, value, ttl=300)
+    (row,) = linode.domains.all[NAME].records.values()
+    assert kept == (row["name"], row["service"], row["protocol"], row["target"])
+    assert (value,) == shop.get(name, type).texts
+
+
+def test_a_text_of_linodes_length_is_one_text(linode: LinodeDouble, shop: Zone) -> None:
+    shop.set("txt", "TXT", " ".join(f'"{letter * 255}"' for letter in "abcdefgh") + ' "i"', ttl=300)
+    (row,) = linode.domains.all[NAME].records.values()
+    assert "".join(letter * 255 for letter in "abcdefgh") + "i" == row["target"]
+
+
+# what other tools write
+
+
+@pytest.mark.parametrize(
+    ("type", "data", "more", "text"),
+    [
+        ("CNAME", "Target.example.net", {}, "target.example.net."),
+        ("CNAME", "target.example.net.", {}, "target.example.net."),
+        ("MX", "mail.example.net", {"priority": None}, "0 mail.example.net."),
+        ("MX", "", {"priority": 0}, "0 ."),
+        ("CAA", "letsencrypt.org", {"tag": "issuewild"}, '0 issuewild "letsencrypt.org"'),
+        ("CAA", "ca.example.net; a=b", {"tag": "issue"}, '0 issue "ca.example.net; a=b"'),
+        ("TXT", 'say "hi"; x', {}, r'"say \"hi\"; x"'),
+        ("PTR", "host.example.net", {}, "host.example.net."),
+        ("AAAA", "2001:0db8:0:0::2", {}, "2001:db8::2"),
+    ],
+    ids=["case", "dot", "mx", "null-mx", "caa", "caa-more", "quotes", "ptr", "ipv6"],
+)
+def test_what_other_tools_wrote_is_read_as_dns_serves_it(
+    linode: LinodeDouble, shop: Zone, type: str, data: str, more: dict[str, Any], text: str
+) -> None:
+    linode.domains.add(NAME, "x", type, data, ttl=300, **more)
+    assert shop.record("x", type, text, ttl=300) == shop.get("x", type)
+
+
+def test_a_srv_is_named_by_its_service_where_it_has_no_name(linode: LinodeDouble, shop: Zone) -> None:
+    more = {"service": "_sip", "protocol": "tcp", "priority": 1, "weight": 2, "port": 3}
+    linode.domains.add(NAME, "", "SRV", "sip.example.net", ttl=300, **more)
+    assert ("1 2 3 sip.example.net.",) == shop.get("_sip._tcp", "SRV").texts
+
+
+def test_a_record_without_a_ttl_has_the_zones_and_is_left_alone_where_that_is_wanted(
+    linode: LinodeDouble, shop: Zone
+) -> None:
+    linode.domains.add(NAME, "www", "A", "192.0.2.1")
+    assert 86400 == shop.get("www", "A").ttl
+    linode.domains.all[NAME].told["ttl_sec"] = 3600
+    assert 3600 == shop.get("www", "A").ttl
+    before = counted(linode)
+    shop.set("www", "A", ["192.0.2.1", "192.0.2.2"])
+    assert {"records.create": 1} == {
+        name: count
+        for name, count in (counted(linode) - before).items()
+        if name.startswith("records.") and name != "records.list"
+    }
+
+
+def test_the_ns_of_a_zone_are_linodes_and_those_that_were_added(linode: LinodeDouble, shop: Zone) -> None:
+    ours = tuple(f"ns{number}.linode.com." for number in range(1, 6))
+    assert ZoneInfo(name=NAME, nameservers=ours, id=NAME) == shop.info()
+    linode.domains.add(NAME, "", "NS", "ns.example.net", ttl=300)
+    assert ("ns.example.net.", *ours) == shop.info().nameservers
+    with pytest.raises(InvalidArgument, match="for nobody"):
+        shop.set("@", "NS", ["ns.example.net."], ttl=300, apex=True)
+
+
+def test_the_soa_is_made_of_the_zones_settings(linode: LinodeDouble, shop: Zone) -> None:
+    linode.domains.all[NAME].told |= {"soa_email": "dns.admin@example.net", "refresh_sec": 3600, "ttl_sec": 300}
+    text = r"ns1.linode.com. dns\.admin.example.net. 0 3600 14400 1209600 300"
+    assert (text,) == shop.get("@", "SOA").texts
+
+
+def test_a_copy_of_another_servers_zone_is_refused(linode: LinodeDouble, shop: Zone) -> None:
+    linode.domains.all[NAME].told["type"] = "slave"
+    with pytest.raises(Unsupported, match="copy of another name server"):
+        shop.set("www", "A", "192.0.2.1", ttl=300)
+
+
+# what gets lost
+
+
+@pytest.mark.parametrize("kind", [None, "drop_after", "truncate"])
+def test_a_ttl_that_a_creation_lost_is_said_again(linode: LinodeDouble, shop: Zone, kind: Kind | None) -> None:
+    linode.domains.forgets_ttl = True
+    if kind is not None:
+        linode.inject(kind, match=of("records.create"))
+    assert 300 == shop.set("www", "A", "192.0.2.1", ttl=300).ttl
+    assert [("www", 300)] == [(row["name"], row["ttl_sec"]) for row in linode.domains.all[NAME].records.values()]
+    assert (1, 1) == (counted(linode)["records.create"], counted(linode)["records.update"])
+
+
+def test_a_creation_whose_ttl_cannot_be_said_is_taken_back(linode: LinodeDouble, shop: Zone) -> None:
+    linode.domains.forgets_ttl = True
+    linode.inject(
+        "status", match=of("records.update"), status=400, body=b'{"errors": [{"reason": "no", "field": "ttl_sec"}]}'
+    )
+    with pytest.raises(InvalidArgument, match="ttl_sec: no"):
+        shop.set("www", "A", "192.0.2.1", ttl=300)
+    assert {} == linode.domains.all[NAME].records
+
+
+def test_a_page_that_is_gone_is_no_missing_zone(linode: LinodeDouble, shop: Zone) -> None:
+    for number in range(4):
+        linode.domains.add(NAME, f"r{number}", "A", "192.0.2.1", ttl=300)
+    linode.page_size = 2
+
+    def shrinks(call: Call) -> bool:
+        if "page=2&" not in f"{call.query}&":
+            return False
+        records = linode.domains.all[NAME].records
+        for number in [number for number, row in records.items() if row["name"] != "r0"]:
+            del records[number]
+        return True
+
+    met = linode.inject("latency", match=shrinks)
+    assert [f"r0.{NAME}."] == [record.name for record in shop.records(type="A")]
+    assert 1 == met.hits
+
+
+def test_a_domain_of_that_name_is_named_whatever_linode_says_of_it(linode: LinodeDouble, shop: Zone) -> None:
+    linode.inject("status", match=of("domains.create"), status=400, body=b'{"errors": [{"reason": "unique"}]}')
+    with pytest.raises(AlreadyExists, match=NAME):
+        Dns(shop.unwrap(LibcloudDnsDriver)).create(ZoneSpec(name=NAME))
+
+
+def test_a_domain_of_somebody_else_exists_already(linode: LinodeDouble, shop: Zone) -> None:
+    reason = b'{"errors": [{"reason": "DNS zone already exists.", "field": "domain"}]}'
+    linode.inject("status", match=of("domains.create"), status=400, body=reason)
+    with pytest.raises(AlreadyExists, match="domain: DNS zone already exists"):
+        Dns(shop.unwrap(LibcloudDnsDriver)).create(ZoneSpec(name="other.example"))
+
+
+def test_machines_of_linode_are_refused(provider: LibcloudProvider) -> None:
+    with pytest.raises(Unsupported, match="machines of linode: not yet"):
+        provider.compute()
