@@ -13,16 +13,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shiftable.dns import Zone
 from shiftable.dns.driver import DnsDriver
-from shiftable.errors import InvalidArgument
-from shiftable.testing.conformance import differs
-from shiftable.testing.conformance.dns import DnsConformance, DnsMachine, Observed
+from shiftable.testing.conformance.dns import DnsMachine, Observed
 from shiftable_libcloud import LibcloudProvider
 from shiftable_libcloud.double import DigitalOceanDouble
 
+from .one_text import OneText
 
-class TestDigitalOceanDns(DnsConformance):
+
+class TestDigitalOceanDns(OneText):
     @pytest.fixture
     def driver(self, provider: LibcloudProvider) -> Iterator[DnsDriver]:
         driver = provider.dns()
@@ -42,23 +41,6 @@ class TestDigitalOceanDns(DnsConformance):
             return found
 
         return look
-
-    @differs("DigitalOcean keeps a TXT as one text")
-    def test_the_chunks_of_a_txt_are_kept(self, zone: Zone) -> None:
-        with pytest.raises(InvalidArgument, match="as one text"):
-            zone.set("txt", "TXT", '"foo" "bar"')
-        zone.set("txt", "TXT", f'"{"x" * 255}" "bar"')
-        assert zone.get("txt", "TXT").texts == (f'"{"x" * 255}" "bar"',)
-
-    @differs("DigitalOcean loses backslashes, so that TXT of the zone file are others")
-    def test_an_exported_zone_is_imported_again(self, zone: Zone, oracle: Callable[[str], Observed]) -> None:
-        zone.set("www", "A", ["192.0.2.1", "192.0.2.2"])
-        zone.set("t", "TXT", '"v=spf1 -all; x"')
-        text, before = zone.export_file(), oracle(zone.name)
-        zone.change(zone.diff([]))
-        assert ["create", "create"] == [change.action for change in zone.import_file(text)]
-        assert before == oracle(zone.name)
-        assert () == zone.import_file(text)
 
 
 def _parsed(zone: str, row: dict[str, Any]) -> Any:

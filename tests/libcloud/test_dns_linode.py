@@ -15,8 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from shiftable.dns import Dns, Zone, ZoneSpec
 from shiftable.dns.driver import DnsDriver, ZoneInfo
 from shiftable.errors import AlreadyExists, InvalidArgument, Unsupported
-from shiftable.testing.conformance import differs
-from shiftable.testing.conformance.dns import DnsConformance, DnsMachine, Observed
+from shiftable.testing.conformance.dns import DnsMachine, Observed
 from shiftable.testing.harness import Call, Kind
 from shiftable_libcloud import LibcloudProvider, LibcloudSettings
 from shiftable_libcloud._dns_linode import SERVERS, TTLS
@@ -24,6 +23,7 @@ from shiftable_libcloud.dns import LibcloudDnsDriver
 from shiftable_libcloud.double import LinodeDouble
 
 from .hostile import counted, of
+from .one_text import OneText
 
 NAME = "shop.example"
 
@@ -42,7 +42,7 @@ def shop(provider: LibcloudProvider) -> Iterator[Zone]:
     driver.close()
 
 
-class TestLinodeDns(DnsConformance):
+class TestLinodeDns(OneText):
     ttl: ClassVar[int] = 3600
     other_ttl: ClassVar[int] = 7200
 
@@ -67,23 +67,6 @@ class TestLinodeDns(DnsConformance):
             return found
 
         return look
-
-    @differs("Linode keeps a TXT as one text")
-    def test_the_chunks_of_a_txt_are_kept(self, zone: Zone) -> None:
-        with pytest.raises(InvalidArgument, match="as one text"):
-            zone.set("txt", "TXT", '"foo" "bar"')
-        zone.set("txt", "TXT", f'"{"x" * 255}" "bar"')
-        assert zone.get("txt", "TXT").texts == (f'"{"x" * 255}" "bar"',)
-
-    @differs("nobody has seen Linode keep backslashes, so that TXT of the zone file are others")
-    def test_an_exported_zone_is_imported_again(self, zone: Zone, oracle: Callable[[str], Observed]) -> None:
-        zone.set("www", "A", ["192.0.2.1", "192.0.2.2"])
-        zone.set("t", "TXT", '"v=spf1 -all; x"')
-        text, before = zone.export_file(), oracle(zone.name)
-        zone.change(zone.diff([]))
-        assert ["create", "create"] == [change.action for change in zone.import_file(text)]
-        assert before == oracle(zone.name)
-        assert () == zone.import_file(text)
 
 
 def _parsed(zone: str, row: dict[str, Any]) -> Any:
@@ -263,6 +246,15 @@ def test_the_soa_is_made_of_the_zones_settings(linode: LinodeDouble, shop: Zone)
     linode.domains.all[NAME].told |= {"soa_email": "dns.admin@example.net", "refresh_sec": 3600, "ttl_sec": 300}
     text = r"ns1.linode.com. dns\.admin.example.net. 0 3600 14400 1209600 300"
     assert (text,) == shop.get("@", "SOA").texts
+
+
+@pytest.mark.parametrize("address", ["a b@example.net", "a@b..c", "nobody"])
+def test_an_address_that_is_none_hides_no_record(linode: LinodeDouble, shop: Zone, address: str) -> None:
+    shop.set("www", "A", "192.0.2.1", ttl=300)
+    linode.domains.all[NAME].told["soa_email"] = address
+    found = {record.type: record for record in shop.records()}
+    assert ("192.0.2.1",) == found["A"].texts
+    assert found["SOA"].policy is not None
 
 
 def test_a_copy_of_another_servers_zone_is_refused(linode: LinodeDouble, shop: Zone) -> None:

@@ -64,6 +64,7 @@ FEATURES: Mapping[str, DnsFeatures] = {
         atomic_if_match=False,
         atomic_batch=False,
         max_record_sets=Limit(12_000, "Linode API reference, Create a domain record: 12,000 records of a domain"),
+        writes_per_minute=Limit(1600, "Linode API reference, Rate limits; one call for each value"),
         min_ttl=Limit(linode.TTLS[0], linode.TTL_SOURCE),
         max_ttl=Limit(linode.TTLS[-1], linode.TTL_SOURCE),
     ),
@@ -322,15 +323,15 @@ def _sets(zone: Zone, records: Iterable[Record]) -> dict[RecordKey, tuple[Record
 
 def _record_set(words: Words, zone: Zone, key: RecordKey, records: tuple[Record, ...]) -> RecordSet:
     ttl = min((int(each.ttl) for each in records if each.ttl is not None), default=1800)
-    if key.type == "SOA":
-        rdatas: Iterable[bytes] = [words.soa_in(zone, records[0].extra)]
-    else:
-        try:
+    try:
+        if key.type == "SOA":
+            rdatas: Iterable[bytes] = [words.soa_in(zone, records[0].extra)]
+        else:
             rdatas = _distinct(key.type, (_rdata(words, zone, each) for each in records))
-        except ValueError:
-            data = json.dumps([_shown(each) for each in records], sort_keys=True, separators=(",", ":"))
-            policy = Policy(provider="libcloud", data=data)
-            return RecordSet(name=key.name, type=key.type, ttl=ttl, rdatas=(), policy=policy)
+    except ValueError:
+        data = json.dumps([_shown(each) for each in records], sort_keys=True, separators=(",", ":"))
+        policy = Policy(provider="libcloud", data=data)
+        return RecordSet(name=key.name, type=key.type, ttl=ttl, rdatas=(), policy=policy)
     return RecordSet(name=key.name, type=key.type, ttl=ttl, rdatas=rdatas)
 
 
