@@ -11,7 +11,7 @@ from shiftable_libcloud import LibcloudProvider, LibcloudSettings
 
 if TYPE_CHECKING:
     from shiftable.testing.harness import Double
-    from shiftable_libcloud.double import DigitalOceanDouble, LinodeDouble
+    from shiftable_libcloud.double import DigitalOceanDouble, HosterDouble, LinodeDouble
 
 
 @pytest.fixture
@@ -29,6 +29,16 @@ def linode(shiftable_double: Callable[[str], Double]) -> LinodeDouble:
 
     double = shiftable_double("linode")
     assert isinstance(double, LinodeDouble)
+    return double
+
+
+@pytest.fixture(params=["digitalocean", "linode"])
+def hoster(request: pytest.FixtureRequest) -> HosterDouble:
+    """Return each hoster's double."""
+    from shiftable_libcloud.double import HosterDouble
+
+    double = request.getfixturevalue(request.param)
+    assert isinstance(double, HosterDouble)
     return double
 
 

@@ -1,4 +1,4 @@
-"""An application runs at DigitalOcean by configuration only: its zone and its machines; the zone moves both ways."""
+"""An application runs at a hoster by configuration only: its zone and its machines; the zone moves both ways."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shiftable.cli._main import cli
 from shiftable.dns import ZoneSpec
 from shiftable.migrate import Migration
 from shiftable.testing.conformance.dns import RECORDS
-from shiftable_libcloud.double import DigitalOceanDouble
+from shiftable_libcloud.double import DigitalOceanDouble, HosterDouble, LinodeDouble
 
 KEY = "ssh-ed25519 " + "AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43 + " ops@example"
 FILE = """
@@ -24,7 +24,7 @@ name = "shop"
 provider = "amsterdam"
 [providers.amsterdam]
 type = "libcloud"
-hoster = "digitalocean"
+hoster = "{hoster}"
 region = "fra1"
 endpoint = "{url}"
 token = {{ env = "SHOP_TOKEN" }}
@@ -32,7 +32,7 @@ token = {{ env = "SHOP_TOKEN" }}
 type = "memory"
 [dns.shop]
 zone = "shop.example"
-ttl = 60
+ttl = 300
 """
 FLEET = f"""
 [compute.web]
@@ -45,12 +45,21 @@ ssh_keys = ["{KEY}"]
 """
 
 
+def written(folder: Path, double: HosterDouble, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHOP_TOKEN", double.token)
+    path = folder / "shiftable.toml"
+    path.write_text(FILE.format(url=double.url, hoster=double.config["hoster"]))
+    return path
+
+
 @pytest.fixture
 def shop(folder: Path, digitalocean: DigitalOceanDouble, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SHOP_TOKEN", digitalocean.token)
-    path = folder / "shiftable.toml"
-    path.write_text(FILE.format(url=digitalocean.url))
-    return path
+    return written(folder, digitalocean, monkeypatch)
+
+
+@pytest.fixture
+def anywhere(folder: Path, hoster: HosterDouble, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return written(folder, hoster, monkeypatch)
 
 
 def run(*arguments: str) -> Result:
@@ -63,22 +72,23 @@ def told(*arguments: str) -> str:
     return answer.stdout
 
 
-def test_an_application_has_its_zone_there_by_configuration_only(shop: Path, digitalocean: DigitalOceanDouble) -> None:
-    with load(shop) as app:
+def test_an_application_has_its_zone_there_by_configuration_only(anywhere: Path, hoster: HosterDouble) -> None:
+    with load(anywhere) as app:
         declared = next(iter(app.declared()))
         (change,) = app.diff(declared)
         app.apply(declared, change)
         assert () == app.diff(declared)
         app.dns("shop").set("www", "A", ["192.0.2.1", "192.0.2.2"])
-    rows = digitalocean.domains.all["shop.example"].records.values()
-    assert {("192.0.2.1", 60), ("192.0.2.2", 60)} == {(row["data"], row["ttl"]) for row in rows if row["type"] == "A"}
+    value, ttl = ("target", "ttl_sec") if isinstance(hoster, LinodeDouble) else ("data", "ttl")
+    rows = [row for row in hoster.domains.all["shop.example"].records.values() if row["type"] == "A"]
+    assert [("192.0.2.1", 300), ("192.0.2.2", 300)] == sorted((row[value], row[ttl]) for row in rows)
 
 
-def test_a_zone_moves_there_and_back_and_nothing_of_it_differs(shop: Path) -> None:
-    with load(shop) as app:
+def test_a_zone_moves_there_and_back_and_nothing_of_it_differs(anywhere: Path) -> None:
+    with load(anywhere) as app:
         here, there = app.cloud("here").dns, app.cloud("amsterdam").dns
         source = here.create(ZoneSpec(name="shop.example"))
-        records = [source.record(name, kind, values, ttl=600) for name, kind, values in RECORDS]
+        records = [source.record(name, kind, values, ttl=3600) for name, kind, values in RECORDS]
         held = [record for record in records if there.zone("shop.example").check_record(record) is None]
         assert 20 < len(held) < len(records)
         source.change(source.diff(held))
@@ -131,3 +141,17 @@ def test_a_fleet_is_made_changed_and_deleted_by_the_command(shop: Path, digitalo
     assert "web: deleted\n" == told("compute", "delete", "web", "--yes", "web")
     assert "" == told("compute", "sweep", "-n", "--older-than", "0s")
     assert ({}, {}) == (digitalocean.machines.droplets, digitalocean.machines.firewalls)
+
+
+def test_a_ttl_that_linode_would_round_stops_a_move_and_is_named(
+    folder: Path, linode: LinodeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(written(folder, linode, monkeypatch)) as app:
+        source = app.cloud("here").dns.create(ZoneSpec(name="shop.example"))
+        source.set("www", "A", "192.0.2.1", ttl=3600)
+        source.set("quick", "A", "192.0.2.1", ttl=301)
+        move: Any = Migration(app, "here", "amsterdam")
+        plan = repr(move.plan())
+        assert not move.apply().complete
+    assert "the TTL is 301 s; Linode rounds what is none of" in plan
+    assert ["www"] == [row["name"] for row in linode.domains.all["shop.example"].records.values()]

@@ -50,13 +50,6 @@ HOSTERS = ["digitalocean", "linode"]
 digitalocean_alone = pytest.mark.parametrize("hoster", ["digitalocean"], indirect=True)
 
 
-@pytest.fixture(params=HOSTERS)
-def hoster(request: pytest.FixtureRequest) -> HosterDouble:
-    double = request.getfixturevalue(request.param)
-    assert isinstance(double, HosterDouble)
-    return double
-
-
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_connection, "_FIRST_PAUSE", 0.001)

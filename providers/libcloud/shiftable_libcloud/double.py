@@ -33,6 +33,8 @@ class HosterDouble(Double):
     page_size: int
     prefix: ClassVar[str] = ""
     """What the hoster's tokens begin with."""
+    made: ClassVar[int] = 201
+    """The status of a creation."""
     unknown: ClassVar[str] = ""
     forbidden: ClassVar[str] = ""
 
@@ -73,10 +75,7 @@ class HosterDouble(Double):
             return Response("204 No Content", Headers())
         if isinstance(told, list):
             return _answered(200, self._page(request, routed, told))
-        return _answered(self._made if request.method == "POST" else 200, told)
-
-    _made: ClassVar[int] = 201
-    """The status of a creation."""
+        return _answered(self.made if request.method == "POST" else 200, told)
 
     @abstractmethod
     def _found(self, request: Request) -> tuple[str, Routed] | None:
@@ -176,7 +175,7 @@ class LinodeDouble(HosterDouble):
 
     domains: LinodeDomains
 
-    _made: ClassVar[int] = 200
+    made: ClassVar[int] = 200
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +199,11 @@ class LinodeDouble(HosterDouble):
         return None if found is None else ("dns", found)
 
     def _no(self, refused: Refused) -> Row:
-        return {"errors": [{"reason": refused.message, **({"field": refused.id} if refused.id else {})}]}
+        return {
+            "errors": [
+                {"reason": refused.message, **({"field": refused.id} if refused.status == 400 and refused.id else {})}
+            ]
+        }
 
     def _words_of(self, status: int) -> str:
         return {401: "Invalid Token", 403: "Your OAuth token is not authorized to use this endpoint."}[status]
