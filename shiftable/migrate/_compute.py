@@ -256,7 +256,7 @@ class FleetsMover(Mover[FleetItem]):
             return None
         try:
             found = made.info()
-        except NotFound as exc:
+        except OperationError as exc:  # it is gone; or why it could not be made, which some providers tell once
             return exc
         if found.state in {"deleting", "deleted"}:
             return self._refusal(NotFound, key, "it is gone")

@@ -835,3 +835,27 @@ def test_a_listing_that_lags_behind_is_no_loss(fleets: Fleets) -> None:
     fleets.right.machines = real  # type: ignore[method-assign]
     assert report.complete
     assert ["web-0", "web-1", "web-2"] == names(fleets.there())
+
+
+def test_why_a_machine_could_not_be_made_is_its_own_affair(fleets: Fleets) -> None:
+    """Some providers accept a creation and tell once, to whoever asks for that machine, why nothing came of it."""
+    listed, told = fleets.right.machines, fleets.right.machine
+
+    def machines(*args: Any, **page: Any) -> Page[MachineInfo]:
+        found = listed(*args, **page)
+        return attrs.evolve(found, items=tuple(each for each in found.items if each.name != "web-1"))
+
+    def machine(id: str) -> MachineInfo:
+        found = told(id)
+        if found.name == "web-1":
+            fleets.right.machines, fleets.right.machine = listed, told  # type: ignore[method-assign]
+            fleets.right.delete_machine(id)
+            raise fault(QuotaExceeded, "there are no more here")
+        return found
+
+    fleets.right.machines, fleets.right.machine = machines, machine  # type: ignore[method-assign]
+    report = fleets.move()
+    assert set(reasons(report)) == {"web-1"}
+    assert (Trouble.FAILED, True) == (reasons(report)["web-1"][0], "no more here" in reasons(report)["web-1"][1])
+    assert fleets.move().complete
+    assert ["web-0", "web-1", "web-2"] == names(fleets.there())
