@@ -14,7 +14,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from shiftable_aws import AwsProvider, AwsSettings, _rds_groups, database
+from shiftable_aws import AwsProvider, AwsSettings, database
 from shiftable_aws.double import AwsDouble
 
 README = Path(__file__).parents[2] / "providers" / "aws" / "README.md"
@@ -247,7 +247,8 @@ def test_the_readme_allows_what_the_driver_calls_and_no_more() -> None:
     text, _ = re.findall(r"```json\n(.*?)```", README.read_text(), re.DOTALL)  # the other one is of EC2
     policy = json.loads(text)
     allowed = {action for statement in policy["Statement"] for action in _list(statement["Action"])}
-    source = Path(database.__file__).read_text() + Path(_rds_groups.__file__).read_text()
+    files = Path(database.__file__), *Path(database.__file__).parent.glob("_rds_*.py")
+    source = "".join(path.read_text() for path in files)
     called = set(_called(source, "rds")) | set(_called(source, "ec2")) | set(_called(source, "secretsmanager"))
     # What RDS and EC2 do on behalf of who calls: create and rotate a secret, ask for its key, tag what is made.
     behalf = {"CreateSecret", "RotateSecret", "TagResource"}

@@ -34,7 +34,7 @@ from shiftable.errors import (
     Unsupported,
     translated,
 )
-from shiftable_aws import _rds_groups, database
+from shiftable_aws import database
 from shiftable_aws._errors import (
     COMPUTE_CODES,
     DATABASE_CODES,
@@ -355,7 +355,8 @@ def test_protection_has_no_code_of_its_own() -> None:
 
 
 def test_every_code_of_every_call_to_rds_has_a_row() -> None:
-    source = Path(database.__file__).read_text() + Path(_rds_groups.__file__).read_text()
+    files = Path(database.__file__), *Path(database.__file__).parent.glob("_rds_*.py")
+    source = "".join(path.read_text() for path in files)
     model = botocore.session.get_session().get_service_model("rds")
     # Tags are of every kind of resource, with codes of each.
     called = [name for name in model.operation_names if botocore.xform_name(name) in source and "Tags" not in name]
