@@ -22,10 +22,9 @@ from pathlib import Path
 
 import attrs
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "servers"))
-import conftest
-import nameservers
-from nameservers import ALGORITHM, KEY, SECRET
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.servers import conftest, nameservers
+from tests.servers.nameservers import ALGORITHM, KEY, SECRET
 
 ZONE = "bench.test"
 RECORDS = 10_000

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,7 +19,7 @@ __all__ = ["GROUP", "Registered", "installed", "load", "names"]
 
 GROUP = "shiftable.providers"
 
-KNOWN: Mapping[str, str] = {name: f"shiftable-{name}" for name in ("aws", "azure", "baremetal", "gcp")}
+KNOWN: Mapping[str, str] = {name: f"shiftable-{name}" for name in ("aws", "azure", "baremetal", "gcp", "libcloud")}
 """Providers of this project and the distributions that hold them, for the hint to install one."""
 
 
@@ -86,7 +89,20 @@ def _unknown(name: str) -> str:
 
 
 def _entry_points() -> Iterable[EntryPoint]:
-    return entry_points(group=GROUP)
+    """Look through what is installed: a file of each distribution, and so again only where some folder has changed."""
+    return _entry_points_of(tuple((folder, _changed(folder)) for folder in sys.path))
+
+
+@lru_cache(maxsize=1)
+def _entry_points_of(_folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))
+
+
+def _changed(folder: str) -> int:
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _distribution(point: EntryPoint) -> str:

@@ -40,7 +40,7 @@ def broken_rules(origin: str, current: Zone, changes: tuple[RecordChange, ...], 
         if change.key in seen:
             yield f"{change.key}: it is changed twice in one batch"
         seen.add(change.key)
-        yield from (f"{change.key}: {why}" for why in _change_rules(origin, change, apex=apex))
+        yield from (f"{change.key}: {why}" for why in _set_rules(origin, change.key, change.after, apex=apex))
     names = dict.fromkeys(change.key.name for change in changes)
     final: dict[str, list[RecordSet]] = {name: [] for name in names}
     for record in _after(current, changes).values():
@@ -57,24 +57,23 @@ def is_already(before: RecordSet | None, after: RecordSet | None) -> bool:
 
 def unheld(origin: str, record: RecordSet) -> str | None:
     """Say why no zone of that name could have such a record set; ``None`` if it could."""
-    return next(_change_rules(origin, RecordChange(before=None, after=record), apex=True), None)
+    return next(_set_rules(origin, record.key, record, apex=True), None)
 
 
-def _change_rules(origin: str, change: RecordChange, *, apex: bool) -> Iterator[str]:
-    key = change.key
+def _set_rules(origin: str, key: RecordKey, after: RecordSet | None, *, apex: bool) -> Iterator[str]:
     if not is_within(key.name, origin):
         yield f"the name is not in the zone {origin}"
     if key.type in _NOBODYS:
         yield f"{key.type} is not for people to write"
     if key.name == origin and key.type in {"SOA", "NS"}:
-        if change.after is None:
+        if after is None:
             yield "a zone cannot be without it"
         elif not apex:
             yield "it belongs to the zone itself; pass apex=True to change it"
     elif key.type == "SOA":
         yield "only the zone itself has an SOA"
-    if change.after is not None:
-        yield from _record_rules(change.after)
+    if after is not None:
+        yield from _record_rules(after)
 
 
 def _record_rules(record: RecordSet) -> Iterator[str]:
@@ -84,7 +83,7 @@ def _record_rules(record: RecordSet) -> Iterator[str]:
         yield "a value stands in it twice"
     if record.type in _SINGLE and len(record.rdatas) > 1:
         yield f"there can be only one {record.type}"
-    if any(len(rdata) > _LONGEST_RDATA for rdata in record.rdatas):
+    if max(map(len, record.rdatas), default=0) > _LONGEST_RDATA:
         yield f"a value has more than {_LONGEST_RDATA:,} bytes"
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["absolute", "canonical_name", "canonical_rdata", "embeds_names", "is_within", "labels", "relative"]
+__all__ = [
+    "absolute",
+    "canonical_name",
+    "canonical_rdata",
+    "canonical_rdatas",
+    "embeds_names",
+    "is_within",
+    "labels",
+    "relative",
+]
 
 _PLAIN = re.compile(r"(?:[a-z0-9_*/-]{1,63}\.)+")
 _SPECIAL = frozenset(b'."();@$\\')
@@ -153,6 +162,11 @@ def canonical_rdata(type: str, rdata: bytes) -> bytes:
     if type == "SOA":
         folded[at : at + 4] = bytes(4)
     return bytes(folded)
+
+
+def canonical_rdatas(type: str, rdatas: tuple[bytes, ...]) -> frozenset[bytes]:
+    """Return several of them: of most types as they are, without a look at each."""
+    return frozenset([canonical_rdata(type, rdata) for rdata in rdatas] if type in _LAYOUTS else rdatas)
 
 
 def _end(rdata: bytes, at: int, part: str) -> int:

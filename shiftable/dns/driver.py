@@ -8,12 +8,20 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from types import TracebackType
-from typing import ClassVar, Literal, NamedTuple, Protocol, Self, cast
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self
 
 import attrs
 
 from shiftable.dns._text import rdata_of, text_of, type_name
-from shiftable.dns._wire import absolute, canonical_name, canonical_rdata, is_within, labels, relative
+from shiftable.dns._wire import (
+    absolute,
+    canonical_name,
+    canonical_rdata,
+    canonical_rdatas,
+    is_within,
+    labels,
+    relative,
+)
 from shiftable.errors import Unsupported
 from shiftable.features import Features, Limit, feature
 from shiftable.paging import Page
@@ -154,7 +162,7 @@ class RecordSet:
 
     @_canonical.default
     def _fold(self) -> frozenset[bytes]:
-        return frozenset(canonical_rdata(self.type, rdata) for rdata in self.rdatas)
+        return canonical_rdatas(self.type, self.rdatas)
 
     @classmethod
     def of(
@@ -221,7 +229,9 @@ class RecordChange:
     @property
     def key(self) -> RecordKey:
         """Which record set it is about."""
-        return cast("RecordSet", self.after or self.before).key
+        record = self.after or self.before
+        assert record is not None  # noqa: S101  one of them is there
+        return record.key
 
     def __str__(self) -> str:
         return f"{self.action} {self.key}"

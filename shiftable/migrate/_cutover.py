@@ -18,7 +18,8 @@ from shiftable.dns.driver import labels, zone_name
 from shiftable.errors import MigrationError
 from shiftable.fibers import sleep
 from shiftable.migrate._dns import comparable
-from shiftable.migrate._dns_ask import Answer, NameServer, Question, Record, Unreachable, ask, record_type, wire_name
+from shiftable.migrate._dns_ask import NameServer, Unreachable, ask
+from shiftable.migrate._dns_message import Answer, Question, Record, record_type, wire_name
 from shiftable.migrate._steps import StepFile
 
 __all__ = ["Cutover", "Delegation", "Drift", "Parent", "Status", "parents_of"]

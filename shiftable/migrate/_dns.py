@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -27,9 +27,10 @@ from shiftable.errors import (
     translated,
 )
 from shiftable.features import Limit
-from shiftable.migrate._dns_ask import NameServer, Question, Unreachable, ask, record_type, wire_name
-from shiftable.migrate._dns_checks import Heard, ServerCheck
+from shiftable.migrate._dns_ask import NameServer, Unreachable, ask
+from shiftable.migrate._dns_checks import Heard, ServerCheck, Told, told
 from shiftable.migrate._dns_lowering import Lowering, Wanted
+from shiftable.migrate._dns_message import Question, record_type, wire_name
 from shiftable.migrate._movers import FACETS
 from shiftable.migrate._shards import Shard
 from shiftable.migrate.mover import (
@@ -56,6 +57,8 @@ _SINGLE = 50
 _FEW = 5  # up to so many names are asked for one by one; for more the whole zone is listed
 _SHOWN = 3
 _BESIDE_CNAME = frozenset({"CNAME", "KEY"})
+
+_UNCHANGED = Step(action=Action.UNCHANGED)
 
 _Task = tuple["ZoneItem", Step]
 
@@ -100,11 +103,14 @@ class ZonesMover(Mover[ZoneItem]):
         zone = cast("ZoneSpec", self.spec)
         self._source: Zone = self._from.open(zone)
         self._target: Zone = self._to.open(zone)
+        self._own_types = frozenset({"SOA"} if self.options.apex else {"SOA", "NS"})
         self._driver = self._target.unwrap(DnsDriver)  # type: ignore[type-abstract]  # whichever it is
         self.lanes = 1 if self._target.features.atomic_batch else None
         self._items: list[ZoneItem] | None = None
         self._steps: dict[str, Step] = {}
+        self._made: dict[str, RecordChange] = {}
         self._findings: list[Finding] = []
+        self._ahead: dict[NameServer, Told | Unreachable] = {}
 
     # before and around the items
 
@@ -127,11 +133,12 @@ class ZonesMover(Mover[ZoneItem]):
             self._to.apply(change)
             if self.options.apex:  # a zone that is new has NS that nobody knew
                 self._items = None
-                self.__dict__.pop("_sides", None)
+                for known in ("_reading", "_wanted"):
+                    self.__dict__.pop(known, None)
 
     def general_losses(self) -> Iterable[Loss]:
         """Tell of what is the provider's own on both sides."""
-        records = self._sides[0]
+        records, _ = self._reading
         own = {record.type for record in records if self._is_own(record)}
         if "NS" in own:
             yield Loss("apex", "the NS of the zone itself stay the target's own; --apex takes over the source's")
@@ -192,7 +199,7 @@ class ZonesMover(Mover[ZoneItem]):
     def _with_source(self, item: ZoneItem) -> Step:
         known, wanted = item.record, cast("Wanted", item.wanted)
         if known is not None and known.done and known.source == item.source and item.is_ours:
-            return Step(action=Action.UNCHANGED)
+            return _UNCHANGED
         why = wanted.why or self.objection(item)
         if why:
             return Step(action=Action.REFUSE, reason=why, losses=wanted.losses)
@@ -252,15 +259,14 @@ class ZonesMover(Mover[ZoneItem]):
     def copy_many(self, tasks: Sequence[_Task]) -> Sequence[Outcome | Exception]:
         """Send one batch; where it is refused, find out which record set it was, and send the others."""
         outcomes = dict[str, Outcome | Exception]()
-        jobs = dict[RecordKey, _Job]()
+        jobs = list[_Job]()
         for item, step in tasks:
             if step.action is Action.COMPARE:
                 outcomes[item.key] = _outcome(item, step)
             else:
-                change = self._change(item, step)
-                jobs[change.key] = _Job(item, step, change)
+                jobs.append(_Job(item, step, self._change(item, step)))
         if jobs:
-            self._carry_out(list(jobs.values()), outcomes)
+            self._carry_out(jobs, outcomes)
         return [outcomes[item.key] for item, _ in tasks]
 
     def confirm(self, items: Sequence[ZoneItem]) -> Iterator[tuple[ZoneItem, Exception]]:
@@ -273,6 +279,15 @@ class ZonesMover(Mover[ZoneItem]):
                 why = "the provider answered success and keeps something else"
                 told = _difference(item.after, found.get(_key(item)))
                 yield item, self._refusal(IntegrityError, f"{why}: {told}", _key(item))
+
+    def before_verify(self, *, quick: bool) -> None:
+        """Ask the target's name servers while the target lists its zone; what they say is judged by that."""
+        plain = [each.record for each in self._wanted if each.record is not None and each.record.policy is None]
+        for server in () if quick else _servers(self.options.ask, self._target):
+            try:
+                self._ahead[server] = told(server, plain)
+            except Unreachable as exc:
+                self._ahead[server] = exc
 
     def verify_many(
         self, items: Sequence[ZoneItem], *, quick: bool
@@ -295,11 +310,24 @@ class ZonesMover(Mover[ZoneItem]):
     # reading
 
     @cached_property
-    def _sides(self) -> tuple[list[RecordSet], list[RecordSet]]:
-        """Read both zones at the same time; one that the target has not yet is empty."""
-        with ThreadPoolExecutor(1, thread_name_prefix="shiftable-zone") as pool:
-            there = pool.submit(self._read_target)
-            return list(self._source.records()), there.result()
+    def _reading(self) -> tuple[list[RecordSet], Future[list[RecordSet]]]:
+        """Read both zones at the same time, and wait for the source's."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="shiftable-zone")
+        there = pool.submit(self._read_target)
+        try:
+            return list(self._source.records()), there
+        except BaseException:
+            there.exception()  # which is not interesting any more, but nothing is left running
+            raise
+        finally:
+            pool.shutdown(wait=False)
+
+    @cached_property
+    def _wanted(self) -> list[Wanted]:
+        """Say what the target shall have, by what the source has."""
+        left, _ = self._reading
+        lowering = Lowering(self._driver.provider, self._target.features, self.options.degrade, self._resolved)
+        return [self._with_own_ns(each) for each in lowering.wanted(self._moving(left))]
 
     def _read_target(self) -> list[RecordSet]:
         try:
@@ -314,12 +342,11 @@ class ZonesMover(Mover[ZoneItem]):
         return {record.key: record for record in found if record.name in names}
 
     def _joined(self, known: Mapping[str, Record]) -> list[ZoneItem]:
-        left, right = ([record for record in side if not self._stays(record)] for side in self._sides)
-        lowering = Lowering(self._driver.provider, self._target.features, self.options.degrade, self._resolved)
-        wanted = {str(each.key): each for each in map(self._with_own_ns, lowering.wanted(left))}
-        there = {str(record.key): record for record in right}
+        wanted = {str(each.key): each for each in self._wanted}
+        there = {str(record.key): record for record in self._moving(self._reading[1].result())}
         items = [self._item(key, wanted.get(key), there.get(key), known.get(key)) for key in sorted({*wanted, *there})]
         self._steps.clear()
+        self._made.clear()
         self._check_neighbours(items)
         return items
 
@@ -381,13 +408,12 @@ class ZonesMover(Mover[ZoneItem]):
             item.right is not None or action in {Action.CREATE, Action.REPLACE, Action.COMPARE}
         )
 
-    def _stays(self, record: RecordSet) -> bool:
-        """Tell what is never moved, nor looked at on the target."""
-        return record.type in SERVER_TYPES or self._is_own(record)
+    def _moving(self, records: Iterable[RecordSet]) -> list[RecordSet]:
+        """Leave out what is never moved, nor looked at on the target."""
+        return [record for record in records if record.type not in SERVER_TYPES and not self._is_own(record)]
 
     def _is_own(self, record: RecordSet) -> bool:
-        own = {"SOA"} if self.options.apex else {"SOA", "NS"}
-        return record.name == self._source.origin and record.type in own
+        return record.name == self._source.origin and record.type in self._own_types
 
     def _is_apex_ns(self, record: RecordSet) -> bool:
         return record.name == self._source.origin and record.type == "NS"
@@ -413,7 +439,11 @@ class ZonesMover(Mover[ZoneItem]):
     # writing
 
     def _change(self, item: ZoneItem, step: Step) -> RecordChange:
-        return RecordChange(before=item.right, after=None if step.action is Action.DELETE else item.after)
+        made = self._made.get(item.key)
+        if made is None:
+            after = None if step.action is Action.DELETE else item.after
+            made = self._made[item.key] = RecordChange(before=item.right, after=after)
+        return made
 
     def _batches(self, changes: Sequence[RecordChange]) -> Iterator[tuple[RecordChange, ...]]:
         """Split changes into calls; shorter ones where a call is nothing that happens as a whole."""
@@ -496,12 +526,15 @@ class ZonesMover(Mover[ZoneItem]):
         """Ask each name server of the target, and tell of those that could not be asked."""
         plain = [record for record in records if record.policy is None]
         routed = len(records) - len(plain)
-        check = ServerCheck(self._target.origin, self._sides[1], pause=self.pause)
+        check = ServerCheck(self._target.origin, self._reading[1].result(), pause=self.pause)
         given = bool(self.options.ask)
         silent, heard = list[str](), list[Heard]()
         for server in _servers(self.options.ask, self._target):
             try:
-                found = check.hear(server, plain)
+                ahead = self._ahead.pop(server, None)
+                if isinstance(ahead, Unreachable):
+                    raise ahead
+                found = check.hear(server, plain, ahead)
             except Unreachable as exc:
                 silent.append(str(exc))
                 if given:
@@ -551,10 +584,8 @@ def state_of(record: RecordSet) -> str:
     """Name what a record set holds: equal sets have equal names, on all providers and in all runs."""
     policy = record.policy
     routing = () if policy is None else (policy.provider.encode(), policy.data.encode(), (policy.set_id or "").encode())
-    return _digest(
-        part if isinstance(part, str) else part.hex()
-        for part in (record.name, record.type, str(record.ttl), *sorted(record.canonical), b"", *routing)
-    )
+    values = [value.hex() for value in (*sorted(record.canonical), b"", *routing)]
+    return _digest([record.name, record.type, str(record.ttl), *values])
 
 
 def _digest(parts: Iterable[str]) -> str:

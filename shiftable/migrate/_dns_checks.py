@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
 from shiftable.dns import RecordKey, RecordSet
-from shiftable.dns._wire import canonical_rdata
-from shiftable.migrate._dns_ask import NXDOMAIN, Answer, NameServer, Question, Record, ask, record_type, wire_name
+from shiftable.dns._wire import canonical_rdatas
+from shiftable.migrate._dns_ask import NameServer, ask, replies
+from shiftable.migrate._dns_message import NXDOMAIN, Answer, Question, Record, Reply, record_type, wire_name, written
 
-__all__ = ["Heard", "ServerCheck"]
+__all__ = ["Heard", "ServerCheck", "Told", "told"]
 
 _TXT = 16
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
 """Seconds between rounds: of a change that was accepted a server may know a moment later."""
 _WILDCARDS = 100
+
+
+Told = Mapping[Question, Reply | None]
+"""What a server said, not judged yet."""
+
+
+def told(server: NameServer, records: Iterable[RecordSet]) -> Told:
+    """Ask one server for record sets; for those whose type has no number nobody can ask.
+
+    Raises:
+        Unreachable: it answers nothing.
+    """
+    questions = list[Question]()
+    for record in records:
+        with contextlib.suppress(ValueError):
+            questions.append(_question(record))
+    return dict(replies(server, questions))
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +67,16 @@ class _Expected:
     record: RecordSet
     cut: RecordSet | None = None
 
+    def difference(self, question: Question, reply: Reply | None) -> str | None:
+        """Say how a reply differs from what was expected; ``None`` if it does not.
+
+        Nearly all have just the bytes that were expected, and need not be read.
+        """
+        record = self.record
+        if self.cut is None and reply and reply.has_just(written(question.type, record.ttl, record.rdatas)):
+            return None
+        return _difference(self, question, None if reply is None else reply.read())
+
 
 class ServerCheck:
     """Asks for the record sets of one zone.
@@ -69,20 +98,25 @@ class ServerCheck:
             if record.name.startswith("*.") and not record.policy:
                 self._wildcards.append(record)
 
-    def hear(self, server: NameServer, records: Sequence[RecordSet]) -> Heard:
+    def hear(self, server: NameServer, records: Sequence[RecordSet], ahead: Told | None = None) -> Heard:
         """Ask one server for record sets, again for those that differ, and for what does not exist.
+
+        Args:
+            ahead: what it has said to at least these questions already.
 
         Raises:
             Unreachable: it answers nothing.
         """
-        expected = {self._question(record): self._expected(record) for record in records}
+        expected = {_question(record): self._expected(record) for record in records}
         tcp, differences = 0, dict[Question, str]()
         left: list[Question] = list(expected)
         for pause in (*_PAUSES, None):
             differences = {}
-            for question, answer in ask(server, left):
-                tcp += answer is not None and answer.by_tcp
-                why = _difference(expected[question], question, answer)
+            said = replies(server, left) if ahead is None else [(question, ahead[question]) for question in left]
+            ahead = None
+            for question, reply in said:
+                tcp += reply is not None and reply.by_tcp
+                why = expected[question].difference(question, reply)
                 if why is not None:
                     differences[question] = why
             left = list(differences)
@@ -107,10 +141,6 @@ class ServerCheck:
             name = _parent(name)
         apex = self._cuts.get(self._origin)  # a DNAME: it stands for all names below, not for its own
         return apex if apex is not None and record.name != self._origin else found
-
-    @staticmethod
-    def _question(record: RecordSet) -> Question:
-        return Question(wire_name(record.name), record_type(record.type))
 
     # what nobody has written
 
@@ -138,6 +168,10 @@ class ServerCheck:
                 if why is not None:
                     found[f"a name below {wildcard.name}"] = f"{server} {why} (asked for {name} {wildcard.type})"
         return found
+
+
+def _question(record: RecordSet) -> Question:
+    return Question(wire_name(record.name), record_type(record.type))
 
 
 def _parent(name: str) -> str:
@@ -180,7 +214,7 @@ def _compared(record: RecordSet, owner: bytes, section: tuple[Record, ...], answ
     found = [each for each in section if each.type == kind and each.name == owner]
     if not found:
         return _told(answer)
-    values = frozenset(canonical_rdata(record.type, each.rdata) for each in found)
+    values = canonical_rdatas(record.type, tuple(each.rdata for each in found))
     if values != record.canonical:
         missing, extra = len(record.canonical - values), len(values - record.canonical)
         return f"answers other values: {missing} are missing and {extra} are others"

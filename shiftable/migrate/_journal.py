@@ -177,14 +177,15 @@ class Journal:
                 rows,
             )
 
-    def arrived(self, scope: str, row: Row) -> None:
-        """Write down how an item ended; with the next batch."""
-        place = self._key(scope, row.key)
-        if row.target is None:
-            self._gone.append(place)
-        else:
-            self._rows.append((*_pin(row.source), row.target, row.sha256, *place))
-            self._bytes += row.source.size
+    def arrived(self, scope: str, *rows: Row) -> None:
+        """Write down how items ended that ended together; with the next batch."""
+        for row in rows:
+            place = self._key(scope, row.key)
+            if row.target is None:
+                self._gone.append(place)
+            else:
+                self._rows.append((*_pin(row.source), row.target, row.sha256, *place))
+                self._bytes += row.source.size
         self._flush_if_full()
 
     def notes(self, scope: str) -> Notes:

@@ -416,6 +416,7 @@ class Migration:
             return ResourceReport(address=address, refused=refused)
         mover.pause = lambda seconds: self._engine.pause(self._engine.stopping, seconds)
         watch = _Watch(mover, counter, observer, "verify")
+        mover.before_verify(quick=quick)
 
         with self._listed(mover, lambda _: ()) as items:
             shown = (item for item in items if item.source is not None and self.options.filter.shows(item))
@@ -664,12 +665,8 @@ class _Copying:
 
     def ended(self, task: _Task, outcome: Outcome) -> None:
         """Take what became of an item."""
-        item, _ = task
-        if outcome.action is not None:
-            source = outcome.changed or _pin(item)
-            row = Row(key=item.key, source=source, target=outcome.target, sha256=outcome.sha256)
-            self.journal.arrived(self.scope, row)
-        self.watch.moved(item.key, outcome)
+        self._write([(task, outcome)])
+        self.watch.moved(task[0].key, outcome)
 
     def failed(self, task: _Task, error: Exception) -> None:
         """Take an item's error."""
@@ -677,12 +674,22 @@ class _Copying:
 
     def all_ended(self, tasks: Sequence[_Task], outcomes: Sequence[Outcome | Exception]) -> None:
         """Take what became of the items of one call."""
-        for task, outcome in zip(tasks, outcomes, strict=True):
+        told = list(zip(tasks, outcomes, strict=True))
+        self._write([(task, outcome) for task, outcome in told if isinstance(outcome, Outcome)])
+        for task, outcome in told:
             if isinstance(outcome, Outcome):
-                self.ended(task, outcome)
+                self.watch.moved(task[0].key, outcome)
                 self.copied.append(task[0])
             else:
                 self.failed(task, outcome)
+
+    def _write(self, told: Sequence[tuple[_Task, Outcome]]) -> None:
+        rows = [
+            Row(key=item.key, source=outcome.changed or _pin(item), target=outcome.target, sha256=outcome.sha256)
+            for (item, _), outcome in told
+            if outcome.action is not None
+        ]
+        self.journal.arrived(self.scope, *rows)
 
     def all_failed(self, tasks: Sequence[_Task], error: Exception) -> None:
         """Take the error of a call."""
@@ -720,7 +727,10 @@ def _pin(item: Item) -> Pin:
 
 
 def _described(change: Change[Any]) -> str:
-    fields = ", ".join(f"{field.name}: {field.before} → {field.after}" for field in change.fields)
+    fields = ", ".join(
+        f"{field.name}: {field.after}" if field.before is None else f"{field.name}: {field.before} → {field.after}"
+        for field in change.fields
+    )
     return f"{change.action} {change.service} {change.name}" + (f" ({fields})" if fields else "")
 
 

@@ -536,6 +536,9 @@ class Mover(ABC, Generic[I]):
         """Read back what was copied, after the last item, and say what is not as it was said to be."""
         return iter(())
 
+    def before_verify(self, *, quick: bool) -> None:
+        """Begin what a verification can do while both sides are listed; called before its inventory."""
+
     def verify_many(self, items: Sequence[I], *, quick: bool) -> Iterator[tuple[I, str | Exception | None]]:
         """Do for each item what ``verify`` does; an error is what became of that item."""
         return ((item, self.verify(item, quick=quick)) for item in items)

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shiftable.dns import RecordSet
+from shiftable.dns._wire import canonical_name
 from shiftable.dns.driver import RecordKey
 from shiftable.testing.conformance.dns import RECORDS
 from shiftable_baremetal._axfr import Answer, Malformed, Transfer, applied, packed, parsed, record_sets, type_number
@@ -157,6 +158,17 @@ def test_dnspython_and_this_read_the_same(chosen: list[tuple[str, str, tuple[str
     }
     ours = {(each.name, each.type, rdata) for each in record_sets(parsed(wire).answers) for rdata in each.rdatas}
     assert {(RecordSet(name=n, type=t, ttl=0, rdatas=()).name, t, r) for n, t, r in theirs} == ours
+
+
+LABELS = st.lists(st.text('aZ09-_*/. \\\\"\x7fé', min_size=1, max_size=8).map(str.encode), max_size=5).map(tuple)
+
+
+@given(LABELS)
+def test_an_owner_is_spelt_as_a_name_that_dnspython_reads_back(labels: tuple[bytes, ...]) -> None:
+    (found,) = record_sets([(labels, 1, 300, b"\xc0\0\x02\1")])
+
+    assert dns.name.Name([*(label.lower() for label in labels), b""]) == dns.name.from_text(found.name)
+    assert canonical_name(found.name) == found.name
 
 
 def test_types_have_their_numbers() -> None:

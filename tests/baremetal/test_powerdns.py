@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -37,17 +34,13 @@ from shiftable.errors import (
 )
 from shiftable.testing.conformance.dns import RECORDS, DnsConformance, Observed
 from shiftable_baremetal import PowerdnsSettings
-from shiftable_baremetal._powerdns_errors import ApiError, Broken, NeverSent, classify
+from shiftable_baremetal._failures import Broken, NeverSent
+from shiftable_baremetal._powerdns_errors import ApiError, classify
 from shiftable_baremetal._powerdns_session import zone_id
 from shiftable_baremetal._powerdns_text import content_of, holds_name, record_set, rrset, unfit
 from shiftable_baremetal.dns_powerdns import PowerdnsDriver, open_powerdns
 
-_SPEC = importlib.util.spec_from_file_location("powerdns_standin", Path(__file__).with_name("powerdns_standin.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-standin: Any = importlib.util.module_from_spec(_SPEC)
-sys.modules.setdefault(_SPEC.name, standin)
-_SPEC.loader.exec_module(standin)
+from . import powerdns_standin as standin
 
 
 @pytest.fixture

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import dns.flags
@@ -46,12 +43,7 @@ from shiftable_baremetal._rfc2136_update import LARGEST, update
 from shiftable_baremetal.dns_rfc2136 import Rfc2136Driver, open_rfc2136
 from shiftable_baremetal.nameserver import Nameserver, TsigKey
 
-_SPEC = importlib.util.spec_from_file_location("broken_line", Path(__file__).with_name("broken_line.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-lines: Any = importlib.util.module_from_spec(_SPEC)
-sys.modules.setdefault(_SPEC.name, lines)
-_SPEC.loader.exec_module(lines)
+from . import broken_line as lines
 
 NAME, SECRET = "tests-key", "dGhpcyBpcyBub3QgYSBzZWNyZXQgb2YgYW55Ym9keSE="
 OTHER = "YW5vdGhlciBzZWNyZXQgb2Ygbm9ib2R5IGF0IGFsbCEhIQ=="

@@ -1,6 +1,8 @@
 """The registry: unknown, broken, claimed twice, too old; and nothing hides anything else."""
 
+import os
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -33,7 +35,7 @@ def point(name: str, value: str, distribution: str = "some-dist") -> EntryPoint:
 @pytest.fixture
 def points(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
     found = [point("memory", "shiftable.memory:MemoryProvider", "shiftable")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: [p for p in found if p.group == group])
+    monkeypatch.setattr(registry, "_entry_points", lambda: found)
     return found
 
 
@@ -95,3 +97,23 @@ def test_an_entry_point_that_is_no_provider_is_refused(points: list[EntryPoint])
     points.append(point("odd", "json:dumps"))
     with pytest.raises(ProviderError, match="json:dumps, which is no"):
         registry.load("odd")
+
+
+def test_what_is_installed_while_a_process_runs_is_seen_and_nothing_else_is_looked_through_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    real = registry.entry_points
+    monkeypatch.setattr(registry, "entry_points", lambda group: looked.append(group) or real(group=group))
+    monkeypatch.syspath_prepend(tmp_path)
+    before = registry.names()
+    assert "late" not in before
+    assert (before, 1) == (registry.names(), len(looked))
+    written = tmp_path / "written"
+    written.mkdir()
+    (written / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1.0\n")
+    (written / "entry_points.txt").write_text(f"[{registry.GROUP}]\nlate = late:Provider\n")
+    os.utime(tmp_path, ns=(0, 0))  # as if the folder had not changed for long: clocks of file systems are coarse
+    registry.names()
+    written.rename(tmp_path / "late-1.0.dist-info")
+    assert "late" in registry.names()

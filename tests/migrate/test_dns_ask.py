@@ -13,9 +13,11 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
+from shiftable.dns import RecordSet
 from shiftable.errors import ConfigError
 from shiftable.migrate import NameServer, Trouble
-from shiftable.migrate._dns_ask import Question, Unreachable, ask, record_type, wire_name
+from shiftable.migrate._dns_ask import Unreachable, ask
+from shiftable.migrate._dns_message import Question, record_type, wire_name
 from shiftable.testing.conformance.dns import RECORDS
 
 from .answering import Answering
@@ -316,6 +318,35 @@ def test_an_answer_that_is_cut_off_and_cannot_be_had_by_tcp_is_no_proof(sides: S
 
     assert troubles(report) == {"long.shop.example. TXT": Trouble.DIFFERS}
     assert "gives no whole one by TCP" in reasons(report)["long.shop.example. TXT"]
+
+
+def test_a_type_that_has_no_number_cannot_be_asked_for_and_hides_no_other(sides: Sides) -> None:
+    sides.right.driver.chosen = {"types": frozenset({"A", "CNAME", "MX", "TXT"})}
+    sides.fill(3)
+    odd = RecordSet(name=f"odd.{ORIGIN}", type="NOBODYS", ttl=300, rdatas=[b"bytes"])
+    write(sides.source, [odd])
+    sides.move()
+
+    with answering(sides) as server:
+        report = verify(sides, server.address)
+
+    assert {str(odd.key): Trouble.MISSING} == troubles(report)
+    assert f"asked {server.address} for 3 record sets" in notes(report)
+
+
+def test_a_record_set_that_the_target_lists_differently_is_told_at_once(sides: Sides) -> None:
+    """Name servers may be behind, and are asked again; what the provider says itself does not change by waiting."""
+    sides.fill(3)
+    sides.move()
+    with answering(sides) as server:
+        sides.target.set("host-00001", "A", "203.0.113.200")
+        migration = sides.migration(ask=(server.address,))
+        waited: list[float] = []
+        migration._engine.pause = lambda _, seconds: waited.append(seconds)
+        report = migration.verify()
+
+    assert {f"host-00001.{ORIGIN} A": Trouble.DIFFERS} == troubles(report)
+    assert [] == waited
 
 
 def test_where_nobody_can_be_asked_the_report_says_that_it_was_not_verified(sides: Sides) -> None:

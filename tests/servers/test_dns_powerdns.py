@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
-import sys
 import threading
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -20,13 +18,7 @@ from shiftable.testing.conformance.dns import DnsConformance, Observed
 from shiftable_baremetal import PowerdnsSettings
 from shiftable_baremetal.dns_powerdns import PowerdnsDriver, open_powerdns
 
-_STANDIN = Path(__file__).parents[1] / "baremetal" / "powerdns_standin.py"
-_SPEC = importlib.util.spec_from_file_location("powerdns_standin", _STANDIN)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-standin: Any = importlib.util.module_from_spec(_SPEC)
-sys.modules.setdefault(_SPEC.name, standin)
-_SPEC.loader.exec_module(standin)
+from ..baremetal import powerdns_standin as standin
 
 
 def opened(server: Any, **more: Any) -> PowerdnsDriver:

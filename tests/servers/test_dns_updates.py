@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,13 +28,7 @@ from shiftable_baremetal import Rfc2136Settings
 from shiftable_baremetal._rfc2136_session import Session, key_of
 from shiftable_baremetal.dns_rfc2136 import Rfc2136Driver, open_rfc2136
 
-_LINE = Path(__file__).parents[1] / "baremetal" / "broken_line.py"
-_SPEC = importlib.util.spec_from_file_location("broken_line", _LINE)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-lines: Any = importlib.util.module_from_spec(_SPEC)
-sys.modules.setdefault(_SPEC.name, lines)
-_SPEC.loader.exec_module(lines)
+from ..baremetal import broken_line as lines
 
 NAME, SECRET = "tests-key", "dGhpcyBpcyBub3QgYSBzZWNyZXQgb2YgYW55Ym9keSE="
 OTHER = "YW5vdGhlciBzZWNyZXQgb2Ygbm9ib2R5IGF0IGFsbCEhIQ=="

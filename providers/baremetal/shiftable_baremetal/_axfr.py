@@ -6,8 +6,10 @@ circle, is refused as ``Malformed``.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 import attrs
 
@@ -50,7 +52,7 @@ _NAMES: Mapping[int, tuple[int | str, ...]] = {
     35: (4, "s", "s", "s", "n"),  # NAPTR
 }
 
-_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_*/")
+_PLAIN = re.compile(rb"[a-z0-9_*/.-]+")
 
 
 class Malformed(Exception):
@@ -307,15 +309,20 @@ def _serial(soa: Answer) -> int:
 
 class _Texts(dict[Labels, str]):
     def __missing__(self, name: Labels) -> str:
-        text = absolute("".join([_label(label.lower()) for label in name]) or ".", ".")
-        self[name] = text
+        text = self[name] = _text(name)
         return text
 
 
-def _label(label: bytes) -> str:
-    if _PLAIN.issuperset(label):
-        return label.decode() + "."
-    return "".join([chr(byte) if byte in _PLAIN else f"\\{byte:03d}" for byte in label]) + "."
+def _text(name: Labels) -> str:
+    """Return a name in its one spelling."""
+    joined = b".".join(name).lower()
+    if _PLAIN.fullmatch(joined) and joined.count(b".") == len(name) - 1:  # no dot within a label
+        return joined.decode() + "."
+    return absolute("".join([_escaped(label) for label in name]) or ".", ".")
+
+
+def _escaped(label: bytes) -> str:
+    return "".join([f"\\{byte:03d}" for byte in label]) + "."
 
 
 def record_sets(answers: Iterable[Answer]) -> Iterator[RecordSet]:
@@ -324,25 +331,25 @@ def record_sets(answers: Iterable[Answer]) -> Iterator[RecordSet]:
     Servers hold one TTL for a set; of signatures, which have that of what they sign, it is the shortest.
     """
     spelt = _Texts()
-    found: dict[tuple[str, int], list[Answer]] = {}
-    for record in answers:
-        found.setdefault((spelt[record[0]], record[1]), []).append(record)
-    for (name, number), records in found.items():
-        ttl = min([record[2] for record in records])
-        yield RecordSet(name=name, type=type_of(number), ttl=ttl, rdatas=[record[3] for record in records])
+    found: dict[tuple[str, int], tuple[list[int], list[bytes]]] = {}
+    for owner, number, ttl, rdata in answers:
+        place = spelt[owner], number
+        known = found.get(place)
+        if known is None:
+            found[place] = [ttl], [rdata]
+        else:
+            known[0].append(ttl)
+            known[1].append(rdata)
+    for (name, number), (ttls, rdatas) in found.items():
+        yield RecordSet(name=name, type=type_of(number), ttl=min(ttls), rdatas=rdatas)
 
 
-_types: dict[int, str] = {}
-
-
+@lru_cache
 def type_of(number: int) -> str:
     """Return the name of a type."""
     from dns import rdatatype
 
-    found = _types.get(number)
-    if found is None:
-        found = _types[number] = str(rdatatype.to_text(rdatatype.RdataType.make(number)))
-    return found
+    return str(rdatatype.to_text(rdatatype.RdataType.make(number)))
 
 
 def type_number(name: str) -> int:

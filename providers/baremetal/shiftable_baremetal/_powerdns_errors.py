@@ -19,8 +19,9 @@ from shiftable.errors import (
     Unavailable,
     Unsupported,
 )
+from shiftable_baremetal._failures import Broken, Stopped
 
-__all__ = ["ApiError", "Broken", "NeverSent", "Stopped", "classify"]
+__all__ = ["ApiError", "classify"]
 
 _STATUSES: Mapping[int, tuple[type[OperationError], str]] = {
     400: (InvalidArgument, "the server does not take the request; is powerdns.max_body its webserver-max-bodysize?"),
@@ -62,26 +63,6 @@ class ApiError(Exception):
         self.status = status
         self.said = said
         self.retry_after = retry_after
-
-
-class Broken(Exception):
-    """There was no answer; whether the request was executed is not known."""
-
-    def __init__(self, message: str, *, timeout: bool = False) -> None:
-        super().__init__(message)
-        self.timeout = timeout
-
-
-class NeverSent(Broken):
-    """There was no connection, so nothing was sent."""
-
-
-class Stopped(Exception):
-    """Something that the driver found out itself."""
-
-    def __init__(self, error: type[OperationError], message: str) -> None:
-        super().__init__(message)
-        self.fault = Fault(error, message)
 
 
 def classify(exc: Exception) -> Fault | None:

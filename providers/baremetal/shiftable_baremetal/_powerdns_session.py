@@ -16,7 +16,8 @@ import urllib3
 
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
-from shiftable_baremetal._powerdns_errors import ApiError, Broken, NeverSent
+from shiftable_baremetal._failures import Broken, NeverSent
+from shiftable_baremetal._powerdns_errors import ApiError
 
 __all__ = ["Session", "zone_id"]
 

@@ -149,13 +149,13 @@ _RESPELT: Mapping[str, Callable[[str, bytes, str], str]] = {
 
 def rrset(record: RecordSet) -> dict[str, Any]:
     """Return a record set as the API wants it."""
-    item: dict[str, Any] = {"name": record.name, "type": _type_of(record), "ttl": record.ttl, "changetype": "REPLACE"}
+    more: dict[str, Any]
     if record.policy is not None:
-        return {**item, "comments": [], **json.loads(record.policy.data)}
-    return {
-        **item,
-        "records": [{"content": content_of(record.type, rdata), "disabled": False} for rdata in record.rdatas],
-    }
+        more = {"comments": [], **json.loads(record.policy.data)}
+    else:
+        kind = record.type
+        more = {"records": [{"content": content_of(kind, rdata), "disabled": False} for rdata in record.rdatas]}
+    return {"name": record.name, "type": _type_of(record), "ttl": record.ttl, "changetype": "REPLACE", **more}
 
 
 def gone(record: RecordSet) -> dict[str, Any]:
@@ -174,11 +174,12 @@ def _type_of(record: RecordSet) -> str:
 
 def record_set(item: Mapping[str, Any], provider: str) -> RecordSet:
     """Read a record set. One that is answered by rules, switched off or not understood comes with a policy."""
-    kind, records = _READ_AS.get(item["type"], item["type"]), item["records"]
-    known = {"name": item["name"], "type": kind, "ttl": item["ttl"]}
-    if kind not in _OWN and not any(each["disabled"] for each in records):
+    name, ttl, records = item["name"], item["ttl"], item["records"]
+    kind = _READ_AS.get(item["type"], item["type"])
+    if kind not in _OWN and True not in [each["disabled"] for each in records]:
         try:
-            return RecordSet(**known, rdatas=[_rdata(kind, each["content"]) for each in records])
+            rdatas = [_rdata(kind, each["content"]) for each in records]
+            return RecordSet(name=name, type=kind, ttl=ttl, rdatas=rdatas)
         except ValueError:
             pass
     kept = sorted(
@@ -188,12 +189,12 @@ def record_set(item: Mapping[str, Any], provider: str) -> RecordSet:
     if item.get("comments"):
         data["comments"] = sorted(item["comments"], key=lambda each: json.dumps(each, sort_keys=True))
     policy = Policy(provider=provider, data=json.dumps(data, sort_keys=True, separators=(",", ":")))
-    return RecordSet(**known, rdatas=(), policy=policy)
+    return RecordSet(name=name, type=kind, ttl=ttl, rdatas=(), policy=policy)
 
 
 def _rdata(kind: str, content: str) -> bytes:
     """Read one value. Bytes are taken as they are, whether or not their type would have them."""
-    raw = _RAW.fullmatch(content)
+    raw = _RAW.fullmatch(content) if content.startswith("\\#") else None
     if raw is not None and len(raw[2]) == 2 * int(raw[1]):
         return bytes.fromhex(raw[2])
     return rdata_of(kind, content, ".")

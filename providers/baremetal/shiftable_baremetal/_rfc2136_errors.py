@@ -19,8 +19,9 @@ from shiftable.errors import (
     classify_os,
 )
 from shiftable_baremetal._axfr import Malformed
+from shiftable_baremetal._failures import Stopped
 
-__all__ = ["NOERROR", "Lost", "Refused", "Stopped", "classify"]
+__all__ = ["NOERROR", "Lost", "Refused", "classify"]
 
 NOERROR = 0
 
@@ -70,14 +71,6 @@ class Refused(Exception):
         """What it means."""
         name, error, message = _CODES.get(self.rcode, (f"RCODE{self.rcode}", OperationError, "the server refuses it"))
         return Fault(error, message, name, missing="zone" if error is NotFound else None)
-
-
-class Stopped(Exception):
-    """Something that the driver found out itself."""
-
-    def __init__(self, error: type[OperationError], message: str, code: str = "", missing: str | None = None) -> None:
-        super().__init__(message)
-        self.fault = Fault(error, message, code, missing=missing)
 
 
 class Lost(ConnectionError):

@@ -25,7 +25,8 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_baremetal import PowerdnsSettings
 from shiftable_baremetal._dns_pages import Pages, slice_of
-from shiftable_baremetal._powerdns_errors import ApiError, Broken, Stopped, classify
+from shiftable_baremetal._failures import Broken, Stopped
+from shiftable_baremetal._powerdns_errors import ApiError, classify
 from shiftable_baremetal._powerdns_text import gone, holds_name, record_set, rrset, unfit
 from shiftable_baremetal._rfc2136_update import forward
 
@@ -186,8 +187,13 @@ class PowerdnsDriver(DnsDriver):
 
     def batches(self, changes: tuple[RecordChange, ...]) -> Iterator[tuple[RecordChange, ...]]:
         """Fill requests, by their bytes. The changes of one name stay together."""
+        ordered = sorted(changes, key=lambda each: each.key)
+        if len(_body(ordered)) <= self._max_body:
+            if ordered:
+                yield tuple(ordered)
+            return
         batch, size = list[RecordChange](), _FRAME
-        for _, group in groupby(sorted(changes, key=lambda each: each.key), key=lambda each: each.key.name):
+        for _, group in groupby(ordered, key=lambda each: each.key.name):
             together = tuple(group)
             needed = sum(len(_json(_item(change))) + 1 for change in together)
             if batch and size + needed - 1 > self._max_body:
@@ -211,9 +217,8 @@ class PowerdnsDriver(DnsDriver):
             if moved:
                 raise Stopped(PreconditionFailed, f"not as it was when the change was made: {', '.join(moved)}")
             ordered = sorted(changes, key=lambda change: change.after is not None)
-            body = _json({"rrsets": [_item(change, held.get(own[0])) for change in ordered]})
             try:
-                self._session.send("PATCH", _path(zone), body)
+                self._session.send("PATCH", _path(zone), _body(ordered, held.get(own[0])))
             except (ApiError, Broken) as exc:
                 # 500 is what it says when its database is busy with another writer. Whether this happened is looked at.
                 if attempt == _ATTEMPTS or (isinstance(exc, ApiError) and exc.status != 500):
@@ -277,6 +282,11 @@ def _item(change: RecordChange, soa: RecordSet | None = None) -> dict[str, Any]:
     if change.key.type == "SOA" and change.after.rdatas:
         return rrset(attrs.evolve(change.after, rdatas=(forward(change.after, soa),)))
     return rrset(change.after)
+
+
+def _body(changes: Iterable[RecordChange], soa: RecordSet | None = None) -> bytes:
+    """Return a request. One sentence of JSON is many times faster than a thousand."""
+    return _json({"rrsets": [_item(change, soa) for change in changes]})
 
 
 def _is_policy(data: str) -> bool:

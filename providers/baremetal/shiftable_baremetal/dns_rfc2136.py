@@ -37,7 +37,8 @@ from shiftable.paging import Page
 from shiftable_baremetal import Rfc2136Settings
 from shiftable_baremetal._axfr import Answer, Malformed, applied, record_sets
 from shiftable_baremetal._dns_pages import Pages, slice_of
-from shiftable_baremetal._rfc2136_errors import NOERROR, Lost, Refused, Stopped, classify
+from shiftable_baremetal._failures import Stopped
+from shiftable_baremetal._rfc2136_errors import NOERROR, Lost, Refused, classify
 from shiftable_baremetal._rfc2136_update import LARGEST, Draft, dry, size, update
 
 if TYPE_CHECKING:
