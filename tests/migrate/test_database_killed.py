@@ -40,7 +40,9 @@ STAGES = {
     "before the first chunk": (["copied"], 0),
     "after some rows, before their mark": (["marked"], 2),
     "among the chunks": (["copied"], 9),
-    "before indexes": (["restore"], 1),
+    "before the first index beside the rows": (["script"], 0),
+    "among indexes beside the rows": (["script"], 4),
+    "before the other indexes": (["restore"], 1),
     "before sequences": (["_set_sequences"], 0),
     "before materialised views": (["_refresh"], 0),
     "before statistics": (["_analyze"], 0),
@@ -91,7 +93,19 @@ def test_a_mover_that_is_killed_goes_on_and_nothing_comes_twice(quiet: Pair, sta
 
 def test_a_mover_that_is_killed_again_and_again_comes_to_its_end(quiet: Pair) -> None:
     chosen = random.Random(6)  # noqa: S311  any will do, the same each time
-    names = ["marked", "copied", "restore", "enter", "make", "wipe", "_refresh", "_analyze", "_give", "_set_sequences"]
+    names = [
+        "marked",
+        "copied",
+        "script",
+        "restore",
+        "enter",
+        "make",
+        "wipe",
+        "_refresh",
+        "_analyze",
+        "_give",
+        "_set_sequences",
+    ]
     kills = 0
     for _ in range(12):
         killed = run(quiet, names, chosen.randrange(24))

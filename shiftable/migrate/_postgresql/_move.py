@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any
@@ -24,12 +25,12 @@ from shiftable.migrate._postgresql._grants import (
     settings_of,
     without_role,
 )
-from shiftable.migrate._postgresql._lanes import Pair, lanes
+from shiftable.migrate._postgresql._lanes import Builder, Pair, builders, lanes
 from shiftable.migrate._postgresql._large import batches, copied_objects, numbers_of
 from shiftable.migrate._postgresql._marks import Marks, marked
 from shiftable.migrate._postgresql._side import Session, Side, Snapshot, asking, rows
 from shiftable.migrate._postgresql._tables import CHUNK_BYTES, Chunk, Cut, Table, chunks_of, cut_of, quoted
-from shiftable.migrate._postgresql._tools import Tools
+from shiftable.migrate._postgresql._tools import Entry, Tools
 from shiftable.migrate._postgresql._wipe import wipe
 
 __all__ = ["LARGE_OBJECTS", "DatabaseMove", "How", "moved"]
@@ -39,6 +40,8 @@ _FAST = {"synchronous_commit": "off"}  # a crash loses a chunk and its mark toge
 _BUILD = {"synchronous_commit": "off", "maintenance_work_mem": "256MB", "statement_timeout": "0", "lock_timeout": "0"}
 _LOCK_PATIENCE = 60
 _AT_ONCE = 500
+_WORTH = 8  # a table of less than a chunk by this gets its indexes after all rows: there is nothing to gain
+_CONSTRAINT = "CONSTRAINT "
 _EVENT_TRIGGER = 3466  # catalogues by the number that they have in every version
 # What post-data makes and can be found again by its name; the rest of post-data may be done twice.
 _MADE: Mapping[int, str] = {
@@ -53,6 +56,16 @@ _MADE: Mapping[int, str] = {
 _WEIGHTS = """
 SELECT 1259 AS catalogue, indexrelid::bigint AS oid, pg_table_size(indrelid) AS size FROM pg_index
 UNION ALL SELECT 2606, oid::bigint, pg_table_size(conrelid) FROM pg_constraint WHERE conrelid <> 0
+"""
+# Indexes that need the rows of their table and nothing else: an expression may call what reads other tables, whatever
+# it is declared to be. What changes its table too (CLUSTER ON, REPLICA IDENTITY) is not made beside another of its own.
+_ALONE = """
+SELECT CASE WHEN c.oid IS NULL THEN 1259 ELSE 2606 END AS catalogue, coalesce(c.oid, i.indexrelid)::bigint AS oid,
+    i.indrelid::bigint AS table
+FROM pg_index AS i LEFT JOIN pg_constraint AS c ON c.conindid = i.indexrelid AND c.contype IN ('p', 'u', 'x')
+WHERE i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisclustered AND NOT i.indisreplident
+    AND i.indrelid = ANY (%s)
+ORDER BY pg_relation_size(i.indexrelid) DESC, i.indexrelid
 """
 _MATVIEWS = """
 SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name,
@@ -101,6 +114,7 @@ class DatabaseMove(Moving):
         self.how = how or How()
         self._given = snapshot
         self._cuts: dict[str, Cut] = {}
+        self._built: list[Future[None]] = []
 
     # before the rows
 
@@ -218,7 +232,8 @@ class DatabaseMove(Moving):
     # the rows
 
     def start(self) -> None:
-        """Set the copy of all rows and large objects going, the largest tables first."""
+        """Set the copy of all rows and large objects going, and indexes of large tables behind them."""
+        self._builders = self._stack.enter_context(builders(self.target, self.how.jobs, _BUILD))
         self._lanes = self._stack.enter_context(lanes(self._snapshot, self.target, self.how.jobs, settings=_FAST))
         if self._phase != "data":
             return
@@ -232,11 +247,12 @@ class DatabaseMove(Moving):
                 LARGE_OBJECTS,
                 [(f"{LARGE_OBJECTS} {part[0]}", partial(self._copy_objects, part)) for part in batches(numbers)],
             )
+        self._build_early()
 
     @property
     def tables(self) -> Sequence[Table]:
-        """All tables with rows of their own, the largest first."""
-        return sorted(self._here.tables, key=lambda table: (-table.size, table.label))
+        """All tables with rows of their own, first those whose indexes take longest, then the largest."""
+        return sorted(self._here.tables, key=lambda table: (-table.indexes, -table.size, table.label))
 
     @property
     def copies_objects(self) -> bool:
@@ -274,6 +290,43 @@ class DatabaseMove(Moving):
             marked(pair.target, key, len(numbers), size)
         return len(numbers), size
 
+    # beside the rows
+
+    def _build_early(self) -> None:
+        """Make indexes of large tables as soon as their rows have arrived, while those of others travel."""
+        large = {
+            table.oid: table
+            for table in self.tables
+            if table.size * _WORTH >= self.how.chunk and table.into == (table.schema, table.name)
+        }
+        made = self._left_out | (self._made() if self._done else frozenset())
+        entries = {entry.object: entry for entry in self._archive.entries if entry.object not in made}
+        wanted: dict[int, list[Entry]] = {oid: [] for oid in large}
+        for row in rows(self._session, self.source.name, _ALONE, ([*large],)):
+            if entry := entries.get((row["catalogue"], row["oid"])):
+                wanted[row["table"]].append(entry)
+        for oid, table in large.items():
+            needed: list[Future[Any]] = [*self._futures[table.label]]
+            if constraints := [entry for entry in wanted[oid] if entry.kind.startswith(_CONSTRAINT)]:
+                needed.append(self._build(constraints, needed))  # in turn: each locks the table
+            for entry in wanted[oid]:
+                if entry not in constraints:
+                    self._build([entry], needed)
+
+    def _build(self, entries: Sequence[Entry], needed: Sequence[Future[Any]]) -> Future[None]:
+        """Make some objects in turn, when what they need is there."""
+        self._built.append(self._builders.submit(partial(self._made_of, entries, tuple(needed))))
+        return self._built[-1]
+
+    def _made_of(self, entries: Sequence[Entry], needed: Sequence[Future[Any]], builder: Builder) -> None:
+        wait(needed)
+        if any(each.cancelled() or each.exception() for each in needed):
+            return  # told by what failed
+        for entry in entries:
+            self._check_stopping()
+            with asking(self.target.name):
+                builder.target.execute(self._archive.script(entry))
+
     # after the rows
 
     def finish(self) -> None:
@@ -283,11 +336,12 @@ class DatabaseMove(Moving):
             MigrationError: some rows have not arrived; something could not be made.
         """
         self._wait_for_all()
-        again = self._phase == "post"
         self._marks.enter("post")
         self._phase = "post"
         self._set_sequences()
-        without = self._left_out | (self._made() if again else frozenset())
+        for built in self._built:
+            built.result()
+        without = self._left_out | self._made()
         self._archive.restore(
             self.target, "post-data", jobs=self.how.jobs, without=without, weights=self._weights(), settings=_BUILD
         )

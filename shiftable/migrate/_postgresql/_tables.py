@@ -62,7 +62,7 @@ ORDER BY a.attrelid, a.attnum
 
 _TABLES = f"""
 SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relrowsecurity AS guarded,
-    pg_relation_size(c.oid) AS heap, pg_table_size(c.oid) AS size, c.relispartition AS is_partition,
+    pg_relation_size(c.oid) AS heap, pg_table_size(c.oid) AS size, pg_indexes_size(c.oid) AS indexes,
     coalesce(am.amname, '') AS method, c.relfilenode::bigint AS node,
     coalesce(pg_stat_get_tuples_inserted(c.oid), 0) + coalesce(pg_stat_get_tuples_updated(c.oid), 0)
         + coalesce(pg_stat_get_tuples_deleted(c.oid), 0) AS writes,
@@ -129,6 +129,7 @@ class Table:
     Args:
         heap: bytes without what is stored beside the rows.
         size: bytes with it.
+        indexes: bytes of its indexes.
         is_unlogged: a crash empties it.
         writes: how many rows were ever written, as far as statistics tell.
         into: the table that takes the rows on the target, where it is not this one.
@@ -140,6 +141,7 @@ class Table:
     columns: tuple[Column, ...]
     heap: int
     size: int
+    indexes: int
     node: int
     writes: int
     is_unlogged: bool
@@ -246,6 +248,7 @@ def tables_of(session: Session, name: str, own: str) -> tuple[Table, ...]:
             columns=tuple(columns[row["oid"]]),
             heap=row["heap"],
             size=row["size"],
+            indexes=row["indexes"],
             node=row["node"],
             writes=row["writes"],
             is_unlogged=row["is_unlogged"],

@@ -34,6 +34,8 @@ _FAILED = re.compile(r"^pg_restore: error: could not execute query: (.*)$")
 _COMMAND = "Command was: "
 _ATTACHED = "INDEX ATTACH "
 _FOREIGN = "FK CONSTRAINT "
+_ALIKE = ("--no-owner", "--no-acl", "--no-tablespaces")
+_HEAD, _BELOW, _FOOT = b"\n-- Name: ", b"\n--\n\n", b"\n-- PostgreSQL database dump complete"
 _LITERAL = re.compile(r"[('$=]")
 _WORDS = 4
 
@@ -110,6 +112,12 @@ class Archive:
         found = ((line, _ENTRY.match(line)) for line in lines)
         return tuple(Entry(line, (int(match[2]), int(match[3])), match[4]) for line, match in found if match)
 
+    def script(self, entry: Entry) -> bytes:
+        """Return what makes one object, without what a restore tells its session before and after."""
+        with _kept(entry.line.encode()) as contents:
+            done = self._run([*_ALIKE, "-L", f"/dev/fd/{contents}", "-f", "-"], {}, files=(contents,))
+        return done.stdout.partition(_HEAD)[2].partition(_BELOW)[2].rpartition(_FOOT)[0]
+
     def restore(
         self,
         target: Side,
@@ -149,7 +157,8 @@ class Archive:
         self, target: Side, section: str, entries: Sequence[Entry], jobs: int, settings: Mapping[str, str]
     ) -> None:
         command = [
-            *("--no-owner", "--no-acl", "--no-publications", "--no-subscriptions", "--no-tablespaces", "--no-password"),
+            *_ALIKE,
+            *("--no-publications", "--no-subscriptions", "--no-password"),
             f"--section={section}",
             f"--dbname={make_conninfo(dbname=target.arguments()['dbname'])}",  # a name may look like one itself
         ]
