@@ -213,6 +213,13 @@ def test_errors_without_an_answer_are_told_too(exc: Exception, expected: type[Op
     assert fault.error is expected
 
 
+def test_without_credentials_one_line_says_what_to_do() -> None:
+    fault = classify(native.ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token\nmore"))
+    assert fault is not None
+    assert "run `az login`" in fault.message
+    assert "\n" not in fault.message
+
+
 @pytest.mark.parametrize("exc", [ValueError("a bug"), KeyError("x"), OSError(5, "disk")])
 def test_other_errors_are_not_claimed(exc: Exception) -> None:
     assert classify(exc) is None

@@ -639,9 +639,13 @@ class AzureBlobDriver(BlobDriver):
 
     def _properties(self, bucket: str, key: str, arguments: _Arguments) -> Mapping[str, str]:
         seen: list[Mapping[str, str]] = []
-        self._blob(bucket, key).get_blob_properties(
-            raw_response_hook=lambda answer: seen.append(answer.http_response.headers), **arguments
-        )
+
+        def kept(answer: Any, *_: object) -> BlobProperties:  # noqa: ANN401  the transport's
+            seen.append(answer.headers)
+            return BlobProperties()
+
+        # Not by raw_response_hook, which the SDK forgets once a connection has failed.
+        self._blob(bucket, key).get_blob_properties(cls=kept, **arguments)
         return seen[-1]
 
     def _nothing(self, bucket: str, key: str, arguments: _Arguments) -> Download:

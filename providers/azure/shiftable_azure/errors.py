@@ -600,8 +600,18 @@ def classify(exc: Exception) -> Fault | None:
         return fault_of(response.status_code, response.headers, code_of(exc), _first_line(exc))
     for kind, error in _CLIENT:
         if isinstance(exc, kind):
-            return Fault(error, _first_line(exc), type(exc).__name__)
+            return Fault(error, _credential_advised(exc) or _first_line(exc), type(exc).__name__)
     return None
+
+
+def _credential_advised(exc: Exception) -> str:
+    """Return one line that says what to do when azure-identity, in a dozen of them, has found no credentials."""
+    if isinstance(exc, native.ClientAuthenticationError) and str(exc).startswith("DefaultAzureCredential failed"):
+        return (
+            "no credentials were found: run `az login`, set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET,"
+            " or give the machine a managed identity"
+        )
+    return ""
 
 
 def fault_of(status: int, headers: Mapping[str, str], code: str, message: str = "") -> Fault:
