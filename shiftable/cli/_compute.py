@@ -31,9 +31,10 @@ from shiftable.cli._context import (
     shown,
 )
 from shiftable.cli._units import read_duration
-from shiftable.compute import FLEET_LABEL, Compute, FleetSpec, MachineInfo, MachineState
+from shiftable.compute import Compute, FleetSpec, MachineInfo, MachineState
 from shiftable.compute.driver import GIB
 from shiftable.errors import ConfigError
+from shiftable.wording import counted
 
 __all__ = ["compute"]
 
@@ -42,7 +43,31 @@ def _read_label(_context: click.Context, _parameter: click.Parameter, texts: Seq
     pairs = [text.partition("=") for text in texts]
     if wrong := [name for name, sign, _ in pairs if not (name and sign)]:
         raise click.BadParameter(f"{wrong[0]!r} is no label; write NAME=VALUE")
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise click.BadParameter("a label is given twice")
     return {name: value for name, _, value in pairs}
+
+
+def _read_changes(
+    context: click.Context, parameter: click.Parameter, texts: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Read which labels are given, NAME=VALUE, and which are taken away, NAME-."""
+    taken = [text[:-1] for text in texts if "=" not in text and text.endswith("-")]
+    odd = [text for text in texts if "=" not in text and not text.endswith("-")]
+    if odd or "" in taken:
+        what = odd[0] if odd else "-"
+        raise click.BadParameter(f"{what!r} is no change of a label; write NAME=VALUE, or NAME- to take one away")
+    return _read_label(context, parameter, [text for text in texts if "=" in text]), taken
+
+
+def _read_wanted(
+    _context: click.Context, _parameter: click.Parameter, texts: Sequence[str]
+) -> tuple[tuple[str, str | None], ...]:
+    """Read what labels machines shall have: a value, or whichever."""
+    pairs = [text.partition("=") for text in texts]
+    if not all(name for name, _, _ in pairs):
+        raise click.BadParameter("a label has a name; write NAME or NAME=VALUE")
+    return tuple((name, value if sign else None) for name, sign, value in pairs)
 
 
 wait_option = click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is done.")
@@ -75,15 +100,31 @@ for command in (console, convert, cutover, delete_image, disk, images, run, size
 @compute.command("list")
 @click.argument("providers", nargs=-1, metavar="[PROVIDER]...", shell_complete=complete_providers)
 @click.option("--all", "everything", is_flag=True, help="Also machines that belong to no fleet.")
+@click.option(
+    "--label",
+    "wanted",
+    multiple=True,
+    callback=_read_wanted,
+    metavar="NAME[=VALUE]",
+    help="Only machines with this label. Repeatable: with all of them.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many machines of each provider.")
 @lines_option
 @pass_context
-def list_(context: Context, providers: tuple[str, ...], everything: bool, limit: int | None, as_json: bool) -> None:
+def list_(
+    context: Context,
+    providers: tuple[str, ...],
+    *,
+    everything: bool,
+    wanted: tuple[tuple[str, str | None], ...],
+    limit: int | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """List the machines of the providers that are named; else of those that the declared fleets are at."""
     for provider in providers or own_providers(context):
         count = 0
         for machine in context.cloud(provider).compute.machines():
-            if machine.seen.fleet is None and not everything:
+            if (machine.seen.fleet is None and not everything) or not _has(machine.seen, wanted):
                 continue
             if as_json:
                 json_line({"provider": provider, **_machine_facts(machine.seen)})
@@ -92,6 +133,11 @@ def list_(context: Context, providers: tuple[str, ...], everything: bool, limit:
             count += 1
             if count == limit:
                 break
+
+
+def _has(info: MachineInfo, wanted: Sequence[tuple[str, str | None]]) -> bool:
+    labels = info.user_labels
+    return all(name in labels and value in (None, labels[name]) for name, value in wanted)
 
 
 def _row(info: MachineInfo, name: str) -> str:
@@ -129,7 +175,7 @@ def _machine_facts(info: MachineInfo) -> dict[str, Any]:
     facts["memory_gib"] = facts.pop("memory") / GIB
     facts["provider_state"] = facts.pop("raw_state")
     facts["firewall"] = tuple(map(str, info.firewall))
-    facts["labels"] = {name: value for name, value in info.labels.items() if name != FLEET_LABEL}
+    facts["labels"] = info.user_labels
     return facts
 
 
@@ -238,6 +284,22 @@ def resize(context: Context, place: Target, cpus: int | None, memory_gib: int | 
     _tell(context, found, "resized", as_json=as_json)
 
 
+@compute.command()
+@target_
+@click.argument("changes", nargs=-1, required=True, callback=_read_changes, metavar="NAME=VALUE|NAME-...")
+@json_option
+@pass_context
+def label(context: Context, place: Target, changes: tuple[dict[str, str], list[str]], *, as_json: bool) -> None:
+    """Give machines labels, NAME=VALUE, and take others away, NAME-. All that are not named stay.
+
+    Machines run on meanwhile. What is declared stays declared: the next apply gives its labels back.
+    """
+    found = place.find(context)
+    labels, taken = changes
+    (found.fleet or found.machine).relabel(labels, remove=taken)
+    _tell(context, found, "labelled", as_json=as_json)
+
+
 # states
 
 
@@ -294,8 +356,8 @@ def delete(context: Context, place: Target, *, yes: str | None, wait: bool, time
     found = place.find(context)
     count = len(found.machines)
     name = found.fleet.name if found.fleet else found.machine.name
-    what = f"the fleet with {count} machine{'s' * (count != 1)}" if found.fleet else "the machine"
-    confirm_name(f"{what} {name} on {found.service.provider}", name, yes)
+    what = f"the fleet {name} with {counted(count, 'machine')}" if found.fleet else f"the machine {name}"
+    confirm_name(f"{what} on {found.service.provider}", name, yes)
     if not wait:
         for machine in found.machines:
             machine.delete()

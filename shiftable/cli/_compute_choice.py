@@ -86,7 +86,8 @@ def sizes(
 ) -> None:
     """Compare what the providers have for a need, the cheapest first; without a need list all sizes.
 
-    The providers that are named, else all that are configured, else all that are installed.
+    The providers that are named, else all that are configured, else all that are installed but memory, whose prices
+    are made up.
     """
     needed = any((cpus, memory_gib, gpus, gpu))
     spec = FleetSpec(
@@ -134,8 +135,8 @@ def _say_offers(context: Context, found: list[_Offer], *, as_json: bool) -> None
 def _with_compute(context: Context) -> Iterator[str]:
     """Yield the providers of the file that have machines; without a file, those that are installed."""
     app = context.app_if_any
-    names = registry.names() if app is None else app.config.providers or own_providers(context)
-    for name in names:
+    installed = [name for name in registry.names() if name != "memory"] or registry.names()
+    for name in installed if app is None else app.config.providers or own_providers(context):
         try:
             type_ = registry.load(name) if app is None else context.cloud(name).unwrap(Provider)
         except ShiftableError:

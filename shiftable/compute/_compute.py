@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
@@ -15,6 +15,7 @@ from shiftable.compute._fleet import Fleet
 from shiftable.compute._machine import COPYING, TIMEOUT, Machine, until_ready
 from shiftable.compute._rules import (
     FIREWALL,
+    LABELS,
     MADE_ANEW,
     as_declared,
     failed,
@@ -25,6 +26,7 @@ from shiftable.compute._rules import (
     steps,
     surplus,
     token_of,
+    wrongly_labelled,
     wrongly_made,
     wrongly_sized,
 )
@@ -297,17 +299,24 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         """Say in which steps the fleet would become as declared: fewer machines, others, larger ones, more.
 
         A machine that failed is made anew by a step of its own, which destroys it.
+
+        Raises:
+            ConfigError: new machines need user data that cannot be read.
         """
         living = self._living(spec.name)
         if not living:
+            if spec.count:
+                spec.read_user_data()  # to say now what else fails when other resources are made
             made = Change(service=self.service, before=None, after=spec, monthly_cost=self._monthly(spec))
             return (made,) if spec.count else ()
-        current = as_declared(spec, living, self.choose(spec).size)
+        current = self._as_declared(spec, living, self.choose(spec).size)
         changes = [self._change(before, after, living) for before, after in steps(current, spec)]
         if broken := failed(spec, living):
             rest = attrs.evolve(spec, count=min(current.count, spec.count))
             place = 1 if spec.count < current.count else 0  # after those that are too many
             changes.insert(place, self._repair(rest, broken))
+        if broken or spec.count > current.count or any(_names(change) & MADE_ANEW for change in changes):
+            spec.read_user_data()
         return tuple(changes)
 
     def apply(self, change: Change[FleetSpec]) -> None:
@@ -364,7 +373,7 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         size = self.choose(after).size
         repairs = change.destroys and after.count > before.count
         healthy = [seen for seen in living if seen.state != "failed"] if repairs else living
-        self._require_unmoved(change, as_declared(after, healthy, size), resource)
+        self._require_unmoved(change, self._as_declared(after, healthy, size), resource)
         if repairs:
             self._remove(failed(after, living))
         if fields & MADE_ANEW:
@@ -375,11 +384,18 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         if fields & FIREWALL:
             with self._translated("update", resource):
                 self._driver.update(before, after)
+        for seen in wrongly_labelled(after, living) if fields & LABELS else ():
+            self._machine(seen).relabel(after.labels)
         if "count" in fields:
             for seen in surplus(after, healthy):
                 self._machine(seen).delete()
         if "count" in fields or fields & MADE_ANEW:
             self._fill(after, resource)
+
+    def _as_declared(self, spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) -> FleetSpec:
+        """Return the fleet in the declaration's words; labels that nobody can change are as they should be."""
+        found = as_declared(spec, machines, size)
+        return found if self.features.relabel else attrs.evolve(found, labels=spec.labels)
 
     def _possible(self, operation: str, spec: FleetSpec) -> Resource:
         """Refuse what the provider cannot hold or does not have, before anything is sent."""

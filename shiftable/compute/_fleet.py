@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import ClassVar, TypeVar
 
@@ -90,6 +90,13 @@ class Fleet(Handle[ComputeDriver]):
         """
         for machine in self._living():
             machine.resize(cpus=cpus, memory_gib=memory_gib)
+
+    def relabel(self, labels: Mapping[str, str] | None = None, *, remove: Collection[str] = ()) -> None:
+        """Give all machines labels, and take others from them. All that are not named stay.
+
+        What is declared stays declared: the next ``apply`` gives its labels back.
+        """
+        self._each(lambda machine: machine.relabel(labels, remove=remove))
 
     def wait(self, state: MachineState = "running", *, timeout: timedelta = TIMEOUT) -> tuple[MachineInfo, ...]:
         """Wait until all machines are in a state, and return what they are then.

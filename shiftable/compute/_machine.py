@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import ClassVar, TypeVar
 
@@ -156,6 +156,47 @@ class Machine(Handle[ComputeDriver]):
             return self.info()
         self.start()
         return self.wait("running", timeout=timeout)
+
+    def relabel(self, labels: Mapping[str, str] | None = None, *, remove: Collection[str] = ()) -> None:
+        """Give the machine labels, and take others from it. All that are not named stay.
+
+        What is declared stays declared: the next ``apply`` gives its labels back.
+
+        Args:
+            labels: new ones, and others in the place of those of the same name.
+            remove: names; one that it does not have is no error.
+
+        Raises:
+            NotFound: it is gone.
+            InvalidArgument: the provider has no room for so many, or there is nothing to change. Nothing was sent.
+            Unsupported: the provider's labels do not change, or cannot be such. Nothing was sent.
+        """
+        given, taken = dict(labels or {}), frozenset(remove)
+        why = "" if given or taken else "there is nothing to change; give labels, remove or both"
+        for name in sorted(taken):
+            if name in given:
+                why = f"the label {name!r} cannot be given and taken away at once"
+            elif self._driver.is_own_label(name):
+                why = f"the label {name!r} is shiftable's own"
+        if why:
+            raise self._invalid("relabel", self.resource, why)
+        self._require(self.features.relabel, "relabel", self.resource, "way to change labels of a machine")
+        lacking = self._driver.missing_labels(given)
+        self._require(not lacking, "relabel", self.resource, " and no ".join(lacking))
+        self._require_room(given, taken)
+        with self._translated("relabel", self.resource):
+            self._driver.relabel(self.id, labels=given, remove=taken)
+
+    def _require_room(self, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Refuse labels that would be too many with those that the machine has."""
+        limit = self.features.max_labels
+        if limit is None or not labels:
+            return
+        has = self.info().labels.keys()
+        would = (has | labels.keys()) - remove
+        if len(would) > max(limit.value, len(has)):
+            why = f"it would have {len(would):,} labels with the fleet's own; the limit is {limit} ({limit.source})"
+            raise self._invalid("relabel", self.resource, why)
 
     def delete(self) -> None:
         """Begin to delete the machine, with the disk that it starts from; other disks stay. One gone is no error.

@@ -14,6 +14,7 @@ from shiftable.compute.driver import GIB, FleetSpec, MachineInfo, Size
 
 __all__ = [
     "FIREWALL",
+    "LABELS",
     "MADE_ANEW",
     "as_declared",
     "failed",
@@ -25,6 +26,7 @@ __all__ = [
     "steps",
     "surplus",
     "token_of",
+    "wrongly_labelled",
     "wrongly_made",
     "wrongly_sized",
 ]
@@ -34,6 +36,9 @@ MADE_ANEW = frozenset({"image", "arch", "gpus", "disk_gib", "zone", "zones", "sp
 
 FIREWALL = frozenset({"open_ports", "allow_from", "rules"})
 """What the machines share."""
+
+LABELS = frozenset({"labels"})
+"""What each machine changes while it runs."""
 
 _NAMESPACE = uuid.UUID("7a1c5b0e-3c62-5d0f-9f0a-2b6f0a3f7d11")
 
@@ -92,6 +97,15 @@ def wrongly_sized(spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) 
     return [machine for machine in in_order(spec.name, machines) if not _has_size(machine, size)]
 
 
+def wrongly_labelled(spec: FleetSpec, machines: Sequence[MachineInfo]) -> list[MachineInfo]:
+    """Return the machines that lack labels or have others; those that nobody declared do not count."""
+    return [machine for machine in in_order(spec.name, machines) if _labels(spec, machine) != spec.labels]
+
+
+def _labels(spec: FleetSpec, machine: MachineInfo) -> dict[str, str]:
+    return {name: machine.labels[name] for name in spec.labels if name in machine.labels}
+
+
 def _has_size(machine: MachineInfo, size: Size) -> bool:
     return machine.size == size.name or (machine.cpus, machine.memory) == (size.cpus, size.memory)
 
@@ -132,16 +146,19 @@ def as_declared(spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) ->
             found.setdefault("memory_gib", max(1, machine.memory // GIB))
         if machine.firewall != spec.firewall and not FIREWALL & found.keys():
             found.update(as_declared_ports(machine.firewall, spec.allow_from))
+        if _labels(spec, machine) != spec.labels:
+            found.setdefault("labels", _labels(spec, machine))
     return attrs.evolve(spec, **found)
 
 
 def steps(current: FleetSpec, wanted: FleetSpec) -> Iterator[tuple[FleetSpec, FleetSpec]]:
-    """Split the way from one to the other into steps of one kind: fewer, made anew, resized, opened, more."""
+    """Split the way from one to the other into steps of one kind: fewer, made anew, resized, opened, labelled, more."""
     groups: tuple[Collection[str], ...] = (
         ("count",) if wanted.count < current.count else (),
         MADE_ANEW,
         ("cpus", "memory_gib"),
         FIREWALL,
+        LABELS,
         ("count",),
     )
     here = current

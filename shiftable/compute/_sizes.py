@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Literal
 
 import attrs
 
+from shiftable.checks import Arch
 from shiftable.wording import counted
 
 __all__ = ["GIB", "Arch", "Choice", "Size", "choose_size"]
-
-Arch = Literal["x86_64", "arm64"]
 
 GIB = 2**30
 HOURS = 730  # of a month, as providers count them

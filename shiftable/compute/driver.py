@@ -43,6 +43,7 @@ __all__ = [
     "Size",
     "choose_size",
     "read_prices",
+    "relabelled",
     "write_prices",
 ]
 
@@ -124,7 +125,7 @@ class FleetSpec(Spec):
         ssh_keys: public keys of who may, as in ``authorized_keys``, for new machines.
         user_data: a file for cloud-init, for new machines. It is read when a machine is made.
         user_data_text: the same, here.
-        labels: for new machines.
+        labels: of all machines; those that are not named are left alone.
     """
 
     image: str
@@ -149,7 +150,7 @@ class FleetSpec(Spec):
     ssh_keys: tuple[str, ...] = attrs.field(default=(), eq=False, validator=_are_keys)
     user_data: Path | None = attrs.field(default=None, eq=False)
     user_data_text: str | None = attrs.field(default=None, eq=False, repr=False)
-    labels: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+    labels: Mapping[str, str] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         if self.user_data is not None and self.user_data_text is not None:
@@ -202,6 +203,7 @@ class MachineInfo:
         network: the provider's name of its network, where that is told.
         identity: who it is to the provider, where that is told.
         disks: ids of the disks that are attached beside the first.
+        labels: all that it has, but those with which the driver keeps facts of its own.
         created: aware, UTC.
     """
 
@@ -229,6 +231,16 @@ class MachineInfo:
     disks: tuple[str, ...] = ()
     labels: Mapping[str, str] = attrs.Factory(dict)
     created: datetime | None = None
+
+    @property
+    def user_labels(self) -> dict[str, str]:
+        """The labels without the fleet's own."""
+        return {name: value for name, value in self.labels.items() if name != FLEET_LABEL}
+
+
+def relabelled(now: Mapping[str, str], labels: Mapping[str, str], remove: frozenset[str]) -> dict[str, str]:
+    """Return labels with some given and some taken away, as ``relabel`` has it."""
+    return {**{name: value for name, value in now.items() if name not in remove}, **labels}
 
 
 @attrs.frozen(kw_only=True)
@@ -329,6 +341,7 @@ class ComputeFeatures(Features):
     placements: frozenset[str] = feature("what machines can be to each other", default=frozenset())
     disk_snapshots: bool = feature("snapshots of disks, and disks made of them", default=False)
     debris: bool = feature("what failed creations left behind is found and deleted", default=False)
+    relabel: bool = feature("labels of a machine that is there are changed", default=False)
     ssh: bool = feature("there is a machine to log in to; if not, it is only simulated")
     max_name: Limit = feature("longest name of a fleet, characters; its machines add a number")
     max_user_data: Limit | None = feature("largest user data, bytes, with what the driver adds to it", default=None)
@@ -372,12 +385,31 @@ class ComputeDriver(Driver[FleetSpec]):
             (spec.placement in {None, *has.placements}, f"machines that are {spec.placement}"),
             (has.network or spec.network is None, "choice of networks"),
             (has.identity or spec.identity is None, "identities of machines"),
-            (
-                has.max_labels is None or len(spec.labels) < has.max_labels.value,
-                f"room for {len(spec.labels):,} labels",
+        )
+        return (*(what for met, what in needs if not met), *self.missing_labels(spec.labels))
+
+    def missing_labels(self, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """Say what labels of a user's need and this driver does not have. Sends nothing.
+
+        A driver overrides it where not every text can be a label.
+        """
+        most = self.features.max_labels
+        needs = (
+            (most is None or len(labels) < most.value, f"room for {len(labels):,} labels"),
+            ("" not in labels, "label without a name"),
+            *(
+                (not self.is_own_label(name), f"room for a label {name!r}, which is one of its own")
+                for name in sorted(labels)
             ),
         )
         return tuple(what for met, what in needs if not met)
+
+    def is_own_label(self, name: str) -> bool:
+        """Tell whether a label is no user's to give or to take away.
+
+        A driver overrides it where it keeps facts of its own as labels.
+        """
+        return name == FLEET_LABEL
 
     # fleets: what machines share; most of it is told by the machines themselves
 
@@ -408,7 +440,7 @@ class ComputeDriver(Driver[FleetSpec]):
             spot=first.spot,
             public_ip=bool(first.public_addresses),
             **as_declared_ports(first.firewall, ANYWHERE),
-            labels={key: value for key, value in first.labels.items() if key != FLEET_LABEL},
+            labels=first.user_labels,
         )
 
     def update(self, current: FleetSpec, spec: FleetSpec) -> None:
@@ -500,6 +532,19 @@ class ComputeDriver(Driver[FleetSpec]):
     def resize(self, id: str, size: Size) -> None:
         """Change the size of a stopped machine."""
         raise Unsupported("machines cannot be resized")
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Give labels to a machine and take others from it, in whatever state it is.
+
+        All that are not named stay as they are, whoever changes them at the same time: what a provider can only replace
+        as a whole is read, and replaced in the version that was read. So the same call, again, changes nothing. What
+        was made with the machine and is deleted with it has the same labels, where it had them from the beginning.
+
+        Args:
+            labels: new ones, and others in the place of those of the same name.
+            remove: names; one that the machine does not have is no error.
+        """
+        raise Unsupported("labels cannot be changed")
 
     def console(self, id: str) -> bytes:
         """Return what the machine wrote to its console, the last of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import NoReturn, TypeVar
@@ -27,6 +27,7 @@ from shiftable.compute.driver import (
     MachineState,
     PriceSource,
     Size,
+    relabelled,
 )
 from shiftable.errors import (
     AlreadyExists,
@@ -65,6 +66,7 @@ FEATURES = ComputeFeatures(
     placements=frozenset({"spread", "close"}),
     disk_snapshots=True,
     debris=True,
+    relabel=True,
     ssh=False,
     max_name=Limit(58, "chosen, as Compute Engine with a number of four digits"),
     max_user_data=Limit(16_384, "chosen, as Amazon EC2"),
@@ -252,6 +254,12 @@ class MemoryComputeDriver(ComputeDriver):
             if size.arch != entry.info.arch:
                 _fail(InvalidArgument, f"the machine is of {entry.info.arch}")
             entry.info = attrs.evolve(entry.info, size=size.name, cpus=size.cpus, memory=size.memory, gpus=size.gpus)
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Give labels to a machine and take others from it."""
+        with self._lock:
+            entry = self._found(id)
+            entry.info = attrs.evolve(entry.info, labels=relabelled(entry.info.labels, labels, remove))
 
     def console(self, id: str) -> bytes:
         """Return what the machine went through."""

@@ -19,7 +19,7 @@ from shiftable.compute.driver import GIB, ComputeDriver
 from shiftable.errors import Conflict, NotFound, OperationError, Resource, Timeout, translated
 from shiftable.migrate._compute_health import HealthCheck, ailing
 from shiftable.migrate._compute_notes import Sides, notes
-from shiftable.migrate._compute_wanted import Fitting, Wanted, misfits
+from shiftable.migrate._compute_wanted import Fitting, Wanted, labels_that_differ, labels_that_fit, misfits
 from shiftable.migrate._movers import FACETS
 from shiftable.migrate._shards import Shard
 from shiftable.migrate.mover import (
@@ -64,7 +64,8 @@ class FleetItem(Item):
 class FleetsMover(Mover[FleetItem]):
     """Makes the machines of one declared fleet at the target, each with the token that it always has.
 
-    What is declared is made, not what the source has become meanwhile: the plan tells where these differ. Names of the
+    What is declared is made, not what the source has become meanwhile: the plan tells where these differ. But labels
+    that a machine of the source has beside the declared ones come along, also when they change later. Names of the
     source's provider (an image of its own, a zone, a network, an identity) are mapped, given up by name, or refused.
 
     The source is only listed. To switch to the new machines, and to stop the old ones, is ``FleetCutover``'s.
@@ -97,6 +98,7 @@ class FleetsMover(Mover[FleetItem]):
 
     def wanted(self, target: Service[Any, Any, Any], spec: Spec, options: Options) -> Spec:
         """Return the declaration as the target can have it, for plans: a path says nothing on another machine."""
+        self._declared = frozenset(cast("FleetSpec", spec).labels)
         fitting = Fitting(self._from.provider, cast("Compute", target), options.equivalents, options.degrade)
         self._wanted: Wanted = fitting.fitted(cast("FleetSpec", spec))
         user_data = self._wanted.spec.user_data
@@ -107,6 +109,7 @@ class FleetsMover(Mover[FleetItem]):
         found = list(self._wanted.refused)
         if not self._left and self._spec.count:
             found.append(f"the source has no machine of the fleet {self._spec.name}; shiftable apply makes what is new")
+        found += [f"{lost}; --degrade labels gives it up" for lost in self._lost_labels if not self._gives_up_labels]
         if {*map(_identity, self._left)} & {*map(_identity, self._right)}:
             found.append("source and target show the same machines: they are one account in one region")
         if found:
@@ -135,6 +138,10 @@ class FleetsMover(Mover[FleetItem]):
     def general_losses(self) -> Iterable[Loss]:
         """Tell sizes and prices of both sides, and what does not move."""
         yield from self._wanted.losses
+        yield from (Loss("labels", lost, accepted=True) for lost in self._lost_labels)
+        beside = sorted({key for labels in self._labels_beside[0].values() for key in labels})
+        if beside:
+            yield Loss("labels", f"{', '.join(beside)}: not declared, and on the source's machines: they come along")
         yield from notes(Sides(self._from, self._to, self._left, self._spec, self._choice, self.beside))
 
     def guard(self) -> str | None:
@@ -172,9 +179,18 @@ class FleetsMover(Mover[FleetItem]):
         done = item.is_ours and known is not None and known.done and known.source == item.source
         if done and right.state == "running":
             return Step(action=Action.UNCHANGED)
-        why = "; ".join(misfits(right, self._spec, ours=item.is_ours))
+        return self._against(item, right)
+
+    def _against(self, item: FleetItem, right: MachineInfo) -> Step:
+        """Say what is to be done with a machine that the target has."""
+        wanted = self._spec_of(item.key)
+        changed = labels_that_differ(right, wanted) if item.is_ours and self._to.features.relabel else []
+        held = attrs.evolve(wanted, labels={}) if changed else wanted
+        why = "; ".join(misfits(right, held, ours=item.is_ours))
         if why:
             return Step(action=Action.REFUSE, reason=f"the target's machine: {why}", trouble=Trouble.CONFLICT)
+        if changed:
+            return Step(action=Action.REPLACE, reason=f"labels are others: {', '.join(changed)}; they are changed")
         return Step(action=Action.COMPARE)
 
     def objection(self, item: FleetItem) -> str | None:  # noqa: ARG002  what there is concerns all of them
@@ -186,9 +202,9 @@ class FleetsMover(Mover[FleetItem]):
         return step
 
     def copy(self, item: FleetItem, step: Step) -> Outcome:
-        """Begin one machine, or adopt or delete it; ``confirm`` waits for all of them."""
+        """Begin one machine, or adopt, label or delete it; ``confirm`` waits for all of them."""
         if step.action is Action.CREATE:
-            made = self._to._make(self._spec, item.key, self._choice.size)
+            made = self._to._make(self._spec_of(item.key), item.key, self._choice.size)
             self._made[item.key] = made
             return Outcome(action=Action.CREATE, target=made.id)
         right = cast("MachineInfo", item.right)
@@ -196,10 +212,12 @@ class FleetsMover(Mover[FleetItem]):
         if step.action is Action.DELETE:
             machine.delete()
             return Outcome(action=Action.DELETE)
+        if step.action is Action.REPLACE:
+            machine.relabel(self._spec_of(item.key).labels)
         if right.state in {"stopped", "stopping"}:
             machine.wait("stopped")
             machine.start()
-        return Outcome(action=Action.COMPARE, target=right.id)
+        return Outcome(action=step.action, target=right.id)
 
     def verify(self, item: FleetItem, *, quick: bool) -> str | None:
         """Compare one machine with what is wanted."""
@@ -283,7 +301,7 @@ class FleetsMover(Mover[FleetItem]):
         yield from ((item, found[item.key]) for item in items)
 
     def _compared(self, machine: MachineInfo) -> str | None:
-        why = [*misfits(machine, self._spec, ours=True)]
+        why = [*misfits(machine, self._spec_of(machine.name), ours=True)]
         if machine.state != "running":
             why.append(f"it is {machine.state}")
         sold = self._sizes_of_target.get(machine.size)
@@ -320,6 +338,30 @@ class FleetsMover(Mover[FleetItem]):
     def _listed(fleet: Fleet) -> list[MachineInfo]:
         return in_order(fleet.name, [machine.seen for machine in fleet.machines()])
 
+    def _spec_of(self, key: str) -> FleetSpec:
+        """Return what one machine of the target is to be: as declared, with what else its like at the source bears."""
+        return attrs.evolve(self._spec, labels={**self._labels_beside[0].get(key, {}), **self._spec.labels})
+
+    @property
+    def _gives_up_labels(self) -> bool:
+        return "labels" in self.options.degrade
+
+    @property
+    def _lost_labels(self) -> tuple[str, ...]:
+        """What is said of labels of the source that nobody declared and the target cannot keep."""
+        return self._labels_beside[1]
+
+    @cached_property
+    def _labels_beside(self) -> tuple[Mapping[str, Mapping[str, str]], tuple[str, ...]]:
+        """Return the labels that machines of the source have beside the declared ones, and what is lost of them."""
+        found, lost = dict[str, Mapping[str, str]](), dict[str, None]()
+        for machine in self._left:
+            beside = {key: value for key, value in machine.user_labels.items() if key not in self._declared}
+            kept, left = labels_that_fit(self._to, self._spec, beside) if beside else ({}, ())
+            found.setdefault(machine.name, kept)
+            lost |= dict.fromkeys(left)
+        return found, tuple(lost)
+
     @cached_property
     def _choice(self) -> Choice:
         return self._to.choose(self._spec)
@@ -355,7 +397,7 @@ class FleetsMover(Mover[FleetItem]):
     def _pin(self, key: str, left: MachineInfo | None) -> str:
         """Name all that makes a machine what it is to be, and what the source has; user data may be a secret."""
         hidden = {"user_data", "user_data_text", "native", "count"}
-        facts = {name: value for name, value in attrs.asdict(self._spec).items() if name not in hidden}
+        facts = {name: value for name, value in attrs.asdict(self._spec_of(key)).items() if name not in hidden}
         size = self._choice.size
         here = (left.size, left.image, left.disk_gib, left.zone, left.spot, sorted(left.disks)) if left else ()
         there = (size.name, size.cpus, size.memory, self._choice.price)

@@ -131,6 +131,9 @@ def _drift(sides: Sides) -> Iterator[str]:
     larger = max((each.disk_gib for each in sides.machines), default=0)
     if larger > spec.disk_gib:
         yield f"the source's disks have {larger} GiB, and {spec.disk_gib} are declared"
+    others = {key for each in sides.machines for key, value in spec.labels.items() if each.labels.get(key) != value}
+    if others:
+        yield f"the source's machines do not have the declared labels {_shown(sorted(others))}; the target's will"
     rules = {rule for each in sides.machines for rule in each.firewall} - {*spec.firewall}
     if rules:
         yield f"the source's firewall lets in {_shown(sorted(map(str, rules)))}, which is not declared"

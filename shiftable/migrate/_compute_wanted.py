@@ -13,7 +13,7 @@ from shiftable.compute.driver import GIB
 from shiftable.errors import ConfigError, InvalidArgument
 from shiftable.migrate.mover import Loss
 
-__all__ = ["Fitting", "Wanted", "misfits"]
+__all__ = ["Fitting", "Wanted", "labels_that_differ", "labels_that_fit", "misfits"]
 
 
 @attrs.frozen
@@ -122,23 +122,9 @@ class Fitting:
         return spec
 
     def _labels(self, spec: FleetSpec) -> FleetSpec:
-        """Leave out labels that the target cannot keep, each judged by itself, and then those that are too many."""
-        bare = {*self.target.missing_features(attrs.evolve(spec, labels={}))}
-        kept: dict[str, str] = {}
-        for key, value in sorted(spec.labels.items()):
-            lacking = [
-                why for why in self.target.missing_features(attrs.evolve(spec, labels={key: value})) if why not in bare
-            ]
-            if lacking:
-                lost = f"the label {key}: the target has no {lacking[0]}"
-                self._give_up("labels", lost, "--degrade labels gives it up")
-            else:
-                kept[key] = value
-        most = self.target.features.max_labels
-        for key in sorted(kept)[max(0, most.value - 1) :] if most is not None else ():
-            lost = f"the label {key}: the target has {most} for each machine ({most.source if most else ''})"
-            self._give_up("labels", lost, "--degrade labels gives it up")
-            del kept[key]
+        kept, lost = labels_that_fit(self.target, attrs.evolve(spec, labels={}), spec.labels)
+        for each in lost:
+            self._give_up("labels", each, "--degrade labels gives it up")
         return attrs.evolve(spec, labels=kept)
 
     def _check(self, spec: FleetSpec) -> None:
@@ -155,6 +141,37 @@ class Fitting:
             self._losses.append(Loss(facet, lost, accepted=True))
         else:
             self._refused.append(f"{lost}; {how}")
+
+
+def labels_that_fit(
+    target: Compute, spec: FleetSpec, labels: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Leave out labels that a target cannot keep, each judged by itself, and then those that are too many.
+
+    Args:
+        spec: with the labels that there are already.
+
+    Returns:
+        those that it can keep, and what is said of the others.
+    """
+    bare = {*target.missing_features(spec)}
+    kept, lost = dict[str, str](), list[str]()
+    for key, value in sorted(labels.items()):
+        with_it = attrs.evolve(spec, labels={**spec.labels, key: value})
+        lacking = [why for why in target.missing_features(with_it) if why not in bare]
+        most = target.features.max_labels
+        if most is not None and len(spec.labels) + len(kept) + 1 >= most.value:
+            lost.append(f"the label {key}: the target has {most} for each machine ({most.source})")
+        elif lacking:
+            lost.append(f"the label {key}: the target has no {lacking[0]}")
+        else:
+            kept[key] = value
+    return kept, tuple(lost)
+
+
+def labels_that_differ(machine: MachineInfo, spec: FleetSpec) -> list[str]:
+    """Return the names of wanted labels that a machine lacks or has otherwise."""
+    return sorted(key for key, value in spec.labels.items() if machine.labels.get(key) != value)
 
 
 def _unnamable(target: Compute, spec: FleetSpec) -> Iterator[str]:
@@ -185,7 +202,7 @@ def misfits(machine: MachineInfo, spec: FleetSpec, *, ours: bool) -> Iterator[st
     }
     yield from (f"it has {has:g} {what}, and not {wanted}" for what, (has, wanted) in least.items() if has < wanted)
     yield from _placed(machine, spec)
-    lost = sorted(key for key, value in spec.labels.items() if machine.labels.get(key) != value)
+    lost = labels_that_differ(machine, spec)
     if lost:
         yield f"labels are others: {', '.join(lost)}"
 

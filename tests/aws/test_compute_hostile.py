@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from shiftable.compute import Compute, Fleet, FleetSpec, Machine, Rule
+from shiftable.compute import FLEET_LABEL, Compute, Fleet, FleetSpec, Machine, Rule
 from shiftable.compute._rules import token_of
 from shiftable.errors import (
     AlreadyExists,
@@ -23,6 +23,7 @@ from shiftable.errors import (
     Timeout,
     Unauthenticated,
     Unavailable,
+    Unsupported,
 )
 from shiftable.testing.conformance.compute import small_fleet
 from shiftable_aws import AwsProvider, AwsSettings, Ec2Settings
@@ -135,6 +136,8 @@ def test_every_verb_happens_once_though_its_answer_is_lost(
         ("DetachVolume", lambda: machine.detach(held["disk"].id)),
         ("DeleteSnapshot", lambda: compute.delete_disk_snapshot(held["snapshot"].id)),
         ("DeleteVolume", lambda: compute.delete_disk(held["disk"].id)),
+        ("CreateTags", lambda: machine.relabel({"team": "data"}, remove=["stage"])),
+        ("DeleteTags", lambda: machine.relabel({"team": "data"}, remove=["stage"])),
         ("RebootInstances", machine.reboot),
         ("CreateImage", image),
         ("DeregisterImage", lambda: compute.delete_image(held["image"].id)),
@@ -149,6 +152,8 @@ def test_every_verb_happens_once_though_its_answer_is_lost(
         assert injected.hits == 1, operation
         if operation == "StopInstances":
             machine.wait("stopped")
+        if operation.endswith("Tags"):
+            assert machine.info().user_labels == {"team": "data"}
         if operation == "CreateSnapshot":
             assert len(aws_double.ec2.snapshots()) == 1
     machine.wait_deleted()
@@ -241,7 +246,11 @@ def test_a_machine_of_which_ec2_does_not_tell_is_not_gone(compute: Compute, aws_
     (machine,) = compute.create(SPEC).machines()
     with pytest.raises(Conflict, match="try again"):
         machine.delete()
+    with pytest.raises(Conflict, match="try again"):
+        machine.relabel(remove=["team"])
     aws_double.clock.advance(50)
+    machine.relabel({"team": "data"}, remove=["stage"])
+    assert machine.info().user_labels == {"team": "data"}
     machine.delete()
     machine.wait_deleted()
     assert aws_double.ec2.machines() == {}
@@ -532,11 +541,117 @@ def test_a_group_in_use_by_something_else_stays_and_is_told(
 
 
 def test_labels_that_are_tags_of_its_own_are_refused(compute: Compute) -> None:
-    from shiftable.errors import Unsupported
-
     for key in ("Name", "shiftable-image", "aws:x"):
         with pytest.raises(Unsupported, match=key):
             compute.create(attrs.evolve(SPEC, labels={key: "x"}))
+
+
+# labels that change
+
+
+def tags_of_all(aws_double: AwsDouble) -> list[dict[str, str]]:
+    """Return the tags of what was made with the machines, besides shiftable's own."""
+    held = [*aws_double.ec2.machines().values(), *aws_double.ec2.volumes().values()]
+    held += aws_double.ec2.interfaces().values()
+    return [{tag["Key"]: tag["Value"] for tag in each["Tags"] if tag["Key"] in {"team", "stage", "a"}} for each in held]
+
+
+def test_what_goes_with_a_machine_has_its_labels_and_nothing_else_has(
+    compute: Compute, machine: Machine, aws_double: AwsDouble
+) -> None:
+    disk = compute.create_disk("data", 10, zone=machine.info().zone)
+    machine.attach(disk.id)
+    machine.relabel({"team": "data", "stage": "live"})
+    before = len(aws_double.calls)
+    machine.relabel({"team": "shop"}, remove=["stage"])
+    asked = [call.operation for call in aws_double.calls[before:]]
+    assert [name for name in asked if name.endswith("Tags")] == ["DeleteTags", "CreateTags"]
+    found = {id_: {tag["Key"]: tag["Value"] for tag in held["Tags"]} for id_, held in aws_double.ec2.volumes().items()}
+    assert found.pop(disk.id) == {"Name": "data"}
+    (first,) = found.values()
+    (card,) = aws_double.ec2.interfaces().values()
+    (whole,) = aws_double.ec2.machines().values()
+    tags = {tag["Key"]: tag["Value"] for tag in whole["Tags"]}
+    assert first == {tag["Key"]: tag["Value"] for tag in card["Tags"]} == tags
+    assert (tags["team"], tags[FLEET_LABEL], tags["Name"], "stage" in tags) == ("shop", "web", "web-0", False)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("operation", ["DeleteTags", "CreateTags"])
+def test_a_labelling_that_broke_off_anywhere_is_done_by_the_same_call_again(
+    impatient: Compute, machine: Machine, aws_double: AwsDouble, operation: str, kind: Any
+) -> None:
+    machine.relabel({"team": "shop", "stage": "live"})
+    (hasty,) = impatient.fleet("web").machines()
+    aws_double.inject(kind, match=is_(operation))
+    with pytest.raises((Timeout, Unavailable)):
+        hasty.relabel({"team": "data"}, remove=["stage"])
+    hasty.relabel({"team": "data"}, remove=["stage"])
+    assert [{"team": "data"}] * 3 == tags_of_all(aws_double)
+
+
+def test_tags_that_appear_meanwhile_stay(machine: Machine, aws_double: AwsDouble) -> None:
+    def interfere(_call: object) -> bool:
+        if "a" not in (tag["Key"] for tag in aws_double.ec2.machines()[machine.id]["Tags"]):
+            aws_double.ec2.machines()[machine.id]["Tags"].append({"Key": "a", "Value": "somebody's"})
+        return False
+
+    aws_double.inject("status", status=500, match=lambda call: is_("CreateTags")(call) and interfere(call))
+    machine.relabel({"team": "data"})
+    assert machine.info().user_labels == {"team": "data", "a": "somebody's"}
+
+
+def test_a_tag_limit_that_others_reached_first_changes_nothing(machine: Machine, aws_double: AwsDouble) -> None:
+    (volume,) = aws_double.ec2.volumes().values()
+    volume["Tags"] += [{"Key": f"t{number}", "Value": ""} for number in range(50 - len(volume["Tags"]))]
+    with pytest.raises(InvalidArgument, match="maximum number of tags"):
+        machine.relabel({"team": "data"})
+    assert machine.info().user_labels == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (403, "UnauthorizedOperation", PermissionDenied),
+        (401, "AuthFailure", Unauthenticated),
+        (503, "RequestLimitExceeded", Throttled),
+        (500, "InternalError", Unavailable),
+        (400, "InvalidVolume.NotFound", NotFound),
+    ],
+)
+def test_a_refusal_of_tags_is_told_as_what_it_is(
+    impatient: Compute, machine: Machine, aws_double: AwsDouble, status: int, code: str, error: Any
+) -> None:
+    (hasty,) = impatient.fleet("web").machines()
+    aws_double.inject("status", status=status, body=body_of(code), match=is_("CreateTags"))
+    with pytest.raises(error) as caught:
+        hasty.relabel({"team": CANARY})
+    assert "machine 'web-0'" in str(caught.value)
+    assert CANARY not in str(caught.value)
+    assert machine.info().user_labels == {}
+
+
+def test_a_machine_that_vanishes_while_it_is_labelled_is_missing(
+    compute: Compute, machine: Machine, aws_double: AwsDouble
+) -> None:
+    machine.delete()
+    machine.wait_deleted()
+    with pytest.raises(NotFound):
+        machine.relabel(remove=["team"])
+    assert not calls_of(aws_double, "DeleteTags")
+    assert not compute.exists("web")
+
+
+@pytest.mark.parametrize("labels", [{"k" * 129: ""}, {"team": "v" * 257}, {"AWS:x": ""}, {"shiftable-x": ""}])
+def test_labels_that_are_no_tags_are_refused_before_they_are_sent(
+    machine: Machine, aws_double: AwsDouble, labels: dict[str, str]
+) -> None:
+    before = len(aws_double.calls)
+    with pytest.raises(Unsupported):
+        machine.relabel(labels)
+    assert before == len(aws_double.calls)
+    machine.relabel({"k" * 128: "v" * 256})
+    assert machine.info().user_labels == {"k" * 128: "v" * 256}
 
 
 # secrets

@@ -26,6 +26,7 @@ from shiftable.errors import (
     NotFound,
     OperationError,
     PermissionDenied,
+    PreconditionFailed,
     QuotaExceeded,
     Throttled,
     Timeout,
@@ -83,6 +84,13 @@ NOTHING: dict[str, list[str]] = {
     "networkSecurityGroups": [],
     "virtualNetworks": [],
 }
+
+
+def labels_of(double: AzureDouble) -> list[dict[str, str]]:
+    """Return the labels of all machines, then of their first disks."""
+    double.machines.endings.settle()
+    held = [*double.machines.machines.values(), *double.machines.disks.values()]
+    return [{key: value for key, value in each.tags.items() if not key.startswith("shiftable-")} for each in held]
 
 
 # answers that do not arrive
@@ -197,14 +205,16 @@ def test_whatever_is_done_to_machines_comes_through_a_bad_line(
         *("Snapshots_CreateOrUpdate", "Snapshots_Delete", "GalleryImages_CreateOrUpdate", "ResourceSkus_List"),
         *("GalleryImageVersions_CreateOrUpdate", "GalleryImages_Delete", "VirtualMachines_Delete", "Galleries_Delete"),
         *("NetworkSecurityGroups_Delete", "VirtualNetworks_Delete", "NetworkInterfaces_List", "Disks_List"),
+        *("Disks_Update", "Disks_Get"),
     )
     lost = {each: azure_double.inject(kind, match=is_(each)) for each in operations}
     spec = declared(public_ip=True)
     fleet = compute.create(spec)
     (machine,) = fleet.wait()
-    opened = attrs.evolve(spec, open_ports=(443,), cpus=2, memory_gib=4)
+    opened = attrs.evolve(spec, open_ports=(443,), cpus=2, memory_gib=4, labels={"team": "data"})
     for change in compute.diff(opened):
         compute.apply(change)
+    assert labels_of(azure_double) == [{"team": "data"}] * 2
     disk = compute.create_disk("data", 10, zone=machine.zone)
     fleet.attach("web-0", disk.id)
     snapshot = compute.snapshot_disk(disk.id, "daily")
@@ -458,6 +468,186 @@ def test_a_copy_that_fails_later_is_not_waited_for(azure_double: AzureDouble, co
 
 
 # quotas, refusals, who asks
+
+
+# labels that change
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "truncate"])
+@pytest.mark.parametrize("operation", ["VirtualMachines_Update", "Disks_Update"])
+@pytest.mark.parametrize("seconds", [0, 4])
+def test_labels_whose_change_is_not_heard_of_are_changed_once(
+    azure_double: AzureDouble, compute: Compute, kind: Any, operation: str, seconds: int
+) -> None:
+    fleet = compute.create(declared(labels={"stage": "test"}))
+    fleet.wait()
+    azure_double.machines.endings.delay = timedelta(seconds=seconds)
+    lost = azure_double.inject(kind, match=is_(operation))
+    fleet.machine("web-0").relabel({"team": "data"}, remove=["stage"])
+    assert (lost.hits, labels_of(azure_double)) == (1, [{"team": "data"}] * 2)
+    before = len(azure_double.calls)
+    fleet.machine("web-0").relabel({"team": "data"}, remove=["stage"])
+    assert not [call for call in azure_double.calls[before:] if call.method != "GET"]
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "truncate"])
+@pytest.mark.parametrize("operation", ["VirtualMachines_Update", "Disks_Update"])
+def test_labels_of_somebody_who_gave_up_are_changed_by_the_next_call(
+    azure_double: AzureDouble, compute: Compute, make_compute: Make, kind: Any, operation: str
+) -> None:
+    compute.create(declared(labels={"stage": "test"})).wait()
+    hasty = Compute(make_compute(max_attempts=1), sleep=azure_double.clock.advance).fleet("web").machine("web-0")
+    azure_double.inject(kind, match=is_(operation))
+    with pytest.raises(Unavailable):
+        hasty.relabel({"team": "data"}, remove=["stage"])
+    hasty.relabel({"team": "data"}, remove=["stage"])
+    assert labels_of(azure_double) == [{"team": "data"}] * 2
+
+
+def meddler(azure_double: AzureDouble, times: int) -> list[int]:
+    """Have somebody else change tags right before each of so many calls that do; return the list of these."""
+    done: list[int] = []
+
+    def meddle(call: Call) -> bool:
+        if is_("VirtualMachines_Update")(call) and len(done) < times:
+            found = azure_double.machines.machine("web-0")
+            found.tags, found.etag = {**found.tags, f"theirs-{len(done)}": "x"}, f"theirs-{len(done)}"
+            done.append(1)
+        return False
+
+    azure_double.inject("status", match=meddle)
+    return done
+
+
+def test_labels_that_others_change_at_the_same_time_are_not_lost(azure_double: AzureDouble, web: Fleet) -> None:
+    done = meddler(azure_double, times=3)
+    web.machine("web-0").relabel({"team": "data"}, remove=["stage"])
+    theirs = {f"theirs-{number}": "x" for number in range(3)}
+    assert (len(done), web.machine("web-0").info().user_labels) == (3, {"team": "data", **theirs})
+
+
+def test_whoever_is_always_too_late_is_told_so(
+    azure_double: AzureDouble, web: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shiftable_azure._machine_labels._WRITES", 3)
+    done = meddler(azure_double, times=1000)
+    with pytest.raises(PreconditionFailed, match="etag"):
+        web.machine("web-0").relabel({"team": "data"})
+    assert len(done) == 3
+    assert "team" not in web.machine("web-0").info().labels
+
+
+def test_labels_wait_for_what_is_being_done_to_a_machine(azure_double: AzureDouble, web: Fleet) -> None:
+    azure_double.machines.endings.delay = timedelta(seconds=30)
+    machine = web.machine("web-0")
+    machine.reboot()
+    machine.relabel({"team": "data"})
+    assert machine.wait().user_labels == {"team": "data"}
+
+
+def test_a_machine_that_is_being_deleted_is_not_labelled(azure_double: AzureDouble, web: Fleet) -> None:
+    azure_double.machines.endings.delay = timedelta(minutes=2)
+    machine = web.machine("web-0")
+    machine.delete()
+    with pytest.raises(Conflict):
+        machine.relabel({"team": "data"})
+    machine.wait_deleted()
+    with pytest.raises(NotFound):
+        machine.relabel({"team": "data"})
+
+
+def test_a_machine_that_vanishes_while_it_is_labelled_is_missing(azure_double: AzureDouble, web: Fleet) -> None:
+    machine = web.machine("web-0")
+
+    def vanish(call: Call) -> bool:
+        if is_("Disks_Update")(call):
+            azure_double.machines.machines.clear()
+        return False
+
+    azure_double.inject("status", match=vanish)
+    with pytest.raises(NotFound):
+        machine.relabel({"team": "data"})
+
+
+def test_a_change_of_labels_that_fails_later_says_why(azure_double: AzureDouble, web: Fleet) -> None:
+    azure_double.machines.endings.failures["VirtualMachines_Update"] = ("InternalExecutionError", "it broke")
+    with pytest.raises(OperationError, match="it broke"):
+        web.machine("web-0").relabel({"team": "data"})
+    web.machine("web-0").relabel({"team": "data"})
+    assert labels_of(azure_double) == [{"team": "data"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (403, "AuthorizationFailed", PermissionDenied),
+        (403, "RequestDisallowedByPolicy", PermissionDenied),
+        (401, "ExpiredAuthenticationToken", Unauthenticated),
+        (429, "OperationThrottled", Throttled),
+        (500, "InternalServerError", Unavailable),
+        (400, "InvalidTagNameCharacters", InvalidArgument),
+    ],
+)
+def test_a_refusal_of_labels_is_told_as_what_it_is(
+    azure_double: AzureDouble, web: Fleet, make_compute: Make, status: int, code: str, error: Any
+) -> None:
+    hasty = Compute(make_compute(max_attempts=1), sleep=azure_double.clock.advance).fleet("web").machine("web-0")
+    body = f'{{"error": {{"code": "{code}", "message": "no"}}}}'.encode()
+    azure_double.inject("status", status=status, body=body, match=is_("VirtualMachines_Update"), times=None)
+    with pytest.raises(error) as caught:
+        hasty.relabel({"team": CANARY})
+    assert CANARY not in str(caught.value)
+    assert web.machine("web-0").info().user_labels == {}
+
+
+def test_a_machine_whose_disk_is_no_resource_is_labelled_alone(azure_double: AzureDouble, web: Fleet) -> None:
+    first = azure_double.machines.machine("web-0").properties["storageProfile"]["osDisk"]
+    first["diffDiskSettings"] = {"option": "Local"}
+    web.machine("web-0").relabel({"team": "data"})
+    assert labels_of(azure_double) == [{"team": "data"}, {}]
+
+
+def test_names_of_labels_in_upper_and_lower_case_are_one(azure_double: AzureDouble, web: Fleet) -> None:
+    machine = web.machine("web-0")
+    machine.relabel({"Team": "shop"})
+    machine.relabel({"team": "data"})
+    assert labels_of(azure_double) == [{"team": "data"}] * 2
+    machine.relabel(remove=["TEAM"])
+    assert labels_of(azure_double) == [{}] * 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"a/b": ""},
+        {"k" * 513: ""},
+        {"team": "v" * 257},
+        {"a": "", "A": ""},
+        {"Shiftable-Token": "x"},
+        {"SHIFTABLE-FLEET": "x"},
+    ],
+    ids=["character", "name", "value", "case", "own", "fleet"],
+)
+def test_labels_that_are_no_tags_are_refused_before_they_are_sent(
+    azure_double: AzureDouble, compute: Compute, web: Fleet, labels: dict[str, str]
+) -> None:
+    machine = web.machine("web-0")
+    before = len(azure_double.calls)
+    for call in (lambda: machine.relabel(labels), lambda: compute.create(declared("other", labels=labels))):
+        with pytest.raises(Unsupported):
+            call()
+    assert len(azure_double.calls) == before
+
+
+def test_a_disk_that_outlives_its_machine_keeps_its_own_labels(
+    azure_double: AzureDouble, compute: Compute, web: Fleet
+) -> None:
+    disk = compute.create_disk("data", 10, zone=web.machine("web-0").info().zone)
+    web.attach("web-0", disk.id)
+    web.machine("web-0").relabel({"team": "data"})
+    (held_disk,) = [each for each in azure_double.machines.disks.values() if each.name == "data"]
+    assert "team" not in held_disk.tags
+    assert [each.id for each in compute.disks()] == [disk.id]
 
 
 def test_a_full_quota_is_told_and_the_rest_is_made_when_there_is_room(

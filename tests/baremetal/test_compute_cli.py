@@ -80,5 +80,5 @@ def test_without_qemu_it_is_said_how_to_get_it(here: str, tmp_path: Path) -> Non
     (tmp_path / "shiftable.toml").write_text("\n".join(changed))
     answer = CliRunner().invoke(cli, ["apply"], catch_exceptions=False)
     assert answer.exit_code == 2
-    assert "apt install qemu-system-x86 qemu-utils" in answer.output
+    assert "apt install qemu-system-x86 qemu-utils" in answer.stderr
     assert told("compute", "list") == ""

@@ -371,6 +371,26 @@ def test_a_resize_that_is_killed_anywhere_is_whole_or_not_at_all(qemu: Any) -> N
         assert machine.info().cpus == 1
 
 
+def test_a_labelling_that_is_killed_anywhere_is_whole_or_not_at_all(qemu: Any) -> None:
+    before, after = {"team": "shop", "stage": "test"}, {"team": "data", "note": "x"}
+    (machine,) = qemu.compute().create(attrs.evolve(small_fleet(), labels=before)).machines()
+    found = []
+    for _ in _every_step(lambda: machine.relabel(after, remove=["stage"])):
+        found.append(machine.info().user_labels)
+        machine.relabel(before, remove=["note"])
+    assert [labels for labels in found if labels not in (before, after)] == []
+    assert found[-1] == after
+    assert machine.info().state == "running"
+
+
+def test_a_machine_that_vanishes_before_it_is_labelled_is_missing(qemu: Any, machine: Machine) -> None:
+    (same,) = qemu.compute().fleet("conf").machines()
+    same.delete()
+    with pytest.raises(NotFound):
+        machine.relabel({"team": "data"})
+    assert qemu.left() == []
+
+
 def test_opening_ports_that_is_killed_anywhere_is_done_again(qemu: Any) -> None:
     compute = qemu.compute()
     (machine,) = compute.create(small_fleet()).machines()

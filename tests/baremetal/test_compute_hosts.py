@@ -246,6 +246,104 @@ def test_a_release_that_comes_late_does_not_end_the_next_claim(hosts: Hosts) -> 
     assert sorted(path.name for path in hosts.home(0).glob(".shiftable/claim.*")) == ["claim.2"]
 
 
+def versions(hosts: Hosts, number: int = 0) -> list[str]:
+    return sorted(path.name for path in hosts.home(number).glob(".shiftable/labels.*"))
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "half"])
+def test_labels_whose_change_was_not_answered_are_changed_by_the_same_call_again(
+    hosts: Hosts, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, real = compute_of(hosts.make(1)), HostsComputeDriver._do
+    (machine,) = compute.create(attrs.evolve(small_fleet(), labels={"stage": "test"})).machines()
+    broke = []
+
+    def broken(self: HostsComputeDriver, host: HostSettings, script: str) -> Any:
+        if "/labels labels." in script and not broke:
+            broke.append(script)
+            hosts.order(0, fault)
+        return real(self, host, script)
+
+    monkeypatch.setattr(HostsComputeDriver, "_do", broken)
+    with pytest.raises(Unavailable):
+        machine.relabel({"team": "data", "note": 'it\'s "odd" $HOME'}, remove=["stage"])
+    assert versions(hosts) == (["labels.1.1"] if fault == "after" else [])
+    for _ in range(2):
+        machine.relabel({"team": "data", "note": 'it\'s "odd" $HOME'}, remove=["stage"])
+        assert versions(hosts) == ["labels.1.1"]
+    assert machine.info().user_labels == {"team": "data", "note": 'it\'s "odd" $HOME'}
+    assert [path.name for path in hosts.home(0).glob(".shiftable/new.*")] == []
+
+
+def test_labels_that_others_change_at_the_same_time_are_not_lost(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, real, met = hosts.make(1), HostsComputeDriver._do, list[str]()
+    (machine,) = compute_of(made).create(small_fleet()).machines()
+    (theirs,) = compute_of(made).fleet("conf").machines()
+
+    def overtaken(self: HostsComputeDriver, host: HostSettings, script: str) -> Any:
+        if "/labels labels." in script and len(met) < 3:
+            met.append(host.name)
+            number = len(met)
+            with monkeypatch.context() as alone:
+                alone.setattr(HostsComputeDriver, "_do", real)
+                for turn in range(number):  # also so that the version that we would make was there, and is no more
+                    theirs.relabel({f"theirs-{number}": str(turn)})
+        return real(self, host, script)
+
+    monkeypatch.setattr(HostsComputeDriver, "_do", overtaken)
+    machine.relabel({"team": "data"})
+    expected = {"team": "data", "theirs-1": "0", "theirs-2": "1", "theirs-3": "2"}
+    assert (machine.info().user_labels, versions(hosts)) == (expected, ["labels.1.7"])
+
+
+def test_whoever_is_always_too_late_with_labels_is_told_so(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shiftable_baremetal.compute_hosts._WRITES", 3)
+    (machine,) = compute_of(hosts.make(1)).create(small_fleet()).machines()
+    real = HostsComputeDriver._do
+
+    def overtaken(self: HostsComputeDriver, host: HostSettings, script: str) -> Any:
+        if "/labels labels." in script:
+            newest = max([int(name.rpartition(".")[2]) for name in versions(hosts)], default=0)
+            (hosts.home(0) / f".shiftable/labels.1.{newest + 1}").write_text('{"theirs": "x"}\n')
+        return real(self, host, script)
+
+    monkeypatch.setattr(HostsComputeDriver, "_do", overtaken)
+    with pytest.raises(Conflict, match="at the same time"):
+        machine.relabel({"team": "data"})
+    assert machine.info().user_labels == {"theirs": "x"}
+
+
+def test_labels_that_come_late_are_not_those_of_the_next_claim(hosts: Hosts) -> None:
+    compute = compute_of(hosts.make(1))
+    (first,) = compute.create(small_fleet("first")).machines()
+    first.relabel({"team": "data"})
+    first.delete()
+    assert versions(hosts) == []
+    (second,) = compute.create(small_fleet("second")).machines()
+    for late in ({"team": "late"}, {"other": "late"}):
+        with pytest.raises(NotFound):
+            first.relabel(late)
+    assert second.info().user_labels == {}
+
+
+def test_labels_of_the_inventory_are_not_the_claims_to_lose(hosts: Hosts) -> None:
+    (machine,) = compute_of(hosts.make(1, labels={"rack": "7", "team": "ops"})).create(small_fleet()).machines()
+    with pytest.raises(Conflict, match="inventory gives host-0 the label 'rack'"):
+        machine.relabel(remove=["rack", "other"])
+    machine.relabel({"team": "data", "note": "x"})
+    machine.relabel(remove=["note"])
+    assert machine.info().user_labels == {"rack": "7", "team": "data"}
+
+
+def test_a_host_that_cannot_be_reached_keeps_its_labels(hosts: Hosts) -> None:
+    (machine,) = compute_of(hosts.make(1)).create(attrs.evolve(small_fleet(), labels={"team": "data"})).machines()
+    hosts.order(0, "down")
+    with pytest.raises(Unavailable, match="host-0 cannot be reached"):
+        machine.relabel(remove=["team"])
+    (hosts.home(0) / "down").unlink()
+    assert machine.info().user_labels == {"team": "data"}
+
+
 def test_hosts_are_claimed_in_order_by_what_they_have(hosts: Hosts) -> None:
     small, large = hosts.make(2)
     debian = attrs.evolve(large, cpus=16, memory_gib=64, image="debian-12")

@@ -817,6 +817,65 @@ def test_what_is_no_claim_is_a_conflict(rack: Rack, content: str) -> None:
         list(compute.list())
 
 
+def test_labels_are_changed_without_a_bmc(rack: Rack) -> None:
+    compute = rack.compute()
+    compute.create(attrs.evolve(small_fleet(), labels={"stage": "test"})).wait()
+    (machine,) = compute.fleet("conf").machines()
+    before = len(rack.bmc.calls)
+    machine.relabel({"team": "data"}, remove=["stage"])
+    assert (len(rack.bmc.calls), rack.claims()["r0"]["labels"]) == (before, {"team": "data"})
+    fewer = rack.compute(servers=rack.settings().servers[1:]).fleet("conf").machine("conf-0")
+    fewer.relabel({"team": "shop"})
+    assert machine.info().user_labels == {"team": "shop"}
+
+
+def test_labels_that_others_change_at_the_same_time_are_not_lost(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = rack.driver(), rack.driver()
+    (machine,) = rack.of(one).create(small_fleet()).machines()
+    machine.wait()
+    (theirs,) = rack.of(two).fleet("conf").machines()
+    stale = one._claims.read()
+    assert stale["r0"].labels == {}
+    real, met = type(one._claims)._read, list[int]()
+
+    def overtaken(claims: Any, bucket: Any) -> Any:
+        found = real(claims, bucket)
+        if claims is one._claims and len(met) < 3:
+            met.append(1)
+            theirs.relabel({f"theirs-{len(met)}": "x"})
+        return found
+
+    monkeypatch.setattr(type(one._claims), "_read", overtaken)
+    machine.relabel({"team": "data"})
+    monkeypatch.undo()
+    expected = {"team": "data", **{f"theirs-{number}": "x" for number in (1, 2, 3)}}
+    assert machine.info().user_labels == expected
+
+
+def test_a_label_meets_neither_a_restart_nor_the_next_who_has_the_server(rack: Rack) -> None:
+    compute = rack.compute()
+    compute.create(small_fleet()).wait()
+    (machine,) = compute.fleet("conf").machines()
+    machine.reboot()
+    machine.relabel({"team": "data"})
+    assert machine.wait().user_labels == {"team": "data"}
+    machine.delete()
+    machine.wait_deleted()
+    (following,) = compute.create(small_fleet("other")).machines()
+    with pytest.raises(NotFound):
+        machine.relabel({"team": "late"})
+    assert following.info().user_labels == {}
+
+
+def test_labels_of_the_inventory_are_not_the_claims_to_lose(rack: Rack) -> None:
+    servers = tuple(attrs.evolve(server, labels={"rack": "7"}) for server in rack.settings().servers)
+    (machine,) = rack.compute(servers=servers).create(small_fleet()).machines()
+    with pytest.raises(Conflict, match="inventory gives r0 the label 'rack'"):
+        machine.relabel(remove=["rack"])
+    machine.relabel({"rack": "8"})
+    assert machine.info().user_labels == {"rack": "8"}
+
+
 def test_a_server_that_left_the_inventory_is_still_claimed(rack: Rack) -> None:
     rack.compute().create(small_fleet()).wait()
     fewer = rack.settings().servers[1:]

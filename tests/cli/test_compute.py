@@ -199,9 +199,75 @@ def test_machines_are_stopped_started_restarted_and_resized(web: Run, driver: Me
     assert 2 == web("resize", "web").exit_code
 
 
+def test_labels_of_machines_are_changed_and_shown(web: Run, driver: MemoryComputeDriver) -> None:
+    changed = web("label", "web", "team=data", "note=a=b- c", "stage=")
+    assert (0, "shop-web: labelled\n") == (changed.exit_code, changed.stdout), changed.output
+    one = json.loads(web("label", "web-1", "note-", "missing-", "stage=live", "--json").stdout)
+    assert [{"team": "data", "stage": "live"}] == [each["labels"] for each in one]
+    both = [json.loads(line) for line in web("list", "--json").stdout.splitlines()]
+    first = {"team": "data", "note": "a=b- c", "stage": ""}
+    assert [first, {"team": "data", "stage": "live"}] == [each["labels"] for each in both]
+    assert first == json.loads(web("show", "web-0", "--json").stdout)["labels"]
+    assert "labels: team=data, note=a=b- c, stage=\n" in web("show", "web-0").stdout
+    assert {"running"} == {entry.info.state for entry in driver._entries.values()}
+
+
+def test_machines_are_listed_by_their_labels(web: Run) -> None:
+    web("label", "web-1", "stage=live", "note=")
+    found = {
+        labels: [line.partition("\t")[0].rpartition("-")[2] for line in web("list", *labels).stdout.splitlines()]
+        for labels in (
+            ("--label", "team"),
+            ("--label", "stage=live"),
+            ("--label=stage=test",),
+            ("--label=note=",),
+            ("--label", "team=shop", "--label", "note"),
+            ("--label=shiftable-fleet",),
+            ("--label=team", "--limit=1"),
+        )
+    }
+    assert [["0", "1"], ["1"], [], ["1"], ["1"], [], ["0"]] == list(found.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "why"),
+    [
+        ([], 2, "Missing argument"),
+        (["team"], 2, "'team' is no change of a label; write NAME=VALUE, or NAME- to take one away"),
+        (["-"], 2, "no change of a label"),
+        (["=x"], 2, "'' is no label"),
+        (["team=a", "team=b"], 2, "given twice"),
+        (["team=a", "team-"], 1, "cannot be given and taken away at once"),
+        (["shiftable-fleet-"], 1, "the label 'shiftable-fleet' is shiftable's own"),
+        (["shiftable-fleet=other"], 1, "no room for a label 'shiftable-fleet'"),
+    ],
+    ids=["none", "bare", "dash", "unnamed", "twice", "both", "own", "other"],
+)
+def test_what_is_no_change_of_labels_is_refused(
+    web: Run, driver: MemoryComputeDriver, changes: list[str], code: int, why: str
+) -> None:
+    answer = web("label", "web", *changes)
+    assert (code, True) == (answer.exit_code, why in " ".join(answer.stderr.split())), answer.output
+    assert [{"team": "shop"}] * 2 == [entry.info.user_labels for entry in driver._entries.values()]
+
+
+def test_declared_labels_are_planned_and_applied_in_place(web: Run, folder: Path, driver: MemoryComputeDriver) -> None:
+    before = [entry.info.id for entry in driver._entries.values()]
+    web("label", "web-0", "mine=x")
+    assert 0 == shiftable("plan", "--exit-code").exit_code
+    change(folder, labels='{ team = "data", stage = "live" }')
+    planned = shiftable("plan").stdout
+    assert "    labels: {'team': 'shop'} → {'team': 'data', 'stage': 'live'}\n" in planned
+    assert 1 == shiftable("apply").stdout.count("update compute.web (shop-web): done\n")
+    after = [(entry.info.id, entry.info.user_labels) for entry in driver._entries.values()]
+    declared = {"team": "data", "stage": "live"}
+    assert [(before[0], {**declared, "mine": "x"}), (before[1], declared)] == after
+    assert 0 == shiftable("plan", "--exit-code").exit_code
+
+
 def test_only_who_types_the_name_deletes(web: Run, driver: MemoryComputeDriver) -> None:
     for arguments, why in (
-        (("web",), "to delete the fleet with 2 machines shop-web on memory without a terminal, say --yes shop-web"),
+        (("web",), "to delete the fleet shop-web with 2 machines on memory without a terminal, say --yes shop-web"),
         (("web", "--yes", "web"), "--yes says 'web', but this is 'shop-web'"),
         (("web-0", "--yes", "shop-web"), "this is 'shop-web-0'"),
     ):
@@ -521,7 +587,7 @@ def test_a_declared_fleet_is_planned_applied_and_destroyed(run: Run, folder: Pat
     assert "    costs +146.00 USD a month\n" in planned
     assert "create compute.web (shop-web): done\n" == shiftable("apply").stdout
     assert {"shop-web-0": "running", "shop-web-1": "running"} == states(driver)
-    assert "production: everything is as declared (1 resources)\n" == shiftable("plan").stdout
+    assert "production: everything is as declared (1 resource)\n" == shiftable("plan").stdout
     change(folder, count="3", cpus="4", open_ports="[443, 22]")
     planned = shiftable("plan").stdout
     assert "    cpus: 2 → 4\n    costs +87.60 USD a month\n" in planned
@@ -597,7 +663,7 @@ GUIDE = (Path(__file__).parents[2] / "docs/how-to/machines.md").read_text("utf-8
 def test_the_commands_of_the_guide_exist_as_they_stand_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = "$ shiftable compute "
     lines = [line.removeprefix(prefix) for line in GUIDE.splitlines() if line.startswith(prefix)]
-    assert 30 == len(lines)
+    assert 32 == len(lines)
     (folder / "id_ed25519.pub").write_text(KEY)
     for line in lines:
         words = shlex.split(line.replace("~/.ssh/", ""), comments=True)

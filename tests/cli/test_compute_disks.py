@@ -424,7 +424,7 @@ def cloud(request: pytest.FixtureRequest, table: Callable[[str, str], str], fold
     def told(*arguments: str, code: int = 0) -> str:
         answer = CliRunner().invoke(cli, ["compute", *arguments], catch_exceptions=False)
         assert code == answer.exit_code, answer.output
-        return answer.output
+        return answer.stdout + answer.stderr
 
     return told
 

@@ -70,6 +70,24 @@ def test_a_value_that_cannot_be_is_refused(wrong: dict[str, Any], why: str) -> N
         attrs.evolve(small_fleet(), **wrong)
 
 
+def test_user_data_that_cannot_be_read_is_told_by_the_plan_of_who_needs_it(tmp_path: Path) -> None:
+    compute = Compute(MemoryComputeDriver())
+    spec = attrs.evolve(small_fleet("web", count=2), user_data=tmp_path / "cloud-init.yaml")
+    with pytest.raises(ConfigError, match="cannot read the user data of fleet 'web'"):
+        compute.diff(spec)
+    assert () == compute.diff(attrs.evolve(spec, count=0))
+
+    spec.user_data.write_text("#cloud-config\n")  # type: ignore[union-attr]  # it has been set
+    for change in compute.diff(spec):
+        compute.apply(change)
+    spec.user_data.unlink()  # type: ignore[union-attr]  # the same
+    assert () == compute.diff(spec)
+    assert 1 == len(compute.diff(attrs.evolve(spec, count=1)))
+    for more in ({"count": 3}, {"image": "debian-11"}):
+        with pytest.raises(ConfigError, match="cannot read the user data"):
+            compute.diff(attrs.evolve(spec, **more))
+
+
 def test_user_data_shows_nowhere() -> None:
     assert "hunter2" not in repr(attrs.evolve(small_fleet(), user_data_text="password: hunter2"))
 

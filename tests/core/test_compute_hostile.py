@@ -28,7 +28,7 @@ from shiftable.memory._faults import MemoryFault
 from shiftable.memory.compute import MemoryComputeDriver
 from shiftable.testing.conformance.compute import small_fleet
 
-CHANGING = ("create", "update", "destroy", "create_machine", "delete_machine", "stop", "start", "resize")
+CHANGING = ("create", "update", "destroy", "create_machine", "delete_machine", "stop", "start", "resize", "relabel")
 
 
 class Broken(MemoryComputeDriver):
@@ -110,7 +110,8 @@ NEXT = {
     "image": (START, attrs.evolve(START, image="ubuntu-24.04")),
     "size": (START, attrs.evolve(START, cpus=2, memory_gib=2)),
     "ports": (START, attrs.evolve(START, open_ports=(443,))),
-    "all": (START, attrs.evolve(START, count=2, image="ubuntu-24.04", cpus=4, open_ports=(22,))),
+    "labels": (attrs.evolve(START, labels={"team": "shop"}), attrs.evolve(START, labels={"team": "data", "a": "b"})),
+    "all": (START, attrs.evolve(START, count=2, image="ubuntu-24.04", cpus=4, open_ports=(22,), labels={"a": "b"})),
 }
 
 
@@ -199,6 +200,40 @@ def test_the_change_that_failed_may_be_applied_again(
     for change in changes:
         compute.apply(change)
     assert driver.made == made
+
+
+def test_a_machine_that_cannot_be_labelled_hinders_no_other() -> None:
+    driver = breaking()
+    fleet = Compute(driver).create(START)
+    driver.at = driver.count + 2
+    with pytest.raises(Unavailable):
+        fleet.relabel({"team": "data"})
+    assert [{}, {"team": "data"}, {"team": "data"}] == sorted((each.user_labels for each in fleet.info()), key=len)
+    fleet.relabel({"team": "data"})
+    assert [{"team": "data"}] * 3 == [each.user_labels for each in fleet.info()]
+
+
+def test_a_plan_of_labels_is_stale_when_somebody_else_has_changed_them() -> None:
+    compute = Compute(MemoryComputeDriver())
+    fleet = compute.create(attrs.evolve(START, labels={"team": "shop"}))
+    (change,) = compute.diff(attrs.evolve(START, labels={"team": "data"}))
+    fleet.relabel({"team": "theirs"})
+    with pytest.raises(Conflict, match="labels; compare again"):
+        compute.apply(change)
+    assert [{"team": "theirs"}] * 3 == [each.user_labels for each in fleet.info()]
+
+
+def test_labels_that_are_not_declared_are_nobodys_change() -> None:
+    compute = Compute(MemoryComputeDriver())
+    spec = attrs.evolve(START, labels={"team": "shop"})
+    fleet = compute.create(spec)
+    fleet.relabel({"cost-center": "7"})
+    assert () == compute.diff(spec)
+    (change,) = compute.diff(attrs.evolve(spec, labels={"stage": "live"}))
+    assert [("labels", {}, {"stage": "live"})] == [(each.name, each.before, each.after) for each in change.fields]
+    compute.apply(change)
+    expected = {"team": "shop", "cost-center": "7", "stage": "live"}
+    assert [expected] * 3 == [each.user_labels for each in fleet.info()]
 
 
 def test_machines_are_made_anew_one_after_another() -> None:

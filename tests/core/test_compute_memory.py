@@ -42,6 +42,7 @@ LESSER = attrs.evolve(
     placements=frozenset(),
     disk_snapshots=False,
     debris=False,
+    relabel=False,
     max_user_data=None,
 )
 

@@ -252,7 +252,9 @@ def test_a_deleted_instance_takes_its_disk_along_if_it_was_made_so(ask: Ask, lef
     assert (404, "notFound") == refused(ask, "DELETE", f"{ZONE}/instances/one")
 
 
-def test_labels_are_changed_with_their_fingerprint(ask: Ask, one: str) -> None:
+@pytest.mark.parametrize("kind", ["instances", "disks"])
+def test_labels_are_changed_with_their_fingerprint(ask: Ask, one: str, kind: str) -> None:
+    one = one.replace("instances", kind)
     first = ask("GET", one)["labelFingerprint"]
     body = {"labels": {"team": "shop"}, "labelFingerprint": first}
     done(ask, ask("POST", f"{one}/setLabels", body))

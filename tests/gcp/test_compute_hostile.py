@@ -23,6 +23,7 @@ from shiftable.errors import (
     NotFound,
     OperationError,
     PermissionDenied,
+    PreconditionFailed,
     QuotaExceeded,
     Throttled,
     Unauthenticated,
@@ -227,6 +228,183 @@ def test_what_was_in_doubt_happens_once(
     gcp_double.inject(kind, match=of(operation), times=2)
     act(fleet.machine("web-0"))
     assert before + 1 == len(gcp_double.compute.operations)
+
+
+# labels that change
+
+
+def labels_of(double: GcpDouble) -> list[dict[str, str]]:
+    """Return the labels of all machines, then of all disks, without the fleet's."""
+    held = [*double.compute.of("instances").values(), *double.compute.of("disks").values()]
+    return [{key: value for key, value in each["labels"].items() if key != "shiftable-fleet"} for each in held]
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "truncate"])
+@pytest.mark.parametrize("operation", ["instances.setLabels", "disks.setLabels", "zoneOperations.wait"])
+def test_labels_whose_change_was_in_doubt_are_changed_once(
+    gcp_double: GcpDouble, compute: Compute, kind: Kind, operation: str
+) -> None:
+    fleet = compute.create(attrs.evolve(small_fleet("web"), labels={"stage": "test"}))
+    fleet.wait()
+    before = len(gcp_double.compute.operations)
+    gcp_double.inject(kind, match=of(operation), times=2)
+    fleet.machine("web-0").relabel({"team": "data"}, remove=["stage"])
+    assert [{"team": "data"}] * 2 == labels_of(gcp_double)
+    assert before + 2 == len(gcp_double.compute.operations)
+    fleet.machine("web-0").relabel({"team": "data"}, remove=["stage"])
+    assert before + 2 == len(gcp_double.compute.operations)
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "truncate"])
+@pytest.mark.parametrize("operation", ["instances.setLabels", "disks.setLabels"])
+def test_labels_of_somebody_who_gave_up_are_changed_by_the_next_call(
+    gcp_double: GcpDouble, compute: Compute, impatient: Compute, kind: Kind, operation: str
+) -> None:
+    compute.create(attrs.evolve(small_fleet("web"), labels={"stage": "test"})).wait()
+    fault = gcp_double.inject(kind, match=of(operation), times=None)
+    with pytest.raises(Unavailable):
+        impatient.fleet("web").machine("web-0").relabel({"team": "data"}, remove=["stage"])
+    fault.times = 0
+    impatient.fleet("web").machine("web-0").relabel({"team": "data"}, remove=["stage"])
+    assert [{"team": "data"}] * 2 == labels_of(gcp_double)
+
+
+def meddler(gcp_double: GcpDouble, kind: str, times: int) -> list[int]:
+    """Have somebody else change labels right before each of so many calls that do; return the list of these."""
+    done: list[int] = []
+
+    def meddle(call: Call) -> bool:
+        if of(f"{kind}.setLabels")(call) and len(done) < times:
+            (found,) = gcp_double.compute.of(kind).values()
+            found["labels"] = {**found["labels"], f"theirs-{len(done)}": "x"}
+            found["labelFingerprint"] = f"dGhlaXJz{len(done)}"
+            done.append(1)
+        return False
+
+    gcp_double.inject("status", match=meddle)
+    return done
+
+
+@pytest.mark.parametrize("kind", ["instances", "disks"])
+def test_labels_that_others_change_at_the_same_time_are_not_lost(
+    gcp_double: GcpDouble, compute: Compute, kind: str
+) -> None:
+    fleet = compute.create(attrs.evolve(small_fleet("web"), labels={"stage": "test"}))
+    fleet.wait()
+    done = meddler(gcp_double, kind, times=3)
+    fleet.machine("web-0").relabel({"team": "data"}, remove=["stage"])
+    theirs = {f"theirs-{number}": "x" for number in range(3)}
+    assert 3 == len(done)
+    expected = [{"team": "data"}, {"team": "data", **theirs}]
+    assert expected == sorted(labels_of(gcp_double), key=len)
+
+
+def test_whoever_is_always_too_late_is_told_so(
+    gcp_double: GcpDouble, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shiftable_gcp.compute._WRITES", 3)
+    fleet = compute.create(small_fleet("web"))
+    fleet.wait()
+    done = meddler(gcp_double, "disks", times=1000)
+    with pytest.raises(PreconditionFailed, match="fingerprint"):
+        fleet.machine("web-0").relabel({"team": "data"})
+    assert 3 == len(done)
+    assert {} == fleet.machine("web-0").info().user_labels
+
+
+def test_labels_wait_for_what_is_being_done_to_a_machine(gcp_double: GcpDouble, compute: Compute) -> None:
+    gcp_double.compute.polls = 9
+    (machine,) = compute.create(small_fleet("web")).machines()
+    assert "creating" == machine.seen.state
+    machine.relabel({"team": "data"})
+    assert [{"team": "data"}] * 2 == labels_of(gcp_double)
+    assert {"team": "data"} == machine.wait().user_labels
+
+
+@pytest.mark.parametrize(
+    ("code", "error_type"),
+    [("PERMISSIONS_ERROR", PermissionDenied), ("QUOTA_EXCEEDED", QuotaExceeded), ("INTERNAL_ERROR", OperationError)],
+)
+def test_a_change_of_labels_that_ends_in_an_error_says_why(
+    gcp_double: GcpDouble, compute: Compute, code: str, error_type: type[OperationError]
+) -> None:
+    fleet = compute.create(small_fleet("web"))
+    fleet.wait()
+    gcp_double.compute.fail_next("instances.setLabels", code, "no")
+    with pytest.raises(error_type, match="setLabels failed"):
+        fleet.machine("web-0").relabel({"team": "data"})
+    assert {} == fleet.machine("web-0").info().user_labels
+
+
+def test_an_operation_that_found_other_labels_is_begun_again(gcp_double: GcpDouble, compute: Compute) -> None:
+    fleet = compute.create(small_fleet("web"))
+    fleet.wait()
+    gcp_double.compute.fail_next("instances.setLabels", "CONDITION_NOT_MET", "Labels fingerprint is stale")
+    fleet.machine("web-0").relabel({"team": "data"})
+    assert [{"team": "data"}] * 2 == labels_of(gcp_double)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "error_type"),
+    [
+        (403, "forbidden", PermissionDenied),
+        (401, "authError", Unauthenticated),
+        (429, "rateLimitExceeded", Throttled),
+        (503, "backendError", Unavailable),
+        (412, "conditionNotMet", PermissionDenied),
+    ],
+)
+def test_a_refusal_of_labels_is_told_as_what_it_is(
+    gcp_double: GcpDouble,
+    compute: Compute,
+    impatient: Compute,
+    status: int,
+    reason: str,
+    error_type: type[OperationError],
+) -> None:
+    compute.create(small_fleet("web")).wait()
+    said = "Constraint constraints/custom.labels violated"
+    gcp_double.inject("status", match=of("instances.setLabels"), times=None, **error(status, reason, said))
+    with pytest.raises(error_type):
+        impatient.fleet("web").machine("web-0").relabel({"team": "data"})
+
+
+def test_a_machine_that_vanishes_while_it_is_labelled_is_missing(gcp_double: GcpDouble, compute: Compute) -> None:
+    fleet = compute.create(small_fleet("web"))
+    fleet.wait()
+    machine = fleet.machine("web-0")
+
+    def vanish(call: Call) -> bool:
+        if of("disks.setLabels")(call):
+            gcp_double.compute.drop(next(path for path in gcp_double.compute.resources if "/instances/" in path))
+        return False
+
+    gcp_double.inject("status", match=vanish)
+    with pytest.raises(NotFound):
+        machine.relabel({"team": "data"})
+    with pytest.raises(NotFound):
+        machine.relabel({"team": "data"})
+
+
+def test_a_disk_of_a_whole_region_keeps_its_labels(gcp_double: GcpDouble, compute: Compute) -> None:
+    fleet = compute.create(small_fleet("web"))
+    fleet.wait()
+    (instance,) = gcp_double.compute.of("instances").values()
+    source = instance["disks"][0]["source"]
+    instance["disks"][0]["source"] = source.replace("zones/europe-west3-a", "regions/europe-west3")
+    fleet.machine("web-0").relabel({"team": "data"})
+    assert [{"team": "data"}, {}] == labels_of(gcp_double)
+    instance["disks"][0]["source"] = source
+
+
+def test_a_disk_that_outlives_its_machine_keeps_its_own_labels(gcp_double: GcpDouble, compute: Compute) -> None:
+    fleet = compute.create(small_fleet("web"))
+    fleet.wait()
+    disk = compute.create_disk("data", 10, zone="europe-west3-a")
+    fleet.attach("web-0", disk.id)
+    fleet.machine("web-0").relabel({"team": "data"})
+    assert {} == gcp_double.compute.of("disks")["europe-west3-a/data"]["labels"]
+    assert [disk.id] == [each.id for each in compute.disks()]
 
 
 def test_throttling_and_trouble_are_waited_for(gcp_double: GcpDouble, compute: Compute) -> None:

@@ -381,7 +381,7 @@ def test_a_part_that_is_too_small_is_refused(shop: Any, gcp_double: GcpDouble) -
 
 
 def test_obstore_works_with_it(shop: Any, gcp_double: GcpDouble) -> None:
-    obstore = pytest.importorskip("obstore", reason="the bulk lane's library is not installed here")
+    obstore = pytest.importorskip("obstore", reason="a client that shares no line with the SDK: nox -s servers has it")
     from obstore.store import GCSStore  # type: ignore[import-not-found,unused-ignore]  # the same
 
     credentials = key_of(gcp_double)

@@ -111,9 +111,7 @@ def test_a_plan_changes_nothing_and_is_the_same_again(fleets: Fleets) -> None:
     assert first.complete
     assert first.to_json() == second.to_json()
     assert {Action.CREATE: 3} == done(first)
-    assert ("create compute web (image: None → debian-12, cpus: None → 2, memory_gib: None → 4, count: None → 3)",) == (
-        first.resources[0].changes
-    )
+    assert ("create compute web (image: debian-12, cpus: 2, memory_gib: 4, count: 3)",) == first.resources[0].changes
     assert calls == (fleets.right.calls, fleets.left.calls)
 
 
@@ -440,6 +438,121 @@ def test_labels_are_judged_one_by_one_and_given_up_by_name(tmp_path: Path) -> No
     assert ["the label Cost Center", "the label z3"] == [why.partition(":")[0] for why in found]
     assert report.complete
     assert {"team": "payments", "z1": "1", "z2": "2", FLEET_LABEL: "web"} == fleets.there()[0].labels
+    assert fleets.verify(degrade={"labels"}).complete
+
+
+# labels that change at the source
+
+
+def labels(machines: list[MachineInfo]) -> list[dict[str, str]]:
+    return [machine.user_labels for machine in machines]
+
+
+def test_labels_that_nobody_declared_come_along_with_each_machine(tmp_path: Path) -> None:
+    fleets = with_spec(tmp_path, labels={"team": "payments"})
+    fleets.old.fleet("web").machine("web-1").relabel({"note": "x", "team": "other"})
+
+    told = losses(fleets.plan())
+
+    assert "note: not declared, and on the source's machines: they come along" == told["labels"]
+    assert "the source's machines do not have the declared labels team; the target's will" in told["drift"]
+    assert fleets.move().complete
+    declared = {"team": "payments"}
+    assert [declared, {**declared, "note": "x"}, declared] == labels(fleets.there())
+    assert fleets.verify().complete
+
+
+def test_labels_that_change_later_arrive_with_the_next_run_on_the_same_machines(tmp_path: Path) -> None:
+    fleets = with_spec(tmp_path, labels={"team": "payments"})
+    assert fleets.move().complete
+    before = [machine.id for machine in fleets.there()]
+    fleets.old.fleet("web").relabel({"stage": "live"})
+    fleets.old.fleet("web").machine("web-2").relabel({"note": "y"})
+    assert {"web-0", "web-1", "web-2"} == {*reasons(fleets.verify())}
+
+    plan = fleets.plan()
+    report = fleets.move()
+
+    assert {Action.REPLACE: 3} == done(plan) == done(report)
+    assert (True, before) == (report.complete, [machine.id for machine in fleets.there()])
+    both = {"team": "payments", "stage": "live"}
+    assert [both, both, {**both, "note": "y"}] == labels(fleets.there())
+    again = fleets.move()
+    assert ({Action.UNCHANGED: 3}, True) == (done(again), fleets.verify().complete)
+
+
+def test_declared_labels_that_change_arrive_with_the_next_run(tmp_path: Path) -> None:
+    fleets = with_spec(tmp_path, labels={"team": "payments", "stage": "test"})
+    assert fleets.move().complete
+    fleets.declaration = attrs.evolve(fleets.declaration, labels={"team": "data"})
+
+    report = fleets.move()
+
+    assert {Action.REPLACE: 3} == done(report)
+    assert report.complete
+    assert [{"team": "data", "stage": "test"}] * 3 == labels(fleets.there())
+
+
+def test_labels_are_changed_once_though_the_first_run_broke_off(tmp_path: Path) -> None:
+    fleets = with_spec(tmp_path)
+    assert fleets.move().complete
+    fleets.old.fleet("web").relabel({"stage": "live"})
+    real = fleets.right.relabel
+
+    def broken(id: str, **given: Any) -> None:
+        real(id, **given)
+        if id == fleets.there()[1].id:
+            raise MemoryFault(Fault(Unavailable, "the answer was lost"))
+
+    fleets.right.relabel = broken  # type: ignore[method-assign]
+    report = fleets.move()
+    assert (False, {"web-1"}) == (report.complete, {*reasons(report)})
+    fleets.right.relabel = real  # type: ignore[method-assign]
+    assert fleets.move().complete
+    assert [{"stage": "live"}] * 3 == labels(fleets.there())
+    assert fleets.verify().complete
+
+
+def test_a_stopped_machine_of_ours_is_labelled_and_started(tmp_path: Path) -> None:
+    fleets = with_spec(tmp_path)
+    assert fleets.move().complete
+    fleets.new.fleet("web").stop()
+    fleets.old.fleet("web").relabel({"stage": "live"})
+    assert fleets.move().complete
+    assert [("running", {"stage": "live"})] * 3 == [(each.state, each.user_labels) for each in fleets.there()]
+
+
+def test_labels_of_somebody_elses_machine_are_not_changed(tmp_path: Path) -> None:
+    fleets = with_spec(tmp_path, labels={"team": "payments"})
+    fleets.new.create(attrs.evolve(fleets.declaration, labels={"team": "theirs"})).wait()
+    report = fleets.move()
+    assert {(Trouble.CONFLICT, "the target's machine: labels are others: team")} == {*reasons(report).values()}
+    assert [{"team": "theirs"}] * 3 == labels(fleets.there())
+
+
+def test_a_target_that_changes_no_labels_says_so(tmp_path: Path) -> None:
+    fleets = with_spec(tmp_path)
+    fleets.right.chosen |= {"relabel": False}
+    assert fleets.move().complete
+    fleets.old.fleet("web").machine("web-0").relabel({"stage": "live"})
+    report = fleets.move()
+    assert {"web-0": (Trouble.CONFLICT, "the target's machine: labels are others: stage")} == reasons(report)
+    assert [{}] * 3 == labels(fleets.there())
+
+
+def test_labels_beside_that_the_target_cannot_keep_are_refused_or_given_up_by_name(tmp_path: Path) -> None:
+    fleets = with_spec(tmp_path, labels={"team": "payments"})
+    fleets.right.bad_labels = frozenset({"Cost Center"})
+    fleets.right.chosen |= {"max_labels": Limit(3, "chosen")}
+    fleets.old.fleet("web").relabel({"Cost Center": "4711", "z1": "1", "z2": "2"})
+
+    found = refused(fleets.plan())
+    report = fleets.move(degrade={"labels"})
+
+    assert ["the label Cost Center", "the label z2"] == [why.partition(":")[0] for why in found]
+    assert all(why.endswith("; --degrade labels gives it up") for why in found)
+    assert report.complete
+    assert [{"team": "payments", "z1": "1"}] * 3 == labels(fleets.there())
     assert fleets.verify(degrade={"labels"}).complete
 
 

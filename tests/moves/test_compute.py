@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from click.testing import CliRunner, Result
 
@@ -125,6 +126,15 @@ def test_a_fleet_moves_and_its_differences_are_told(yard: Callable[[str], Yard],
     again = move.run("--apply", *degrade)
     assert (0, 0) == (again.code, again.results[0]["changed"])
     assert made == target.machines()
+
+    # labels that change at the source arrive at the machines that are there
+    source.service.fleet("web").relabel({"stage": "live", "team": "payments"})
+    later = move.run("--apply", *degrade)
+    assert (0, COUNT) == (later.code, later.results[0]["changed"]), later.named()
+    labelled = target.machines()
+    assert {"live"} == {each.labels["stage"] for each in labelled}
+    assert made == [attrs.evolve(each, labels=was.labels) for each, was in zip(labelled, made, strict=True)]
+    assert (0, 0) == ((last := move.run("--apply", *degrade)).code, last.results[0]["changed"])
     assert KEY not in (folder / ".shiftable/migrate.sqlite").read_bytes().decode("latin-1")
 
 

@@ -9,11 +9,21 @@ import gzip
 import re
 import stat
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-__all__ = ["initrd", "kernel"]
+import pytest
+
+from shiftable.compute import Machine
+from shiftable.errors import Unavailable
+
+__all__ = ["PATIENCE", "eventually", "initrd", "kernel", "says"]
+
+PATIENCE = 180
+"""Seconds after which a machine that has not come up never will, on a busy computer that simulates another."""
 
 _MODULES = (  # in the order in which they need each other
     *("virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"),
@@ -110,3 +120,23 @@ def _entry(number: int, name: str, mode: int, content: bytes) -> bytes:
     fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
     return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
+
+
+def eventually(act: Callable[[], Any], machine: Machine) -> Any:
+    """Do something until it does not fail because the machine is not up yet."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return act()
+        except Unavailable as exc:
+            if time.monotonic() > end:
+                console = machine.console().decode(errors="replace")
+                pytest.fail(f"{machine} does not come up: {exc}; its console:\n{console}")
+            time.sleep(0.2)
+
+
+def says(machine: Machine, command: str) -> str:
+    """Run a command there, and return what it says."""
+    done = eventually(lambda: machine.run(command, timeout=timedelta(seconds=60)), machine)
+    assert done.exit_code == 0, done
+    return str(done.stdout.decode().strip())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,13 +12,10 @@ from typing import Any
 
 import pytest
 
-_SPEC = importlib.util.spec_from_file_location("qemu_lab", Path(__file__).with_name("test_compute_qemu.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_QEMU: Any = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = _QEMU
-_SPEC.loader.exec_module(_QEMU)
-lab, _made, PATIENCE = _QEMU.lab, _QEMU._made, _QEMU.PATIENCE
+from . import test_compute_qemu as qemu
+from .guest import PATIENCE
+
+lab, _made = qemu.lab, qemu._made
 
 Done = subprocess.CompletedProcess[str]
 Shiftable = Callable[..., Done]

@@ -115,7 +115,10 @@ def test_hosts_are_claimed_used_and_released(inventory: Inventory) -> None:
     guest += ["-p", str(inventory.hosts[0].port), "ops@127.0.0.1", "true"]
     real = [shutil.which("ssh", path="/usr/bin:/bin") or "ssh", *guest[1:]]
     assert subprocess.run(real, check=False, capture_output=True).returncode == 0
-    assert inventory.compute().diff(spec("web")) == ()
+    for value in ("shop", "it's data"):
+        machine.relabel({"team": value}, remove=["stage"])
+        assert machine.info().user_labels == {"team": value}
+    assert inventory.compute().diff(spec("web", labels={"team": "it's data"})) == ()
 
     compute.delete("web")
     assert subprocess.run(real, check=False, capture_output=True).returncode == 255

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +22,7 @@ from shiftable_baremetal._libvirt_xml import Files, Kind, read_domain
 from shiftable_baremetal._qemu_files import Definition
 from shiftable_baremetal.compute_libvirt import FEATURES, LibvirtComputeDriver
 
-_SPEC = importlib.util.spec_from_file_location("hypervisor", Path(__file__).with_name("hypervisor.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-hypervisor: Any = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(hypervisor)
+from . import hypervisor
 
 NODE = """
 <node>
@@ -135,6 +130,9 @@ _SHOWN = (
     "test_nothing_is_open_unless_it_is_declared",
     "test_each_port_has_its_own_networks_and_its_protocol",
     "test_a_machine_that_is_gone_is_missing_everywhere",
+    "test_labels_of_a_machine_change_while_it_lives",
+    "test_labels_of_a_stopped_machine_change",
+    "test_writers_of_different_labels_do_not_lose_each_others",
     "test_machines_are_stopped_and_started",
     "test_what_the_state_forbids_is_a_conflict",
     "test_the_console_is_read_or_refused",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import importlib.util
 import logging
 import os
 import threading
@@ -36,21 +35,12 @@ from shiftable_baremetal._libvirt_xml import read_domain
 from shiftable_baremetal._qemu_images import Source
 from shiftable_baremetal.compute_libvirt import FEATURES, LibvirtComputeDriver
 
+from . import hypervisor
+from . import test_compute_libvirt as simulated
+
 CANARY = "canary-" + "7a3c" * 4
 NOW = timedelta(0)
 
-
-def beside(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-hypervisor = beside("hypervisor")
-simulated = beside("test_compute_libvirt")
 
 LOCAL = {"name", "UUIDString", "UUID", "isAlive", "ID", "connect", "c_pointer"}
 """What libvirt's objects tell without asking the hypervisor."""
@@ -376,7 +366,7 @@ def test_a_name_that_is_none_of_a_host_is_refused_before_anything_is_made(bench:
 
 
 def test_labels_of_all_characters_are_kept(bench: Bench) -> None:
-    labels = {"a<b>&\"'": "]]><!-- \t\r\n", "\x00\x1b\ufffe": "\ud800\U0001f600", "": " "}
+    labels = {"a<b>&\"'": "]]><!-- \t\r\n", "\x00\x1b\ufffe": "\ud800\U0001f600", " ": ""}
     bench.compute().create(attrs.evolve(small_fleet(), labels=labels))
     (machine,) = bench.compute().fleet("conf").machines()
     assert machine.seen.labels == {**labels, FLEET_LABEL: "conf"}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ from typing import Any
 import attrs
 import pytest
 
-from shiftable.compute import Compute, FleetSpec, Machine
+from shiftable.compute import Compute, FleetSpec
 from shiftable.errors import Unauthenticated, Unavailable
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal.compute_libvirt import LibvirtComputeDriver
+
+from . import guest, hypervisor
+from .guest import PATIENCE, says
 
 SSHD = """
 Port {port}
@@ -43,20 +45,6 @@ ln -s {host}/run/libvirt /run/libvirt
 mount --bind {folder}/passwd /etc/passwd
 exec {sshd} -D -e -f {folder}/sshd_config
 """
-PATIENCE = 180
-"""Seconds after which a machine that has not come up never will, on a busy computer that simulates another."""
-
-
-def beside(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-guest, hypervisor = beside("guest"), beside("hypervisor")
 
 
 @attrs.frozen
@@ -116,26 +104,6 @@ def lab(debian: Any, libvirt: Any, _made: Path, tmp_path: Path, monkeypatch: pyt
     key = (tmp_path / "key.pub").read_text().strip()
     with hypervisor.hypervisor(debian, libvirt) as host:
         yield Lab(host, tmp_path, guest.kernel(debian.root), _made / "initrd", _made / "empty", key)
-
-
-def eventually(act: Callable[[], Any], machine: Machine) -> Any:
-    """Do something until it does not fail because the machine is not up yet."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return act()
-        except Unavailable as exc:
-            if time.monotonic() > end:
-                console = machine.console().decode(errors="replace")
-                pytest.fail(f"{machine} does not come up: {exc}; its console:\n{console}")
-            time.sleep(0.2)
-
-
-def says(machine: Machine, command: str) -> str:
-    """Run a command there, and return what it says."""
-    done = eventually(lambda: machine.run(command, timeout=timedelta(seconds=60)), machine)
-    assert done.exit_code == 0, done
-    return str(done.stdout.decode().strip())
 
 
 def test_a_machine_lives_its_whole_life(lab: Lab) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,14 @@ import attrs
 import pytest
 
 from shiftable.compute import Compute, FleetSpec, Machine
-from shiftable.errors import OperationError, Unavailable
+from shiftable.errors import OperationError
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._qemu_probe import accelerator
 from shiftable_baremetal._qemu_process import Programs
 from shiftable_baremetal.compute import QemuComputeDriver
 
-_SPEC = importlib.util.spec_from_file_location("guest", Path(__file__).with_name("guest.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-guest: Any = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(guest)
-
-PATIENCE = 180
-"""Seconds after which a machine that has not come up never will, on a busy computer that simulates another."""
+from . import guest
+from .guest import PATIENCE, says
 
 
 @attrs.frozen
@@ -105,26 +98,6 @@ def lab(debian: Any, _made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     compute = made.compute()
     for fleet in list(compute.list()):
         compute.delete(fleet.name)
-
-
-def eventually(act: Callable[[], Any], machine: Machine) -> Any:
-    """Do something until it does not fail because the machine is not up yet."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return act()
-        except Unavailable as exc:
-            if time.monotonic() > end:
-                console = machine.console().decode(errors="replace")
-                pytest.fail(f"{machine} does not come up: {exc}; its console:\n{console}")
-            time.sleep(0.2)
-
-
-def says(machine: Machine, command: str) -> str:
-    """Run a command there, and return what it says."""
-    done = eventually(lambda: machine.run(command, timeout=timedelta(seconds=60)), machine)
-    assert done.exit_code == 0, done
-    return str(done.stdout.decode().strip())
 
 
 def up(machine: Machine) -> None:

@@ -117,7 +117,8 @@ class AwsProvider(Provider[AwsSettings]):
       on what has the tag
       ``shiftable-fleet`` ``ec2:`` ``TerminateInstances``, ``StartInstances``, ``StopInstances``, ``RebootInstances``,
       ``ModifyInstanceAttribute``, ``GetConsoleOutput``, ``AuthorizeSecurityGroupIngress``,
-      ``RevokeSecurityGroupIngress``, ``DeleteSecurityGroup``; for a placement ``ec2:CreatePlacementGroup`` and
+      ``RevokeSecurityGroupIngress``, ``DeleteSecurityGroup``, and to take labels away ``DeleteTags``; for a placement
+      ``ec2:CreatePlacementGroup`` and
       ``ec2:DeletePlacementGroup``; for disks ``ec2:`` ``CreateVolume``, ``DeleteVolume``, ``AttachVolume``,
       ``DetachVolume``, ``CreateSnapshot``, ``DeleteSnapshot``; for images of machines ``ec2:CreateImage``,
       ``ec2:DeregisterImage``, ``ec2:DeleteSnapshot``. Spot machines need the service-linked role

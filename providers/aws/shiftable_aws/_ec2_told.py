@@ -34,6 +34,7 @@ __all__ = [
     "is_of_image",
     "is_own",
     "wall_ids",
+    "with_it",
 ]
 
 # What a machine is told in tags beside its labels: its name, and what EC2 does not tell of it.
@@ -53,7 +54,8 @@ GONE = "terminated"
 
 
 def is_own(tag: str) -> bool:
-    return tag == NAME or (tag.startswith(("aws:", "shiftable-")) and tag != FLEET_LABEL)
+    """Tell whether a tag is no label. However it is written, ``aws:`` is AWS's (user guide, "Tag restrictions")."""
+    return tag == NAME or tag.lower().startswith("aws:") or (tag.startswith("shiftable-") and tag != FLEET_LABEL)
 
 
 def info_of(found: Any, walls: Mapping[str, Iterable[Rule]], types: Mapping[str, Size]) -> MachineInfo:  # noqa: ANN401
@@ -107,6 +109,15 @@ def _created(found: Any) -> datetime | None:  # noqa: ANN401
     times += [found["LaunchTime"]] if "LaunchTime" in found else []
     made: datetime | None = min(times, default=None)
     return None if made is None else made.astimezone(UTC)
+
+
+def with_it(found: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the ids of the disks and network interfaces that were made with a machine and go with it."""
+    disks = ((mapping.get("Ebs", {}), "VolumeId") for mapping in found.get("BlockDeviceMappings", ()))
+    cards = (
+        ({**card, **card.get("Attachment", {})}, "NetworkInterfaceId") for card in found.get("NetworkInterfaces", ())
+    )
+    yield from (held[id_] for held, id_ in (*disks, *cards) if goes(held) and id_ in held)
 
 
 def wall_ids(found: Any) -> Iterator[str]:  # noqa: ANN401

@@ -91,6 +91,11 @@ class StrictEc2:
         """Return all disks, by id."""
         return self._region(region).volumes
 
+    def interfaces(self, region: str = "eu-central-1") -> dict[str, Data]:
+        """Return the network interfaces of all machines that are not gone, by id."""
+        cards = (card for data in self.machines(region).values() for card in data["NetworkInterfaces"])
+        return {card["NetworkInterfaceId"]: card for card in cards}
+
     def snapshots(self, region: str = "eu-central-1") -> dict[str, Data]:
         """Return all snapshots, by id."""
         return self._region(region).snapshots
@@ -215,11 +220,19 @@ class StrictEc2:
             "NetworkInterfaces": [
                 {
                     "NetworkInterfaceId": region.id("eni"),
+                    "Tags": rules.tags_for(arguments, "network-interface"),  # told to nobody: see `interfaces`
                     "PrivateIpAddress": address,
                     "SubnetId": subnet.id,
                     "VpcId": subnet.vpc_id,
                     "Groups": shown,
-                    "Attachment": {"AttachTime": now, "DeviceIndex": 0, "Status": "attached"},
+                    "Attachment": {
+                        "AttachTime": now,
+                        "DeviceIndex": 0,
+                        "Status": "attached",
+                        "DeleteOnTermination": arguments.get("NetworkInterfaces", [{}])[0].get(
+                            "DeleteOnTermination", True
+                        ),
+                    },
                 }
             ],
             "MetadataOptions": {
@@ -447,26 +460,32 @@ class StrictEc2:
 
     def create_tags(self, region: Region, arguments: Arguments) -> Data | None:
         """CreateTags."""
-        held = [region.tagged(id_) for id_ in arguments["Resources"]]
-        for data in held:
-            if data is None:
-                return None
-            keys = {tag["Key"] for tag in arguments["Tags"]}
-            tags = [tag for tag in data["Tags"] if tag["Key"] not in keys]
-            tags += [{"Key": tag["Key"], "Value": tag.get("Value", "")} for tag in arguments["Tags"]]
+        held = self._tagged(region, arguments["Resources"])
+        given = [{"Key": tag["Key"], "Value": tag.get("Value", "")} for tag in arguments["Tags"]]
+        keys = {tag["Key"] for tag in given}
+        after = [[tag for tag in data["Tags"] if tag["Key"] not in keys] + given for data in held]
+        for tags in after:  # all, or none
             rules.check_tags(tags)
+        for data, tags in zip(held, after, strict=True):
             data["Tags"] = tags
-        return {}
+        return {} if held else None
+
+    def _tagged(self, region: Region, ids: list[str]) -> list[Data]:
+        """Return what has those ids; nothing, if moto has it."""
+        found = {id_: region.tagged(id_) for id_ in ids}
+        held = [data for data in found.values() if data is not None]
+        missing = [id_ for id_, data in found.items() if data is None]
+        if held and missing:
+            raise Refused("InvalidID", f"The ID '{missing[0]}' is not valid")
+        return held
 
     def delete_tags(self, region: Region, arguments: Arguments) -> Data | None:
         """DeleteTags."""
-        held = [region.tagged(id_) for id_ in arguments["Resources"]]
+        held = self._tagged(region, arguments["Resources"])
         for data in held:
-            if data is None:
-                return None
             keys = {tag["Key"] for tag in arguments.get("Tags", ())}
             data["Tags"] = [tag for tag in data["Tags"] if keys and tag["Key"] not in keys]
-        return {}
+        return {} if held else None
 
     # what is asked for
 

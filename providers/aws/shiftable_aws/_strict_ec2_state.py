@@ -112,7 +112,9 @@ class Region:
         """Return what has that id."""
         if id_ in self.machines:
             return self.machines[id_].data
-        return self.volumes.get(id_) or self.snapshots.get(id_) or self.images.get(id_)
+        cards = (card for machine in self.machines.values() for card in machine.data.get("NetworkInterfaces", ()))
+        found = self.volumes.get(id_) or self.snapshots.get(id_) or self.images.get(id_)
+        return found or next((card for card in cards if card["NetworkInterfaceId"] == id_), None)
 
 
 def page(items: list[Any], arguments: Arguments, limits: tuple[int, int], most: int) -> tuple[list[Any], Data]:

@@ -54,6 +54,7 @@ from shiftable_aws._ec2_told import (
     is_of_image,
     is_own,
     wall_ids,
+    with_it,
 )
 from shiftable_aws._ec2_types import Types
 from shiftable_aws._errors import classify_compute
@@ -72,7 +73,7 @@ _API = "Amazon EC2 API reference"
 
 _REQUEST = "shiftable-request"
 _OWN_TAGS = 4  # beside the fleet's: NAME, IMAGE, USER, DISK
-_TAGS = 50  # Amazon EC2 user guide, "Tag restrictions"
+_TAGS, _KEY, _VALUE = 50, 128, 256  # Amazon EC2 user guide, "Tag restrictions"; characters
 
 FEATURES = ComputeFeatures(
     title="Amazon EC2",
@@ -95,6 +96,7 @@ FEATURES = ComputeFeatures(
     placements=frozenset({"spread", "close"}),
     disk_snapshots=True,
     debris=True,
+    relabel=True,
     ssh=True,
     max_name=Limit(58, "RFC 1035: a host name of 63 characters, with a number of four digits"),
     max_user_data=Limit(16_384, f"{_API}, RunInstances: UserData"),
@@ -143,7 +145,7 @@ class Ec2Driver(ComputeDriver):
 
     * Labels are tags. Beside them a machine has ``Name`` and three that begin with ``shiftable-``, which tell what EC2
       does not: its image as it was declared, its user, the size of its first disk. Its disk and its network interface
-      have the same tags, and go with it.
+      have the same tags, and go with it; when labels change, so do theirs in the same call, as bills are split by tags.
     * The firewall of a fleet is a security group ``shiftable-fleet/<fleet>`` with the label of the fleet. It lets in
       ``open_ports`` and nothing else; nothing goes out otherwise than AWS has it. It is deleted with the fleet; what an
       interrupted create left is taken over by the next one, or ``sweep`` deletes it.
@@ -191,13 +193,15 @@ class Ec2Driver(ComputeDriver):
         """Say what a native exception means."""
         return classify_compute(exc)
 
-    def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
-        """Say what EC2 does not have of a declaration."""
-        taken = sorted(key for key in spec.labels if is_own(key))
-        return (
-            *super().missing_features(spec),
-            *(f"room for a label {key!r}, which is a tag of its own" for key in taken),
-        )
+    def missing_labels(self, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """Say which labels are no tags."""
+        odd = (key for key, value in sorted(labels.items()) if len(key) > _KEY or len(value) > _VALUE)
+        long = (f"label as long as {key!r}: {_KEY} characters of a name and {_VALUE} of a value" for key in odd)
+        return (*super().missing_labels(labels), *long)
+
+    def is_own_label(self, name: str) -> bool:
+        """Tell whether a tag is AWS's, or tells what EC2 does not."""
+        return super().is_own_label(name) or is_own(name)
 
     # fleets
 
@@ -361,10 +365,7 @@ class Ec2Driver(ComputeDriver):
         try:
             self.client.terminate_instances(InstanceIds=[id])
         except ClientError as exc:
-            if code_of(exc) == "InvalidInstanceID.NotFound" and any(info.id == id for info in self._unseen(None)):
-                text = "it was made a moment ago, and EC2 does not tell of it yet; try again"
-                raise failure("IncorrectInstanceState", text) from exc
-            raise
+            raise self._too_young(id, exc) from exc
         self._see([id])
 
     def reboot(self, id: str) -> None:
@@ -385,6 +386,18 @@ class Ec2Driver(ComputeDriver):
     def resize(self, id: str, size: Size) -> None:
         """Change the type of a stopped machine."""
         self.client.modify_instance_attribute(InstanceId=id, InstanceType={"Value": size.name})
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Change tags of a machine, its first disk and its network interface. EC2 changes each tag by itself."""
+        try:
+            resources = [id, *with_it(self._living(id))]
+        except ClientError as exc:
+            raise self._too_young(id, exc) from exc
+        if remove:
+            self.client.delete_tags(Resources=resources, Tags=[{"Key": name} for name in sorted(remove)])
+        if labels:
+            tags: Any = _tags(labels)
+            self.client.create_tags(Resources=resources, Tags=tags)
 
     def console(self, id: str) -> bytes:
         """Return the console; the latest of it where the type can tell, else as it was a while after the start."""
@@ -669,6 +682,13 @@ class Ec2Driver(ComputeDriver):
             now = self._clock()
             young = [info for made, info in self._young.values() if now - made <= _UNSEEN]
         return [info for info in young if fleet in {None, info.fleet}]
+
+    def _too_young(self, id: str, exc: ClientError) -> ClientError:
+        """Return what an error is of a machine that was made a moment ago, and of which EC2 does not tell yet."""
+        if code_of(exc) == "InvalidInstanceID.NotFound" and any(info.id == id for info in self._unseen(None)):
+            text = "it was made a moment ago, and EC2 does not tell of it yet; try again"
+            return failure("IncorrectInstanceState", text)
+        return exc
 
     def _missing(self, kind: str, id: str) -> NotFound:
         text = "there is none of that id"

@@ -34,7 +34,7 @@ _DISK_NAME = re.compile(r"[A-Za-z0-9_](?:[\w.-]{0,78}\w)?", re.ASCII)
 _USERS = {"admin", "administrator", "root", "user", "test", "guest", "console", "sys", "backup", "david"}
 _KEY = re.compile(r"(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+( .*)?")
 _CUSTOM_DATA = 65_535
-_TAGS, _TAG = 50, 256
+_TAGS, _TAG_NAME, _TAG = 50, 512, 256
 _VERBS = {
     "start": "Start", "deallocate": "Deallocate", "restart": "Restart", "powerOff": "PowerOff",
     "attachDetachDataDisks": "AttachDetachDataDisks", "retrieveBootDiagnosticsData": "RetrieveBootDiagnosticsData",
@@ -433,6 +433,10 @@ class MachineService:
 
     def _patch(self, asked: ArmAsked) -> Response:
         found = self._machine(asked)
+        if asked.headers.get("If-Match") not in {None, "*", f'"{found.etag}"'}:
+            raise ArmRefusalAnswer(412, "PreconditionFailed", "The etag of the resource is another by now.")
+        if asked.content.keys() == {"tags"}:
+            return self._retag(asked, found)
         size = ((asked.content.get("properties") or {}).get("hardwareProfile") or {}).get("vmSize")
         self._check_idle(found)
         sku = next((one for one in SKUS if one.name == size), None)
@@ -446,6 +450,17 @@ class MachineService:
 
         def ended() -> None:
             found.properties["hardwareProfile"] = {"vmSize": size}
+
+        return self._changed(asked, found, "VirtualMachines_Update", ended, status=200)
+
+    def _retag(self, asked: ArmAsked, found: StoredMachine) -> Response:
+        """Replace all tags of a machine."""
+        self._check_idle(found)
+        tags = dict(asked.content["tags"])
+        _check_tags(tags)
+
+        def ended() -> None:
+            found.tags = tags
 
         return self._changed(asked, found, "VirtualMachines_Update", ended, status=200)
 
@@ -649,6 +664,11 @@ class MachineService:
             raise ArmRefusalAnswer(404, "ResourceNotFound", f"{message} was not found.")
         if asked.method == "GET":
             return arm_json(200, self._disk_json(asked, found))
+        if asked.method == "PATCH" and asked.content.keys() == {"tags"}:
+            tags = dict(asked.content["tags"])
+            _check_tags(tags)
+            return self.endings.begin(asked, self.namespace, lambda: setattr(found, "tags", tags),
+                                      body=lambda: self._disk_json(asked, found))  # fmt: skip
         if found.properties.get("owner"):
             message = f"Disk {found.name} is attached to VM {found.properties['owner']}."
             raise ArmRefusalAnswer(409, "OperationNotAllowed", message)
@@ -857,8 +877,7 @@ def _check_names(name: str, tags: Mapping[str, str], profile: Mapping[str, Any])
     keys = (linux.get("ssh") or {}).get("publicKeys") or ()
     if not _NAME.fullmatch(name) or not _NAME.fullmatch(str(profile.get("computerName"))):
         _refuse("InvalidParameter", f"Linux host name {name} is invalid.")
-    if len(tags) > _TAGS or any(len(value) > _TAG for value in tags.values()):
-        _refuse("InvalidTags", "There are too many tags, or one is too long.")
+    _check_tags(tags)
     if not keys and not profile.get("adminPassword"):
         _refuse("InvalidParameter", "Authentication using either SSH or by user name and password must be enabled.")
     if any(not _KEY.fullmatch(each["keyData"]) for each in keys):
@@ -867,6 +886,16 @@ def _check_names(name: str, tags: Mapping[str, str], profile: Mapping[str, Any])
         _refuse("InvalidParameter", "The Admin Username specified is not allowed.")
     if len(base64.b64decode(profile.get("customData") or "")) > _CUSTOM_DATA:
         _refuse("InvalidParameter", "Custom data exceeds the limit.")
+
+
+def _check_tags(tags: Mapping[str, str]) -> None:
+    """Refuse tags that Azure does not take."""
+    if len(tags) > _TAGS or any(len(name) > _TAG_NAME or len(value) > _TAG for name, value in tags.items()):
+        _refuse("InvalidTags", "There are too many tags, or one is too long.")
+    if len({name.lower() for name in tags}) < len(tags):
+        _refuse("DuplicateTagNames", "Tag names differ in more than upper and lower case.")
+    if any(set(name) & set("<>%&\\?/") for name in tags):
+        _refuse("InvalidTagNameCharacters", "A tag name has a reserved character.")
 
 
 def _refuse(code: str, message: str, status: int = 400) -> NoReturn:

@@ -178,6 +178,7 @@ COMPUTE = ComputeFeatures(
     placements=frozenset({"spread", "close"}),
     disk_snapshots=True,
     debris=True,
+    relabel=True,
     ssh=True,
     max_name=Limit(58, f"{_MACHINES}: 64 characters on Linux, with a number of five digits"),
     max_user_data=Limit(65_535, "Azure Virtual Machines, custom data: 65,535 bytes before they are encoded"),

@@ -31,6 +31,7 @@ from shiftable_azure._machine_console import fetched
 from shiftable_azure._machine_debris import Leavings
 from shiftable_azure._machine_disks import disk_told, disks_of, image_told, snapshot_told
 from shiftable_azure._machine_ids import SUBNET, Ids
+from shiftable_azure._machine_labels import Labels, impossible_labels
 from shiftable_azure._machine_network import Interface, network_body, read_wall, same_id, wall_body
 from shiftable_azure._machine_resources import (
     COMPUTE_API,
@@ -55,6 +56,7 @@ from shiftable_azure._machines import (
     CREATED_LABEL,
     DISK_LABEL,
     GALLERY,
+    PRIVATE_LABELS,
     TOKEN_LABEL,
     Around,
     Place,
@@ -104,6 +106,11 @@ class AzureComputeDriver(ComputeDriver):
     host keys, user), but users, logs and files of the first one are in it. Managed images, outside galleries, are not
     used: they cannot be made of machines with trusted launch.
 
+    Labels are tags of the machine and of its first disk. Azure changes all tags of a resource at once: those of a
+    machine in the version that was read, so that nobody's change is lost; disks have no versions, and of two who label
+    a machine in the same moment the later one counts there. Interfaces cost nothing, and have the fleet's tag alone, as
+    public addresses do.
+
     What a failed creation leaves behind is tagged: ``destroy`` deletes it, and ``debris`` tells of it. Azure keeps the
     interface of a machine that failed for three minutes: ``destroy`` waits, ``delete_debris`` is a conflict until then.
 
@@ -127,6 +134,7 @@ class AzureComputeDriver(ComputeDriver):
         self._session = session
         self._ids = Ids(session)
         self._resources = Resources(session)
+        self._labels = Labels(session, self._resources)
         self._debris = Leavings(self._ids, self._resources)
         self._features = features
         self._lock = threading.Lock()
@@ -147,6 +155,14 @@ class AzureComputeDriver(ComputeDriver):
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""
         return classify_compute(exc)
+
+    def missing_labels(self, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """Say which labels are no tags."""
+        return (*super().missing_labels(labels), *impossible_labels(labels))
+
+    def is_own_label(self, name: str) -> bool:
+        """Tell whether a tag says what Azure does not."""
+        return super().is_own_label(name.lower()) or name.lower() in PRIVATE_LABELS
 
     # fleets
 
@@ -344,6 +360,17 @@ class AzureComputeDriver(ComputeDriver):
             found = self._resources.settled(self._ids.machine(vm), COMPUTE_API, what) if exc.doubtful else vm
             if found["properties"]["hardwareProfile"]["vmSize"] != size.name:
                 raise
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Change tags of the first disk, which is billed by itself, then of the machine, and wait for it."""
+        vm = self._found(id)
+        if self._state(vm) == "deleting":
+            raise ArmFailure("VirtualMachineIsBeingDeleted", "it is being deleted")
+        first = vm["properties"]["storageProfile"].get("osDisk") or {}
+        disk = str((first.get("managedDisk") or {}).get("id") or "")
+        if disk and first.get("deleteOption") == "Delete" and "diffDiskSettings" not in first:  # those are no resources
+            self._labels.change(disk, DISKS_API, labels, remove, f"the labels of the disk of {vm['name']}")
+        self._labels.change(self._ids.machine(vm), COMPUTE_API, labels, remove, f"the labels of {vm['name']}")
 
     def console(self, id: str) -> bytes:
         """Return the last of what the machine wrote to its serial console, by a URL that Azure signs for it."""

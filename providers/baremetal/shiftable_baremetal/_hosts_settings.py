@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from shiftable.checks import is_positive
-from shiftable.compute import Arch
+from shiftable.checks import Arch, is_positive
 
 __all__ = ["HostSettings"]
 

@@ -22,7 +22,8 @@ from sushy.resources.manager import virtual_media
 
 from shiftable.config import Credential
 from shiftable.errors import Conflict, Unavailable, Unsupported
-from shiftable_baremetal._redfish_errors import Broken, NeverSent, Stopped, Unsure, Untrusted
+from shiftable_baremetal._failures import Broken, NeverSent, Stopped
+from shiftable_baremetal._redfish_errors import Unsure, Untrusted
 from shiftable_baremetal._redfish_settings import RedfishImageSettings
 
 __all__ = ["Bmc", "Seen"]

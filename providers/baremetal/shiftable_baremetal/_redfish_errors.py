@@ -19,8 +19,9 @@ from shiftable.errors import (
     Unavailable,
     Unsupported,
 )
+from shiftable_baremetal._failures import Broken, Stopped
 
-__all__ = ["Broken", "NeverSent", "Stopped", "Unsure", "Untrusted", "classify", "is_away", "is_unsure"]
+__all__ = ["Unsure", "Untrusted", "classify", "is_away", "is_unsure"]
 
 _STATUSES: Mapping[int, tuple[type[OperationError], str]] = {
     400: (InvalidArgument, ""),
@@ -49,32 +50,12 @@ _CODES: tuple[tuple[str, type[OperationError], str], ...] = (
 """What some ends of message ids mean, whatever the status is (DMTF's registry ``Base``)."""
 
 
-class Broken(Exception):
-    """There was no answer; whether the request was executed is not known."""
-
-    def __init__(self, message: str, *, timeout: bool = False) -> None:
-        super().__init__(message)
-        self.timeout = timeout
-
-
-class NeverSent(Broken):
-    """There was no connection, so nothing was sent."""
-
-
 class Unsure(Broken):
     """There was no answer to a power action, which may have been executed."""
 
 
 class Untrusted(Exception):
     """The BMC did not prove who it is, so nothing was sent."""
-
-
-class Stopped(Exception):
-    """Something that the driver found out itself."""
-
-    def __init__(self, error: type[OperationError], message: str) -> None:
-        super().__init__(message)
-        self.fault = Fault(error, message)
 
 
 def classify(exc: Exception) -> Fault | None:

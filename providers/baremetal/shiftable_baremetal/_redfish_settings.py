@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from shiftable.checks import is_positive
-from shiftable.compute import Arch
+from shiftable.checks import Arch, is_positive
 from shiftable.config import BucketReference, Credential
 
 __all__ = ["RedfishImageSettings", "RedfishServerSettings", "RedfishSettings"]

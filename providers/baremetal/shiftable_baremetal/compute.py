@@ -31,6 +31,7 @@ from shiftable.compute.driver import (
     MachineInfo,
     MachineState,
     Size,
+    relabelled,
 )
 from shiftable.errors import (
     AlreadyExists,
@@ -79,6 +80,7 @@ FEATURES = ComputeFeatures(
     prices=False,
     disk_snapshots=True,
     debris=True,
+    relabel=True,
     ssh=True,
     max_name=Limit(58, "a host name of Linux has 64 characters; less a number of four digits, and a reserve"),
 )
@@ -317,6 +319,11 @@ class QemuComputeDriver(ComputeDriver):
             if size.arch != definition.arch:
                 _fail(InvalidArgument, f"the machine is of {definition.arch}")
             home.write(attrs.evolve(definition, cpus=size.cpus, memory=size.memory))
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Change labels of a machine, whether or not it runs."""
+        with self._changing(id) as (home, definition):
+            home.write(attrs.evolve(definition, labels=relabelled(definition.labels, labels, remove)))
 
     def console(self, id: str) -> bytes:
         """Return the last of what the machine wrote to its serial port since it was started."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, TypeVar
 
@@ -22,6 +22,7 @@ from shiftable.compute.driver import (
     MachineInfo,
     MachineState,
     Size,
+    relabelled,
 )
 from shiftable.errors import (
     AlreadyExists,
@@ -63,6 +64,7 @@ FEATURES = ComputeFeatures(
     network=False,
     identity=False,
     prices=False,
+    relabel=True,
     ssh=True,
     max_name=Limit(58, "chosen, as Compute Engine with a number of four digits"),
 )
@@ -70,6 +72,7 @@ FEATURES = ComputeFeatures(
 _PATIENCE = timedelta(minutes=2)
 _AT_ONCE = 16
 _TRIES = 5
+_WRITES = 40  # that others may do between two looks of ours
 _SSH = 22
 
 T = TypeVar("T")
@@ -212,6 +215,24 @@ class HostsComputeDriver(ComputeDriver):
         if code == scripts.LOST:
             raise _gone()
 
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Change labels of a claim; those of the inventory are not the claim's to lose."""
+        host, _, _ = self._of(id)
+        if kept := sorted(host.labels.keys() & remove):
+            raise _fault(Conflict, f"the inventory gives {host.name} the label {kept[0]!r}; take it away there")
+        for _ in range(_WRITES):
+            seen = self._seen(id, host)
+            after = relabelled(seen.labels, labels, remove)
+            if after == seen.labels:
+                return
+            order = scripts.relabel(seen.facts["mark"], seen.number, seen.version, after)
+            code = self._do(host, order).exit_code
+            if code == scripts.LOST:
+                raise _gone()
+            if code != scripts.TAKEN:
+                return
+        raise _fault(Conflict, "others change its labels at the same time; try again")
+
     # what they share
 
     def _claim_one(
@@ -353,7 +374,7 @@ def _info(host: HostSettings, seen: Seen) -> MachineInfo:
         addresses=(host.address,),
         ports={} if host.port == _SSH else {_SSH: host.port},
         user=host.user,
-        labels={**host.labels, **facts["labels"], FLEET_LABEL: facts["fleet"]},
+        labels={**host.labels, **seen.labels, FLEET_LABEL: facts["fleet"]},
         created=datetime.fromisoformat(facts["created"]),
     )
 

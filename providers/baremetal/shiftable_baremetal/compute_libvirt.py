@@ -31,6 +31,7 @@ from shiftable.compute.driver import (
     MachineInfo,
     MachineState,
     Size,
+    relabelled,
 )
 from shiftable.errors import (
     AlreadyExists,
@@ -81,6 +82,7 @@ FEATURES = ComputeFeatures(
     prices=False,
     disk_snapshots=True,
     debris=True,
+    relabel=True,
     ssh=True,
     max_name=Limit(58, "a host name of Linux has 64 characters; less a number of four digits, and a reserve"),
 )
@@ -91,7 +93,7 @@ FEATURES_USER = attrs.evolve(FEATURES, title="libvirt, user networks", open_port
 _CONSOLE = 64 * 1024  # bytes; as EC2
 _ADDRESS = "127.0.0.1"
 _AT_ONCE = 5  # requests that libvirt's daemon takes from one client at a time: max_client_requests
-_HOUR = 3600.0
+_MINUTE, _HOUR = 60.0, 3600.0
 _STEP = 0.05
 
 # of libvirt's headers, which never change; the binding need not be there to read them
@@ -151,12 +153,14 @@ class LibvirtComputeDriver(ComputeDriver):
     """A domain for each machine, and volumes of one storage pool for its disks: nothing is kept here but downloads.
 
     What a machine is lies in its domain's metadata; fleets of all who use the hypervisor are seen. What others made is
-    listed and not touched. Machines are in a network of libvirt's, and what that lets in is the hypervisor's affair; it
-    reaches them, and whoever it leads to them. With ``network = "user"`` each has a network of its own as those of QEMU
-    alone, and its ports are led to 127.0.0.1. An address comes from libvirt's DHCP, or from the guest agent of the
-    machine. A machine that was told to stop and does not is ended by whoever looks at it ``patience`` later. A reboot
-    is that of the button at the case. A restart of the hypervisor leaves machines stopped, unless its ``virsh
-    autostart`` or libvirt-guests says otherwise. Disks are not encrypted: that is the business of the pool.
+    listed and not touched. libvirt replaces metadata whichever they are by then: labels that two computers change in
+    the same moment are those of the later one; a listing knows of another's within a minute. Machines are in a network
+    of libvirt's, and what that lets in is the hypervisor's affair; it reaches them, and whoever it leads to them. With
+    ``network = "user"`` each has a network of its own as those of QEMU alone, and its ports are led to 127.0.0.1. An
+    address comes from libvirt's DHCP, or from the guest agent of the machine. A machine that was told to stop and does
+    not is ended by whoever looks at it ``patience`` later. A reboot is that of the button at the case. A restart of the
+    hypervisor leaves machines stopped, unless its ``virsh autostart`` or libvirt-guests says otherwise. Disks are not
+    encrypted: that is the business of the pool.
 
     Credentials: those of libvirt's address: for ``qemu:///system`` the group ``libvirt``, for ``qemu+ssh://`` ssh's,
     which asks for nothing at a terminal. Permissions: to read and write domains and volumes; with polkit
@@ -187,7 +191,7 @@ class LibvirtComputeDriver(ComputeDriver):
     _page_size: int = attrs.field(default=100, kw_only=True)
     _volumes: Volumes = attrs.field(init=False, repr=False)
     _limits: tuple[float, Kind, int] | None = attrs.field(default=None, init=False, repr=False)
-    _known: dict[str, Facts] = attrs.field(factory=dict, init=False, repr=False)
+    _known: dict[str, tuple[float, Facts]] = attrs.field(factory=dict, init=False, repr=False)
     _stopping: set[str] = attrs.field(factory=set, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
@@ -375,6 +379,16 @@ class LibvirtComputeDriver(ComputeDriver):
         if size.arch != definition.arch:
             _fail(InvalidArgument, f"the machine is of {definition.arch}")
         self._redefine(domain, attrs.evolve(definition, cpus=size.cpus, memory=size.memory))
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Change labels of a machine, in what it is now and in what it is when it starts the next time."""
+        domain, definition = self._ours(id)
+        with Area(self._root).changing(definition.name):  # other threads and processes of this user wait
+            domain, definition = self._ours(id)
+            told = xml.machine(attrs.evolve(definition, labels=relabelled(definition.labels, labels, remove)))
+            where = (_CONFIG if domain.isPersistent() else 0) | (_LIVE if domain.isActive() else 0)
+            domain.setMetadata(_METADATA, told, "shiftable", xml.MACHINE, where)
+        self._forget(id)
 
     def console(self, id: str) -> bytes:
         """Return the last of what the machine wrote to its serial port since it was started."""
@@ -623,7 +637,7 @@ class LibvirtComputeDriver(ComputeDriver):
         left = [each for each in left if each[0] > after]
         with self._lock:
             living = {domain.UUIDString() for domain, _ in told}
-            self._known = {id_: facts for id_, facts in self._known.items() if id_ in living}
+            self._known = {id_: kept for id_, kept in self._known.items() if id_ in living}
         shown = 0
         while left and (count is None or shown < count):
             batch = len(left) if count is None else count - shown
@@ -637,8 +651,10 @@ class LibvirtComputeDriver(ComputeDriver):
 
     def _many(self, domains: Sequence[Any]) -> dict[str, Facts]:
         """Return what domains are, without those that vanished meanwhile."""
+        now = time.monotonic()
         with self._lock:
-            known = {id_: facts for id_, facts in self._known.items() if id_ not in self._stopping}
+            kept = {id_: facts for id_, (when, facts) in self._known.items() if now - when < _MINUTE}
+            known = {id_: facts for id_, facts in kept.items() if id_ not in self._stopping}
         unknown = [domain for domain in domains if domain.UUIDString() not in known]
         for domain, future in parallel(self._facts, unknown, workers=_AT_ONCE):
             try:
@@ -647,8 +663,9 @@ class LibvirtComputeDriver(ComputeDriver):
                 if code_of(exc) != NO_DOMAIN:
                     raise
         if not self._is_user:  # there, what is open can change
+            asked = {domain.UUIDString() for domain in unknown}
             with self._lock:
-                self._known.update(known)
+                self._known |= {id_: (now, facts) for id_, facts in known.items() if id_ in asked}
         return known
 
     def _forget(self, id: str) -> None:

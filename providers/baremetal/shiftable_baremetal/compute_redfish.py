@@ -26,6 +26,7 @@ from shiftable.compute.driver import (
     MachineInfo,
     MachineState,
     Size,
+    relabelled,
 )
 from shiftable.errors import (
     AlreadyExists,
@@ -41,8 +42,9 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.parallel import parallel
 from shiftable.wording import counted
+from shiftable_baremetal._failures import Stopped
 from shiftable_baremetal._redfish_claims import Aim, Book, Claim, Claims
-from shiftable_baremetal._redfish_errors import Stopped, classify, is_away, is_unsure
+from shiftable_baremetal._redfish_errors import classify, is_away, is_unsure
 from shiftable_baremetal._redfish_settings import RedfishImageSettings, RedfishServerSettings, RedfishSettings
 from shiftable_baremetal.blob import FilesDriver
 
@@ -69,6 +71,7 @@ FEATURES = ComputeFeatures(
     network=False,
     identity=False,
     prices=False,
+    relabel=True,
     ssh=True,
     max_name=Limit(58, "chosen, as Compute Engine with a number of four digits"),
 )
@@ -256,6 +259,15 @@ class RedfishComputeDriver(ComputeDriver):
     def stop(self, id: str) -> None:
         """Have a server shut down; it is turned off if it does not."""
         self._order(id, "running", "off", "shut down")
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Change labels of a claim, without its BMC; those of the inventory are not the claim's to lose."""
+        claim = self._claim_of(id)
+        given = next((server.labels for server in self._servers if server.name == claim.server), {})
+        if kept := sorted(given.keys() & remove):
+            raise Stopped(Conflict, f"the inventory gives {claim.server} the label {kept[0]!r}; take it away there")
+        if self._claims.alter(claim, lambda now: _evolved(now, labels=relabelled(now.labels, labels, remove))) is None:
+            raise _gone()
 
     # making
 

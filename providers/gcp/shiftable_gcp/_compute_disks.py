@@ -10,7 +10,7 @@ from shiftable_gcp._calls import Call
 from shiftable_gcp._compute_catalogue import LINK
 from shiftable_gcp._compute_held import Held, base_of, check_zone, last, path_of
 from shiftable_gcp._compute_rules import check_disk, check_labels, check_name, resolved
-from shiftable_gcp._compute_state import Failure, absent, exists, in_use, invalid, not_ready, told_time
+from shiftable_gcp._compute_state import Failure, absent, exists, fingerprint, in_use, invalid, not_ready, told_time
 
 __all__ = ["Disks"]
 
@@ -43,6 +43,7 @@ class Disks:
         made = self._made(path, str(body.get("sizeGb", "500")), kind) | {
             "status": "CREATING",
             "labels": body.get("labels", {}),
+            "labelFingerprint": fingerprint(body.get("labels", {})),
         }
         self.held.resources[path] = made
 
@@ -137,6 +138,7 @@ class Disks:
             "licenses": image.get("licenses", []),
             "guestOsFeatures": image.get("guestOsFeatures", []),
             "labels": wanted.get("labels", {}),
+            "labelFingerprint": fingerprint(wanted.get("labels", {})),
             "users": [f"{LINK}projects/{project}/zones/{zone}/instances/{body['name']}"],
         }
 

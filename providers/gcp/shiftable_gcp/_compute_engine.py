@@ -90,6 +90,7 @@ class ComputeEngine(Held):
             ("POST", f"{instance}/detachDisk", disks.detach),
             ("POST", f"{zone}/disks", disks.insert),
             ("DELETE", disk, disks.delete),
+            ("POST", f"{disk}/setLabels", machines.set_labels),
             ("POST", f"{shared}/images", disks.insert_image),
             ("DELETE", f"{shared}/images/{one}", self._delete),
             ("GET", f"{shared}/snapshots/{one}", self._get),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import copy
-import json
 from typing import Any
 
 import attrs
@@ -14,7 +12,7 @@ from shiftable_gcp._compute_catalogue import LINK, machine_type
 from shiftable_gcp._compute_disks import Disks
 from shiftable_gcp._compute_held import PAGE, Held, check_zone, last, path_of
 from shiftable_gcp._compute_rules import check_instance, check_labels, resolved
-from shiftable_gcp._compute_state import Failure, exists, invalid, not_ready, told_time, version_of
+from shiftable_gcp._compute_state import Failure, exists, fingerprint, invalid, not_ready, told_time
 from shiftable_gcp._state import Refused
 
 __all__ = ["Instances"]
@@ -153,13 +151,13 @@ class Instances:
             "selfLink": LINK + path,
             "disks": [boot],
             "networkInterfaces": [interface],
-            "labelFingerprint": _fingerprint(body.get("labels", {})),
+            "labelFingerprint": fingerprint(body.get("labels", {})),
             "metadata": {
                 **metadata,
                 "kind": "compute#metadata",
-                "fingerprint": _fingerprint(metadata.get("items", [])),
+                "fingerprint": fingerprint(metadata.get("items", [])),
             },
-            "tags": {**body.get("tags", {}), "fingerprint": _fingerprint(body.get("tags", {}))},
+            "tags": {**body.get("tags", {}), "fingerprint": fingerprint(body.get("tags", {}))},
             "deletionProtection": body.get("deletionProtection", False),
             "resourcePolicies": [LINK + resolved(each, project, "") for each in body.get("resourcePolicies", ())],
             "startRestricted": False,
@@ -265,7 +263,7 @@ class Instances:
         return self.held.begin("setMachineType", path, lambda: found.update(machineType=kind["selfLink"]))
 
     def set_labels(self, call: Call) -> Json:
-        """Answer instances.setLabels."""
+        """Answer instances.setLabels, and disks.setLabels, which does the same."""
         path, found = self.held.idle(call)
         if call.body.get("labelFingerprint") != found["labelFingerprint"]:
             message = "Labels fingerprint either invalid or resource labels have changed"
@@ -273,7 +271,7 @@ class Instances:
         labels = call.body.get("labels", {})
         check_labels(labels)
         return self.held.begin(
-            "setLabels", path, lambda: found.update(labels=labels, labelFingerprint=_fingerprint(labels))
+            "setLabels", path, lambda: found.update(labels=labels, labelFingerprint=fingerprint(labels))
         )
 
     def serial_port(self, call: Call) -> Json:
@@ -293,7 +291,3 @@ class Instances:
             "next": str(first + len(cut)),
             "selfLink": f"{LINK}{path}/serialPort",
         }
-
-
-def _fingerprint(value: Any) -> str:  # noqa: ANN401  any JSON
-    return base64.b64encode(version_of(json.dumps(value, sort_keys=True)).encode()[:8]).decode()

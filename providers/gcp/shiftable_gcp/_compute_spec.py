@@ -112,9 +112,9 @@ def native_of(spec: FleetSpec) -> GcpComputeSettings:
     return spec.native if isinstance(spec.native, GcpComputeSettings) else GcpComputeSettings()
 
 
-def impossible_labels(spec: FleetSpec) -> Iterator[str]:
+def impossible_labels(labels: Mapping[str, str]) -> Iterator[str]:
     """Say what is no label of Google's."""
-    for key, value in spec.labels.items():
+    for key, value in labels.items():
         if not (_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)):
             yield f"labels as {key} = {value}: lower-case letters, digits, _ and - only, 63 at most"
 

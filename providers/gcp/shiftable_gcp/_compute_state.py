@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = [
     "StoredOperation",
     "absent",
     "exists",
+    "fingerprint",
     "in_use",
     "invalid",
     "not_ready",
@@ -125,6 +128,11 @@ def told_time(moment: datetime) -> str:
 def version_of(text: str) -> str:
     """Return a number that stands for a text."""
     return str(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+def fingerprint(value: Any) -> str:  # noqa: ANN401  any JSON
+    """Return the version of a part of a resource."""
+    return base64.b64encode(version_of(json.dumps(value, sort_keys=True)).encode()[:8]).decode()
 
 
 def invalid(field: str, value: object, why: str) -> Refused:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -26,8 +26,9 @@ from shiftable.compute.driver import (
     MachineInfo,
     MachineState,
     Size,
+    relabelled,
 )
-from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, NotFound
+from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, NotFound, PermissionDenied
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_gcp._compute_api import PAGE, ComputeApi, ComputeFault, Json, ended, failure, is_exhausted, last, meaning
@@ -81,6 +82,7 @@ FEATURES = ComputeFeatures(
     placements=frozenset({"spread", "close"}),
     disk_snapshots=True,
     debris=True,
+    relabel=True,
     ssh=True,
     max_name=Limit(44, "Compute Engine, naming resources: 63 characters, with what the names of firewall rules add"),
     max_user_data=Limit(262_144, _METADATA),
@@ -95,6 +97,9 @@ _IMAGE = re.compile(r"projects/(?P<project>[a-z][a-z0-9.:-]*)/global/images/(?P<
 _LOST = frozenset({"FAILED", "DELETING"})
 _CONSOLE_PAGES = 8  # of a megabyte at most, which is all that Google keeps; more only while the machine goes on writing
 _MOVING = frozenset({"PENDING", "PENDING_STOP", "PROVISIONING", "STAGING", "STOPPING", "SUSPENDING", "DEPROVISIONING"})
+_WRITES = 40  # that others may do between two calls of ours
+_STALE = frozenset({"conditionNotMet", "CONDITION_NOT_MET"})
+_BUSY = frozenset({"resourceNotReady", "RESOURCE_NOT_READY"})
 M = TypeVar("M", Image, DiskSnapshot)
 
 _RUNS, _STOPPED = frozenset({"RUNNING"}), frozenset({"STOPPED", "TERMINATED"})
@@ -113,6 +118,8 @@ class GceDriver(ComputeDriver):
     machine behind that could say so. So this process remembers what it began: the next look at such a machine says why
     there is none, and removes what is left of it. Until then it is listed as ``failed``. Another process sees no
     machine, and ``apply`` makes it.
+
+    The disk that a machine starts from has its labels, also when they change; disks that live longer have none.
     """
 
     session: Session
@@ -143,7 +150,7 @@ class GceDriver(ComputeDriver):
 
     def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
         """Say what a declaration needs and Compute Engine does not have."""
-        missing, native = [*super().missing_features(spec), *impossible_labels(spec)], native_of(spec)
+        missing, native = [*super().missing_features(spec)], native_of(spec)
         if spec.gpus and spec.gpu is None and native.machine_type is not None:
             missing.append(f'GPUs for {native.machine_type} without their kind (gpu = "nvidia-tesla-t4")')
         if spec.placement == "close" and len(set(spec.zones)) > 1:
@@ -153,6 +160,10 @@ class GceDriver(ComputeDriver):
         if spec.firewall and spec.network is None and native.subnetwork is not None:
             missing.append("firewall around a subnetwork whose network is not declared (network = …)")
         return tuple(missing)
+
+    def missing_labels(self, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """Say what is no label of Google's."""
+        return (*super().missing_labels(labels), *impossible_labels(labels))
 
     # fleets
 
@@ -313,6 +324,14 @@ class GceDriver(ComputeDriver):
         zone, name = _parts(id)
         body = {"machineType": f"zones/{zone}/machineTypes/{size.name}"}
         self._api.settle(self._api.begin("POST", self._machine(zone, name, "setMachineType"), body))
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Change labels of the disk that a machine starts from, which is billed by itself, then of the machine."""
+        zone, name = _parts(id)
+        for disk in self._api.get("zones", zone, "instances", name).get("disks", ()):
+            if disk.get("boot") and disk.get("autoDelete") and "/zones/" in disk.get("source", ""):
+                self._relabel(zone, "disks", last(disk["source"]), labels, remove)
+        self._relabel(zone, "instances", name, labels, remove)
 
     def console(self, id: str) -> bytes:
         """Return what the machine wrote to its first serial port: of the last megabyte, what Google still has."""
@@ -498,6 +517,28 @@ class GceDriver(ComputeDriver):
         operation = self._api.begin("POST", self._machine(zone, name, verb))
         self._works.begin(id, Begun(operation=operation, state=state, until=until))
 
+    def _relabel(self, zone: str, kind: str, name: str, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Change labels, which Google replaces as a whole, in the version that was read; and again, if that is old."""
+        for left in reversed(range(_WRITES)):
+            found = self._api.get("zones", zone, kind, name)
+            now: Json = found.get("labels", {})
+            wanted = relabelled(now, labels, remove)
+            if wanted == now:
+                return
+            body = {"labels": wanted, "labelFingerprint": found["labelFingerprint"]}
+            try:
+                path = self._api.path("zones", zone, kind, name, "setLabels")
+                self._api.settle(self._api.begin("POST", path, body))
+            except Exception as exc:
+                fault = meaning(exc)
+                code = "" if fault is None or fault.error is PermissionDenied else fault.code
+                if not left or code not in _STALE | _BUSY:
+                    raise
+                if code in _BUSY:
+                    self._wait_idle(zone, name)
+            else:
+                return
+
     def _begin_delete(self, zone: str, name: str) -> Json:
         """Begin to delete an instance, when it is through with what is being done to it: until then Google refuses."""
         path = self._machine(zone, name)
@@ -505,14 +546,18 @@ class GceDriver(ComputeDriver):
             return self._api.begin("DELETE", path)
         except api_errors.BadRequest as exc:
             fault = meaning(exc)
-            if fault is None or fault.code != "resourceNotReady":
+            if fault is None or fault.code not in _BUSY:
                 raise
+        self._wait_idle(zone, name)
+        return self._api.begin("DELETE", path)
+
+    def _wait_idle(self, zone: str, name: str) -> None:
+        """Wait for what is being done to an instance or a disk, by its name or number; how it ends is all the same."""
         where = '(status!="DONE")'
         for operation in self._api.every("zones", zone, "operations", filter=where):
             if name in {str(operation.get("targetId")), last(str(operation.get("targetLink", "")))}:
-                with contextlib.suppress(ComputeFault):  # how it ends is all the same now
+                with contextlib.suppress(ComputeFault):
                     self._api.settle(operation)
-        return self._api.begin("DELETE", path)
 
     def _found(self, fleet: str, name: str, token: str) -> MachineInfo | None:
         """Return the machine that a token has made, in whatever zone."""

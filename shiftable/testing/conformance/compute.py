@@ -28,6 +28,7 @@ from shiftable.errors import (
     NotFound,
     Unsupported,
 )
+from shiftable.parallel import parallel
 from shiftable.service import Change
 from shiftable.testing.conformance import Conformance
 
@@ -323,6 +324,106 @@ class ComputeConformance(Conformance):
             compute.apply(change)
         assert machine.info().firewall == ()
 
+    def test_labels_of_a_machine_change_while_it_lives(self, compute: Compute) -> None:
+        (machine,) = compute.create(attrs.evolve(small_fleet(), labels={"team": "shop", "stage": "test"})).machines()
+        if not compute.features.relabel:
+            with pytest.raises(Unsupported, match="labels"):
+                machine.relabel({"team": "data"})
+            assert machine.info().user_labels == {"team": "shop", "stage": "test"}
+            return
+        machine.wait()
+        changed = {"team": "data", "cost-center": "42", FLEET_LABEL: "conf"}
+        for _ in range(2):
+            machine.relabel({"team": "data", "cost-center": "42"}, remove=["stage", "missing"])
+            assert machine.info().labels == changed
+        assert [found.seen.labels for found in compute.fleet("conf").machines()] == [changed]
+        machine.relabel(remove=["cost-center", "team"])
+        assert machine.info().user_labels == {}
+        assert [found.name for found in compute.fleet("conf").machines()] == ["conf-0"]
+        assert machine.info().state == "running"
+
+    def test_labels_of_a_stopped_machine_change(self, machine: Machine) -> None:
+        if not (machine.features.relabel and machine.features.stop):
+            pytest.skip("labels do not change, or machines do not stop")
+        machine.stop()
+        machine.wait("stopped")
+        machine.relabel({"team": "data"})
+        assert (machine.info().state, machine.info().user_labels) == ("stopped", {"team": "data"})
+        machine.start()
+        assert machine.wait().user_labels == {"team": "data"}
+
+    def test_labels_that_are_not_the_users_are_not_changed(self, machine: Machine) -> None:
+        before = machine.info().labels
+        for wrong in ({FLEET_LABEL: "other"}, {"team": "a", FLEET_LABEL: "conf"}, {"": "x"}):
+            with pytest.raises(Unsupported):
+                machine.relabel(wrong)
+        with pytest.raises(InvalidArgument, match="shiftable's own"):
+            machine.relabel(remove=[FLEET_LABEL])
+        with pytest.raises(InvalidArgument, match="nothing to change"):
+            machine.relabel({})
+        with pytest.raises(InvalidArgument, match="at once"):
+            machine.relabel({"team": "a"}, remove=["team"])
+        assert machine.info().labels == before
+
+    def test_more_labels_than_there_is_room_for_are_refused(self, machine: Machine) -> None:
+        limit = machine.features.max_labels
+        if limit is None or not machine.features.relabel:
+            pytest.skip("the provider names no limit, or labels do not change")
+        most = {f"label-{number}": "x" for number in range(limit.value - 1)}  # one is the fleet's
+        machine.relabel(most)
+        assert machine.info().user_labels == most
+        with pytest.raises(InvalidArgument, match=f"{limit.value + 1:,} labels"):
+            machine.relabel({"one": "more"})
+        machine.relabel({"one": "more", "label-1": "y"}, remove=["label-0"])
+        del most["label-0"]
+        assert machine.info().user_labels == {**most, "one": "more", "label-1": "y"}
+
+    def test_declared_labels_are_changed_in_place(self, compute: Compute) -> None:
+        fleet = compute.create(attrs.evolve(small_fleet(count=2), labels={"team": "shop"}))
+        before = fleet.wait()
+        assert compute.diff(attrs.evolve(small_fleet(count=2), labels={"team": "shop"})) == ()
+        spec = attrs.evolve(small_fleet(count=3), labels={"team": "data", "stage": "live"})
+        changes = compute.diff(spec)
+        assert not any(change.destroys for change in changes)
+        if not compute.features.relabel:
+            assert [{field.name for field in change.fields} for change in changes] == [{"count"}]
+            return
+        assert [{field.name for field in change.fields} for change in changes] == [{"labels"}, {"count"}]
+        fleet.machine("conf-1").relabel({"note": "mine"})
+        for change in changes:
+            compute.apply(change)
+        after = fleet.wait()
+        assert [machine.id for machine in after][:2] == [machine.id for machine in before]
+        declared = {"team": "data", "stage": "live"}
+        assert [found.user_labels for found in after] == [declared, {**declared, "note": "mine"}, declared]
+        assert compute.diff(spec) == ()
+        assert compute.diff(attrs.evolve(spec, labels={"stage": "live"})) == ()
+
+    def test_a_labelling_that_was_interrupted_goes_on(self, compute: Compute) -> None:
+        if not compute.features.relabel:
+            pytest.skip("labels do not change")
+        fleet = compute.create(small_fleet(count=2))
+        fleet.wait()
+        spec = attrs.evolve(small_fleet(count=2), labels={"team": "data"})
+        (change,) = compute.diff(spec)
+        fleet.machine("conf-0").relabel(spec.labels)
+        compute.apply(change)
+        assert compute.diff(spec) == ()
+        compute.apply(change)
+
+    def test_writers_of_different_labels_do_not_lose_each_others(self, machine: Machine) -> None:
+        if not machine.features.relabel:
+            pytest.skip("labels do not change")
+        names = [f"writer-{number}" for number in range(4)]
+
+        def write(name: str) -> None:
+            for turn in range(3):
+                machine.relabel({name: str(turn)}, remove=[f"{name}-old"])
+
+        for _, future in parallel(write, names, workers=len(names)):
+            future.result()
+        assert machine.info().user_labels == dict.fromkeys(names, "2")
+
     def test_nothing_is_open_unless_it_is_declared(self, machine: Machine) -> None:
         assert machine.info().firewall == ()
 
@@ -372,6 +473,7 @@ class ComputeConformance(Conformance):
         calls: list[Callable[[], object]] = [machine.info, machine.reboot, machine.wait]
         calls += [machine.start, machine.stop] if has.stop else []
         calls += [machine.console] if has.console else []
+        calls += [lambda: machine.relabel({"team": "data"}), lambda: machine.relabel(remove=["team"])] * has.relabel
         for call in calls:
             with pytest.raises(NotFound):
                 call()
@@ -625,6 +727,7 @@ class ComputeMachine(RuleBasedStateMachine):
     counts = st.integers(0, 4)
     cpus = st.sampled_from([1, 2, 4])
     images = st.sampled_from(["debian-12", "ubuntu-24.04"])
+    labels = st.dictionaries(st.sampled_from(["team", "stage"]), st.sampled_from(["x", "y"]))
 
     def __init__(self) -> None:
         super().__init__()
@@ -644,9 +747,9 @@ class ComputeMachine(RuleBasedStateMachine):
         for fleet in list(self.compute.list()):
             self.compute.delete(fleet.name)
 
-    @rule(name=names, count=counts, cpus=cpus, image=images)
-    def declare(self, name: str, count: int, cpus: int, image: str) -> None:
-        spec = attrs.evolve(small_fleet(name, count=count), image=image, cpus=cpus, memory_gib=cpus)
+    @rule(name=names, count=counts, cpus=cpus, image=images, labels=labels)
+    def declare(self, name: str, count: int, cpus: int, image: str, labels: dict[str, str]) -> None:
+        spec = attrs.evolve(small_fleet(name, count=count), image=image, cpus=cpus, memory_gib=cpus, labels=labels)
         before = {machine.id: machine.seen for machine in self.compute.fleet(name).machines()}
         changes = self.compute.diff(spec)
         if not self.compute.features.resize and any(field.name == "cpus" for c in changes for field in c.fields):
@@ -682,6 +785,23 @@ class ComputeMachine(RuleBasedStateMachine):
             fleet.start()
             fleet.wait()
 
+    @rule(name=names, number=counts)
+    def label(self, name: str, number: int) -> None:
+        """Change labels behind the back: one of nobody's, and one that is declared."""
+        found = {machine.name: machine for machine in self.compute.fleet(name).machines()}
+        if f"{name}-{number}" not in found or not self.compute.features.relabel:
+            return
+        spec = self.declared[name]
+        before = found[f"{name}-{number}"].info().user_labels
+        found[f"{name}-{number}"].relabel({"team": "z", "note": str(number)}, remove=["stage"])
+        expected = {key: value for key, value in before.items() if key != "stage"} | {"team": "z", "note": str(number)}
+        assert found[f"{name}-{number}"].info().user_labels == expected
+        changes = self.compute.diff(spec)
+        assert bool(changes) is bool(spec.labels)
+        for change in changes:
+            assert (change.destroys, {field.name for field in change.fields}) == (False, {"labels"})
+            self.compute.apply(change)
+
     @rule(name=names)
     def delete(self, name: str) -> None:
         if not self.compute.exists(name):
@@ -700,13 +820,16 @@ class ComputeMachine(RuleBasedStateMachine):
     @invariant()
     def the_machines_are_those_that_are_declared(self) -> None:
         for name in ("a", "b"):
-            held = [(m.name, m.seen.image, m.seen.cpus) for m in self.compute.fleet(name).machines()]
+            machines = list(self.compute.fleet(name).machines())
+            held = [(m.name, m.seen.image, m.seen.cpus) for m in machines]
             spec = self.declared.get(name)
             assert len(held) == (spec.count if spec else 0)
             if spec is not None:
                 wanted = {(f"{name}-{number}", spec.image) for number in range(spec.count)}
                 assert {(host, image) for host, image, _ in held} == wanted
                 assert all(cpus >= spec.cpus for _, _, cpus in held)
+                if self.compute.features.relabel:
+                    assert all(m.seen.labels.items() >= spec.labels.items() for m in machines)
 
 
 def compute_machine(make_driver: Callable[[], ComputeDriver], sleep: Sleep = time.sleep) -> type[ComputeMachine]:
