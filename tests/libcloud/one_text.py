@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
 
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
 import pytest
 
 from shiftable.dns import Zone
+from shiftable.dns.driver import DnsDriver
 from shiftable.errors import InvalidArgument
 from shiftable.testing.conformance import differs
 from shiftable.testing.conformance.dns import DnsConformance, Observed
 
-__all__ = ["OneText"]
+__all__ = ["OneText", "hosted", "observed", "quoted"]
+
+
+def observed(zone: str, rows: Iterable[tuple[str, str, int, str]]) -> Observed:
+    """Return what a zone holds: of owner (empty or ``@`` for the zone itself), type, TTL and text of each record."""
+    found: dict[tuple[str, str], tuple[int, frozenset[Any]]] = {}
+    for name, kind, ttl, text in rows:
+        owner = f"{zone}." if name in {"", "@"} else f"{name}.{zone}."
+        value = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(kind), text)
+        found[owner, kind] = (ttl, found.get((owner, kind), (ttl, frozenset()))[1] | {value})
+    return found
+
+
+def quoted(text: str) -> str:
+    """Write a text as name servers do, in chunks."""
+    return " ".join(f'"{text[at : at + 255]}"' for at in range(0, len(text), 255))
+
+
+def hosted(row: dict[str, Any], kind: str, host: str) -> str:
+    """Write a value that ends in a host, with the numbers that stand beside it."""
+    numbers = {"MX": ["priority"], "SRV": ["priority", "weight", "port"]}.get(kind, [])
+    return " ".join([*(str(row[number]) for number in numbers), host])
 
 
 class OneText(DnsConformance):
-    """The conformance suite, with what such a hoster does otherwise."""
+    """The conformance suite, with what such a hoster does otherwise.
+
+    Attributes:
+        hoster: its name, in that of the fixture that has a provider for it.
+    """
+
+    hoster: ClassVar[str]
+
+    @pytest.fixture
+    def driver(self, request: pytest.FixtureRequest) -> Iterator[DnsDriver]:
+        driver = request.getfixturevalue(f"{self.hoster}_provider").dns()
+        yield driver
+        driver.close()
 
     @differs("the hoster keeps a TXT as one text")
     def test_the_chunks_of_a_txt_are_kept(self, zone: Zone) -> None:

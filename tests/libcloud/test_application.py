@@ -16,6 +16,8 @@ from shiftable.migrate import Migration
 from shiftable.testing.conformance.dns import RECORDS
 from shiftable_libcloud.double import DigitalOceanDouble, HosterDouble, LinodeDouble
 
+from .hostile import machines, names, walls
+
 KEY = "ssh-ed25519 " + "AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43 + " ops@example"
 FILE = """
 [project]
@@ -25,7 +27,7 @@ provider = "amsterdam"
 [providers.amsterdam]
 type = "libcloud"
 hoster = "{hoster}"
-region = "fra1"
+region = "{region}"
 endpoint = "{url}"
 token = {{ env = "SHOP_TOKEN" }}
 [providers.here]
@@ -48,7 +50,9 @@ ssh_keys = ["{KEY}"]
 def written(folder: Path, double: HosterDouble, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SHOP_TOKEN", double.token)
     path = folder / "shiftable.toml"
-    path.write_text(FILE.format(url=double.url, hoster=double.config["hoster"]))
+    path.write_text(
+        FILE.format(url=double.url, hoster=double.config["hoster"], region=double.config.get("region", "ams"))
+    )
     return path
 
 
@@ -121,7 +125,11 @@ def test_what_the_hoster_cannot_hold_stops_a_move_and_is_named(shop: Path, digit
     assert {"SOA", "NS", "A"} == {row["type"] for row in rows}
 
 
-def test_a_fleet_is_made_changed_and_deleted_by_the_command(shop: Path, digitalocean: DigitalOceanDouble) -> None:
+@pytest.mark.parametrize(
+    ("hoster", "size"), [("digitalocean", "s-2vcpu-4gb"), ("linode", "g6-standard-2")], indirect=["hoster"]
+)
+def test_a_fleet_is_made_changed_and_deleted_by_the_command(anywhere: Path, hoster: HosterDouble, size: str) -> None:
+    shop = anywhere
     base = shop.read_text().split("[dns.shop]")[0]
     shop.write_text(base + FLEET)
     plan = told("plan")
@@ -131,16 +139,16 @@ def test_a_fleet_is_made_changed_and_deleted_by_the_command(shop: Path, digitalo
     rows = [line.split("\t") for line in told("compute", "list").splitlines()]
     assert [("amsterdam:web-0", "running"), ("amsterdam:web-1", "running")] == sorted((row[0], row[1]) for row in rows)
     assert "firewall: 443/tcp from 0.0.0.0/0, ::/0\n" in told("compute", "show", "web")
-    assert "s-2vcpu-4gb" == json.loads(told("compute", "show", "web-1", "--json"))["size"]
+    assert size == json.loads(told("compute", "show", "web-1", "--json"))["size"]
     refused = run("compute", "stop", "web-1")
     assert 0 != refused.exit_code
     assert "Traceback" not in refused.output
     shop.write_text(base + FLEET.replace("count = 2", "count = 3").replace("[443]", "[443, 22]"))
     told("apply")
-    assert 3 == len(digitalocean.machines.droplets)
+    assert 3 == len(machines(hoster))
     assert "web: deleted\n" == told("compute", "delete", "web", "--yes", "web")
     assert "" == told("compute", "sweep", "-n", "--older-than", "0s")
-    assert ({}, {}) == (digitalocean.machines.droplets, digitalocean.machines.firewalls)
+    assert ({}, {}) == (machines(hoster), walls(hoster))
 
 
 def test_a_ttl_that_linode_would_round_stops_a_move_and_is_named(
@@ -155,3 +163,40 @@ def test_a_ttl_that_linode_would_round_stops_a_move_and_is_named(
         assert not move.apply().complete
     assert "the TTL is 301 s; Linode rounds what is none of" in plan
     assert ["www"] == [row["name"] for row in linode.domains.all["shop.example"].records.values()]
+
+
+MOVE = FILE.replace(
+    "[providers.here]",
+    """[providers.frankfurt]
+type = "libcloud"
+hoster = "linode"
+region = "eu-central"
+endpoint = "{other}"
+token = {{ env = "OTHER_TOKEN" }}
+[providers.here]""",
+).split("[dns.shop]")[0]
+
+
+@pytest.mark.parametrize(("source", "target"), [("amsterdam", "frankfurt"), ("frankfurt", "amsterdam")])
+def test_a_fleet_moves_from_one_hoster_to_the_other(
+    folder: Path,
+    digitalocean: DigitalOceanDouble,
+    linode: LinodeDouble,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    target: str,
+) -> None:
+    monkeypatch.setenv("OTHER_TOKEN", linode.token)
+    path = written(folder, digitalocean, monkeypatch)
+    text = MOVE.format(url=digitalocean.url, hoster="digitalocean", region="fra1", other=linode.url)
+    path.write_text(text.replace('provider = "amsterdam"', f'provider = "{source}"') + FLEET)
+    there: dict[str, HosterDouble] = {"amsterdam": digitalocean, "frankfurt": linode}
+    told("apply")
+    left = {number: row["tags"] for number, row in machines(there[source]).items()}
+    plan = told("migrate", "--from", source, "--to", target)
+    assert all(part in plan for part in ("52.14 USD", "52.56 USD", "s-2vcpu-4gb", "g6-standard-2"))
+    told("migrate", "--from", source, "--to", target, "--apply")
+    assert ["web-0", "web-1"] == names(there[target])
+    assert left == {number: row["tags"] for number, row in machines(there[source]).items()}
+    path.write_text(path.read_text().replace(f'provider = "{source}"', f'provider = "{target}"'))
+    assert "everything is as declared" in told("plan", "--exit-code")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-import dns.name
-import dns.rdata
-import dns.rdataclass
-import dns.rdatatype
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.dns.driver import DnsDriver
@@ -18,60 +13,45 @@ from shiftable.testing.conformance.dns import DnsMachine, Observed
 from shiftable_libcloud import LibcloudProvider
 from shiftable_libcloud.double import DigitalOceanDouble
 
-from .one_text import OneText
+from .hostile import quickly
+from .one_text import OneText, hosted, observed, quoted
 
 
 class TestDigitalOceanDns(OneText):
-    @pytest.fixture
-    def driver(self, provider: LibcloudProvider) -> Iterator[DnsDriver]:
-        driver = provider.dns()
-        yield driver
-        driver.close()
+    hoster: ClassVar[str] = "digitalocean"
 
     @pytest.fixture
     def oracle(self, digitalocean: DigitalOceanDouble) -> Callable[[str], Observed]:
         """Read the double's own records, as ``doctl`` would show them."""
 
         def look(zone: str) -> Observed:
-            found: dict[tuple[str, str], tuple[int, frozenset[Any]]] = {}
-            for row in digitalocean.domains.all[zone].records.values():
-                owner = f"{zone}." if row["name"] == "@" else f"{row['name']}.{zone}."
-                values = found.get((owner, row["type"]), (row["ttl"], frozenset()))[1]
-                found[owner, row["type"]] = (row["ttl"], values | {_parsed(zone, row)})
-            return found
+            rows = digitalocean.domains.all[zone].records.values()
+            return observed(zone, [(row["name"], row["type"], row["ttl"], _text(zone, row)) for row in rows])
 
         return look
 
 
-def _parsed(zone: str, row: dict[str, Any]) -> Any:
-    kind, data = row["type"], row["data"]
+def _text(zone: str, row: dict[str, Any]) -> str:
+    kind, data = row["type"], str(row["data"])
     if kind == "SOA":
-        data = f"ns1.digitalocean.com. hostmaster.{zone}. 1 10800 3600 604800 {data}"
-    elif kind == "TXT":
-        data = " ".join(f'"{data[at : at + 255]}"' for at in range(0, len(data), 255))
-    elif kind == "CAA":
-        data = f'{row["flags"]} {row["tag"]} "{data}"'
-    elif kind in {"CNAME", "MX", "NS", "SRV"}:
-        host = f"{zone}." if data == "@" else "." if data == "." else f"{data}."
-        numbers = {"MX": ["priority"], "SRV": ["priority", "weight", "port"]}.get(kind, [])
-        data = " ".join([*(str(row[number]) for number in numbers), host])
-    return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(kind), data)
+        return f"ns1.digitalocean.com. hostmaster.{zone}. 1 10800 3600 604800 {data}"
+    if kind == "TXT":
+        return quoted(data)
+    if kind == "CAA":
+        return f'{row["flags"]} {row["tag"]} "{data}"'
+    if kind in {"CNAME", "MX", "NS", "SRV"}:
+        return hosted(row, kind, f"{zone}." if data == "@" else "." if data == "." else f"{data}.")
+    return data
 
 
-def test_the_driver_does_what_the_model_does(provider: LibcloudProvider, digitalocean: DigitalOceanDouble) -> None:
+def test_the_driver_does_what_the_model_does(
+    digitalocean_provider: LibcloudProvider, digitalocean: DigitalOceanDouble
+) -> None:
     class Machine(DnsMachine):
         values: ClassVar = {**DnsMachine.values, "TXT": ('"a b"', '"ab"', '"AB"')}
 
         def make_driver(self) -> DnsDriver:
             digitalocean.reset()
-            return provider.dns()
+            return digitalocean_provider.dns()
 
-    quick = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(Machine, settings=quick)
+    run_state_machine_as_test(Machine, settings=quickly(15, 15))

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-import dns.rdata
-import dns.rdataclass
-import dns.rdatatype
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.dns import Dns, Zone, ZoneSpec
@@ -17,94 +13,65 @@ from shiftable.dns.driver import DnsDriver, ZoneInfo
 from shiftable.errors import AlreadyExists, InvalidArgument, Unsupported
 from shiftable.testing.conformance.dns import DnsMachine, Observed
 from shiftable.testing.harness import Call, Kind
-from shiftable_libcloud import LibcloudProvider, LibcloudSettings
+from shiftable_libcloud import LibcloudProvider
 from shiftable_libcloud._dns_linode import SERVERS, TTLS
 from shiftable_libcloud.dns import LibcloudDnsDriver
 from shiftable_libcloud.double import LinodeDouble
 
-from .hostile import counted, of
-from .one_text import OneText
+from .hostile import counted, of, quickly
+from .one_text import OneText, hosted, observed, quoted
 
 NAME = "shop.example"
 
 
 @pytest.fixture
-def provider(linode: LinodeDouble) -> Iterator[LibcloudProvider]:
-    made = LibcloudProvider(LibcloudSettings(**linode.config))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def shop(provider: LibcloudProvider) -> Iterator[Zone]:
-    driver = provider.dns()
+def shop(linode_provider: LibcloudProvider) -> Iterator[Zone]:
+    driver = linode_provider.dns()
     yield Dns(driver).create(ZoneSpec(name=NAME))
     driver.close()
 
 
 class TestLinodeDns(OneText):
+    hoster: ClassVar[str] = "linode"
     ttl: ClassVar[int] = 3600
     other_ttl: ClassVar[int] = 7200
-
-    @pytest.fixture
-    def driver(self, provider: LibcloudProvider) -> Iterator[DnsDriver]:
-        driver = provider.dns()
-        yield driver
-        driver.close()
 
     @pytest.fixture
     def oracle(self, linode: LinodeDouble) -> Callable[[str], Observed]:
         """Read the double's own records, as ``linode-cli`` would show them, and those that are in no listing."""
 
         def look(zone: str) -> Observed:
-            ours = [{"type": "NS", "name": "", "target": server, "ttl_sec": 86400} for server in SERVERS]
-            soa = {"type": "SOA", "name": "", "target": "", "ttl_sec": 86400}
-            found: dict[tuple[str, str], tuple[int, frozenset[Any]]] = {}
-            for row in [soa, *ours, *linode.domains.all[zone].records.values()]:
-                owner = f"{row['name']}.{zone}.".removeprefix(".")
-                values = found.get((owner, row["type"]), (row["ttl_sec"], frozenset()))[1]
-                found[owner, row["type"]] = (row["ttl_sec"], values | {_parsed(zone, row)})
-            return found
+            soa = ("", "SOA", 86400, f"ns1.linode.com. hostmaster.{zone}. 0 14400 14400 1209600 86400")
+            ours = [("", "NS", 86400, f"{server}.") for server in SERVERS]
+            rows = linode.domains.all[zone].records.values()
+            return observed(zone, [soa, *ours, *((r["name"], r["type"], r["ttl_sec"], _text(r)) for r in rows)])
 
         return look
 
 
-def _parsed(zone: str, row: dict[str, Any]) -> Any:
-    kind, target = row["type"], row["target"]
-    if kind == "SOA":
-        target = f"ns1.linode.com. hostmaster.{zone}. 0 14400 14400 1209600 86400"
-    elif kind == "TXT":
-        target = " ".join(f'"{target[at : at + 255]}"' for at in range(0, len(target), 255))
-    elif kind == "CAA":
-        target = f'0 {row["tag"]} "{target}"'
-    elif kind in {"CNAME", "MX", "NS", "SRV"}:
-        numbers = {"MX": ["priority"], "SRV": ["priority", "weight", "port"]}.get(kind, [])
-        target = " ".join([*(str(row[number]) for number in numbers), f"{target}."])
-    return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(kind), target)
+def _text(row: dict[str, Any]) -> str:
+    kind, target = row["type"], str(row["target"])
+    if kind == "TXT":
+        return quoted(target)
+    if kind == "CAA":
+        return f'0 {row["tag"]} "{target}"'
+    return hosted(row, kind, f"{target}.") if kind in {"CNAME", "MX", "NS", "SRV"} else target
 
 
-def test_the_driver_does_what_the_model_does(provider: LibcloudProvider, linode: LinodeDouble) -> None:
+def test_the_driver_does_what_the_model_does(linode_provider: LibcloudProvider, linode: LinodeDouble) -> None:
     class Machine(DnsMachine):
         ttls: ClassVar = (300, 3600, 86400, 2419200)
         values: ClassVar = {**DnsMachine.values, "TXT": ('"a b"', '"ab"', '"AB"')}
 
         def make_driver(self) -> DnsDriver:
             linode.reset()
-            return provider.dns()
+            return linode_provider.dns()
 
         def _forbidden(self, name: str, type: str, chosen: set[int]) -> bool:
             """Say so of mail for a name with an underscore too, which Linode does not take."""
             return (type, name) == ("MX", "_x._tcp") or super()._forbidden(name, type, chosen)
 
-    quick = settings(
-        max_examples=15,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(Machine, settings=quick)
+    run_state_machine_as_test(Machine, settings=quickly(15, 15))
 
 
 # what Linode holds
@@ -315,8 +282,3 @@ def test_a_domain_of_somebody_else_exists_already(linode: LinodeDouble, shop: Zo
     linode.inject("status", match=of("domains.create"), status=400, body=reason)
     with pytest.raises(AlreadyExists, match="domain: DNS zone already exists"):
         Dns(shop.unwrap(LibcloudDnsDriver)).create(ZoneSpec(name="other.example"))
-
-
-def test_machines_of_linode_are_refused(provider: LibcloudProvider) -> None:
-    with pytest.raises(Unsupported, match="machines of linode: not yet"):
-        provider.compute()

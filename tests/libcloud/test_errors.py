@@ -26,8 +26,9 @@ from shiftable.errors import (
     Unsupported,
     translated,
 )
-from shiftable_libcloud import _dns_linode as linode
 from shiftable_libcloud._connection import Broken, Refusal, SafeResponse
+from shiftable_libcloud._linode import LinodeResponse
+from shiftable_libcloud._vultr import VultrResponse
 from shiftable_libcloud.errors import IDS, STATUSES, classify
 
 
@@ -78,7 +79,36 @@ def test_a_refusal_is_told_as_what_it_is(status: int, id: str, message: str, err
     assert (error, id or str(status), "r-1") == (fault.error, fault.code, fault.request_id)
 
 
-class _LinodeAnswer(linode.LinodeResponse):
+class _VultrAnswer(VultrResponse):
+    def __init__(self, status: int, body: str) -> None:
+        self.status, self.body, self.headers = status, body, {}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "message"),
+    [
+        (400, {"error": "Domain already exists", "status": 400}, AlreadyExists, "Domain already exists"),
+        (400, {"error": "Unable to add record: Invalid TTL"}, InvalidArgument, "Unable to add record: Invalid TTL"),
+        (401, {"error": "Invalid API token.", "status": 401}, Unauthenticated, "Invalid API token."),
+        (403, {"error": "Forbidden"}, PermissionDenied, "Forbidden"),
+        (404, {"error": "Invalid domain", "status": 404}, NotFound, "Invalid domain"),
+        (429, {"error": "Rate limit reached"}, Throttled, "Rate limit reached"),
+        (503, {"errors": "x"}, Unavailable, "the answer was 503"),
+        (503, ["x"], Unavailable, "the answer was 503"),
+        (503, None, Unavailable, "the answer was 503"),
+    ],
+)
+def test_a_refusal_of_vultrs_is_told_by_its_status_and_its_reason(
+    status: int, body: Any, error: type[OperationError], message: str
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        _VultrAnswer(status, json.dumps(body)).parse_error()
+    fault = classify(caught.value)
+    assert fault is not None
+    assert (error, str(status), message) == (fault.error, fault.code, fault.message)
+
+
+class _LinodeAnswer(LinodeResponse):
     def __init__(self, status: int, body: str) -> None:
         self.status, self.body, self.headers = status, body, {}
 

@@ -5,39 +5,49 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import libcloud
 import pytest
 from libcloud.common.types import MalformedResponseError
+from libcloud.compute.base import NodeImage, NodeLocation, NodeSize
+from libcloud.compute.drivers.linode import LinodeNodeDriverV4
 from libcloud.dns.base import Zone
 from libcloud.dns.drivers.digitalocean import DigitalOceanDNSDriver
 from libcloud.dns.drivers.linode import LinodeDNSDriverV4
+from libcloud.dns.drivers.vultr import VultrDNSDriverV2
 
 from shiftable_libcloud._double_linode import LinodeDomain
-from shiftable_libcloud.double import DigitalOceanDouble, LinodeDouble
+from shiftable_libcloud.double import DigitalOceanDouble, HosterDouble, LinodeDouble, VultrDouble
 
 from .hostile import of
 
 NAME = "shop.example"
 
 
-@pytest.fixture
-def plain(digitalocean: DigitalOceanDouble) -> Iterator[Any]:
-    """Return libcloud's driver, with nothing changed but where the API is."""
+@contextmanager
+def plainly(base: type[Any], double: HosterDouble) -> Iterator[Any]:
+    """Make one of libcloud's drivers, with nothing changed but where the API is."""
 
-    class Plain(DigitalOceanDNSDriver):
+    class Plain(base):
         def __new__(cls, *_args: object, **_kwargs: object) -> Any:
             return object.__new__(cls)
 
         def _ex_connection_class_kwargs(self) -> dict[str, Any]:
-            return {"url": digitalocean.url}
+            return {"url": double.url}
 
-    driver: Any = Plain(digitalocean.token)
+    driver: Any = Plain(double.token)
     yield driver
     if driver.connection.connection is not None:
         driver.connection.connection.session.close()
+
+
+@pytest.fixture
+def plain(digitalocean: DigitalOceanDouble) -> Iterator[Any]:
+    with plainly(DigitalOceanDNSDriver, digitalocean) as driver:
+        yield driver
 
 
 def held(double: DigitalOceanDouble) -> list[tuple[str, str, str]]:
@@ -148,15 +158,8 @@ def test_a_thread_reads_the_answer_to_the_call_of_another(digitalocean: DigitalO
 
 @pytest.fixture
 def plain_linode(linode: LinodeDouble) -> Iterator[Any]:
-    """Return libcloud's driver, with nothing changed but where the API is."""
-
-    class Plain(LinodeDNSDriverV4):
-        def _ex_connection_class_kwargs(self) -> dict[str, Any]:
-            return {"url": linode.url}
-
-    driver: Any = Plain(linode.token)
-    yield driver
-    driver.connection.connection.session.close()
+    with plainly(LinodeDNSDriverV4, linode) as driver:
+        yield driver
 
 
 def test_at_linode_the_tag_of_a_caa_is_lost(linode: LinodeDouble, plain_linode: Any) -> None:
@@ -198,3 +201,59 @@ def test_at_linode_an_error_that_is_no_json_of_its_shape_is_another_one(
     linode.inject("status", status=429, body=b'{"message": "slow down"}')
     with pytest.raises(KeyError, match="errors"):
         plain_linode.list_zones()
+
+
+# Vultr's
+
+
+@pytest.fixture
+def plain_vultr(vultr: VultrDouble) -> Iterator[Any]:
+    with plainly(VultrDNSDriverV2, vultr) as driver:
+        driver.create_zone(NAME)
+        yield driver
+
+
+def test_at_vultr_a_new_zone_has_no_name_servers(plain_vultr: Any) -> None:
+    assert [] == plain_vultr.list_records(plain_vultr.get_zone(NAME))
+
+
+def test_at_vultr_one_unknown_type_makes_the_whole_zone_unreadable(vultr: VultrDouble, plain_vultr: Any) -> None:
+    vultr.domains.add(NAME, "web", "HTTPS", "1 .")
+    with pytest.raises(AttributeError, match="HTTPS"):
+        plain_vultr.list_records(plain_vultr.get_zone(NAME))
+
+
+def test_at_vultr_an_error_that_is_no_json_of_its_shape_is_another_one(vultr: VultrDouble, plain_vultr: Any) -> None:
+    vultr.inject("status", status=429, body=b'["slow down"]')
+    with pytest.raises(AttributeError):
+        plain_vultr.list_zones()
+
+
+# Linode's machines
+
+
+@pytest.fixture
+def plain_linodes(linode: LinodeDouble) -> Iterator[Any]:
+    with plainly(LinodeNodeDriverV4, linode) as driver:
+        yield driver
+
+
+def plainly_made(driver: Any, name: str) -> Any:
+    location = NodeLocation("eu-central", "Frankfurt", "de", driver)
+    size = NodeSize("g6-nanode-1", "Nanode", 1024, 25, 1000, 5.0, driver)
+    image = NodeImage("linode/debian12", "Debian", driver)
+    return driver.create_node(location, name, size, image, root_pass="A-password-of-ours")
+
+
+def test_at_linode_a_machine_is_made_without_a_firewall(linode: LinodeDouble, plain_linodes: Any) -> None:
+    node = plainly_made(plain_linodes, "web-0")
+    assert ["203.0.113."] == [str(address)[:10] for address in node.public_ips]
+    assert {} == linode.machines.firewalls
+
+
+def test_at_linode_machines_are_listed_in_pages_of_25(linode: LinodeDouble, plain_linodes: Any) -> None:
+    for number in range(30):
+        plainly_made(plain_linodes, f"web-{number}")
+    before = sum(call.operation == "linodes.list" for call in linode.calls)
+    assert 30 == len(plain_linodes.list_nodes())
+    assert 2 == sum(call.operation == "linodes.list" for call in linode.calls) - before

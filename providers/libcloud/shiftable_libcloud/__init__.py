@@ -1,4 +1,4 @@
-"""Any other hoster: DNS of DigitalOcean and Linode, DigitalOcean's machines through apache-libcloud, object storage."""
+"""Any other hoster: DNS of DigitalOcean, Linode and Vultr and machines through apache-libcloud, object storage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class LibcloudSettings:
     Args:
         hoster: whose API is spoken.
         token: the account's API token; else the hoster's own environment variable, at DigitalOcean
-            ``DIGITALOCEAN_ACCESS_TOKEN`` or ``DIGITALOCEAN_TOKEN``, at Linode ``LINODE_TOKEN``.
+            ``DIGITALOCEAN_ACCESS_TOKEN`` or ``DIGITALOCEAN_TOKEN``, at Linode ``LINODE_TOKEN``, at Vultr
+            ``VULTR_API_KEY``.
         region: where machines are made and buckets are, ``fra1``.
         access_key: of the object storage, not a secret itself.
         secret_key: the secret that belongs to it.
@@ -61,7 +62,7 @@ class LibcloudSettings:
 
 
 class LibcloudProvider(Provider[LibcloudSettings]):
-    """DNS of DigitalOcean and Linode and DigitalOcean's machines, through apache-libcloud; object storage of hosters.
+    """DNS of DigitalOcean, Linode and Vultr and machines, through apache-libcloud; object storage of hosters.
 
     Credentials: a token of the hoster's, by reference or from its environment variable. It needs these scopes of
     DigitalOcean's, and no others:
@@ -71,8 +72,11 @@ class LibcloudProvider(Provider[LibcloudSettings]):
       ``firewall:create``, ``firewall:update``, ``firewall:delete``, ``tag:read``, ``tag:create``, ``tag:delete``,
       ``actions:read``, ``image:read``, ``regions:read``, ``sizes:read`` and, with a ``network``, ``vpc:read``.
 
-    What only reads needs only ``read`` of these. A token of Linode's needs ``domains:read_write``, and to read
-    ``domains:read_only``, for dns. Object storage has keys of its own, see ``open_blob``.
+    What only reads needs only ``read`` of these. A token of Linode's needs ``domains:read_write`` for dns, and for
+    compute ``linodes:read_write``, ``firewall:read_write``, ``events:read_only`` and ``images:read_only``, of a user
+    who is not restricted, as others change no tags; to read, ``read_only`` of each. Vultr's keys have no scopes: let it
+    be that of a user who may manage DNS alone, and allow the addresses that it is used from. Object storage has keys of
+    its own, see ``open_blob``.
     """
 
     name: ClassVar[str] = "libcloud"

@@ -36,6 +36,8 @@ _TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two bytes of an answer. libcloud's own is one number for both, and 60."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 20.0
 _AGAIN = frozenset({429, 500, 502, 503, 504})
+_REPEATED = frozenset({"GET", "PUT", "PATCH", "DELETE"})
+"""What may be sent again: what is changed here is told as it is to be, never by how much."""
 _LONGEST_MESSAGE = 500
 
 T = TypeVar("T")
@@ -241,7 +243,7 @@ class SafeConnection:
                 attempt += 1
                 jitter = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))  # noqa: S311  no secret
                 pause = max(exc.retry_after or 0.0, jitter)
-                is_safe = method in {"GET", "PUT", "DELETE"} or not exc.is_executed_perhaps
+                is_safe = method in _REPEATED or not exc.is_executed_perhaps
                 if not (exc.passes and is_safe) or time.monotonic() + pause > deadline:
                     raise
             finally:

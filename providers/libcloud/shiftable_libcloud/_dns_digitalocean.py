@@ -27,9 +27,11 @@ from shiftable_libcloud._dns_hoster import (
     Fields,
     Listing,
     PageOf,
+    caa_parts,
     caa_problem,
     chunks,
     joined,
+    numbered,
     plain_text_problem,
 )
 
@@ -57,7 +59,7 @@ class DigitalOceanDns(Listing, DigitalOceanDriver, DigitalOceanDNSDriver):  # ty
 
     def page_of_zones(self, cursor: str | None) -> Page[str]:
         """Return one page of the zones' names, 200 at most."""
-        return self.numbered_page_of_zones("/v2/domains", "name", cursor)
+        return self.names_of_zones("/v2/domains", "name", cursor)
 
     # records
 
@@ -91,11 +93,12 @@ class DigitalOceanDns(Listing, DigitalOceanDriver, DigitalOceanDNSDriver):  # ty
             extra=dict(data),
         )
 
-    def page(self, path: str, number: int, query: Fields) -> PageOf:
+    def page(self, path: str, cursor: str | None, query: Fields) -> PageOf:
         """Ask for one page of records or of domains."""
+        number = numbered(cursor)
         answer = self.connection.request(path, params={**query, "page": number}).object
         rows = answer["domain_records" if path.endswith("/records") else "domains"]
-        return PageOf(rows, answer["meta"]["total"], has_more(answer))
+        return PageOf(rows, answer["meta"]["total"], str(number + 1) if has_more(answer) else None)
 
 
 # what DigitalOcean holds
@@ -144,8 +147,9 @@ def told(zone: str, record: RecordSet, rdata: bytes) -> Fields:
     if kind == "TXT":
         return {**fields, "data": b"".join(chunks(rdata)).decode("ascii")}
     if kind == "CAA":
-        tag, value = rdata[2 : 2 + rdata[1]].decode("ascii"), rdata[2 + rdata[1] :].decode("ascii")
-        return {**fields, "flags": rdata[0], "tag": tag, "data": f"{value}."}  # it comes back without the dot
+        flags, tag, value = caa_parts(rdata)
+        data = f"{value.decode('ascii')}."  # it comes back without the dot
+        return {**fields, "flags": flags, "tag": tag.decode("ascii"), "data": data}
     parts = text_of(kind, rdata).split(" ")
     numbers = {"MX": ("priority",), "SRV": ("priority", "weight", "port")}.get(kind, ())
     return {**fields, **dict(zip(numbers, map(int, parts), strict=False)), "data": parts[-1]}

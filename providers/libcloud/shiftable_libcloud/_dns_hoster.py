@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import attrs
@@ -15,16 +16,46 @@ from shiftable.paging import Page
 from shiftable_libcloud._connection import Refusal
 from shiftable_libcloud.errors import HosterFault
 
-__all__ = ["Fields", "HosterDns", "Listing", "PageOf", "Words", "caa_problem", "chunks", "joined", "plain_text_problem"]
+__all__ = [
+    "Fields",
+    "HosterDns",
+    "Listing",
+    "PageOf",
+    "Words",
+    "caa_parts",
+    "caa_problem",
+    "chunks",
+    "joined",
+    "mailbox",
+    "numbered",
+    "plain_text_problem",
+    "taken_if",
+]
 
 Fields = Mapping[str, Any]
 """A record in the words of a hoster's API."""
 
 _LISTINGS = 5
-_MISSING = 404
+_REFUSED, _MISSING = 400, 404
 _TEXT = re.compile(rb"[!#-\[\]-~](?:[ !#-\[\]-~]*[!#-\[\]-~])?")
 _CAA_VALUE = re.compile(rb"[!-:<-~]*[!-\-/-:<-~]")
 _CAA_TAGS = frozenset({"issue", "issuewild", "iodef"})
+
+
+def numbered(cursor: str | None) -> int:
+    """Return the number of a page, the first being 1."""
+    return int(cursor or 1)
+
+
+@contextmanager
+def taken_if(is_there: Callable[[], object], name: str) -> Iterator[None]:
+    """Make a zone: of a refusal with status 400, whatever it says, tell that the account has the zone, if it has."""
+    try:
+        yield
+    except Refusal as exc:
+        if exc.code == _REFUSED and is_there():
+            raise Refusal(exc.code, exc.id, f"{exc.message}: {name} already exists") from exc
+        raise
 
 
 class HosterDns(Protocol):
@@ -38,7 +69,10 @@ class HosterDns(Protocol):
     most_names: int
 
     def create_zone(self, domain: str) -> Zone:
-        """Make a zone with its SOA and NS, and nothing else."""
+        """Make a zone with its SOA, and nothing else but its NS."""
+
+    def complete_zone(self, domain: str) -> None:
+        """Give a new zone its NS, where the hoster does not."""
 
     def get_zone(self, zone_id: str) -> Zone:
         """Return the zone of that name."""
@@ -87,34 +121,38 @@ class PageOf:
 
     Args:
         total: how many rows all pages have.
+        next: what the next page is asked for with: its number, or the hoster's own word; ``None`` for the last page.
     """
 
     rows: list[Fields]
     total: int
-    has_more: bool
+    next: str | None
 
 
 class Listing:
-    """Mixed into drivers whose listings have numbered pages; others may write between two of them.
+    """Mixed into drivers whose listings have pages; others may write between two of them.
 
     Attributes:
-        page: asks for one page of a path, by number, the first being 1, and by what is looked for.
+        page: asks for one page of a path, by its number or cursor, ``None`` for the first, and by what is looked for.
     """
 
-    page: Callable[[str, int, Fields], PageOf]
+    page: Callable[[str, str | None, Fields], PageOf]
 
-    def numbered_page_of_zones(self, path: str, field: str, cursor: str | None) -> Page[str]:
+    def complete_zone(self, domain: str) -> None:
+        """Do nothing: at most hosters a new zone has its NS."""
+
+    def names_of_zones(self, path: str, field: str, cursor: str | None) -> Page[str]:
         """Return one page of the zones' names.
 
         Raises:
             HosterFault: their number changed since the first page, so that one may be left out: list them again.
         """
-        number, _, total = (cursor or "1 ").partition(" ")
-        found = self._later_page(path, int(number), {})
+        total, _, at = (cursor or "").partition(" ")
+        found = self._later_page(path, at or None, {})
         if found is None or total not in {"", str(found.total)}:
             raise HosterFault(Fault(Conflict, "zones were made or deleted while they were listed; list them again"))
         names = tuple(str(zone[field]).lower() for zone in found.rows)
-        return Page(names, f"{int(number) + 1} {found.total}" if found.has_more else None)
+        return Page(names, None if found.next is None else f"{found.total} {found.next}")
 
     def all_rows(self, path: str, query: Fields) -> list[Fields]:
         """Return what all pages hold.
@@ -130,25 +168,25 @@ class Listing:
 
     def _rows_once(self, path: str, query: Fields) -> list[Fields] | None:
         """Return what all pages hold; ``None`` if they do not fit together, as somebody wrote between them."""
-        found, number, total = dict[Any, Fields](), 1, None
+        found, cursor, total = dict[Any, Fields](), None, None
         while True:
-            page = self._later_page(path, number, query)
+            page = self._later_page(path, cursor, query)
             if page is None or total not in {None, page.total}:
                 return None
             wanted = len(found) + len(page.rows)
-            found.update({row["id"] or f"{number}/{at}": row for at, row in enumerate(page.rows)})
+            found.update({row["id"] or f"{cursor}/{at}": row for at, row in enumerate(page.rows)})
             if len(found) < wanted:
                 return None
-            if not page.has_more:
+            if page.next is None:
                 return list(found.values()) if len(found) == page.total else None
-            number, total = number + 1, page.total
+            cursor, total = page.next, page.total
 
-    def _later_page(self, path: str, number: int, query: Fields) -> PageOf | None:
+    def _later_page(self, path: str, cursor: str | None, query: Fields) -> PageOf | None:
         """Return a page; ``None`` if it is not the first one and is not there any more."""
         try:
-            return self.page(path, number, query)
+            return self.page(path, cursor, query)
         except Refusal as exc:
-            if number > 1 and exc.code == _MISSING:
+            if cursor is not None and exc.code in {_REFUSED, _MISSING}:
                 return None
             raise
 
@@ -168,12 +206,25 @@ def plain_text_problem(hoster: str, rdata: bytes) -> str | None:
 
 def caa_problem(hoster: str, rdata: bytes) -> str | None:
     """Say why a CAA does not come back from a hoster that takes known tags and plain values."""
-    tag, value = rdata[2 : 2 + rdata[1]].decode("ascii", "replace"), rdata[2 + rdata[1] :]
+    _, given, value = caa_parts(rdata)
+    tag = given.decode("ascii", "replace")
     if tag not in _CAA_TAGS:
         return f"{hoster} knows the CAA tags {', '.join(sorted(_CAA_TAGS))}, not {tag!r}"
     if not _CAA_VALUE.fullmatch(value):
         return f"of a CAA {hoster} takes a name or an address, without blanks, semicolons and a dot at the end"
     return None
+
+
+def caa_parts(rdata: bytes) -> tuple[int, bytes, bytes]:
+    """Return flags, tag and value of a CAA."""
+    end = 2 + rdata[1]
+    return rdata[0], rdata[2:end], rdata[end:]
+
+
+def mailbox(address: str) -> str:
+    """Write an address of mail as it stands in an SOA."""
+    local, _, domain = address.partition("@")
+    return f"{local.replace('.', chr(92) + '.')}.{domain}."
 
 
 def chunks(rdata: bytes) -> list[bytes]:

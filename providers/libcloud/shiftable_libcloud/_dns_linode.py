@@ -19,23 +19,27 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from libcloud.common.linode import LinodeConnectionV4, LinodeResponseV4
 from libcloud.dns.base import Record, Zone
 from libcloud.dns.drivers.linode import LinodeDNSDriverV4
 
 from shiftable.dns.driver import RecordSet, labels, rdata_of, relative, text_of
 from shiftable.errors import Fault, NotFound, Unsupported
 from shiftable.paging import Page
-from shiftable_libcloud._connection import Refusal, SafeConnection, SafeDriver, SafeResponse
+from shiftable_libcloud._connection import SafeDriver
 from shiftable_libcloud._dns_hoster import (
     Fields,
     Listing,
     PageOf,
+    caa_parts,
     caa_problem,
     chunks,
     joined,
+    mailbox,
+    numbered,
     plain_text_problem,
+    taken_if,
 )
+from shiftable_libcloud._linode import LinodeConnection
 from shiftable_libcloud.errors import HosterFault
 
 __all__ = [
@@ -43,7 +47,6 @@ __all__ = [
     "TTLS",
     "TTL_SOURCE",
     "LinodeDns",
-    "LinodeResponse",
     "name_problem",
     "rdata_in",
     "record_problem",
@@ -60,7 +63,6 @@ _PAGE = 500  # the most, API reference, page_size
 _ZONE_TTL = 86400  # where neither the record nor the zone has one
 _TIMES = {"refresh_sec": 14400, "retry_sec": 14400, "expire_sec": 1209600, "ttl_sec": _ZONE_TTL}
 _LONGEST_NAME, _LONGEST_HOST, _HIGHEST_PRIORITY = 100, 253, 255
-_REFUSED = 400
 _NO_SERVICE = "a SRV of Linode's is named _service._tcp or _service._udp (seen by linode_api4 and dnscontrol)"
 
 _ZONE = re.compile(r"(?:[a-z0-9_-]{1,63}\.)+(?:[a-z]{2,16}|xn--[a-z0-9]+)")
@@ -68,33 +70,6 @@ _LABEL = re.compile(rb"_?[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
 _MAIL_LABEL = re.compile(rb"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 _SERVICE = re.compile(r"_([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)\._((?:tcp|udp)(?:\..+)?)")
 _CONTACT = re.compile(rb"(?:mailto:|https?://).+")
-
-
-class LinodeResponse(SafeResponse, LinodeResponseV4):  # type: ignore[misc]  # libcloud types by its defaults
-    """libcloud's answer, made safe."""
-
-    def error_in(self, body: str) -> tuple[str, str]:
-        """Return what Linode says of an error; it has no words for them."""
-        try:
-            found = json.loads(body)["errors"]
-            return "", "; ".join(_said(error) for error in found)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return "", ""
-
-
-def _said(error: Fields) -> str:
-    reason = str(error.get("reason") or "")
-    return f"{error['field']}: {reason}" if error.get("field") else reason
-
-
-class LinodeConnection(SafeConnection, LinodeConnectionV4):  # type: ignore[misc]  # the same
-    """libcloud's connection, made safe."""
-
-    responseCls = LinodeResponse  # noqa: N815  libcloud's name
-
-    def add_default_params(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Add none: libcloud would ask for pages of 25."""
-        return params
 
 
 class LinodeDns(Listing, SafeDriver, LinodeDNSDriverV4):
@@ -109,12 +84,8 @@ class LinodeDns(Listing, SafeDriver, LinodeDNSDriverV4):
     def create_zone(self, domain: str, type: str = "master", ttl: int | None = None, extra: Any = None) -> Zone:  # noqa: ANN401, ARG002  as in libcloud
         """Make a zone; Linode wants an address for its SOA."""
         fields = {"domain": domain, "type": "master", "soa_email": f"hostmaster@{domain}"}
-        try:
+        with taken_if(lambda: self._found(domain), domain):
             answer = self.connection.request("/v4/domains", data=json.dumps(fields), method="POST")
-        except Refusal as exc:
-            if exc.code == _REFUSED and self._found(domain) is not None:
-                raise Refusal(exc.code, exc.id, f"{exc.message}: {domain} already exists") from exc
-            raise
         return self._to_zone(answer.object)
 
     def get_zone(self, zone_id: str) -> Zone:
@@ -132,7 +103,7 @@ class LinodeDns(Listing, SafeDriver, LinodeDNSDriverV4):
 
     def page_of_zones(self, cursor: str | None) -> Page[str]:
         """Return one page of the zones' names, 500 at most."""
-        return self.numbered_page_of_zones("/v4/domains", "domain", cursor)
+        return self.names_of_zones("/v4/domains", "domain", cursor)
 
     def _found(self, name: str) -> Fields | None:
         """Look for a zone; its name is compared here, whatever the filter means to Linode."""
@@ -189,12 +160,13 @@ class LinodeDns(Listing, SafeDriver, LinodeDNSDriverV4):
             extra=dict(item),
         )
 
-    def page(self, path: str, number: int, query: Fields) -> PageOf:
+    def page(self, path: str, cursor: str | None, query: Fields) -> PageOf:
         """Ask for one page of records or of domains; a query goes into a header."""
+        number = numbered(cursor)
         headers = {"X-Filter": json.dumps(query)} if query else {}
         params = {"page": number, "page_size": _PAGE}
         answer = self.connection.request(path, params=params, headers=headers).object
-        return PageOf(answer["data"], answer["results"], answer["page"] < answer["pages"])
+        return PageOf(answer["data"], answer["results"], str(number + 1) if answer["page"] < answer["pages"] else None)
 
 
 def _owner(fields: Fields) -> str:
@@ -265,12 +237,12 @@ def _txt_problem(record: RecordSet, rdata: bytes) -> str | None:  # noqa: ARG001
 
 
 def _caa_problem(record: RecordSet, rdata: bytes) -> str | None:  # noqa: ARG001  as all checks
-    if rdata[0]:
+    flags, tag, value = caa_parts(rdata)
+    if flags:
         return "Linode drops the flags of a CAA (seen by dnscontrol)"
     why = caa_problem("Linode", rdata)
     if why is not None:
         return why
-    tag, value = rdata[2 : 2 + rdata[1]], rdata[2 + rdata[1] :]
     parts = value.lower().split(b".")
     is_host = len(parts) > 1 and all(_LABEL.fullmatch(part) for part in parts)
     if not is_host and not (tag == b"iodef" and _CONTACT.fullmatch(value)):
@@ -298,11 +270,8 @@ def told(zone: str, record: RecordSet, rdata: bytes) -> Fields:
     if kind == "TXT":
         return {**fields, "target": b"".join(chunks(rdata)).decode("ascii")}
     if kind == "CAA":
-        return {
-            **fields,
-            "tag": rdata[2 : 2 + rdata[1]].decode("ascii"),
-            "target": rdata[2 + rdata[1] :].decode("ascii"),
-        }
+        _, tag, value = caa_parts(rdata)
+        return {**fields, "tag": tag.decode("ascii"), "target": value.decode("ascii")}
     *numbers, target = text_of(kind, rdata).split(" ")
     names = {"MX": ("priority",), "SRV": ("priority", "weight", "port")}.get(kind, ())
     fields |= zip(names, map(int, numbers), strict=True)
@@ -337,7 +306,6 @@ def rdata_in(zone: str, fields: Fields) -> bytes:
 
 def soa_in(zone: Zone, fields: Fields | None) -> bytes:  # noqa: ARG001  as all hosters'
     """Return the SOA of a zone, out of its settings. Linode does not tell the serial: it is shown as 0."""
-    local, _, domain = str(zone.extra.get("soa_email") or f"hostmaster@{zone.domain}").partition("@")
-    mailbox = f"{local}.{domain}.".replace(local, local.replace(".", r"\."), 1)
+    email = mailbox(str(zone.extra.get("soa_email") or f"hostmaster@{zone.domain}"))
     times = (str(zone.extra.get(name) or default) for name, default in _TIMES.items())
-    return rdata_of("SOA", " ".join([f"{SERVERS[0]}.", mailbox, "0", *times]), f"{zone.domain}.")
+    return rdata_of("SOA", " ".join([f"{SERVERS[0]}.", email, "0", *times]), f"{zone.domain}.")

@@ -91,6 +91,8 @@ class DropletCloud:
                 ("GET", "/v2/images", "images.list", "images", self._images),
                 ("POST", "/v2/tags", "tags.create", "", self._create_tag),
                 ("DELETE", "/v2/tags/([^/]+)", "tags.delete", "", self._delete_tag),
+                ("POST", "/v2/tags/([^/]+)/resources", "tags.attach", "", self._attach_tag),
+                ("DELETE", "/v2/tags/([^/]+)/resources", "tags.detach", "", self._detach_tag),
                 ("GET", "/v2/firewalls", "firewalls.list", "firewalls", lambda _call: list(self.firewalls.values())),
                 ("POST", "/v2/firewalls", "firewalls.create", "", self._create_wall),
                 ("PUT", wall, "firewalls.update", "", self._update_wall),
@@ -217,6 +219,24 @@ class DropletCloud:
         self.tags.discard(name)
         for row in (*self.droplets.values(), *self.firewalls.values()):
             row["tags"] = [tag for tag in row["tags"] if tag != name]
+
+    def _attach_tag(self, call: Routed) -> None:
+        for row in self._borne(call):
+            row["tags"] = [*row["tags"], *(name for name in call.names if name not in row["tags"])]
+
+    def _detach_tag(self, call: Routed) -> None:
+        for row in self._borne(call):
+            row["tags"] = [tag for tag in row["tags"] if tag not in call.names]
+
+    def _borne(self, call: Routed) -> list[Row]:
+        """Return the droplets that a call about a tag names."""
+        if call.names[0] not in self.tags:
+            raise missing()
+        named = [each for each in call.body.get("resources") or [] if each["resource_type"] == "droplet"]
+        found = [self.droplets.get(int(each["resource_id"])) for each in named]
+        if None in found or not found:
+            raise missing()
+        return [row for row in found if row is not None]
 
     def _create_wall(self, call: Routed) -> Row:
         body = self._wall(call, None)

@@ -8,20 +8,17 @@ listing of its can be asked for one tag, one name or one page: those are calls o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
 from libcloud.compute.drivers.digitalocean import DigitalOcean_v2_NodeDriver
 
 from shiftable_libcloud._digitalocean import DigitalOceanDriver, has_more
+from shiftable_libcloud._machines import Calls, Json
 
-__all__ = ["Droplets", "Json"]
-
-Json = Mapping[str, Any]
+__all__ = ["Droplets"]
 
 
-class Droplets(DigitalOceanDriver, DigitalOcean_v2_NodeDriver):  # type: ignore[misc]  # libcloud types by its defaults
+class Droplets(Calls, DigitalOceanDriver, DigitalOcean_v2_NodeDriver):  # type: ignore[misc]  # libcloud types by its defaults
     """libcloud's driver with more calls."""
 
     def page(self, path: str, listed: str, number: int, **query: str) -> tuple[list[Json], bool]:
@@ -29,32 +26,12 @@ class Droplets(DigitalOceanDriver, DigitalOcean_v2_NodeDriver):  # type: ignore[
         found = self.connection.request(path, params={**query, "page": number}).object
         return found[listed] or [], has_more(found)
 
-    def all(self, path: str, listed: str, **query: str) -> list[Json]:
-        """Return all pages of a listing, each thing once."""
-        found, number, more = list[Json](), 1, True
-        while more:
-            rows, more = self.page(path, listed, number, **query)
-            found += (row for row in rows if row not in found)
-            number += 1
-        return found
-
-    def get(self, path: str, told: str) -> Json:
-        """Return one thing."""
-        found: Json = self.connection.request(path).object[told]
-        return found
-
-    def post(self, path: str, body: Json) -> Any:  # noqa: ANN401  JSON
-        """Send something new, once, unless the hoster says that it came too fast."""
-        return self.connection.request(path, data=json.dumps(body), method="POST").object
-
-    def put(self, path: str, body: Json) -> None:
-        """Replace something."""
-        self.connection.request(path, data=json.dumps(body), method="PUT")
-
-    def delete(self, path: str) -> None:
-        """Delete something."""
-        self.connection.request(path, method="DELETE")
-
     def delete_tag(self, tag: str) -> None:
         """Delete a tag; what bears it stays."""
         self.delete(f"/v2/tags/{quote(tag, safe='')}")
+
+    def bear(self, tag: str, droplet: int, *, bears: bool) -> None:
+        """Let a droplet bear a tag that there is, or bear it no more; either way, whatever it did before."""
+        body = {"resources": [{"resource_id": str(droplet), "resource_type": "droplet"}]}
+        path = f"/v2/tags/{quote(tag, safe='')}/resources"
+        self.connection.request(path, data=json.dumps(body), method="POST" if bears else "DELETE")

@@ -10,7 +10,11 @@ from shiftable_libcloud import LibcloudSettings
 
 __all__ = ["token_of_account"]
 
-_VARIABLES = {"digitalocean": ("DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_TOKEN"), "linode": ("LINODE_TOKEN",)}
+_VARIABLES = {
+    "digitalocean": ("DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_TOKEN"),
+    "linode": ("LINODE_TOKEN",),
+    "vultr": ("VULTR_API_KEY",),
+}
 
 
 def token_of_account(settings: LibcloudSettings) -> Credential:

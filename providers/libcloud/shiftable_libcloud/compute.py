@@ -1,23 +1,18 @@
-"""Machines of hosters, through libcloud: DigitalOcean's droplets."""
+"""Machines of hosters, through libcloud: DigitalOcean's droplets, Linode's Linodes."""
 
 from __future__ import annotations
 
-import re
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from ipaddress import ip_network
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import attrs
 
 from shiftable.compute import cloud_init
 from shiftable.compute._firewall import ANYWHERE, normal
 from shiftable.compute.driver import (
-    FLEET_LABEL,
-    Choice,
     ComputeDriver,
     ComputeFeatures,
     Debris,
@@ -28,16 +23,39 @@ from shiftable.compute.driver import (
     PriceSource,
     Rule,
     Size,
-    choose_size,
 )
-from shiftable.errors import AlreadyExists, ConfigError, Conflict, Fault, NotFound, OperationError
+from shiftable.config import Credential
+from shiftable.errors import AlreadyExists, ConfigError, Conflict, NotFound
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_libcloud import LibcloudSettings
+from shiftable_libcloud import _compute_linode as linode
 from shiftable_libcloud._connection import Broken, Pool, Refusal
-from shiftable_libcloud._droplets import Droplets, Json
+from shiftable_libcloud._droplets import Droplets
+from shiftable_libcloud._machines import (
+    FLEET,
+    MIB,
+    OPEN,
+    TRIES,
+    Calls,
+    HosterCompute,
+    Json,
+    Walls,
+    as_text,
+    fail,
+    gone,
+    is_taken,
+    labels_of,
+    number_id,
+    own_tags,
+    persistently,
+    tagged,
+    tags_changed,
+    token_of,
+    told_image,
+    user_of,
+)
 from shiftable_libcloud._token import token_of_account
-from shiftable_libcloud.errors import HosterFault, classify
 
 __all__ = ["FEATURES", "DropletDriver", "open_compute"]
 
@@ -64,8 +82,10 @@ FEATURES: Mapping[str, ComputeFeatures] = {
         ssh=True,
         max_name=Limit(58, "host names have labels of 63 characters (RFC 1035, 2.3.4), and a number follows"),
         max_user_data=Limit(64 * 1024, "DigitalOcean API reference, Droplets"),
+        relabel=True,
         price_list=PriceSource("DigitalOcean's API, /v2/sizes, asked once an hour"),
-    )
+    ),
+    "linode": linode.FEATURES,
 }
 
 _ALIASES = {
@@ -75,26 +95,17 @@ _ALIASES = {
     "ubuntu-24.04": "ubuntu-24-04-x64",
 }
 _STATES: Mapping[str, MachineState] = {"new": "creating", "active": "running", "off": "stopped", "archive": "deleted"}
-_FLEET, _TOKEN, _IMAGE, _USER = f"{FLEET_LABEL}:", "shiftable-token:", "shiftable-image:", "shiftable-user:"
-_LABEL = re.compile(r"[a-z0-9_-]{1,100}")
-_FIREWALL = "shiftable-"
-_OPEN = (Rule(port=1, last_port=65_535), Rule(port=1, last_port=65_535, protocol="udp"))
-"""What is open without a Cloud Firewall: everything."""
 _ALL_OUT = tuple(
     {"protocol": protocol, "ports": "all", "destinations": {"addresses": list(ANYWHERE)}} for protocol in ("tcp", "udp")
 )
-_HOUR = 3600.0
 _LATE = timedelta(minutes=15)
-_TRIES = 4
 _MISSING = 404
-_MIB = 2**20
 
-Walls = Mapping[str, Json]
-"""The Cloud Firewalls that shiftable made, by fleet."""
+A = TypeVar("A", bound=Calls)
 
 
 @attrs.define
-class DropletDriver(ComputeDriver):
+class DropletDriver(HosterCompute[Droplets]):
     """Droplets in one region.
 
     A fleet is a tag, ``shiftable-fleet:web``; labels are tags, too. The Cloud Firewall ``shiftable-web`` is for all
@@ -118,37 +129,11 @@ class DropletDriver(ComputeDriver):
         region: ``fra1``.
     """
 
-    _pool: Pool[Droplets] = attrs.field(repr=False)
-    _region: str
-    _features: ComputeFeatures = attrs.field(
-        default=FEATURES["digitalocean"], repr=lambda features: features.title, kw_only=True
-    )
-    _sold: tuple[float, tuple[Json, ...]] | None = attrs.field(default=None, init=False, repr=False)
-    _walls: Walls = attrs.field(factory=dict, init=False, repr=False)
-    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False, eq=False)
+    walls: ClassVar[tuple[str, str, str]] = ("/v2/firewalls", "firewalls", "name")
+    wall: ClassVar[str] = "shiftable-"
 
-    @property
-    def provider(self) -> str:
-        """The provider's name in errors."""
-        return "libcloud"
-
-    @property
-    def features(self) -> ComputeFeatures:
-        """What this driver can do."""
-        return self._features
-
-    def classify(self, exc: Exception) -> Fault | None:
-        """Say what a native exception means."""
-        return classify(exc)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._pool.close()
-
-    def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
-        """Say what a declaration needs and DigitalOcean does not have."""
-        odd = (f"tag for the label {key}={value}" for key, value in spec.labels.items() if not _fits(key, value))
-        return (*super().missing_features(spec), *odd)
+    def _longest_tag(self) -> int:
+        return 255  # API reference, Tags
 
     # fleets
 
@@ -175,19 +160,15 @@ class DropletDriver(ComputeDriver):
         with self._pool.one() as api:
             rows = self._tagged(api, name)
             if any(map(self._is_here, rows)):
-                _fail(Conflict, "the firewall is in use by machines")
+                fail(Conflict, "the firewall is in use by machines")
             if rows:
                 return  # a fleet of that name in another region has it, too
             wall = self._all_walls(api).get(name)
             if wall is not None:
-                _gone(api, f"/v2/firewalls/{wall['id']}")
-            _untag(api, f"{_FLEET}{name}")
+                gone(api, f"/v2/firewalls/{wall['id']}")
+            _untag(api, f"{FLEET}{name}")
 
     # sizes and images
-
-    def sizes(self, *, cursor: str | None, limit: int | None) -> Page[Size]:  # noqa: ARG002  all come at once
-        """Return the sizes that are sold in the region; one page."""
-        return Page(tuple(map(_size, self._sizes())))
 
     def images(self, *, cursor: str | None, limit: int | None) -> Page[Image]:  # noqa: ARG002  all come at once
         """Return the aliases that there are, and the account's own images; one page."""
@@ -197,24 +178,11 @@ class DropletDriver(ComputeDriver):
         known = [_image(public[slug], alias) for alias, slug in _ALIASES.items() if slug in public]
         return Page((*known, *(_image(row, str(row["name"])) for row in own)))
 
-    def choose(self, spec: FleetSpec) -> Choice:
-        """Choose the size; a disk that is large enough comes with it alone."""
-        sizes = [_size(row) for row in self._sizes() if row["disk"] >= spec.disk_gib]
-        try:
-            return choose_size(spec.cpus, spec.memory_gib, spec.arch, sizes)
-        except ValueError as exc:
-            raise ValueError(f"{exc}, among those with a disk of {spec.disk_gib:,} GiB in {self._region}") from exc
-
     # machines
 
     def user_data(self, spec: FleetSpec, name: str, given: bytes | None) -> bytes | None:
         """Add the user, the keys and the host name."""
-        found = cloud_init(spec, name, given)
-        try:
-            found.decode()
-        except UnicodeDecodeError:
-            raise ValueError("DigitalOcean takes user data as text only; do not compress it") from None
-        return found
+        return as_text("DigitalOcean", cloud_init(spec, name, given))
 
     def create_machine(
         self, spec: FleetSpec, name: str, *, size: Size, token: str, user_data: bytes | None
@@ -225,7 +193,7 @@ class DropletDriver(ComputeDriver):
             "region": self._region,
             "size": size.name,
             "image": _number(_ALIASES.get(spec.image, spec.image)),
-            "tags": _tags(spec, token),
+            "tags": own_tags(spec, token, spec.image),
             "public_networking": spec.public_ip,  # as godo, DigitalOcean's own client, calls it
             "ipv6": spec.public_ip,
             "monitoring": False,
@@ -234,12 +202,15 @@ class DropletDriver(ComputeDriver):
             **({} if user_data is None else {"user_data": user_data.decode()}),
         }
         with self._pool.one() as api:
-            found = self._made(api, spec, name, token) or self._make(api, spec, name, token, body)
+            found = self._made(api, spec, name, token) or persistently(
+                lambda: cast("Json", api.post("/v2/droplets", body)["droplet"]),
+                lambda: self._made(api, spec, name, token),
+            )
             return _machine(found, self._walls if spec.name in self._walls else self._all_walls(api))
 
     def machines(self, fleet: str | None, *, cursor: str | None, limit: int | None) -> Page[MachineInfo]:  # noqa: ARG002  a page has 200
         """Return one page of droplets. The firewalls are asked for with the first."""
-        number, query = int(cursor or 1), {} if fleet is None else {"tag_name": f"{_FLEET}{fleet}"}
+        number, query = int(cursor or 1), {} if fleet is None else {"tag_name": f"{FLEET}{fleet}"}
         with self._pool.one() as api:
             rows, more = api.page("/v2/droplets", "droplets", number, **query)
             walls = self._walls if cursor else self._all_walls(api)
@@ -251,23 +222,26 @@ class DropletDriver(ComputeDriver):
     def machine(self, id: str) -> MachineInfo:
         """Return one droplet; one whose creation failed is ``failed``."""
         with self._pool.one() as api:
-            row = api.get(f"/v2/droplets/{_id(id)}", "droplet")
-            if row["status"] == "archive":
-                _fail(NotFound, "it is in the archive")
+            row = self._living(api, id)
             return _machine(row, self._all_walls(api), _end(api, row) if row["status"] == "new" else None)
-
-    def delete_machine(self, id: str) -> None:
-        """Delete a droplet, with its disk."""
-        with self._pool.one() as api:
-            _gone(api, f"/v2/droplets/{_id(id)}")
 
     def reboot(self, id: str) -> None:
         """Begin to restart a droplet that runs."""
         with self._pool.one() as api:
-            row = api.get(f"/v2/droplets/{_id(id)}", "droplet")
+            row = api.get(self._path(id), "droplet")
             if row["status"] != "active":
-                _fail(Conflict, f"it is {_STATES.get(row['status'], 'unknown')}; it must be running")
-            api.post(f"/v2/droplets/{_id(id)}/actions", {"type": "reboot"})
+                fail(Conflict, f"it is {_STATES.get(row['status'], 'unknown')}; it must be running")
+            api.post(f"{self._path(id)}/actions", {"type": "reboot"})
+
+    def relabel(self, id: str, *, labels: Mapping[str, str], remove: frozenset[str]) -> None:
+        """Give labels to a droplet and take others from it, tag by tag."""
+        with self._pool.one() as api:
+            row = self._living(api, id)
+            new, old = tags_changed(row, labels, remove)
+            for tag in new:
+                self._bear(api, row, tag)
+            for tag in old:
+                _missing_is_fine(lambda tag=tag: api.bear(tag, row["id"], bears=False))  # type: ignore[misc]  # each its own
 
     # debris
 
@@ -282,10 +256,10 @@ class DropletDriver(ComputeDriver):
             rows = api.all("/v2/droplets", "droplets")
             if debris.id not in {left.id for left in self._left(api, rows)}:
                 if debris.id in {str(each["id"]) for each in (*rows, *self._walls.values())}:
-                    _fail(Conflict, "it is in use by now")
+                    fail(Conflict, "it is in use by now")
                 return
             if debris.kind == "droplet":
-                _gone(api, f"/v2/droplets/{_id(debris.id)}")
+                gone(api, self._path(debris.id))
                 return
         self.destroy(debris.fleet or "")
 
@@ -293,9 +267,9 @@ class DropletDriver(ComputeDriver):
         """Yield what belongs to no machine. Droplets of other regions use the firewall of their fleet, too."""
         rows = list(rows)
         for row in _second(filter(self._is_here, rows)):
-            fleet, made = _tagged(row, _FLEET), _time(row["created_at"])
+            fleet, made = tagged(row, FLEET), _time(row["created_at"])
             yield Debris(id=str(row["id"]), kind="droplet", name=str(row["name"]), fleet=fleet, created=made)
-        used = {_tagged(row, _FLEET) for row in rows}
+        used = {tagged(row, FLEET) for row in rows}
         for fleet, wall in self._all_walls(api).items():
             if fleet not in used:
                 made = _time(wall["created_at"])
@@ -305,40 +279,45 @@ class DropletDriver(ComputeDriver):
 
     def _tagged(self, api: Droplets, fleet: str) -> list[Json]:
         """Return the droplets of a fleet in all regions."""
-        return api.all("/v2/droplets", "droplets", tag_name=f"{_FLEET}{fleet}")
+        return api.all("/v2/droplets", "droplets", tag_name=f"{FLEET}{fleet}")
+
+    def _bear(self, api: Droplets, row: Json, tag: str) -> None:
+        def bear() -> bool:
+            _tag(api, tag)
+            api.bear(tag, row["id"], bears=True)
+            return True
+
+        persistently(bear, lambda: tag in self._living(api, str(row["id"]))["tags"] or None)
+
+    def _path(self, id: str) -> str:
+        return f"/v2/droplets/{number_id(id, 'droplets')}"
+
+    def _living(self, api: Droplets, id: str) -> Json:
+        row = api.get(self._path(id), "droplet")
+        if row["status"] == "archive":
+            fail(NotFound, "it is in the archive")
+        return row
 
     def _is_here(self, row: Json) -> bool:
         return bool(row["region"]["slug"] == self._region and row["status"] != "archive")
 
-    def _sizes(self) -> tuple[Json, ...]:
-        """Return the sizes of the region without GPUs, as they were at most an hour ago."""
-        with self._lock:
-            kept = self._sold
-        if kept is None or time.monotonic() - kept[0] > _HOUR:
-            with self._pool.one() as api:
-                rows = api.all("/v2/sizes", "sizes")
-            sold = (row for row in rows if row.get("available", True) and self._region in row["regions"])
-            kept = time.monotonic(), tuple(row for row in sold if not row.get("gpu_info"))
-            with self._lock:
-                self._sold = kept
-        return kept[1]
+    def _sold_here(self, api: Droplets) -> Iterable[Json]:
+        rows = api.all("/v2/sizes", "sizes")
+        sold = (row for row in rows if row.get("available", True) and self._region in row["regions"])
+        return (row for row in sold if not row.get("gpu_info"))
 
-    def _all_walls(self, api: Droplets) -> Walls:
-        found = api.all("/v2/firewalls", "firewalls")
-        walls = {
-            fleet: wall
-            for wall in found
-            for fleet in (str(wall["name"]).removeprefix(_FIREWALL),)
-            if wall["name"] == f"{_FIREWALL}{fleet}" and f"{_FLEET}{fleet}" in (wall.get("tags") or ())
-        }
-        self._walls = walls
-        return walls
+    def _size(self, row: Json) -> Size:
+        price = Decimal(str(row["price_hourly"]))
+        return Size(name=str(row["slug"]), cpus=int(row["vcpus"]), memory=int(row["memory"]) * MIB, price=price)
+
+    def _disk_gib(self, row: Json) -> int:
+        return int(row["disk"])
 
     def _make_wall(self, api: Droplets, spec: FleetSpec) -> None:
         """Make a fleet's tag and its firewall; when an answer is lost, look whether it is there."""
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(TRIES)):
             try:
-                _tag(api, f"{_FLEET}{spec.name}")
+                _tag(api, f"{FLEET}{spec.name}")
                 api.post("/v2/firewalls", _wall(spec))
             except (Refusal, Broken) as exc:
                 if spec.name in self._all_walls(api):
@@ -357,25 +336,11 @@ class DropletDriver(ComputeDriver):
         rows = sorted(api.all("/v2/droplets", "droplets", name=name), key=lambda row: int(row["id"]))
         here = [row for row in rows if row["name"] == name and self._is_here(row)]
         for row in here:
-            if _tagged(row, _TOKEN) == token:
+            if token_of(row) == token:
                 return row
-        if any(_tagged(row, _FLEET) == spec.name for row in here):
-            _fail(AlreadyExists, f"there is a machine {name!r}, which another creation made")
+        if any(tagged(row, FLEET) == spec.name for row in here):
+            fail(AlreadyExists, f"there is a machine {name!r}, which another creation made")
         return None
-
-    def _make(self, api: Droplets, spec: FleetSpec, name: str, token: str, body: Json) -> Json:
-        for left in reversed(range(_TRIES)):
-            try:
-                return cast("Json", api.post("/v2/droplets", body)["droplet"])
-            except (Refusal, Broken) as exc:
-                if not exc.is_executed_perhaps:
-                    raise
-                found = self._made(api, spec, name, token)
-                if found is not None:
-                    return found
-                if not left:
-                    raise
-        raise AssertionError("the last try returns or raises")
 
 
 # what is told
@@ -385,7 +350,7 @@ def _second(rows: Iterable[Json]) -> list[Json]:
     """Return the droplets whose token an older one has."""
     tokens, found = set[str](), list[Json]()
     for row in sorted(rows, key=lambda row: int(row["id"])):
-        token = _tagged(row, _TOKEN)
+        token = token_of(row)
         if token in tokens:
             found.append(row)
         elif token is not None:
@@ -405,10 +370,10 @@ def _end(api: Droplets, row: Json) -> MachineState | None:
 
 
 def _machine(row: Json, walls: Walls, end: MachineState | None = None) -> MachineInfo:
-    fleet = _tagged(row, _FLEET)
+    fleet = tagged(row, FLEET)
     wall = walls.get(fleet or "")
     told = row["image"] or {}
-    image = (_tagged(row, _IMAGE) or "").replace("_", ".") or str(told.get("slug") or told.get("id") or "")
+    image = told_image(row, str(told.get("slug") or told.get("id") or ""))
     return MachineInfo(
         id=str(row["id"]),
         name=str(row["name"]),
@@ -417,16 +382,16 @@ def _machine(row: Json, walls: Walls, end: MachineState | None = None) -> Machin
         raw_state=str(row["status"]),
         size=str(row["size_slug"]),
         cpus=int(row["vcpus"]),
-        memory=int(row["memory"]) * _MIB,
+        memory=int(row["memory"]) * MIB,
         image=image,
         disk_gib=int(row["disk"]),
         addresses=_addresses(row, "private"),
         public_addresses=_addresses(row, "public"),
-        user=_tagged(row, _USER) or "root",
-        firewall=_OPEN if wall is None else tuple(_rules(wall)),
+        user=user_of(row),
+        firewall=OPEN if wall is None else tuple(_rules(wall)),
         network=row.get("vpc_uuid"),
         disks=tuple(map(str, row.get("volume_ids") or ())),
-        labels=_labels(row),
+        labels=labels_of(row),
         created=_time(row["created_at"]),
     )
 
@@ -437,22 +402,8 @@ def _addresses(row: Json, kind: Literal["private", "public"]) -> tuple[str, ...]
     return tuple(str(each["ip_address"]) for each in both if each["type"] == kind)
 
 
-def _labels(row: Json) -> dict[str, str]:
-    own = (tag for tag in row.get("tags") or () if ":" in tag and not tag.startswith((_TOKEN, _IMAGE, _USER)))
-    return dict(tag.split(":", 1) for tag in own)
-
-
-def _tagged(row: Json, prefix: str) -> str | None:
-    return next((tag.removeprefix(prefix) for tag in row.get("tags") or () if tag.startswith(prefix)), None)
-
-
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _size(row: Json) -> Size:
-    price = Decimal(str(row["price_hourly"]))
-    return Size(name=str(row["slug"]), cpus=int(row["vcpus"]), memory=int(row["memory"]) * _MIB, price=price)
 
 
 def _image(row: Json, name: str) -> Image:
@@ -467,16 +418,6 @@ def _image(row: Json, name: str) -> Image:
 
 
 # what is sent
-
-
-def _fits(key: str, value: str) -> bool:
-    """Tell whether a label can be a tag: those do not tell upper from lower case, and have few other characters."""
-    return bool(_LABEL.fullmatch(key) and _LABEL.fullmatch(value)) and not key.startswith("shiftable-")
-
-
-def _tags(spec: FleetSpec, token: str) -> list[str]:
-    own = [f"{_FLEET}{spec.name}", f"{_TOKEN}{token}", f"{_USER}{spec.user}"]
-    return [*own, f"{_IMAGE}{spec.image.replace('.', '_')}", *(f"{key}:{value}" for key, value in spec.labels.items())]
 
 
 def _number(image: str) -> str | int:
@@ -495,8 +436,8 @@ def _wall(spec: FleetSpec) -> dict[str, Any]:
     ]
     icmp = {"protocol": "icmp", "destinations": {"addresses": list(ANYWHERE)}}
     return {
-        "name": f"{_FIREWALL}{spec.name}",
-        "tags": [f"{_FLEET}{spec.name}"],
+        "name": f"{DropletDriver.wall}{spec.name}",
+        "tags": [f"{FLEET}{spec.name}"],
         "inbound_rules": inbound,
         "outbound_rules": [*_ALL_OUT, icmp],
     }
@@ -516,45 +457,28 @@ def _rules(wall: Json) -> Iterable[Rule]:
         )
 
 
-def _id(id: str) -> int:
-    """Return an id as it stands in a path: a number, so that nothing else gets there."""
-    if not (id.isascii() and id.isdecimal()):
-        _fail(NotFound, "droplets have numbers as ids")
-    return int(id)
-
-
-def _gone(api: Droplets, path: str) -> None:
-    """Delete something; if it is missing after a try whose answer was lost, that one did it."""
-    try:
-        api.delete(path)
-    except Refusal as exc:
-        if not (exc.code == _MISSING and exc.doubtful):
-            raise
-
-
 def _tag(api: Droplets, tag: str) -> None:
     """Make a tag, unless there is one."""
     try:
         api.post("/v2/tags", {"name": tag})
     except Refusal as exc:
-        fault = classify(exc)
-        if fault is None or fault.error is not AlreadyExists:
+        if not is_taken(exc):
             raise
 
 
 def _untag(api: Droplets, tag: str) -> None:
+    _missing_is_fine(lambda: api.delete_tag(tag))
+
+
+def _missing_is_fine(delete: Callable[[], None]) -> None:
     try:
-        api.delete_tag(tag)
+        delete()
     except Refusal as exc:
         if exc.code != _MISSING:
             raise
 
 
-def _fail(error: type[OperationError], message: str) -> NoReturn:
-    raise HosterFault(Fault(error, message))
-
-
-def open_compute(settings: LibcloudSettings) -> DropletDriver:
+def open_compute(settings: LibcloudSettings) -> ComputeDriver:
     """Make the driver that the settings describe. Connects to nobody.
 
     Raises:
@@ -562,10 +486,14 @@ def open_compute(settings: LibcloudSettings) -> DropletDriver:
     """
     if settings.region is None:
         raise ConfigError(f"libcloud: machines of {settings.hoster} need a `region` in the provider's table: fra1")
-    token = token_of_account(settings)
+    token, region, has = token_of_account(settings), settings.region, FEATURES[settings.hoster]
+    if settings.hoster == "linode":
+        return linode.LinodeDriver(_pool(linode.Linodes, token, settings), region, features=has)
+    return DropletDriver(_pool(Droplets, token, settings), region, features=has)
 
-    def make() -> Droplets:
-        return Droplets(token.reveal(), endpoint=settings.endpoint, patience=settings.retry_seconds)
 
-    pool = Pool(make, lambda api: api.connection.hang_up())
-    return DropletDriver(pool, settings.region, features=FEATURES[settings.hoster])
+def _pool(driver: Callable[..., A], token: Credential, settings: LibcloudSettings) -> Pool[A]:
+    def make() -> A:
+        return driver(token.reveal(), endpoint=settings.endpoint, patience=settings.retry_seconds)
+
+    return Pool(make, lambda api: api.connection.hang_up())

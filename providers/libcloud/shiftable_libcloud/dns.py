@@ -1,4 +1,4 @@
-"""DNS of hosters that keep single records, through libcloud: DigitalOcean, Linode."""
+"""DNS of hosters that keep single records, through libcloud: DigitalOcean, Linode, Vultr."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from shiftable.paging import Page
 from shiftable_libcloud import LibcloudSettings
 from shiftable_libcloud import _dns_digitalocean as digitalocean
 from shiftable_libcloud import _dns_linode as linode
+from shiftable_libcloud import _dns_vultr as vultr
 from shiftable_libcloud._connection import Broken, Pool, Refusal
 from shiftable_libcloud._dns_hoster import Fields, HosterDns, Words
 from shiftable_libcloud._token import token_of_account
@@ -68,11 +69,25 @@ FEATURES: Mapping[str, DnsFeatures] = {
         min_ttl=Limit(linode.TTLS[0], linode.TTL_SOURCE),
         max_ttl=Limit(linode.TTLS[-1], linode.TTL_SOURCE),
     ),
+    "vultr": DnsFeatures(
+        title="Vultr",
+        zones=True,
+        types=frozenset({"A", "AAAA", "CAA", "CNAME", "MX", "NS", "SRV", "SSHFP", "TXT"}),
+        any_name=False,
+        policy=False,
+        apex_ns=True,
+        if_match=True,
+        atomic_if_match=False,
+        atomic_batch=False,
+        writes_per_minute=Limit(1800, "Vultr API reference, Introduction: 30 requests a second; one for each value"),
+        min_ttl=Limit(vultr.LEAST_TTL, vultr.TTL_SOURCE),
+    ),
 }
 
 _HOSTERS: Mapping[str, tuple[Words, Callable[..., Any]]] = {
     "digitalocean": (digitalocean, digitalocean.DigitalOceanDns),
     "linode": (linode, linode.LinodeDns),
+    "vultr": (vultr, vultr.VultrDns),
 }
 
 _PAGE, _KEPT = 1000, 8
@@ -152,11 +167,12 @@ class LibcloudDnsDriver(DnsDriver):
                         raise
                     doubtful = True
                     if self._is_new(api, spec.name):
-                        return
+                        break
                     if taken or not left:
                         raise
                 else:
-                    return
+                    break
+            api.complete_zone(spec.name)
 
     def describe(self, name: str) -> ZoneSpec:
         """Return the zone."""

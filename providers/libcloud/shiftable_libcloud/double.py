@@ -1,4 +1,4 @@
-"""Stand-ins for hosters on loopback: the parts of the APIs of DigitalOcean and of Linode that this provider speaks."""
+"""Stand-ins for hosters on loopback: what this provider speaks of DigitalOcean's, Linode's and Vultr's API."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import json
 import secrets
 import threading
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from wsgiref.types import WSGIEnvironment
+
+import attrs
 
 from shiftable.config import Credential
 from shiftable.testing.harness import Double, Headers, Request, Response
 from shiftable_libcloud._double_domains import Domains
 from shiftable_libcloud._double_droplets import DropletCloud
 from shiftable_libcloud._double_linode import LinodeDomains
+from shiftable_libcloud._double_linodes import LinodeCloud
 from shiftable_libcloud._double_state import Refused, Routed, Row, missing
+from shiftable_libcloud._double_vultr import VultrDomains, paged
 
-__all__ = ["DigitalOceanDouble", "HosterDouble", "LinodeDouble"]
+__all__ = ["DigitalOceanDouble", "HosterDouble", "LinodeDouble", "VultrDouble"]
 
 
 class HosterDouble(Double):
@@ -29,12 +34,13 @@ class HosterDouble(Double):
     """
 
     name: ClassVar[str] = "libcloud"
-    domains: Domains | LinodeDomains
+    domains: Domains | LinodeDomains | VultrDomains
     page_size: int
     prefix: ClassVar[str] = ""
     """What the hoster's tokens begin with."""
     made: ClassVar[int] = 201
-    """The status of a creation."""
+    """The status of a creation, unless ``made_as`` has another for it."""
+    made_as: ClassVar[Mapping[str, int]] = {}
     unknown: ClassVar[str] = ""
     forbidden: ClassVar[str] = ""
 
@@ -75,7 +81,8 @@ class HosterDouble(Double):
             return Response("204 No Content", Headers())
         if isinstance(told, list):
             return _answered(200, self._page(request, routed, told))
-        return _answered(self.made if request.method == "POST" else 200, told)
+        made = self.made_as.get(routed.operation, self.made)
+        return _answered(made if request.method == "POST" else 200, told)
 
     @abstractmethod
     def _found(self, request: Request) -> tuple[str, Routed] | None:
@@ -90,7 +97,7 @@ class HosterDouble(Double):
         """Return what the hoster says of a token."""
 
     @abstractmethod
-    def _page(self, request: Request, routed: Routed, rows: list[Row]) -> Row:
+    def _page(self, request: Request, routed: Routed, rows: list[Row]) -> Row | list[Row]:
         """Return one page of a listing, with the way to the next one."""
 
     def _violations(self, request: Request, response: Response) -> list[str]:  # noqa: ARG002  the harness passes both
@@ -171,7 +178,11 @@ class DigitalOceanDouble(HosterDouble):
 
 
 class LinodeDouble(HosterDouble):
-    """Linode in this process: the domains and records of one account."""
+    """Linode in this process: the domains, records, Linodes and Cloud Firewalls of one account.
+
+    Attributes:
+        machines: what the account has beside its domains.
+    """
 
     domains: LinodeDomains
 
@@ -181,22 +192,36 @@ class LinodeDouble(HosterDouble):
         super().__init__()
         self.page_size = 500
         self.domains = LinodeDomains()
+        self.machines = LinodeCloud(self.clock.now)
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings for ``shiftable.connect("libcloud", **double.config)``, with little patience: five seconds."""
         token = Credential.literal(self.token)
-        return {"hoster": "linode", "endpoint": self.url, "token": token, "retry_seconds": 5.0}
+        return {
+            "hoster": "linode",
+            "region": "eu-central",
+            "endpoint": self.url,
+            "token": token,
+            "retry_seconds": 5.0,
+        }
 
     def forget(self) -> None:
         """Delete all that the account has, and return to large pages."""
         with self._state:
             self.domains.forget()
+            self.machines.forget()
             self.page_size = 500
 
     def _found(self, request: Request) -> tuple[str, Routed] | None:
         found = self.domains.find(request)
-        return None if found is None else ("dns", found)
+        if found is not None:
+            return "dns", found
+        found = self.machines.routes.find(request)
+        if found is None:
+            return None
+        wanted = json.loads(request.headers.get("X-Filter") or "{}")
+        return "compute", attrs.evolve(found, query={**found.query, **wanted})
 
     def _no(self, refused: Refused) -> Row:
         return {
@@ -208,11 +233,51 @@ class LinodeDouble(HosterDouble):
     def _words_of(self, status: int) -> str:
         return {401: "Invalid Token", 403: "Your OAuth token is not authorized to use this endpoint."}[status]
 
-    def _page(self, request: Request, routed: Routed, rows: list[Row]) -> Row:  # noqa: ARG002  as all hosters'
+    def _page(self, request: Request, routed: Routed, rows: list[Row]) -> Row | list[Row]:  # noqa: ARG002  as all hosters'
+        if not routed.listed:
+            return rows  # what Linode tells without pages
         return self.domains.paged(routed, rows, self.page_size)
 
 
-def _answered(status: int, told: Row) -> Response:
+class VultrDouble(HosterDouble):
+    """Vultr in this process: the domains and records of one account."""
+
+    domains: VultrDomains
+
+    made_as: ClassVar[Mapping[str, int]] = {"domains.create": 200}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.page_size = 500
+        self.domains = VultrDomains()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings for ``shiftable.connect("libcloud", **double.config)``, with little patience: five seconds."""
+        token = Credential.literal(self.token)
+        return {"hoster": "vultr", "endpoint": self.url, "token": token, "retry_seconds": 5.0}
+
+    def forget(self) -> None:
+        """Delete all that the account has, and return to large pages."""
+        with self._state:
+            self.domains.forget()
+            self.page_size = 500
+
+    def _found(self, request: Request) -> tuple[str, Routed] | None:
+        found = self.domains.routes.find(request)
+        return None if found is None else ("dns", found)
+
+    def _no(self, refused: Refused) -> Row:
+        return {"error": refused.message, "status": refused.status}
+
+    def _words_of(self, status: int) -> str:
+        return {401: "Invalid API token.", 403: "Forbidden"}[status]
+
+    def _page(self, request: Request, routed: Routed, rows: list[Row]) -> Row:  # noqa: ARG002  as all hosters'
+        return paged(routed, rows, self.page_size, "domain" if routed.listed == "domains" else "id")
+
+
+def _answered(status: int, told: Row | list[Row]) -> Response:
     headers = Headers({"Content-Type": "application/json; charset=utf-8", "x-request-id": "r-1"})
     headers["ratelimit-limit"], headers["ratelimit-remaining"] = "5000", "4999"
     return Response(f"{status} Answered", headers, json.dumps(told).encode())

@@ -48,6 +48,9 @@ PHRASES: tuple[tuple[str, type[OperationError]], ...] = (
     # DigitalOcean says `unprocessable_entity` of all of these, Linode nothing but 400, and both tell them apart in
     # English only
     ("already exists", AlreadyExists),
+    ("must be unique among your", AlreadyExists),
+    ("account limit reached", QuotaExceeded),
+    ("linode busy", Conflict),
     ("cannot share a name", Conflict),
     ("pending event", Conflict),
     ("will exceed your", QuotaExceeded),
