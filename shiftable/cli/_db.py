@@ -24,6 +24,7 @@ from shiftable.cli._context import (
     say_facts,
     shown,
 )
+from shiftable.cli._db_archive import archive, backup, backups, delete_backup
 from shiftable.cli._db_online import online
 from shiftable.cli._progress import duration_text
 from shiftable.cli._units import read_duration, when
@@ -112,7 +113,8 @@ def db() -> None:
     """
 
 
-db.add_command(online)
+for _command in (archive, backup, backups, delete_backup, online):
+    db.add_command(_command)
 
 # looking
 
@@ -152,6 +154,8 @@ def show(context: Context, place: DatabaseAt, as_json: bool) -> None:
     """Show the state of a server, where it listens, and what it is made of."""
     found = place.open(context)
     facts = _info_facts(found.info()) | _spec_facts(place.service(context).describe(found.name))
+    if (times := found.restorable()) is not None:
+        facts |= {"restorable_from": times[0], "restorable_until": times[1]}
     if as_json:
         context.json(facts)
         return
@@ -380,18 +384,30 @@ def restart(context: Context, place: DatabaseAt, *, wait: bool, timeout: timedel
 @db.command()
 @database_
 @click.option("--no-final-snapshot", is_flag=True, help="Without a last snapshot: what it holds is lost.")
+@click.option("--unprotect", is_flag=True, help="Also if deletion_protection is on.")
 @click.option("--yes", metavar="NAME", help="Confirm by the server's name, for scripts.")
 @wait_option
 @timeout_option
 @pass_context
 def delete(
-    context: Context, place: DatabaseAt, *, no_final_snapshot: bool, yes: str | None, wait: bool, timeout: timedelta
+    context: Context,
+    place: DatabaseAt,
+    *,
+    no_final_snapshot: bool,
+    unprotect: bool,
+    yes: str | None,
+    wait: bool,
+    timeout: timedelta,
 ) -> None:
     """Delete a server, after its name was typed and a last snapshot was taken."""
     found = place.open(context)
-    found.info()  # one that does not exist needs no confirmation
+    state = found.info().state  # one that does not exist needs no confirmation
     what = "and all that it holds, without a snapshot" if no_final_snapshot else "after a last snapshot"
     _confirm(found, place, what, yes)
+    if unprotect and place.service(context).describe(found.name).deletion_protection:
+        found.protect(on=False)
+        with _told(found) as told:
+            found.wait("stopped" if state == "stopped" else "available", timeout=timeout, on_info=told)
     place.service(context).delete(found.name, final_snapshot=not no_final_snapshot)
     if wait:
         with _told(found) as told:

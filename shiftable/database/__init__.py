@@ -7,6 +7,8 @@ from shiftable.database._url import DatabaseUrl
 from shiftable.database.driver import (
     ENGINES,
     STATES,
+    ArchiveProgress,
+    BaseBackup,
     DatabaseFeatures,
     DatabaseInfo,
     DatabaseSpec,
@@ -22,6 +24,8 @@ from shiftable.database.driver import (
 __all__ = [
     "ENGINES",
     "STATES",
+    "ArchiveProgress",
+    "BaseBackup",
     "Connection",
     "Database",
     "DatabaseFeatures",

@@ -97,6 +97,15 @@ class Database(Handle[DatabaseDriver]):
         with self._translated("info", self.resource):
             return self._driver.info(self.name)
 
+    def restorable(self) -> tuple[datetime, datetime] | None:
+        """Return the earliest and the latest time to which it can be restored; ``None``: none, or not told.
+
+        Raises:
+            NotFound: there is no such server.
+        """
+        with self._translated("restorable", self.resource):
+            return self._driver.restorable(self.name)
+
     # connecting
 
     def password(self, *, fresh: bool = False) -> Masked:

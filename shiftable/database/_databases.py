@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from typing import ClassVar
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar, TypeVar
 
 from shiftable.accounts import password
 from shiftable.database._database import Database
 from shiftable.database._logins import LoginBook, for_driver
 from shiftable.database._rules import impossible_updates, merged
-from shiftable.database.driver import DatabaseDriver, DatabaseFeatures, DatabaseSpec, SizeChoice, Snapshot
-from shiftable.errors import Conflict, InvalidArgument, NotFound, Resource, Unsupported
+from shiftable.database.driver import (
+    ArchiveProgress,
+    BaseBackup,
+    DatabaseDriver,
+    DatabaseFeatures,
+    DatabaseSpec,
+    SizeChoice,
+    Snapshot,
+)
+from shiftable.errors import Conflict, InvalidArgument, NotFound, OperationError, Resource, Unsupported
 from shiftable.paging import Page, paged
 from shiftable.service import Change, Service
 from shiftable.waiting import Timing
 
 __all__ = ["Databases"]
+
+T = TypeVar("T")
+
+_LONGEST_PAUSE = 60.0
+"""Seconds between two tries to go on with an archive."""
+
+
+def _ignore(_: object) -> None:
+    """Hear nothing."""
+
+
+def _never() -> bool:
+    return False
 
 
 class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
@@ -125,7 +146,8 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
         resource = self._checked("delete", name)
         if self.describe(name).deletion_protection:
             raise Conflict(
-                "it is protected from deletion; declare deletion_protection = false or call protect(on=False)",
+                "it is protected from deletion; declare deletion_protection = false and apply that, or say"
+                " `shiftable db delete --unprotect`, or call protect(on=False)",
                 provider=self.provider,
                 operation="database.delete",
                 resource=resource,
@@ -172,6 +194,91 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
                 why = f"{'; '.join(impossible)}; make a new server and move the data"
                 raise self._invalid("update", self._checked("update", change.name), why)
         super().apply(change)
+
+    # whole servers that hold the databases of a provider
+
+    def back_up(self) -> BaseBackup:
+        """Make a base backup of the server that the databases are on, and delete those that are too old.
+
+        Raises:
+            Conflict: nobody archives the server's log, without which it is of one moment only.
+        """
+        return self._with_archive("back_up", self._driver.back_up)
+
+    def backups(self, *, limit: int | None = None) -> Iterator[BaseBackup]:
+        """Iterate over the base backups of the server that the databases are on, the oldest first."""
+        self._require(self.features.archive, "backups", self._server, "base backups")
+
+        def fetch(cursor: str | None, left: int | None) -> Page[BaseBackup]:
+            with self._translated("backups", None):
+                return self._driver.backups(cursor=cursor, limit=left)
+
+        return paged(fetch, limit=limit)
+
+    def delete_backup(self, name: str) -> None:
+        """Delete a base backup, and what of the log only it needs.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        self._with_archive("delete_backup", lambda: self._driver.delete_backup(name))
+
+    def archive(
+        self,
+        *,
+        every: timedelta = timedelta(seconds=10),
+        over_gap: bool = False,
+        on_progress: Callable[[ArchiveProgress], None] = _ignore,
+        on_trouble: Callable[[OperationError], None] = _ignore,
+        stopped: Callable[[], bool] = _never,
+    ) -> None:
+        """Archive the log of the server that the databases are on, until ``stopped``; wait out what passes.
+
+        It may be killed at any time: the next call goes on where this one has ended; so long the server keeps its log.
+
+        Args:
+            every: what is written is stored so often: what a failure of the server costs at most.
+            over_gap: where the server has deleted what is missing, begin anew. Times in the gap cannot be restored.
+            on_progress: hears of each time that can be restored from then on.
+            on_trouble: hears of what is waited out.
+
+        Raises:
+            Conflict: another process archives it; or there is a gap.
+        """
+        pause = 1.0
+
+        def told(progress: ArchiveProgress) -> None:
+            nonlocal pause
+            pause = 1.0
+            on_progress(progress)
+
+        def follow() -> None:
+            self._driver.archive(every=every, over_gap=over_gap, on_progress=told, stopped=stopped)
+
+        while not stopped():
+            try:
+                self._with_archive("archive", follow)
+            except OperationError as exc:
+                if not exc.retryable:
+                    raise
+                on_trouble(exc)
+                self._timing.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                return
+
+    def end_archive(self) -> None:
+        """Have the server no longer keep its log for the archive, for good; what is stored stays."""
+        self._with_archive("end_archive", self._driver.end_archive)
+
+    @property
+    def _server(self) -> Resource:
+        return Resource(self.resource_type, "*")
+
+    def _with_archive(self, operation: str, call: Callable[[], T]) -> T:
+        self._require(self.features.archive, operation, self._server, "archive of the server's log")
+        with self._translated(operation, None):
+            return call()
 
     def settle(self, spec: DatabaseSpec) -> None:
         """Wait until nothing is being done to the server any more.

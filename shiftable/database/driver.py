@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -24,6 +24,8 @@ __all__ = [
     "ENGINES",
     "GIB",
     "STATES",
+    "ArchiveProgress",
+    "BaseBackup",
     "DatabaseDriver",
     "DatabaseFeatures",
     "DatabaseInfo",
@@ -258,6 +260,40 @@ class Snapshot:
 
 
 @attrs.frozen(kw_only=True)
+class BaseBackup:
+    """All data of one server, from which, with the server's log after it, any later time is restored.
+
+    Args:
+        name: the time at which it began.
+        version: of the server, ``15.4``.
+        began: aware, UTC.
+        restorable_from: when it was complete: the earliest time that is restored from it.
+        size: in bytes, as it is stored.
+    """
+
+    name: str
+    version: str
+    began: datetime
+    restorable_from: datetime
+    size: int
+
+
+@attrs.frozen(kw_only=True)
+class ArchiveProgress:
+    """How far the log of a server has been archived.
+
+    Args:
+        until: the latest time that can be restored; aware, UTC.
+        behind: bytes of the log that the server has written since, and that are not stored yet.
+        segment: the last part of the log that is stored, in the server's words.
+    """
+
+    until: datetime
+    behind: int
+    segment: str
+
+
+@attrs.frozen(kw_only=True)
 class DatabaseFeatures(Features):
     """What a database driver can do."""
 
@@ -280,6 +316,9 @@ class DatabaseFeatures(Features):
     optional_tls: bool = feature("servers that let clients connect without TLS", default=False)
     restart: bool = feature("a server is restarted, so that parameters count", default=False)
     sizes: bool = feature("sizes in steps: the smallest that is large enough is chosen, and says why", default=False)
+    archive: bool = feature(
+        "base backups of a whole server, and its log archived by `shiftable db archive`", default=False
+    )
     max_name: Limit = feature("longest name, characters")
     min_storage: Limit | None = feature("smallest storage, GiB", default=None)
     max_storage: Limit | None = feature("largest storage, GiB", default=None)
@@ -339,6 +378,16 @@ class DatabaseDriver(Driver[DatabaseSpec]):
     @abstractmethod
     def info(self, name: str) -> DatabaseInfo:
         """Return the state of a server and where it listens."""
+
+    def restorable(self, name: str) -> tuple[datetime, datetime] | None:
+        """Return the earliest and the latest time to which a server can be restored; ``None``: none, or not told.
+
+        Else than ``info``, which every connection needs, it may ask whoever keeps the backups.
+        """
+        info = self.info(name)
+        if info.restorable_from is None or info.restorable_until is None:
+            return None
+        return info.restorable_from, info.restorable_until
 
     @abstractmethod
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:
@@ -428,6 +477,47 @@ class DatabaseDriver(Driver[DatabaseSpec]):
     def restore_at(self, name: str, when: datetime, spec: DatabaseSpec) -> None:
         """Begin to make a new server, ``spec``, as the server ``name`` was at that time."""
         raise Unsupported("no restore to a point in time")
+
+    # of whole servers, on which the databases of this driver are: with features.archive
+
+    def back_up(self) -> BaseBackup:
+        """Make a base backup, and delete what no time that is to be kept needs any more. Returns when it is complete.
+
+        A state that makes it useless, a log that nobody archives, is a conflict.
+        """
+        raise Unsupported("no base backups")
+
+    def backups(self, *, cursor: str | None, limit: int | None) -> Page[BaseBackup]:
+        """Return one page of the base backups that are complete, the oldest first."""
+        raise Unsupported("no base backups")
+
+    def delete_backup(self, name: str) -> None:
+        """Delete a base backup, and what of the log only it needs."""
+        raise Unsupported("no base backups")
+
+    def archive(
+        self,
+        *,
+        every: timedelta,
+        over_gap: bool,
+        on_progress: Callable[[ArchiveProgress], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Store the log of the server while it is written, without a gap, until ``stopped``; another process goes on.
+
+        Only one process at a time does; for another it is a conflict.
+
+        Args:
+            every: what is written is stored so often.
+            over_gap: where the server has deleted what is missing, begin anew; else that is a conflict.
+            on_progress: hears of each time that can be restored from then on.
+            stopped: asked often.
+        """
+        raise Unsupported("no archive of the log")
+
+    def end_archive(self) -> None:
+        """Have the server no longer keep its log for the archive, for good; what is stored stays."""
+        raise Unsupported("no archive of the log")
 
 
 def _has_engine(engines: frozenset[str], engine: str, version: str) -> bool:

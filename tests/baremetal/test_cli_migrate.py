@@ -254,5 +254,5 @@ def test_an_inventory_stands_in_for_the_listing(shop: Path, put, shiftable) -> N
 
     assert ["a.jpg", "c.jpg"] == moved(shiftable, "--inventory", "inventory.csv")
     answer = shiftable(*MOVE, "--inventory", "inventory.csv", "--delete")
-    assert 1 == answer.returncode
+    assert 2 == answer.returncode
     assert "goes without delete" in answer.stderr

@@ -135,6 +135,12 @@ def test_the_features_name_both_homes_of_blobs_and_the_secrets() -> None:
     assert titles["secrets"] == ["SOPS files with age", "Vault, OpenBao"]
 
 
+def test_the_settings_of_machines_load_no_service() -> None:
+    services = {f"shiftable.{name}" for name in ("blob", "compute", "database", "dns", "secrets")}
+    code = f"import sys, shiftable_baremetal; print({services} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
 def test_loading_the_provider_and_writing_files_loads_no_sdk(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from shiftable_baremetal import *;"

@@ -227,6 +227,22 @@ def test_a_protected_server_is_not_deleted(run: Run, folder: Path) -> None:
     assert 0 == run("create", "orders").exit_code
     refused = run("delete", "orders", "--yes", "orders")
     assert (1, True) == (refused.exit_code, "protected from deletion" in refused.stderr)
+    assert "--unprotect" in refused.stderr
+    assert 2 == run("delete", "orders", "--unprotect", "--yes", "ordres").exit_code
+    assert run("show", "orders", "--json").stdout.count('"deletion_protection": true') == 1
+    assert 0 == run("delete", "orders", "--unprotect", "--yes", "orders").exit_code
+    assert 1 == run("show", "orders").exit_code
+
+
+def test_a_restored_copy_that_is_protected_is_deleted_stopped_or_not(run: Run, folder: Path) -> None:
+    (folder / "shiftable.toml").write_text(FILE.replace("deletion_protection = false\n", ""))
+    assert 0 == run("create", "orders").exit_code
+    assert 0 == run("snapshot", "orders", "before").exit_code
+    assert 0 == run("restore", "orders", "back", "--snapshot", "before").exit_code
+    assert 0 == run("stop", "orders").exit_code
+    for server, name in (("memory:back", "back"), ("orders", "orders")):
+        gone = run("delete", server, "--unprotect", "--yes", name)
+        assert (0, f"{name}: deleted\n") == (gone.exit_code, gone.stdout)
 
 
 # mistakes
@@ -278,7 +294,7 @@ GUIDE = (Path(__file__).parents[2] / "docs/how-to/databases.md").read_text("utf-
 
 def test_the_commands_of_the_guide_exist_as_they_stand_there() -> None:
     lines = [line.removeprefix("$ shiftable db ") for line in GUIDE.splitlines() if line.startswith("$ shiftable db ")]
-    assert 11 == len(lines)
+    assert 14 == len(lines)
     for line in lines:
         name, *arguments = shlex.split(line, comments=True)
         command = db.get_command(click.Context(db), name)
@@ -287,9 +303,14 @@ def test_the_commands_of_the_guide_exist_as_they_stand_there() -> None:
 
 
 def test_the_declarations_of_the_guide_are_right(folder: Path) -> None:
-    first, login, token, office = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    first, login, token, office, archive = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
     head = '[project]\nname = "shop"\n[environments.production]\nprovider = "memory"\n[secrets.app]\n[blob.backups]\n'
-    for text in (first, first + login.partition("\n")[2], first + token.partition("\n")[2], first + office):
+    archived = office + archive.splitlines()[-1]
+    for text in (
+        first,
+        *(first + more.partition("\n")[2] for more in (login, token)),
+        *(first + more for more in (office, archived)),
+    ):
         (folder / "shiftable.toml").write_text(head + text)
         (declared,) = load(folder).declared("database")
         assert "orders" == declared.spec.name

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import runpy
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -22,16 +20,12 @@ import attrs
 import psycopg
 import pytest
 
+from . import nameservers
+
 INSTALL = Path(__file__).with_name("install.py")
 _INSTALLED = runpy.run_path(str(INSTALL))  # now: each test has a home of its own
 ROOT: Path = _INSTALLED["ROOT"]
 NPM: Path = _INSTALLED["NPM"]
-_BESIDE = importlib.util.spec_from_file_location("nameservers", INSTALL.with_name("nameservers.py"))
-assert _BESIDE is not None
-assert _BESIDE.loader is not None
-nameservers: Any = importlib.util.module_from_spec(_BESIDE)
-sys.modules[_BESIDE.name] = nameservers
-_BESIDE.loader.exec_module(nameservers)
 PATIENCE = 120
 """Seconds after which a server that has not answered never will."""
 

@@ -26,7 +26,7 @@ from shiftable_baremetal import MariadbSettings
 from shiftable_baremetal._servers_mariadb import MariadbSession
 from shiftable_baremetal.database_servers import ServerDatabaseDriver, open_server
 
-from ..baremetal.killed_statements import applied, at_each_step  # noqa: TID252  tests are not installed
+from ..baremetal.killed_statements import applied, at_each_step
 from .conftest import DatabaseServer, Debian
 
 CANARY = "c4n4ry'\"\\%s-password"

@@ -15,7 +15,7 @@ from shiftable.errors import MigrationError
 from shiftable.migrate._mysql._move import DatabaseMove, How, moved
 from shiftable.migrate._mysql._verification import differences
 
-from ..migrate.killed_moves import ON_WITH, ran  # noqa: TID252  tests are not installed
+from ..migrate.killed_moves import ON_WITH, ran
 from .mysql_pair import MariaDb, Pair, equal, servers
 
 __all__ = ["servers"]

@@ -13,7 +13,7 @@ from shiftable.migrate import Action, Trouble
 from shiftable.migrate._mysql._move import DatabaseMove
 from shiftable.testing.conformance.database import small_spec
 
-from ..migrate.database_moves import DatabaseMoves, World, the  # noqa: TID252  tests are not installed
+from ..migrate.database_moves import DatabaseMoves, World, the
 from .mysql_pair import MariaDb, Pair, servers
 
 __all__ = ["servers"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
+from shiftable.checks import is_not_negative
 from shiftable.config import BucketReference, Credential
 from shiftable.errors import ConfigError, Problem
 from shiftable.features import Features
@@ -146,8 +147,10 @@ class PostgresqlSettings:
         tls: whether a server over a network must prove by its certificate who it is, and all is encrypted.
         ca_bundle: certificates to trust in place of the system's.
         ssh: the machine from which the server is reached, as ssh knows it; ``host`` is then as that machine sees it.
-        snapshots: a declared bucket for snapshots; else they lie below ``root``.
-        programs: the folder of pg_dump and pg_restore; else as for private servers.
+        snapshots: a declared bucket for snapshots and the archive; else they lie below ``root``.
+        archive_days: for how long any time can be restored, from base backups of the whole server and its log, which
+            `shiftable db archive` stores; 0: there are snapshots only.
+        programs: the folder of PostgreSQL's programs; else as for private servers.
     """
 
     host: str = "/run/postgresql"
@@ -158,6 +161,7 @@ class PostgresqlSettings:
     ca_bundle: Path | None = None
     ssh: str | None = None
     snapshots: BucketReference | None = None
+    archive_days: int = attrs.field(default=0, validator=is_not_negative)
     programs: Path | None = None
 
 
@@ -285,7 +289,12 @@ class BaremetalProvider(Provider[BaremetalSettings]):
                 compute_hosts.FEATURES,
                 compute_redfish.FEATURES,
             ),
-            "database": (database.FEATURES, _servers_postgresql.FEATURES, _servers_mariadb.FEATURES),
+            "database": (
+                database.FEATURES,
+                _servers_postgresql.FEATURES,
+                _servers_postgresql.FEATURES_ARCHIVED,
+                _servers_mariadb.FEATURES,
+            ),
             "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),
         }

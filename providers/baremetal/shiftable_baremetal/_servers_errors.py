@@ -78,6 +78,7 @@ def classify(exc: Exception) -> Fault | None:
 
 _TEXTS: tuple[tuple[str, type[OperationError]], ...] = (
     ("No space left on device", QuotaExceeded),
+    ("File too large", QuotaExceeded),
     ("permission denied", PermissionDenied),
     ("Access denied", PermissionDenied),
     ("command denied", PermissionDenied),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
-__all__ = ["FEATURES", "PostgresqlEngine"]
+__all__ = ["FEATURES", "FEATURES_ARCHIVED", "PostgresqlEngine"]
 
 FEATURES = DatabaseFeatures(
     title="PostgreSQL servers",
@@ -46,8 +47,13 @@ FEATURES = DatabaseFeatures(
     max_name=Limit(63, "chosen, as Amazon RDS"),
 )
 
+FEATURES_ARCHIVED = attrs.evolve(
+    FEATURES, title="PostgreSQL servers with `archive_days`", point_in_time=True, archive=True
+)
+
 _LONGEST = 63  # bytes: NAMEDATALEN - 1
 _OLDEST = 14  # pg_terminate_backend(pid, timeout)
+_HISTORY = re.compile(rb"^(\d+)\s+([0-9A-F]+)/([0-9A-F]+)", re.MULTILINE)
 _CLASS = 0x73686966  # of our advisory locks, "shif"
 _NAMES = ""  # the lock of whoever chooses names: no resource has none
 _ENDED = 10  # seconds for sessions to end
@@ -314,11 +320,13 @@ class PostgresqlEngine(ServerEngine):
     """A PostgreSQL server, 14 or later.
 
     Args:
-        programs: the folder of ``pg_dump`` and ``pg_restore``.
+        programs: the folder of PostgreSQL's programs.
+        archived: whether the server's log is, so that times can be restored.
     """
 
     access: Access
     programs: Path | None = None
+    archived: bool = False
 
     @property
     def name(self) -> Engine:
@@ -328,7 +336,7 @@ class PostgresqlEngine(ServerEngine):
     @property
     def features(self) -> DatabaseFeatures:
         """What databases on a PostgreSQL server can do."""
-        return FEATURES
+        return FEATURES_ARCHIVED if self.archived else FEATURES
 
     @property
     def default(self) -> str:
@@ -345,6 +353,12 @@ class PostgresqlEngine(ServerEngine):
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
         """Connect to the database ``postgres``."""
+        with self.connection() as connection:
+            yield PostgresqlSession(connection)
+
+    @contextlib.contextmanager
+    def connection(self, **more: Any) -> Iterator[psycopg.Connection[Any]]:  # noqa: ANN401  libpq's
+        """Connect to the database ``postgres``, to ask what no resource has."""
         options: dict[str, Any] = {
             **self.access.arguments("postgresql"),
             "application_name": "shiftable",
@@ -352,24 +366,52 @@ class PostgresqlEngine(ServerEngine):
             "connect_timeout": 10,
             "keepalives_idle": 30,
             "autocommit": True,
+            **more,
         }
         password = self.access.secret().reveal()
         connection = _connected({**options, **({"password": password} if password else {})})
         try:
-            yield PostgresqlSession(connection)
+            yield connection
         finally:
             connection.close()
 
     def dump(self, database: str, version: str) -> Command:
         """Write the database in pg_dump's own format, which is compressed."""
-        return self._command("pg_dump", version, database, "--format=custom")
+        return self._command(self._folder(version) / "pg_dump", database, "--format=custom")
 
     def load(self, database: str, role: str, version: str) -> Command:
         """Read it in one transaction, as the role, whose it all becomes."""
         options = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-acl", f"--role={role}")
-        return self._command("pg_restore", version, database, *options)
+        return self._command(self._folder(version) / "pg_restore", database, *options)
 
-    def _command(self, program: str, version: str, database: str, *options: str) -> Command:
+    def base_backup(self, version: str) -> Command:
+        """Write the data directory of the whole server, with the WAL that makes it consistent, as a tar file."""
+        options = (
+            "--pgdata=-",
+            "--format=tar",
+            "--wal-method=fetch",
+            "--checkpoint=fast",
+            "--manifest-checksums=SHA256",
+        )
+        return self._command(self._newer("pg_basebackup", version), "postgres", *options)
+
+    def timelines(self, current: int) -> list[tuple[int, int]]:
+        """Return the timelines before the server's current one, each with the position at which the next one begins."""
+        if current == 1:
+            return []
+        with self.connection(replication="true") as connection:
+            answer = connection.pgconn.exec_(f"TIMELINE_HISTORY {current}".encode())
+            content = answer.get_value(0, 1) if answer.ntuples else None
+        if content is None:
+            fail(Conflict, f"the server does not tell where its timeline {current} begins")
+        return [(int(old), int(high, 16) << 32 | int(low, 16)) for old, high, low in _HISTORY.findall(content)]
+
+    def receive_wal(self, version: str, folder: Path, slot: str) -> Command:
+        """Write WAL into a folder as the server writes it, and tell the server at once how far it is on the disk."""
+        options = (f"--directory={folder}", f"--slot={slot}", "--synchronous", "--no-loop", "--status-interval=1")
+        return self._command(self._newer("pg_receivewal", version), "postgres", *options)
+
+    def _command(self, program: Path, database: str, *options: str) -> Command:
         where = self.access.arguments("postgresql")
         target = database.replace("\\", "\\\\").replace("'", "\\'")
         variables = {"PGHOST": str(where["host"]), "PGPORT": str(where["port"]), "PGUSER": self.access.user}
@@ -377,12 +419,23 @@ class PostgresqlEngine(ServerEngine):
             variables |= {"PGSSLMODE": str(where["sslmode"]), "PGSSLROOTCERT": str(where["sslrootcert"])}
         password = self.access.secret().reveal().replace("\\", "\\\\").replace(":", "\\:")
         return Command(
-            program=self._folder(version) / program,
+            program=program,
             arguments=(*options, f"--dbname=dbname='{target}'", "--no-password"),
             variables=variables,
             secret=Masked(f"*:*:*:*:{password}\n"),
             secret_variable="PGPASSFILE",  # noqa: S106  its name
         )
+
+    def _newer(self, program: str, version: str) -> Path:
+        """Return a program of the server's version or a later one, which reads the server all the same."""
+        server = int(version.partition(".")[0])
+        found = all_binaries(self.programs, programs=(program,))
+        fitting = [each for each in found if each.major >= server]
+        if not fitting:
+            here = ", ".join(each.version for each in found) or "none"
+            how = f"apt-get install postgresql-client-{server}"
+            raise ConfigError(f"the archive of PostgreSQL {server} needs its {program} ({how}); here: {here}")
+        return min(fitting, key=lambda each: each.major).folder / program
 
     def _folder(self, version: str) -> Path:
         """Return the programs that the server's version goes with.

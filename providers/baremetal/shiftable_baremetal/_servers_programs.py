@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,15 @@ import attrs
 
 from shiftable.errors import ConfigError
 from shiftable.masking import Masked
+from shiftable_baremetal import _leash
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._servers_errors import program_fault
 
-__all__ = ["Command", "dumped", "found_program", "loaded"]
+__all__ = ["Command", "dumped", "found_program", "leashed", "loaded"]
 
 _CHUNK = 1024 * 1024
+_PATIENCE = 30  # seconds for a program to end that is told to
+_LEASH = (sys.executable, "-I", "-S", _leash.__file__)
 _NOT_OURS = ("PG", "MYSQL", "MARIADB")
 
 
@@ -83,7 +87,29 @@ def loaded(command: Command, pieces: Iterable[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _running(command: Command, *, stdin: int, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
+def leashed(command: Command, *descriptors: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program that does not end by itself, until the end of the block or of this process, however it ends.
+
+    Args:
+        descriptors: that the program has open too.
+
+    Raises:
+        FilesError: it ended by itself, or failed.
+    """
+    nothing = subprocess.DEVNULL
+    with _running(command, stdin=subprocess.PIPE, stdout=nothing, leash=True, descriptors=descriptors) as process:
+        try:
+            yield process
+        finally:
+            cast("IO[bytes]", process.stdin).close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
+
+
+@contextlib.contextmanager
+def _running(
+    command: Command, *, stdin: int, stdout: int, leash: bool = False, descriptors: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program for the time of the block, and see that it ends well; if the block fails, end it."""
     with _unnamed(command.secret) as number, tempfile.TemporaryFile() as said:
         path = f"/dev/fd/{number}"
@@ -91,9 +117,9 @@ def _running(command: Command, *, stdin: int, stdout: int) -> Iterator[subproces
         variable = {command.secret_variable: path} if command.secret_variable else {}
         option = (f"{command.secret_option}={path}",) if command.secret_option else ()
         process = subprocess.Popen(  # noqa: S603  a program of the server's own
-            [str(command.program), *option, *command.arguments],
+            [*(_LEASH if leash else ()), str(command.program), *option, *command.arguments],
             env={**inherited, **command.variables, **variable, "LC_ALL": "C"},
-            pass_fds=(number,),
+            pass_fds=(number, *descriptors),
             stdin=stdin,
             stdout=stdout,
             stderr=said,
@@ -117,7 +143,7 @@ def _running(command: Command, *, stdin: int, stdout: int) -> Iterator[subproces
 def _unnamed(secret: Masked) -> Iterator[int]:
     """Keep a secret in a file in memory that has no name, which only its owner reads."""
     if not hasattr(os, "memfd_create"):
-        raise ConfigError("snapshots hand the password over in a file without a name, which needs Linux")
+        raise ConfigError("the programs get the password in a file without a name, which needs Linux")
     number = os.memfd_create("shiftable")
     try:
         os.fchmod(number, 0o600)

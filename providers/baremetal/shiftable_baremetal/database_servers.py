@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,8 @@ import attrs
 from shiftable.blob import BlobStore, Bucket, BucketSpec
 from shiftable.config import Credential
 from shiftable.database.driver import (
+    ArchiveProgress,
+    BaseBackup,
     DatabaseDriver,
     DatabaseFeatures,
     DatabaseInfo,
@@ -27,13 +29,15 @@ from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, No
 from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable_baremetal import MariadbSettings, PostgresqlSettings
+from shiftable_baremetal._archive_store import ArchiveStore
+from shiftable_baremetal._servers_archive import ServerArchive
 from shiftable_baremetal._servers_engine import Access, ServerEngine, Session, fail
 from shiftable_baremetal._servers_errors import classify
 from shiftable_baremetal._servers_mariadb import MariadbEngine
 from shiftable_baremetal._servers_mark import Found, Mark
 from shiftable_baremetal._servers_postgresql import PostgresqlEngine
 from shiftable_baremetal._servers_programs import dumped, loaded
-from shiftable_baremetal._servers_snapshots import Part, Snapshots, Taken
+from shiftable_baremetal._servers_snapshots import Snapshots
 from shiftable_baremetal._servers_tunnel import Tunnel
 from shiftable_baremetal.blob import FilesDriver
 
@@ -51,19 +55,22 @@ class ServerDatabaseDriver(DatabaseDriver):
 
     Names belong to the server. A database or user whose name another resource has already is called after both,
     ``copy--shop``, and clients are told so; a name that somebody else has is refused. Sizes and ``backup_days`` are
-    kept and nothing is done about them: the server is its owner's to size and to back up.
+    kept and nothing is done about them: the server is its owner's to size, and backups are of all of it.
 
-    Credentials: of the server's user in the provider's settings. Permissions: PostgreSQL: CREATEDB and CREATEROLE, no
-    superuser is needed; MariaDB: ALL PRIVILEGES ON *.* WITH GRANT OPTION. The bucket of snapshots is read and written.
+    Credentials: of the server's user in the provider's settings. Permissions: PostgreSQL: CREATEDB and CREATEROLE, for
+    an archive REPLICATION (and a line for ``replication`` in pg_hba.conf), no superuser is needed; MariaDB: ALL
+    PRIVILEGES ON *.* WITH GRANT OPTION. The bucket of snapshots is read and written.
 
     Args:
         engine: the server.
         snapshots: where snapshots lie.
+        archive: of the whole server, if there is one.
         page_size: items of one page.
     """
 
     _engine: ServerEngine
     _snapshots: Snapshots
+    _archive: ServerArchive | None = None
     _page_size: int = attrs.field(default=100, kw_only=True)
 
     @property
@@ -158,6 +165,12 @@ class ServerDatabaseDriver(DatabaseDriver):
             id=mark.role,
         )
 
+    def restorable(self, name: str) -> tuple[datetime, datetime] | None:
+        """Return the times that the archive of the whole server has."""
+        with self._engine.session() as session:
+            _found(session, name)
+        return self._archive.restorable() if self._archive is not None else None
+
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
         """Return the declared password: the server tells nobody one."""
         if given is not None:
@@ -209,21 +222,55 @@ class ServerDatabaseDriver(DatabaseDriver):
             fail(InvalidArgument, f"the snapshot is of {held.engine}")
         if spec.storage_gib < (held.storage_gib or 0):
             fail(InvalidArgument, f"the snapshot needs {held.storage_gib} GiB")
-        with self._changing(spec.name) as session:
-            known = session.found(spec.name).get(spec.name)
-            if known is not None and known.mark.state != "restoring":
-                fail(AlreadyExists, "there is one of that name on the server")
-            if _numbers(session.version)[0] < _numbers(held.version)[0]:
-                fail(InvalidArgument, f"the snapshot is of version {held.version}, the server has {session.version}")
+        with self._restoring(spec, held.version) as (session, known):
             self._snapshots.verify(taken)
-            for database in known.mark.databases.values() if known is not None else ():
-                session.drop_database(known.mark, database)  # type: ignore[union-attr]  # there are none else
-            names = dict.fromkeys((*(part.database for part in taken.parts), *spec.databases))
-            mark = self._begun(session, attrs.evolve(spec, databases=tuple(names)), "restoring", known)
-            for part in taken.parts:
-                session.make_database(mark, mark.databases[part.database])
-                self._load(session, mark, taken, part)
-            self._complete(session, mark)
+            contents = {part.database: partial(self._snapshots.pieces, part) for part in taken.parts}
+            self._fill(session, spec, known, contents, taken.role)
+
+    def restore_at(self, name: str, when: datetime, spec: DatabaseSpec) -> None:
+        """Make a new resource of one as it was: the whole server runs here at that time, and is dumped."""
+        self._check(spec)
+        archive = self._archived()
+        with self._restoring(spec, None) as (session, known), archive.at(when) as (then, version):
+            self._check_newer(session, version)
+            with then.session() as past:
+                was = past.found(name).get(name)
+            if was is None:
+                fail(NotFound, f"there was none of that name at {when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            databases = _some(was.mark.databases, was)
+            contents = {each: partial(dumped, then.dump(there, version)) for each, there in databases.items()}
+            self._fill(session, spec, known, contents, was.mark.role)
+
+    # the whole server
+
+    def back_up(self) -> BaseBackup:
+        """Make a base backup of the whole server."""
+        return self._archived().back_up()
+
+    def backups(self, *, cursor: str | None, limit: int | None) -> Page[BaseBackup]:
+        """Return one page of the base backups, the oldest first."""
+        left = [each for each in self._archived().backups() if cursor is None or each.name > cursor]
+        shown = tuple(left[: self._size(limit)])
+        return Page(shown, shown[-1].name if len(left) > len(shown) else None)
+
+    def delete_backup(self, name: str) -> None:
+        """Delete a base backup."""
+        self._archived().delete(name)
+
+    def archive(
+        self,
+        *,
+        every: timedelta,
+        over_gap: bool,
+        on_progress: Callable[[ArchiveProgress], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Archive the log of the whole server by ``pg_receivewal``."""
+        self._archived().run(every, on_progress, stopped, over_gap=over_gap)
+
+    def end_archive(self) -> None:
+        """Drop the slot by which the server keeps its log."""
+        self._archived().end()
 
     # what they share
 
@@ -236,6 +283,47 @@ class ServerDatabaseDriver(DatabaseDriver):
         for name in (spec.admin, *spec.databases):
             if (why := self._engine.name_problem(name)) is not None:
                 fail(InvalidArgument, why)
+
+    def _archived(self) -> ServerArchive:
+        if self._archive is None:
+            raise Unsupported("no archive of the server's log; on PostgreSQL, archive_days of the provider begins one")
+        return self._archive
+
+    @contextlib.contextmanager
+    def _restoring(self, spec: DatabaseSpec, version: str | None) -> Iterator[tuple[Session, Found | None]]:
+        """Be the only one who makes a new resource; hand out what a killed restore has left of it."""
+        with self._changing(spec.name) as session:
+            known = session.found(spec.name).get(spec.name)
+            if known is not None and known.mark.state != "restoring":
+                fail(AlreadyExists, "there is one of that name on the server")
+            if version is not None:
+                self._check_newer(session, version)
+            yield session, known
+
+    def _check_newer(self, session: Session, version: str) -> None:
+        if _numbers(session.version)[0] < _numbers(version)[0]:
+            fail(InvalidArgument, f"what is restored is of version {version}, the server has {session.version}")
+
+    def _fill(
+        self,
+        session: Session,
+        spec: DatabaseSpec,
+        known: Found | None,
+        contents: Mapping[str, Callable[[], Iterator[bytes]]],
+        role: str,
+    ) -> None:
+        """Make a new resource with databases that were another user's."""
+        if known is not None:
+            for database in known.mark.databases.values():
+                session.drop_database(known.mark, database)
+        names = dict.fromkeys((*contents, *spec.databases))
+        mark = self._begun(session, attrs.evolve(spec, databases=tuple(names)), "restoring", known)
+        for declared, pieces in contents.items():
+            database = mark.databases[declared]
+            session.make_database(mark, database)
+            command = self._engine.load(database, mark.role, session.version)
+            loaded(command, self._engine.for_user(pieces(), role, mark.role))
+        self._complete(session, mark)
 
     def _check_version(self, session: Session, spec: DatabaseSpec) -> None:
         if not f"{session.version}.".startswith(f"{spec.version}."):
@@ -256,8 +344,9 @@ class ServerDatabaseDriver(DatabaseDriver):
         session.check_parameters(spec.parameters)
         if spec.password is None:
             fail(InvalidArgument, "nobody keeps a password: declare password = { secret = … }")
-        if spec.backup_days:
-            logger.warning("no backups are made of %s by themselves: they are the server's owner's to make", spec.name)
+        if spec.backup_days > (self._archive.days if self._archive is not None else 0):
+            why = "they are the server's owner's to make, or archive_days of the provider"
+            logger.warning("no backups are kept of %s for %s days: %s", spec.name, spec.backup_days, why)
         with session.locked_names():
             if known is not None:
                 mark = attrs.evolve(known.mark, spec=attrs.evolve(spec, admin=known.mark.spec.admin))
@@ -305,7 +394,8 @@ class ServerDatabaseDriver(DatabaseDriver):
     def _complete(self, session: Session, mark: Mark) -> None:
         for database in mark.databases.values():
             session.make_database(mark, database)
-        session.write(attrs.evolve(mark, state="available"))
+        created = mark.created if mark.state == "available" else datetime.now(UTC)
+        session.write(attrs.evolve(mark, state="available", created=created))
 
     def _described(self, session: Session, known: Found) -> DatabaseSpec:
         return attrs.evolve(known.spec, name=known.mark.name, version=session.version)
@@ -350,11 +440,6 @@ class ServerDatabaseDriver(DatabaseDriver):
             session.write(attrs.evolve(mark, state="available", taking=None))
             raise
 
-    def _load(self, session: Session, mark: Mark, taken: Taken, part: Part) -> None:
-        command = self._engine.load(mark.databases[part.database], mark.role, session.version)
-        pieces = self._engine.for_user(self._snapshots.pieces(part), taken.role, mark.role)
-        loaded(command, pieces)
-
     def _size(self, limit: int | None) -> int:
         return self._page_size if limit is None else min(limit, self._page_size)
 
@@ -365,14 +450,16 @@ def open_server(settings: PostgresqlSettings | MariadbSettings, root: Path) -> S
     Args:
         root: where snapshots lie if the settings name no bucket.
     """
-    engine: ServerEngine
-    if isinstance(settings, PostgresqlSettings):
-        engine = PostgresqlEngine(_access(settings, f".s.PGSQL.{settings.port}"), settings.programs)
-    else:
-        engine = MariadbEngine(_access(settings, "mysqld.sock"), settings.programs)
     given = settings.snapshots
-    snapshots = Snapshots(partial(_own_bucket, root)) if given is None else Snapshots(given.open, given.prefix)
-    return ServerDatabaseDriver(engine, snapshots)
+    place = (partial(_own_bucket, root), "") if given is None else (given.open, given.prefix)
+    if isinstance(settings, MariadbSettings):
+        engine = MariadbEngine(_access(settings, "mysqld.sock"), settings.programs)
+        return ServerDatabaseDriver(engine, Snapshots(*place))
+    access, days = _access(settings, f".s.PGSQL.{settings.port}"), settings.archive_days
+    server = PostgresqlEngine(access, settings.programs, archived=bool(days))
+    beside = root.with_name(f"{root.name}-archive")
+    archive = ServerArchive(server, ArchiveStore(*place), beside, days) if days else None
+    return ServerDatabaseDriver(server, Snapshots(*place), archive)
 
 
 def _access(settings: PostgresqlSettings | MariadbSettings, socket: str) -> Access:

@@ -426,10 +426,39 @@ class DatabaseConformance(Conformance):
                 database.restore("copy", at=now)
             return
         assert database.restore("copy", at=now).wait().state == "available"
+        times = database.restorable()
+        assert times is None or times[0] <= times[1]
         with pytest.raises(OperationError):
             database.restore("older", at=now - timedelta(days=400))
         with pytest.raises(InvalidArgument, match="time zone"):
             database.restore("naive", at=now.replace(tzinfo=None))
+
+    # whole servers
+
+    def test_base_backups_are_listed_until_they_are_deleted(self, databases: Databases) -> None:
+        """A driver that has archives is handed out while its log is archived."""
+        if not databases.features.archive:
+            for call in (
+                databases.back_up,
+                databases.backups,
+                lambda: databases.delete_backup("x"),
+                databases.archive,
+                databases.end_archive,
+            ):
+                with pytest.raises(Unsupported):
+                    call()
+            return
+        before = [each.name for each in databases.backups()]
+        made = [databases.back_up() for _ in range(4)]
+        assert [*before, *(each.name for each in made)] == [each.name for each in databases.backups()]
+        assert list(databases.backups())[-1] == made[-1]
+        assert len(list(databases.backups(limit=1))) == 1
+        assert all(each.began <= each.restorable_from and each.size > 0 for each in made)
+        for each in made:
+            databases.delete_backup(each.name)
+        assert before == [each.name for each in databases.backups()]
+        with pytest.raises(NotFound):
+            databases.delete_backup(made[0].name)
 
     # listing
 

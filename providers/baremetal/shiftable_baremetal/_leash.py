@@ -1,0 +1,38 @@
+"""Runs a program that ends when whoever started this ends: its own standard input closes then. Run by path."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+
+def main() -> int:
+    """Run the program that the arguments name, and return its status: 0 also if it ends by the signal sent here.
+
+    A program that is told to end before it has begun to listen to signals ends by the signal itself.
+    """
+    child = subprocess.Popen(  # noqa: S603  the caller's
+        sys.argv[1:],
+        stdin=subprocess.DEVNULL,
+        close_fds=False,
+        restore_signals=False,  # a file that grows too large is an error to tell, and no signal that kills
+    )
+    _thread.start_new_thread(_end_with_the_caller, (child.pid,))
+    status = child.wait()
+    return 0 if status == -signal.SIGINT else status
+
+
+def _end_with_the_caller(number: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):
+            pass
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(number, signal.SIGINT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
