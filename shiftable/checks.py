@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_network
+from typing import Literal
 
 import attrs
 
 from shiftable.features import Limit
 
-__all__ = ["are_networks", "is_not_negative", "is_positive", "label_problem"]
+__all__ = ["Arch", "are_networks", "is_not_negative", "is_positive", "label_problem"]
+
+Arch = Literal["x86_64", "arm64"]
+"""What a machine's processors understand. Providers declare it too, and need not load what moves fleets for it."""
 
 
 def is_positive(_: object, field: attrs.Attribute[int], value: int) -> None:

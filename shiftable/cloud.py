@@ -134,7 +134,8 @@ def connect(provider: str, **settings: object) -> Cloud:
     """Return the services of a provider without a file: ``connect("aws", region="eu-central-1")``.
 
     Args:
-        provider: its type: ``aws``, ``azure``, ``baremetal``, ``gcp``, ``memory`` or another that is installed.
+        provider: its type: ``aws``, ``azure``, ``baremetal``, ``gcp``, ``libcloud``, ``memory`` or another that is
+            installed.
         settings: as in ``[providers.x]``, with Python's values; credentials are ``Credential``.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -257,7 +258,7 @@ def _counted(count: int) -> str:
 
 
 def show(changes: Iterable[RecordChange]) -> None:
-    """Show changes as lines that go and lines that come, in colour on a terminal."""
+    """Show changes as lines that go and lines that come, in colour on a terminal, unless NO_COLOR is set."""
     for change in changes:
         gone, come = ([] if each is None else lines_of(each) for each in (change.before, change.after))
         for line in gone:
@@ -269,7 +270,7 @@ def show(changes: Iterable[RecordChange]) -> None:
 
 
 def _diff_line(sign: str, line: str, colour: str) -> None:
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         click.secho(shown(f"{sign}{line}"), fg=colour)
     else:
         say(f"{sign}{line}")

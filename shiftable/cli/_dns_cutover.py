@@ -148,7 +148,7 @@ _STEPS: Mapping[str, Callable[[_Run], bool]] = {
 
 @click.command()
 @click.argument("zone", shell_complete=complete_labels("dns"))
-@click.argument("step", type=click.Choice(list(_STEPS)), default="status")
+@click.argument("step", type=click.Choice(list(_STEPS)), default="status", metavar="[STEP]")
 @click.option("--from", "source", required=True, metavar="PROVIDER", help="Label of the provider that answers now.")
 @click.option("--to", "target", required=True, metavar="PROVIDER", help="Label of the provider that shall.")
 @click.option("--ttl", type=duration, default="5m", show_default=True, help="lower: to this.")

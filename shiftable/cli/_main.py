@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 import shiftable
 from shiftable.cli._context import Context, shown
-from shiftable.errors import ConfigError, ShiftableError
+from shiftable.config import did_you_mean
+from shiftable.errors import ConfigError, ProviderError, ShiftableError
 
 __all__ = ["cli"]
 
@@ -60,16 +61,31 @@ class Root(click.Group):
         command: click.Command = getattr(importlib.import_module(f"shiftable.cli.{COMMANDS[cmd_name]}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; of one that there is not, name the near one, as click does where it knows them."""
+        if not ctx.resilient_parsing and args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], COMMANDS)
+            ctx.fail(f"No such command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click.Group
         """Run a command and leave with its exit code."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("interrupted; what has its journal goes on with the same command", err=True)
-            sys.exit(130)
+            _interrupted()
+        except click.Abort as exc:
+            if isinstance(exc.__context__, KeyboardInterrupt):  # at a prompt, where click turns it into this
+                _interrupted()
+            raise
         except ConfigError as exc:
             for problem in exc.problems:
                 _complain(str(problem))
+            sys.exit(2)
+        except ProviderError as exc:
+            _complain(str(exc))
             sys.exit(2)
         except ShiftableError as exc:
             _complain(str(exc))
@@ -82,6 +98,11 @@ class Root(click.Group):
             subject = f"{exc.filename}: " if exc.filename is not None else ""
             _complain(f"{subject}{exc.strerror or exc}")
             sys.exit(1)
+
+
+def _interrupted() -> NoReturn:
+    click.echo("interrupted", err=True)
+    sys.exit(130)
 
 
 def _complain(text: str) -> None:
@@ -100,7 +121,9 @@ Completion: eval "$(_SHIFTABLE_COMPLETE=bash_source shiftable)"
 )
 @click.version_option(shiftable.__version__, "-V", "--version", package_name="shiftable")
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="The shiftable.toml; else the nearest one above.")
-@click.option("-e", "--env", "environment", help="The environment; else SHIFTABLE_ENV, else the only one.")
+@click.option(
+    "-e", "--env", "environment", help="The environment; else SHIFTABLE_ENV, else the only one, else development."
+)
 @click.option("-v", "--verbose", count=True, help="Log more of what shiftable does; twice for all of it.")
 @click.pass_context
 def cli(context: click.Context, file: Path | None, environment: str | None, verbose: int) -> None:
@@ -115,6 +138,8 @@ def _log(verbose: int) -> None:
     At DEBUG the SDKs log what they send and receive, the values of secrets among it.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Without credentials azure-identity warns in a dozen lines, at every attempt, of what the error says in one.
+    logging.getLogger("azure.identity").setLevel(logging.WARNING if verbose else logging.ERROR)
     if verbose:
         from shiftable import registry
 

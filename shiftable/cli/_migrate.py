@@ -19,6 +19,7 @@ from shiftable.app import App, load
 from shiftable.cli._context import (
     Context,
     complete_addresses,
+    interruptible,
     items_text,
     json_option,
     pass_context,
@@ -28,7 +29,7 @@ from shiftable.cli._context import (
 from shiftable.cli._progress import Bars, Lines, duration_text
 from shiftable.cli._renaming import renamed
 from shiftable.cli._units import duration, limit, rate, size, speed, when
-from shiftable.errors import ConfigError, InvalidArgument, ShiftableError
+from shiftable.errors import ConfigError, InvalidArgument, MigrationError, ShiftableError
 from shiftable.migrate import (
     FACETS,
     Document,
@@ -313,10 +314,18 @@ def migrate(
     except InvalidArgument as exc:
         raise ConfigError(exc.message) from exc
     workers = Workers.parse(cast("str", chosen["engine"]))
-    migration = Migration(context.app, source, target, resources, options, workers=workers)
+    try:
+        migration = Migration(context.app, source, target, resources, options, workers=workers)
+    except MigrationError as exc:  # of what was asked for; nothing has begun
+        raise ConfigError(str(exc)) from exc
     if wish.finish_first:
         _finish_rotations(context.app, source, resources)
-    with _terminable(), _observer(as_json) as observer, _reported(wish, migration, observer) as recorder:
+    with (
+        interruptible("the same command goes on where it stopped"),
+        _terminable(),
+        _observer(as_json) as observer,
+        _reported(wish, migration, observer) as recorder,
+    ):
         results = _run(migration, recorder, wish)
     if not as_json:
         _show(results, migration)
@@ -528,6 +537,8 @@ def _saved(path: Path) -> Plan:
         raise ConfigError(f"the plan {path} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no saved plan: it is not text") from None
+    except MigrationError as exc:
+        raise ConfigError(f"{path}: {exc}") from exc
 
 
 # what is shown
@@ -559,14 +570,13 @@ def _show_plan(plan: Plan, migration: Migration) -> None:
             click.echo(f"  REFUSED as a whole: {why}")
         for change in found.changes:
             click.echo(f"  first: {change}")
+        if not (found.refused or found.changes or found.actions):
+            click.echo("  nothing is there to move")
         _show_tallies(found.actions)
         _show_losses(found.losses)
         _show_named(found.named, sum(found.troubles.values()))
         if found.estimate is not None and found.to_do.count:
-            if found.address.startswith("dns."):
-                click.echo(f"  calls that write: {found.estimate.target.requests['write']:,}")
-            if found.address.startswith("secrets."):
-                click.echo(f"  versions to write: {found.estimate.target.requests['write']:,}")
+            _show_writes(found.address, found.estimate)
             _show_estimate(found.estimate, plan)
     _show_skipped(plan.skipped)
     if not plan.complete:
@@ -575,6 +585,13 @@ def _show_plan(plan: Plan, migration: Migration) -> None:
         click.echo("nothing to do")
     else:
         click.echo(f"nothing was changed; --apply does it (journal: {migration.journal_path})")
+
+
+def _show_writes(address: str, estimate: Estimate) -> None:
+    """Say how many calls write, where that is not the number of items."""
+    named = {"dns": "calls that write", "secrets": "versions to write"}.get(address.partition(".")[0])
+    if named:
+        click.echo(f"  {named}: {estimate.target.requests['write']:,}")
 
 
 def _show_estimate(estimate: Estimate, plan: Plan) -> None:
@@ -604,6 +621,8 @@ def _show_report(report: Report) -> None:
         click.echo(f"{found.address}")
         for why in found.refused:
             click.echo(f"  REFUSED as a whole: {why}")
+        if not (found.refused or found.done or found.verified.count or found.named):
+            click.echo("  nothing is there to move")
         _show_tallies(found.done)
         if found.verified.count:
             click.echo(f"  verified equal: {_tally(found.verified)}")

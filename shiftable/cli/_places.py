@@ -150,6 +150,8 @@ def _opened(context: Context, scheme: str, rest: str) -> Location:
         raise ConfigError(f"{scheme}:// names no bucket")
     cloud, base, rest = _account(context, scheme, rest) if scheme == "az" else (None, f"{scheme}://", rest)
     bucket, _slash, key = rest.partition("/")
+    if not bucket and scheme == "az":
+        raise ConfigError(f"{base} is an account and names no container: az://ACCOUNT/CONTAINER/KEY")
     if not bucket:
         raise ConfigError(f"{base} names no bucket")
     found = cloud or _cloud(context, scheme, None)[0]

@@ -15,9 +15,10 @@ import click
 
 from shiftable.app import App
 from shiftable.cli._context import Context, complete_addresses, json_option, pass_context
-from shiftable.errors import ConfigError, NotFound, ShiftableError
+from shiftable.errors import ConfigError, NotFound, ProviderError, ShiftableError
 from shiftable.manifest import FILE_NAME, Declared, json_schema
 from shiftable.service import Change
+from shiftable.wording import counted
 
 __all__ = ["apply", "destroy", "init", "plan"]
 
@@ -156,7 +157,7 @@ class Failures:
     @property
     def exit_code(self) -> int:
         """2 where the configuration is wrong, 1 where something else is, 0 without any."""
-        if any(isinstance(each.error, ConfigError) for each in self.found):
+        if any(isinstance(each.error, ConfigError | ProviderError) for each in self.found):
             return 2
         return 1 if self.found else 0
 
@@ -188,19 +189,25 @@ def plan(context: Context, resources: tuple[str, ...], exit_code: bool, as_json:
     """Show what of the file does not exist, or differs, in an environment. Changes nothing."""
     app, failures = context.app, Failures()
     found: list[Pending] = []
-    for declared in chosen(app, resources):
+    asked = chosen(app, resources)
+    for declared in asked:
         found += failures.attempt(declared, lambda each: pending(app, each)) or ()
     if as_json:
         changes = [each.to_json() for each in found]
         context.json({"environment": app.environment, "changes": changes, "failures": failures.to_json()})
     else:
-        show(context, found, complete=not failures.found)
+        show(context, found, asked=len(asked), complete=not failures.found)
     failures.show()
     sys.exit(failures.exit_code or (1 if found and exit_code else 0))
 
 
-def show(context: Context, found: list[Pending], *, complete: bool) -> None:
-    """Show changes for people, one resource a line and one field a line below it."""
+def show(context: Context, found: list[Pending], *, asked: int, complete: bool) -> None:
+    """Show changes for people, one resource a line and one field a line below it.
+
+    Args:
+        asked: of how many resources these are all changes.
+        complete: whether all of them could be asked.
+    """
     app = context.app
     signs = {"create": "+", "update": "~", "delete": "-"}
     for each in found:
@@ -213,11 +220,10 @@ def show(context: Context, found: list[Pending], *, complete: bool) -> None:
             click.echo(f"    {field.name}: {before}{field.after!r}")
         for note in _notes(change):
             click.echo(f"    {note}")
-    total = len(app.declared())
     if not found and not complete:
         click.echo(f"{app.environment}: nothing to change is known; not every resource could be asked")
     elif not found:
-        click.echo(f"{app.environment}: everything is as declared ({total} resources)")
+        click.echo(f"{app.environment}: everything is as declared ({counted(asked, 'resource')})")
     else:
         click.echo(f"{app.environment}: {len(found)} to change; shiftable apply does it")
 
@@ -287,7 +293,9 @@ def _settle(app: App, begun: list[tuple[Declared, dict[str, Any]]], failures: Fa
 
 
 def _say(result: dict[str, Any]) -> None:
-    click.echo(f"{result['action']} {result['resource']} ({result['name']}): {result['result']}")
+    """Say how a change ended; why it failed comes at the end, with what else failed."""
+    ended = "failed" if result["result"].startswith("failed: ") else result["result"]
+    click.echo(f"{result['action']} {result['resource']} ({result['name']}): {ended}")
 
 
 @click.command()

@@ -13,6 +13,7 @@ import click
 from shiftable.cli._context import Context, complete_labels, json_option, pass_context, shown
 from shiftable.errors import ConfigError, ShiftableError
 from shiftable.rotation import Rotation, Status, Step, rotations
+from shiftable.wording import counted
 
 __all__ = ["rotate"]
 
@@ -55,7 +56,7 @@ def rotate(
         if as_json:  # also when it is interrupted: what was done is told
             context.json([result.to_json() for result in results])
     if not as_json and not any(result.steps or result.error or result.told for result in results):
-        click.echo(f"{context.app.environment}: nothing to do ({len(chosen)} rotations)")
+        click.echo(f"{context.app.environment}: nothing to do ({counted(len(chosen), 'rotation')})")
     sys.exit(max((result.exit_code for result in results), default=0))
 
 

@@ -18,6 +18,7 @@ from shiftable import sops
 from shiftable.cli._context import Context, json_option, pass_context, say, shown
 from shiftable.errors import ConfigError, ShiftableError
 from shiftable.masking import Masked
+from shiftable.wording import counted
 
 __all__ = ["commands"]
 
@@ -121,8 +122,9 @@ def remove(
     It goes on where a run was stopped: a name that is gone from the rules already is no error.
     """
     repository = sops.Repository.open(root)
-    repository = repository.save(_policy(repository).without_reader(name, paths))
-    _sync(context, repository, identity, as_json=as_json)
+    before = _policy(repository)
+    repository = repository.save(before.without_reader(name, paths))
+    _sync(context, repository, identity, before, as_json=as_json)
 
 
 @recipients.command()
@@ -137,15 +139,24 @@ def sync(context: Context, root: Path, identity: Path | None, as_json: bool) -> 
     _sync(context, repository, identity, as_json=as_json)
 
 
-def _sync(context: Context, repository: sops.Repository, identity: Path | None, *, as_json: bool) -> None:
+def _sync(
+    context: Context,
+    repository: sops.Repository,
+    identity: Path | None,
+    before: sops.Policy | None = None,
+    *,
+    as_json: bool,
+) -> None:
+    """Encrypt what has other readers than its rule says; ``before`` has the names of those who leave."""
     policy = _policy(repository)
+    named = before or policy
     changed = []
     for each in repository.sync(_identities(identity)):
         changed.append(each)
         if not as_json and each.change == "refused":
             click.echo(f"{shown(each.path)}: {shown(each.problem)}", err=True)
         elif not as_json and each.change != "kept":
-            said = [f"+{policy.name_of(key)}" for key in each.joined] + [f"-{policy.name_of(key)}" for key in each.left]
+            said = [f"+{policy.name_of(key)}" for key in each.joined] + [f"-{named.name_of(key)}" for key in each.left]
             say(f"{each.path}: {' '.join(said)}")
     counts = Counter(each.change for each in changed)
     exposed = counts["rekeyed"]
@@ -209,7 +220,8 @@ def verify(context: Context, root: Path, identity: Path | None, no_key: bool, sc
         for finding in findings:
             say(f"{finding.path}: {finding.kind}: {finding.text}")
         _show_leaks(leaks, stale)
-        say(f"{len(results)} files, {sum(each.fails for each in findings)} problems, {len(leaks)} credentials in clear")
+        counts = (len(results), "file"), (sum(each.fails for each in findings), "problem"), (len(leaks), "credential")
+        say(f"{', '.join(counted(*each) for each in counts)} in clear")
     if failed:
         sys.exit(1)
 
@@ -241,7 +253,7 @@ def scan(context: Context, root: Path, untracked: bool, as_json: bool) -> None:
         )
     else:
         _show_leaks(leaks, stale)
-        say(f"{len(leaks)} credentials in clear")
+        say(f"{counted(len(leaks), 'credential')} in clear")
     if leaks:
         sys.exit(1)
 

@@ -290,6 +290,7 @@ class Report:
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False, emoji=False)  # a key may hold ':x:'
         self._bars = Bars(self._console) if sys.stderr.isatty() and not (as_json or quiet or dry_run) else None
+        self._tears = self._bars is not None and sys.stdout.isatty()  # asked now: bars put themselves before stdout
 
     def moved(self, size: int) -> None:
         """So many bytes more went through; called from any thread."""
@@ -315,7 +316,7 @@ class Report:
         elif error is not None:
             self._say(f"error: {text}: {error}")
         elif self.dry_run or not self._verb:
-            if self._bars is None or not sys.stdout.isatty():  # a line would tear the bar
+            if not self._tears:
                 say(f"{self._verb or facts['action']} {text}")
         elif self._bars is None and not self._quiet:
             self._say(text)

@@ -155,7 +155,10 @@ class Repository:
         content = path.read_bytes()
         if style == "binary" and _MARK in content and _is_document(path):
             raise InvalidArgument("it is encrypted already", resource=Resource("file", str(path)))
-        data, comments = from_plain(content, format=style)
+        try:
+            data, comments = from_plain(content, format=style)
+        except OperationError as exc:
+            raise type(exc)(exc.message, resource=Resource("file", str(path))) from None
         document = Document(
             data,
             recipients=self.policy.keys(rule),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from shiftable import registry
 from shiftable.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ def load(name: str) -> Callable[[], Double]:
     points = {point.name: point for point in entry_points(group=GROUP)}
     if name not in points:
         found = ", ".join(sorted(points)) or "none"
-        raise ConfigError(
-            f"no double of {name!r}; installed: {found}; its provider brings it, with the extra [testing]"
+        package = registry.KNOWN.get(name)
+        advice = (
+            f'run: pip install "{package}[testing]"' if package else "its provider brings it, with the extra [testing]"
         )
+        raise ConfigError(f"no double of {name!r}; installed: {found}; {advice}")
     made: Callable[[], Double] = points[name].load()
     return made

@@ -151,7 +151,7 @@ class Double:
         self._app = app
         self._handler = handler
         self._server: Loopback | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a match may look at the calls
         self._over = threading.Event()
         self._injections: list[Injection] = []
         self._calls: list[Call] = []

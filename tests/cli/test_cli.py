@@ -1,19 +1,26 @@
 """The command without any provider but memory: help, mistakes, exit codes, completion."""
 
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from shiftable import registry
 from shiftable.app import App
 from shiftable.blob import BucketSpec
+from shiftable.cli._context import Context
+from shiftable.cli._dns import _diff_line
 from shiftable.cli._main import cli
+from shiftable.errors import PermissionDenied, ProviderError
 from shiftable.service import Change
 
 FILE = """
@@ -84,7 +91,9 @@ def test_the_version_is_told(shiftable) -> None:
 
 
 def test_an_unknown_command_is_wrong_usage(shiftable) -> None:
-    assert 2 == shiftable("moove").returncode
+    answer = shiftable("migrat")
+    assert 2 == answer.returncode
+    assert "No such command 'migrat'; did you mean migrate?" in answer.stderr
 
 
 def test_no_file_is_one_clear_error(shiftable) -> None:
@@ -139,6 +148,61 @@ def test_plan_says_why_and_what_it_costs(file: Path, monkeypatch: pytest.MonkeyP
     assert ("locks need versions", "-1234.5") == (found["reason"], found["monthly_cost"])
 
 
+def test_plan_counts_the_resources_that_were_asked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(App, "diff", lambda *_: ())
+    for asked, said in ((["plan", "blob.assets"], "(1 resource)"), (["plan"], "(2 resources)")):
+        told = CliRunner().invoke(cli, ["-f", str(file), "-e", "production", *asked])
+        assert f"production: everything is as declared {said}\n" == told.stdout
+
+
+def test_why_a_change_failed_is_said_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionDenied("not yours")
+
+    monkeypatch.setattr(App, "apply", refuse)
+    told = CliRunner().invoke(cli, ["-f", str(file), "-e", "production", "apply", "blob.assets"])
+    assert "create blob.assets (shop-assets): failed\n" == told.stdout
+    assert "error: blob.assets: not yours\n" == told.stderr
+
+
+def test_a_provider_that_is_not_there_is_wrong_configuration(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ProviderError(f"the provider {name!r} is not installed")
+
+    monkeypatch.setattr(registry, "load", absent)
+    for command in (["plan", "blob"], ["apply", "blob"], ["blob", "ls", "assets:"], ["providers", "aws"]):
+        told = CliRunner().invoke(cli, ["-f", str(file), "-e", "production", *command])
+        assert 2 == told.exit_code
+        assert "is not installed" in told.stderr
+
+
+def test_ctrl_c_at_a_prompt_is_an_interrupt_and_a_no_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for reason, code in ((KeyboardInterrupt(), 130), (EOFError(), 1)):
+        abort = click.Abort()
+        abort.__context__ = reason  # as click leaves it
+        monkeypatch.setattr(App, "diff", Mock(side_effect=abort))
+        assert code == CliRunner().invoke(cli, ["-f", str(file), "-e", "production", "plan"]).exit_code
+
+
+def test_a_narrow_terminal_cuts_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    context, terminal = Context(), io.StringIO()
+    monkeypatch.setattr(context, "_console", Console(file=terminal, force_terminal=True, width=12, color_system=None))
+    context.table(("key", "modified"), [("deploy/key.pub", "2026-11-22")])
+    lines = terminal.getvalue().splitlines()
+    width = lines[0].index("modif")
+    assert "key" + "deploy/key.pub" == "".join(line[:width].strip() for line in lines)
+
+
+def test_a_difference_is_in_colour_on_a_terminal_but_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    for setting, said in (("", "\x1b[31m-a\x1b[0m\n"), ("1", "-a\n")):
+        terminal = io.StringIO()
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr("sys.stdout", terminal)
+        monkeypatch.setenv("NO_COLOR", setting)
+        _diff_line("-", "a", "red")
+        assert said == terminal.getvalue()
+
+
 def test_a_resource_that_is_not_declared_is_named(shiftable, file: Path) -> None:
     answer = shiftable("plan", "blob.asets")
     assert 2 == answer.returncode
@@ -188,7 +252,7 @@ def test_providers_lists_what_is_installed(shiftable) -> None:
     answer = shiftable("providers", "memory", "--json")
     assert json.loads(answer.stdout)["blob"][0]["if_match"] is True
     answer = shiftable("providers", "memry")
-    assert 1 == answer.returncode
+    assert 2 == answer.returncode
     assert "did you mean memory?" in answer.stderr
 
 

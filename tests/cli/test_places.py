@@ -148,9 +148,17 @@ def test_a_wrong_file_is_told_also_for_a_url(recorder: Recorder, folder: Path) -
     assert [] == recorder.asked
 
 
-@pytest.mark.parametrize("text", ["s3://", "az://account", "az://account/", "az://"])
-def test_a_url_without_a_bucket_is_refused(recorder: Recorder, text: str) -> None:
-    with pytest.raises(ConfigError, match="names no bucket"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("s3://", "names no bucket"),
+        ("az://", "names no bucket"),
+        ("az://account", "az://account/ is an account and names no container"),
+        ("az://account/", "az://account/ is an account and names no container"),
+    ],
+)
+def test_a_url_without_a_bucket_is_refused(recorder: Recorder, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         opened(text)
 
 
