@@ -132,9 +132,11 @@ def frames(session: nox.Session) -> None:
 
 @nox.session
 def servers(session: nox.Session) -> None:
-    """Tests on real servers, from Debian's packages."""
-    install(session, *TEST_TOOLS)
+    """Tests on real servers, from Debian's packages, and of the doubles with a client that is nobody's SDK."""
+    install(session, *TEST_TOOLS, "obstore")
     session.run("python", "tests/servers/install.py")
+    if not session.posargs:
+        session.run("pytest", "tests/azure/test_double.py", "tests/gcp/test_double.py", "-k", "obstore")
     session.run("pytest", "tests/servers", "--servers", *session.posargs)
 
 

@@ -21,7 +21,9 @@ import pytest
 from click.testing import CliRunner
 
 # Modules that several modules of tests share, and that assert: pytest tells why they failed as it does of tests.
-pytest.register_assert_rewrite("tests.migrate.database_moves", "tests.servers.mysql_pair")
+pytest.register_assert_rewrite(
+    "tests.blob_faults", "tests.migrate.database_moves", "tests.servers.guest", "tests.servers.mysql_pair"
+)
 hypothesis.settings.register_profile("shiftable", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("shiftable")
 # Of state machines that drive a driver and the model: the same calls each time, so many as are quick on the wire.

@@ -363,7 +363,7 @@ def test_every_code_of_every_call_to_rds_has_a_row() -> None:
     faults: list[Any] = [error for name in called for error in model.operation_model(name).error_shapes]
     codes = {fault.error_code for fault in faults}
     assert len(called) >= 20
-    assert len(codes) >= 40
+    assert len(codes) >= 39
     assert codes - set(DATABASE_CODES) == set()
 
 
@@ -389,6 +389,17 @@ def test_an_exception_of_the_sdk_has_its_class(exc: Exception, error: type[Opera
         fault = table(exc)
         assert fault is not None
         assert (fault.error, fault.code) == (error, type(exc).__name__)
+
+
+@pytest.mark.parametrize(
+    ("exc", "advice"),
+    [(native.NoCredentialsError(), "; name a profile (AWS_PROFILE"), (native.NoRegionError(), "; say region in the")],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_configured_is_told_with_what_to_do(exc: Exception, advice: str) -> None:
+    fault = classify(exc)
+    assert fault is not None
+    assert advice in fault.message
 
 
 def test_every_exception_of_botocore_is_claimed() -> None:

@@ -922,7 +922,7 @@ def test_a_provider_that_is_not_installed_is_one_error_that_says_how_to_install_
     (tmp_path / "without").mkdir()
     (tmp_path / "without/sitecustomize.py").write_text(WITHOUT_AWS)
     shop.environ |= {"PYTHONPATH": str(tmp_path / "without")}
-    error = shop.fails(*MOVE, "--apply")
+    error = shop.fails(*MOVE, "--apply", code=2)
     assert "the provider 'aws' is not installed; run: pip install \"shiftable-aws\"" in error
     assert not shop.root.exists()
 

@@ -406,7 +406,7 @@ def test_copy_blob_copies_within_the_account(container: Client, blob: Client) ->
 
 
 def test_obstore_works_with_it(container: Client, azure_double: AzureDouble) -> None:
-    obstore = pytest.importorskip("obstore", reason="a client that shares no line with the SDK is not installed here")
+    obstore = pytest.importorskip("obstore", reason="a client that shares no line with the SDK: nox -s servers has it")
     from obstore.store import AzureStore  # type: ignore[import-not-found,unused-ignore]  # the same
 
     config = azure_double.config

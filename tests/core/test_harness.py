@@ -206,6 +206,12 @@ def test_a_fault_without_a_number_of_times_stays(double: EchoDouble) -> None:
     assert [call(double)[0] for _ in range(5)] == [503] * 5
 
 
+def test_who_decides_which_call_a_fault_meets_may_look_at_those_before(double: EchoDouble) -> None:
+    double.inject("status", status=500, times=None, match=lambda _: len(double.calls) > 1)
+
+    assert [call(double)[0] for _ in range(4)] == [200, 200, 500, 500]
+
+
 def test_faults_are_taken_in_the_order_in_which_they_were_injected(double: EchoDouble) -> None:
     double.inject("status", status=500)
     double.inject("status", status=503)

@@ -10,6 +10,8 @@ from tempfile import mkdtemp
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+from shiftable import registry
+
 ROOT = Path(__file__).parent.parent.parent
 DISTRIBUTIONS = {
     "shiftable": ROOT,
@@ -84,8 +86,9 @@ def test_every_provider_and_the_command_have_their_entry_points() -> None:
                 found[name] = wheel(name).read(path).decode()
     assert "shiftable = shiftable.cli:main" in found["shiftable"]
     assert "memory = shiftable.memory:MemoryProvider" in found["shiftable"]
-    for name in ("aws", "azure", "baremetal", "gcp", "libcloud"):
-        assert f"{name} = shiftable_{name}:" in found[f"shiftable-{name}"]
+    assert {"aws", "azure", "baremetal", "gcp", "libcloud"} == {*registry.KNOWN}
+    for name, distribution in registry.KNOWN.items():
+        assert f"{name} = shiftable_{name}:" in found[distribution]
     assert "shiftable-s3" not in found
 
 

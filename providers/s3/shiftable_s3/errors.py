@@ -230,6 +230,18 @@ _CLIENT: tuple[tuple[type[Exception], type[OperationError]], ...] = (
     (boto3.exceptions.Boto3Error, OperationError),
 )
 
+# What to do, where botocore says only what there is not.
+_ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (
+        native.NoCredentialsError,
+        (
+            "name a profile (AWS_PROFILE, or profile in the settings), set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+            " or refer to access_key and secret_key in the settings"
+        ),
+    ),
+    (native.NoRegionError, "say region in the settings, or set AWS_DEFAULT_REGION"),
+)
+
 _VALUE = re.compile(r", value: .*?(?=, (?:type|valid [a-z ]+): |\Z)", re.DOTALL)
 
 
@@ -289,5 +301,7 @@ def _seconds(value: str | None) -> float | None:
 
 
 def _text(exc: Exception) -> str:
-    """Return the message without the values of parameters: they may be secret."""
-    return _VALUE.sub("", str(exc))
+    """Return the message without the values of parameters, as they may be secret, and what to do."""
+    said = _VALUE.sub("", str(exc))
+    advice = [text for kind, text in _ADVICE if isinstance(exc, kind)]
+    return "; ".join([said.rstrip("."), *advice]) if advice else said
