@@ -17,7 +17,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 PROVIDERS = {
     "aws": ("providers/s3", "providers/aws[testing]"),
     "azure": ("providers/azure[testing]",),
-    "baremetal": ("providers/s3", "providers/baremetal[powerdns,redfish,s3,testing,vault]"),
+    "baremetal": ("providers/s3", "providers/baremetal[redfish,s3,testing,vault]"),
     "gcp": ("providers/gcp[testing]",),
     "libcloud": ("providers/s3", "providers/libcloud[s3,testing]"),
 }

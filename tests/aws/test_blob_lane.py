@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,6 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.stub import Stubber
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from moto import mock_aws
 
 from shiftable import fibers
@@ -46,6 +41,8 @@ from shiftable_aws.double import AwsDouble
 from shiftable_s3 import wire
 from shiftable_s3.driver import S3Driver
 from shiftable_s3.wire import is_fast
+
+from ..certificates import certificate, serving_tls
 
 SECRET = "canary-77c1"
 KEYS = ["a b", "a//b", "trailing/", "ü/€", "?#%+&=", "~x", "'()*!", "emoji 🐘", "%41"]
@@ -319,28 +316,8 @@ def test_nobody_there_is_unavailable() -> None:
 @pytest.fixture
 def certified(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
     """Return what a server for 127.0.0.1 needs, and the file that makes a client trust it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path, keys = tmp_path / "ca.pem", tmp_path / "key.pem"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    keys.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path, keys)
-    return context, path
+    path, key = certificate(tmp_path)
+    return serving_tls(path, key), path
 
 
 Over = Callable[..., Bucket]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import ipaddress
 import json
 import logging
-import ssl
 import subprocess
 import sys
 import textwrap
@@ -19,10 +17,6 @@ from typing import Any
 
 import attrs
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 import shiftable
 from shiftable.blob import BucketSpec
@@ -50,6 +44,7 @@ from shiftable_baremetal import RedfishImageSettings, RedfishServerSettings, Red
 from shiftable_baremetal._redfish_claims import Claim
 from shiftable_baremetal.compute_redfish import RedfishComputeDriver, open_redfish
 
+from ..certificates import certificate, serving_tls
 from .redfish_double import RedfishDouble
 
 CANARY = "canary-" + "9d1e" * 4
@@ -993,35 +988,13 @@ def test_a_listing_asks_each_server_once(make_rack: Callable[..., Rack]) -> None
 # who is there
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that is its own authority; return it and its key."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bmc")])
-    span = (now - timedelta(days=1), now + timedelta(days=1))
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, *span)
-        .add_extension(address, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    folder.mkdir()
-    (folder / "certificate").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    (folder / "key").write_bytes(secret)
-    return folder / "certificate", folder / "key"
-
-
 @pytest.fixture
 def encrypted(rack: Rack, tmp_path: Path) -> Path:
     """Have the BMC speak TLS; return the certificate to trust."""
     trusted, key = certificate(tmp_path / "tls")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(trusted, key)
     server = rack.bmc._server
     assert server is not None
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.socket = serving_tls(trusted, key).wrap_socket(server.socket, server_side=True)
     return trusted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -40,6 +41,7 @@ from shiftable_baremetal._powerdns_session import zone_id
 from shiftable_baremetal._powerdns_text import content_of, holds_name, record_set, rrset, unfit
 from shiftable_baremetal.dns_powerdns import PowerdnsDriver, open_powerdns
 
+from ..certificates import certificate, serving_tls
 from . import powerdns_standin as standin
 
 
@@ -491,10 +493,69 @@ def test_what_is_no_api_is_said(server: Any) -> None:
 # settings
 
 
-@pytest.mark.parametrize("address", ["", "ns1.example:8081", "ftp://ns1.example"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "",
+            "ns1.example:8081",
+            "ftp://ns1.example",
+            "http://",
+            "http://ns1.example:http",
+            "http://ns1.example:99999",
+        ),
+        *(
+            "http://me:secret@ns1.example",
+            "http://ns1.example/?a=1",
+            "http://ns1.example\r\nX: y",
+            "http://nß1.example",
+        ),
+        *("http://[::1", "http://ns1.example:0"),
+    ],
+)
 def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match="powerdns.address"):
+    with pytest.raises(ConfigError, match="powerdns.address") as caught:
         open_powerdns(PowerdnsSettings(address=address, api_key=Credential.literal("x")))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/api/v1", "/api/v1/", "/a proxy/of ours/"])
+def test_an_address_may_have_a_path(path: str) -> None:
+    settings = PowerdnsSettings(address=f"http://[::1]:8081{path}", api_key=Credential.literal("x"), server_id="a b")
+    told = "/a%20proxy/of%20ours" if "proxy" in path else ""
+    assert f"<Session http://[::1]:8081{told}/api/v1/servers/a%20b>" == repr(open_powerdns(settings)._session)
+
+
+@pytest.mark.parametrize("key", ["canary\n", "canary\r\nX-More: yes", "canary\0", "canarý"])
+def test_a_key_that_no_header_holds_is_refused_and_not_shown(server: Any, key: str) -> None:
+    driver = opened(server, api_key=Credential.literal(key))
+    with pytest.raises(ConfigError, match="powerdns.api_key") as caught:
+        list(Dns(driver).list())
+    assert "canar" not in str(caught.value)
+    assert not server.calls
+
+
+def test_a_server_must_prove_who_it_is(server: Any, tmp_path: Path) -> None:
+    trusted, key = certificate(tmp_path / "tls")
+    other, _ = certificate(tmp_path / "other")
+    server._server.socket = serving_tls(trusted, key).wrap_socket(server._server.socket, server_side=True)
+    secure = server.url.replace("http:", "https:")
+    for ca_bundle in (None, other):
+        driver = opened(server, address=secure, ca_bundle=ca_bundle)
+        with pytest.raises(Unavailable, match="no TLS with the server.*certificate verify failed"):
+            list(Dns(driver).list())
+    assert not server.calls
+    zone = Dns(opened(server, address=secure, ca_bundle=trusted)).create(ZoneSpec(name="conf.test"))
+    assert zone.set("x", "A", "192.0.2.1")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_bundle_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "ca"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="powerdns.ca_bundle"):
+        open_powerdns(PowerdnsSettings(address="https://ns1.example", api_key=Credential.literal("x"), ca_bundle=path))
 
 
 def test_the_provider_opens_the_driver_that_is_set(server: Any) -> None:

@@ -7,8 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,10 +15,6 @@ import attrs
 import psycopg
 import pytest
 import sqlalchemy
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from psycopg import sql
 from psycopg_pool import ConnectionPool
 
@@ -32,6 +27,8 @@ from shiftable.postgresql import Cluster, temporary_cluster
 from shiftable.rotation import PostgresqlUser, Rotation
 from shiftable.secrets import Secrets, SecretStore
 from shiftable.testing.conformance.database import small_spec
+
+from ..certificates import certificate, serving_tls
 
 THREADS = 4
 
@@ -291,26 +288,6 @@ def test_a_server_that_never_answers_is_given_up(postgresql_cluster: Cluster, st
 # TLS
 
 
-def _certified(folder: Path, name: str, address: str) -> tuple[ssl.SSLContext, Path]:
-    """Return what a server of that name needs, and the file that makes a client trust it."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ip_address(address))])
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path, keys = folder / f"{name}.pem", folder / f"{name}.key"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    keys.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path, keys)
-    return context, path
-
-
 class Encrypting:
     """Stands before a PostgreSQL that was built without TLS, and speaks it in its place."""
 
@@ -361,8 +338,8 @@ class Encrypting:
 def test_a_server_is_connected_to_with_tls_when_its_certificate_is_its_own(
     postgresql_cluster: Cluster, role: str, stored: Stored, tmp_path: Path
 ) -> None:
-    context, ca = _certified(tmp_path, "db.example", "127.0.0.1")
-    with Encrypting(context, postgresql_cluster.port) as front:
+    ca, key = certificate(tmp_path, "db.example")
+    with Encrypting(serving_tls(ca, key), postgresql_cluster.port) as front:
         database = _database(postgresql_cluster, stored.credential(), role, port=front.port, tls=True, ca=ca)
         with contextlib.closing(database.connect()) as connection:
             assert isinstance(connection, psycopg.Connection)
@@ -391,9 +368,9 @@ def test_another_name_or_another_authority_ends_the_connection_before_the_passwo
     trusted: bool,
     said: str,
 ) -> None:
-    context, ca = _certified(tmp_path, name, address)
-    other = _certified(tmp_path, "other.example", "127.0.0.1")[1]
-    with Encrypting(context, postgresql_cluster.port) as front:
+    ca, key = certificate(tmp_path, name, address)
+    other, _ = certificate(tmp_path, "other.example")
+    with Encrypting(serving_tls(ca, key), postgresql_cluster.port) as front:
         chosen = ca if trusted else other
         database = _database(postgresql_cluster, stored.credential(), role, port=front.port, tls=True, ca=chosen)
         with pytest.raises(psycopg.OperationalError, match=said):
@@ -404,7 +381,7 @@ def test_another_name_or_another_authority_ends_the_connection_before_the_passwo
 def test_a_server_without_tls_is_refused_where_tls_is_expected(
     postgresql_cluster: Cluster, role: str, stored: Stored, tmp_path: Path
 ) -> None:
-    ca = _certified(tmp_path, "db.example", "127.0.0.1")[1]
+    ca, _ = certificate(tmp_path, "db.example")
     with Encrypting(None, postgresql_cluster.port) as front:
         database = _database(postgresql_cluster, stored.credential(), role, port=front.port, tls=True, ca=ca)
         with pytest.raises(psycopg.OperationalError, match="server does not support SSL"):

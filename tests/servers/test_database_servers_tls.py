@@ -5,16 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
 import psycopg
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from shiftable.config import Credential
 from shiftable.database import Databases
@@ -23,30 +18,13 @@ from shiftable.testing.conformance.database import small_spec
 from shiftable_baremetal import PostgresqlSettings
 from shiftable_baremetal.database_servers import open_server
 
+from ..certificates import certificate
 from .conftest import DatabaseServer, Debian
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for `localhost` that is its own authority; return it and its key."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    span = (now - timedelta(days=1), now + timedelta(days=1))
-    made = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), 1, *span)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "certificate").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    (folder / "key").write_bytes(secret)
-    return folder / "certificate", folder / "key"
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return certificate(tmp_path_factory.mktemp("tls"))[0]
+    return certificate(tmp_path_factory.mktemp("tls"), address=None)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +36,8 @@ def _programs_find_their_libraries(debian: Debian, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="module")
 def encrypting(postgresql: DatabaseServer, authority: Path) -> Iterator[DatabaseServer]:
     """Have Debian's PostgreSQL speak TLS."""
-    for name in ("key", "certificate"):
-        shutil.copy(authority.parent / name, postgresql.log.parent / "data" / name)
+    for path, name in ((authority.with_suffix(".key"), "key"), (authority, "certificate")):
+        shutil.copy(path, postgresql.log.parent / "data" / name)
         (postgresql.log.parent / "data" / name).chmod(0o600)
     where = {"host": "127.0.0.1", "port": postgresql.port, "user": postgresql.admin, "password": postgresql.password}
     with psycopg.connect(dbname="postgres", autocommit=True, **where) as connection:  # type: ignore[arg-type]
@@ -107,7 +85,7 @@ def test_connections_and_programs_are_encrypted_and_check_the_server(
 def test_a_server_that_is_another_one_is_not_talked_to(
     encrypting: DatabaseServer, authority: Path, debian: Debian, tmp_path: Path
 ) -> None:
-    other, _ = certificate(tmp_path)
+    other, _ = certificate(tmp_path, address=None)
     for host, trusted in (("127.0.0.1", authority), ("localhost", other)):
         databases = databases_on(encrypting, host, trusted, debian, tmp_path / "servers")
         with pytest.raises(Unavailable, match="certificate") as caught:

@@ -6,27 +6,31 @@ import hashlib
 import json
 import random
 import re
+import ssl
 import time
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
-
-import urllib3
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
+from shiftable.http import Connections, Transport, Unreachable
 from shiftable_baremetal._failures import Broken, NeverSent
 from shiftable_baremetal._powerdns_errors import ApiError
 
 __all__ = ["Session", "zone_id"]
 
-_TIMEOUT = urllib3.Timeout(connect=10.0, read=120.0)
+_CONNECT, _READ = 10.0, 120.0
 """Seconds to connect, and between two bytes of an answer: SQLite writes 10,000 records in some."""
+_IDLE = 16  # connections that are kept
 _ATTEMPTS = 4
 _PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
 _AGAIN = frozenset({429, 502, 503, 504})
 _PLAIN = re.compile(r"[A-Za-z0-9._-]")
+_HOST = re.compile(r"[!-?A-~]+")  # no user before an @
+_SENDABLE = re.compile(r"[ -~]*")  # in the head of a request
 
 
 def zone_id(zone: str) -> str:
@@ -50,17 +54,25 @@ class Session:
         ca_bundle: Path | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in {"http", "https"} or not parts.netloc:
-            raise ConfigError(f"powerdns.address is {address!r}; write it https://ns1.example:8081")
-        self._base = f"{address.rstrip('/').removesuffix('/api/v1')}/api/v1/servers/{quote(server_id, safe='')}"
+        parts = _parts(address)
+        if parts is None:
+            shown = "not to hold a user or password" if "@" in address else f"not {address!r}"
+            raise ConfigError(f"powerdns.address is {shown}: write it https://ns1.example:8081")
+        path = quote(parts.path.rstrip("/").removesuffix("/api/v1"), safe="/%")
+        how = Transport(
+            connect_timeout=_CONNECT,
+            read_timeout=_READ,
+            context=_context(ca_bundle) if parts.scheme == "https" else None,
+            limit=_IDLE,
+        )
+        self._connections = Connections(f"{parts.scheme}://{parts.netloc}", how)
+        self._host = parts.netloc
+        self._base = f"{path}/api/v1/servers/{quote(server_id, safe='')}"
         self._key = api_key
         self._sleep = sleep
-        trusted = None if ca_bundle is None else str(ca_bundle)
-        self._pool = urllib3.PoolManager(maxsize=16, retries=False, timeout=_TIMEOUT, ca_certs=trusted)
 
     def __repr__(self) -> str:
-        return f"<Session {self._base}>"
+        return f"<Session {self._connections.url}{self._base}>"
 
     def get(self, path: str, **query: str) -> Any:  # noqa: ANN401  any JSON
         """Ask, as often as it takes, and return the JSON of the answer.
@@ -105,31 +117,63 @@ class Session:
         return self._sent("GET", path, None, query)
 
     def _sent(self, method: str, path: str, body: bytes | None, query: Mapping[str, str] | None) -> bytes:
-        headers = {"X-API-Key": self._key.reveal(), "Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        url = f"{self._base}{path}?{urlencode(query)}" if query else f"{self._base}{path}"
+        head = self._head(method, f"{path}?{urlencode(query)}" if query else path, body)
         failure: Broken
         try:
-            # No redirects: the key would go along.
-            answer = self._pool.request(method, url, body=body, headers=headers, redirect=False)
-        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError):
+            answer = self._connections.request(method, head, body or b"")
+            content = answer.body.read()
+        except Unreachable:
             failure = NeverSent("the server cannot be reached")
-        except urllib3.exceptions.TimeoutError:
+        except TimeoutError:
             failure = Broken("the server did not answer in time", timeout=True)
-        except urllib3.exceptions.SSLError as exc:
+        except ssl.SSLError as exc:
             failure = Broken(f"no TLS with the server: {exc}")
-        except urllib3.exceptions.ProtocolError:
+        except (OSError, HTTPException):
             failure = Broken("the connection broke")
-        except urllib3.exceptions.HTTPError as exc:
-            failure = Broken(f"the answer did not arrive whole ({type(exc).__name__})")
         else:
-            return _content(answer)
-        raise failure  # not from theirs, which holds the request and so the key
+            if answer.status >= 300:  # no redirects: the key would go along
+                wait = answer.headers.get("retry-after", "")
+                raise ApiError(answer.status, _said(content), float(wait) if wait.isdigit() else None)
+            return content
+        raise failure  # not from theirs, whose frames hold the request and so the key
+
+    def _head(self, method: str, path: str, body: bytes | None) -> bytes:
+        key = self._key.reveal()
+        if not _SENDABLE.fullmatch(key):
+            raise ConfigError("powerdns.api_key holds what no header can: is there a line too many in it?")
+        lines = [
+            f"{method} {self._base}{path} HTTP/1.1",
+            f"Host: {self._host}",
+            "User-Agent: shiftable",
+            "Accept: application/json",
+            f"X-API-Key: {key}",
+        ]
+        if body is not None or method != "GET":
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body or b'')}"]
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.clear()
+        self._connections.close()
+
+
+def _parts(address: str) -> SplitResult | None:
+    """Take an address apart that has a host, perhaps a port and a path, and nothing else."""
+    try:
+        parts = urlsplit(address)
+        if parts.hostname and parts.port != 0 and _HOST.fullmatch(parts.netloc):
+            plain = parts.scheme in {"http", "https"} and not parts.query and not parts.fragment
+            return parts if plain else None
+    except ValueError:
+        pass
+    return None
+
+
+def _context(ca_bundle: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_bundle)
+    except OSError as exc:
+        raise ConfigError(f"powerdns.ca_bundle: {ca_bundle} is no file of certificates ({exc})") from exc
 
 
 def _decoded(content: bytes) -> Any:  # noqa: ANN401  any JSON
@@ -147,18 +191,11 @@ def _decoded(content: bytes) -> Any:  # noqa: ANN401  any JSON
     raise Broken("the answer is no JSON: is this the address of PowerDNS's API?")
 
 
-def _content(answer: urllib3.BaseHTTPResponse) -> bytes:
-    if answer.status >= 300:
-        wait = answer.headers.get("Retry-After", "")
-        raise ApiError(answer.status, _said(answer), float(wait) if wait.isdigit() else None)
-    return answer.data
-
-
-def _said(answer: urllib3.BaseHTTPResponse) -> str:
+def _said(content: bytes) -> str:
     """Return the server's words."""
     try:
-        found = json.loads(answer.data)
+        found = json.loads(content)
         words = [str(found.get("error", "")), *map(str, found.get("errors", ()))]
     except (ValueError, AttributeError):
-        words = [answer.data.decode(errors="replace")]
+        words = [content.decode(errors="replace")]
     return " ".join(" ".join(words).split())[:500]

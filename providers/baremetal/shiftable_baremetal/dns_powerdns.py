@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -20,18 +20,16 @@ from shiftable.dns.driver import (
     ZoneSpec,
     zone_name,
 )
-from shiftable.errors import ConfigError, Conflict, Fault, InvalidArgument, PreconditionFailed
+from shiftable.errors import Conflict, Fault, InvalidArgument, PreconditionFailed
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_baremetal import PowerdnsSettings
 from shiftable_baremetal._dns_pages import Pages, slice_of
 from shiftable_baremetal._failures import Broken, Stopped
 from shiftable_baremetal._powerdns_errors import ApiError, classify
+from shiftable_baremetal._powerdns_session import Session
 from shiftable_baremetal._powerdns_text import gone, holds_name, record_set, rrset, unfit
 from shiftable_baremetal._rfc2136_update import forward
-
-if TYPE_CHECKING:
-    from shiftable_baremetal._powerdns_session import Session
 
 __all__ = ["FEATURES", "PowerdnsDriver", "open_powerdns"]
 
@@ -314,11 +312,7 @@ def open_powerdns(settings: PowerdnsSettings, nameservers: tuple[str, ...] = ("l
     """Make the driver that the settings describe. Connects to nobody.
 
     Raises:
-        ConfigError: the settings are wrong, or urllib3 is not installed.
+        ConfigError: the settings are wrong.
     """
-    try:
-        from shiftable_baremetal._powerdns_session import Session
-    except ImportError as exc:
-        raise ConfigError("PowerDNS needs urllib3: pip install 'shiftable-baremetal[powerdns]'") from exc
     session = Session(settings.address, settings.api_key, settings.server_id, ca_bundle=settings.ca_bundle)
     return PowerdnsDriver(session, nameservers, settings.kind, settings.max_body)
