@@ -37,6 +37,8 @@ class Finding:
 def check(context: Context, target: str | None, offline: bool, as_json: bool) -> None:
     """Check the configuration, the providers and that each resource can be reached."""
     app = context.app
+    if target is not None:
+        app.cloud(target)  # a wrong name is one mistake, not one of each resource
     found = [Finding(str(app.config.path), True, f"environment {app.environment}")]
     found += [_checked(app, declared, target, offline=offline) for declared in app.declared()]
     good = all(finding.good for finding in found)

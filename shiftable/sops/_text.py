@@ -36,7 +36,7 @@ def parsed(content: bytes, format: Format) -> tuple[dict[str, Any], tuple[Found,
         text = content.decode()
         match format:
             case "json" | "binary":
-                return _from_json(text), ()
+                return _from_json(text, format), ()
             case "yaml":
                 return from_yaml(text)
             case "dotenv":
@@ -64,7 +64,7 @@ def rendered(tree: dict[str, Any], comments: Sequence[Comment], format: Format) 
     return text.encode()
 
 
-def _from_json(text: str) -> dict[str, Any]:
+def _from_json(text: str, format: Format) -> dict[str, Any]:
     try:
         tree = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except json.JSONDecodeError as exc:
@@ -75,6 +75,8 @@ def _from_json(text: str) -> dict[str, Any]:
         if isinstance(tree, dict):
             return tree
         raise IntegrityError("the document is no object")
+    if format == "binary":  # any suffix: it is JSON only once it is encrypted
+        raise IntegrityError("it is no SOPS file: it is not encrypted, or not all of it is there")
     raise IntegrityError(f"line {where} is no JSON" if where else "it holds a number that is too long")
 
 

@@ -246,6 +246,13 @@ def test_check_tells_what_is_there_and_what_another_provider_lacks(shiftable, fi
         assert not found["good"]
 
 
+def test_check_tells_of_a_misspelt_provider_once(shiftable, file: Path) -> None:
+    answer = shiftable("check", "--target", "memry")
+    assert 2 == answer.returncode
+    assert 1 == answer.stderr.count("memry")
+    assert not answer.stdout
+
+
 def test_providers_lists_what_is_installed(shiftable) -> None:
     assert "memory\tshiftable " in shiftable("providers").stdout
     assert "Blob" not in shiftable("providers").stderr

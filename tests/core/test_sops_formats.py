@@ -476,7 +476,7 @@ def test_the_name_of_a_file_tells_its_format(name: str, format: sops.Format) -> 
         (b"[a]\n[a]", "ini", "line 2: the section occurs twice"),
         (b"[a]\nb=1", "ini", "no SOPS file"),
         (b"\xff", "dotenv", "not UTF-8"),
-        (b"x", "binary", "line 1 is no JSON"),
+        (b"x", "binary", "it is no SOPS file: it is not encrypted"),
     ],
     ids=itertools.count(),
 )
