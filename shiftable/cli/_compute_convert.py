@@ -7,19 +7,12 @@ from pathlib import Path
 import click
 
 from shiftable.cli._context import json_line, json_option, say
-from shiftable.compute.convert import FORMS, ImageForm, convert_image
-from shiftable.compute.driver import GIB
+from shiftable.compute.convert import SUFFIXES, convert_image, form_of
+from shiftable.compute.driver import FORMS, GIB, ImageForm
 from shiftable.errors import ConfigError
 
 __all__ = ["convert"]
 
-_SUFFIXES: dict[str, ImageForm] = {
-    ".qcow2": "qcow2",
-    ".raw": "raw",
-    ".tar.gz": "gce",
-    ".vhd": "vhd",
-    ".vmdk": "vmdk",
-}
 _path = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -35,9 +28,9 @@ def convert(*, source: Path, target: Path, form: ImageForm | None, replace: bool
     It takes qemu-img. `shiftable blob cp TARGET LABEL:KEY` brings it to the provider, whose own importer makes an image
     of it: whether a machine starts from that depends on drivers and agents that are in it.
     """
-    chosen = form or next((form for suffix, form in _SUFFIXES.items() if target.name.endswith(suffix)), None)
+    chosen = form or form_of(target.name)
     if chosen is None:
-        raise ConfigError(f"{target} does not say its form: end it with {', '.join(_SUFFIXES)}, or say --to")
+        raise ConfigError(f"{target} does not say its form: end it with {', '.join(SUFFIXES.values())}, or say --to")
     made = convert_image(source, target, chosen, replace=replace)
     if as_json:
         json_line(

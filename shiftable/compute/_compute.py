@@ -19,6 +19,7 @@ from shiftable.compute._rules import (
     MADE_ANEW,
     as_declared,
     failed,
+    import_token,
     machine_name,
     missing,
     number_of,
@@ -36,6 +37,7 @@ from shiftable.compute.driver import (
     ComputeFeatures,
     Debris,
     Disk,
+    DiskImage,
     DiskSnapshot,
     FleetSpec,
     Image,
@@ -115,8 +117,38 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 
         return paged(fetch, limit=limit)
 
+    def import_image(self, name: str, source: DiskImage, *, timeout: timedelta = COPYING) -> Image:
+        """Make an image of the account's own of the image of a disk that lies in a bucket, and wait for it.
+
+        Experimental: providers refuse many disks, and whether a machine starts from an image depends on the drivers,
+        the boot loader and the agents that are in it. The same call, again, goes on after whatever interrupted it, and
+        makes no second image.
+
+        Args:
+            source: in a bucket of the same provider, which must be able to read it.
+
+        Raises:
+            AlreadyExists: there is an image of that name, made of something else.
+            InvalidArgument: the provider cannot make an image of that. Nothing is left.
+            Timeout: it took longer, and goes on at the provider.
+            Unsupported: the provider does not import such.
+        """
+        resource, forms = Resource("image", name), self.features.imports
+        others = f" (it has one of {', '.join(sorted(forms))})" if forms else ""
+        self._require(
+            source.form in forms, "import_image", resource, f"importer of disk images in the form {source.form}{others}"
+        )
+        self._require(source.arch in self.features.arches, "import_image", resource, f"machines of {source.arch}")
+        token = import_token(name, source)
+
+        def step() -> Image:
+            return self._driver.import_image(name, source, token=token)
+
+        with self._translated("import_image", resource):
+            return until_ready(self._timing, step(), step, f"{resource} to be imported", timeout)
+
     def delete_image(self, image: str) -> None:
-        """Delete an image that was made of a machine, by its id. Machines that were made of it stay."""
+        """Delete an image of the account's own, by its id. Machines that were made of it stay."""
         resource = Resource("image", image)
         self._require(self.features.snapshots, "delete_image", resource, "images of machines")
         with self._translated("delete_image", resource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import Any
 import attrs
 
 from shiftable.compute._firewall import as_declared_ports
-from shiftable.compute.driver import GIB, FleetSpec, MachineInfo, Size
+from shiftable.compute.driver import GIB, DiskImage, FleetSpec, MachineInfo, Size
 
 __all__ = [
     "FIREWALL",
@@ -18,6 +19,7 @@ __all__ = [
     "MADE_ANEW",
     "as_declared",
     "failed",
+    "import_token",
     "in_order",
     "machine_name",
     "missing",
@@ -51,6 +53,11 @@ def machine_name(fleet: str, number: int) -> str:
 def token_of(name: str) -> str:
     """Return the client token with which a machine is made: always the same, so that an answer may be lost."""
     return str(uuid.uuid5(_NAMESPACE, name))
+
+
+def import_token(name: str, source: DiskImage) -> str:
+    """Return the token with which an image is imported: always the same for the same name and content."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([name, *attrs.astuple(source)])))
 
 
 def number_of(fleet: str, machine: str) -> int:

@@ -15,17 +15,25 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import attrs
 
+from shiftable.compute.driver import ImageForm
 from shiftable.errors import ConfigError, ShiftableError
 
-__all__ = ["FORMS", "Converted", "ImageForm", "convert_image"]
+__all__ = ["SUFFIXES", "Converted", "convert_image", "form_of"]
 
-ImageForm = Literal["gce", "qcow2", "raw", "vhd", "vmdk"]
-FORMS: tuple[ImageForm, ...] = get_args(ImageForm)
+SUFFIXES: Mapping[ImageForm, str] = {
+    "gce": ".tar.gz",
+    "qcow2": ".qcow2",
+    "raw": ".raw",
+    "vhd": ".vhd",
+    "vmdk": ".vmdk",
+}
+"""What names of files end with."""
 
 _MIB, _GIB = 1024**2, 1024**3
 # Of the disk, for those who take no other. Azure, "Prepare a Windows VHD" and "Prepare Linux": whole MiB, of a fixed
@@ -57,6 +65,11 @@ class Converted:
     size: int
     disk: int
     sha256: str
+
+
+def form_of(name: str) -> ImageForm | None:
+    """Return the form that the end of a name says."""
+    return next((form for form, suffix in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
 def convert_image(source: Path, target: Path, form: ImageForm, *, replace: bool = False) -> Converted:

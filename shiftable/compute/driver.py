@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, get_args
 
 import attrs
+from attrs.validators import in_, min_len
 
 from shiftable.checks import are_networks, is_not_negative, is_positive, label_problem
 from shiftable.compute._firewall import ANYWHERE, Rule, as_declared_ports, normal
@@ -23,7 +24,9 @@ from shiftable.service import Driver, Spec
 __all__ = [
     "ALIASES",
     "FLEET_LABEL",
+    "FORMS",
     "GIB",
+    "IMPORT_LABEL",
     "STATES",
     "Arch",
     "Choice",
@@ -31,9 +34,12 @@ __all__ = [
     "ComputeFeatures",
     "Debris",
     "Disk",
+    "DiskImage",
     "DiskSnapshot",
+    "Firmware",
     "FleetSpec",
     "Image",
+    "ImageForm",
     "MachineInfo",
     "MachineState",
     "Placement",
@@ -52,6 +58,9 @@ T = TypeVar("T")
 FLEET_LABEL = "shiftable-fleet"
 """The label whose value is the name of the fleet that a machine belongs to."""
 
+IMPORT_LABEL = "shiftable-import"
+"""The label of an imported image, and of what its making needs, whose value is the token of ``import_image``."""
+
 ALIASES = ("debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04")
 """Images that every provider knows by these names, the newest of each; other names are the provider's own."""
 
@@ -69,6 +78,9 @@ MachineState = Literal[
     "unknown",
 ]
 Placement = Literal["spread", "close"]
+Firmware = Literal["bios", "uefi"]
+ImageForm = Literal["gce", "qcow2", "raw", "vhd", "vmdk"]
+FORMS: tuple[ImageForm, ...] = get_args(ImageForm)
 STATES: tuple[MachineState, ...] = get_args(MachineState)
 
 
@@ -263,6 +275,36 @@ class Image:
     created: datetime | None = None
 
 
+def _usual_firmware(image: DiskImage) -> Firmware:
+    return "uefi" if image.arch == "arm64" else "bios"
+
+
+@attrs.frozen(kw_only=True)
+class DiskImage:
+    """The image of a disk that lies in a bucket of the same provider and account, to be imported.
+
+    Args:
+        bucket: its name.
+        form: ``gce`` is a tar.gz with ``disk.raw`` in it; which ones a provider takes is in ``features.imports``.
+        arch: of the machines that start from it.
+        firmware: that they start by; else ``bios`` on x86_64 and ``uefi`` on arm64, which has no other.
+        version: what tells it from others that lay or will lie there, as ``str(bucket.stat(key).token)``.
+    """
+
+    bucket: str = attrs.field(validator=min_len(1))
+    key: str = attrs.field(validator=min_len(1))
+    form: ImageForm = attrs.field(validator=in_(FORMS))
+    arch: Arch = attrs.field(default="x86_64", validator=in_(get_args(Arch)))
+    firmware: Firmware = attrs.field(
+        default=attrs.Factory(_usual_firmware, takes_self=True), validator=in_(get_args(Firmware))
+    )
+    version: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if (self.arch, self.firmware) == ("arm64", "bios"):
+            raise ValueError("machines of arm64 start by uefi, not by bios")
+
+
 @attrs.frozen(kw_only=True)
 class Disk:
     """A disk that lives longer than the machine that it is attached to.
@@ -342,6 +384,9 @@ class ComputeFeatures(Features):
     disk_snapshots: bool = feature("snapshots of disks, and disks made of them", default=False)
     debris: bool = feature("what failed creations left behind is found and deleted", default=False)
     relabel: bool = feature("labels of a machine that is there are changed", default=False)
+    imports: frozenset[ImageForm] = feature(
+        "forms of disk images in a bucket that are imported as images; experimental", default=frozenset()
+    )
     ssh: bool = feature("there is a machine to log in to; if not, it is only simulated")
     max_name: Limit = feature("longest name of a fleet, characters; its machines add a number")
     max_user_data: Limit | None = feature("largest user data, bytes, with what the driver adds to it", default=None)
@@ -558,8 +603,19 @@ class ComputeDriver(Driver[FleetSpec]):
         """Begin to make an image of a machine."""
         raise Unsupported("no images of machines")
 
+    def import_image(self, name: str, source: DiskImage, *, token: str) -> Image:
+        """Begin to make an image of the image of a disk, or go on: who waits calls this again until it is ready.
+
+        Args:
+            token: a UUID, of the name and the source. The same one, again, from whichever process, makes no second
+                image: it returns the one that is being made, or was made. An image of that name with another token, or
+                with none, exists already. What failed or was cancelled leaves nothing; it is said once, and the next
+                call begins anew.
+        """
+        raise Unsupported("no importer of disk images")
+
     def delete_image(self, image: str) -> None:
-        """Delete an image that was made of a machine, with what it consists of."""
+        """Delete an image of the account's own, with what it consists of."""
         raise Unsupported("no images of machines")
 
     def disks(self, *, cursor: str | None, limit: int | None) -> Page[Disk]:

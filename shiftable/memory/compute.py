@@ -14,12 +14,14 @@ import attrs
 from shiftable.compute.driver import (
     ALIASES,
     FLEET_LABEL,
+    FORMS,
     GIB,
     Arch,
     ComputeDriver,
     ComputeFeatures,
     Debris,
     Disk,
+    DiskImage,
     DiskSnapshot,
     FleetSpec,
     Image,
@@ -67,6 +69,7 @@ FEATURES = ComputeFeatures(
     disk_snapshots=True,
     debris=True,
     relabel=True,
+    imports=frozenset(FORMS),
     ssh=False,
     max_name=Limit(58, "chosen, as Compute Engine with a number of four digits"),
     max_user_data=Limit(16_384, "chosen, as Amazon EC2"),
@@ -115,7 +118,7 @@ class MemoryComputeDriver(ComputeDriver):
         clock: tells the time.
         delay: how long everything takes by that clock that takes minutes elsewhere.
         quota: CPUs of the account.
-        failing: names of machines whose creation ends as failed.
+        failing: names of machines whose creation ends as failed, and of images whose import does.
         breaking: names of machines whose creation fails halfway, so that its disk is left.
         page_size: items of one page.
     """
@@ -130,6 +133,7 @@ class MemoryComputeDriver(ComputeDriver):
     _entries: dict[str, _Entry] = attrs.field(factory=dict, init=False, repr=False)
     _disks: dict[str, Disk] = attrs.field(factory=dict, init=False, repr=False)
     _images: dict[str, Image] = attrs.field(factory=dict, init=False, repr=False)
+    _imports: dict[str, tuple[str, datetime]] = attrs.field(factory=dict, init=False, repr=False)
     _snapshots: dict[str, DiskSnapshot] = attrs.field(factory=dict, init=False, repr=False)
     _debris: dict[str, Debris] = attrs.field(factory=dict, init=False, repr=False)
     _firewalls: dict[str, FleetSpec] = attrs.field(factory=dict, init=False, repr=False)
@@ -179,7 +183,7 @@ class MemoryComputeDriver(ComputeDriver):
         """Return one page of the aliases, then the account's own."""
         with self._lock:
             aliases = [Image(id=f"{alias}-{arch}", name=alias, arch=arch) for alias in ALIASES for arch in _ARCHES]
-            return self._page([*aliases, *self._images.values()], cursor, limit)
+            return self._page([*aliases, *map(self._image_now, self._images.values())], cursor, limit)
 
     # machines
 
@@ -196,8 +200,9 @@ class MemoryComputeDriver(ComputeDriver):
                 _fail(AlreadyExists, f"there is a machine {name!r}")
             if sum(entry.info.cpus for entry in living) + size.cpus > self._quota:
                 _fail(QuotaExceeded, f"the account has {self._quota:,} CPUs, which is the limit")
-            if spec.image not in ALIASES and spec.image not in self._images:
-                _fail(InvalidArgument, f"there is no image {spec.image!r}")
+            own = self._images.get(spec.image)
+            if spec.image not in ALIASES and (own is None or not self._image_now(own).ready):
+                _fail(InvalidArgument, f"there is no image {spec.image!r}, or none that is ready")
             number = next(self._numbers)
             if name in self._breaking:
                 self._leave_behind("disk", f"{name}-root", spec.name)
@@ -325,8 +330,24 @@ class MemoryComputeDriver(ComputeDriver):
             self._images[made.id] = made
             return made
 
+    def import_image(self, name: str, source: DiskImage, *, token: str) -> Image:
+        """Begin to make an image, or return the one that this token makes. Nothing is read."""
+        with self._lock:
+            made = next((image for image in self._images.values() if image.name == name), None)
+            if made is None:
+                image = Image(id=f"image-{next(self._numbers)}", name=name, arch=source.arch, disk_gib=1, own=True)
+                made = self._images[image.id] = attrs.evolve(image, created=self._clock())
+                self._imports[made.id] = token, self._clock() + self._delay
+            if self._imports.get(made.id, ("",))[0] != token:
+                _fail(AlreadyExists, f"there is an image {name!r} of something else")
+            now = self._image_now(made)
+            if now.ready and name in self._failing:
+                del self._images[made.id]
+                _fail(InvalidArgument, f"{source.key!r} holds no disk that it could import")
+            return now
+
     def delete_image(self, image: str) -> None:
-        """Delete an image of a machine."""
+        """Delete an image."""
         with self._lock:
             if self._images.pop(image, None) is None:
                 _fail(NotFound, f"there is no image {image!r} of this account")
@@ -433,6 +454,11 @@ class MemoryComputeDriver(ComputeDriver):
         if wall is None:
             return entry.info
         return attrs.evolve(entry.info, firewall=wall.firewall)
+
+    def _image_now(self, image: Image) -> Image:
+        """Return an image as it is by now: one that is imported takes its time."""
+        _, until = self._imports.get(image.id, ("", self._clock()))
+        return attrs.evolve(image, ready=until <= self._clock())
 
     def _leave_behind(self, kind: str, name: str, fleet: str) -> None:
         left = Debris(id=f"{kind}-{next(self._numbers)}", kind=kind, name=name, fleet=fleet, created=self._clock())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +15,19 @@ from shiftable.config import Credential
 
 if TYPE_CHECKING:
     from shiftable.testing.harness import Double
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of programs, with a stand-in for qemu-img, where commands look first."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    program = folder / "qemu-img"
+    standin = Path(__file__).with_name("qemu_img_standin.py")
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{standin}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
 
 
 @pytest.fixture

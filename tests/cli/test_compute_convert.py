@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import stat
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from shiftable.cli._main import cli
-from shiftable.compute.convert import FORMS, ImageForm, convert_image
+from shiftable.compute.convert import convert_image
+from shiftable.compute.driver import FORMS, ImageForm
 from shiftable.errors import ConfigError, ShiftableError
 
 MIB, GIB = 1024**2, 1024**3
 SIGN = b"STANDIN "
 
 
-@pytest.fixture(autouse=True)
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    program = folder / "qemu-img"
-    standin = Path(__file__).with_name("qemu_img_standin.py")
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{standin}" "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
+pytestmark = pytest.mark.usefixtures("programs")
 
 
 def image(folder: Path, disk: bytes, **about: Any) -> Path:

@@ -43,6 +43,7 @@ LESSER = attrs.evolve(
     disk_snapshots=False,
     debris=False,
     relabel=False,
+    imports=frozenset(),
     max_user_data=None,
 )
 

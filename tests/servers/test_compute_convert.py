@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from shiftable.compute.convert import ImageForm, convert_image
+from shiftable.compute.convert import convert_image
+from shiftable.compute.driver import ImageForm
 from shiftable.errors import ConfigError, ShiftableError
 
 MIB = 1024**2

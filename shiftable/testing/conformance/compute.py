@@ -17,9 +17,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from shiftable.compute import ALIASES, FLEET_LABEL, STATES, Compute, Fleet, FleetSpec, Machine, Rule
+from shiftable.compute import ALIASES, FLEET_LABEL, STATES, Compute, DiskImage, Fleet, FleetSpec, Machine, Rule
 from shiftable.compute._rules import token_of
-from shiftable.compute.driver import GIB, ComputeDriver, Placement
+from shiftable.compute.driver import FORMS, GIB, ComputeDriver, Placement
 from shiftable.errors import (
     AlreadyExists,
     ConfigError,
@@ -85,6 +85,11 @@ class ComputeConformance(Conformance):
     def machine(self, fleet: Fleet) -> Machine:
         """Return a machine that runs."""
         return fleet.machine("conf-0")
+
+    @pytest.fixture
+    def disk_image(self) -> DiskImage:
+        """Return the image of a disk that the driver imports; override it where it must lie in a bucket."""
+        return DiskImage(bucket="images", key="web.raw", form="raw")
 
     # making
 
@@ -627,6 +632,51 @@ class ComputeConformance(Conformance):
         compute.delete("conf")
         compute.delete_image(image.id)
         compute.delete_disk(disk.id)
+
+    def test_machines_are_made_from_an_imported_image(self, compute: Compute, disk_image: DiskImage) -> None:
+        if not compute.features.imports:
+            with pytest.raises(Unsupported, match="importer"):
+                compute.import_image("imported", disk_image)
+            return
+        image = compute.import_image("imported", disk_image)
+        assert (image.name, image.arch, image.own, image.ready) == ("imported", disk_image.arch, True, True)
+        assert [found.id for found in compute.images() if found.own] == [image.id]
+        (made,) = compute.create(attrs.evolve(small_fleet("twin"), image=image.id)).wait()
+        assert made.image == image.id
+        compute.delete("twin")
+        compute.delete_image(image.id)
+        assert not any(found.own for found in compute.images())
+        self._nothing_is_left(compute)
+
+    def test_the_same_import_makes_one_image(self, compute: Compute, disk_image: DiskImage) -> None:
+        if not compute.features.imports:
+            pytest.skip("the provider imports no images")
+        image = compute.import_image("imported", disk_image)
+        assert compute.import_image("imported", disk_image).id == image.id
+        with pytest.raises(AlreadyExists):
+            compute.import_image("imported", attrs.evolve(disk_image, version="another"))
+        assert [found.id for found in compute.images() if found.own] == [image.id]
+        compute.delete_image(image.id)
+        again = compute.import_image("imported", disk_image)
+        assert again.ready
+        compute.delete_image(again.id)
+
+    def test_an_import_takes_no_name_of_another_image(
+        self, compute: Compute, machine: Machine, disk_image: DiskImage
+    ) -> None:
+        if not (compute.features.imports and compute.features.snapshots):
+            pytest.skip("the provider imports no images, or makes none of machines")
+        image = machine.snapshot("golden")
+        with pytest.raises(AlreadyExists):
+            compute.import_image("golden", disk_image)
+        assert [found.id for found in compute.images() if found.own] == [image.id]
+        compute.delete_image(image.id)
+
+    def test_a_form_that_is_not_imported_is_refused(self, compute: Compute, disk_image: DiskImage) -> None:
+        for form in sorted({*FORMS} - compute.features.imports):
+            with pytest.raises(Unsupported, match=form):
+                compute.import_image("imported", attrs.evolve(disk_image, form=form))
+        assert not any(found.own for found in compute.images())
 
     def test_a_snapshot_of_a_disk_makes_others(self, compute: Compute, machine: Machine) -> None:
         if not compute.features.disk_snapshots:
