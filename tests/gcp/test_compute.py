@@ -6,12 +6,15 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shiftable.compute import Compute
+from shiftable.blob import BlobStore, BucketSpec
+from shiftable.compute import Compute, DiskImage
 from shiftable.compute.driver import ComputeDriver
 from shiftable.testing.conformance import differs
 from shiftable.testing.conformance.compute import ComputeConformance, Sleep, compute_machine
 from shiftable_gcp import GcpProvider
 from shiftable_gcp.double import GcpDouble
+
+from .archives import archive
 
 
 def _no_time(_seconds: float) -> None:
@@ -27,6 +30,11 @@ class TestComputeEngine(ComputeConformance):
     @pytest.fixture
     def sleep(self) -> Sleep:
         return _no_time
+
+    @pytest.fixture
+    def disk_image(self, provider: GcpProvider) -> DiskImage:
+        BlobStore(provider.blob()).create(BucketSpec(name="images")).put("linux/web.tar.gz", archive())
+        return DiskImage(bucket="images", key="linux/web.tar.gz", form="gce")
 
     @differs("the table of prices does not know the families of ARM, those with GPUs and the newest ones")
     def test_sizes_are_listed_once_each(self, compute: Compute) -> None:

@@ -143,7 +143,8 @@ class GcpProvider(Provider[GcpSettings]):
 
     * compute: on the project ``compute.zones.list``, ``compute.machineTypes.list``, ``compute.machineTypes.get``,
       ``compute.images.list``, ``compute.images.create``, ``compute.images.get``, ``compute.images.delete``,
-      ``compute.images.useReadOnly``, ``compute.snapshots.list``, ``compute.snapshots.create``,
+      ``compute.images.useReadOnly``, ``compute.images.setLabels`` and, in the bucket, ``storage.objects.get`` to
+      import one, ``compute.snapshots.list``, ``compute.snapshots.create``,
       ``compute.snapshots.get``, ``compute.snapshots.delete``, ``compute.snapshots.useReadOnly``,
       ``compute.instances.list``, ``compute.instances.create``, ``compute.instances.get``, ``compute.instances.delete``,
       ``compute.instances.start``, ``compute.instances.stop``, ``compute.instances.resume``,

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from shiftable_gcp._calls import Call
+from shiftable_gcp._compute_archives import archive_named, disk_within
 from shiftable_gcp._compute_catalogue import LINK
 from shiftable_gcp._compute_held import Held, base_of, check_zone, last, path_of
 from shiftable_gcp._compute_rules import check_disk, check_labels, check_name, resolved
@@ -182,29 +183,71 @@ class Disks:
         path = f"projects/{project}/global/images/{name}"
         if path in self.held.resources:
             raise exists(path)
+        if "rawDisk" in body:
+            return self._import(path, body)
         where = resolved(body.get("sourceDisk"), project, "sourceDisk")
         disk = self.held.found(where)
         users = [self.held.resources[str(user).removeprefix(LINK)] for user in disk.get("users", ())]
         if any(user["status"] == "RUNNING" for user in users) and call.query.get("forceCreate") != "true":
             raise in_use(where, users[0]["selfLink"])
-        made = {
+        made = self._image(path, name) | {
+            "sourceDisk": disk["selfLink"],
+            "diskSizeGb": disk["sizeGb"],
+            "architecture": disk.get("architecture", "X86_64"),
+            "licenses": disk.get("licenses", []),
+            "guestOsFeatures": disk.get("guestOsFeatures", []),
+        }
+        self.held.resources[path] = made
+        return self.held.begin(
+            "insert", path, lambda: made.update(status="READY"), lambda _failure: self.held.drop(path)
+        )
+
+    def _import(self, path: str, body: Json) -> Json:
+        """Make an image of an archive, which is looked into only when there is time for it."""
+        if "sourceDisk" in body:
+            raise invalid("rawDisk", "", "Exactly one of the sources must be specified.")
+        check_labels(body.get("labels", {}))
+        bucket, name = archive_named(body["rawDisk"].get("source"))
+        archive = self.held.read(bucket, name)
+        if archive is None:
+            raise absent(f"storage.googleapis.com/{bucket}/{name}")
+        made = self._image(path, body["name"]) | {
+            "rawDisk": body["rawDisk"],
+            "archiveSizeBytes": str(len(archive)),
+            "architecture": body.get("architecture", "X86_64"),
+            "guestOsFeatures": body.get("guestOsFeatures", []),
+            "labels": body.get("labels", {}),
+            "labelFingerprint": fingerprint(body.get("labels", {})),
+        }
+        self.held.resources[path] = made
+
+        def effect() -> Failure | None:
+            now = self.held.read(bucket, name)
+            disk = disk_within(now) if now is not None else f"The archive {bucket}/{name} was not found."
+            if isinstance(disk, str):
+                return Failure("INVALID_FIELD_VALUE", disk)  # Google documents the words, and not the code
+            made.update(status="READY", diskSizeGb=str(disk))
+            return None
+
+        return self.held.begin("insert", path, effect, lambda failure: self._undone(path, failure))
+
+    def _undone(self, path: str, failure: Failure) -> None:
+        """Leave nothing of an image that failed, or the image as failed."""
+        if failure.leaves == "nothing":
+            self.held.drop(path)
+        else:
+            self.held.resources[path]["status"] = "FAILED"
+
+    def _image(self, path: str, name: str) -> Json:
+        return {
             "kind": "compute#image",
             "id": str(self.held.number()),
             "creationTimestamp": told_time(self.held.now()),
             "name": name,
             "status": "PENDING",
             "sourceType": "RAW",
-            "sourceDisk": disk["selfLink"],
-            "diskSizeGb": disk["sizeGb"],
-            "architecture": disk.get("architecture", "X86_64"),
-            "licenses": disk.get("licenses", []),
-            "guestOsFeatures": disk.get("guestOsFeatures", []),
             "selfLink": LINK + path,
         }
-        self.held.resources[path] = made
-        return self.held.begin(
-            "insert", path, lambda: made.update(status="READY"), lambda _failure: self.held.drop(path)
-        )
 
     def insert_snapshot(self, call: Call) -> Json:
         """Answer snapshots.insert."""

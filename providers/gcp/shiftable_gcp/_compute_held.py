@@ -36,9 +36,13 @@ class Held:
         exhausted: zones, or zones and machine types, of which there are no more.
         networks: VPCs of each project.
         consoles: what machines wrote, by their paths, with how much of it has been overwritten.
+        read: returns an object of Cloud Storage, by its bucket and its name; ``None`` if there is none.
     """
 
     now: Callable[[], datetime]
+    read: Callable[[str, str], bytes | None] = attrs.field(
+        default=lambda _bucket, _name: None, repr=False, kw_only=True
+    )
     page_size: int = PAGE
     polls: int = 1
     quotas: dict[str, int] = attrs.Factory(lambda: dict(_QUOTAS))

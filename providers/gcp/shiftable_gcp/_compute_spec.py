@@ -14,9 +14,11 @@ from shiftable.compute._firewall import normal
 from shiftable.compute.driver import (
     ALIASES,
     FLEET_LABEL,
+    IMPORT_LABEL,
     Arch,
     Debris,
     Disk,
+    DiskImage,
     DiskSnapshot,
     FleetSpec,
     Image,
@@ -25,8 +27,9 @@ from shiftable.compute.driver import (
     Rule,
     Size,
 )
+from shiftable.errors import InvalidArgument
 from shiftable_gcp import GcpComputeSettings
-from shiftable_gcp._compute_api import Json, last
+from shiftable_gcp._compute_api import Json, failure, last
 
 __all__ = [
     "FAMILIES",
@@ -35,6 +38,7 @@ __all__ = [
     "fleet_of",
     "image_of",
     "image_path",
+    "imported",
     "impossible_labels",
     "info_of",
     "instance_of",
@@ -56,6 +60,9 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")  # Compute Engine, labels: requirements; also letters beyond ASCII
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 _TERMINATE = "TERMINATE"
+_IMAGE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")  # Compute Engine API reference, images: name
+_ARCHIVE = re.compile(r"[A-Za-z0-9._/-]+\.tar\.gz")  # what is the same in a URL, whoever decodes it
+_GUEST = ("VIRTIO_SCSI_MULTIQUEUE", "GVNIC")  # Linux has both since 5.3; without, the newest machine types start none
 _DOMAINS = 8  # Compute Engine, spread placement policies: the most
 
 FAMILIES: Mapping[tuple[str, Arch], str] = {
@@ -456,6 +463,29 @@ def image_of(told: Json, alias: str | None = None) -> Image:
         ready=told.get("status", "READY") == "READY",
         created=_moment(told),
     )
+
+
+def imported(name: str, source: DiskImage, token: str) -> dict[str, Any]:
+    """Return the image that is to be made of an archive in Cloud Storage.
+
+    Raises:
+        ComputeFault: it has a name that Compute Engine does not take.
+    """
+    if not _ARCHIVE.fullmatch(source.key):
+        why = "Compute Engine imports objects whose names are letters, digits, ., _, - and /, and end in .tar.gz"
+        raise failure(InvalidArgument, f"{why}, not {source.key!r}")
+    if not _IMAGE_NAME.fullmatch(name):
+        raise failure(
+            InvalidArgument, "names of images are lower-case letters, digits and -, at most 63, a letter first"
+        )
+    uefi = ["UEFI_COMPATIBLE"] if source.firmware == "uefi" else []
+    return {
+        "name": name,
+        "architecture": source.arch.upper(),
+        "rawDisk": {"source": f"https://storage.googleapis.com/{source.bucket}/{source.key}", "containerType": "TAR"},
+        "guestOsFeatures": [{"type": each} for each in (*_GUEST, *uefi)],
+        "labels": {IMPORT_LABEL: token},
+    }
 
 
 def debris_of(told: Json, kind: str) -> Debris:

@@ -256,6 +256,12 @@ class State:
             raise Refused(404, "notFound", "NoSuchBucket", BUCKET_GONE)
         return self.buckets[name]
 
+    def read(self, bucket: str, name: str) -> bytes | None:
+        """Return what an object holds, as other services of Google read it; ``None`` if there is none."""
+        held = self.buckets.get(bucket)
+        found = held.live(name) if held is not None else None
+        return found.data if found is not None else None
+
     def make_bucket(self, name: str, project: str, location: str, properties: dict[str, Any]) -> Bucket:
         """Make a bucket."""
         if not _BUCKET_NAME.fullmatch(name):

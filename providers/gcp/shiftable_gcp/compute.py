@@ -15,11 +15,13 @@ from google.api_core import exceptions as api_errors
 from shiftable.compute.driver import (
     ALIASES,
     FLEET_LABEL,
+    IMPORT_LABEL,
     Choice,
     ComputeDriver,
     ComputeFeatures,
     Debris,
     Disk,
+    DiskImage,
     DiskSnapshot,
     FleetSpec,
     Image,
@@ -40,6 +42,7 @@ from shiftable_gcp._compute_spec import (
     fleet_of,
     image_of,
     image_path,
+    imported,
     impossible_labels,
     info_of,
     instance_of,
@@ -83,6 +86,7 @@ FEATURES = ComputeFeatures(
     disk_snapshots=True,
     debris=True,
     relabel=True,
+    imports=frozenset({"gce"}),
     ssh=True,
     max_name=Limit(44, "Compute Engine, naming resources: 63 characters, with what the names of firewall rules add"),
     max_user_data=Limit(262_144, _METADATA),
@@ -374,6 +378,19 @@ class GceDriver(ComputeDriver):
         self._works.begin(made.id, Begun(operation=operation, state="creating", until=_NEVER))
         return made
 
+    def import_image(self, name: str, source: DiskImage, *, token: str) -> Image:
+        """Begin to make an image of an archive, or go on: its label says of which one, as its name is there once."""
+        body = imported(name, source, token)
+        id_ = f"projects/{self._api.project}/global/images/{name}"
+        told = self._imported(id_, name, token)
+        if told is None:
+            told = self._go_on_importing(id_, body, token)
+        if told is not None and told.get("status") == "FAILED":
+            self._delete("global", "images", name)
+            self._say(id_)
+            raise failure(InvalidArgument, f"Google could not make an image of {source.key!r}, and does not say why")
+        return image_of(told or body | {"selfLink": id_, "status": "PENDING"})
+
     def delete_image(self, image: str) -> None:
         """Delete an image of the project's own."""
         project, name = _image(image)
@@ -500,6 +517,37 @@ class GceDriver(ComputeDriver):
             ("global", "firewalls") if debris.kind == "firewall" else ("regions", self._api.region, "resourcePolicies")
         )
         self._delete(*where, _name(debris.id))
+
+    # images that are imported
+
+    def _imported(self, id: str, name: str, token: str) -> Json | None:
+        """Return the image that a token has made."""
+        try:
+            told: Json = self._api.get("global", "images", name)
+        except api_errors.NotFound:
+            return None
+        if told.get("labels", {}).get(IMPORT_LABEL) != token:
+            raise failure(AlreadyExists, f"there is an image {name!r} that was made of something else")
+        if told.get("status") == "READY":
+            self._works.forget(id)
+        return told
+
+    def _go_on_importing(self, id: str, body: Json, token: str) -> Json | None:
+        """Look after what was begun; else begin, unless another process just did, and return what that made."""
+        begun = self._works.find(id)
+        if begun is not None:
+            if self._api.current(begun.operation).get("status") == "DONE":
+                self._say(id)
+                raise failure(NotFound, "somebody deleted it while it was made")
+            return None
+        try:
+            operation = self._api.begin("POST", self._api.path("global", "images"), body)
+        except api_errors.Conflict:
+            return self._imported(id, body["name"], token)
+        except api_errors.NotFound as exc:
+            raise _unmade(exc, "image") from exc
+        self._works.begin(id, Begun(operation=operation, state="creating", until=_NEVER))
+        return None
 
     # one machine
 
@@ -833,11 +881,11 @@ class GceDriver(ComputeDriver):
             self._delete("global", "firewalls", name)
 
 
-def _unmade(exc: Exception) -> ComputeFault:
-    """Say that something is missing, and not the machine, which is to be made."""
+def _unmade(exc: Exception, what: str = "machine") -> ComputeFault:
+    """Say that something is missing, and not the machine or the image, which is to be made."""
     fault = meaning(exc)
     why = fault.message if fault is not None else "something that the declaration names"
-    return failure(InvalidArgument, f"Google does not have what the machine is to be made of: {why}")
+    return failure(InvalidArgument, f"Google does not have what the {what} is to be made of: {why}")
 
 
 def _id(instance: Json) -> str:

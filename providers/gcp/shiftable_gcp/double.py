@@ -64,7 +64,7 @@ class GcpDouble(Double):
         self._xml = XmlApi(self.state)
         self.secrets = SecretManager(self.clock.now)
         self.dns = CloudDns(self.clock.now)
-        self.compute = ComputeEngine(self.clock.now)
+        self.compute = ComputeEngine(self.clock.now, read=self.state.read)
         self._account = Account(self.project)
         self.sql = CloudSql(self.clock.now, token=lambda: self._account.latest)
 
