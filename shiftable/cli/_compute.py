@@ -16,6 +16,7 @@ from shiftable.cli._compute_convert import convert
 from shiftable.cli._compute_cutover import cutover
 from shiftable.cli._compute_disks import disk
 from shiftable.cli._compute_images import delete_image, snapshot
+from shiftable.cli._compute_import import import_image
 from shiftable.cli._compute_inside import console, run, ssh
 from shiftable.cli._compute_target import Found, Target, fleet_, own_providers, target_
 from shiftable.cli._context import (
@@ -91,7 +92,7 @@ def compute() -> None:
     """
 
 
-for command in (console, convert, cutover, delete_image, disk, images, run, sizes, snapshot, ssh, sweep):
+for command in (console, convert, cutover, delete_image, disk, images, import_image, run, sizes, snapshot, ssh, sweep):
     compute.add_command(command)
 
 # looking
