@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from shiftable.blob import BlobStore, BucketSpec
+from shiftable.compute import DiskImage
 from shiftable.compute.driver import ComputeDriver
 from shiftable.testing.conformance.compute import ComputeConformance, compute_machine
 from shiftable_aws import AwsProvider
@@ -23,13 +25,19 @@ class TestEc2(ComputeConformance):
     @pytest.fixture
     def driver(self, provider: AwsProvider, aws_double: AwsDouble) -> ComputeDriver:
         aws_double.ec2.delay = DELAY
-        aws_double.ec2.disks.delay = DELAY
+        aws_double.ec2.disks.delay = aws_double.ec2.imports.delay = DELAY
         aws_double.ec2.page_size = 100
         return provider.compute()
 
     @pytest.fixture
     def sleep(self, aws_double: AwsDouble) -> Callable[[float], None]:
         return aws_double.clock.advance
+
+    @pytest.fixture
+    def disk_image(self, provider: AwsProvider, vmimport: str) -> DiskImage:
+        assert vmimport
+        BlobStore(provider.blob()).create(BucketSpec(name="images")).put("linux/web.raw", bytes(1024))
+        return DiskImage(bucket="images", key="linux/web.raw", form="raw")
 
 
 def test_any_sequence_of_calls_leaves_the_machines_that_are_declared(

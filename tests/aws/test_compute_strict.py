@@ -14,7 +14,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from shiftable_aws import AwsProvider, AwsSettings, _ec2_groups, _ec2_images, _ec2_types, compute
+from shiftable_aws import AwsProvider, AwsSettings, _ec2_groups, _ec2_images, _ec2_imports, _ec2_types, compute
 from shiftable_aws._strict_ec2_rules import IMAGES
 from shiftable_aws.double import AwsDouble
 
@@ -368,7 +368,7 @@ def test_regions_are_apart(aws_double: AwsDouble, ec2: Any) -> None:
 def test_the_readme_allows_what_the_driver_calls_and_no_more() -> None:
     _, text = re.findall(r"```json\n(.*?)```", README.read_text(), re.DOTALL)
     allowed = {action for statement in json.loads(text)["Statement"] for action in _list(statement["Action"])}
-    modules = (compute, _ec2_groups, _ec2_images, _ec2_types)
+    modules = (compute, _ec2_groups, _ec2_images, _ec2_imports, _ec2_types)
     called = set(_called("".join(Path(str(module.__file__)).read_text() for module in modules)))
     assert allowed == called | {"ec2:CreateTags", "iam:PassRole"}
     assert len(called) >= 25

@@ -121,7 +121,9 @@ class AwsProvider(Provider[AwsSettings]):
       ``ec2:CreatePlacementGroup`` and
       ``ec2:DeletePlacementGroup``; for disks ``ec2:`` ``CreateVolume``, ``DeleteVolume``, ``AttachVolume``,
       ``DetachVolume``, ``CreateSnapshot``, ``DeleteSnapshot``; for images of machines ``ec2:CreateImage``,
-      ``ec2:DeregisterImage``, ``ec2:DeleteSnapshot``. Spot machines need the service-linked role
+      ``ec2:DeregisterImage``, ``ec2:DeleteSnapshot``; to import images ``ec2:ImportSnapshot``, ``ec2:RegisterImage``,
+      ``s3:GetObject`` on the object and, in the account, the role ``vmimport``; for that and for sweeps
+      ``ec2:DescribeImportSnapshotTasks``. Spot machines need the service-linked role
       ``AWSServiceRoleForEC2Spot`` in the account. With a key of one's own also ``kms:CreateGrant``, ``kms:Decrypt``,
       ``kms:GenerateDataKeyWithoutPlaintext`` and ``kms:DescribeKey`` on it.
 

@@ -25,6 +25,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from shiftable.testing.harness import Clock, Headers, Response
 from shiftable_aws import _strict_ec2_rules as rules
 from shiftable_aws._strict_ec2_disks import Disks, fingerprint
+from shiftable_aws._strict_ec2_imports import Imports
 from shiftable_aws._strict_ec2_state import Arguments, Asked, Data, Machine, Region, page
 from shiftable_aws._strict_query import operation_of, read, written
 from shiftable_aws._strict_refused import Refused
@@ -50,6 +51,7 @@ class StrictEc2:
         page_size: how many entries one answer has at most.
         returns_ended: answer a token whose machine is gone with that machine, as EC2 did before 2025.
         disks: how long disks, snapshots and images take: ``disks.delay``.
+        imports: how long imports of snapshots take: ``imports.delay``.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -57,6 +59,7 @@ class StrictEc2:
         self._regions: dict[str, Region] = {}
         self._addresses = itertools.count(1)
         self.disks = Disks(clock)
+        self.imports = Imports(clock)
         self._set_out()
 
     def _set_out(self) -> None:
@@ -70,6 +73,7 @@ class StrictEc2:
         self.page_size = 1000
         self.disks.delay = timedelta(0)
         self.disks.page_size = 1000
+        self.imports.delay = self.imports.unseen = timedelta(0)
 
     def forget(self) -> None:
         """Forget everything."""
@@ -99,6 +103,14 @@ class StrictEc2:
     def snapshots(self, region: str = "eu-central-1") -> dict[str, Data]:
         """Return all snapshots, by id."""
         return self._region(region).snapshots
+
+    def images(self, region: str = "eu-central-1") -> dict[str, Data]:
+        """Return the account's images, by id."""
+        return self._region(region).images
+
+    def import_tasks(self, region: str = "eu-central-1") -> dict[str, Data]:
+        """Return all tasks that import snapshots, by id."""
+        return self._region(region).imports
 
     def placement_groups(self, region: str = "eu-central-1") -> dict[str, Data]:
         """Return all placement groups, by name."""
@@ -164,6 +176,7 @@ class StrictEc2:
         image = self.disks.image(region, arguments["ImageId"])
         kind = rules.kind_of(region.name, arguments.get("InstanceType", "m1.small"))
         rules.check_arch(kind, image["Architecture"])
+        rules.check_virtualization(kind, image)
         subnet, groups = self._network(region, arguments, zone, kind["InstanceType"])
         user_data = rules.user_data(arguments.get("UserData", ""))
         spot = arguments.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
@@ -693,9 +706,9 @@ class StrictEc2:
 Answering = Callable[[StrictEc2, Region, Arguments], Data | None]
 
 
-def _of_disks(name: str) -> Answering:
+def _of_disks(name: str, part: str = "disks") -> Answering:
     def answer(ec2: StrictEc2, region: Region, arguments: Arguments) -> Data | None:
-        found: Data | None = getattr(ec2.disks, name)(region, arguments)
+        found: Data | None = getattr(getattr(ec2, part), name)(region, arguments)
         return found
 
     return answer
@@ -703,6 +716,7 @@ def _of_disks(name: str) -> Answering:
 
 _ANSWERS: Mapping[str, Answering] = {
     "AttachVolume": StrictEc2.attach,
+    "CancelImportTask": _of_disks("cancel", "imports"),
     "CreateImage": StrictEc2.create_image,
     "CreatePlacementGroup": StrictEc2.create_placement_group,
     "CreateSecurityGroup": StrictEc2.create_group,
@@ -717,6 +731,7 @@ _ANSWERS: Mapping[str, Answering] = {
     "DeleteVolume": _of_disks("delete"),
     "DeregisterImage": _of_disks("deregister"),
     "DescribeImages": _of_disks("describe_images"),
+    "DescribeImportSnapshotTasks": _of_disks("describe", "imports"),
     "DescribeInstanceAttribute": StrictEc2.attribute,
     "DescribeInstanceTypes": StrictEc2.describe_types,
     "DescribeInstances": StrictEc2.describe,
@@ -725,8 +740,10 @@ _ANSWERS: Mapping[str, Answering] = {
     "DescribeVolumes": _of_disks("describe"),
     "DetachVolume": _of_disks("detach"),
     "GetConsoleOutput": StrictEc2.console,
+    "ImportSnapshot": _of_disks("begin", "imports"),
     "ModifyInstanceAttribute": StrictEc2.modify,
     "RebootInstances": StrictEc2.reboot,
+    "RegisterImage": _of_disks("register_image"),
     "RunInstances": StrictEc2.run,
     "StartInstances": StrictEc2.start,
     "StopInstances": StrictEc2.stop,

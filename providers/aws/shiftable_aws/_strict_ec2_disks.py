@@ -243,13 +243,7 @@ class Disks:
 
     def create_image(self, region: Region, arguments: Arguments, machine: Machine) -> Data:
         """CreateImage."""
-        name = arguments["Name"]
-        if not re.fullmatch(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}", name):
-            text = "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, ( ) . - / _"
-            raise Refused("InvalidAMIName.Malformed", text)
-        twin = next((image["ImageId"] for image in region.images.values() if image["Name"] == name), None)
-        if twin is not None:
-            raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {twin}")
+        name = _free_name(region, arguments)
         if machine.state not in {"running", "stopped"}:
             raise Refused("IncorrectInstanceState", f"The instance '{machine.id}' is {machine.state}")
         id_, data = region.id("ami"), machine.data
@@ -267,19 +261,47 @@ class Disks:
             )
             ebs = {"SnapshotId": taken["SnapshotId"], "VolumeSize": volume["Size"], "VolumeType": volume["VolumeType"]}
             mappings.append({"DeviceName": mapping["DeviceName"], "Ebs": {**ebs, "DeleteOnTermination": True}})
+        about = {key: data[key] for key in ("Architecture", "RootDeviceName")} | {"SourceInstanceId": machine.id}
+        return self._add_image(region, id_, arguments, about | {"Name": name, "BlockDeviceMappings": mappings})
+
+    def register_image(self, region: Region, arguments: Arguments) -> Data:
+        """RegisterImage, of snapshots."""
+        name, root = _free_name(region, arguments), arguments.get("RootDeviceName", "/dev/sda1")
+        arch, boot = arguments.get("Architecture", "i386"), arguments.get("BootMode", "legacy-bios")
+        if (arch, boot) == ("arm64", "legacy-bios"):
+            raise Refused("InvalidParameterCombination", "The boot mode legacy-bios is incompatible with arm64")
+        mappings = []
+        for mapping in arguments.get("BlockDeviceMappings", ()):
+            ebs = mapping.get("Ebs", {})
+            snapshot = self._snapshot(region, ebs.get("SnapshotId", ""))
+            if snapshot["State"] != "completed":
+                raise Refused("IncorrectState", f"The snapshot {snapshot['SnapshotId']} is {snapshot['State']}")
+            rules.check_ebs(ebs, snapshot["VolumeSize"])
+            told = {"VolumeType": "standard", "VolumeSize": snapshot["VolumeSize"], "DeleteOnTermination": True, **ebs}
+            mappings.append({"DeviceName": mapping["DeviceName"], "Ebs": told})
+        if root not in {mapping["DeviceName"] for mapping in mappings}:
+            raise Refused("InvalidBlockDeviceMapping", f"The root device {root} is not in the block device mapping")
+        about = {
+            "Name": name,
+            "Architecture": arch,
+            "BootMode": boot,
+            "RootDeviceName": root,
+            "BlockDeviceMappings": mappings,
+            "EnaSupport": arguments.get("EnaSupport", False),
+            "VirtualizationType": arguments.get("VirtualizationType", "paravirtual"),
+        }
+        return self._add_image(region, region.id("ami"), arguments, about)
+
+    def _add_image(self, region: Region, id_: str, arguments: Arguments, about: Data) -> Data:
         made: Data = {
             "ImageId": id_,
             "OwnerId": DEFAULT_ACCOUNT_ID,
-            "Name": name,
-            "Architecture": data["Architecture"],
             "CreationDate": f"{self._clock.now():%Y-%m-%dT%H:%M:%S.000Z}",
             "State": "pending",
             "Public": False,
-            "RootDeviceName": data["RootDeviceName"],
             "RootDeviceType": "ebs",
-            "SourceInstanceId": machine.id,
-            "BlockDeviceMappings": mappings,
             "Tags": rules.tags_for(arguments, "image"),
+            **about,
         }
         region.images[id_] = made
         region.later(self._clock.now() + self.delay, lambda: made.update(State="available"))
@@ -338,6 +360,18 @@ def fingerprint(arguments: Arguments) -> str:
 
 def _written(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _free_name(region: Region, arguments: Arguments) -> str:
+    """Return the name that an image is to have."""
+    name = str(arguments["Name"])
+    if not re.fullmatch(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}", name):
+        text = "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, ( ) . - / _"
+        raise Refused("InvalidAMIName.Malformed", text)
+    twin = next((image["ImageId"] for image in region.images.values() if image["Name"] == name), None)
+    if twin is not None:
+        raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {twin}")
+    return name
 
 
 def _has_zone(region: Region, zone: str) -> bool:

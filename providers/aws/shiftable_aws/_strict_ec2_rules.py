@@ -128,6 +128,16 @@ def check_arch(kind: Data, arch: str) -> None:
         raise Refused("InvalidParameterValue", f"{text} '{arch}' of the specified AMI.")
 
 
+def check_virtualization(kind: Data, image: Data) -> None:
+    """Refuse an image that cannot start on a type: all of today's need what only HVM has, most of them ENA."""
+    if image.get("VirtualizationType", "hvm") != "hvm":
+        text = f"The instance type '{kind['InstanceType']}' does not support the virtualization type of the AMI"
+        raise Refused("InvalidParameterCombination", text)
+    if kind.get("NetworkInfo", {}).get("EnaSupport") == "required" and not image.get("EnaSupport", True):
+        text = f"Enhanced networking with the Elastic Network Adapter (ENA) is required for '{kind['InstanceType']}'"
+        raise Refused("InvalidParameterCombination", text)
+
+
 # what is asked for
 
 

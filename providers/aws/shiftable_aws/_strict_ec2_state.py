@@ -79,6 +79,7 @@ class Region:
     volumes: dict[str, Data] = attrs.field(factory=dict)
     snapshots: dict[str, Data] = attrs.field(factory=dict)
     images: dict[str, Data] = attrs.field(factory=dict)
+    imports: dict[str, Data] = attrs.field(factory=dict)
     placement_groups: dict[str, Data] = attrs.field(factory=dict)
     asked: dict[tuple[str, ...], Asked] = attrs.field(factory=dict)
     numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))

@@ -23,6 +23,7 @@ from shiftable.compute.driver import (
     ComputeFeatures,
     Debris,
     Disk,
+    DiskImage,
     DiskSnapshot,
     FleetSpec,
     Image,
@@ -36,6 +37,7 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_aws import _ec2_groups
 from shiftable_aws._ec2_images import Ami, Images, ami
+from shiftable_aws._ec2_imports import DEBRIS, FORMATS, Imports, left
 from shiftable_aws._ec2_prices import prices
 from shiftable_aws._ec2_settings import Ec2Settings
 from shiftable_aws._ec2_told import (
@@ -97,6 +99,7 @@ FEATURES = ComputeFeatures(
     disk_snapshots=True,
     debris=True,
     relabel=True,
+    imports=frozenset(FORMATS),
     ssh=True,
     max_name=Limit(58, "RFC 1035: a host name of 63 characters, with a number of four digits"),
     max_user_data=Limit(16_384, f"{_API}, RunInstances: UserData"),
@@ -165,6 +168,7 @@ class Ec2Driver(ComputeDriver):
     _clock: Callable[[], float] = attrs.field(default=time.monotonic, repr=False, kw_only=True)
     _types: Types = attrs.field(init=False, repr=False)
     _images: Images = attrs.field(init=False, repr=False)
+    _imports: Imports = attrs.field(factory=Imports, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
     _shared: dict[tuple[str | None, ...], _Shared] = attrs.field(factory=dict, init=False, repr=False)
     _young: dict[str, tuple[float, MachineInfo]] = attrs.field(factory=dict, init=False, repr=False)
@@ -435,6 +439,10 @@ class Ec2Driver(ComputeDriver):
             created=datetime.now(UTC),
         )
 
+    def import_image(self, name: str, source: DiskImage, *, token: str) -> Image:
+        """Begin to import a snapshot, or register an image of it; the service's role ``vmimport`` reads the bucket."""
+        return self._imports.go_on(self.client, name, source, token)
+
     def delete_image(self, image: str) -> None:
         """Delete an image of the account's own, then the snapshots that it consists of."""
         filters: Any = [{"Name": "image-id", "Values": [image]}]
@@ -552,21 +560,24 @@ class Ec2Driver(ComputeDriver):
     # what was left behind
 
     def debris(self, *, cursor: str | None, limit: int | None) -> Page[Debris]:  # noqa: ARG002  one page holds all
-        """Return the security groups and placement groups of fleets without machines, in one page."""
+        """Return the groups of fleets without machines, and snapshots of imports without an image, in one page."""
         living = {machine.fleet for machine in self._all(None)}
         filters: Any = [{"Name": "tag-key", "Values": [FLEET_LABEL]}]
         pages = self.client.get_paginator("describe_security_groups").paginate(Filters=filters)
         walls = [(group, "security group", group["GroupId"]) for page in pages for group in page["SecurityGroups"]]
         placed = [(group, "placement group", group["GroupName"]) for group in self._placement_groups(None)]
         found: list[tuple[Any, str, str]] = [*walls, *placed]
-        left = (
+        groups = (
             Debris(id=id_, kind=kind, name=group["GroupName"], fleet=tags_of(group.get("Tags")).get(FLEET_LABEL))
             for group, kind, id_ in found
         )
-        return Page(tuple(debris for debris in left if debris.fleet not in living))
+        return Page((*(group for group in groups if group.fleet not in living), *left(self.client)))
 
     def delete_debris(self, debris: Debris) -> None:
-        """Delete a group."""
+        """Delete a group or a snapshot; EC2 refuses one that an image consists of by now."""
+        if debris.kind == DEBRIS:
+            self._delete_snapshot(debris.id)
+            return
         try:
             if debris.kind == "placement group":
                 self.client.delete_placement_group(GroupName=debris.id)
