@@ -71,7 +71,7 @@ def archive(context: Context, provider: str, *, every: timedelta, over_gap: bool
     try:
         databases.archive(every=every, over_gap=over_gap, on_progress=on_progress, on_trouble=on_trouble)
     except KeyboardInterrupt:
-        click.echo(f"{provider}: interrupted; the server keeps its log until this goes on", err=True)
+        click.echo(f"{provider}: interrupted; this goes on where it was, if the server keeps its log", err=True)
         sys.exit(130)
 
 

@@ -176,8 +176,10 @@ class MariadbSettings:
         tls: whether a server over a network must prove by its certificate who it is, and all is encrypted.
         ca_bundle: certificates to trust in place of the system's.
         ssh: the machine from which the server is reached, as ssh knows it; ``host`` is then as that machine sees it.
-        snapshots: a declared bucket for snapshots; else they lie below ``root``.
-        programs: the folder of mariadb-dump and mariadb; else the ``PATH``.
+        snapshots: a declared bucket for snapshots and the archive; else they lie below ``root``.
+        archive_days: for how long any time can be restored, from base backups of the whole server and its log, which
+            `shiftable db archive` stores; 0: there are snapshots only.
+        programs: the folder of mariadb-dump and mariadb, and of mariadbd to restore a time; else the ``PATH``.
     """
 
     host: str = "/run/mysqld/mysqld.sock"
@@ -188,6 +190,7 @@ class MariadbSettings:
     ca_bundle: Path | None = None
     ssh: str | None = None
     snapshots: BucketReference | None = None
+    archive_days: int = attrs.field(default=0, validator=is_not_negative)
     programs: Path | None = None
 
 
@@ -294,6 +297,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
                 _servers_postgresql.FEATURES,
                 _servers_postgresql.FEATURES_ARCHIVED,
                 _servers_mariadb.FEATURES,
+                _servers_mariadb.FEATURES_ARCHIVED,
             ),
             "dns": (dns.FEATURES, dns_rfc2136.FEATURES, dns_powerdns.FEATURES),
             "secrets": (secrets.FEATURES, secrets_vault.FEATURES),

@@ -23,6 +23,7 @@ import attrs
 from shiftable.database.driver import ArchiveProgress
 from shiftable.errors import Conflict, Unavailable
 from shiftable.postgresql._locks import take
+from shiftable_baremetal._archive import GapError, fail_for_gap, within
 from shiftable_baremetal._archive_server import ReplicationSession
 from shiftable_baremetal._archive_store import Archived, ArchiveStore, Segments
 from shiftable_baremetal._faults import FilesError
@@ -51,10 +52,6 @@ def stream_name(slot: str) -> str:
     return f"{slot}_stream"
 
 
-class _GapError(Exception):
-    """The server has deleted what comes next."""
-
-
 @attrs.frozen
 class Archiver:
     """One process that archives one server.
@@ -80,15 +77,14 @@ class Archiver:
             server = ReplicationSession(connection)
             server.check()
             owner = self._store.claim(server.system())
-            if not _within(_PATIENCE, lambda: server.alone(owner.id)):
+            if not within(_PATIENCE, lambda: server.alone(owner.id)):
                 fail(Conflict, "another process archives the server: stop it, or leave it be")
             follow = _Follow(self._engine, self._store, self._folder / "wal", server, slot_name(owner.id), lock)
             try:
                 follow.run(every.total_seconds(), on_progress, stopped)
-            except _GapError as exc:
+            except GapError as exc:
                 if not over_gap:
-                    how = "go on with `shiftable db archive --over-gap`, and make a base backup then"
-                    fail(Conflict, f"{exc}: times from then on cannot be restored from what is stored; {how}")
+                    fail_for_gap(exc)
                 follow.begin_anew()
                 follow.run(every.total_seconds(), on_progress, stopped)
 
@@ -129,7 +125,7 @@ class _Follow:
     def run(self, every: float, on_progress: Callable[[ArchiveProgress], None], stopped: Callable[[], bool]) -> None:
         """Go on where the bucket ends."""
         self._prepare()
-        if not _within(_PATIENCE, lambda: self._server.renew_slot(self._stream)):
+        if not within(_PATIENCE, lambda: self._server.renew_slot(self._stream)):
             fail(Conflict, f"another process streams from the server's slot {self._stream}: stop it, or leave it be")
         command = self._engine.receive_wal(self._server.version, self._folder, self._stream)
         due, wanted = 0.0, None
@@ -147,7 +143,7 @@ class _Follow:
                 ended = process.poll() is not None
         except FilesError as exc:
             if any(words in str(exc) for words in _GONE):
-                raise _GapError(f"the server does not have the log any more that comes after {self._last}") from exc
+                raise GapError(f"the server does not have the log any more that comes after {self._last}") from exc
             raise
         if ended:
             fail(Unavailable, "pg_receivewal has ended")
@@ -173,7 +169,7 @@ class _Follow:
         """Store what a killed archiver has left, and have pg_receivewal begin after the last segment that is stored."""
         state = self._server.slot(self._slot)
         if state == "lost":
-            raise _GapError("the server keeps no more of its log than max_slot_wal_keep_size, and that is used up")
+            raise GapError("the server keeps no more of its log than max_slot_wal_keep_size, and that is used up")
         if state == "missing":
             self._server.make_slot(self._slot)
         last = self._stored_until()
@@ -223,7 +219,7 @@ class _Follow:
             if name <= self._last:
                 continue
             if self._segments.number(name) > self._segments.number(self._last) + 1:
-                raise _GapError(f"{place} does not go on where the archive ends, which is after {self._last}")
+                raise GapError(f"{place} does not go on where the archive ends, which is after {self._last}")
             self._store.put(name, place)
             before, self._last = self._last, name
             self._server.advance(self._slot, self._segments.end(name))
@@ -255,12 +251,3 @@ def _is_blank(path: Path) -> bool:
     """Tell whether a file only marks where to go on: a segment begins with a number that is not 0."""
     with path.open("rb") as file:
         return file.read(16) == bytes(16)
-
-
-def _within(seconds: float, probe: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while not probe():
-        if time.monotonic() > end:
-            return False
-        time.sleep(_STEP)
-    return True

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -17,17 +16,16 @@ from typing import IO, cast
 
 import attrs
 
-from shiftable.errors import IntegrityError, QuotaExceeded
-from shiftable.postgresql import Binaries, Cluster, ClusterError, locked
-from shiftable.postgresql._locks import take
+from shiftable.errors import IntegrityError
+from shiftable.postgresql import Binaries, Cluster, ClusterError
 from shiftable.postgresql._owner import Owner
 from shiftable_baremetal._archive_store import ArchiveStore, Base, Segments
+from shiftable_baremetal._recovery_places import check_room, own_place
 from shiftable_baremetal._servers_engine import fail
 
 __all__ = ["recovered"]
 
 _RECOVERY = 24 * 3600  # seconds, for WAL to be replayed
-_PATIENCE = 60  # seconds for another restore to have made its folder
 _STEP = 0.02
 _ROOM = 1024 * 1024 * 1024  # bytes for WAL, beside the data
 _NOT_REACHED = "recovery ended before configured recovery target was reached"
@@ -60,34 +58,12 @@ def recovered(store: ArchiveStore, base: Base, when: datetime, folder: Path, pro
     Raises:
         FilesError: the disk is too small; what is stored is damaged, or has a gap.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < base.unpacked + _ROOM:
-        needed = (base.unpacked + _ROOM) / 2**30
-        fail(QuotaExceeded, f"{folder} has {free / 2**30:.1f} GiB left, and {needed:.1f} GiB are needed")
-    with _place(folder) as place:
+    check_room(folder, base.unpacked + _ROOM)
+    with own_place(folder, _discard) as place:
         cluster = Cluster(place, programs, durable=False)
         _unpack(store, base, cluster)
         with _rolled_forward(store, base, when, cluster):
             yield cluster
-
-
-@contextlib.contextmanager
-def _place(folder: Path) -> Iterator[Path]:
-    """Make a folder for the time of the block, and delete what killed restores have left."""
-    with locked(folder / "lock", timeout=_PATIENCE):
-        for left in folder.glob("at-*"):
-            with locked(left / "held", timeout=0) as free:
-                if free:
-                    _discard(left)
-        place = Path(tempfile.mkdtemp(prefix="at-", dir=folder))
-        held = take(place / "held", shared=False, timeout=0)
-    try:
-        yield place
-    finally:
-        _discard(place)
-        if held is not None:
-            os.close(held)
 
 
 def _discard(place: Path) -> None:
@@ -101,7 +77,7 @@ def _discard(place: Path) -> None:
 def _unpack(store: ArchiveStore, base: Base, cluster: Cluster) -> None:
     owner, new = cluster.owner, cluster.folder / "data-new"
     new.mkdir(mode=0o700)
-    pieces, found = store.tar(base), dict[str, tuple[int, str]]()
+    pieces, found = store.data(base), dict[str, tuple[int, str]]()
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", _Reader(pieces)), mode="r|") as tar:
             for member in tar:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,7 @@ from shiftable_baremetal._servers_programs import Command, found_program
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-__all__ = ["FEATURES", "MariadbEngine"]
+__all__ = ["FEATURES", "FEATURES_ARCHIVED", "MariadbEngine", "MariadbSession"]
 
 FEATURES = DatabaseFeatures(
     title="MariaDB servers",
@@ -48,6 +49,10 @@ FEATURES = DatabaseFeatures(
     max_name=Limit(63, "chosen, as Amazon RDS"),
 )
 
+FEATURES_ARCHIVED = attrs.evolve(
+    FEATURES, title="MariaDB servers with `archive_days`", point_in_time=True, archive=True
+)
+
 _LONGEST = 64  # characters: MariaDB documentation, "Identifier Names"
 _OLDEST = (10, 5)  # databases have comments since
 _OURS = "shiftable: "
@@ -57,6 +62,11 @@ _NEEDED = {  # of `GRANT ALL PRIVILEGES ON a_database.*`: who grants must have w
     *("CREATE TEMPORARY TABLES", "EXECUTE", "CREATE VIEW", "SHOW VIEW", "CREATE ROUTINE", "ALTER ROUTINE"),
     *("EVENT", "TRIGGER", "DELETE HISTORY", "CREATE USER"),
 }
+_DUMPED = (
+    *("--single-transaction", "--quick", "--hex-blob", "--routines", "--events", "--triggers"),
+    "--default-character-set=utf8mb4",
+)
+_LOADED = ("--batch", "--binary-mode", "--max-allowed-packet=1G", "--default-character-set=utf8mb4")
 _KILLED = 1094  # ER_NO_SUCH_THREAD: it has ended by itself
 _UNKNOWN_TABLE = {1049, 1146}
 _DEFINER_LINE = re.compile(rb"(/\*!50|CREATE )")
@@ -150,15 +160,18 @@ class MariadbSession(Session):
         """Fail unless this user has, and may grant, what a user of a database gets, and the server is not too old."""
         if tuple(int(part) for part in self.version.split(".")[:2]) < _OLDEST:
             fail(InvalidArgument, f"the server is MariaDB {self.version}; 10.5 is the oldest that this works with")
-        ((name,),) = self._rows("SELECT CURRENT_USER()")
-        user, _, host = name.rpartition("@")
-        query = (
-            "SELECT privilege_type FROM information_schema.user_privileges WHERE is_grantable = 'YES' AND grantee = %s"
-        )
-        lacking = sorted(_NEEDED - {row[0] for row in self._rows(query, f"'{user}'@'{host}'")})
-        if lacking:
+        if lacking := self.lacking(_NEEDED, grantable=True):
+            ((name,),) = self._rows("SELECT CURRENT_USER()")
             how = "GRANT ALL PRIVILEGES ON *.* TO … WITH GRANT OPTION"
             fail(PermissionDenied, f"the server's user {name} has no {', '.join(lacking)} that he may grant: {how}")
+
+    def lacking(self, needed: AbstractSet[str], *, grantable: bool = False) -> list[str]:
+        """Return which of some privileges this user does not have, or may not grant."""
+        ((name,),) = self._rows("SELECT CURRENT_USER()")
+        user, _, host = name.rpartition("@")
+        query = "SELECT privilege_type FROM information_schema.user_privileges WHERE grantee = %s"
+        more = " AND is_grantable = 'YES'" if grantable else ""
+        return sorted(needed - {row[0] for row in self._rows(query + more, f"'{user}'@'{host}'")})
 
     def check_parameters(self, parameters: Mapping[str, str]) -> None:
         """Refuse them: MariaDB has variables of the server and of sessions, and none of a database."""
@@ -172,7 +185,7 @@ class MariadbSession(Session):
     def begin(self, mark: Mark, password: Masked) -> None:
         """Note the resource, and then make the user with his password."""
         made = _verifier(password)
-        self._make_table()
+        self.make_table("resources", "name VARCHAR(63) COLLATE utf8mb4_bin PRIMARY KEY, mark LONGTEXT NOT NULL")
         self.write(mark)
         how = "IDENTIFIED VIA mysql_native_password USING %s"
         self._do(f"CREATE USER IF NOT EXISTS %s@'%%' {how}", mark.role, made)
@@ -230,15 +243,15 @@ class MariadbSession(Session):
             return True
         return bool(self._rows("SELECT 1 FROM mysql.user WHERE user = %s", mark.role))
 
-    def _make_table(self) -> None:
+    def make_table(self, name: str, columns: str) -> None:
+        """Make a table of notes, unless it is there."""
         owner = self._owners().get("shiftable")
         if owner not in {None, _NOTES}:
             fail(
                 AlreadyExists, "the server has a database `shiftable` that is somebody else's; notes would stand there"
             )
         self._do("CREATE DATABASE IF NOT EXISTS shiftable CHARACTER SET utf8mb4 COMMENT %s", _NOTES)
-        columns = "name VARCHAR(63) COLLATE utf8mb4_bin PRIMARY KEY, mark LONGTEXT NOT NULL"
-        self._do(f"CREATE TABLE IF NOT EXISTS shiftable.resources ({columns}) ENGINE=InnoDB")
+        self._do(f"CREATE TABLE IF NOT EXISTS shiftable.{name} ({columns}) ENGINE=InnoDB")
 
     def _owners(self) -> dict[str, str]:
         """Return the comments of all databases."""
@@ -265,10 +278,12 @@ class MariadbEngine(ServerEngine):
 
     Args:
         programs: the folder of ``mariadb-dump`` and ``mariadb``.
+        archived: whether the server's log is, so that times can be restored.
     """
 
     access: Access
     programs: Path | None = None
+    archived: bool = False
 
     @property
     def name(self) -> Engine:
@@ -278,7 +293,7 @@ class MariadbEngine(ServerEngine):
     @property
     def features(self) -> DatabaseFeatures:
         """What databases on a MariaDB server can do."""
-        return FEATURES
+        return FEATURES_ARCHIVED if self.archived else FEATURES
 
     @property
     def default(self) -> str:
@@ -296,20 +311,34 @@ class MariadbEngine(ServerEngine):
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
         """Connect."""
+        with self.connection() as connection:
+            yield MariadbSession(connection)
+
+    @contextlib.contextmanager
+    def connection(self, **more: Any) -> Iterator[Connection[Any]]:  # noqa: ANN401  PyMySQL's
+        """Connect, to ask what no resource has."""
         arguments: dict[str, Any] = self.access.arguments("mariadb")
         password = self.access.secret().reveal()
         options = {"charset": "utf8mb4", "autocommit": True, "connect_timeout": 10, "program_name": "shiftable"}
-        connection = _pymysql().connect(**arguments, password=password.encode(), **options)
+        connection = _pymysql().connect(**arguments, password=password.encode(), **options, **more)
         try:
-            yield MariadbSession(connection)
+            yield connection
         finally:
             with contextlib.suppress(_pymysql().err.Error):
                 connection.close()
 
     def dump(self, database: str, version: str) -> Command:  # noqa: ARG002  it reads all versions
         """Write the database as statements, as of one moment for tables of InnoDB."""
-        options = ("--single-transaction", "--quick", "--hex-blob", "--routines", "--events", "--triggers")
-        return self._command(("mariadb-dump", "mysqldump"), *options, "--default-character-set=utf8mb4", "--", database)
+        return self._command(("mariadb-dump", "mysqldump"), *_DUMPED, "--", database)
+
+    def base_backup(self) -> Command:
+        """Write all databases but the server's own as statements, and first where its log was at that moment."""
+        whole = ("--all-databases", "--ignore-database=mysql", "--ignore-database=sys", "--master-data=2")
+        return self._command(("mariadb-dump", "mysqldump"), *_DUMPED, *whole)
+
+    def load_all(self) -> Command:
+        """Carry out the statements of a base backup."""
+        return self._command(("mariadb", "mysql"), *_LOADED)
 
     def load(self, database: str, role: str, version: str) -> Command:  # noqa: ARG002  objects have their definers
         """Carry the statements out."""

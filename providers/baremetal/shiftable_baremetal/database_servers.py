@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import attrs
 
@@ -30,7 +30,10 @@ from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable_baremetal import MariadbSettings, PostgresqlSettings
 from shiftable_baremetal._archive_store import ArchiveStore
+from shiftable_baremetal._binlog_store import BinlogStore
 from shiftable_baremetal._servers_archive import ServerArchive
+from shiftable_baremetal._servers_archive_mariadb import MariadbArchive
+from shiftable_baremetal._servers_archive_postgresql import PostgresqlArchive
 from shiftable_baremetal._servers_engine import Access, ServerEngine, Session, fail
 from shiftable_baremetal._servers_errors import classify
 from shiftable_baremetal._servers_mariadb import MariadbEngine
@@ -59,7 +62,7 @@ class ServerDatabaseDriver(DatabaseDriver):
 
     Credentials: of the server's user in the provider's settings. Permissions: PostgreSQL: CREATEDB and CREATEROLE, for
     an archive REPLICATION (and a line for ``replication`` in pg_hba.conf), no superuser is needed; MariaDB: ALL
-    PRIVILEGES ON *.* WITH GRANT OPTION. The bucket of snapshots is read and written.
+    PRIVILEGES ON *.* WITH GRANT OPTION, for an archive, too. The bucket of snapshots is read and written.
 
     Args:
         engine: the server.
@@ -70,7 +73,7 @@ class ServerDatabaseDriver(DatabaseDriver):
 
     _engine: ServerEngine
     _snapshots: Snapshots
-    _archive: ServerArchive | None = None
+    _archive: ServerArchive[Any, Any] | None = None
     _page_size: int = attrs.field(default=100, kw_only=True)
 
     @property
@@ -265,11 +268,11 @@ class ServerDatabaseDriver(DatabaseDriver):
         on_progress: Callable[[ArchiveProgress], None],
         stopped: Callable[[], bool],
     ) -> None:
-        """Archive the log of the whole server by ``pg_receivewal``."""
+        """Archive the log of the whole server."""
         self._archived().run(every, on_progress, stopped, over_gap=over_gap)
 
     def end_archive(self) -> None:
-        """Drop the slot by which the server keeps its log."""
+        """Drop the slot by which PostgreSQL keeps its log; MariaDB keeps it as long as its own settings say."""
         self._archived().end()
 
     # what they share
@@ -284,9 +287,9 @@ class ServerDatabaseDriver(DatabaseDriver):
             if (why := self._engine.name_problem(name)) is not None:
                 fail(InvalidArgument, why)
 
-    def _archived(self) -> ServerArchive:
+    def _archived(self) -> ServerArchive[Any, Any]:
         if self._archive is None:
-            raise Unsupported("no archive of the server's log; on PostgreSQL, archive_days of the provider begins one")
+            raise Unsupported("no archive of the server's log: archive_days of the provider begins one")
         return self._archive
 
     @contextlib.contextmanager
@@ -452,13 +455,13 @@ def open_server(settings: PostgresqlSettings | MariadbSettings, root: Path) -> S
     """
     given = settings.snapshots
     place = (partial(_own_bucket, root), "") if given is None else (given.open, given.prefix)
+    days, beside = settings.archive_days, root.with_name(f"{root.name}-archive")
     if isinstance(settings, MariadbSettings):
-        engine = MariadbEngine(_access(settings, "mysqld.sock"), settings.programs)
-        return ServerDatabaseDriver(engine, Snapshots(*place))
-    access, days = _access(settings, f".s.PGSQL.{settings.port}"), settings.archive_days
-    server = PostgresqlEngine(access, settings.programs, archived=bool(days))
-    beside = root.with_name(f"{root.name}-archive")
-    archive = ServerArchive(server, ArchiveStore(*place), beside, days) if days else None
+        engine = MariadbEngine(_access(settings, "mysqld.sock"), settings.programs, archived=bool(days))
+        log = MariadbArchive(engine, BinlogStore(*place), beside, days) if days else None
+        return ServerDatabaseDriver(engine, Snapshots(*place), log)
+    server = PostgresqlEngine(_access(settings, f".s.PGSQL.{settings.port}"), settings.programs, archived=bool(days))
+    archive = PostgresqlArchive(server, ArchiveStore(*place), beside, days) if days else None
     return ServerDatabaseDriver(server, Snapshots(*place), archive)
 
 

@@ -1,0 +1,196 @@
+"""Parts of a binary log, the order in which they follow each other, and where a time is in it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shiftable.blob import BlobStore, BucketSpec
+from shiftable.database.driver import BaseBackup
+from shiftable.errors import Conflict, IntegrityError
+from shiftable.memory.blob import MemoryBlobDriver
+from shiftable_baremetal._binlog import MAGIC, Cut, Event, Mark, Part, Place, events_of, following
+from shiftable_baremetal._binlog_store import BinlogStore, LogEnd
+from shiftable_baremetal._faults import FilesError
+
+BEGIN = datetime(2026, 11, 22, 5, 0, tzinfo=UTC)
+FORMAT, GTID, ROWS, COMMIT = 15, 162, 23, 16
+
+
+def event(kind: int, seconds: int, size: int = 40) -> Event:
+    """Return an event of so many seconds after the beginning."""
+    when = int(BEGIN.timestamp()) + seconds
+    return Event(struct.pack("<IBIIIH", when, kind, 1, size, 0, 0) + bytes(size - 19))
+
+
+def at(seconds: float) -> datetime:
+    return BEGIN + timedelta(seconds=seconds)
+
+
+def transaction(*seconds: int) -> list[Event]:
+    return [event(GTID, seconds[0]), *(event(ROWS, each) for each in seconds[:-1]), event(COMMIT, seconds[-1])]
+
+
+def stop(cut: Cut, events: list[Event], file: int = 1) -> Place:
+    offset = 4
+    for each in events:
+        if (found := cut.before(each, file, offset)) is not None:
+            return found
+        offset += len(each.data)
+    return file, offset
+
+
+# events
+
+
+@given(st.lists(st.integers(19, 100)), st.integers(1, 50))
+def test_events_are_read_however_they_are_cut(sizes: list[int], step: int) -> None:
+    whole = MAGIC + b"".join(event(ROWS, 0, size).data for size in sizes)
+    pieces = [whole[begin : begin + step] for begin in range(0, len(whole), step)]
+    assert sizes == [len(each.data) for each in events_of(pieces)]
+
+
+@pytest.mark.parametrize("damaged", [b"\xfebin" + bytes(30), b"xbin" + bytes(30), MAGIC + event(ROWS, 0).data[:-1]])
+def test_what_is_no_log_is_refused(damaged: bytes) -> None:
+    with pytest.raises(FilesError):
+        list(events_of([damaged]))
+
+
+def test_the_next_file_is_told_with_and_without_a_checksum() -> None:
+    body = struct.pack("<IBIIIH", 0, 4, 1, 19 + 8 + 8, 0, 0x20) + bytes(8) + b"a.b.0001"
+    assert "a.b.0001" == Event(body).next_file
+    longer = struct.pack("<IBIIIH", 0, 4, 1, 19 + 8 + 8 + 4, 0, 0x20) + bytes(8) + b"a.b.0001"
+    assert "a.b.0001" == Event(longer + zlib.crc32(longer).to_bytes(4, "little")).next_file
+    assert event(4, 0).next_file is None  # of the file itself: the stream goes on by another
+
+
+# parts
+
+
+@given(st.builds(Part, st.integers(1, 99999), st.integers(0, 10**9), st.integers(0, 2**40), st.integers(0, 2**40)))
+def test_a_part_is_its_name(part: Part) -> None:
+    assert part == Part.read(part.name)
+
+
+def test_parts_follow_each_other_until_there_is_a_hole() -> None:
+    first, last, second = Part(1, 7, 0, 10), Part(1, 7, 10, 15, last=True), Part(1, 8, 0, 9)
+    partial, other = Part(1, 8, 9), Part(2, 8, 9, 20)
+    parts = [first, last, second, partial, other]
+    assert [first, last, second, partial] == [part for part, _ in following(parts, 1, 7)]
+    assert [second, partial] == [part for part, _ in following(parts, 1, 8)]
+    for lost in (first, last, second):
+        left = [part for part in parts if part != lost]
+        assert parts[: parts.index(lost)] == [part for part, _ in following(left, 1, 7)]
+
+
+def test_parts_that_two_archivers_have_stored_overlap() -> None:
+    parts = [Part(1, 7, 0, 10), Part(1, 7, 0, 12), Part(1, 7, 10, 20), Part(1, 7, 20, 20, last=True), Part(1, 7, 10)]
+    wanted = [(Part(1, 7, 0, 12), 0), (Part(1, 7, 10, 20), 2), (Part(1, 7, 20, 20, last=True), 0)]
+    assert wanted == list(following(parts, 1, 7))
+
+
+# times
+
+
+def test_a_transaction_counts_by_the_whole_seconds_of_its_statements() -> None:
+    log = [event(FORMAT, -9999), *transaction(1, 1), *transaction(2, 3), *transaction(3, 3)]
+    ends = [4 + 40, 4 + 40 + 120, 4 + 40 + 240, 4 + 40 + 360]
+    for seconds, end in ((1, 0), (1.9, 0), (2, 1), (3, 1), (3.9, 1), (4, 3)):
+        assert (1, ends[end]) == stop(Cut(at(seconds), (1, 4), (1, 999)), log)
+
+
+def test_what_was_seen_counts_more_than_what_events_say() -> None:
+    log = [*transaction(500, 500), *transaction(1, 1), *transaction(1, 1)]
+    marks = [
+        Mark(file=1, offset=124, first=at(3), last=at(4)),
+        Mark(file=1, offset=244, first=at(6), last=at(8)),
+    ]
+    for seconds, end in ((2, 4), (3, 124), (4, 124), (5, 244), (6, 244), (8, 244), (9, 364)):
+        assert (1, end) == stop(Cut.at(at(seconds), marks, (1, 4), (1, 364)), log), seconds
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 30)), max_size=20), st.integers(0, 40))
+def test_nothing_later_is_there_and_all_that_was_seen_is_if_each_second_is_watched(
+    log: list[tuple[int, int]], seconds: int
+) -> None:
+    """Transactions take seconds; what their events say may be anything: clocks jump, and sessions set theirs."""
+    events, commits, clock = list[Event](), list[int](), 0
+    for takes, said in log:
+        clock += takes
+        commits.append(clock)
+        events += transaction(said, said)
+    marks = []
+    for tick in range(clock + 2):
+        offset = 4 + 120 * sum(1 for when in commits if when <= tick)
+        marks.append(Mark(file=1, offset=offset, first=at(tick + 0.6), last=at(tick + 0.4)))
+    _, end = stop(Cut.at(at(seconds), marks, (1, 4), (1, 4 + 120 * len(commits))), events)
+    seen = 4 + 120 * sum(1 for when in commits if when <= seconds - 1)
+    later = 4 + 120 * sum(1 for when in commits if when <= seconds)
+    assert seen <= end <= later
+
+
+# the bucket
+
+
+def store() -> BinlogStore:
+    blobs = BlobStore(MemoryBlobDriver())
+    blobs.create(BucketSpec(name="b"))
+    return BinlogStore(lambda: blobs.bucket("b"), "office/")
+
+
+def test_a_finished_part_takes_the_place_of_the_one_that_was_written() -> None:
+    archive, whole = store(), Part(1, 7, 0, 6)
+    archive.put_partial(Part(1, 7, 0), b"\xfebina")
+    assert b"\xfebina" == b"".join(archive.read(Part(1, 7, 0)))
+    archive.put(whole, b"\xfebinab")
+    archive.put(whole, b"\xfebinab")  # a killed archiver's, again
+    assert [whole] == archive.parts()
+    assert b"\xfebinab" == b"".join(archive.read(Part(1, 7, 0)))  # which a reader had listed before
+    with pytest.raises(FilesError) as caught:
+        archive.put(whole, b"\xfebinxx")
+    assert caught.value.fault.error is Conflict
+    with pytest.raises(FilesError) as caught:
+        list(archive.read(Part(1, 9, 0, 4)))
+    assert caught.value.fault.error is IntegrityError
+
+
+def test_notes_are_read_as_they_were_written() -> None:
+    archive, end = store(), LogEnd(until=at(1.5), after=at(1.6), epoch=1, file=7, offset=9)
+    marks = [Mark(file=7, offset=9, first=at(1), last=at(1.5))]
+    assert archive.archived() is None
+    archive.write_archived(end)
+    archive.write_times(Part(1, 7, 0), marks)
+    archive.write_times(Part(2, 7, 0), [])
+    assert (end, at(1.5)) == (archive.archived(), archive.until())
+    assert marks == archive.times(1, 7)
+    archive.end_epoch()
+    assert [*marks, end.mark] == archive.times(1, 7)
+    assert [] == archive.times(1, 8)
+
+
+def test_pruning_leaves_the_log_that_base_backups_need() -> None:
+    archive = store()
+    for file in (7, 8, 9):
+        archive.put(Part(1, file, 0, 4, last=True), MAGIC)
+        archive.write_times(Part(1, file, 0), [])
+    made = []
+    for number, file in enumerate((7, 9)):
+        known = {"version": "10.11.1", "epoch": 1, "file": file, "offset": 4, "made": 1, "server": 1, "settings": {}}
+        finish = {**known, "restorable_from": at(number)}
+        made.append(archive.add(iter([b"SELECT 1;"]), lambda _, finish=finish: dict(finish)))  # type: ignore[misc]
+    assert made == archive.bases()
+    assert b"SELECT 1;" == b"".join(archive.data(made[0]))
+    assert isinstance(made[0].backup, BaseBackup)
+    archive.prune(at(0.5))
+    assert 2 == len(archive.bases())
+    archive.prune(at(9))
+    assert [made[1]] == archive.bases()
+    assert [9] == [part.file for part in archive.parts()]
+    assert 1 == len(list(archive._bucket().list("office/server/times/")))
+    archive.remove(made[1].backup.name)
+    assert [9] == [part.file for part in archive.parts()]  # the next base backup begins there
