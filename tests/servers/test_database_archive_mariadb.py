@@ -70,8 +70,9 @@ def databases(server: MariaDb, root: Path) -> Iterator[Databases]:
         service.delete(database.name, final_snapshot=False)
 
 
-def spec_of(name: str, **options: Any) -> DatabaseSpec:
-    return attrs.evolve(small_spec(name), engine="mariadb", version="10", **options)
+def declared(name: str, **options: Any) -> DatabaseSpec:
+    password = {key: options.pop(key) for key in ("password",) if key in options}
+    return attrs.evolve(small_spec(name, **password), **{"engine": "mariadb", "version": "10", **options})
 
 
 def ask(database: Database, query: str) -> Any:
@@ -97,7 +98,7 @@ def second() -> datetime:
 
 
 def test_any_second_is_restored_of_all_that_a_database_has(databases: Databases, server: MariaDb) -> None:
-    orders = databases.create(spec_of("orders"))
+    orders = databases.create(declared("orders"))
     for statement in ("CREATE TABLE t (n INT PRIMARY KEY)", "INSERT INTO t VALUES (1)"):
         ask(orders, statement)
     with archiving(databases, timedelta(seconds=2)):
@@ -122,10 +123,10 @@ def test_any_second_is_restored_of_all_that_a_database_has(databases: Databases,
         times.append(second())
         expected = [[1, 2], [1, 2, 13], []]
         for number, (when, rows) in enumerate(zip(times, expected, strict=True)):
-            copy = orders.restore(spec_of(f"copy-{number}"), at=when)
+            copy = orders.restore(declared(f"copy-{number}"), at=when)
             assert rows == numbers(copy)
-        assert [1] == numbers(databases.open(spec_of("copy-1")), "m")
-        copy = databases.open(spec_of("copy-1"))
+        assert [1] == numbers(databases.open(declared("copy-1")), "m")
+        copy = databases.open(declared("copy-1"))
         assert 2 == ask(copy, "SELECT COUNT(*) FROM v WHERE n < 10")
         assert 3 == ask(copy, "CALL p()")
         assert "ENABLED" == ask(copy, "SELECT status FROM information_schema.events WHERE event_schema = DATABASE()")
@@ -138,7 +139,7 @@ def test_any_second_is_restored_of_all_that_a_database_has(databases: Databases,
 
 def orders_with(databases: Databases, *rows: int) -> Database:
     """Make a database with a table that has some rows, each of its own transaction."""
-    orders = databases.create(spec_of("orders"))
+    orders = databases.create(declared("orders"))
     ask(orders, "CREATE TABLE t (n INT PRIMARY KEY)")
     for row in rows:
         ask(orders, f"INSERT INTO t VALUES ({row})")  # noqa: S608  a number
@@ -156,8 +157,8 @@ def test_what_was_not_committed_is_not_there_although_its_statement_had_begun(da
         thread.join()
         ask(orders, "INSERT INTO t VALUES (3)")
         after = second()
-        assert [1] == numbers(orders.restore(spec_of("copy"), at=when))
-        assert [1, 2, 3] == numbers(orders.restore(spec_of("later"), at=after))
+        assert [1] == numbers(orders.restore(declared("copy"), at=when))
+        assert [1, 2, 3] == numbers(orders.restore(declared("later"), at=after))
 
 
 def test_a_session_that_sets_its_time_moves_nothing(databases: Databases) -> None:
@@ -177,8 +178,8 @@ def test_a_session_that_sets_its_time_moves_nothing(databases: Databases) -> Non
             connection.commit()
         time.sleep(1)
         after = second()
-        assert [1, 2, 3] == numbers(orders.restore(spec_of("copy"), at=between))
-        assert [1, 2, 3, 4] == numbers(orders.restore(spec_of("later"), at=after))
+        assert [1, 2, 3] == numbers(orders.restore(declared("copy"), at=between))
+        assert [1, 2, 3, 4] == numbers(orders.restore(declared("later"), at=after))
 
 
 def test_a_second_that_was_not_watched_is_told_by_the_log_alone(databases: Databases) -> None:
@@ -189,7 +190,7 @@ def test_a_second_that_was_not_watched_is_told_by_the_log_alone(databases: Datab
     when = second()
     ask(orders, "INSERT INTO t VALUES (3)")
     with archiving(databases):
-        assert [1, 2] == numbers(orders.restore(spec_of("copy"), at=when))
+        assert [1, 2] == numbers(orders.restore(declared("copy"), at=when))
 
 
 def test_a_time_outside_is_refused(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,9 +202,9 @@ def test_a_time_outside_is_refused(databases: Databases, monkeypatch: pytest.Mon
         before = datetime.now(UTC)
         databases.back_up()
         with pytest.raises(InvalidArgument, match="earliest time"):
-            orders.restore(spec_of("copy"), at=before - timedelta(seconds=1))
+            orders.restore(declared("copy"), at=before - timedelta(seconds=1))
     with pytest.raises(InvalidArgument, match="does `shiftable db archive` run"):
-        orders.restore(spec_of("copy"), at=second())
+        orders.restore(declared("copy"), at=second())
     assert ["orders"] == [each.name for each in databases.list()]
 
 
@@ -256,7 +257,7 @@ def test_archivers_and_servers_that_are_killed_anywhere_under_writers_lose_nothi
         writer.join()
     with archiving(databases):
         for number in (0, 3, 5):
-            copy = orders.restore(spec_of(f"copy-{number}"), at=times[number])
+            copy = orders.restore(declared(f"copy-{number}"), at=times[number])
             assert list(range(number + 1)) == numbers(copy)
             there = ask(copy, "SELECT COUNT(*) FROM filler")
             assert ask(copy, "SELECT MAX(n) FROM filler") >= there > number
@@ -276,7 +277,39 @@ def test_an_archiver_waits_for_a_server_that_is_killed_and_goes_on(databases: Da
         ask(orders, "INSERT INTO t VALUES (3)")
         when, seen = second(), len(told)
         within(lambda: len(told) > seen + 1, "the archiver to go on")
-        assert [1, 2, 3] == numbers(orders.restore(spec_of("copy"), at=when))
+        assert [1, 2, 3] == numbers(orders.restore(declared("copy"), at=when))
+
+
+def test_a_restore_that_is_killed_leaves_no_server_and_begins_anew(
+    databases: Databases, server: MariaDb, root: Path
+) -> None:
+    orders = orders_with(databases, 1)
+    with archiving(databases):
+        databases.back_up()
+        when = second()
+        time.sleep(1)
+    folder = root.with_name("servers-archive") / "restored"
+    told = {"port": server.port, "password": server.password, "root": str(root), "at": when.isoformat()}
+
+    def servers() -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                found.append(path.read_text(errors="replace"))
+        return [line for line in found if str(folder) in line]
+
+    process = subprocess.Popen([sys.executable, PROCESS], stdin=subprocess.PIPE)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(told).encode() + b"\n")
+        process.stdin.flush()
+        within(lambda: any("--relay-log=relay" in line for line in servers()), "the private server")
+    finally:
+        process.kill()
+        process.communicate()
+    within(lambda: not servers(), "the private server to end")
+    assert [1] == numbers(orders.restore(declared("copy"), at=when))
+    assert [] == list(folder.glob("at-*"))
 
 
 def test_only_one_archiver_works(
@@ -311,14 +344,14 @@ def test_a_log_that_was_reset_is_a_gap_and_times_before_it_stay(
     with archiving(databases, over_gap=True):
         ask(orders, "INSERT INTO t VALUES (4)")
         after = second()
-        assert [1, 2] == numbers(orders.restore(spec_of("copy"), at=before))
+        assert [1, 2] == numbers(orders.restore(declared("copy"), at=before))
         for when in (lost, after):
             with pytest.raises(IntegrityError, match="has a gap"):
-                orders.restore(spec_of("none"), at=when)
+                orders.restore(declared("none"), at=when)
             assert not databases.exists("none")
         databases.back_up()
         ask(orders, "INSERT INTO t VALUES (5)")
-        assert [1, 2, 3, 4, 5] == numbers(orders.restore(spec_of("later"), at=second()))
+        assert [1, 2, 3, 4, 5] == numbers(orders.restore(declared("later"), at=second()))
     with archiving(databases):
         assert {"0001", "0002"} == {name[:4] for name in stored(root, "binlog")}
 
@@ -385,7 +418,7 @@ def test_a_dump_that_is_of_more_than_one_moment_is_made_again(
         databases.back_up()
         assert 1 == len(stored(root, "base"))
         assert 1 == len(meanwhile)
-        assert [1, 2] == numbers(orders.restore(spec_of("copy"), at=second()))
+        assert [1, 2] == numbers(orders.restore(declared("copy"), at=second()))
         meanwhile[:] = ["CREATE TABLE shop.m (n INT) ENGINE=MyISAM", *["INSERT INTO shop.m VALUES (1)"] * 2]
         with pytest.raises(Conflict, match="more than one moment"):
             databases.back_up()
@@ -406,7 +439,7 @@ def test_what_is_too_old_goes_and_what_is_needed_stays(databases: Databases, ser
         assert [second_one] == list(databases.backups())
         assert {max(files)} == {name[5:15] for name in stored(root, "binlog")}
         assert {max(files)} == {name[5:15] for name in stored(root, "times")}
-        assert [1, 2] == numbers(orders.restore(spec_of("copy"), at=second()))
+        assert [1, 2] == numbers(orders.restore(declared("copy"), at=second()))
 
 
 # what is damaged, and what is missing
@@ -427,10 +460,10 @@ def test_what_is_damaged_in_the_bucket_makes_nothing(databases: Databases, root:
         for content in (kept[: len(kept) // 2], kept[:-20] + bytes(20), None):
             damaged.unlink() if content is None else damaged.write_bytes(content)
             with pytest.raises(IntegrityError):
-                orders.restore(spec_of("copy"), at=when)
+                orders.restore(declared("copy"), at=when)
             assert not databases.exists("copy")
             damaged.write_bytes(kept)
-    assert [1, 2] == numbers(orders.restore(spec_of("copy"), at=when))
+    assert [1, 2] == numbers(orders.restore(declared("copy"), at=when))
     assert [] == list(root.with_name("servers-archive").rglob("at-*"))
 
 
@@ -446,7 +479,7 @@ def test_without_a_server_program_it_is_told_what_to_install(
         databases.back_up()
         lacking = Databases(driver_of(server, root, programs=programs))
         with pytest.raises(ConfigError, match=r"apt-get install mariadb-server-core, 10\.11 or later"):
-            lacking.open(spec_of("orders")).restore(spec_of("copy"), at=second())
+            lacking.open(declared("orders")).restore(declared("copy"), at=second())
     assert 1 == len(numbers(orders))
 
 
