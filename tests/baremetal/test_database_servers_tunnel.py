@@ -51,10 +51,10 @@ pathlib.Path(here).unlink(missing_ok=True)
 listening = socket.socket(socket.AF_UNIX)
 listening.bind(here)
 listening.listen()
-if os.fork():
+if child := os.fork():
+    master.write_text(str(child))  # ssh, too, is there to be asked before it goes into the background
     os._exit(0)
 os.setsid()
-master.write_text(str(os.getpid()))
 
 
 def carry(source, sink):
