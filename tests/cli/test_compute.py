@@ -663,7 +663,7 @@ GUIDE = (Path(__file__).parents[2] / "docs/how-to/machines.md").read_text("utf-8
 def test_the_commands_of_the_guide_exist_as_they_stand_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = "$ shiftable compute "
     lines = [line.removeprefix(prefix) for line in GUIDE.splitlines() if line.startswith(prefix)]
-    assert 32 == len(lines)
+    assert 33 == len(lines)
     (folder / "id_ed25519.pub").write_text(KEY)
     for line in lines:
         words = shlex.split(line.replace("~/.ssh/", ""), comments=True)
