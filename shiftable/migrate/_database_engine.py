@@ -337,6 +337,7 @@ class Lanes(Generic[L]):
     _own: threading.local = attrs.field(factory=threading.local, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _lanes: list[L] = attrs.field(factory=list, init=False)
+    _closing: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.jobs, "shiftable-database")
@@ -349,12 +350,13 @@ class Lanes(Generic[L]):
         """Drop what waits, end what runs, and close all sessions."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
+            self._closing = True
             lanes = list(self._lanes)
         for lane in lanes:
             with contextlib.suppress(Exception):  # it may have ended meanwhile
                 lane.cancel()
         self._pool.shutdown(wait=True)
-        for lane in lanes:
+        for lane in self._lanes:
             lane.close()
 
     def _run(self, function: Callable[[L], T]) -> T:
@@ -374,10 +376,13 @@ class Lanes(Generic[L]):
         if found is not None and found.is_good:
             return found
         lane = self.opened()
-        self._own.lane = lane
         with self._lock:
-            self._lanes.append(lane)
-        return lane
+            if not self._closing:
+                self._own.lane = lane
+                self._lanes.append(lane)
+                return lane
+        lane.close()  # nobody would end what runs in it
+        raise MigrationError("the move has ended")
 
     def _forget(self, lane: L) -> None:
         self._own.lane = None
