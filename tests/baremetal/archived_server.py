@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ __all__ = [
     "MANAGER",
     "act",
     "archiving",
+    "archiving_until_killed",
     "ask",
     "driver_of",
     "now_in",
@@ -142,3 +146,20 @@ def archiving(databases: Databases, every: timedelta = timedelta(0), **options: 
         thread.join()
     if failed:
         raise failed[0]
+
+
+@contextlib.contextmanager
+def archiving_until_killed(program: Path, orders: Mapping[str, Any], told: int) -> Iterator[None]:
+    """Archive in a process of its own; the block begins when that has told so much, and ends with kill -9."""
+    with subprocess.Popen([sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps(orders).encode() + b"\n")
+            process.stdin.flush()
+            for _ in range(told):
+                assert process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+            process.communicate()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
 import random
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -31,6 +29,7 @@ from .archived_server import (
     MANAGER,
     act,
     archiving,
+    archiving_until_killed,
     ask,
     driver_of,
     now_in,
@@ -91,22 +90,12 @@ def test_archivers_that_are_killed_anywhere_under_writers_lose_nothing(
     writer = subprocess.Popen(bench, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for number in range(8):
-            process = subprocess.Popen([sys.executable, PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                process.stdin.write(json.dumps(told).encode() + b"\n")
-                process.stdin.flush()
-                for _ in range(chance.randrange(1, 6)):
-                    assert process.stdout.readline()
+            with archiving_until_killed(PROCESS, told, chance.randrange(1, 6)):
                 if number == 0:
                     databases.back_up()
                 ask(orders, f"INSERT INTO marks VALUES ({number})")  # noqa: S608  a number
                 times.append(now_in(cluster))
                 time.sleep(chance.random())
-            finally:
-                process.kill()
-                process.communicate()
         assert writer.poll() is None
     finally:
         writer.terminate()

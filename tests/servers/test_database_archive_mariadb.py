@@ -26,7 +26,7 @@ from shiftable_baremetal._servers_archive_mariadb import MariadbArchive
 from shiftable_baremetal.database_servers import ServerDatabaseDriver, open_server
 
 from ..baremetal import archived_server
-from ..baremetal.archived_server import archiving, stored, within
+from ..baremetal.archived_server import archiving, archiving_until_killed, stored, within
 from .conftest import Debian
 from .mysql_pair import MariaDb, maria_db
 
@@ -233,22 +233,12 @@ def test_archivers_and_servers_that_are_killed_anywhere_under_writers_lose_nothi
     writer.start()
     try:
         for number in range(6):
-            process = subprocess.Popen([sys.executable, PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                process.stdin.write(json.dumps(told).encode() + b"\n")
-                process.stdin.flush()
-                for _ in range(chance.randrange(1, 4)):
-                    assert process.stdout.readline()
+            with archiving_until_killed(PROCESS, told, chance.randrange(1, 4)):
                 if number == 0:
                     databases.back_up()
                 ask(orders, f"INSERT INTO t VALUES ({number})")  # noqa: S608  a number
                 times.append(second())
                 time.sleep(chance.random())
-            finally:
-                process.kill()
-                process.communicate()
             if number == 3:
                 server.kill()
                 server.start()
