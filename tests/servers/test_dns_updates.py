@@ -25,7 +25,8 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable_baremetal import Rfc2136Settings
-from shiftable_baremetal._rfc2136_session import Session, key_of
+from shiftable_baremetal._rfc2136_session import Session
+from shiftable_baremetal._tsig import key_of
 from shiftable_baremetal.dns_rfc2136 import Rfc2136Driver, open_rfc2136
 
 from ..baremetal import broken_line as lines

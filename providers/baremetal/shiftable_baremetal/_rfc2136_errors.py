@@ -21,7 +21,7 @@ from shiftable.errors import (
 from shiftable_baremetal._axfr import Malformed
 from shiftable_baremetal._failures import Stopped
 
-__all__ = ["NOERROR", "Lost", "Refused", "classify"]
+__all__ = ["NOERROR", "BadSignature", "Lost", "Refused", "classify"]
 
 NOERROR = 0
 
@@ -41,18 +41,13 @@ _CODES: Mapping[int, tuple[str, type[OperationError], str]] = {
 }
 """RFC 1035, 4.1.1 and RFC 2136, 2.2."""
 
-_SIGNATURES: Mapping[str, tuple[str, str]] = {
-    "PeerBadKey": ("BADKEY", "the server does not know the key of that name and algorithm"),
-    "PeerBadSignature": ("BADSIG", "the server finds our signature wrong: is it the same secret?"),
-    "PeerBadTime": ("BADTIME", "the server's clock and ours differ by more than five minutes"),
-    "PeerBadTruncation": ("BADTRUNC", "the server wants a longer signature"),
-    "PeerError": ("TSIG", "the server refuses our signature"),
-    "BadTime": ("BADTIME", "the server's clock and ours differ by more than five minutes"),
-    "BadSignature": ("BADSIG", "the answer's signature is wrong: it is from somebody else, or was altered"),
-    "BadKey": ("BADKEY", "the answer is signed with another key"),
-    "BadAlgorithm": ("BADKEY", "the answer is signed by another algorithm"),
+_OURS: Mapping[int, tuple[str, str]] = {
+    16: ("BADSIG", "the server finds our signature wrong: is it the same secret?"),
+    17: ("BADKEY", "the server does not know the key of that name and algorithm"),
+    18: ("BADTIME", "the server's clock and ours differ by more than five minutes"),
+    22: ("BADTRUNC", "the server wants a longer signature"),
 }
-"""What the exceptions of dnspython's ``dns.tsig`` mean (RFC 8945, 5)."""
+"""What servers say of our signature (RFC 8945, 3)."""
 
 
 class Refused(Exception):
@@ -73,6 +68,23 @@ class Refused(Exception):
         return Fault(error, message, name, missing="zone" if error is NotFound else None)
 
 
+class BadSignature(Exception):
+    """A signature that one of the two does not accept.
+
+    Args:
+        code: as RFC 8945, 3 calls what is wrong with it.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @classmethod
+    def by_server(cls, error: int) -> BadSignature:
+        """Make that of a signature of ours."""
+        return cls(*_OURS.get(error, ("TSIG", "the server refuses our signature")))
+
+
 class Lost(ConnectionError):
     """The connection broke before the answer had come."""
 
@@ -85,9 +97,8 @@ def classify(exc: Exception) -> Fault | None:
         return Fault(IntegrityError, f"what the server sent is wrong: {exc}")
     if isinstance(exc, Lost):
         return Fault(Unavailable, str(exc))
-    if type(exc).__module__ == "dns.tsig" and type(exc).__name__ in _SIGNATURES:
-        code, message = _SIGNATURES[type(exc).__name__]
-        return Fault(Unauthenticated, message, code)
+    if isinstance(exc, BadSignature):
+        return Fault(Unauthenticated, str(exc), exc.code)
     if isinstance(exc, TimeoutError):
         return Fault(Timeout, "the server did not answer in time")
     return classify_os(exc)

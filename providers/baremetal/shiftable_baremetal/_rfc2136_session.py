@@ -1,4 +1,4 @@
-"""The way to a name server over TCP: connections, signatures (TSIG, RFC 8945), and what its refusals mean."""
+"""The way to a name server over TCP: connections, questions, updates and transfers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,16 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import attrs
-import dns.exception
-import dns.name
-import dns.rdata
-import dns.rdataclass
-import dns.rdatatype
-import dns.rdtypes.ANY.TSIG
-import dns.tsig
 
-from shiftable.errors import ConfigError
 from shiftable_baremetal._axfr import Labels, Malformed, Parsed, Transfer, packed, parsed
 from shiftable_baremetal._rfc2136_errors import Lost, Refused
 from shiftable_baremetal._rfc2136_update import question
+from shiftable_baremetal._tsig import Key, Signer
 
-__all__ = ["Session", "key_of"]
+__all__ = ["Session"]
 
 T = TypeVar("T")
 
@@ -37,75 +30,7 @@ _PAUSE = 0.1
 _IDLE = 8
 """So many connections are kept for the next request."""
 
-_FUDGE = 300  # seconds that two clocks may differ (RFC 8945, 10)
-_UNSIGNED = 100  # messages of a transfer that may come between two signatures (RFC 8945, 5.3.1)
 _SOA, _AXFR, _IXFR = 6, 252, 251
-
-
-class _Signer:
-    """Signs one request, and checks the messages of its answer."""
-
-    def __init__(self, key: dns.tsig.Key | None, clock: Callable[[], float]) -> None:
-        self._key = key
-        self._clock = clock
-        self._mac = b""
-        self._context: Any = None
-        self._unsigned = 0
-
-    def signed(self, wire: bytes) -> bytes:
-        """Return a message with its signature, if there is a key."""
-        if self._key is None:
-            return wire
-        record_of: Any = dns.rdtypes.ANY.TSIG.TSIG  # dnspython's signatures have no types, nor have the two below
-        template = record_of(
-            *(dns.rdataclass.ANY, dns.rdatatype.TSIG, self._key.algorithm, 0, _FUDGE, b""),
-            *(int.from_bytes(wire[:2], "big"), 0, b""),
-        )
-        sign: Any = dns.tsig.sign
-        made, _ = sign(wire, self._key, template, int(self._clock()))
-        self._mac = made.mac
-        rdata: bytes = made.to_wire()
-        owner = self._key.name.to_wire() or b""
-        count = int.from_bytes(wire[10:12], "big") + 1
-        record = struct.pack("!HHIH", dns.rdatatype.TSIG, dns.rdataclass.ANY, 0, len(rdata))
-        return b"".join((wire[:10], count.to_bytes(2, "big"), wire[12:], owner, record, rdata))
-
-    def check(self, wire: bytes, message: Parsed, *, multi: bool = False) -> None:
-        """Check one message.
-
-        Raises:
-            dns.tsig.PeerError: the server did not accept ours.
-            dns.tsig.BadSignature: its signature is wrong; and the others of this module.
-            Malformed: it has none.
-        """
-        if self._key is None:
-            return
-        if message.tsig is None:
-            self._unsigned += 1
-            if self._context is not None and self._unsigned < _UNSIGNED:
-                self._context.update(wire)
-                return
-            if message.rcode:  # a server that does not know us cannot sign; what it refuses is not done
-                raise Refused(message.rcode)
-            raise Malformed("the answer is not signed")
-        self._unsigned = 0
-        start, (owner, _, _, rdata) = message.tsig
-        try:
-            tsig = dns.rdata.from_wire(dns.rdataclass.ANY, dns.rdatatype.TSIG, rdata, 0, len(rdata))
-        except dns.exception.DNSException as exc:
-            raise Malformed("the signature is no signature") from exc
-        validate: Any = dns.tsig.validate
-        context = validate(
-            *(wire, self._key, dns.name.Name((*owner, b"")), tsig, int(self._clock()), self._mac, start),
-            *(self._context, multi),
-        )
-        if multi:
-            self._context = context
-
-    def finish(self) -> None:
-        """Make sure that the last message was signed."""
-        if self._key is not None and self._unsigned:
-            raise Malformed("the last message of the transfer is not signed")
 
 
 @attrs.define
@@ -119,7 +44,7 @@ class Session:
 
     _host: str
     _port: int
-    _key: dns.tsig.Key | None = attrs.field(default=None, repr=False)
+    _key: Key | None = attrs.field(default=None, repr=False)
     _clock: Callable[[], float] = attrs.field(default=time.time, repr=False)
     _sleep: Callable[[float], None] = attrs.field(default=time.sleep, repr=False)
     _idle: list[socket.socket] = attrs.field(factory=list, init=False, repr=False)
@@ -176,7 +101,7 @@ class Session:
         return act()
 
     def _exchange(self, make: Callable[[int], bytes]) -> Parsed:
-        number, signer = secrets.randbelow(1 << 16), _Signer(self._key, self._clock)
+        number, signer = secrets.randbelow(1 << 16), Signer(self._key, self._clock)
         with self._connection() as connection:
             _write(connection, signer.signed(make(number)))
             wire, answer = self._read(connection, number)
@@ -184,7 +109,7 @@ class Session:
         return answer
 
     def _transferred(self, zone: Labels, soa: bytes | None) -> Transfer:
-        number, signer = secrets.randbelow(1 << 16), _Signer(self._key, self._clock)
+        number, signer = secrets.randbelow(1 << 16), Signer(self._key, self._clock)
         name = packed(zone)
         known = b"" if soa is None else name + struct.pack("!HHIH", _SOA, 1, 0, len(soa)) + soa
         serial = None if soa is None else int.from_bytes(soa[-20:-16], "big")
@@ -284,14 +209,3 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
-
-
-def key_of(name: str, secret: str, algorithm: str) -> dns.tsig.Key:
-    """Make a key for signatures.
-
-    Raises:
-        ConfigError: it is none; the error does not show it.
-    """
-    with contextlib.suppress(dns.exception.DNSException, ValueError):  # some quote the secret
-        return dns.tsig.Key(dns.name.from_text(name), secret, dns.name.from_text(algorithm))
-    raise ConfigError("rfc2136.key_secret must be the base64 text that tsig-keygen prints, and key_name a DNS name")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -39,10 +38,9 @@ from shiftable_baremetal._axfr import Answer, Malformed, applied, record_sets
 from shiftable_baremetal._dns_pages import Pages, slice_of
 from shiftable_baremetal._failures import Stopped
 from shiftable_baremetal._rfc2136_errors import NOERROR, Lost, Refused, classify
+from shiftable_baremetal._rfc2136_session import Session
 from shiftable_baremetal._rfc2136_update import LARGEST, Draft, dry, size, update
-
-if TYPE_CHECKING:
-    from shiftable_baremetal._rfc2136_session import Session
+from shiftable_baremetal._tsig import key_of
 
 __all__ = ["FEATURES", "Rfc2136Driver", "open_rfc2136"]
 
@@ -379,7 +377,7 @@ def open_rfc2136(settings: Rfc2136Settings) -> Rfc2136Driver:
         ConfigError: the settings are wrong, or dnspython is not installed.
     """
     try:
-        from shiftable_baremetal._rfc2136_session import Session, key_of
+        import dns.rdatatype  # noqa: F401  what types are called
     except ImportError as exc:
         raise ConfigError("DNS needs dnspython: pip install 'shiftable-baremetal[dns]'") from exc
     host, port = _address(settings.server)
