@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 from collections.abc import Callable, Iterator
 
 __all__ = ["Line", "decoded", "encoded", "lines"]
@@ -20,6 +21,8 @@ _LONGEST_NAME = 255
 _CHUNKS = re.compile(r'"[ !#-\[\]-~]{0,255}"(?: "[ !#-\[\]-~]{0,255}")*')
 _WIRE_CHUNK = re.compile(rb"[ !#-\[\]-~]*")
 _TAG = re.compile(r"[A-Za-z0-9]{1,15}")
+_LONG = re.compile(r"[0-9]{1,10}")
+_TIMES = struct.Struct("!5I")  # the serial of an SOA, and what follows it
 _MAX_TTL = 2**31 - 1  # RFC 2181, 8
 _LINE = re.compile(
     r"([^\s;$()\"@][^\s;()\"]*)[ \t]+(\d{1,10})[ \t]+(?:IN[ \t]+)?([A-Z][A-Z0-9]*)[ \t]+"
@@ -116,6 +119,29 @@ def _numbered(count: int) -> tuple[Callable[[str, str], bytes | None], Callable[
     return encode, decode
 
 
+def _start(text: str, origin: str) -> bytes | None:
+    """Parse an SOA; times with units are left to dnspython."""
+    parts = text.split(" ")
+    if len(parts) != 7 or not all(_LONG.fullmatch(part) and int(part) < 1 << 32 for part in parts[2:]):
+        return None
+    names = [_name(part, origin) for part in parts[:2]]
+    if None in names:
+        return None
+    return b"".join([name for name in names if name is not None] + [_TIMES.pack(*map(int, parts[2:]))])
+
+
+def _start_text(rdata: bytes) -> str | None:
+    end, at = len(rdata) - _TIMES.size, 0
+    while at < end and rdata[at]:
+        at += 1 + rdata[at]
+    if at >= end - 1:
+        return None
+    names = [_text_name(rdata[: at + 1], 0), _text_name(rdata[at + 1 : end], 0)]
+    if None in names:
+        return None
+    return " ".join([name for name in names if name is not None] + list(map(str, _TIMES.unpack_from(rdata, end))))
+
+
 def _strings(text: str, _origin: str) -> bytes | None:
     if not _CHUNKS.fullmatch(text):
         return None
@@ -156,6 +182,7 @@ _ENCODE: dict[str, Callable[[str, str], bytes | None]] = {
     "AAAA": _address6,
     "CAA": _authority,
     **dict.fromkeys(("CNAME", "NS", "PTR"), _target),
+    "SOA": _start,
     **dict.fromkeys(("SPF", "TXT"), _strings),
 }
 _DECODE: dict[str, Callable[[bytes], str | None]] = {
@@ -163,6 +190,7 @@ _DECODE: dict[str, Callable[[bytes], str | None]] = {
     "AAAA": _address6_text,
     "CAA": _authority_text,
     **dict.fromkeys(("CNAME", "NS", "PTR"), _target_text),
+    "SOA": _start_text,
     **dict.fromkeys(("SPF", "TXT"), _strings_text),
 }
 _ENCODE["MX"], _DECODE["MX"] = _numbered(1)

@@ -16,7 +16,7 @@ from shiftable.dns._text import read_zone
 from shiftable.testing.conformance.dns import RECORDS
 
 ORIGIN = "z.test."
-TYPES = ("A", "AAAA", "CAA", "CNAME", "MX", "NS", "PTR", "SPF", "SRV", "TXT")
+TYPES = ("A", "AAAA", "CAA", "CNAME", "MX", "NS", "PTR", "SOA", "SPF", "SRV", "TXT")
 
 NUMBERS = (
     "0 1 10 255 256 65535 65536 01 -1 +1 0x1 1_0 1.2.3.4 1.2.3 1.2.3.04 ::1 :: 1::2 2001:DB8::A g:: ::ffff:1.2.3.4"
@@ -25,8 +25,12 @@ NAMES = "www www. A.b. a..b . @ * *.a _x._tcp a/b é a\\.b issue iodef ; ( ::1.2
 STRINGS = ['"', '""', '"a b"', '"a;b"', '"\\""', '"\\097"', '"é"', f'"{"x" * 255}"', f'"{"x" * 256}"']
 ODD = ["", " ", "\t", chr(0x661), "x" * 63, "x" * 64, ".".join(["y" * 63] * 4)]
 PIECES = st.sampled_from([*NUMBERS.split(" "), *NAMES.split(" "), *STRINGS, *ODD])
+TIMES = st.sampled_from(["0", "1", "007", "2147483648", "4294967295", "4294967296", "1h", "-1", "", chr(0x661), "1_0"])
+STARTS = st.tuples(PIECES, PIECES, TIMES, TIMES, TIMES, TIMES, TIMES).map(" ".join)
 TEXTS = st.one_of(
-    st.lists(PIECES, min_size=1, max_size=5).map(" ".join), st.lists(PIECES, min_size=1, max_size=4).map("".join)
+    STARTS,
+    st.lists(PIECES, min_size=1, max_size=5).map(" ".join),
+    st.lists(PIECES, min_size=1, max_size=4).map("".join),
 )
 
 
@@ -57,6 +61,12 @@ WIRES = st.one_of(
     st.binary(max_size=24),
     st.lists(st.binary(max_size=20).map(lambda label: bytes([len(label)]) + label), max_size=4).map(b"".join),
     st.sampled_from([b"\1a\1B\0", b"\0", b"\0\12\1a\0", b"\0\1\0\2\0\3\1*\0", b"\0\5issuele.org", b"\200\5issue;"]),
+    st.tuples(st.sampled_from([b"\0", b"\1a\0", b"\1a\1B\0", b"\2a", b"\3a.b\0", b""]), st.binary(max_size=24)).map(
+        b"".join
+    ),
+    st.lists(st.sampled_from([b"\0", b"\1a\0", b"\2a", b"\1;\0", bytes(19), bytes(20), b"\377" * 20]), max_size=4).map(
+        b"".join
+    ),
     st.integers(0, 2**32 - 1).map(lambda number: number.to_bytes(4, "big")),
     st.integers(0, 2**128 - 1).map(lambda number: number.to_bytes(16, "big")),
     st.integers(0, 2**64 - 1).map(lambda number: bytes(8) + number.to_bytes(8, "big")),
@@ -79,6 +89,7 @@ def test_what_is_printed_is_printed_as_dnspython_does(type: str, wire: bytes) ->
         ("MX", "10 mail.example.net."),
         ("NS", "ns1.example.net."),
         ("PTR", "host.example.net."),
+        ("SOA", "ns1.example.net. Hostmaster.example.net. 2026112201 7200 900 1209600 300"),
         ("SRV", "10 60 5060 sip.example.net."),
         ("TXT", '"v=spf1 -all" "" "k=rsa; p=MIGf"'),
     ],
@@ -89,7 +100,9 @@ def test_the_usual_values_are_understood_both_ways(type: str, value: str) -> Non
     assert (wire, decoded(type, wire)) == (parsed(type, value), value)
 
 
-@pytest.mark.parametrize(("type", "text"), [("CNAME", "www"), ("MX", "10 @"), ("NS", "."), ("SRV", "0 0 0 .")])
+@pytest.mark.parametrize(
+    ("type", "text"), [("CNAME", "www"), ("MX", "10 @"), ("NS", "."), ("SRV", "0 0 0 ."), ("SOA", "@ host 1 2 3 4 5")]
+)
 def test_names_are_completed_with_the_origin(type: str, text: str) -> None:
     assert encoded(type, text, ORIGIN) == parsed(type, text)
 
