@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from shiftable.migrate._prices import RequestClass, price_lists, priced
+from shiftable.migrate._prices import RequestClass, price_list, priced
 from shiftable.migrate.mover import Action
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ def estimated(
     prices: list[Source] = []
     for label, (provider, region), demand in zip(labels, places, (source, target), strict=True):
         place, why = priced(provider, region)
-        currency = price_lists()[provider].currency if place and provider else ""
+        known = price_list(provider)
+        currency = known.currency if known and place else ""
         amount = place.requests_cost(demand.requests) if place else None
         costs.append(Cost(what=f"requests to {label}", amount=amount, currency=currency, why=why))
         if inside and demand.egress:
@@ -220,7 +221,7 @@ def estimated_secrets(
     }
     found: list[tuple[float, str]] = []
     for label, provider, requests in zip(labels, places, (source, target), strict=True):
-        known = price_lists().get(provider or "")
+        known = price_list(provider)
         if known is None:
             continue
         rates = known.secrets
@@ -254,7 +255,7 @@ def estimated_zone(
         labels: of source and target, for people.
         places: their providers.
     """
-    rates = [known.dns if (known := price_lists().get(place or "")) else None for place in places]
+    rates = [known.dns if (known := price_list(place)) else None for place in places]
     lists = [
         times * max(1, -(-sets // (rate.page if rate else _LISTED)))
         for times, sets, rate in zip(
@@ -314,7 +315,7 @@ def _time(
     """Return the longest of the times that rates and limits ask for, and what it comes from."""
     found: list[tuple[float, str]] = []
     for label, (provider, _), demand in zip(labels, places, (source, target), strict=True):
-        known = price_lists().get(provider or "")
+        known = price_list(provider)
         if known is None:
             continue
         rates, requests = known.rates, demand.requests

@@ -6,12 +6,25 @@ import tomllib
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
-__all__ = ["DnsRates", "Place", "PriceList", "Rates", "RequestClass", "SecretRates", "Tier", "price_lists", "priced"]
+__all__ = [
+    "DnsRates",
+    "Place",
+    "PriceList",
+    "Rates",
+    "RequestClass",
+    "SecretRates",
+    "Tier",
+    "price_list",
+    "price_lists",
+    "priced",
+]
+
+_FOLDER = Path(__file__).parent / "prices"
 
 RequestClass = Literal["write", "list", "read", "delete"]
 
@@ -127,23 +140,27 @@ class PriceList:
 
 
 @cache
+def price_list(provider: str | None) -> PriceList | None:
+    """Return the file of a provider, if there is one."""
+    file = _FOLDER / f"{provider}.toml"
+    return _structured(tomllib.loads(file.read_text("utf-8"))) if file.is_file() else None
+
+
 def price_lists() -> Mapping[str, PriceList]:
     """Return all files, by provider."""
-    folder = resources.files("shiftable.migrate") / "prices"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    found = [_structured(tomllib.loads(file.read_text("utf-8"))) for file in files]
-    return {each.provider: each for each in found}
+    found = [price_list(file.stem) for file in sorted(_FOLDER.glob("*.toml"))]
+    return {each.provider: each for each in found if each is not None}
 
 
 def priced(provider: str | None, region: str | None) -> tuple[Place | None, str]:
     """Return the prices of a place, or ``None`` and why there are none."""
-    if provider is None or provider not in price_lists():
+    known = price_list(provider)
+    if known is None:
         return None, f"no list prices of {provider or 'this provider'} are known"
     if region is None:
         return None, f"the settings of {provider} name no region, or an endpoint of their own"
-    known = price_lists()[provider].places
-    place = next((place for place in known if place.region == region), None)
-    choices = ", ".join(place.region for place in known)
+    place = next((place for place in known.places if place.region == region), None)
+    choices = ", ".join(place.region for place in known.places)
     return place, "" if place else f"no list prices of {provider} {region} are known, only of {choices}"
 
 

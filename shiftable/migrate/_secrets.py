@@ -24,7 +24,7 @@ from shiftable.migrate._histories import (
     without_origin,
 )
 from shiftable.migrate._movers import FACETS
-from shiftable.migrate._prices import price_lists
+from shiftable.migrate._prices import price_list
 from shiftable.migrate._shards import Shard
 from shiftable.migrate._writing import Writing, is_full, kept_labels
 from shiftable.migrate.mover import (
@@ -118,7 +118,7 @@ class SecretsMover(Mover[SecretItem]):
 
     def general_losses(self) -> Iterable[Loss]:
         """Tell of deleted secrets that the source could still restore, and of what the target's provider advises."""
-        known = price_lists().get(self._target.provider)
+        known = price_list(self._target.provider)
         if known is not None and known.secrets.advice and self.options.history != 0:
             yield Loss("pace", known.secrets.advice)
         if self._source.features.recovery:
