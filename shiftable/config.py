@@ -308,16 +308,20 @@ def _mapping(value: object, cls: object, converter: Converter) -> Mapping[Any, A
 
 
 def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], Any]:
+    """Return what reads a class. It is made for the first table: most of what a provider knows stands in no file."""
     from cattrs.errors import ClassValidationError
     from cattrs.gen import make_dict_structure_fn, override
 
-    overrides = {}
-    for field in attrs.fields(cls):
-        if field not in in_file(cls):
-            overrides[field.name] = override(omit=True)
-        elif _key(cls, field.name) != field.name:
-            overrides[field.name] = override(rename=_key(cls, field.name))
-    made = make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]  # one keyword for each field
+    @functools.cache
+    def made() -> Callable[[Mapping[str, Any], Any], Any]:
+        overrides = {}
+        for field in attrs.fields(cls):
+            if field not in in_file(cls):
+                overrides[field.name] = override(omit=True)
+            elif _key(cls, field.name) != field.name:
+                overrides[field.name] = override(rename=_key(cls, field.name))
+        return make_dict_structure_fn(cls, converter, **overrides)  # type: ignore[arg-type]  # one for each field
+
     # A path that is left out lies where it would lie if the default stood in the file: beside the file.
     paths = {
         _key(cls, field.name): str(field.default) for field in attrs.fields(cls) if isinstance(field.default, Path)
@@ -327,7 +331,7 @@ def _class_hook(cls: type[Any], converter: Converter) -> Callable[[Any, Any], An
         if not isinstance(value, Mapping):
             raise _wrong("a table", value)
         try:
-            return made({**paths, **value}, cls)
+            return made()({**paths, **value}, cls)
         except ClassValidationError as exc:
             raise _of_all_fields(exc, cls, value, converter) from None
 
