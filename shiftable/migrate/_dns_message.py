@@ -125,7 +125,7 @@ class Reply:
             return None
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=16_384)
 def wire_name(name: str) -> bytes:
     """Return a canonical name in wire form."""
     return b"".join([b"%c%b" % (len(label), label) for label in labels(name)]).lower() + b"\0"

@@ -290,6 +290,27 @@ def test_batches_fill_requests_and_never_more(server: Any) -> None:
     driver.close()
 
 
+def test_what_was_measured_is_what_is_sent_and_nothing_else(zone: Zone, driver: PowerdnsDriver, server: Any) -> None:
+    def creating(*targets: str) -> tuple[RecordChange, ...]:
+        records = [zone.record(f"n{number}", "CNAME", target) for number, target in enumerate(targets)]
+        return tuple(RecordChange(before=None, after=record) for record in records)
+
+    def sent() -> list[str]:
+        return [item["records"][0]["content"] for item in bodies(server)[-1]]
+
+    first, equal = creating("Here.example.", "There.example."), creating("here.example.", "there.example.")
+    assert first == equal
+    (batch,) = driver.batches(first)
+    assert batch == first
+    driver.change("conf.test", equal)  # equal, and not the same
+    assert sent() == ["here.example.", "there.example."]
+    (batch,) = driver.batches(creating("x.example.", "y.example.", "z.example.")[2:])
+    driver.change("conf.test", batch)
+    assert sent() == ["z.example."]
+    driver.change("conf.test", tuple(RecordChange(before=change.after, after=None) for change in batch))
+    assert [item["changetype"] for item in bodies(server)[-1]] == ["DELETE"]
+
+
 PAIR = (("A", "192.0.2.1"), ("TXT", '"größer"'))
 
 

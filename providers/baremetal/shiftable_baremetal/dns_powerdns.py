@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
@@ -53,6 +54,7 @@ _MOST, _EACH = 8, 1_000  # a byte becomes at most five, and names stand beside; 
 _COUNTING = frozenset({"DEFAULT", "INCREASE", "SOA-EDIT", "SOA-EDIT-INCREASE"})
 """Values of ``soa_edit_api`` with which each change of the API has a serial of its own."""
 
+_NOTHING: tuple[tuple[RecordChange, ...], bytes] = ((), b"")
 _ALPHABET = "only letters, digits, hyphens, _ and /, and a * in front"
 
 Held = Mapping[RecordKey, RecordSet]
@@ -94,6 +96,7 @@ class PowerdnsDriver(DnsDriver):
     _kind: str = "Native"
     _max_body: int = 2 * 1024 * 1024
     _seen: dict[str, _Seen] = attrs.field(factory=dict, init=False, repr=False)
+    _drafted: tuple[tuple[RecordChange, ...], bytes] = attrs.field(default=_NOTHING, init=False, repr=False)
     _pages: Pages = attrs.field(factory=Pages, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False, eq=False)
 
@@ -185,10 +188,12 @@ class PowerdnsDriver(DnsDriver):
 
     def batches(self, changes: tuple[RecordChange, ...]) -> Iterator[tuple[RecordChange, ...]]:
         """Fill requests, by their bytes. The changes of one name stay together."""
-        ordered = sorted(changes, key=lambda each: each.key)
-        if len(_body(ordered)) <= self._max_body:
+        ordered = tuple(sorted(changes, key=lambda each: each.key))
+        body = _body(ordered)
+        if len(body) <= self._max_body:
             if ordered:
-                yield tuple(ordered)
+                self._drafted = ordered, body
+                yield ordered
             return
         batch, size = list[RecordChange](), _FRAME
         for _, group in groupby(ordered, key=lambda each: each.key.name):
@@ -214,9 +219,8 @@ class PowerdnsDriver(DnsDriver):
             moved = [str(change.key) for change in changes if held.get(change.key) != change.before]
             if moved:
                 raise Stopped(PreconditionFailed, f"not as it was when the change was made: {', '.join(moved)}")
-            ordered = sorted(changes, key=lambda change: change.after is not None)
             try:
-                self._session.send("PATCH", _path(zone), _body(ordered, held.get(own[0])))
+                self._session.send("PATCH", _path(zone), self._request(changes, held.get(own[0])))
             except (ApiError, Broken) as exc:
                 # 500 is what it says when its database is busy with another writer. Whether this happened is looked at.
                 if attempt == _ATTEMPTS or (isinstance(exc, ApiError) and exc.status != 500):
@@ -224,6 +228,12 @@ class PowerdnsDriver(DnsDriver):
                 self._session.pause(attempt)
             else:
                 return
+
+    def _request(self, changes: tuple[RecordChange, ...], soa: RecordSet | None) -> bytes:
+        """Return the request for a batch: the one that ``batches`` measured, unless a serial is missing."""
+        (drafted, body), self._drafted = self._drafted, _NOTHING
+        same = len(drafted) == len(changes) > 0 and all(map(operator.is_, drafted, changes))
+        return body if same and not any(change.key.type == "SOA" for change in changes) else _body(changes, soa)
 
     # below: what the server has
 
@@ -283,8 +293,9 @@ def _item(change: RecordChange, soa: RecordSet | None = None) -> dict[str, Any]:
 
 
 def _body(changes: Iterable[RecordChange], soa: RecordSet | None = None) -> bytes:
-    """Return a request. One sentence of JSON is many times faster than a thousand."""
-    return _json({"rrsets": [_item(change, soa) for change in changes]})
+    """Return a request: what goes, then what comes. One sentence of JSON is many times faster than a thousand."""
+    ordered = sorted(changes, key=lambda change: change.after is not None)
+    return _json({"rrsets": [_item(change, soa) for change in ordered]})
 
 
 def _is_policy(data: str) -> bool:
