@@ -536,6 +536,44 @@ def test_no_backups_no_point_in_time(databases: Databases) -> None:
     assert created is not None
     with pytest.raises(Conflict):
         made.restore("copy", at=created)
+    assert made.restorable() is None
+    for change in databases.diff(attrs.evolve(SPEC, backup_days=3)):
+        databases.apply(change)
+    made.wait()
+    assert made.restorable() is not None
+
+
+def test_times_that_can_be_restored_are_those_of_the_servers_own_backups(
+    databases: Databases, database: Database, aws_double: AwsDouble
+) -> None:
+    databases.create(small_spec("other"))
+    assert databases.database("other").restorable() is None  # there is no backup before there is a server
+    created = database.info().created
+    now = aws_double.clock.now()
+    assert created is not None
+    assert database.restorable() == (created, pytest.approx(now, abs=timedelta(seconds=5)))
+    aws_double.clock.advance(timedelta(days=40))
+    times = database.restorable()
+    assert times is not None
+    assert times[1] - times[0] == timedelta(days=databases.describe("orders").backup_days)
+    database.restore("copy", at=times[0])
+    with pytest.raises(InvalidArgument):
+        database.restore("older", at=times[0] - timedelta(seconds=1))
+
+
+def test_who_may_not_see_the_backups_sees_the_rest(
+    databases: Databases, database: Database, aws_double: AwsDouble
+) -> None:
+    denied = (
+        b"<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User: x is not authorized"
+        b"</Message></Error></ErrorResponse>"
+    )
+    met = aws_double.inject("status", match=is_("DescribeDBInstanceAutomatedBackups"), status=403, body=denied)
+    assert database.restorable() is None
+    assert met.hits == 1
+    assert database.restorable() is not None
+    with pytest.raises(NotFound):
+        databases.database("missing").restorable()
 
 
 # declarations that AWS refuses

@@ -734,6 +734,14 @@ def test_times_that_cannot_be_restored_are_refused_before_anything_is_made(
     assert not databases.exists("older")
 
 
+def test_the_times_that_can_be_restored_end_now_by_azures_clock(azure_double: AzureDouble, orders: Database) -> None:
+    azure_double.clock.advance(timedelta(days=3))
+    times = orders.restorable()
+    assert times is not None
+    assert timedelta(days=3, seconds=-1) <= times[1] - times[0] < timedelta(days=3, minutes=5)
+    assert "available" == orders.restore(declared("copy"), at=times[1]).wait().state
+
+
 def test_a_missing_server_is_missing_for_everything_that_the_driver_adds(
     databases: Databases, database_driver: AzureDatabaseDriver
 ) -> None:

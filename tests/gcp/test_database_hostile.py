@@ -305,6 +305,37 @@ def test_a_clone_whose_answer_was_lost_is_neither_asked_for_again_nor_taken_for_
         shop.restore(small_spec("copy"), at=created)
 
 
+def test_the_times_that_can_be_restored_are_those_that_google_tells(
+    gcp_double: GcpDouble, databases: Databases, shop: Database
+) -> None:
+    created = shop.info().created
+    assert created is not None
+    times = shop.restorable()
+    assert times is not None
+    assert abs(times[0] - created) < timedelta(seconds=1)
+    gcp_double.clock.advance(timedelta(days=40))
+    times = shop.restorable()
+    assert times is not None
+    assert abs(times[1] - gcp_double.clock.now()) < timedelta(seconds=5)
+    assert times[1] - times[0] == timedelta(days=databases.describe("shop").backup_days)
+    with pytest.raises(InvalidArgument):
+        shop.restore(small_spec("older"), at=times[0] - timedelta(seconds=5))
+    assert "available" == shop.restore(small_spec("copy"), at=times[0] + timedelta(seconds=5)).wait().state
+
+
+def test_a_server_without_a_log_has_no_times(gcp_double: GcpDouble, databases: Databases) -> None:
+    made = databases.create(attrs.evolve(small_spec("bare"), backup_days=0))
+    made.wait()
+    assert made.restorable() is None
+    assert "projects.instances.getLatestRecoveryTime" not in calls_of(gcp_double)
+
+
+def test_a_server_whose_first_backup_is_not_made_has_no_times_yet(gcp_double: GcpDouble, shop: Database) -> None:
+    met = gcp_double.inject("status", match=of("projects.instances.getLatestRecoveryTime"), status=400, body=b"{}")
+    assert shop.restorable() is None
+    assert met.hits == 1
+
+
 # names
 
 

@@ -97,7 +97,8 @@ class AwsProvider(Provider[AwsSettings]):
       ``GetHostedZone``, ``DeleteHostedZone``, ``ListResourceRecordSets`` and ``ChangeResourceRecordSets``; on changes
       ``GetChange``.
     * database: on ``*`` ``rds:DescribeDBInstances``, ``rds:DescribeDBSnapshots``, ``rds:DescribeDBEngineVersions``,
-      ``rds:DescribeOrderableDBInstanceOptions``; on the servers and their snapshots ``rds:`` ``CreateDBInstance``,
+      ``rds:DescribeOrderableDBInstanceOptions``, and to see which times can be restored
+      ``rds:DescribeDBInstanceAutomatedBackups``; on the servers and their snapshots ``rds:`` ``CreateDBInstance``,
       ``ModifyDBInstance``, ``DeleteDBInstance``, ``StartDBInstance``, ``StopDBInstance``, ``RebootDBInstance``,
       ``CreateDBSnapshot``, ``DeleteDBSnapshot``, ``RestoreDBInstanceFromDBSnapshot``,
       ``RestoreDBInstanceToPointInTime``, ``AddTagsToResource``, ``RemoveTagsFromResource``, ``ListTagsForResource``.

@@ -13,7 +13,7 @@ import secrets
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
@@ -90,6 +90,7 @@ class StrictRds:
             "DeleteDBParameterGroup": groups.delete,
             "DeleteDBSnapshot": self.delete_snapshot,
             "DescribeDBEngineVersions": describe_versions,
+            "DescribeDBInstanceAutomatedBackups": self.describe_automated_backups,
             "DescribeDBInstances": self.describe,
             "DescribeDBParameterGroups": groups.describe,
             "DescribeDBParameters": groups.describe_parameters,
@@ -360,15 +361,42 @@ class StrictRds:
         if not source.data["BackupRetentionPeriod"]:
             text = "Point in time restore is not enabled for this instance: its backup retention period is 0."
             raise Refused("PointInTimeRestoreNotEnabled", text)
-        when = arguments.get("RestoreTime") or self._clock.now()
-        earliest = max(
-            source.data["InstanceCreateTime"], self._now() - timedelta(days=source.data["BackupRetentionPeriod"])
-        )
+        when, earliest = arguments.get("RestoreTime") or self._clock.now(), self._earliest(source)
         if not earliest <= when <= self._clock.now():
             text = f"The specified instance cannot be restored to {when}: it can from {earliest} on."
             raise Refused("InvalidParameterValue", text)
         contents = self.private.dump(key_of(region, source.data))
         return self._restored(region, name, source.data, source.password, contents, arguments)
+
+    def describe_automated_backups(self, region: Region, arguments: Arguments) -> Data:
+        """DescribeDBInstanceAutomatedBackups; none stay when a server is deleted."""
+        wanted = {
+            key: arguments[name]
+            for name, key in (("DbiResourceId", "DbiResourceId"), ("DBInstanceIdentifier", "DBInstanceIdentifier"))
+            if name in arguments
+        }
+        found = [
+            server
+            for _, server in sorted(region.servers.items())
+            if server.data["BackupRetentionPeriod"] and wanted.items() <= server.data.items()
+        ]
+        shown, marker = page([self._backed_up(region, server) for server in found], arguments)
+        return {"DBInstanceAutomatedBackups": shown, **marker}
+
+    def _backed_up(self, region: Region, server: Server) -> Data:
+        data = server.data
+        told = ("AllocatedStorage", "BackupRetentionPeriod", "DbiResourceId", "DBInstanceArn", "DBInstanceIdentifier")
+        more: Data = {"Status": "creating"}
+        if _is_backed_up(server):
+            window = {"EarliestTime": self._earliest(server), "LatestTime": self._now()}
+            more = {"Status": "active", "RestoreWindow": window}
+        same = {name: data[name] for name in (*told, "Engine", "EngineVersion", "InstanceCreateTime", "StorageType")}
+        return {**same, **more, "Region": region.name, "Encrypted": data["StorageEncrypted"]}
+
+    def _earliest(self, server: Server) -> datetime:
+        """Return the earliest time that can be restored."""
+        days = timedelta(days=server.data["BackupRetentionPeriod"])
+        return max(cast("datetime", server.data["InstanceCreateTime"]), self._now() - days)
 
     # tags
 
@@ -521,8 +549,6 @@ class StrictRds:
 
             host, port = self.private.open(key_of(region, data), arrange, parameters=parameters, data=server.contents)
         data["Endpoint"] = {"Address": host, "Port": port, "HostedZoneId": "Z1RLNUO7B9Q6NB"}
-        if data["BackupRetentionPeriod"]:
-            data["LatestRestorableTime"] = self._now()
 
     def _restored(
         self, region: Region, name: str, source: Data, password: str, contents: str | None, arguments: Arguments
@@ -551,7 +577,8 @@ class StrictRds:
         pending = {key: value for key, value in server.pending.items() if key != "DBParameterGroups"}
         if "MasterUserPassword" in pending:
             pending["MasterUserPassword"] = "****"  # as AWS writes it
-        return {**server.data, "PendingModifiedValues": pending}
+        latest = {"LatestRestorableTime": self._now()} if _is_backed_up(server) else {}
+        return {**server.data, **latest, "PendingModifiedValues": pending}
 
     def _carry_out(self, region: Region, server: Server) -> None:
         server.data |= {name: value for name, value in server.pending.items() if name != "MasterUserPassword"}
@@ -706,6 +733,11 @@ def error(code: str, message: str, status: int) -> Response:
     body = f'<ErrorResponse xmlns="{_NAMESPACE}"><Error>{inner}</Error>{request}</ErrorResponse>'
     headers = Headers({"Content-Type": "text/xml", "x-amzn-RequestId": "double-request"})
     return Response({400: "400 Bad Request", 404: "404 Not Found"}[status], headers, body.encode())
+
+
+def _is_backed_up(server: Server) -> bool:
+    """Tell whether there is a backup of a server: the first is made when it is."""
+    return bool(server.data["BackupRetentionPeriod"]) and "Endpoint" in server.data
 
 
 def _check_backups(data: Arguments) -> None:

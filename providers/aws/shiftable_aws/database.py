@@ -329,6 +329,22 @@ class RdsDriver(DatabaseDriver):
             restorable_until=utc(until),
         )
 
+    def restorable(self, name: str) -> tuple[datetime, datetime] | None:
+        """Return the times that the automated backups of a server hold; ``None`` too for who may not see them."""
+        id_ = self._instance(name)["DbiResourceId"]  # of its name there may be backups of a server that is gone
+        try:
+            found = self.client.describe_db_instance_automated_backups(DbiResourceId=id_)["DBInstanceAutomatedBackups"]
+        except ClientError as exc:
+            if code_of(exc) != "AccessDenied":
+                raise
+            return None
+        for backup in found:
+            window = backup.get("RestoreWindow", {})
+            earliest, latest = utc(window.get("EarliestTime")), utc(window.get("LatestTime"))
+            if earliest is not None and latest is not None:
+                return earliest, latest
+        return None
+
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
         """Return the password that AWS keeps of the server, or else the declared one."""
         secret = self._instance(name).get("MasterUserSecret")

@@ -16,6 +16,7 @@ from shiftable.testing.harness import Clock, Response
 from shiftable_azure._double_arm import HOST, ArmAsked, ArmRefusalAnswer, arm_json
 from shiftable_azure._double_offers import configurations_of, offer_of
 from shiftable_azure._double_postgresql import Backends
+from shiftable_azure._double_wire import http_date
 from shiftable_azure._flexible import LOCKS, MYSQL, POSTGRESQL, Flavour, moment, time_text
 
 __all__ = ["FlexibleServers", "FlexibleService", "StoredServer"]
@@ -269,6 +270,11 @@ class FlexibleService:
     def execute(self, asked: ArmAsked) -> Response:
         """Answer a request."""
         self._all.settle_all()
+        answer = self._executed(asked)
+        answer.headers["Date"] = http_date(self._all.clock.now())
+        return answer
+
+    def _executed(self, asked: ArmAsked) -> Response:
         parts, lock = asked.parts, "providers" in asked.parts
         if asked.version != (LOCKS if lock else self._flavour.version):
             known = LOCKS if lock else self._flavour.version

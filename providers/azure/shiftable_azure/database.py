@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -266,6 +267,14 @@ class AzureDatabaseDriver(DatabaseDriver):
                 raise
             return DatabaseInfo(name=name, state="creating", raw_state="Accepted", engine=known.engine, version="")
         return self._told(name, flavour, found, errand)
+
+    def restorable(self, name: str) -> tuple[datetime, datetime] | None:
+        """Return the times of a server's backups: until now by Azure's clock, of which its log is never far behind."""
+        flavour, _ = self._found(name)
+        answer = self._session.call("GET", self._path(flavour, name), flavour.version)
+        earliest = moment((answer.body["properties"].get("backup") or {}).get("earliestRestoreDate"))
+        told = answer.headers.get("Date")
+        return None if earliest is None or told is None else (earliest, max(earliest, parsedate_to_datetime(told)))
 
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
         """Return the password that the declaration refers to now: Azure tells none."""

@@ -97,6 +97,7 @@ class CloudSql:
             ("PATCH", instance, functools.partial(self._update, whole=False)),
             ("PUT", instance, functools.partial(self._update, whole=True)),
             ("DELETE", instance, self._delete),
+            ("GET", f"{instance}/getLatestRecoveryTime", self._recovery_time),
             ("POST", f"{instance}/restart", self._restart),
             ("POST", f"{instance}/clone", self._clone),
             ("POST", f"{instance}/restoreBackup", self._restore),
@@ -257,12 +258,9 @@ class CloudSql:
         project = call.names[0]
         name = check_name(project, context.get("destinationInstanceName"))
         self._check_free(project, name)
-        backups, moment = source.settings["backupConfiguration"], context.get("pointInTime")
+        moment = context.get("pointInTime")
         if moment is not None:
-            if not (backups.get("pointInTimeRecoveryEnabled") or backups.get("binaryLogEnabled")):
-                raise invalid("Point in time recovery is not enabled for the source instance")
-            when = datetime.fromisoformat(moment)
-            earliest = max(source.created, self.now() - timedelta(days=backups["transactionLogRetentionDays"]))
+            when, earliest = datetime.fromisoformat(moment), self._earliest(source)
             if not earliest - timedelta(milliseconds=1) <= when <= self.now():
                 raise invalid(f"The point in time {moment} is not within the time that can be recovered")
         made = self._make(project, name, source.version, source.region, copy.deepcopy(source.settings))
@@ -270,6 +268,17 @@ class CloudSql:
         made.restored_from = source.name
         self.servers.copy(source.key, made.key)
         return self._begin(made, "CLONE", functools.partial(self._created, made))
+
+    def _recovery_time(self, call: Call) -> Json:
+        times = {"earliestRecoveryTime": self._earliest(self._found(call)), "latestRecoveryTime": self.now()}
+        return {"kind": "sql#getLatestRecoveryTime", **{name: told_time(time) for name, time in times.items()}}
+
+    def _earliest(self, instance: StoredInstance) -> datetime:
+        """Return the earliest time that can be recovered."""
+        backups = instance.settings["backupConfiguration"]
+        if not (backups.get("pointInTimeRecoveryEnabled") or backups.get("binaryLogEnabled")):
+            raise invalid("Point in time recovery is not enabled for the source instance")
+        return max(instance.created, self.now() - timedelta(days=backups["transactionLogRetentionDays"]))
 
     def _restore(self, call: Call) -> Json:
         """Overwrite an instance."""

@@ -102,6 +102,11 @@ class SqlApi:
         except api_errors.NotFound:
             return None
 
+    def recovery(self, name: str) -> Json:
+        """Return which times of an instance can be recovered."""
+        found: Json = self.rest.get(self.path(name, "getLatestRecoveryTime"))
+        return found
+
     def databases(self, name: str) -> tuple[str, ...]:
         """Return the names of all databases of an instance that runs."""
         answer = self.rest.get(self.path(name, "databases"))

@@ -219,6 +219,12 @@ def _backups(spec: DatabaseSpec, edition: str) -> dict[str, Any]:
     }
 
 
+def recovers(instance: Json) -> bool:
+    """Tell whether an instance keeps a log by which any time can be recovered."""
+    backups = instance["settings"].get("backupConfiguration", {})
+    return bool(backups.get("pointInTimeRecoveryEnabled") or backups.get("binaryLogEnabled"))
+
+
 _ONCE = {"activationPolicy", "dataDiskType", "edition", "locationPreference", "retainBackupsOnDelete", "userLabels"}
 
 

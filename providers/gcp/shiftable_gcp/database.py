@@ -50,6 +50,7 @@ from shiftable_gcp._sql_spec import (
     is_hidden,
     native_of,
     own_engine,
+    recovers,
     settings_of,
     snapshot_of,
     spec_of,
@@ -249,6 +250,17 @@ class CloudSqlDriver(DatabaseDriver):
         elif failed:
             self._works.progress(name)  # it says why
         return info_of(instance, doing, self._api.last_error(name) if failed else "")
+
+    def restorable(self, name: str) -> tuple[datetime, datetime] | None:
+        """Return the times that Google says; none while there is no backup yet, or no log is kept."""
+        if not recovers(self._api.instance(name)):
+            return None
+        try:
+            found = self._api.recovery(name)
+        except api_errors.BadRequest:  # the first backup is not complete
+            return None
+        earliest, latest = found.get("earliestRecoveryTime"), found.get("latestRecoveryTime")
+        return (datetime.fromisoformat(earliest), datetime.fromisoformat(latest)) if earliest and latest else None
 
     def password(self, name: str, given: Credential | None, *, fresh: bool) -> Masked:  # noqa: ARG002  nothing is kept
         """Return the password that the declaration refers to now."""

@@ -427,7 +427,8 @@ class DatabaseConformance(Conformance):
             return
         assert database.restore("copy", at=now).wait().state == "available"
         times = database.restorable()
-        assert times is None or times[0] <= times[1]
+        assert times is not None
+        assert times[0] <= times[1]
         with pytest.raises(OperationError):
             database.restore("older", at=now - timedelta(days=400))
         with pytest.raises(InvalidArgument, match="time zone"):
