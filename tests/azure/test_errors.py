@@ -163,7 +163,7 @@ def test_what_a_copy_says_of_its_source_counts() -> None:
         ({"Retry-After": "7"}, 7.0),
         ({"retry-after-ms": "250"}, 0.25),
         ({"x-ms-retry-after-ms": "1500", "Retry-After": "7"}, 1.5),
-        ({"Retry-After": "-3"}, 0.0),
+        ({"Retry-After": "-3"}, None),
         ({"Retry-After": "soon"}, None),
         ({}, None),
     ],

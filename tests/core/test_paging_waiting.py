@@ -1,6 +1,9 @@
-"""Paging ends, waiting says for what."""
+"""Paging ends, waiting says for what, and a server says for how long."""
 
+import math
+import time
 from datetime import timedelta
+from email.utils import formatdate
 
 import pytest
 from hypothesis import given
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from shiftable.errors import IntegrityError, Timeout
 from shiftable.paging import Page, paged
-from shiftable.waiting import wait_until
+from shiftable.waiting import retry_after, wait_until
 
 
 @given(st.lists(st.lists(st.integers(), max_size=4), max_size=6), st.none() | st.integers(0, 20))
@@ -88,3 +91,54 @@ def test_the_probe_is_asked_once_more_at_the_deadline() -> None:
 
     assert wait_until(probe, what="x", timeout=timedelta(seconds=5), clock=clock, sleep=clock.sleep)
     assert 5 == asked[-1]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("0.25", 0.25), ("9" * 9, 999_999_999.0)]
+)
+def test_seconds_to_wait_are_read(header: str, seconds: float) -> None:
+    assert retry_after(header) == seconds
+
+
+@pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000", "EST"])
+def test_a_date_to_wait_for_is_read(zone: str) -> None:
+    when = time.time() + 60 - (5 * 3600 if zone == "EST" else 0)
+    header = f"{formatdate(when).rpartition(' ')[0]} {zone}"
+    assert 55 < (retry_after(header) or 0) <= 60
+
+
+def test_a_date_that_is_past_is_now() -> None:
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        " ",
+        "-1",
+        "+1",
+        "1e3",
+        "inf",
+        "nan",
+        "\u00b2",
+        "\u0663",
+        "9" * 10,
+        "9" * 400,
+        "1.",
+        "1_0",
+        "soon",
+        "Fri, 31 Feb 2026 00:00:00 GMT",
+    ],
+)
+def test_what_says_no_time_says_none(header: str | None) -> None:
+    assert retry_after(header) is None
+
+
+@given(
+    st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,3} \w{3} \d{1,6} \d\d:\d\d:\d\d [+-]?\w{0,6}", fullmatch=True)
+)
+def test_nothing_that_a_server_sends_fails_or_waits_forever(header: str) -> None:
+    found = retry_after(header)
+    assert found is None or (found >= 0 and math.isfinite(found))

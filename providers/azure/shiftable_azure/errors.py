@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import attrs
@@ -31,6 +29,7 @@ from shiftable.errors import (
     Unavailable,
     Unsupported,
 )
+from shiftable.waiting import retry_after
 
 __all__ = [
     "ARM_CODES",
@@ -653,15 +652,5 @@ def _first_line(exc: Exception) -> str:
 
 def seconds_asked(headers: Mapping[str, str]) -> float | None:
     """Read ``Retry-After``: seconds, or a date; Azure also has milliseconds in a header of its own."""
-    millis = headers.get("x-ms-retry-after-ms") or headers.get("retry-after-ms")
-    value = headers.get("Retry-After")
-    try:
-        if millis is not None:
-            return max(0.0, float(millis) / 1000)
-        return None if value is None else max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value or "") - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+    millis = retry_after(headers.get("x-ms-retry-after-ms") or headers.get("retry-after-ms"))
+    return retry_after(headers.get("Retry-After")) if millis is None else millis / 1000

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
 from shiftable.http import Connections, Transport, Unreachable
+from shiftable.waiting import retry_after
 from shiftable_baremetal._failures import Broken, NeverSent
 from shiftable_baremetal._powerdns_errors import ApiError
 
@@ -132,8 +133,7 @@ class Session:
             failure = Broken("the connection broke")
         else:
             if answer.status >= 300:  # no redirects: the key would go along
-                wait = answer.headers.get("retry-after", "")
-                raise ApiError(answer.status, _said(content), float(wait) if wait.isdigit() else None)
+                raise ApiError(answer.status, _said(content), retry_after(answer.headers.get("retry-after")))
             return content
         raise failure  # not from theirs, whose frames hold the request and so the key
 

@@ -22,6 +22,7 @@ from sushy.resources.manager import virtual_media
 
 from shiftable.config import Credential
 from shiftable.errors import Conflict, Unavailable, Unsupported
+from shiftable.waiting import retry_after
 from shiftable_baremetal._failures import Broken, NeverSent, Stopped
 from shiftable_baremetal._redfish_errors import Unsure, Untrusted
 from shiftable_baremetal._redfish_settings import RedfishImageSettings
@@ -354,8 +355,7 @@ class _Connector(connector.Connector):  # type: ignore[misc]  # sushy has no typ
         except exceptions.HTTPError as exc:
             exc.address = self._url
             exc.status_code = answer.status_code
-            wait = answer.headers.get("Retry-After", "")
-            exc.retry_after = float(wait) if wait.isdigit() else None
+            exc.retry_after = retry_after(answer.headers.get("Retry-After"))
             raise
 
     def _said(self, answer: Untyped) -> Untyped:

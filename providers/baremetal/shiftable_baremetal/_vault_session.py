@@ -32,6 +32,7 @@ from shiftable.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shiftable.waiting import retry_after
 from shiftable_baremetal import VaultSettings
 from shiftable_baremetal._vault_layout import Refusal
 
@@ -142,8 +143,7 @@ class _Adapter(hvac.adapters.RawAdapter):  # type: ignore[misc]  # hvac has no t
             super()._raise_for_error(method, url, response)
         except exceptions.VaultError as exc:
             exc.status = response.status_code
-            wait = response.headers.get("Retry-After", "")
-            exc.wait = float(wait) if wait.isdigit() else None
+            exc.wait = retry_after(response.headers.get("Retry-After"))
             exc.date = response.headers.get("Date", "")
             raise
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from html import unescape
 from http.client import HTTPException
 from typing import Any
@@ -36,6 +34,7 @@ from shiftable.errors import (
     Unavailable,
     Unsupported,
 )
+from shiftable.waiting import retry_after
 
 __all__ = ["REASONS", "classify", "is_retryable", "status_of"]
 
@@ -319,7 +318,7 @@ def _answered(exc: Exception) -> Fault:
         message=stated.message or (_text(exc) if response is not None else str(getattr(exc, "message", exc))),
         code=stated.code or (str(status) if status else type(exc).__name__),
         request_id=headers.get("x-guploader-uploadid"),
-        retry_after=_seconds(headers.get("retry-after")),
+        retry_after=retry_after(headers.get("retry-after")),
         missing=_missing(stated) if error is NotFound else None,
     )
 
@@ -359,20 +358,6 @@ def _reason(error: Mapping[str, Any]) -> str | None:
 def _creates_bucket(response: Any) -> bool:  # noqa: ANN401  the same
     request = getattr(response, "request", None)
     return getattr(request, "method", "") == "POST" and bool(_CREATES_BUCKET.search(getattr(request, "url", "") or ""))
-
-
-def _seconds(value: str | None) -> float | None:
-    """Read ``Retry-After``: seconds, or a date."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
 
 
 def _text(exc: Exception) -> str:

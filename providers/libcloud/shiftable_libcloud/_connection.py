@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import urljoin
 
@@ -29,6 +28,7 @@ from libcloud.common.exceptions import BaseHTTPError
 from libcloud.http import LibcloudConnection
 
 from shiftable.fibers import sleep
+from shiftable.waiting import retry_after
 
 __all__ = ["Broken", "Pool", "Refusal", "SafeConnection", "SafeDriver", "SafeResponse"]
 
@@ -172,7 +172,7 @@ class SafeResponse:
             id_,
             (message or f"the answer was {self.status}")[:_LONGEST_MESSAGE],
             request_id=self.headers.get("x-request-id"),
-            retry_after=_seconds(self.headers.get("retry-after")),
+            retry_after=retry_after(self.headers.get("retry-after")),
         )
 
     def error_in(self, body: str) -> tuple[str, str]:
@@ -184,18 +184,6 @@ class SafeResponse:
         if not isinstance(found, dict):
             return "", ""
         return str(found.get("id") or ""), str(found.get("message") or "")
-
-
-def _seconds(value: str | None) -> float | None:
-    """Read a Retry-After, in either of its forms."""
-    if value is None:
-        return None
-    if value.isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 class SafeConnection:

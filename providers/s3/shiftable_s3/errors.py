@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3.exceptions
@@ -30,6 +28,7 @@ from shiftable.errors import (
     Unavailable,
     Unsupported,
 )
+from shiftable.waiting import retry_after
 
 __all__ = ["CODES", "classify"]
 
@@ -272,7 +271,7 @@ def _answered(exc: native.ClientError, codes: Mapping[str, type[OperationError]]
         message=str(stated.get("Message") or "").strip(),
         code=code,
         request_id=meta.get("RequestId") or headers.get("x-amz-request-id"),
-        retry_after=_seconds(headers.get("retry-after")),
+        retry_after=retry_after(headers.get("retry-after")),
         missing=_MISSING.get(code),
     )
 
@@ -284,20 +283,6 @@ def has_no_reason(operation: str, code: str) -> bool:
 
 def _number(code: str) -> int:
     return int(code) if code.isdecimal() else 0
-
-
-def _seconds(value: str | None) -> float | None:
-    """Read ``Retry-After``: seconds, or a date."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
 
 
 def _text(exc: Exception) -> str:

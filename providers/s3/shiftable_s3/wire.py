@@ -41,6 +41,7 @@ from botocore.utils import get_environ_proxies
 from shiftable.errors import Throttled
 from shiftable.fibers import in_thread, sleep
 from shiftable.http import Answer, Body, Connections, ConnectTimeout, Short, Transport, Unreachable
+from shiftable.waiting import retry_after
 from shiftable_s3.clients import moment
 from shiftable_s3.errors import CODES
 
@@ -854,8 +855,4 @@ def _pause(failure: Exception, attempt: int) -> float | None:
     bound = min((1.0 if throttled else 0.05) * 2 ** (attempt - 1), _LONGEST_PAUSE)
     headers: Mapping[str, str] = meta.get("HTTPHeaders", {})
     jitter: float = random.random() * bound  # noqa: S311  no secret
-    return max(jitter, _told(headers.get("retry-after")))
-
-
-def _told(value: str | None) -> float:
-    return float(value) if value is not None and value.isdecimal() else 0.0
+    return max(jitter, retry_after(headers.get("retry-after")) or 0.0)
