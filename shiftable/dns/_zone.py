@@ -35,6 +35,7 @@ from shiftable.errors import (
     Resource,
     Unsupported,
 )
+from shiftable.features import Limit
 from shiftable.paging import Page, paged
 from shiftable.service import Handle
 from shiftable.tokens import Token
@@ -71,6 +72,15 @@ class Zone(Handle[DnsDriver]):
         """
         with self._translated("info", self.resource):
             return self._driver.info(self.name)
+
+    def max_record_sets(self) -> Limit | None:
+        """Return how many record sets the zone may have by now, as far as the provider tells; ``None``: no limit.
+
+        Raises:
+            NotFound: there is no such zone, where the provider has to be asked.
+        """
+        with self._translated("max_record_sets", self.resource):
+            return self._driver.max_record_sets(self.name)
 
     # reading
 

@@ -349,6 +349,13 @@ class DnsDriver(Driver[ZoneSpec]):
     def info(self, zone: str) -> ZoneInfo:
         """Return what the provider tells of a zone beside its records."""
 
+    def max_record_sets(self, zone: str) -> Limit | None:
+        """Return how many record sets that zone may have; ``None``: as many as one likes.
+
+        A provider that raises the limit of its features when asked, and tells, overrides this.
+        """
+        return self.features.max_record_sets
+
     # reading
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -52,6 +53,7 @@ from shiftable.service import Change, Service, Spec
 __all__ = ["ZoneItem", "ZonesMover", "comparable", "state_of"]
 
 _GUARDED = 10
+_OWN = 2  # an SOA and NS, which a zone has that is new
 _SINGLE = 50
 """Record sets of one call, where a provider takes no call as a whole: what a kill leaves to be compared."""
 _FEW = 5  # up to so many names are asked for one by one; for more the whole zone is listed
@@ -149,7 +151,26 @@ class ZonesMover(Mover[ZoneItem]):
             yield Loss("dnssec", f"{', '.join(made)}: a signing server makes them itself; the target signs anew or not")
 
     def guard(self) -> str | None:
-        """Refuse to replace or delete much of a zone that is not small."""
+        """Refuse what a zone has no room for, and to replace or delete much of one that is not small."""
+        return self._without_room() or self._much_changed()
+
+    def _without_room(self) -> str | None:
+        """Say that the zone may not have so many record sets. Its provider is asked where the usual limit is passed."""
+        usual = self._target.features.max_record_sets
+        counts = Counter(self.delta(item).action for item in self._items or ())
+        there = len(self._reading[1].result()) or _OWN
+        after = there + counts[Action.CREATE] - counts[Action.DELETE]
+        if usual is None or after <= usual.value or not counts[Action.CREATE]:
+            return None
+        try:
+            most, more = self._target.max_record_sets(), ""
+        except NotFound:
+            most, more = usual, "; if your account has more, make the zone first, and plan again"
+        if most is None or after <= most.value:
+            return None
+        return f"the target's zone would have {after:,} record sets, and may have {most} ({most.source}){more}"
+
+    def _much_changed(self) -> str | None:
         items = self._items or []
         there = sum(1 for item in items if item.right is not None)
         touched = sum(

@@ -662,3 +662,31 @@ def test_a_message_that_was_cut_short_names_what_it_still_has(aws_double: AwsDou
     aws_double.inject("status", status=400, body=body_of("InvalidChangeBatch", text), match=is_(CHANGE))
     with pytest.raises(InvalidArgument, match=r": n0001\.shop\.example\. A: Message was too long"):
         zone.change(made(zone, 3))
+
+
+# limits
+
+
+def test_a_zone_tells_the_limit_that_it_has_been_granted(aws_double: AwsDouble, zone: Zone) -> None:
+    usual = zone.features.max_record_sets
+    found = zone.max_record_sets()
+    assert usual is not None
+    assert found is not None
+    assert found.value == usual.value == 10_000
+    aws_double.dns.record_sets = 4
+    found = zone.max_record_sets()
+    assert found is not None
+    assert found.value == 4
+    with pytest.raises(QuotaExceeded, match="limit of 4 resource record sets"):
+        zone.change(made(zone, 3))
+    zone.change(made(zone, 2))
+    assert len(held(aws_double)) == 2
+    with pytest.raises(NotFound):
+        Dns(zone.unwrap(Route53Driver)).zone("missing.example").max_record_sets()
+
+
+def test_who_may_not_see_the_limit_has_the_usual_one(aws_double: AwsDouble, zone: Zone) -> None:
+    aws_double.dns.record_sets = 20_000
+    met = aws_double.inject("status", status=403, body=body_of("AccessDenied"), match=is_("GetHostedZoneLimit"))
+    assert zone.max_record_sets() == zone.features.max_record_sets
+    assert met.hits == 1

@@ -397,6 +397,9 @@ def test_a_swap_through_a_bad_line_ends_as_it_should(azure_double: AzureDouble, 
 
 def test_a_full_zone_says_so_and_is_as_it_was(azure_double: AzureDouble, zone: Zone) -> None:
     azure_double.dns.sets = 5
+    limit = zone.max_record_sets()
+    assert limit is not None
+    assert limit.value == 5
     records = [zone.record(f"r{number}", "A", "192.0.2.1") for number in range(6)]
     with pytest.raises(QuotaExceeded, match=r"r\d\.shop\.example\. A"):
         zone.change(RecordChange(before=None, after=record) for record in records)

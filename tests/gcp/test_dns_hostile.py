@@ -587,8 +587,21 @@ def test_a_cname_beside_what_somebody_else_wrote_is_a_conflict_and_named(
 # limits
 
 
+def test_who_may_not_see_the_quota_has_the_usual_limit(gcp_double: GcpDouble, zone: Zone) -> None:
+    gcp_double.dns.quota["rrsetsPerManagedZone"] = 4
+    denied = error(403, "PERMISSION_DENIED", "forbidden")
+    met = gcp_double.inject("status", match=lambda call: call.operation == "dns.projects.get", **denied)
+    assert zone.max_record_sets() == zone.features.max_record_sets
+    assert met.hits == 1
+    with pytest.raises(NotFound):
+        Dns(zone.unwrap(CloudDnsDriver)).zone("missing.example").max_record_sets()
+
+
 def test_a_zone_that_is_full_says_so(gcp_double: GcpDouble, zone: Zone) -> None:
     gcp_double.dns.quota["rrsetsPerManagedZone"] = 4
+    limit = zone.max_record_sets()
+    assert limit is not None
+    assert limit.value == 4
     zone.change(adding(*(zone.record(f"r{number}", "A", "192.0.2.1") for number in range(2))))
     with pytest.raises(QuotaExceeded, match="rrsetsPerManagedZone") as caught:
         zone.change(adding(*(zone.record(f"s{number}", "A", "192.0.2.1") for number in range(2))))

@@ -41,6 +41,8 @@ class Zones(MemoryDnsDriver):
         self.after: Callable[[tuple[RecordChange, ...]], None] = lambda _: None
         self.calls: list[tuple[RecordChange, ...]] = []
         self.reads = 0
+        self.asked = 0
+        self.granted: int | None = None
         self.nameservers: tuple[str, ...] = ("ns1.memory.invalid.",)
         self.provider_name = "memory"
 
@@ -54,6 +56,11 @@ class Zones(MemoryDnsDriver):
 
     def info(self, zone: str) -> ZoneInfo:
         return attrs.evolve(super().info(zone), nameservers=self.nameservers)
+
+    def max_record_sets(self, zone: str) -> Limit | None:
+        self.asked += 1
+        super().info(zone)
+        return super().max_record_sets(zone) if self.granted is None else Limit(self.granted, "asked for")
 
     def records(self, zone: str, **kwargs: Any) -> Any:
         self.reads += kwargs["cursor"] is None
@@ -573,6 +580,61 @@ def test_new_record_sets_do_not_count_for_the_guard(sides: Sides) -> None:
     sides.fill(200)
 
     assert sides.move().changed == 200
+
+
+@pytest.mark.parametrize(
+    ("there", "coming", "granted", "stopped", "asked"),
+    [
+        (2, 18, None, False, 0),
+        (3, 18, None, True, 1),
+        (3, 18, 21, False, 1),
+        (3, 19, 21, True, 1),
+        (20, 1, None, True, 1),
+        (20, 0, None, False, 0),
+    ],
+)
+def test_what_a_zone_has_no_room_for_is_refused_in_the_plan(
+    sides: Sides, there: int, coming: int, granted: int | None, *, stopped: bool, asked: int
+) -> None:
+    target = sides.make_target()
+    write(target, [record(f"theirs-{number}", "A", "192.0.2.1") for number in range(there - 2)])
+    sides.fill(coming)
+    sides.right.driver.chosen["max_record_sets"] = Limit(20, "chosen")
+    sides.right.driver.granted = granted
+    plan = sides.migration().plan()
+    assert sides.right.driver.asked == asked
+    if stopped:
+        limit = f"{granted} (asked for)" if granted else "20 (chosen)"
+        told = f"the target's zone would have {there + coming} record sets, and may have {limit}"
+        assert plan.resources[0].refused == (told,)
+        with pytest.raises(MigrationError, match="may have"):
+            sides.move()
+        assert len(list(target.records())) == there
+    else:
+        assert plan.resources[0].refused == ()
+        assert sides.move().changed == coming
+
+
+def test_room_is_made_by_what_is_deleted(sides: Sides) -> None:
+    sides.fill(18)
+    sides.right.driver.chosen["max_record_sets"] = Limit(20, "chosen")
+    sides.move()
+    sides.source.delete("host-00000", "A")
+    sides.source.set("another", "A", "192.0.2.1")
+    with pytest.raises(MigrationError, match="21 record sets, and may have 20"):
+        sides.move()
+    assert sides.move(prune=True).changed == 2
+
+
+def test_a_zone_that_is_to_be_made_is_measured_by_the_usual_limit(sides: Sides) -> None:
+    sides.fill(19)
+    sides.right.driver.chosen["max_record_sets"] = Limit(20, "chosen")
+    sides.right.driver.granted = 100
+    (told,) = sides.migration().plan().resources[0].refused
+    assert told.startswith("the target's zone would have 21 record sets, and may have 20 (chosen)")
+    assert "make the zone first" in told
+    sides.make_target()
+    assert sides.move().changed == 19
 
 
 # batches

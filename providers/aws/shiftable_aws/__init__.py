@@ -94,8 +94,8 @@ class AwsProvider(Provider[AwsSettings]):
       ``PutSecretValue``, ``UpdateSecretVersionStage``, ``TagResource``, ``UntagResource``, ``DeleteSecret``,
       ``RestoreSecret``; with a customer's key also ``kms:Decrypt`` and ``kms:GenerateDataKey``.
     * dns: ``route53:`` ``ListHostedZones``, ``ListHostedZonesByName`` and ``CreateHostedZone`` (on ``*``); on the zones
-      ``GetHostedZone``, ``DeleteHostedZone``, ``ListResourceRecordSets`` and ``ChangeResourceRecordSets``; on changes
-      ``GetChange``.
+      ``GetHostedZone``, ``DeleteHostedZone``, ``ListResourceRecordSets`` and ``ChangeResourceRecordSets``, and
+      ``GetHostedZoneLimit`` to move more than 10,000 record sets into one; on changes ``GetChange``.
     * database: on ``*`` ``rds:DescribeDBInstances``, ``rds:DescribeDBSnapshots``, ``rds:DescribeDBEngineVersions``,
       ``rds:DescribeOrderableDBInstanceOptions``, and to see which times can be restored
       ``rds:DescribeDBInstanceAutomatedBackups``; on the servers and their snapshots ``rds:`` ``CreateDBInstance``,

@@ -21,7 +21,7 @@ from moto.route53.models import FakeZone
 
 from shiftable.testing.harness import Clock, Headers, Request, Response
 from shiftable_aws import _strict_dns_model as model
-from shiftable_aws._strict_dns_rules import Key, Record, Zone, canonical, changed, key_of, order_of
+from shiftable_aws._strict_dns_rules import MAX_RECORD_SETS, Key, Record, Zone, canonical, changed, key_of, order_of
 from shiftable_aws._strict_refused import Refused
 
 __all__ = ["StrictDns"]
@@ -65,6 +65,7 @@ class StrictDns:
     Attributes:
         polls: how often ``GetChange`` says PENDING before it says INSYNC.
         protected: names and types that a protection locks, as Route 53 writes names.
+        record_sets: of a zone, at most; AWS raises that on request.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -73,6 +74,7 @@ class StrictDns:
         self._changes: dict[str, _Change] = {}
         self._references = set[str]()
         self.polls = 0
+        self.record_sets = MAX_RECORD_SETS
         self.protected = set[tuple[str, str]]()
 
     def forget(self) -> None:
@@ -82,6 +84,7 @@ class StrictDns:
         self._references.clear()
         self.protected.clear()
         self.polls = 0
+        self.record_sets = MAX_RECORD_SETS
 
     def records(self, zone_id: str) -> dict[Key, Record]:
         """Return what a zone holds, to look behind the protocol."""
@@ -150,6 +153,13 @@ class StrictDns:
     def get(self, arguments: Arguments) -> dict[str, Any]:
         """GetHostedZone."""
         return self._described(self._zone(arguments["Id"]))
+
+    def limit(self, arguments: Arguments) -> dict[str, Any]:
+        """GetHostedZoneLimit, of record sets; moto has no such operation."""
+        kind, held = arguments["Type"], self._held(self._zone(arguments["HostedZoneId"]).resource_id)
+        if kind != "MAX_RRSETS_BY_ZONE":
+            raise Refused("InvalidInput", f"The double has no limit {kind}.")
+        return {"Limit": {"Type": kind, "Value": self.record_sets}, "Count": len(held.records)}
 
     def delete(self, arguments: Arguments) -> dict[str, Any]:
         """DeleteHostedZone; moto would also delete what is delegated."""
@@ -225,7 +235,7 @@ class StrictDns:
             check = wanted["ResourceRecordSet"].get("HealthCheckId")
             if check and check not in self._backend.health_checks:
                 raise Refused("NoSuchHealthCheck", f"A health check with id {check} does not exist.", 404)
-        state = Zone(zone.resource_id, held.name, held.records, self.protected)
+        state = Zone(zone.resource_id, held.name, held.records, self.protected, self.record_sets)
         held.replace(changed(state, arguments["ChangeBatch"]["Changes"]))
         self._mirror(zone, held)
         return {"ChangeInfo": self._pending().info()}
@@ -298,6 +308,7 @@ class StrictDns:
 _ANSWERS: Mapping[str, Answering] = {
     "CreateHostedZone": StrictDns.create,
     "GetHostedZone": StrictDns.get,
+    "GetHostedZoneLimit": StrictDns.limit,
     "DeleteHostedZone": StrictDns.delete,
     "ListHostedZones": StrictDns.list,
     "ListHostedZonesByName": StrictDns.list_by_name,

@@ -26,7 +26,7 @@ Change = Mapping[str, Any]
 _MAX_ELEMENTS = 1000  # Route 53 quotas, ChangeResourceRecordSets
 _MAX_CHARACTERS = 32_000  # the same
 _MAX_VALUES = 400  # Route 53 quotas, records
-_MAX_RECORD_SETS = 10_000  # the same
+MAX_RECORD_SETS = 10_000  # the same
 _POLICIES = (
     *("Weight", "Region", "GeoLocation", "Failover", "MultiValueAnswer", "CidrRoutingConfig"),
     "GeoProximityLocation",
@@ -44,6 +44,7 @@ class Zone:
     name: str
     records: Mapping[Key, Record]
     protected: set[tuple[str, str]]
+    record_sets: int = MAX_RECORD_SETS
 
 
 # names
@@ -302,8 +303,8 @@ class _Work:
 
 
 def _faults_of_zone(zone: Zone, records: Mapping[Key, Record]) -> Iterator[str]:
-    if len(records) > max(_MAX_RECORD_SETS, len(zone.records)):
-        yield f"The limit of {_MAX_RECORD_SETS} resource record sets in a hosted zone is exceeded"
+    if len(records) > max(zone.record_sets, len(zone.records)):
+        yield f"The limit of {zone.record_sets} resource record sets in a hosted zone is exceeded"
     ttls: dict[tuple[str, str], set[int]] = {}
     for key, record in records.items():
         if "Weight" in record and "TTL" in record:

@@ -192,6 +192,17 @@ class Route53Driver(DnsDriver):
         servers = self.client.get_hosted_zone(Id=zone_id)["DelegationSet"]["NameServers"]
         return ZoneInfo(name=zone, nameservers=tuple(f"{server.removesuffix('.')}." for server in servers), id=zone_id)
 
+    def max_record_sets(self, zone: str) -> Limit | None:
+        """Return the limit of that zone, which Route 53 raises on request; the usual one to who may not see it."""
+        zone_id = self._id(zone, fresh=True)
+        try:
+            told = self.client.get_hosted_zone_limit(Type="MAX_RRSETS_BY_ZONE", HostedZoneId=zone_id)["Limit"]["Value"]
+        except ClientError as exc:
+            if _code(exc) != "AccessDenied":
+                raise
+            return FEATURES.max_record_sets
+        return Limit(told, f"{_API}, GetHostedZoneLimit")
+
     # reading
 
     def records(self, zone: str, *, name: str | None, cursor: str | None, limit: int | None) -> Page[RecordSet]:

@@ -21,6 +21,7 @@ from shiftable.dns.driver import (
     labels,
 )
 from shiftable.errors import Fault, NotFound
+from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.parallel import lane, parallel
 from shiftable_azure._arm import ArmRefusal
@@ -172,6 +173,11 @@ class AzureDnsDriver(DnsDriver):
         servers = (found.get("properties") or {}).get("nameServers") or ()
         names = tuple(f"{server.lower().removesuffix('.')}." for server in servers)
         return ZoneInfo(name=zone, nameservers=names, id=found.get("id"))
+
+    def max_record_sets(self, zone: str) -> Limit | None:
+        """Return the limit of that zone, which Azure raises on request."""
+        told = (self._call("GET", self._zone(zone)).get("properties") or {}).get("maxNumberOfRecordSets")
+        return self.features.max_record_sets if told is None else Limit(int(told), "the zone's maxNumberOfRecordSets")
 
     # reading
 

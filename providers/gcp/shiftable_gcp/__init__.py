@@ -131,7 +131,8 @@ class GcpProvider(Provider[GcpSettings]):
       ``dns.managedZones.delete``, ``dns.resourceRecordSets.list``, ``dns.resourceRecordSets.create``,
       ``dns.resourceRecordSets.update``, ``dns.resourceRecordSets.delete``, ``dns.changes.create``, ``dns.changes.get``,
       and ``dns.changes.list`` and ``dns.managedZoneOperations.get``, by which a call whose answer was lost is found
-      again. Google wants the owner of a domain to be verified before some zones are made.
+      again; to move more than 10,000 record sets into a zone ``dns.projects.get``. Google wants the owner of a domain
+      to be verified before some zones are made.
     * database: on the project ``cloudsql.instances.create``, ``cloudsql.instances.list``, ``cloudsql.instances.get``,
       ``cloudsql.instances.update``, ``cloudsql.instances.delete``, ``cloudsql.instances.restart``,
       ``cloudsql.instances.clone``, ``cloudsql.instances.restoreBackup``, ``cloudsql.instances.createBackup``,

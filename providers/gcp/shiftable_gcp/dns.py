@@ -199,6 +199,16 @@ class CloudDnsDriver(DnsDriver):
         servers = tuple(f"{server.removesuffix('.')}." for server in found.get("nameServers", ()))
         return ZoneInfo(name=zone, nameservers=servers, id=found["name"])
 
+    def max_record_sets(self, zone: str) -> Limit | None:
+        """Return the limit of the project's zones, which Google raises when asked; else the usual one."""
+        self._look_up(zone)
+        try:
+            quota = self._rest.get(f"/dns/v1/projects/{self.session.require_project()}").get("quota", {})
+        except api_errors.Forbidden:
+            quota = {}
+        name = "rrsetsPerManagedZone"
+        return Limit(int(quota[name]), f"the project's quota {name}") if name in quota else FEATURES.max_record_sets
+
     # reading
 
     def records(self, zone: str, *, name: str | None, cursor: str | None, limit: int | None) -> Page[RecordSet]:
