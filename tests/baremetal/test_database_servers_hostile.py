@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -573,6 +574,27 @@ def test_all_resources_are_listed_by_one_query(databases: Databases) -> None:
         databases.describe("many-1")
         databases.database("many-1").info()
         assert 3 == len(queries)
+
+
+def test_autovacuum_does_not_keep_a_database(databases: Databases, orders: Database, cluster: Cluster) -> None:
+    """Only a superuser may end it by FORCE."""
+    ask(orders, "CREATE TABLE big AS SELECT n, repeat('x', 500) FROM generate_series(1, 20000) AS n")
+    ask(orders, "ALTER TABLE big SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)")
+    ask(orders, "DELETE FROM big")
+    act(cluster, "ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    act(cluster, "SELECT pg_reload_conf()")
+    try:
+        with cluster.connect(autocommit=True) as connection:  # others are told nothing of it
+            working = b"SELECT 1 FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = 'shop'"
+            end = time.monotonic() + 120
+            while connection.execute(working).fetchone() is None:
+                assert time.monotonic() < end, "no autovacuum came"
+                time.sleep(0.1)
+        databases.delete("orders", final_snapshot=False)
+    finally:
+        act(cluster, "ALTER SYSTEM RESET autovacuum_naptime")
+        act(cluster, "SELECT pg_reload_conf()")
+    assert not databases.exists("orders")
 
 
 # snapshots
