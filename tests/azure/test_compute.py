@@ -269,10 +269,12 @@ def test_machines_take_turns_in_the_zones_of_their_size(compute: Compute) -> Non
 def test_what_is_spread_where_there_are_no_zones_is_in_an_availability_set(
     azure_double: AzureDouble, compute: Compute
 ) -> None:
-    spec = declared(placement="spread", native=AzureComputeSettings(vm_size="Standard_A1_v2"), count=2)
+    spec = declared(placement="spread", native=AzureComputeSettings(vm_size="Standard_DS1_v2"), count=2)
     compute.create(spec).wait()
     assert sent(azure_double)["availabilitySet"]["id"].endswith("/availabilitySets/shiftable-web")
-    assert "securityType" not in sent(azure_double)["securityProfile"]
+    compute.create(declared("old", native=AzureComputeSettings(vm_size="Standard_D2_v3"))).wait()
+    assert "securityType" not in sent(azure_double, "old-0")["securityProfile"]
+    compute.delete("old")
     with pytest.raises(InvalidArgument, match="several zones"):
         compute.create(declared("other", placement="spread", zone="1"))
     compute.delete("web")

@@ -396,7 +396,7 @@ class BlobService:
 
     def _put_from_url(self, asked: Asked) -> Response:
         container = self._container(asked)
-        source = self._source(asked)
+        source = self.source(asked.headers)
         stated = asked.headers.get("x-ms-source-content-md5")
         digest = hashlib.md5(source.content, usedforsecurity=False).digest()
         if stated is not None and base64_bytes(stated, 16, "InvalidMd5") != digest:
@@ -410,7 +410,7 @@ class BlobService:
     def _copy(self, asked: Asked) -> Response:
         """Copy at once what Azure copies in the background; whoever may write here may read all of the account."""
         container = self._container(asked)
-        source = self._source(asked, trusted="Authorization" in asked.headers)
+        source = self.source(asked.headers, trusted="Authorization" in asked.headers)
         blob = self._made(asked, source.content, source.md5, None)
         blob.headers, blob.blocks = dict(source.headers), source.blocks
         blob.metadata = blob.metadata or dict(source.metadata)
@@ -427,7 +427,7 @@ class BlobService:
 
     def _put_block_from_url(self, asked: Asked) -> Response:
         self._container(asked)
-        content = self._source(asked).content
+        content = self.source(asked.headers).content
         wanted = asked.headers.get("x-ms-source-range")
         if wanted is not None:
             start, stop = _range(wanted, len(content))
@@ -687,12 +687,16 @@ class BlobService:
                 headers["x-ms-is-current-version"] = "true"
         return headers
 
-    def _source(self, asked: Asked, *, trusted: bool = False) -> Blob:
-        """Return the blob that a copy reads, if its URL may, or if whoever asks is trusted with it."""
-        url = urlsplit(asked.headers["x-ms-copy-source"])
-        headers = Headers({"x-ms-version": asked.headers["x-ms-version"]})
-        if "x-ms-copy-source-authorization" in asked.headers:
-            headers["Authorization"] = asked.headers["x-ms-copy-source-authorization"]
+    def source(self, asked: Headers, *, trusted: bool = False) -> Blob:
+        """Return the blob that a copy reads, if its URL may, or if whoever asks is trusted with it.
+
+        Args:
+            asked: headers of the request for the copy.
+        """
+        url = urlsplit(asked["x-ms-copy-source"])
+        headers = Headers({"x-ms-version": asked["x-ms-version"]})
+        if "x-ms-copy-source-authorization" in asked:
+            headers["Authorization"] = asked["x-ms-copy-source-authorization"]
         target = url.path + (f"?{url.query}" if url.query else "")
         try:
             source = Asked.parse("GET", url.netloc, target, headers, b"", self._keys.account)
@@ -703,11 +707,7 @@ class BlobService:
             told = {"x-ms-copy-source-status-code": str(refusal.status), "x-ms-copy-source-error-code": refusal.code}
             raise Refusal(refusal.status, "CannotVerifyCopySource", refusal.message, told) from None
         conditions = Headers(
-            {
-                name.replace("x-ms-source-", ""): value
-                for name, value in asked.headers.items()
-                if "source-if" in name.lower()
-            }
+            {name.replace("x-ms-source-", ""): value for name, value in asked.items() if "source-if" in name.lower()}
         )
         try:
             _check_conditions(attrs.evolve(source, headers=conditions), blob, writes=True)

@@ -14,15 +14,19 @@ import attrs
 
 from shiftable.testing.harness import Headers, Request, Response
 from shiftable_azure._double_arm import ArmAsked, ArmRefusalAnswer, arm_json
+from shiftable_azure._double_blob import BlobService
+from shiftable_azure._double_imports import UPLOADS, DiskUploads
 from shiftable_azure._double_network import Endings, NetworkService, StoredResource, page_of
 from shiftable_azure._double_skus import IMAGES, SKUS, StoredSku, sku_json
 from shiftable_azure._flexible import time_text
 from shiftable_azure._machine_network import same_id
 
-__all__ = ["CONSOLE", "FeatureService", "MachineService", "StoredMachine"]
+__all__ = ["CONSOLE", "SIGNED", "FeatureService", "MachineService", "StoredMachine"]
 
 CONSOLE = "/bootdiagnostics/"
 """Where the logs of consoles are, which are no matter of Resource Manager."""
+SIGNED = (CONSOLE, UPLOADS)
+"""What takes a signature, and no token."""
 
 Stage = Literal["address", "interface", "disk", "machine"]
 _STAGES: tuple[Stage, ...] = ("address", "interface", "disk", "machine")
@@ -37,7 +41,8 @@ _CUSTOM_DATA = 65_535
 _TAGS, _TAG_NAME, _TAG = 50, 512, 256
 _VERBS = {
     "start": "Start", "deallocate": "Deallocate", "restart": "Restart", "powerOff": "PowerOff",
-    "attachDetachDataDisks": "AttachDetachDataDisks", "retrieveBootDiagnosticsData": "RetrieveBootDiagnosticsData",
+    "attachDetachDataDisks": "AttachDetachDataDisks", "beginGetAccess": "GrantAccess", "endGetAccess": "RevokeAccess",
+    "retrieveBootDiagnosticsData": "RetrieveBootDiagnosticsData",
 }  # fmt: skip
 _PLACEMENTS = {"availabilitySets", "proximityPlacementGroups"}
 _KNOWN = {"virtualMachines": _COMPUTE, "disks": _DISKS, "snapshots": _DISKS, "galleries": _GALLERIES, "skus": _SKUS,
@@ -45,6 +50,15 @@ _KNOWN = {"virtualMachines": _COMPUTE, "disks": _DISKS, "snapshots": _DISKS, "ga
 _POWERS = {"start": ("starting", "running"), "restart": ("running", "running"),
            "deallocate": ("deallocating", "deallocated"), "powerOff": ("stopping", "stopped")}  # fmt: skip
 _METHODS = {"GET": "Get", "PUT": "CreateOrUpdate", "PATCH": "Update", "DELETE": "Delete"}
+
+
+@attrs.frozen
+class StoredImage:
+    """What machines of an image are like."""
+
+    gib: int = 30
+    generation: str = "V2"
+    trusted: bool = True
 
 
 @attrs.define(eq=False)
@@ -57,6 +71,7 @@ class StoredMachine:
         busy: something is being done to it.
         data: what cloud-init got.
         console: what it wrote.
+        image: that it was made of.
     """
 
     name: str
@@ -72,6 +87,7 @@ class StoredMachine:
     busy: bool = False
     data: bytes = attrs.field(default=b"", repr=False)
     console: bytes = attrs.field(default=b"", repr=False)
+    image: StoredImage = attrs.field(factory=StoredImage)
     etag: str = attrs.field(factory=lambda: str(uuid.uuid4()))
 
     def id(self, subscription: str) -> str:
@@ -100,6 +116,7 @@ class MachineService:
         machines: by resource group and name, both in lower case.
         disks: the same.
         snapshots: the same.
+        uploads: what is written to disks that are made by upload.
         placements: availability sets and proximity placement groups, by kind, resource group and name.
         definitions: images of galleries, by resource group, gallery and name, with their versions.
         page_size: the most that a listing has in one page.
@@ -113,8 +130,11 @@ class MachineService:
     namespace = "Microsoft.Compute"
     versions = frozenset({_COMPUTE, _DISKS, _GALLERIES, _SKUS})
 
-    def __init__(self, endings: Endings, network: NetworkService, url: Callable[[], str], token: str) -> None:
+    def __init__(
+        self, endings: Endings, network: NetworkService, blobs: BlobService, url: Callable[[], str], token: str
+    ) -> None:
         self.endings = endings
+        self.uploads = DiskUploads(endings, blobs, url)
         self._network = network
         self._url = url
         self._token = token
@@ -129,6 +149,7 @@ class MachineService:
     def reset(self) -> None:
         """Forget all machines; be an ordinary subscription again."""
         self.endings.reset()
+        self.uploads.reset()
         for held in (self.machines, self.disks, self.snapshots, self.placements, self.galleries, self.definitions):
             held.clear()
         self._failures: list[_Failure] = []
@@ -185,7 +206,7 @@ class MachineService:
         self.endings.settle()
         parts = asked.parts
         if parts[0] == "locations" and len(parts) == 4:
-            return self.endings.look(parts[3])
+            return self.endings.result(parts[3]) if parts[2] == "results" else self.endings.look(parts[3])
         known = _KNOWN.get(parts[0])
         if known is None:
             raise ArmRefusalAnswer(404, "InvalidResourceType", "The resource type could not be found.")
@@ -203,8 +224,16 @@ class MachineService:
             raise ArmRefusalAnswer(405, "MethodNotAllowed", "The double has no such operation.")
         return run(asked)
 
-    def console_of(self, request: Request) -> Response:
-        """Answer a request for a console's log, which is signed, and takes no token."""
+    def signed_operation(self, request: Request) -> tuple[str, str]:
+        """Name a request with a signature, and for what it is."""
+        return ("console", "GetLog") if request.path.startswith(CONSOLE) else ("disk", self.uploads.operation(request))
+
+    def execute_signed(self, request: Request) -> Response:
+        """Answer a request with a signature: for a console's log, or for the content of a disk."""
+        self.endings.settle()
+        return self._console(request) if request.path.startswith(CONSOLE) else self.uploads.execute(request)
+
+    def _console(self, request: Request) -> Response:
         name = request.path.removeprefix(CONSOLE)
         if "Authorization" in request.headers or f"sig={self._signature(name)}" not in request.query.split("&"):
             return Response("403 Forbidden", Headers({"x-ms-error-code": "AuthenticationFailed"}))
@@ -277,16 +306,14 @@ class MachineService:
     def _check(self, asked: ArmAsked, content: Mapping[str, Any]) -> None:
         """Refuse what Azure refuses at once."""
         said, size = content["properties"], content["properties"]["hardwareProfile"]["vmSize"]
-        sku = next((one for one in SKUS if one.name.lower() == size.lower()), None)
-        if sku is None:
-            _refuse("InvalidParameter", f"The value {size} provided for the VM size is not valid.")
+        sku = _sku(size)
         if sku.name in self.closed or sku.restricted:
             message = f"The requested VM size {size} is currently not available in location '{content['location']}'."
             raise ArmRefusalAnswer(409, "SkuNotAvailable", message)
         _check_names(asked.parts[1], content.get("tags") or {}, said["osProfile"])
         self._check_place(content, sku)
-        self._check_security(said.get("securityProfile") or {}, sku)
         self._check_disk(str(asked.group), said["storageProfile"], sku)
+        self._check_security(said.get("securityProfile") or {}, sku, said["storageProfile"]["imageReference"])
         network = said["networkProfile"]
         for each in network["networkInterfaceConfigurations"]:
             self._network.check_interface(each, api=network.get("networkApiVersion"))
@@ -312,14 +339,14 @@ class MachineService:
                 _refuse("InvalidResourceReference", f"Resource {placed} was not found.")
 
     def _check_disk(self, group: str, said: Mapping[str, Any], sku: StoredSku) -> None:
-        first = said["osDisk"]
-        image, name = self._image_of(said["imageReference"], sku.arm), first["name"]
+        first, name = said["osDisk"], said["osDisk"]["name"]
+        image = self._image_of(said["imageReference"], sku).gib
         if first.get("diskSizeGB", image) < image:
             _refuse("InvalidParameter", f"The specified disk size is smaller than the image's, {image} GB.")
         if not _DISK_NAME.fullmatch(name) or (group.lower(), name.lower()) in self.disks:
             raise ArmRefusalAnswer(409, "ConflictingUserInput", f"Disk {name} already exists, or is no name.")
 
-    def _check_security(self, said: Mapping[str, Any], sku: StoredSku) -> None:
+    def _check_security(self, said: Mapping[str, Any], sku: StoredSku, reference: Mapping[str, str]) -> None:
         if said.get("encryptionAtHost") and not (self.registered and sku.host):
             _refuse("InvalidParameter", "The property 'securityProfile.encryptionAtHost' is not valid because the "
                     "'Microsoft.Compute/EncryptionAtHost' feature is not enabled for this subscription.")  # fmt: skip
@@ -327,28 +354,37 @@ class MachineService:
             _refuse("InvalidParameter", "uefiSettings goes with a securityType.")
         if said.get("securityType") == "TrustedLaunch" and not sku.trusted:
             _refuse("InvalidParameter", f"The VM size {sku.name} is not supported for trusted launch.")
+        if said.get("securityType") == "TrustedLaunch" and not self._image_of(reference, sku).trusted:
+            _refuse("BadRequest", "The image does not support the security type TrustedLaunch.")
 
-    def _image_of(self, reference: Mapping[str, str], arm: bool) -> int:  # noqa: FBT001  of the size
-        """Return the size of an image's disk."""
+    def _image_of(self, reference: Mapping[str, str], sku: StoredSku) -> StoredImage:
+        """Return what is known of an image that machines of a size start from."""
         if reference.get("id"):
-            key = same_id(reference["id"]).split("/")
-            if "/galleries/" not in reference["id"].lower() or len(key) < 11:
-                _refuse("LinkedInvalidPropertyId", f"Property id '{reference['id']}' is invalid.")
-            definition = self.definitions.get((key[4], key[-3], key[-1]))
-            versions = [] if definition is None else list(self._versions(definition).values())
-            if definition is None or not any(one.properties["provisioningState"] == "Succeeded" for one in versions):
-                raise ArmRefusalAnswer(
-                    404, "GalleryImageNotFound", f"The gallery image {reference['id']} is not available."
-                )
-            wrong = (definition.properties["architecture"] == "Arm64") is not arm
+            image, arm = self._of_gallery(reference["id"])
         else:
             urn = ":".join(reference.get(part, "") for part in ("publisher", "offer", "sku"))
             if urn not in IMAGES or not reference.get("version"):
                 raise ArmRefusalAnswer(404, "PlatformImageNotFound", f"The platform image '{urn}' is not available.")
-            wrong = ("arm64" in urn) is not arm
-        if wrong:
+            image, arm = StoredImage(), "arm64" in urn
+        if arm is not sku.arm:
             _refuse("InvalidParameter", "The size and the image are of different architectures.")
-        return 30
+        if image.generation not in sku.generations:
+            message = f"The selected VM size '{sku.name}' cannot boot Hypervisor Generation '{image.generation[1:]}'."
+            _refuse("BadRequest", message)
+        return image
+
+    def _of_gallery(self, id_: str) -> tuple[StoredImage, bool]:
+        key = same_id(id_).split("/")
+        if "/galleries/" not in id_.lower() or len(key) < 11:
+            _refuse("LinkedInvalidPropertyId", f"Property id '{id_}' is invalid.")
+        definition = self.definitions.get((key[4], key[-3], key[-1]))
+        versions = [] if definition is None else list(self._versions(definition).values())
+        made = next((one for one in versions if one.properties["provisioningState"] == "Succeeded"), None)
+        if definition is None or made is None:
+            raise ArmRefusalAnswer(404, "GalleryImageNotFound", f"The gallery image {id_} is not available.")
+        said = definition.properties
+        trusted = {"name": "SecurityType", "value": "TrustedLaunchSupported"} in said.get("features", [])
+        return StoredImage(made.properties["size"], said["hyperVGeneration"], trusted), said["architecture"] == "Arm64"
 
     def _made(self, asked: ArmAsked, content: Mapping[str, Any]) -> StoredMachine:
         said = content["properties"]
@@ -380,6 +416,7 @@ class MachineService:
             told,
             busy=True,
             data=base64.b64decode(said["osProfile"].get("customData") or ""),
+            image=self._image_of(said["storageProfile"]["imageReference"], _sku(said["hardwareProfile"]["vmSize"])),
         )
 
     def _make_pieces(
@@ -402,11 +439,12 @@ class MachineService:
             ]  # fmt: skip
         if "disk" in stages:
             first = made.properties["storageProfile"]["osDisk"]
-            size = first.get("diskSizeGB") or 30
+            size = first.get("diskSizeGB") or made.image.gib
             disk = StoredResource(
                 "Microsoft.Compute/disks", first["name"], made.group, made.location, dict(made.tags), {}
             )
             disk.properties = {"osType": "Linux", "diskSizeGB": size, "diskState": "Attached",
+                               "hyperVGeneration": made.image.generation,
                                "creationData": {"createOption": "FromImage"}, "provisioningState": "Succeeded",
                                "owner": made.id(asked.subscription)}  # fmt: skip
             disk.sku, disk.zones = {"name": first["managedDisk"]["storageAccountType"]}, list(made.zones)
@@ -614,7 +652,7 @@ class MachineService:
         if found.power:
             power = {"code": f"PowerState/{found.power}", "level": "Info", "displayStatus": f"VM {found.power}"}
             statuses.append(power)
-        return {"statuses": statuses}
+        return {"hyperVGeneration": found.image.generation, "statuses": statuses}
 
     def _status_only(self, asked: ArmAsked, found: StoredMachine) -> dict[str, Any]:
         content = self._json(asked, found)
@@ -657,11 +695,18 @@ class MachineService:
         found = held.get(key)
         if asked.method == "PUT":
             return self._put_disk(asked, held, key, found)
-        if asked.method == "DELETE" and found is None:
+        if asked.method == "DELETE" and len(asked.parts) == 2 and found is None:
             return arm_json(204, None)
         if found is None:
             message = f"The Resource 'Microsoft.Compute/{kind}/{asked.parts[1]}' under resource group '{asked.group}'"
             raise ArmRefusalAnswer(404, "ResourceNotFound", f"{message} was not found.")
+        if len(asked.parts) == 3:
+            return self.uploads.act(asked, found)
+        return self._disk_verb(asked, held, key, found)
+
+    def _disk_verb(
+        self, asked: ArmAsked, held: dict[Any, StoredResource], key: tuple[str, str], found: StoredResource
+    ) -> Response:
         if asked.method == "GET":
             return arm_json(200, self._disk_json(asked, found))
         if asked.method == "PATCH" and asked.content.keys() == {"tags"}:
@@ -672,6 +717,7 @@ class MachineService:
         if found.properties.get("owner"):
             message = f"Disk {found.name} is attached to VM {found.properties['owner']}."
             raise ArmRefusalAnswer(409, "OperationNotAllowed", message)
+        self.uploads.check_idle(found)
         return self._forgotten(asked, held, key, "Disks_Delete")
 
     def _put_disk(
@@ -685,6 +731,10 @@ class MachineService:
         if not _DISK_NAME.fullmatch(asked.parts[1]):
             _refuse("InvalidParameter", f"The disk name {asked.parts[1]} is invalid.")
         source = said["creationData"].get("sourceResourceId")
+        if said["creationData"]["createOption"] == "Upload":
+            if found is not None:
+                return self.uploads.again(found, said, lambda: self._disk_json(asked, found))
+            said["diskSizeGB"] = self.uploads.size_of(said)
         if source is not None:
             of = self.snapshots if "/snapshots/" in source.lower() else self.disks
             copied = of.get((same_id(source).split("/")[4], same_id(source).rpartition("/")[2]))
@@ -705,6 +755,8 @@ class MachineService:
 
         def ended() -> None:
             made.properties["provisioningState"] = "Succeeded" if error is None else "Failed"
+            if said["creationData"]["createOption"] == "Upload":
+                made.properties["diskState"] = "ReadyToUpload"
 
         return self.endings.begin(asked, self.namespace, ended, error=error, body=lambda: self._disk_json(asked, made))
 
@@ -788,19 +840,36 @@ class MachineService:
         held = self._versions(definition)
         if len(parts) == 5:
             return page_of(asked, list(held.values()), self.page_size, lambda one: self._gallery_json(asked, one))
-        if asked.method == "PUT":
-            error = self.endings.failures.pop("GalleryImageVersions_CreateOrUpdate", None)
-            if error is not None:
-                raise ArmRefusalAnswer(409, *error)
-            self._disk_of(asked.content["properties"]["storageProfile"]["osDiskImage"]["source"]["id"])
-        return self._plain_verbs(asked, held, parts[5])
+        if asked.method != "PUT":
+            return self._plain_verbs(asked, held, parts[5])
+        error = self.endings.failures.pop("GalleryImageVersions_CreateOrUpdate", None)
+        if error is not None:
+            raise ArmRefusalAnswer(409, *error)
+        source, before = (
+            asked.content["properties"]["storageProfile"]["osDiskImage"]["source"]["id"],
+            held.get(parts[5]),
+        )
+        if before is not None and before.properties["storageProfile"]["osDiskImage"]["source"]["id"] != source:
+            raise ArmRefusalAnswer(409, "PropertyChangeNotAllowed", "Changing property 'osDiskImage' is not allowed.")
+        disk = self._disk_of(source)
+        said, wanted = disk.properties, definition.properties
+        arch = said.get("supportedCapabilities", {}).get("architecture", wanted["architecture"])
+        if (said.get("hyperVGeneration", "V1"), arch) != (wanted["hyperVGeneration"], wanted["architecture"]):
+            _refuse("InvalidParameter", "The disk is of another generation or architecture than the image.")
+        return self._plain_verbs(asked, held, parts[5], disk)
 
     def _versions(self, definition: StoredResource) -> dict[Any, StoredResource]:
         held: dict[Any, StoredResource] = definition.properties.setdefault("versions", {})
         return held
 
-    def _plain_verbs(self, asked: ArmAsked, held: dict[Any, StoredResource], key: Any) -> Response:  # noqa: ANN401  its key
-        """Make, tell and delete what has no rules of its own here."""
+    def _plain_verbs(
+        self,
+        asked: ArmAsked,
+        held: dict[Any, StoredResource],
+        key: Any,  # noqa: ANN401  of ``held``
+        disk: StoredResource | None = None,
+    ) -> Response:
+        """Make, tell and delete what has no rules of its own here; it may be a copy of a disk."""
         found, kind = held.get(key), "/".join(["Microsoft.Compute", *asked.parts[::2]])
         if asked.method == "DELETE":
             return arm_json(204, None) if found is None else self._forgotten(asked, held, key, f"{kind}/delete")
@@ -811,9 +880,15 @@ class MachineService:
             made.properties |= {**(content.get("properties") or {}), "provisioningState": "Creating"}
             held[key] = made
             error = self.endings.failures.pop(f"{kind}/write", None)
+            if disk is not None:
+                made.properties["size"] = disk.properties["diskSizeGB"]
+                error = error or self.uploads.unfit(disk)
 
             def ended() -> None:
-                made.properties["provisioningState"] = "Succeeded" if error is None else "Failed"
+                gone = disk is not None and disk not in self.disks.values()
+                made.properties["provisioningState"] = "Failed" if error is not None or gone else "Succeeded"
+                if disk is not None:
+                    made.properties["content"] = self.uploads.content(disk)
 
             return self.endings.begin(
                 asked, self.namespace, ended, error=error, body=lambda: self._gallery_json(asked, made), status=201
@@ -824,7 +899,9 @@ class MachineService:
 
     def _gallery_json(self, asked: ArmAsked, found: StoredResource) -> dict[str, Any]:
         """Return what is told; availability sets and placement groups tell no state of their making."""
-        hidden = {"versions"} | ({"provisioningState"} if found.kind.rpartition("/")[2] in _PLACEMENTS else set())
+        hidden = {"versions", "size", "content"} | (
+            {"provisioningState"} if found.kind.rpartition("/")[2] in _PLACEMENTS else set()
+        )
         path = found.kind.removeprefix("Microsoft.Compute/").split("/")
         names = [*asked.parts[1 : 2 * len(path) - 1 : 2], found.name]
         below = "/".join(f"{kind}/{name}" for kind, name in zip(path, names, strict=False))
@@ -900,6 +977,13 @@ def _check_tags(tags: Mapping[str, str]) -> None:
 
 def _refuse(code: str, message: str, status: int = 400) -> NoReturn:
     raise ArmRefusalAnswer(status, code, message)
+
+
+def _sku(size: str) -> StoredSku:
+    found = next((one for one in SKUS if one.name.lower() == size.lower()), None)
+    if found is None:
+        _refuse("InvalidParameter", f"The value {size} provided for the VM size is not valid.")
+    return found
 
 
 def _cpus(machine: StoredMachine) -> int:

@@ -67,6 +67,7 @@ class _Ending:
     until: datetime
     effect: Callable[[], None]
     error: tuple[str, str] | None
+    result: Callable[[], Any] | None = None
     done: bool = False
 
 
@@ -98,16 +99,27 @@ class Endings:
         error: tuple[str, str] | None = None,
         body: Any = None,  # noqa: ANN401  JSON
         status: int = 202,
+        result: Callable[[], Any] | None = None,
     ) -> Response:
-        """Begin one; return the answer that tells where to look."""
+        """Begin one; return the answer that tells where to look, and where its result will be if it has one."""
         id_ = str(uuid.uuid4())
-        self._all[id_] = _Ending(self.clock.now() + self.delay, effect, error)
+        self._all[id_] = _Ending(self.clock.now() + self.delay, effect, error, result)
         self.settle()
         base = f"{HOST}/subscriptions/{asked.subscription}/providers/{namespace}/locations/here"
         link = f"{base}/azureAsyncOperation/{id_}?api-version={asked.version}"
         content = body() if callable(body) else body
         wait = "5" if self.delay else "0"
-        return arm_json(status, content, {"Azure-AsyncOperation": link, "Retry-After": wait})
+        told = {"Azure-AsyncOperation": link, "Retry-After": wait}
+        if result is not None:
+            told["Location"] = f"{base}/results/{id_}?api-version={asked.version}"
+        return arm_json(status, content, told)
+
+    def result(self, id_: str) -> Response:
+        """Answer with what one has made."""
+        found = self._all.get(id_)
+        if found is None or found.result is None:
+            raise ArmRefusalAnswer(404, "NotFound", "There is no such operation.")
+        return arm_json(200, found.result()) if found.done else arm_json(202, None, {"Retry-After": "5"})
 
     def look(self, id_: str) -> Response:
         """Answer a look at one."""

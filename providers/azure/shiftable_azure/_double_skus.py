@@ -39,6 +39,7 @@ class StoredSku:
 def _all() -> Iterator[StoredSku]:
     yield StoredSku("Basic_A1", "basicAFamily", 1, 1.75, (), spot=False, trusted=False, host=False, generations="V1")
     yield StoredSku("Standard_A1_v2", "standardAv2Family", 1, 2, (), trusted=False, host=False, generations="V1")
+    yield StoredSku("Standard_DS1_v2", "standardDSv2Family", 1, 3.5, ())
     yield StoredSku("Standard_B1ls", "standardBSFamily", 1, 0.5, spot=False)
     yield StoredSku("Standard_B1s", "standardBSFamily", 1, 1, spot=False)
     yield StoredSku("Standard_B1ms", "standardBSFamily", 1, 2, spot=False)
@@ -52,6 +53,7 @@ def _all() -> Iterator[StoredSku]:
         yield StoredSku(f"Standard_E{cpus}s_v5", "standardESv5Family", cpus, cpus * 8)
         yield StoredSku(f"Standard_F{cpus}as_v6", "standardFasv6Family", cpus, cpus * 4, ("3",))
         yield StoredSku(f"Standard_D{cpus}ps_v6", "StandardDpsv6Family", cpus, cpus * 4, arm=True, generations="V2")
+    yield StoredSku("Standard_D128s_v6", "StandardDsv6Family", 128, 512, generations="V2")
     for cpus in (2, 4, 8):
         size = f"Standard_B{cpus}pls_v2"
         yield StoredSku(size, "standardBplsv2Family", cpus, cpus * 2, arm=True, generations="V2", spot=False)

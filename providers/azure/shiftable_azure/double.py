@@ -19,7 +19,7 @@ from shiftable_azure._double_auth import Keys
 from shiftable_azure._double_blob import BlobService
 from shiftable_azure._double_dns import DnsService
 from shiftable_azure._double_flexible import FlexibleServers, FlexibleService
-from shiftable_azure._double_machines import CONSOLE, FeatureService, MachineService
+from shiftable_azure._double_machines import SIGNED, FeatureService, MachineService
 from shiftable_azure._double_network import Endings, NetworkService
 from shiftable_azure._double_postgresql import Backends
 from shiftable_azure._double_storage import StorageService
@@ -92,7 +92,7 @@ class AzureDouble(Double):
         engines = [FlexibleService(flavour, self.databases) for flavour in FLAVOURS.values()]
         endings = Endings(self.clock)
         self.network = NetworkService(self.dns, endings)
-        self.machines = MachineService(endings, self.network, lambda: self.url, _TOKEN)
+        self.machines = MachineService(endings, self.network, self.service, lambda: self.url, _TOKEN)
         self.lifecycles = StorageService(_ACCOUNT)
         others = (self.network, self.machines, FeatureService(self.machines), self.lifecycles)
         self.arm = ArmService(_TOKEN, _SUBSCRIPTION, _GROUP, operations, *engines, *others)
@@ -141,8 +141,8 @@ class AzureDouble(Double):
         """Name the operation as the REST reference does."""
         if request.path == _IDENTITY:
             return "identity", "GetToken"
-        if request.path.startswith(CONSOLE):
-            return "console", "GetLog"
+        if request.path.startswith(SIGNED):
+            return self.machines.signed_operation(request)
         if is_vault(request):
             return "secrets", self.vault.operation(request)
         if is_arm(request):
@@ -157,8 +157,8 @@ class AzureDouble(Double):
         if request.path == _IDENTITY:
             return self._identity(request)
         with self._state:
-            if request.path.startswith(CONSOLE):
-                return self.machines.console_of(request)
+            if request.path.startswith(SIGNED):
+                return self.machines.execute_signed(request)
             if is_vault(request):
                 return self.vault.execute(request)
             if is_arm(request):
