@@ -63,8 +63,9 @@ def import_image(
     """Make an image of the account's own, PROVIDER:NAME, of the image of a disk. EXPERIMENTAL: say --experimental.
 
     SOURCE is an object in a bucket of the same provider, LABEL:KEY or s3://BUCKET/KEY, in a form that the provider
-    takes: tar.gz on Compute Engine, vmdk, vhd or raw on EC2. Or it is a file here: qemu-img converts it, in the folder
-    for temporary files (TMPDIR), it is uploaded to --via, and the object is deleted when the image is there.
+    takes: tar.gz on Compute Engine, vmdk, vhd or raw on EC2, vhd of a fixed size on Azure. Or it is a file here:
+    qemu-img converts it, in the folder for temporary files (TMPDIR), it is uploaded to --via, and the object is deleted
+    when the image is there.
 
     The same command, again, goes on after whatever interrupted it, and makes no second image.
     """

@@ -397,9 +397,17 @@ def azure_policy_definitions() -> Any:
 
 
 @pytest.fixture
-def make_compute(make_arm: Callable[..., ArmSession]) -> Callable[..., AzureComputeDriver]:
+def make_compute(make_arm: Callable[..., ArmSession]) -> Iterator[Callable[..., AzureComputeDriver]]:
     """Return what makes drivers, with other settings."""
-    return lambda **changed: AzureComputeDriver(make_arm(**changed))
+    with contextlib.ExitStack() as stack:
+
+        def make(**changed: Any) -> AzureComputeDriver:
+            arm = make_arm(**changed)
+            storage = Session(arm._settings)
+            stack.callback(storage.close)
+            return AzureComputeDriver(arm, lambda: storage)
+
+        yield make
 
 
 @pytest.fixture

@@ -12,13 +12,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shiftable.compute import Compute, Fleet, FleetSpec, Rule
+from shiftable.blob import BlobStore, BucketSpec
+from shiftable.compute import Compute, DiskImage, Fleet, FleetSpec, Rule
 from shiftable.compute.driver import GIB
 from shiftable.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from shiftable.testing.conformance.compute import ComputeConformance, Sleep, compute_machine, small_fleet
 from shiftable_azure import AzureComputeSettings, AzureProvider, AzureSettings
 from shiftable_azure.compute import AzureComputeDriver
 from shiftable_azure.double import AzureDouble
+
+from .disks import vhd
 
 Make = Callable[..., AzureComputeDriver]
 
@@ -41,6 +44,12 @@ class AzureMachines(ComputeConformance):
     @pytest.fixture
     def sleep(self, azure_double: AzureDouble) -> Sleep:
         return azure_double.clock.advance
+
+    @pytest.fixture
+    def disk_image(self, azure_double: AzureDouble, provider: AzureProvider) -> DiskImage:
+        BlobStore(provider.blob()).create(BucketSpec(name="images"))
+        azure_double.service.put_raw("images", "linux/web.vhd", vhd())
+        return DiskImage(bucket="images", key="linux/web.vhd", form="vhd")
 
 
 class TestAzureMachines(AzureMachines):

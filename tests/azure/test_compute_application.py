@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 import shiftable
+from shiftable.blob import BucketSpec
 from shiftable.errors import ConfigError
 from shiftable_azure.double import AzureDouble
 
+from .disks import vhd
 from .projects import command, project
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNvbmZvcm1hbmNlLCB3aG9zZSBzZWNyZXQgbm9ib2R5 deploy"
@@ -128,3 +130,25 @@ def test_the_command_line_shows_machines_sizes_and_consoles(folder: Path, azure_
     assert "web-0" in said("list", "there")
     assert "Standard_B2als_v2" in said("sizes", "--cpus", "2", "--memory", "4")
     assert "cloud-init: done" in said("console", "web-0")
+
+
+def test_the_command_line_imports_an_image_from_a_bucket(
+    folder: Path, azure_double: AzureDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folder / "shiftable.toml"
+    endpoint = azure_double.config["endpoint"]
+    storage = f'storage_account = "{azure_double.account}"\nendpoint = "{endpoint}"\naccount_key = {{ env = "KEY" }}\n'
+    text = file.read_text().replace("arm_endpoint", f"{storage}arm_endpoint")
+    file.write_text(f'{text}[blob.images]\nbucket = "images"\n')
+    monkeypatch.setenv("KEY", azure_double.config["account_key"].reveal())
+    with shiftable.connect("azure", **azure_double.config) as cloud:
+        cloud.blob.create(BucketSpec(name="images")).put("web.vhd", vhd())
+    asked = ("compute", "import-image", "images:web.vhd", "there:golden", "--experimental")
+    for _ in range(2):
+        done = command(folder, *asked)
+        assert (done.returncode, 1) == (0, len(azure_double.machines.definitions)), done.stderr
+        assert done.stdout.startswith('golden: imported; image = "/subscriptions/')
+        assert "sig=" not in done.stdout + done.stderr
+    refused = command(folder, *asked, "--firmware", "uefi")
+    assert (refused.returncode, True) == (1, "made of something else" in refused.stderr)
+    assert azure_double.machines.disks == {}

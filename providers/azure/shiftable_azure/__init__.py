@@ -289,7 +289,7 @@ class AzureProvider(Provider[AzureSettings]):
         if self._machines is None:
             from shiftable_azure.compute import AzureComputeDriver
 
-            self._machines = AzureComputeDriver(self.arm)
+            self._machines = AzureComputeDriver(self.arm, lambda: self.session)
         return self._machines
 
     def close(self) -> None:

@@ -204,6 +204,16 @@ class ArmSession:
             answer = self.call("GET", link, version)
             link, running = link_of(answer) or link, is_running(answer, what)
 
+    def result(self, answer: ArmAnswer, version: str, *, what: str, timeout: float) -> Mapping[str, Any]:
+        """Wait until a long-running operation has ended, and return what it made: ``Location`` has it then.
+
+        Raises:
+            ArmFailure: as ``finish``.
+        """
+        self.finish(answer, version, what=what, timeout=timeout)
+        place = answer.headers.get("Location") if answer.status in {201, 202} else None
+        return answer.body if place is None else self.call("GET", place, version).body
+
     def close(self) -> None:
         """Close all connections. A session that is used afterwards opens new ones."""
         with self._lock:

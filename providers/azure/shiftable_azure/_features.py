@@ -179,6 +179,7 @@ COMPUTE = ComputeFeatures(
     disk_snapshots=True,
     debris=True,
     relabel=True,
+    imports=frozenset({"vhd"}),
     ssh=True,
     max_name=Limit(58, f"{_MACHINES}: 64 characters on Linux, with a number of five digits"),
     max_user_data=Limit(65_535, "Azure Virtual Machines, custom data: 65,535 bytes before they are encoded"),

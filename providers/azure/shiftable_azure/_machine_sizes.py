@@ -25,14 +25,14 @@ class Sku:
 
     Args:
         zones: in which the subscription can have it.
-        images: it starts images of generation 2, which all aliases are.
+        generations: of images that it starts; all aliases are of the second, ``V2``.
         trusted: it has trusted launch.
         open: the subscription can have it here.
     """
 
     size: Size
     zones: frozenset[str] = frozenset()
-    images: bool = True
+    generations: frozenset[str] = frozenset({"V1", "V2"})
     spot: bool = False
     trusted: bool = False
     accelerated: bool = False
@@ -52,6 +52,7 @@ class Sku:
         except (KeyError, ValueError):
             return None
         zones, is_open = _places(found, location)
+        generations = frozenset(has.get("HyperVGenerations", "V1").split(","))
         size = Size(
             name=str(found["name"]),
             cpus=cpus,
@@ -63,11 +64,9 @@ class Sku:
         return cls(
             size=size,
             zones=zones,
-            images="V2" in has.get("HyperVGenerations", "V1"),
+            generations=generations,
             spot=has.get("LowPriorityCapable") == "True",
-            trusted="V2" in has.get("HyperVGenerations", "V1")
-            and arch == "x86_64"
-            and has.get("TrustedLaunchDisabled") != "True",
+            trusted="V2" in generations and arch == "x86_64" and has.get("TrustedLaunchDisabled") != "True",
             accelerated=has.get("AcceleratedNetworkingEnabled") == "True",
             encryption_at_host=has.get("EncryptionAtHostSupported") == "True",
             open=is_open,
@@ -105,14 +104,17 @@ class Offering:
     @property
     def sizes(self) -> tuple[Size, ...]:
         """Those that the subscription can have."""
-        return tuple(sku.size for sku in self._skus.values() if sku.open and sku.images)
+        return tuple(sku.size for sku in self._skus.values() if sku.open and "V2" in sku.generations)
 
     def get(self, name: str) -> Sku | None:
         """Return a size, also one that is not to be had any more: a machine may have it."""
         return self._skus.get(name.lower())
 
-    def choose(self, spec: FleetSpec, named: str | None) -> Choice:
+    def choose(self, spec: FleetSpec, named: str | None, generation: str = "V2") -> Choice:
         """Choose a size for a declaration; the one that it names, if it is large enough.
+
+        Args:
+            generation: of the image.
 
         Raises:
             ValueError: there is none.
@@ -122,7 +124,8 @@ class Offering:
         fitting = [
             sku.size
             for sku in self._skus.values()
-            if sku.open and sku.images and (sku.spot or not spec.spot) and (spec.zone is None or spec.zone in sku.zones)
+            if sku.open and generation in sku.generations
+            if (sku.spot or not spec.spot) and (spec.zone is None or spec.zone in sku.zones)
         ]
         current = [size for size in fitting if size.gpus or _CURRENT.fullmatch(size.name)]
         try:

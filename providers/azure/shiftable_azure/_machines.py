@@ -17,6 +17,7 @@ from shiftable_azure._machine_sizes import Sku
 from shiftable_azure.errors import ArmFailure
 
 __all__ = [
+    "ALIAS_GIB",
     "ALIAS_IMAGES",
     "CREATED_LABEL",
     "DISK_LABEL",
@@ -56,12 +57,13 @@ _URNS: Mapping[tuple[str, Arch], str] = {
     ("ubuntu-24.04", "x86_64"): "Canonical:ubuntu-24_04-lts:server:latest",
     ("ubuntu-24.04", "arm64"): "Canonical:ubuntu-24_04-lts:server-arm64:latest",
 }
+ALIAS_GIB = 30
+"""Of the disk of each alias; Azure makes none smaller."""
 ALIAS_IMAGES: tuple[Image, ...] = tuple(
-    Image(id=urn, name=alias, arch=arch, disk_gib=30) for (alias, arch), urn in _URNS.items()
+    Image(id=urn, name=alias, arch=arch, disk_gib=ALIAS_GIB) for (alias, arch), urn in _URNS.items()
 )
 """What publishers have in Azure's marketplace; ``latest`` is Azure's to find out."""
 
-_ALIAS_GIB = 30  # of the disk of each; Azure makes none smaller
 _TAG = 256  # characters of a tag's value
 
 _NETWORK_VERSION = "2022-11-01"  # with which Azure makes the interface
@@ -89,6 +91,8 @@ class Place:
         near: id of the proximity placement group.
         apart: id of the availability set.
         now: for the tags.
+        signed: the image has a signed boot loader.
+        image_gib: of the disk of the image, where that is known.
     """
 
     location: str
@@ -101,6 +105,8 @@ class Place:
     near: str | None
     apart: str | None
     now: str
+    signed: bool = False
+    image_gib: int | None = None
 
 
 @attrs.frozen
@@ -137,14 +143,14 @@ def machine_body(spec: FleetSpec, name: str, *, token: str, user_data: bytes | N
         "hardwareProfile": {"vmSize": place.sku.size.name},
         "storageProfile": {
             "imageReference": image_reference(image, spec.arch),
-            "osDisk": _disk_body(spec, native, own, image),
+            "osDisk": _disk_body(spec, native, own, place),
         },
         "osProfile": profile,
         "networkProfile": {
             "networkApiVersion": _NETWORK_VERSION,
             "networkInterfaceConfigurations": [_interface_body(spec, own, tags, place)],
         },
-        "securityProfile": _security_body(native, place, image),
+        "securityProfile": _security_body(native, place),
         "diagnosticsProfile": {"bootDiagnostics": {"enabled": True}},
         **_spot_body(spec, native),
     }
@@ -163,13 +169,13 @@ def machine_body(spec: FleetSpec, name: str, *, token: str, user_data: bytes | N
     return body
 
 
-def _disk_body(spec: FleetSpec, native: AzureComputeSettings, name: str, image: str) -> dict[str, Any]:
+def _disk_body(spec: FleetSpec, native: AzureComputeSettings, name: str, place: Place) -> dict[str, Any]:
     managed: dict[str, Any] = {"storageAccountType": native.disk_sku}
     if native.disk_encryption_set is not None:
         managed["diskEncryptionSet"] = {"id": native.disk_encryption_set}
     body: dict[str, Any] = {"name": name, "createOption": "FromImage", "deleteOption": "Delete", "managedDisk": managed}
-    if image in ALIASES or spec.disk_gib > _ALIAS_GIB:
-        body["diskSizeGB"] = max(spec.disk_gib, _ALIAS_GIB)
+    if place.image_gib is not None or spec.disk_gib > ALIAS_GIB:
+        body["diskSizeGB"] = max(spec.disk_gib, place.image_gib or ALIAS_GIB)
     return body
 
 
@@ -195,10 +201,11 @@ def _interface_body(spec: FleetSpec, name: str, tags: Mapping[str, str], place: 
     }
 
 
-def _security_body(native: AzureComputeSettings, place: Place, image: str) -> dict[str, Any]:
+def _security_body(native: AzureComputeSettings, place: Place) -> dict[str, Any]:
     """Return how a machine starts. Of an image of somebody else it is not known whether it is signed."""
-    signed = image in ALIASES or f"/galleries/{GALLERY}/" in image
-    trusted = place.sku.trusted and signed if native.security_type is None else native.security_type == "TrustedLaunch"
+    trusted = (
+        place.sku.trusted and place.signed if native.security_type is None else native.security_type == "TrustedLaunch"
+    )
     body: dict[str, Any] = {"encryptionAtHost": place.encryption_at_host}
     if trusted:
         body |= {"securityType": "TrustedLaunch", "uefiSettings": {"secureBootEnabled": True, "vTpmEnabled": True}}

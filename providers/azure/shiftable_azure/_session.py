@@ -14,7 +14,7 @@ import requests
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobServiceClient, ExponentialRetry, UserDelegationKey, generate_blob_sas
+from azure.storage.blob import BlobClient, BlobServiceClient, ExponentialRetry, UserDelegationKey, generate_blob_sas
 from requests.adapters import HTTPAdapter
 
 from shiftable.errors import ConfigError, Unsupported
@@ -151,6 +151,22 @@ class Session:
         if self.has_account_key:
             return self.signed(container, blob, "r", timedelta(hours=1), version=version), {}
         return url, {"source_authorization": f"Bearer {self.identity.get_token(_STORAGE).token}"}
+
+    def readable(self, container: str, blob: str) -> str:
+        """Return a URL by which a blob can be read for an hour: no token has to go with it, wherever it is copied to.
+
+        Raises:
+            Unsupported: there is nothing to sign with.
+        """
+        if self._settings.sas_token is not None:
+            return self.source(container, blob)[0]
+        return self.signed(container, blob, "r", timedelta(hours=1))
+
+    def signed_blob(self, url: str) -> BlobClient:
+        """Return the client of a blob of any account, by a URL that is signed for it. Whoever gets it closes it."""
+        retries = Retries(self._settings.max_attempts)
+        agent = f"shiftable/{__version__}"
+        return BlobClient.from_blob_url(url, retry_policy=retries, user_agent=agent, transport=_transport(None))
 
     def url(self, container: str, blob: str, version: str | None = None) -> str:
         """Return a blob's URL, without any credential."""

@@ -6,16 +6,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from shiftable.compute.driver import (
+    ALIASES,
     FLEET_LABEL,
     Choice,
     ComputeDriver,
     ComputeFeatures,
     Debris,
     Disk,
+    DiskImage,
     DiskSnapshot,
     FleetSpec,
     Image,
@@ -29,8 +31,10 @@ from shiftable_azure._arm import ArmRefusal, ArmSession
 from shiftable_azure._compute_settings import AzureComputeSettings
 from shiftable_azure._machine_console import fetched
 from shiftable_azure._machine_debris import Leavings
-from shiftable_azure._machine_disks import disk_told, disks_of, image_told, snapshot_told
+from shiftable_azure._machine_disks import disk_told, disks_of, snapshot_told
+from shiftable_azure._machine_gallery import Gallery, Generation, OwnImage
 from shiftable_azure._machine_ids import SUBNET, Ids
+from shiftable_azure._machine_imports import Imports
 from shiftable_azure._machine_labels import Labels, impossible_labels
 from shiftable_azure._machine_network import Interface, network_body, read_wall, same_id, wall_body
 from shiftable_azure._machine_resources import (
@@ -52,10 +56,12 @@ from shiftable_azure._machine_resources import (
 from shiftable_azure._machine_sizes import Offering, Sku
 from shiftable_azure._machine_surroundings import Surroundings, look_around
 from shiftable_azure._machines import (
+    ALIAS_GIB,
     ALIAS_IMAGES,
     CREATED_LABEL,
     DISK_LABEL,
     GALLERY,
+    IMAGE_LABEL,
     PRIVATE_LABELS,
     TOKEN_LABEL,
     Around,
@@ -67,12 +73,14 @@ from shiftable_azure._machines import (
 )
 from shiftable_azure.errors import ArmFailure, classify_compute
 
+if TYPE_CHECKING:
+    from shiftable_azure._session import Session
+
 __all__ = ["AzureComputeDriver"]
 
 _SKUS = "2021-07-01"
 _FEATURE = "2021-07-01"
 
-_FIRST = "1.0.0"  # and only, of an image
 _HIDDEN = {"networkAccessPolicy": "DenyAll", "publicNetworkAccess": "Disabled"}
 _KEPT = 3600.0  # seconds that sizes count
 _LISTINGS = 16  # that are remembered between their pages
@@ -106,6 +114,9 @@ class AzureComputeDriver(ComputeDriver):
     host keys, user), but users, logs and files of the first one are in it. Managed images, outside galleries, are not
     used: they cannot be made of machines with trusted launch.
 
+    An image that is imported is a VHD of a fixed size in the storage account, which Azure writes to a disk, and copies
+    from there. Whether its boot loader is signed, nobody knows, so that its machines have no trusted launch.
+
     Labels are tags of the machine and of its first disk. Azure changes all tags of a resource at once: those of a
     machine in the version that was read, so that nobody's change is lost; disks have no versions, and of two who label
     a machine in the same moment the later one counts there. Interfaces cost nothing, and have the fleet's tag alone, as
@@ -120,22 +131,28 @@ class AzureComputeDriver(ComputeDriver):
 
     Permissions: *Contributor* on the resource group, and in the subscription ``Microsoft.Compute/skus/read`` and
     ``Microsoft.Compute/virtualMachines/read``; without the latter a listing asks for each machine by itself. The single
-    actions of ``Microsoft.Compute`` are ``virtualMachines/{read,write,delete}``, ``virtualMachines/{start,deallocate,
-    restart,attachDetachDataDisks,retrieveBootDiagnosticsData}/action``, ``disks/{read,write,delete}``, ``snapshots/
-    {read,write,delete}``, ``availabilitySets/{read,write,delete}``, ``proximityPlacementGroups/{read,write,delete}``
-    and, for images, ``galleries/``, ``galleries/images/`` and ``galleries/images/versions/{read,write,delete}``; of
+    actions of ``Microsoft.Compute`` are ``virtualMachines/{read,write,delete}``,
+    ``virtualMachines/{start,deallocate,restart,attachDetachDataDisks,retrieveBootDiagnosticsData}/action``,
+    ``disks/{read,write,delete,beginGetAccess/action,endGetAccess/action}``, ``snapshots/{read,write,delete}``,
+    ``availabilitySets/{read,write,delete}``, ``proximityPlacementGroups/{read,write,delete}`` and, for images,
+    ``galleries/``, ``galleries/images/`` and ``galleries/images/versions/{read,write,delete}``; of
     ``Microsoft.Network`` ``virtualNetworks/{read,write,delete}``, ``virtualNetworks/subnets/join/action`` and, for each
     of ``networkSecurityGroups``, ``networkInterfaces`` and ``publicIPAddresses``, ``{read,write,delete,join/action}``;
-    ``Microsoft.Features/providers/features/read``; and for machines with an identity
-    ``Microsoft.ManagedIdentity/userAssignedIdentities/assign/action``.
+    ``Microsoft.Features/providers/features/read``; to import images, the right to read blobs and, without the account's
+    key, ``Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action``; and for machines with an
+    identity ``Microsoft.ManagedIdentity/userAssignedIdentities/assign/action``.
     """
 
-    def __init__(self, session: ArmSession, features: ComputeFeatures = _features.COMPUTE) -> None:
+    def __init__(
+        self, session: ArmSession, storage: Callable[[], Session], features: ComputeFeatures = _features.COMPUTE
+    ) -> None:
         self._session = session
         self._ids = Ids(session)
         self._resources = Resources(session)
         self._labels = Labels(session, self._resources)
         self._debris = Leavings(self._ids, self._resources)
+        self._gallery = Gallery(session, self._ids, self._resources)
+        self._imports = Imports(session, self._ids, self._resources, self._gallery, storage)
         self._features = features
         self._lock = threading.Lock()
         self._offering: tuple[float, Offering] | None = None
@@ -238,22 +255,20 @@ class AzureComputeDriver(ComputeDriver):
             if exc.status_code != _MISSING:
                 raise
             return Page(())
-        return Page(tuple(map(self._image, page.get("value") or ())), page.get("nextLink"))
+        return Page(tuple(map(self._gallery.told, page.get("value") or ())), page.get("nextLink"))
 
     def image(self, id: str) -> Image:
         """Return an alias, or an image of the gallery."""
         alias = next((image for image in ALIAS_IMAGES if image.id == id), None)
         if alias is not None:
             return alias
-        found = self._session.call("GET", self._ids.own_image(id), GALLERIES_API).body
-        version = self._resources.got(f"{self._ids.own_image(id)}/versions/{_FIRST}", GALLERIES_API)
-        if version is not None:
-            require_made(version, "the copy of the disk")
-        return image_told(id, str(found["name"]), found, version)
+        return self._gallery.image(id)
 
     def choose(self, spec: FleetSpec) -> Choice:
         """Choose the smallest size that is large enough, or the one that ``vm_size`` names."""
-        return self._offered().choose(spec, AzureComputeSettings.of(spec).vm_size)
+        native = AzureComputeSettings.of(spec)
+        own = self._gallery.of_machine(native.image or spec.image)
+        return self._offered().choose(spec, native.vm_size, "V2" if own is None else own.generation)
 
     # machines
 
@@ -273,6 +288,8 @@ class AzureComputeDriver(ComputeDriver):
             raise ArmFailure("SkuNotAvailable", f"the subscription has no size {size.name} here")
         native = AzureComputeSettings.of(spec)
         near, apart = self._placement(spec, native, sku)
+        image = native.image or spec.image
+        own = self._gallery.of_machine(image)
         place = Place(
             location=self._ids.location,
             subnet=native.subnet or self._ids.subnet(spec.network),
@@ -284,6 +301,8 @@ class AzureComputeDriver(ComputeDriver):
             near=near,
             apart=apart,
             now=stamp(),
+            signed=image in ALIASES or (own is not None and own.trusted),
+            image_gib=ALIAS_GIB if image in ALIASES else None if own is None else own.disk_gib,
         )
         body = machine_body(spec, name, token=token, user_data=user_data, place=place)
         path = f"{self._ids.path('Microsoft.Compute/virtualMachines')}/{quote(name, safe='')}"
@@ -383,49 +402,23 @@ class AzureComputeDriver(ComputeDriver):
 
     def snapshot(self, id: str, name: str) -> Image:
         """Begin to copy the first disk of a machine into the gallery."""
-        vm, location = self._found(id), self._ids.location
+        vm = self._found(id)
         first = vm["properties"]["storageProfile"]["osDisk"]
-        sku = self._offered().get(str(vm["properties"]["hardwareProfile"]["vmSize"]))
-        is_arm = sku is not None and sku.size.arch == "arm64"
-        path = f"{self._ids.gallery}/images/{quote(name, safe='')}"
-        if self._resources.got(path, GALLERIES_API) is not None:
+        if self._gallery.found(self._gallery.path(name)) is not None:
             raise ArmFailure("GalleryImageAlreadyExists", f"the gallery {GALLERY} has an image {name!r}")
-        gallery = {"location": location, "tags": {"shiftable": "gallery"}, "properties": {}}
-        self._resources.make_once(self._ids.gallery, GALLERIES_API, gallery, "the gallery")
-        size = first.get("diskSizeGB") or (vm.get("tags") or {}).get(DISK_LABEL)
-        definition: dict[str, Any] = {
-            "location": location,
-            "tags": {"shiftable": "image"} | ({DISK_LABEL: str(size)} if size else {}),
-            "properties": {
-                "osType": "Linux",
-                "osState": "Generalized",  # else its machines get neither user nor keys
-                "hyperVGeneration": "V2",
-                "architecture": "Arm64" if is_arm else "x64",
-                "identifier": {"publisher": "shiftable", "offer": "machines", "sku": name},
-                "features": [] if is_arm else [{"name": "SecurityType", "value": "TrustedLaunchSupported"}],
-            },
-        }
-        self._resources.put(path, GALLERIES_API, definition, f"the image {name}")
-        source = {"osDiskImage": {"source": {"id": first["managedDisk"]["id"]}}}
-        version = {"location": location, "properties": {"storageProfile": source}}
-        try:
-            self._session.call("PUT", f"{path}/versions/{_FIRST}", GALLERIES_API, body=version)
-        except ArmRefusal:
-            self._resources.delete(path)
-            raise
-        return image_told(path, name, definition, None)
+        size = str(first.get("diskSizeGB") or (vm.get("tags") or {}).get(DISK_LABEL) or "")
+        image = self._alike(vm, int(size) if size.isdecimal() else None)
+        return self._gallery.begin(name, image, first["managedDisk"]["id"], {})[0]
+
+    def import_image(self, name: str, source: DiskImage, *, token: str) -> Image:
+        """Begin to make an image of a VHD in the storage account, or go on; one call writes for a minute at most."""
+        return self._imports.go_on(name, source, token)
 
     def delete_image(self, image: str) -> None:
         """Delete an image with its versions, and the gallery with the last one."""
         path = self._ids.own_image(image)
         self._session.call("GET", path, GALLERIES_API)
-        for version in list(self._resources.items(f"{path}/versions", GALLERIES_API)):
-            self._resources.delete(f"{path}/versions/{version['name']}")
-        self._resources.delete(path)
-        gallery = self._resources.got(self._ids.gallery, GALLERIES_API)
-        ours = gallery is not None and (gallery.get("tags") or {}).get("shiftable") == "gallery"
-        if ours and not list(self._resources.items(f"{self._ids.gallery}/images", GALLERIES_API)):
-            self._resources.delete(self._ids.gallery)
+        self._gallery.delete(path)
 
     def disks(self, *, cursor: str | None, limit: int | None) -> Page[Disk]:  # noqa: ARG002  Azure cuts pages as it likes
         """Return one page of the disks that no machine starts from."""
@@ -529,14 +522,16 @@ class AzureComputeDriver(ComputeDriver):
     def debris(self, *, cursor: str | None, limit: int | None) -> Page[Debris]:  # noqa: ARG002  one page has it all
         """Return what creations and deletions that failed have left in the resource group.
 
-        Interfaces, public addresses and first disks without their machine, what fleets without machines shared, and
-        the network after the last fleet.
+        Interfaces, public addresses and first disks without their machine, what fleets without machines shared, the
+        network after the last fleet, and disks of imports that nobody went on with.
         """
-        return Page(tuple(self._debris.all(list(self._virtual_machines()))[:limit]))
+        found = [*self._debris.all(list(self._virtual_machines())), *self._imports.left()]
+        return Page(tuple(found[:limit]))
 
     def delete_debris(self, debris: Debris) -> None:
         """Delete what was left. Azure keeps the interface of a machine that failed for three minutes."""
-        self._resources.delete(debris.id)
+        if not self._imports.delete(debris):
+            self._resources.delete(debris.id)
 
     # what they share: making
 
@@ -555,6 +550,21 @@ class AzureComputeDriver(ComputeDriver):
         if spec.placement == "spread" and apart is None and not several and spec.zone is None:
             apart = self._ids.apart(spec.name)
         return near, apart
+
+    def _alike(self, vm: Mapping[str, Any], disk_gib: int | None) -> OwnImage:
+        """Return what machines of a machine's image have to be like: as that machine is."""
+        told, tags = vm["properties"], vm.get("tags") or {}
+        sku = self._offered().get(str(told["hardwareProfile"]["vmSize"]))
+        generation: Generation = "V1" if (told.get("instanceView") or {}).get("hyperVGeneration") == "V1" else "V2"
+        is_arm = sku is not None and sku.size.arch == "arm64"
+        security = (told.get("securityProfile") or {}).get("securityType")
+        signed = tags.get(IMAGE_LABEL) in ALIASES or security == "TrustedLaunch"
+        return OwnImage(
+            arch="arm64" if is_arm else "x86_64",
+            generation=generation,
+            trusted=signed and not is_arm and generation == "V2",
+            disk_gib=disk_gib,
+        )
 
     def _put_machine(self, path: str, body: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
         """Begin to make a machine that is not there; when somebody is just changing its network, after that."""
@@ -695,12 +705,6 @@ class AzureComputeDriver(ComputeDriver):
         with self._lock:
             self._offering = (now, offering)
         return offering
-
-    def _image(self, found: Mapping[str, Any]) -> Image:
-        path = f"{self._ids.gallery}/images/{quote(str(found['name']), safe='')}"
-        return image_told(
-            path, str(found["name"]), found, self._resources.got(f"{path}/versions/{_FIRST}", GALLERIES_API)
-        )
 
 
 def _zone(spec: FleetSpec, name: str, sku: Sku) -> str | None:

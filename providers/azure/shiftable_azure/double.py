@@ -62,7 +62,8 @@ class AzureDouble(Double):
 
     Virtual machines come with what belongs to them: networks, security groups, interfaces, addresses, disks and images.
     They run nothing; what is done to them takes ``machines.endings.delay`` by that clock, and their creation and
-    deletion can be made to fail at each point, with what Azure leaves behind then.
+    deletion can be made to fail at each point, with what Azure leaves behind then. Disks can be made by upload, and are
+    page blobs meanwhile; ``machines.uploads`` says what of them is told.
 
     Attributes:
         service: the state, to look behind the protocol: ``service.containers["shop"].blobs["key"].content``.

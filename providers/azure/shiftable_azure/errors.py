@@ -545,10 +545,12 @@ COMPUTE_CODES: Mapping[str, type[OperationError]] = {
     "InvalidParameter": InvalidArgument,
     "InvalidParameterConflict": InvalidArgument,
     "InvalidRequestFormat": InvalidArgument,
+    "InvalidVhd": InvalidArgument,
     "InvalidVirtualMachineName": InvalidArgument,
     "OSProvisioningClientError": InvalidArgument,
     "OperationNotSupported": Unsupported,
     "PropertyChangeNotAllowed": Conflict,
+    "SourceConditionNotMet": PreconditionFailed,  # of a blob that is imported
     "SecurityRuleParameterContainsUnsupportedValue": InvalidArgument,
     "UnsupportedVMSize": InvalidArgument,
     # what there is not here
@@ -574,7 +576,9 @@ COMPUTE_CODES: Mapping[str, type[OperationError]] = {
 
 
 def classify_compute(exc: Exception) -> Fault | None:
-    """Claim what ``classify_arm`` claims, by the codes of virtual machines first."""
+    """Claim what ``classify_arm`` claims, by the codes of virtual machines first; and what Blob Storage answers."""
+    if getattr(exc, "error_code", None) is not None:  # by which its client marks them
+        return classify(exc)
     return _of_service(exc, COMPUTE_CODES)
 
 
