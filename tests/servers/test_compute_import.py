@@ -27,11 +27,13 @@ def _programs(debian: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, debian.environ[name])
 
 
-@pytest.mark.parametrize(("cloud", "form"), [("aws", "raw"), ("aws", "vhd"), ("aws", "vmdk"), ("gcp", "gce")])
+@pytest.mark.parametrize(
+    ("cloud", "form"), [("aws", "raw"), ("aws", "vhd"), ("aws", "vmdk"), ("gcp", "gce"), ("azure", "vhd")]
+)
 def test_what_qemu_img_writes_is_imported_and_makes_machines(
     tmp_path: Path, shiftable_double: Callable[[str], Double], cloud: str, form: ImageForm
 ) -> None:
-    (tmp_path / "disk").write_bytes(os.urandom(MIB) + bytes(6 * MIB + 512))
+    (tmp_path / "disk").write_bytes(os.urandom(MIB) + bytes(20 * MIB + 512))
     made = convert_image(tmp_path / "disk", tmp_path / f"web{SUFFIXES[form]}", form)
     double = shiftable_double(cloud)
     with shiftable.connect(cloud, **double.config) as connected:
