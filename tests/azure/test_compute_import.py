@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -295,6 +296,19 @@ def test_two_processes_at_once_make_one_image(
         begun(each)
     assert second.import_image("golden", SOURCE).id == first.import_image("golden", SOURCE).id
     assert (IMPORTED, vhd()) == (held(azure_double), content(azure_double))
+
+
+def test_threads_of_one_process_make_one_image(azure_double: AzureDouble, compute: Compute) -> None:
+    azure_double.inject("latency", match=is_("PutPageFromURL"), seconds=0.05, times=None)
+    begun(compute)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: compute.import_image("golden", SOURCE), range(4)))
+    assert 1 == len({image.id for image in found})
+    assert (IMPORTED, vhd(), WRITES) == (
+        held(azure_double),
+        content(azure_double),
+        counted(azure_double)["PutPageFromURL"],
+    )
 
 
 def test_each_step_writes_for_a_while(azure_double: AzureDouble, compute: Compute) -> None:

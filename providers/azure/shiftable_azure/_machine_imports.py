@@ -70,11 +70,13 @@ class _Work:
         url: for writing to the disk; signed, so a secret.
         left: where what is still to be written begins, in order.
         link: where to ask how the copying to the gallery ends; empty, if Azure did not say.
+        turn: of the thread that takes a step.
     """
 
     url: str | None = attrs.field(default=None, repr=False)
     left: deque[int] | None = attrs.field(default=None, repr=False)
     link: str | None = None
+    turn: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
 
 @attrs.frozen
@@ -129,9 +131,10 @@ class Imports:
             return self._seen(asked, image, version)
         disk, work = self._resources.got(asked.disk, DISKS_API), self._works.get(token)
         if work is not None and (disk is None or work.link is not None):
-            self._clear(asked)
-            raise ArmFailure("ResourceNotFound", "somebody deleted it while it was made")
-        if disk is None:
+            if self._gallery.version(asked.path) is None:  # nor has another thread made it meanwhile
+                self._clear(asked)
+                raise ArmFailure("ResourceNotFound", "somebody deleted it while it was made")
+        elif disk is None:
             self._begin(asked)
         else:
             self._advance(asked, disk, work or self._watch(token))
@@ -205,17 +208,20 @@ class Imports:
         self._watch(asked.token)
 
     def _advance(self, asked: _Asked, disk: Mapping[str, Any], work: _Work) -> None:
-        """Write to a disk, or copy it."""
+        """Write to a disk, or copy it, unless another thread does."""
         state = disk["properties"].get("diskState")
         if provisioning(disk) == "failed":
             self._clear(asked)
             raise ArmFailure("InternalOperationError", f"Azure could not make a disk for {asked.source.key!r}")
-        if not is_complete(disk):
+        if not is_complete(disk) or not work.turn.acquire(blocking=False):
             return
-        if state in {"ReadyToUpload", "ActiveUpload"}:
-            self._write(asked, disk, work)
-        elif state == "Unattached":
-            self._copy(asked, disk, work)
+        try:
+            if state in {"ReadyToUpload", "ActiveUpload"}:
+                self._write(asked, disk, work)
+            elif state == "Unattached":
+                self._copy(asked, disk, work)
+        finally:
+            work.turn.release()
 
     def _write(self, asked: _Asked, disk: Mapping[str, Any], work: _Work) -> None:
         """Have Azure write to a disk for a while, and end the access when all is written."""
