@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -105,6 +106,7 @@ def told(double: AzureDouble) -> Any:
 def content(double: AzureDouble) -> bytes:
     """Return what is in an image, as if it were uploaded."""
     (version,) = told(double).properties["versions"].values()
+    assert "Succeeded" == version.properties["provisioningState"]
     found: bytes = version.properties["content"]
     return found
 
@@ -157,12 +159,16 @@ def test_an_image_says_what_it_is_for(azure_double: AzureDouble, compute: Comput
     assert NOTHING == held(azure_double)
 
 
-@pytest.mark.parametrize(("arch", "firmware", "generation"), [("x86_64", "uefi", "V2"), ("arm64", "uefi", "V2")])
+@pytest.mark.parametrize(("arch", "capable"), [("x86_64", None), ("arm64", {"architecture": "Arm64"})])
 def test_an_image_that_starts_by_uefi_is_of_the_second_generation(
-    azure_double: AzureDouble, compute: Compute, arch: Any, firmware: Any, generation: str
+    azure_double: AzureDouble, compute: Compute, arch: Any, capable: Any
 ) -> None:
-    image = compute.import_image("golden", attrs.evolve(SOURCE, arch=arch, firmware=firmware))
-    assert (arch, generation) == (image.arch, told(azure_double).properties["hyperVGeneration"])
+    source = attrs.evolve(SOURCE, arch=arch, firmware="uefi")
+    begun(compute, source)
+    (disk,) = azure_double.machines.disks.values()
+    assert ("V2", capable) == (disk.properties["hyperVGeneration"], disk.properties.get("supportedCapabilities"))
+    image = compute.import_image("golden", source)
+    assert (arch, "V2") == (image.arch, told(azure_double).properties["hyperVGeneration"])
     (machine,) = compute.create(attrs.evolve(small_fleet("twin"), image=image.id, arch=arch)).wait()
     assert (image.id, arch) == (machine.image, machine.arch)
 
@@ -262,6 +268,17 @@ def test_whoever_comes_after_a_process_that_died_goes_on(
         if not fault.hits:
             break
     assert died > 25
+
+
+def test_a_disk_that_is_just_being_made_is_waited_for(
+    azure_double: AzureDouble, hasty: Compute, compute: Compute
+) -> None:
+    azure_double.machines.endings.delay = timedelta(seconds=40)
+    azure_double.inject("drop_after", match=is_("Disks_CreateOrUpdate"))
+    with pytest.raises(Unavailable):
+        hasty.import_image("golden", SOURCE)
+    assert compute.import_image("golden", SOURCE).ready
+    assert (IMPORTED, 1) == (held(azure_double), counted(azure_double)["Disks_CreateOrUpdate"])
 
 
 @pytest.mark.usefixtures("write_by_write")
@@ -477,6 +494,7 @@ def test_no_token_of_an_identity_goes_to_the_account_of_a_disk(
     assert compute.import_image("golden", SOURCE).ready
     assert (vhd(), WRITES) == (content(azure_double), len(sent))
     assert azure_double.token not in "".join(sent)
+    assert all(re.search(r"[?&]sp=r[&\s]", each) for each in sent)  # nor a signature that permits more than to read
 
 
 @pytest.mark.usefixtures("bucket")
@@ -547,6 +565,7 @@ def test_two_imports_of_one_name_give_nobody_the_other_s_image(
     azure_double.service.put_raw("images", "other.vhd", vhd(mark=b"news"))
     one, other = service(), service()
     until_copied(azure_double, one)
+    azure_double.machines.endings.delay = NOW  # whoever deletes the disk by mistake does it at once
     theirs = attrs.evolve(SOURCE, key="other.vhd")
     told(azure_double).tags["shiftable-import"] = import_token("golden", theirs)
     for each, source in ((one, SOURCE), (other, theirs)):

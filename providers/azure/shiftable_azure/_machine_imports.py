@@ -236,7 +236,7 @@ class Imports:
                 raise _changed(asked) from exc
             if known is None or exc.status_code not in _REFUSED or code_of(exc) == "CannotVerifyCopySource":
                 raise
-            work.url = work.left = None  # the next step asks for another signature
+            work.url = None  # the next step asks for another signature
             return
         if is_written:
             try:
