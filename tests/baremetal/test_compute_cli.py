@@ -78,7 +78,8 @@ def test_without_qemu_it_is_said_how_to_get_it(here: str, tmp_path: Path) -> Non
     text = (FLEET + here).splitlines()
     changed = [f'programs = "{tmp_path}/empty"' if line.startswith("programs") else line for line in text]
     (tmp_path / "shiftable.toml").write_text("\n".join(changed))
-    answer = CliRunner().invoke(cli, ["apply"], catch_exceptions=False)
-    assert answer.exit_code == 2
-    assert "apt install qemu-system-x86 qemu-utils" in answer.stderr
+    for command in (["check"], ["check", "--offline"], ["apply"]):
+        answer = CliRunner().invoke(cli, command, catch_exceptions=False)
+        assert answer.exit_code == 1, command
+        assert "no QEMU on this computer (apt install qemu-system-x86 qemu-utils" in answer.output
     assert told("compute", "list") == ""

@@ -32,10 +32,12 @@ from shiftable.errors import (
     PermissionDenied,
     QuotaExceeded,
     Unavailable,
+    Unsupported,
 )
 from shiftable.testing.conformance.compute import small_fleet
 from shiftable_baremetal import _qemu_monitor, _qemu_probe
 from shiftable_baremetal._qemu_files import Area, Definition, Home
+from shiftable_baremetal._qemu_images import Source
 from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
 from shiftable_baremetal._qemu_process import ProgramError
 from shiftable_baremetal.compute import QemuComputeDriver, classify
@@ -61,10 +63,29 @@ def machine(compute: Compute) -> Machine:
 def test_where_qemu_is_missing_it_is_said_how_to_get_it(qemu: Any, tmp_path: Path) -> None:
     driver = QemuComputeDriver(qemu.root, tmp_path, own={"debian-12": qemu.folder / "images" / "debian-12"})
     compute = Compute(driver)
-    with pytest.raises(ConfigError, match=r"apt install qemu-system-x86 qemu-utils.*dnf install.*brew install qemu"):
+    how = r"apt install qemu-system-x86 qemu-utils.*dnf install.*brew install qemu"
+    with pytest.raises(Unsupported, match=how):
         compute.create(small_fleet())
     assert list(compute.list()) == []
     assert qemu.left() == []
+    with pytest.raises(ConfigError, match=how):
+        compute.create_disk("orders", 1)
+
+
+def test_without_qemu_no_image_is_fetched(qemu: Any, tmp_path: Path) -> None:
+    nowhere = Source("http://127.0.0.1:9/disk.qcow2", "http://127.0.0.1:9/SHA512SUMS")
+    compute = Compute(QemuComputeDriver(qemu.root, tmp_path, own={}, sources={"debian-12": nowhere}))
+    with pytest.raises(Unsupported, match="this provider has no QEMU on this computer"):
+        compute.create(small_fleet())
+
+
+@pytest.mark.parametrize("program", ["qemu-system-x86_64", "qemu-img"])
+def test_a_declaration_needs_all_of_qemu(qemu: Any, program: str) -> None:
+    compute = Compute(QemuComputeDriver(qemu.root, qemu.programs))
+    assert compute.missing_features(small_fleet()) == ()
+    (qemu.programs / program).unlink()
+    (why,) = compute.missing_features(small_fleet())
+    assert "QEMU on this computer (apt install" in why
 
 
 @pytest.mark.parametrize(

@@ -22,16 +22,19 @@ import attrs
 from shiftable.errors import ConfigError
 from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
 
-__all__ = ["Process", "ProgramError", "Programs"]
+__all__ = ["HOW_TO_GET", "Process", "ProgramError", "Programs"]
 
 _STEP = 0.01
 _START = 60.0  # seconds for QEMU to open its files and leave
 _END = 10.0  # seconds for one that was killed to end
 
-_HOW_TO_GET = (
-    "machines on this computer need QEMU: apt install qemu-system-x86 qemu-utils, or dnf install qemu-system-x86 "
-    "qemu-img, or brew install qemu; where it lies elsewhere, name the folder: [providers.x.qemu] programs"
+HOW_TO_GET = (
+    "apt install qemu-system-x86 qemu-utils, or dnf install qemu-system-x86 qemu-img, or brew install qemu; where it "
+    "lies elsewhere, name the folder: [providers.x.qemu] programs"
 )
+"""What to do where QEMU is missing."""
+
+_SYSTEM, _IMAGE = "qemu-system-x86_64", "qemu-img"
 
 
 class ProgramError(Exception):
@@ -48,13 +51,18 @@ class Programs:
 
     folder: Path | None = None
 
+    @property
+    def installed(self) -> bool:
+        """Whether they are here."""
+        return all(self._path(program) for program in (_SYSTEM, _IMAGE))
+
     def system(self) -> str:
         """Return the path of what runs machines.
 
         Raises:
             ConfigError: it is not here; says how to get it.
         """
-        return self._found("qemu-system-x86_64")
+        return self._found(_SYSTEM)
 
     def image(self, *arguments: str | Path) -> bytes:
         """Run ``qemu-img`` and return what it printed.
@@ -63,17 +71,20 @@ class Programs:
             ConfigError: it is not here; says how to get it.
             ProgramError: it failed.
         """
-        command = [self._found("qemu-img"), *map(str, arguments)]
+        command = [self._found(_IMAGE), *map(str, arguments)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, umask=0o077)  # noqa: S603  QEMU's own
         if done.returncode:
             raise ProgramError(_told(done.stderr, done.returncode))
         return done.stdout
 
     def _found(self, program: str) -> str:
-        found = shutil.which(program, path=None if self.folder is None else str(self.folder))
+        found = self._path(program)
         if found is None:
-            raise ConfigError(_HOW_TO_GET)
+            raise ConfigError(f"machines on this computer need QEMU: {HOW_TO_GET}")
         return found
+
+    def _path(self, program: str) -> str | None:
+        return shutil.which(program, path=None if self.folder is None else str(self.folder))
 
 
 @attrs.frozen

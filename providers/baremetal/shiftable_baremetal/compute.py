@@ -55,7 +55,7 @@ from shiftable_baremetal._qemu_files import DISKS, IMAGES, SNAPSHOTS, Area, Defi
 from shiftable_baremetal._qemu_images import SOURCES, Base, Images, Source
 from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
 from shiftable_baremetal._qemu_probe import Accelerator, accelerator
-from shiftable_baremetal._qemu_process import ProgramError, Programs
+from shiftable_baremetal._qemu_process import HOW_TO_GET, ProgramError, Programs
 from shiftable_baremetal._qemu_seed import seed
 
 __all__ = ["FEATURES", "QemuComputeDriver"]
@@ -170,6 +170,11 @@ class QemuComputeDriver(ComputeDriver):
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""
         return classify(exc)
+
+    def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
+        """Say what a declaration needs and this computer does not have."""
+        missing = super().missing_features(spec)
+        return missing if Programs(self._programs).installed else (*missing, f"QEMU on this computer ({HOW_TO_GET})")
 
     # fleets
 
