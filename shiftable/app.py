@@ -129,7 +129,7 @@ class App:
         """
         with self._lock:
             if label not in self._clouds:
-                self._clouds[label] = Cloud(self._provider(label))
+                self._clouds[label] = Cloud(self._provider(label), label)
             return self._clouds[label]
 
     def diff(self, declared: Declared) -> tuple[Change[Any], ...]:

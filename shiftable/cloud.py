@@ -11,7 +11,7 @@ import attrs
 
 from shiftable import registry
 from shiftable.config import Credential, Place, did_you_mean, in_file, structure
-from shiftable.errors import ConfigError, Problem
+from shiftable.errors import ConfigError, Problem, ProviderName
 from shiftable.provider import SERVICES, Provider
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from shiftable.database import Databases
     from shiftable.dns import Dns
     from shiftable.secrets import Secrets
-    from shiftable.service import Service
+    from shiftable.service import Driver, Service
 
 __all__ = ["Cloud", "connect"]
 
+D = TypeVar("D", bound="Driver[Any]")
 T = TypeVar("T")
 
 
@@ -35,15 +36,16 @@ class Cloud:
     ...     bucket = cloud.blob.bucket("pictures")
     """
 
-    def __init__(self, provider: Provider[Any]) -> None:
+    def __init__(self, provider: Provider[Any], label: str = "") -> None:
         self._provider = provider
+        self._label = label
         self._services: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     @property
-    def name(self) -> str:
-        """The provider's name."""
-        return self._provider.name
+    def name(self) -> ProviderName:
+        """The provider's name, ``aws``; its ``label`` is what the file calls it."""
+        return ProviderName(self._provider.name, self._label)
 
     @property
     def region(self) -> str | None:
@@ -58,35 +60,35 @@ class Cloud:
         """Blob storage: buckets of objects."""
         from shiftable.blob import BlobStore
 
-        return self._once("blob", lambda: BlobStore(self._provider.blob()))
+        return self._once("blob", lambda: BlobStore(self._labelled(self._provider.blob())))
 
     @property
     def secrets(self) -> Secrets:
         """Secrets, by prefix."""
         from shiftable.secrets import Secrets
 
-        return self._once("secrets", lambda: Secrets(self._provider.secrets()))
+        return self._once("secrets", lambda: Secrets(self._labelled(self._provider.secrets())))
 
     @property
     def dns(self) -> Dns:
         """DNS: zones of record sets."""
         from shiftable.dns import Dns
 
-        return self._once("dns", lambda: Dns(self._provider.dns()))
+        return self._once("dns", lambda: Dns(self._labelled(self._provider.dns())))
 
     @property
     def database(self) -> Databases:
         """Managed databases."""
         from shiftable.database import Databases
 
-        return self._once("database", lambda: Databases(self._provider.database()))
+        return self._once("database", lambda: Databases(self._labelled(self._provider.database())))
 
     @property
     def compute(self) -> Compute:
         """Fleets of machines."""
         from shiftable.compute import Compute
 
-        return self._once("compute", lambda: Compute(self._provider.compute()))
+        return self._once("compute", lambda: Compute(self._labelled(self._provider.compute())))
 
     def service(self, name: str) -> Service[Any, Any, Any]:
         """Return a service by its name, for code that treats all alike."""
@@ -112,6 +114,10 @@ class Cloud:
             service.close()
         self._provider.close()
 
+    def _labelled(self, driver: D) -> D:
+        driver.label = self._label
+        return driver
+
     def _once(self, name: str, make: Callable[[], T]) -> T:
         found = self._services.get(name)
         if found is None:
@@ -127,7 +133,7 @@ class Cloud:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Cloud {self.name}>"
+        return f"<Cloud {self.name.label}>"
 
 
 def connect(provider: str, **settings: object) -> Cloud:

@@ -51,6 +51,7 @@ __all__ = [
     "PreconditionFailed",
     "Problem",
     "ProviderError",
+    "ProviderName",
     "QuotaExceeded",
     "Resource",
     "ShiftableError",
@@ -123,11 +124,28 @@ class Resource:
         return here
 
 
+class ProviderName(str):
+    """A provider's name, ``aws``, that knows what the file calls the provider: of one type there may be several.
+
+    Attributes:
+        label: ``frankfurt`` of ``[providers.frankfurt]``; the name itself where there is no file.
+    """
+
+    __slots__ = ("label",)
+    label: str
+
+    def __new__(cls, name: str, label: str = "") -> Self:
+        """Make one of a name, which is its own label where there is none."""
+        made = super().__new__(cls, name)
+        made.label = label or name
+        return made
+
+
 class OperationError(ShiftableError):
     """One operation failed. Raised as itself only for native errors that no table knows.
 
     Attributes:
-        provider: name of the provider, ``aws``.
+        provider: name of the provider, ``aws``; its ``label`` is what the file calls it, and what the message shows.
         operation: what was tried, ``blob.put``.
         resource: what it was tried on.
         code: the provider's own code, ``SlowDown``.
@@ -150,7 +168,7 @@ class OperationError(ShiftableError):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.provider = provider
+        self.provider = provider if isinstance(provider, ProviderName) else ProviderName(provider)
         self.operation = operation
         self.resource = resource
         self.code = code
@@ -159,7 +177,7 @@ class OperationError(ShiftableError):
 
     def __str__(self) -> str:
         subject = " on ".join(str(part) for part in (self.operation, self.resource) if part)
-        where = f" ({self.provider})" if self.provider else ""
+        where = f" ({self.provider.label})" if self.provider else ""
         marks = [self.code] if self.code else []
         marks += [f"request {self.request_id}"] if self.request_id else []
         tail = f" [{', '.join(marks)}]" if marks else ""
@@ -263,7 +281,8 @@ class Fault:
 class translated:  # noqa: N801  reads as a verb: `with translated(...)`
     """Turn native errors into ours while the block runs, by the driver's table.
 
-    An error that the table does not claim is a bug and passes through untouched, as do ours.
+    An error that the table does not claim is a bug and passes through untouched. Ours come from the driver, which does
+    not know what the file calls its provider, and learn that here.
     """
 
     __slots__ = ("_classify", "_operation", "_provider", "_resource")
@@ -277,7 +296,7 @@ class translated:  # noqa: N801  reads as a verb: `with translated(...)`
         resource: Resource | None = None,
     ) -> None:
         self._classify = classify
-        self._provider = provider
+        self._provider = provider if isinstance(provider, ProviderName) else ProviderName(provider)
         self._operation = operation
         self._resource = resource
 
@@ -285,6 +304,8 @@ class translated:  # noqa: N801  reads as a verb: `with translated(...)`
         return self
 
     def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(exc, OperationError) and exc.provider == exc.provider.label == self._provider:
+            exc.provider = self._provider
         if exc is None or not isinstance(exc, Exception) or isinstance(exc, ShiftableError):
             return
         fault = self._classify(exc)

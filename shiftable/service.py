@@ -16,6 +16,7 @@ from shiftable.errors import (
     Fault,
     InvalidArgument,
     NotFound,
+    ProviderName,
     Resource,
     Unsupported,
     translated,
@@ -115,12 +116,22 @@ class Driver(ABC, Generic[S]):
 
     A driver translates arguments into one call of the provider and its answer into a frozen value. It raises the
     provider's own exceptions; ``classify`` names them. It may be used from many threads at once.
+
+    Attributes:
+        label: what the file calls the provider; whoever makes the driver says it.
     """
+
+    label: str = ""
 
     @property
     @abstractmethod
     def provider(self) -> str:
         """The provider's name in errors, ``aws``."""
+
+    @property
+    def named(self) -> ProviderName:
+        """The provider's name, with the label that whoever made the driver has given it."""
+        return ProviderName(self.provider, self.label)
 
     @property
     @abstractmethod
@@ -176,9 +187,9 @@ class _Portable(Generic[D]):
         self._driver = driver
 
     @property
-    def provider(self) -> str:
-        """Name of the provider."""
-        return self._driver.provider
+    def provider(self) -> ProviderName:
+        """Name of the provider, ``aws``; its ``label`` is what the file calls it."""
+        return self._driver.named
 
     def unwrap(self, driver_type: type[T]) -> T:
         """Return the driver, typed, to reach what only this provider has.
@@ -194,7 +205,7 @@ class _Portable(Generic[D]):
     def _translated(self, operation: str, resource: Resource | None) -> translated:
         return translated(
             self._driver.classify,
-            provider=self._driver.provider,
+            provider=self.provider,
             operation=f"{self.service}.{operation}",
             resource=resource,
         )
@@ -224,7 +235,7 @@ class Handle(_Portable[D]):
         self.resource = Resource(self.resource_type, name)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} on {self.provider}>"
+        return f"<{type(self).__name__} {self.name!r} on {self.provider.label}>"
 
 
 H = TypeVar("H", bound=Handle[Any])
@@ -369,7 +380,7 @@ class Service(_Portable[D], ABC, Generic[S, D, H]):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} on {self.provider}>"
+        return f"<{type(self).__name__} on {self.provider.label}>"
 
     def _checked(self, operation: str, name: str) -> Resource:
         resource = Resource(self.resource_type, name)

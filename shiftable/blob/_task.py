@@ -37,7 +37,7 @@ class Task:
     def translated(self) -> translated:
         """Turn native errors into ours."""
         return translated(
-            self.driver.classify, provider=self.driver.provider, operation=self.operation, resource=self.resource
+            self.driver.classify, provider=self.driver.named, operation=self.operation, resource=self.resource
         )
 
     def check_token(self, info: ObjectInfo, if_match: Token | None, if_none_match: Token | None = None) -> None:
@@ -49,4 +49,4 @@ class Task:
 
     def error(self, cls: type[E], why: str) -> E:
         """Make an error of our own."""
-        return cls(why, provider=self.driver.provider, operation=self.operation, resource=self.resource)
+        return cls(why, provider=self.driver.named, operation=self.operation, resource=self.resource)

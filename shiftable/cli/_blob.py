@@ -402,7 +402,9 @@ def _confirmed(location: Location, listed: Callable[[], Iterator[ObjectSummary]]
     if count and not sys.stdin.isatty():
         raise ConfigError(f"{what} would be deleted from {location}; without a terminal, say --yes")
     if count:
-        click.confirm(shown(f"delete {what} from {location} on {location.bucket.provider}?"), abort=True, err=True)
+        click.confirm(
+            shown(f"delete {what} from {location} on {location.bucket.provider.label}?"), abort=True, err=True
+        )
     return count > 0
 
 

@@ -165,7 +165,7 @@ def show(context: Context, place: Target, as_json: bool) -> None:
     if as_json:
         context.json({**_spec_facts(spec), "machines": [_machine_facts(info) for info in infos]})
         return
-    say_facts({"provider": found.service.provider, **_spec_facts(spec)})
+    say_facts({"provider": found.service.provider.label, **_spec_facts(spec)})
     for info in infos:
         say(_row(info, info.name))
 
@@ -358,7 +358,7 @@ def delete(context: Context, place: Target, *, yes: str | None, wait: bool, time
     count = len(found.machines)
     name = found.fleet.name if found.fleet else found.machine.name
     what = f"the fleet {name} with {counted(count, 'machine')}" if found.fleet else f"the machine {name}"
-    confirm_name(f"{what} on {found.service.provider}", name, yes)
+    confirm_name(f"{what} on {found.service.provider.label}", name, yes)
     if not wait:
         for machine in found.machines:
             machine.delete()

@@ -101,7 +101,7 @@ def import_image(
 def _beside(service: Compute, location: Location) -> Location:
     """Return the location, if the importer could read it."""
     if location.bucket.provider != service.provider:
-        where = f"{location} is at {location.bucket.provider}, and the image is to be at {service.provider}"
+        where = f"{location} is at {location.bucket.provider.label}, and the image is to be at {service.provider.label}"
         raise ConfigError(f"{where}: importers read buckets of their own provider; `shiftable blob cp` brings it there")
     return location
 

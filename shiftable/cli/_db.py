@@ -421,8 +421,8 @@ def _confirm(found: Database, place: DatabaseAt, what: str, yes: str | None) -> 
             raise ConfigError(f"--yes says {yes!r}, but the server is {found.name!r}")
         return
     if not sys.stdin.isatty():
-        raise ConfigError(f"to delete {place.text} ({found.provider}) without a terminal, say --yes {found.name}")
-    text = f"{place.text} on {found.provider}, {what}: type {found.name} to delete it"
+        raise ConfigError(f"to delete {place.text} ({found.provider.label}) without a terminal, say --yes {found.name}")
+    text = f"{place.text} on {found.provider.label}, {what}: type {found.name} to delete it"
     if click.prompt(text, default="", show_default=False, err=True) != found.name:
         raise click.Abort
 
@@ -566,5 +566,7 @@ def _told(found: Database) -> Iterator[Callable[[DatabaseInfo], None]]:
         since = f" ({duration_text(passed)})" if passed >= 1 else ""
         click.echo(shown(f"{found.name}: {info.state}{since}"), err=True)
 
-    with interruptible(f"{found.name}: it goes on at the provider; `shiftable db list -l {found.provider}` tells"):
+    with interruptible(
+        f"{found.name}: it goes on at the provider; `shiftable db list -l {found.provider.label}` tells"
+    ):
         yield told

@@ -244,7 +244,7 @@ def carry_out(zone: Zone, changes: tuple[RecordChange, ...], *, dry_run: bool, a
     show(changes)
     if dry_run or not changes:
         return
-    what = f"{_counted(len(changes))} of {zone.origin} on {zone.provider}"
+    what = f"{_counted(len(changes))} of {zone.origin} on {zone.provider.label}"
     if ask and not sys.stdin.isatty():
         raise ConfigError(f"{what} would change; without a terminal, say --yes")
     if ask:

@@ -370,7 +370,7 @@ def _confirm(store: SecretStore, what: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"deleting {what} from {store.name!r} is final; without a terminal, say --yes")
-    click.confirm(f"delete {what} from {store.name!r} on {store.provider} for good?", abort=True)
+    click.confirm(f"delete {what} from {store.name!r} on {store.provider.label} for good?", abort=True)
 
 
 @secrets.command()

@@ -529,7 +529,7 @@ class Transfer:
         if _same(source.bucket, target.bucket):
             why = "an object cannot be copied onto itself"
         elif self.options.move:
-            why = f"both are named so on {source.bucket.provider}; if they are two, copy, then delete"
+            why = f"both are named so on {source.bucket.provider.label}; if they are two, copy, then delete"
         else:
             return
         raise InvalidArgument(why, provider=source.bucket.provider, operation="blob.copy", resource=_object(source))

@@ -223,7 +223,7 @@ class LoginBook:
 
     def _calling(self, name: str) -> translated:
         driver, resource = self._driver, Resource("database", name)
-        return translated(driver.classify, provider=driver.provider, operation="database.password", resource=resource)
+        return translated(driver.classify, provider=driver.named, operation="database.password", resource=resource)
 
 
 def for_driver(spec: DatabaseSpec) -> DatabaseSpec:

@@ -407,7 +407,7 @@ class FleetsMover(Mover[FleetItem]):
     def _translated(self, operation: str) -> translated:
         return translated(
             self._driver.classify,
-            provider=self._driver.provider,
+            provider=self._driver.named,
             operation=f"compute.{operation}",
             resource=self._target.resource,
         )

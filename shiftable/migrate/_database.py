@@ -111,7 +111,7 @@ class DatabaseMover(Mover[DatabaseItem]):
 
     def objections(self) -> tuple[str, ...]:
         """Refuse what cannot be moved as a whole, and what would be lost and was not given up."""
-        simulated = [each.provider for each in (self._from, self._to) if not each.features.connect]
+        simulated = [each.provider.label for each in (self._from, self._to) if not each.features.connect]
         if simulated:
             return (f"the provider {simulated[0]} only simulates databases: there is nothing to connect to",)
         if not self._from.exists(self._spec.name):
@@ -311,7 +311,7 @@ class DatabaseMover(Mover[DatabaseItem]):
             login = url.login()
             return {**url.arguments(), "user": login.user or url.user, "password": login.password.reveal()}
 
-        name = f"{database} on {service.provider}"
+        name = f"{database} on {service.provider.label}"
         return self._engine.side(arguments, name, lambda: handle.password(fresh=True))
 
     def _databases_of(self, handle: Database) -> tuple[str, ...]:

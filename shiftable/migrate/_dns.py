@@ -486,7 +486,7 @@ class ZonesMover(Mover[ZoneItem]):
         try:
             with translated(
                 self._driver.classify,
-                provider=self._driver.provider,
+                provider=self._driver.named,
                 operation="dns.change",
                 resource=self._target.resource,
             ):

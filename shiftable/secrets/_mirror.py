@@ -108,6 +108,7 @@ class Mirror(SecretStore):
         self.primary = primary
         self.secondary = secondary
         both = _MirrorDriver(primary._driver, secondary._driver)  # noqa: SLF001  of the same class
+        both.label = f"{primary.provider.label}+{secondary.provider.label}"
         super().__init__(both, primary.name)
 
     def drift(self, prefix: str = "") -> Iterator[Drift]:
@@ -268,7 +269,7 @@ class _MirrorDriver(SecretsDriver):
             fault = self._first.classify(exc)
             if fault is None or not issubclass(fault.error, _AWAY):
                 raise
-            here, there = self._first.provider, self._second.provider
+            here, there = self._first.named.label, self._second.named.label
             logger.warning("%s is %s; reading from %s", here, fault.error.__name__, there)
             try:
                 return second()
@@ -432,7 +433,7 @@ class _MirrorDriver(SecretsDriver):
         fault = self._second.classify(exc) or self._first.classify(exc)
         if fault is None:
             return None
-        here, there = self._first.provider, self._second.provider
+        here, there = self._first.named.label, self._second.named.label
         why = fault.error.__name__ + (f" {fault.code}" if fault.code else "")
         return _Behind(
             Fault(

@@ -451,7 +451,7 @@ def test_sizes_of_all_providers_stand_side_by_side(three: Run) -> None:
         ["b", "m2-4", "2 CPUs", "4 GiB", "", "36.50 USD/month", why],
         ["a", "m2-4", "2 CPUs", "4 GiB", "", "73.00 USD/month", why],
     ] == [line.split("\t") for line in found.stdout.splitlines()]
-    assert "error: c: compute.choose on fleet 'sizes' (memory): no permission\n" in found.stderr
+    assert "error: c: compute.choose on fleet 'sizes' (c): no permission\n" in found.stderr
     assert "b: the prices are " in found.stderr
     assert "months old (2020-01-01); what is charged may differ\n" in found.stderr
 

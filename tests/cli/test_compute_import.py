@@ -201,7 +201,7 @@ def test_an_image_that_is_there_is_told_also_if_the_object_cannot_be_deleted(
         (["web.img", "memory:golden"], 2, "web.img is a file here: say --via LABEL:FOLDER"),
         (["web.img", "memory:golden", "--via", "assets:", "--form", "raw"], 2, "--form is for objects"),
         (["none.img", "memory:golden", "--via", "assets:"], 2, "none.img cannot be read: No such file"),
-        (["web.img", "memory:golden", "--via", "others:"], 2, "is at baremetal, and the image is to be at memory"),
+        (["web.img", "memory:golden", "--via", "others:"], 2, "is at elsewhere, and the image is to be at memory"),
         (["others:web.vmdk", "memory:golden"], 2, "`shiftable blob cp` brings it there"),
         (["assets:", "memory:golden", "--form", "raw"], 2, "assets: names no object"),
         (["assets:web", "memory:golden"], 2, "assets:web does not say its form; say --form raw or --form vmdk"),

@@ -8,7 +8,7 @@ import pytest
 import shiftable
 from shiftable import manifest
 from shiftable.app import load
-from shiftable.errors import ConfigError, ProviderError
+from shiftable.errors import ConfigError, NotFound, ProviderError
 
 GOOD = """
 [project]
@@ -183,6 +183,20 @@ def _real_points() -> Any:
     from importlib.metadata import entry_points
 
     return entry_points(group="shiftable.providers")
+
+
+def test_errors_and_handles_say_what_the_file_calls_the_provider(file: Path) -> None:
+    with load(file) as app:
+        bucket, store, zone = app.blob("assets"), app.secrets("app"), app.dns("shop")
+        assert "<Bucket 'shop-assets' on local>" == repr(bucket)
+        assert ("memory", "local") == (bucket.provider, bucket.provider.label)
+        assert "<Cloud local>" == repr(app.cloud("local"))
+        for wrong in (lambda: bucket.get("no"), lambda: store.get("no"), lambda: zone.get("no", "A")):
+            with pytest.raises(NotFound, match=r"\(local\): ") as caught:
+                wrong()
+            assert "memory" == caught.value.provider
+    with shiftable.connect("memory") as cloud, pytest.raises(NotFound, match=r"\(memory\): "):
+        cloud.blob.bucket("shop").get("no")
 
 
 def test_an_undeclared_label_is_answered_with_the_near_one(file: Path) -> None:

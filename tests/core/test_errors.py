@@ -15,6 +15,7 @@ from shiftable.errors import (
     ParentNotFound,
     PermissionDenied,
     Problem,
+    ProviderName,
     Resource,
     Throttled,
     classify_os,
@@ -56,6 +57,37 @@ def test_an_error_of_ours_is_not_translated_again() -> None:
     with pytest.raises(NotFound) as caught, translated(lambda _: Fault(Throttled), provider="aws", operation="x"):
         raise ours
     assert ours is caught.value
+
+
+def test_a_message_names_what_the_file_calls_the_provider() -> None:
+    frankfurt = ProviderName("aws", "frankfurt")
+    error = NotFound("gone", provider=frankfurt, operation="blob.get", resource=OBJECT)
+    assert "blob.get on object 'logo.png' in bucket 'shop' (frankfurt): gone" == str(error)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301  our own
+    assert ("aws", "frankfurt", str(error)) == (again.provider, again.provider.label, str(again))
+    assert "aws" == ProviderName("aws").label
+
+
+@pytest.mark.parametrize(
+    ("ours", "label"),
+    [
+        (NotFound("gone", provider="aws"), "frankfurt"),
+        (NotFound("gone", provider="gcp"), "gcp"),
+        (NotFound("gone"), ""),
+    ],
+)
+def test_an_error_of_a_driver_learns_what_the_file_calls_its_provider(ours: NotFound, label: str) -> None:
+    frankfurt = ProviderName("aws", "frankfurt")
+    with pytest.raises(NotFound) as caught, translated(claim(None), provider=frankfurt, operation="x"):
+        raise ours
+    assert label == caught.value.provider.label
+
+
+def test_an_error_keeps_the_label_that_it_has() -> None:
+    ours = NotFound("gone", provider=ProviderName("aws", "dublin"))
+    with pytest.raises(NotFound), translated(claim(None), provider=ProviderName("aws", "frankfurt"), operation="x"):
+        raise ours
+    assert "dublin" == ours.provider.label
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, GeneratorExit])

@@ -75,7 +75,7 @@ class SecretsOracle(Protocol):
 class Untouched:
     """A driver that may be asked what it can do, and nothing else."""
 
-    ALLOWED = frozenset({"features", "provider", "classify", "check_name", "check_secret", "check_labels"})
+    ALLOWED = frozenset({"features", "named", "classify", "check_name", "check_secret", "check_labels"})
 
     def __init__(self, driver: SecretsDriver) -> None:
         self._driver = driver
