@@ -320,7 +320,7 @@ class translated:  # noqa: N801  reads as a verb: `with translated(...)`
         if error is NotFound and fault.missing and resource and resource.type != fault.missing:
             parent = resource.ancestor(fault.missing)
             if parent is not None:
-                error, message = ParentNotFound, f"{parent} does not exist"
+                error, message = ParentNotFound, f"{parent} does not exist; `shiftable apply` makes what is declared"
         return error(
             message,
             provider=self._provider,

@@ -12,7 +12,7 @@ import attrs
 import click
 
 from shiftable.blob import Bucket, CommonPrefix, Lock, Method, ObjectSummary, Retention, RetentionMode, SyncStep
-from shiftable.cli._context import Context, json_line, json_option, pass_context, say, shown, size_text
+from shiftable.cli._context import Context, fact_text, json_line, json_option, pass_context, say, shown, size_text
 from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
 from shiftable.cli._serving import until_told
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
@@ -263,7 +263,7 @@ def stat(context: Context, place: Remote, as_json: bool) -> None:
     about |= {"retention": str(kept) if kept is not None else None, "hold": "yes" if info.hold else None}
     for name, value in about.items():
         if value not in (None, {}):
-            say(f"{name}: {value}")
+            say(f"{name}: {fact_text(value)}")
 
 
 @blob.command()

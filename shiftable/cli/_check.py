@@ -64,7 +64,8 @@ def _checked(app: App, declared: Declared, target: str | None, *, offline: bool)
         there = service.exists(spec.name)
     except ShiftableError as exc:
         return Finding(subject, False, str(exc).replace("\n", "; "))
-    return Finding(subject, True, f"{spec.name} exists" if there else f"{spec.name} can be made: shiftable apply")
+    how = "" if target else ": shiftable apply"  # which makes it at the environment's own provider
+    return Finding(subject, True, f"{spec.name} exists" if there else f"{spec.name} can be made{how}")
 
 
 @click.command()

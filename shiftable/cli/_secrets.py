@@ -17,7 +17,7 @@ from typing import Any, Literal
 import click
 from click.shell_completion import CompletionItem
 
-from shiftable.cli._context import Context, complete_labels, json_line, json_option, pass_context, say
+from shiftable.cli._context import Context, complete_labels, fact_text, json_line, json_option, pass_context, say
 from shiftable.cli._rotate import rotate
 from shiftable.cli._secrets_files import commands
 from shiftable.cli._units import duration, when
@@ -186,7 +186,7 @@ def get(
 def _shown(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={each}" for name, each in value.items()) or "-"
-    return str(value or "-")
+    return fact_text(value or "-")
 
 
 def _write(path: Path, value: Masked) -> None:

@@ -23,7 +23,7 @@ from shiftable.database.driver import (
     DatabaseState,
     Snapshot,
 )
-from shiftable.errors import ConfigError, Conflict, NotFound, OperationError, Unsupported
+from shiftable.errors import AlreadyExists, ConfigError, Conflict, NotFound, OperationError, Resource, Unsupported
 from shiftable.masking import Masked
 from shiftable.paging import Page, paged
 from shiftable.service import Handle
@@ -421,11 +421,15 @@ class Database(Handle[DatabaseDriver]):
         why = "it is restored into a new server only" if spec.name == self.name else self._driver.check_name(spec.name)
         if why is not None:
             raise self._invalid("restore", self.resource, why)
-        with self._translated("restore", self.resource):
-            if snapshot is not None:
-                self._driver.restore(self.name, snapshot, for_driver(spec))
-            else:
-                self._driver.restore_at(self.name, cast("datetime", at), for_driver(spec))
+        try:
+            with self._translated("restore", self.resource):
+                if snapshot is not None:
+                    self._driver.restore(self.name, snapshot, for_driver(spec))
+                else:
+                    self._driver.restore_at(self.name, cast("datetime", at), for_driver(spec))
+        except AlreadyExists as exc:
+            exc.resource = Resource(self.resource_type, spec.name)  # this one exists anyway
+            raise
         return Database(self._driver, spec.name, declared=spec, timing=self._timing, book=self._book)
 
     # below: one step each

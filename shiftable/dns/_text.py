@@ -31,6 +31,13 @@ EXAMPLES = {
 """How values of the types are written that people write by hand."""
 
 
+_TOLD = {
+    "Text input is malformed": "it cannot be read",
+    "string too long": 'a string has at most 255 bytes; write a longer text as several, "v=DKIM1; p=MIIB" "IjAN"',
+}
+"""What dnspython says, so that it tells what to do."""
+
+
 def _dnspython() -> ModuleType:
     try:
         import dns
@@ -88,7 +95,7 @@ def rdata_of(type: str, text: str, origin: str) -> bytes:
 def _why(exc: Exception) -> str:
     """Say what dnspython found wrong; of addresses it says no more than that."""
     told = (str(exc) or exc.__class__.__name__).rstrip(".")
-    return "it cannot be read" if told == "Text input is malformed" else told
+    return _TOLD.get(told, told)
 
 
 def _example(type: str) -> str:

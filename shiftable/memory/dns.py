@@ -14,6 +14,7 @@ from shiftable.errors import AlreadyExists, Conflict, Fault, NotFound, Operation
 from shiftable.features import Limit
 from shiftable.memory._faults import MemoryFault, classify
 from shiftable.paging import Page
+from shiftable.wording import counted
 
 __all__ = ["FEATURES", "MemoryDnsDriver"]
 
@@ -96,7 +97,7 @@ class MemoryDnsDriver(DnsDriver):
         with self._lock:
             others = [key for key in self._zone(name) if not _is_own(key, name)]
             if others:
-                _fail(Conflict, f"{len(others):,} record sets remain; delete them first")
+                _fail(Conflict, f"it still has {counted(len(others), 'record set')}; delete them first")
             del self._zones[name]
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:
@@ -145,7 +146,9 @@ class MemoryDnsDriver(DnsDriver):
     def _zone(self, name: str) -> dict[RecordKey, RecordSet]:
         found = self._zones.get(name)
         if found is None:
-            raise MemoryFault(Fault(NotFound, "there is no such zone", missing="zone"))
+            raise MemoryFault(
+                Fault(NotFound, "there is no such zone; `shiftable apply` makes what is declared", missing="zone")
+            )
         return found
 
     def _page(self, items: list[T], mark: Callable[[T], str], cursor: str | None, limit: int | None) -> Page[T]:

@@ -514,7 +514,12 @@ Variables = Mapping[str, str | None]
         ({"AWS_ACCESS_KEY_ID": "AKIANOBODY"}, 1, "The AWS Access Key Id you provided does not exist", ()),
         ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, 1, "Unable to locate credentials", ()),
         ({"AWS_SECRET_ACCESS_KEY": None}, 2, "missing: AWS_SECRET_ACCESS_KEY", ()),
-        ({"AWS_DEFAULT_REGION": None}, 2, "You must specify a region", ()),
+        (
+            {"AWS_DEFAULT_REGION": None},
+            2,
+            "region; say region in the settings, or set AWS_DEFAULT_REGION",
+            (),
+        ),
         ({"AWS_PROFILE": "nobody"}, 2, "The config profile (nobody) could not be found", ()),
         ({"AWS_ENDPOINT_URL": "no url"}, 2, "Invalid endpoint: no url", ()),
     ],

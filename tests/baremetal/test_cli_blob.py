@@ -395,6 +395,9 @@ def test_hostile_keys_are_exact_for_programs(run: Run) -> None:
     assert f"{HOSTILE}\n" == run("blob", "ls", "assets").stdout
     assert [HOSTILE] == keys(run)
     assert HOSTILE == json.loads(run("blob", "stat", "--json", f"assets:{HOSTILE}").stdout)["key"]
+    told = run("blob", "stat", f"assets:{HOSTILE}").stdout
+    assert told.startswith(f"key: {HOSTILE}\n")
+    assert re.search(r"^modified: \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$", told, re.MULTILINE)
     told = run("blob", "rm", f"assets:{HOSTILE}").stderr
     assert "\x1b" not in told
     assert "a\\x1b[31m\\u202egpj.\\nb" in told

@@ -119,6 +119,7 @@ def test_labels_expiry_and_idempotency_key_go_with_a_value(shiftable: Command, s
     assert first["version"] == again["version"]
     found = answered(shiftable, "get", "app", "key")
     assert ({"team": "core", "cost": "a=b"}, "2031-01-01T00:00:00+00:00") == (found["labels"], found["expires"])
+    assert "\nexpires: 2031-01-01 00:00:00Z\n" in shiftable("secrets", "get", "app", "key").stdout
     answered(shiftable, "put", "app", "key", "--label", "team=web", stdin=FRESH)
     assert {"team": "web", "cost": "a=b"} == dict(store.get("key").labels)
     assert (2, "error: 'team' is no label; say NAME=VALUE\n") == refused(

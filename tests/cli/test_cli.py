@@ -246,6 +246,12 @@ def test_check_tells_what_is_there_and_what_another_provider_lacks(shiftable, fi
         assert not found["good"]
 
 
+def test_check_says_how_what_is_missing_is_made(shiftable, file: Path) -> None:
+    can = "blob.assets on memory: shop-assets can be made"
+    assert f"{can}: shiftable apply\n" in shiftable("check").stdout
+    assert f"{can}\n" in shiftable("check", "--target", "memory").stdout  # where apply may make none
+
+
 def test_check_tells_of_a_misspelt_provider_once(shiftable, file: Path) -> None:
     answer = shiftable("check", "--target", "memry")
     assert 2 == answer.returncode

@@ -43,6 +43,10 @@ class Deaf(MemoryDnsDriver):
         super().change(zone, kept)
 
 
+LONG = 256 * "a"
+SEVERAL = 'several, "v=DKIM1; p=MIIB" "IjAN"; it is written as "v=spf1 -all"'
+
+
 def _zone(driver: DnsDriver) -> Zone:
     return Dns(driver).create(ZoneSpec(name="shop.example"))
 
@@ -195,12 +199,20 @@ def test_a_zone_file_is_written_at_once(tmp_path: Path) -> None:
         ("A", "1.2.3", "A '1.2.3': it cannot be read; it is written as 192.0.2.1"),
         ("MX", "mail", "MX 'mail': expecting an integer; it is written as 10 mail.shop.example."),
         ("NSEC3PARAM", "1", "NSEC3PARAM '1': expecting an identifier"),
+        ("TXT", LONG, f"TXT '{LONG}': a string has at most 255 bytes; write a longer text as {SEVERAL}"),
     ],
 )
 def test_a_value_that_is_none_is_refused_with_one_that_would_be(type: str, value: str, told: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         _zone(MemoryDnsDriver()).set("www", type, value)
     assert caught.value.message == told
+
+
+def test_a_zone_that_is_not_empty_says_how_much_is_left() -> None:
+    dns = Dns(MemoryDnsDriver())
+    dns.create(ZoneSpec(name="shop.example")).set("www", "A", "192.0.2.1")
+    with pytest.raises(Conflict, match="it still has 1 record set; delete them first"):
+        dns.delete("shop.example")
 
 
 @pytest.mark.parametrize("type", sorted(EXAMPLES))

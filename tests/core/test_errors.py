@@ -106,7 +106,7 @@ def test_a_missing_bucket_is_never_a_missing_object() -> None:
         return caught.value
 
     assert type(raised("bucket")) is ParentNotFound
-    assert "bucket 'shop' does not exist" in str(raised("bucket"))
+    assert "bucket 'shop' does not exist; `shiftable apply` makes what is declared" in str(raised("bucket"))
     assert type(raised("object")) is NotFound
     assert type(raised(None)) is NotFound
 

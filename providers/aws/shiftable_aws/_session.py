@@ -22,6 +22,7 @@ from shiftable.config import Credential
 from shiftable.errors import ConfigError
 from shiftable_aws import AwsSettings, __version__
 from shiftable_s3.clients import AWS_CONFIG, fast_timestamps
+from shiftable_s3.errors import classify
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -106,7 +107,8 @@ class Session:
             # The types know literal names of services only.
             client: Any = self._session.client(service, endpoint_url=self._settings.endpoint, config=config)  # type: ignore[call-overload]
         except (BotoCoreError, ValueError) as exc:  # an endpoint that is no URL is a ValueError
-            raise ConfigError(f"aws: {exc}") from exc
+            known = classify(exc)
+            raise ConfigError(f"aws: {known.message if known else exc}") from exc
         if service in _HALVES:
             client.meta.events.register("before-parse", _refuse_half)
             client.meta.events.register("after-call", _raise_refused)

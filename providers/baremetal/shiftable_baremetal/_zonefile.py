@@ -246,7 +246,9 @@ class ZoneFolder:
             raw, status = _content(path)
         except (FileNotFoundError, NotADirectoryError) as exc:
             self._kept.pop(zone, None)
-            raise Refusal(NotFound, "there is no such zone", missing="zone") from exc
+            raise Refusal(
+                NotFound, "there is no such zone; `shiftable apply` makes what is declared", missing="zone"
+            ) from exc
         except OSError as exc:
             if exc.errno == errno.ELOOP:
                 refuse(Conflict, f"{path} is a symbolic link; zone files are not read through links")

@@ -30,6 +30,7 @@ from shiftable.errors import (
 )
 from shiftable.features import Limit
 from shiftable.paging import Page
+from shiftable.wording import counted
 from shiftable_baremetal._zonefile import Refusal, ZoneContent, ZoneFolder, file_name, refuse
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class ZoneFilesDriver(DnsDriver):
         with self._folder.locked():
             others = [key for key in self._folder.load(name).records if not _is_own(key, name)]
             if others:
-                refuse(Conflict, f"{len(others):,} record sets remain; delete them first")
+                refuse(Conflict, f"it still has {counted(len(others), 'record set')}; delete them first")
             self._folder.remove(name)
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:
@@ -231,7 +232,7 @@ def _survives(type: str, rdata: bytes) -> bool:
 
 
 def _fail_missing() -> None:
-    raise Refusal(NotFound, "there is no such zone", missing="zone")
+    raise Refusal(NotFound, "there is no such zone; `shiftable apply` makes what is declared", missing="zone")
 
 
 def _is_own(key: RecordKey, zone: str) -> bool:

@@ -24,6 +24,7 @@ from shiftable.dns.driver import (
 from shiftable.errors import Conflict, Fault, InvalidArgument, PreconditionFailed
 from shiftable.features import Limit
 from shiftable.paging import Page
+from shiftable.wording import counted
 from shiftable_baremetal import PowerdnsSettings
 from shiftable_baremetal._dns_pages import Pages, slice_of
 from shiftable_baremetal._failures import Broken, Stopped
@@ -148,7 +149,7 @@ class PowerdnsDriver(DnsDriver):
         """Delete a zone that has only its SOA and NS. The API would delete any: it is looked at before."""
         others = [key for key in self._all(name) if not (key.name == f"{name}." and key.type in {"NS", "SOA"})]
         if others:
-            raise Stopped(Conflict, f"{len(others):,} record sets remain; delete them first")
+            raise Stopped(Conflict, f"it still has {counted(len(others), 'record set')}; delete them first")
         self._session.send("DELETE", _path(name))
 
     def names(self, cursor: str | None, limit: int | None) -> Page[str]:

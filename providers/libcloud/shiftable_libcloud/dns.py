@@ -29,6 +29,7 @@ from shiftable.dns.driver import (
 from shiftable.errors import AlreadyExists, Conflict, Fault, NotFound, PreconditionFailed
 from shiftable.features import Limit
 from shiftable.paging import Page
+from shiftable.wording import counted
 from shiftable_libcloud import LibcloudSettings
 from shiftable_libcloud import _dns_digitalocean as digitalocean
 from shiftable_libcloud import _dns_linode as linode
@@ -189,7 +190,9 @@ class LibcloudDnsDriver(DnsDriver):
             zone = _zone(api, name)
             others = {(each.name, each.type) for each in api.list_records(zone)} - {("@", "SOA"), ("@", "NS")}
             if others:
-                raise HosterFault(Fault(Conflict, f"{len(others):,} record sets remain; delete them first"))
+                raise HosterFault(
+                    Fault(Conflict, f"it still has {counted(len(others), 'record set')}; delete them first")
+                )
             with _in_zone(), _gone():
                 api.delete_zone(zone)
 

@@ -408,8 +408,9 @@ class DatabaseConformance(Conformance):
         databases.create(small_spec("other")).wait()
         with pytest.raises(InvalidArgument, match="new server"):
             database.restore("conf", snapshot="first")
-        with pytest.raises(AlreadyExists):
+        with pytest.raises(AlreadyExists) as taken:
             database.restore("other", snapshot="first")
+        assert str(taken.value.resource) == "database 'other'"
         with pytest.raises(NotFound):
             database.restore("copy", snapshot="missing")
         with pytest.raises(InvalidArgument):
