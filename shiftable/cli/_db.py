@@ -29,7 +29,7 @@ from shiftable.cli._db_online import online
 from shiftable.cli._progress import duration_text
 from shiftable.cli._units import read_duration, when
 from shiftable.database import ENGINES, Database, DatabaseInfo, Databases, DatabaseSpec, Engine, Snapshot
-from shiftable.errors import ConfigError, NotFound
+from shiftable.errors import ConfigError, Conflict, NotFound
 from shiftable.wording import counted
 
 __all__ = ["db"]
@@ -225,6 +225,9 @@ def shell(context: Context, place: DatabaseAt, arguments: tuple[str, ...]) -> No
     found = place.open(context)
     if not found.features.connect:
         raise ConfigError(f"{place.text} is only simulated: there is no server to connect to")
+    if found.info().state == "stopped":
+        why = f"it is stopped; `shiftable db start {place.text}` starts it"
+        raise Conflict(why, provider=found.provider, operation="database.shell", resource=found.resource)
     sys.exit(run_shell(found.url(name), rest))
 
 

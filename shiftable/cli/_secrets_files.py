@@ -16,6 +16,7 @@ import click
 
 from shiftable import sops
 from shiftable.cli._context import Context, json_option, pass_context, say, shown
+from shiftable.config import did_you_mean
 from shiftable.errors import ConfigError, ShiftableError
 from shiftable.masking import Masked
 from shiftable.wording import counted
@@ -119,10 +120,12 @@ def remove(
 ) -> None:
     """Let NAME read no longer. The files get new keys, and what NAME could read is marked as exposed.
 
-    It goes on where a run was stopped: a name that is gone from the rules already is no error.
+    It goes on where a run was stopped: a name that is gone from the rules already is told, and no error.
     """
     repository = sops.Repository.open(root)
     before = _policy(repository)
+    if name not in before.recipients:
+        click.echo(shown(f"the rules name no {name!r}{did_you_mean(name, before.recipients)}"), err=True)
     repository = repository.save(before.without_reader(name, paths))
     _sync(context, repository, identity, before, as_json=as_json)
 

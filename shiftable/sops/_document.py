@@ -284,7 +284,7 @@ def _section(tree: dict[str, Any]) -> dict[str, Any]:
     """Take the section out of a tree."""
     meta = tree.pop("sops", None)
     if not isinstance(meta, dict):
-        raise IntegrityError("it is no SOPS file: it has no section 'sops'")
+        raise IntegrityError("it is no SOPS file: it has no section 'sops'; `shiftable secrets encrypt` makes it one")
     if any(meta.get(name) for name in _SHAMIR):
         raise Unsupported(
             "it has key_groups: its data key is divided among them (Shamir), which is not supported here; "

@@ -270,6 +270,20 @@ def test_the_rules_keep_their_comments_and_order(repo: Path, people: dict[str, P
     assert people["bob"].public == listed["recipients"]["bob"]
 
 
+def test_a_reader_whose_name_is_misspelt_is_told(repo: Path, people: dict[str, Person]) -> None:
+    run(repo, "recipients", "add", "bob", people["bob"].public)
+    assert "the rules name no 'bpb'; did you mean bob?\n" in run(repo, "recipients", "remove", "bpb")
+    assert "the rules name" not in run(repo, "recipients", "remove", "bob")
+    assert "the rules name no 'bob'" in run(repo, "recipients", "remove", "bob")  # as after a run that was stopped
+
+
+def test_a_file_in_clear_says_how_it_is_encrypted(repo: Path, people: dict[str, Person]) -> None:
+    (repo / "config").mkdir(exist_ok=True)
+    (repo / "config/prod.env").write_text("DB=1\n")
+    told = run(repo, "recipients", "add", "bob", people["bob"].public, code=1)
+    assert "config/prod.env: it is no SOPS file: it has no section 'sops'; `shiftable secrets encrypt` makes" in told
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -181,6 +181,18 @@ def test_states_and_sizes_are_changed_and_waited_for(orders: Run, driver: Sized)
     assert 2 == orders("resize", "orders").exit_code
 
 
+def test_a_shell_on_a_stopped_server_says_how_it_is_started(
+    orders: Run, driver: Sized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sized, "features", attrs.evolve(driver.features, connect=True))
+    assert 0 == orders("stop", "orders").exit_code
+    refused = orders("shell", "orders", "--", "-c", "SELECT 1")
+    assert (1, "") == (refused.exit_code, refused.stdout)
+    assert "database.shell on database 'orders' (memory): it is stopped; `shiftable db start orders` starts it" in (
+        refused.stderr
+    )
+
+
 def test_snapshots_are_taken_listed_restored_and_deleted(orders: Run, driver: Sized) -> None:
     assert "before\n" == orders("snapshot", "orders", "before").stdout
     assert orders("snapshot", "orders").stdout.startswith("orders-2")
