@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import functools
 import hmac
+import json
 import os
 import re
 import types
@@ -29,6 +30,8 @@ __all__ = [
     "Credential",
     "Keeper",
     "Place",
+    "as_in_file",
+    "default_of",
     "did_you_mean",
     "in_file",
     "line_of",
@@ -463,6 +466,60 @@ def _key(cls: type[Any], name: str) -> str:
 def in_file(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
     """Return the fields of a class that are keys in the file."""
     return tuple(field for field in attrs.fields(cls) if field.init and field.metadata.get("in_file", True))
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def as_in_file(value: object) -> str:
+    """Return a value of a declaration as it stands in the file; ``-`` where nothing would stand.
+
+    >>> as_in_file({"open": True, "from": ("192.0.2.0/24",)})
+    '{ open = true, from = ["192.0.2.0/24"] }'
+    """
+    data = _plain(value)
+    if isinstance(data, str | Path):
+        return _quoted(str(data))
+    if isinstance(data, Mapping):
+        pairs = ", ".join(f"{_bare(str(name))} = {as_in_file(each)}" for name, each in data.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(data, list | tuple):
+        return f"[{', '.join(map(as_in_file, data))}]"
+    if isinstance(data, bool):
+        return str(data).lower()
+    return "-" if data is None else str(data)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  of any field
+    """Return the text, number, list or table that becomes this value."""
+    if isinstance(value, Credential):
+        return "***" if value._kind == "literal" else {value._kind: value._target}  # noqa: SLF001
+    if isinstance(value, BucketReference):
+        return {"bucket": value.label, **({"prefix": value.prefix} if value.prefix else {})}
+    if isinstance(value, timedelta):
+        return _duration_text(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if not attrs.has(type(value)):
+        return value
+    there = (field for field in in_file(type(value)) if getattr(value, field.name) != default_of(field))
+    return {_key(type(value), field.name): getattr(value, field.name) for field in there}
+
+
+def _quoted(text: str) -> str:
+    """Return a string of TOML, with no character in it that a terminal would obey."""
+    escaped = json.dumps(text, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in escaped)
+
+
+def _bare(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _quoted(name)
+
+
+def default_of(field: attrs.Attribute[Any]) -> object:
+    """Return what a field is when nothing is said of it."""
+    default: Any = field.default
+    return default if not hasattr(default, "factory") or default.takes_self else default.factory()
 
 
 def _problems(exc: BaseException, cls: Any, place: Place, path: tuple[str, ...]) -> Iterator[Problem]:  # noqa: ANN401

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
 import attrs
 
+from shiftable.config import default_of
 from shiftable.errors import (
     AlreadyExists,
     Conflict,
@@ -100,15 +101,9 @@ class Change(Generic[S]):
                 continue
             before = getattr(self.before, field.name) if self.before else None
             after = getattr(self.after, field.name)
-            if after != (before if self.before else _default(field)):
+            if after != (before if self.before else default_of(field)):
                 changes.append(FieldChange(field.name, before, after))
         return tuple(changes)
-
-
-def _default(field: attrs.Attribute[Any]) -> object:
-    """Return what a field is when nothing is said of it."""
-    default: Any = field.default
-    return default if not hasattr(default, "factory") or default.takes_self else default.factory()
 
 
 class Driver(ABC, Generic[S]):

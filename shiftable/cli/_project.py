@@ -15,6 +15,7 @@ import click
 
 from shiftable.app import App
 from shiftable.cli._context import Context, complete_addresses, json_option, pass_context
+from shiftable.config import as_in_file
 from shiftable.errors import ConfigError, NotFound, ProviderError, ShiftableError
 from shiftable.manifest import FILE_NAME, Declared, json_schema
 from shiftable.service import Change
@@ -216,8 +217,8 @@ def show(context: Context, found: list[Pending], *, asked: int, complete: bool) 
         note = "  destroys what it holds" if change.destroys else ""
         click.echo(f"{signs[change.action]} {each.declared.address}  {change.action} {change.name!r} on {where}{note}")
         for field in change.fields:
-            before = "" if change.before is None else f"{field.before!r} → "
-            click.echo(f"    {field.name}: {before}{field.after!r}")
+            before = "" if change.before is None else f"{as_in_file(field.before)} → "
+            click.echo(f"    {field.name}: {before}{as_in_file(field.after)}")
         for note in _notes(change):
             click.echo(f"    {note}")
     if not found and not complete:

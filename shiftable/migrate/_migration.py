@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
 
-from shiftable.config import did_you_mean
+from shiftable.config import as_in_file, did_you_mean
 from shiftable.errors import MigrationError, OperationError, ShiftableError, Unauthenticated
 from shiftable.migrate._engine import Engine
 from shiftable.migrate._estimate import Estimate, Limits, Sizes, estimated, estimated_secrets, estimated_zone, place_of
@@ -728,7 +728,9 @@ def _pin(item: Item) -> Pin:
 
 def _described(change: Change[Any]) -> str:
     fields = ", ".join(
-        f"{field.name}: {field.after}" if field.before is None else f"{field.name}: {field.before} → {field.after}"
+        f"{field.name}: {as_in_file(field.after)}"
+        if field.before is None
+        else f"{field.name}: {as_in_file(field.before)} → {as_in_file(field.after)}"
         for field in change.fields
     )
     return f"{change.action} {change.service} {change.name}" + (f" ({fields})" if fields else "")

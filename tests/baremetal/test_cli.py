@@ -49,7 +49,7 @@ def test_apply_makes_what_plan_shows_and_the_second_time_nothing(folder: Path, s
     assert "everything is as declared" in shiftable("apply").stdout
     assert 0 == shiftable("plan", "--exit-code").returncode
     (folder / "shiftable.toml").write_text(FILE)
-    assert "versioning: True → False" in shiftable("plan").stdout
+    assert "versioning: true → false" in shiftable("plan").stdout
     assert 0 == shiftable("apply").returncode
     assert 0 == shiftable("plan", "--exit-code").returncode
 

@@ -142,7 +142,7 @@ def test_plan_says_why_and_what_it_costs(file: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(App, "diff", lambda _, declared: (change,) if declared.service == "blob" else ())
     told = CliRunner().invoke(cli, ["-f", str(file), "plan"])
     assert (
-        "    versioning: False → True\n    why: locks need versions\n    costs -1,234.50 USD a month\n"
+        "    versioning: false → true\n    why: locks need versions\n    costs -1,234.50 USD a month\n"
     ) in told.stdout
     (found,) = json.loads(CliRunner().invoke(cli, ["-f", str(file), "plan", "--json"]).stdout)["changes"]
     assert ("locks need versions", "-1234.5") == (found["reason"], found["monthly_cost"])

@@ -257,7 +257,7 @@ def test_declared_labels_are_planned_and_applied_in_place(web: Run, folder: Path
     assert 0 == shiftable("plan", "--exit-code").exit_code
     change(folder, labels='{ team = "data", stage = "live" }')
     planned = shiftable("plan").stdout
-    assert "    labels: {'team': 'shop'} → {'team': 'data', 'stage': 'live'}\n" in planned
+    assert '    labels: { team = "shop" } → { team = "data", stage = "live" }\n' in planned
     assert 1 == shiftable("apply").stdout.count("update compute.web (shop-web): done\n")
     after = [(entry.info.id, entry.info.user_labels) for entry in driver._entries.values()]
     declared = {"team": "data", "stage": "live"}
@@ -591,7 +591,7 @@ def test_a_declared_fleet_is_planned_applied_and_destroyed(run: Run, folder: Pat
     change(folder, count="3", cpus="4", open_ports="[443, 22]")
     planned = shiftable("plan").stdout
     assert "    cpus: 2 → 4\n    costs +87.60 USD a month\n" in planned
-    assert "    open_ports: (443,) → (443, 22)\n" in planned
+    assert "    open_ports: [443] → [443, 22]\n" in planned
     assert "    count: 2 → 3\n    costs +116.80 USD a month\n" in planned
     assert 3 == shiftable("apply").stdout.count("update compute.web (shop-web): done\n")
     found = driver.machines("shop-web", cursor=None, limit=None).items

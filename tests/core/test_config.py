@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -11,9 +12,20 @@ from typing import Any, Literal
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shiftable.checks import is_not_negative, is_positive
-from shiftable.config import BucketReference, Credential, Place, did_you_mean, line_of, schema, structure
+from shiftable.config import (
+    BucketReference,
+    Credential,
+    Place,
+    as_in_file,
+    did_you_mean,
+    line_of,
+    schema,
+    structure,
+)
 from shiftable.errors import ConfigError
 from shiftable.manifest import spec_type
 from shiftable.provider import SERVICES
@@ -358,3 +370,41 @@ def test_a_bucket_is_referred_to_by_its_label_and_opened_when_it_is_needed() -> 
 def test_what_is_no_reference_to_a_bucket_is_refused(value: object, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         structure(Keeping, {"archive": value}, Place("providers.x"))
+
+
+WORDS = st.text(max_size=8)
+VALUES = st.recursive(
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(VALUES)
+def test_values_are_shown_as_a_file_would_have_them(value: Any) -> None:
+    text = as_in_file(value)
+    assert text.isprintable()
+    assert tomllib.loads(f"x = {text}") == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (timedelta(hours=36), '"36h"'),
+        (Path("/srv/x"), '"/srv/x"'),
+        (frozenset({"b", "a"}), '["a", "b"]'),
+        (Decimal("1.50"), "1.50"),
+        (Credential.literal("canary"), '"***"'),
+        (Inner(x=1), "{ x = 1 }"),
+        (Settings(region="here", inner=Inner(x=2), flag=True), '{ region = "here", flag = true, inner = { x = 2 } }'),
+    ],
+)
+def test_what_a_value_is_made_of_is_shown_for_it(value: object, text: str) -> None:
+    assert as_in_file(value) == text
+
+
+def test_a_reference_is_shown_as_one(tmp_path: Path) -> None:
+    found = made({"region": "here", "key": {"env": "KEY"}})
+    assert as_in_file(found.key) == '{ env = "KEY" }'
+    assert as_in_file(BucketReference("backups", lambda _: None, "x/")) == '{ bucket = "backups", prefix = "x/" }'

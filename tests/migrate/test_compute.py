@@ -111,7 +111,7 @@ def test_a_plan_changes_nothing_and_is_the_same_again(fleets: Fleets) -> None:
     assert first.complete
     assert first.to_json() == second.to_json()
     assert {Action.CREATE: 3} == done(first)
-    assert ("create compute web (image: debian-12, cpus: 2, memory_gib: 4, count: 3)",) == first.resources[0].changes
+    assert ('create compute web (image: "debian-12", cpus: 2, memory_gib: 4, count: 3)',) == first.resources[0].changes
     assert calls == (fleets.right.calls, fleets.left.calls)
 
 
