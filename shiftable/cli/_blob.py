@@ -240,7 +240,7 @@ def _transferred(
 def cat(context: Context, places: tuple[Remote, ...]) -> None:
     """Write objects to standard output, one after another."""
     for place in places:
-        pour(place.open(context))
+        pour(place.object(context))
 
 
 @blob.command()
@@ -249,7 +249,7 @@ def cat(context: Context, places: tuple[Remote, ...]) -> None:
 @pass_context
 def stat(context: Context, place: Remote, as_json: bool) -> None:
     """Show everything about an object but its content."""
-    location = place.open(context)
+    location = place.object(context)
     info = location.bucket.stat(location.key)
     about = {"key": info.key, "size": info.size, "modified": info.modified, "token": str(info.token)}
     about |= {name: value for name, value in attrs.asdict(info.headers).items() if value is not None}
@@ -295,7 +295,7 @@ def retain(
     if (until is None) != remove:
         raise ConfigError("say --until TIME, or --remove")
     report = Report("retain", as_json=as_json, quiet=quiet)
-    each = [place.open(context) for place in _of_version(places, version)]
+    each = [place.object(context) for place in _of_version(places, version)]
     _locked(
         each,
         report,
@@ -313,7 +313,7 @@ def retain(
 def hold(context: Context, places: tuple[Remote, ...], version: str | None, quiet: bool, as_json: bool) -> None:
     """Put objects under a legal hold: nobody deletes them before `release`."""
     report = Report("hold", as_json=as_json, quiet=quiet)
-    each = [place.open(context) for place in _of_version(places, version)]
+    each = [place.object(context) for place in _of_version(places, version)]
     _locked(each, report, "held", lambda bucket, key: bucket.hold(key, version=version))
 
 
@@ -326,7 +326,7 @@ def hold(context: Context, places: tuple[Remote, ...], version: str | None, quie
 def release(context: Context, places: tuple[Remote, ...], version: str | None, quiet: bool, as_json: bool) -> None:
     """End legal holds of objects; a retention stays."""
     report = Report("release", as_json=as_json, quiet=quiet)
-    each = [place.open(context) for place in _of_version(places, version)]
+    each = [place.object(context) for place in _of_version(places, version)]
     _locked(each, report, "released", lambda bucket, key: bucket.release(key, version=version))
 
 
@@ -376,7 +376,7 @@ def rm(
     A folder is KEY and a slash: `rm -r assets:log` deletes log/1, and neither log nor logs/1.
     """
     report = Report("delete", as_json=as_json, quiet=quiet, dry_run=dry_run)
-    locations = [place.open(context) for place in places]
+    locations = [place.open(context) if recursive or glob else place.object(context) for place in places]
     with report:
         for location in locations:
             if not (recursive or glob):
@@ -545,7 +545,7 @@ def sign(
     context: Context, place: Remote, method: Method, expires: timedelta, content_type: str | None, as_json: bool
 ) -> None:
     """Print a URL that lets whoever has it do one thing with an object for a while."""
-    location = place.open(context)
+    location = place.object(context)
     url = location.bucket.sign(location.key, method=method, expires=expires, content_type=content_type)
     headers: dict[str, str] = dict(getattr(url, "headers", {}))
     if as_json:

@@ -43,6 +43,13 @@ class Remote:
         label, _colon, key = self.text.partition(":")
         return Location(context.app.blob(label), f"{label}:", key)
 
+    def object(self, context: Context) -> Location:
+        """Find the bucket, as ``open`` does, of what has to be an object."""
+        location = self.open(context)
+        if not location.key:
+            raise ConfigError(f"{self.text} names a bucket; an object in it is written {location.base}KEY")
+        return location
+
     def lists_buckets(self) -> bool:
         """Tell whether it names a provider only: ``s3://``."""
         return self.text.endswith("://")

@@ -390,6 +390,17 @@ def test_rm_goes_on_behind_what_is_missing(run: Run) -> None:
     assert [] == keys(run)
 
 
+@pytest.mark.parametrize("command", ["cat", "stat", "sign", "rm", "hold", "release", "retain --until 2030-01-01"])
+def test_a_bucket_is_no_object(run: Run, command: str) -> None:
+    put(run, "assets:a")
+    verb, *more = command.split(" ")
+    for place in ("assets", "assets:"):
+        answer = run("blob", verb, *more, *(["assets:a"] if verb == "rm" else []), place)
+        assert 2 == answer.exit_code
+        assert f"{place} names a bucket; an object in it is written assets:KEY" in answer.stderr
+    assert ["a"] == keys(run)
+
+
 def test_hostile_keys_are_exact_for_programs(run: Run) -> None:
     assert 0 == run("blob", "cp", "-", f"assets:{HOSTILE}", stdin="x").exit_code
     assert f"{HOSTILE}\n" == run("blob", "ls", "assets").stdout
