@@ -1,0 +1,106 @@
+"""A MariaDB server over a network: all that talks to it is encrypted, and the server proves who it is."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pymysql
+import pytest
+
+from shiftable.config import Credential
+from shiftable.database import Database, Databases, DatabaseSpec
+from shiftable.errors import Unavailable
+from shiftable.testing.conformance.database import small_spec
+from shiftable_baremetal import MariadbSettings
+from shiftable_baremetal.database_servers import open_server
+
+from ..baremetal.archived_server import archiving, within
+from ..certificates import certificate
+from .conftest import Debian
+from .mysql_pair import MariaDb, maria_db
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificate(tmp_path_factory.mktemp("tls"), address=None)[0]
+
+
+@pytest.fixture(autouse=True)
+def _programs_find_their_libraries(debian: Debian, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PATH", "LD_LIBRARY_PATH"):
+        monkeypatch.setenv(name, debian.environ[name])
+
+
+@pytest.fixture(scope="module")
+def encrypting(
+    debian: Debian, _somebody_else: None, authority: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MariaDb]:
+    """Run a server that talks to nobody in clear."""
+    folder = tmp_path_factory.mktemp("encrypting")
+    for path, name in ((authority, "certificate"), (authority.with_suffix(".key"), "key")):
+        shutil.copy(path, folder / name)
+        (folder / name).chmod(0o644)
+    options = (f"--ssl-cert={folder}/certificate", f"--ssl-key={folder}/key", "--log-bin=office-bin", "--server-id=7")
+    more = (
+        "--binlog-format=ROW",
+        "--innodb-flush-log-at-trx-commit=1",
+        "--sync-binlog=1",
+        "--require-secure-transport",
+    )
+    with maria_db(debian, folder / "server", *options, *more) as server:
+        with pytest.raises(pymysql.err.OperationalError, match="denied|secure"):
+            server.execute("SELECT 1", ssl_disabled=True)
+        yield server
+
+
+def databases_on(server: MariaDb, root: Path, **options: Any) -> Databases:
+    known = {"user": "admin", "password": Credential.literal(server.password), "archive_days": 7, **options}
+    return Databases(open_server(MariadbSettings(port=server.port, **known), root))
+
+
+def declared(name: str) -> DatabaseSpec:
+    return attrs.evolve(small_spec(name), engine="mariadb", version="10")
+
+
+def ask(database: Database, query: str) -> Any:
+    with contextlib.closing(database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        row = cursor.fetchone()
+        connection.commit()
+        return row[-1] if row else None
+
+
+def test_connections_programs_and_the_log_are_encrypted_and_check_the_server(
+    encrypting: MariaDb, authority: Path, tmp_path: Path
+) -> None:
+    databases = databases_on(encrypting, tmp_path / "servers", host="localhost", ca_bundle=authority)
+    orders = databases.create(declared("orders"))
+    assert str(ask(orders, "SHOW STATUS LIKE 'Ssl_version'")).startswith("TLSv1.")
+    ask(orders, "CREATE TABLE t (n INT PRIMARY KEY)")
+    orders.snapshot("first")
+    assert ask(orders.restore(declared("copy"), snapshot="first"), "SELECT COUNT(*) FROM t") == 0
+    with archiving(databases, timedelta(seconds=2)) as told:
+        databases.back_up()
+        ask(orders, "INSERT INTO t VALUES (42)")
+        when = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        within(lambda: told[-1].until >= when, "the archive to come to that time")
+        ask(orders, "DELETE FROM t")
+        assert ask(orders.restore(declared("then"), at=when), "SELECT n FROM t") == 42
+    for database in list(databases.list()):
+        databases.delete(database.name, final_snapshot=False)
+
+
+def test_a_server_that_is_another_one_is_not_talked_to(encrypting: MariaDb, authority: Path, tmp_path: Path) -> None:
+    other, _ = certificate(tmp_path, address=None)
+    for host, trusted in (("127.0.0.1", authority), ("localhost", other)):
+        databases = databases_on(encrypting, tmp_path / "servers", host=host, ca_bundle=trusted)
+        with pytest.raises(Unavailable, match="(?i)certificate"):
+            list(databases.list())
+        with pytest.raises(Unavailable, match="(?i)certificate"):
+            databases.back_up()
