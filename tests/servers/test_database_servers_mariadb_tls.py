@@ -15,7 +15,7 @@ import pytest
 
 from shiftable.config import Credential
 from shiftable.database import Database, Databases, DatabaseSpec
-from shiftable.errors import Unavailable
+from shiftable.errors import OperationError, Unavailable
 from shiftable.testing.conformance.database import small_spec
 from shiftable_baremetal import MariadbSettings
 from shiftable_baremetal.database_servers import open_server
@@ -104,3 +104,6 @@ def test_a_server_that_is_another_one_is_not_talked_to(encrypting: MariaDb, auth
             list(databases.list())
         with pytest.raises(Unavailable, match="(?i)certificate"):
             databases.back_up()
+        told = list[OperationError]()
+        databases.archive(on_trouble=told.append, stopped=lambda told=told: bool(told))
+        assert "certificate" in str(told[0]).lower()
