@@ -97,6 +97,13 @@ def debian() -> Debian:
     return Debian(ROOT)
 
 
+@pytest.fixture
+def programs_find_their_libraries(debian: Debian, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what the product starts be Debian's programs, by the environment, as on a machine that has the packages."""
+    for name in ("PATH", "LD_LIBRARY_PATH"):
+        monkeypatch.setenv(name, debian.environ[name])
+
+
 def free_ports(count: int) -> list[int]:
     """Have the kernel choose ports of loopback that nobody uses now."""
     with contextlib.ExitStack() as stack:

@@ -30,6 +30,8 @@ from ..baremetal.archived_server import archiving, archiving_until_killed, store
 from .conftest import Debian
 from .mysql_pair import MariaDb, maria_db
 
+pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
+
 OPTIONS = (
     "--innodb-flush-log-at-trx-commit=1",  # else a kill takes from the data what the log has
     "--sync-binlog=1",
@@ -38,12 +40,6 @@ OPTIONS = (
     "--binlog-format=ROW",
     "--log-bin-trust-function-creators",
 )
-
-
-@pytest.fixture(autouse=True)
-def _programs_find_their_libraries(debian: Debian, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PATH", "LD_LIBRARY_PATH"):
-        monkeypatch.setenv(name, debian.environ[name])
 
 
 @pytest.fixture(scope="module")

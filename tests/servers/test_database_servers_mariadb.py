@@ -27,15 +27,11 @@ from shiftable_baremetal._servers_mariadb import MariadbSession
 from shiftable_baremetal.database_servers import ServerDatabaseDriver, open_server
 
 from ..baremetal.killed_statements import applied, at_each_step
-from .conftest import DatabaseServer, Debian
+from .conftest import DatabaseServer
+
+pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
 
 CANARY = "c4n4ry'\"\\%s-password"
-
-
-@pytest.fixture(autouse=True)
-def _programs_find_their_libraries(debian: Debian, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PATH", "LD_LIBRARY_PATH"):
-        monkeypatch.setenv(name, debian.environ[name])
 
 
 def spec_of(name: str, **options: Any) -> DatabaseSpec:

@@ -21,16 +21,12 @@ from shiftable_baremetal.database_servers import open_server
 from ..certificates import certificate
 from .conftest import DatabaseServer, Debian
 
+pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return certificate(tmp_path_factory.mktemp("tls"), address=None)[0]
-
-
-@pytest.fixture(autouse=True)
-def _programs_find_their_libraries(debian: Debian, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PATH", "LD_LIBRARY_PATH"):
-        monkeypatch.setenv(name, debian.environ[name])
 
 
 @pytest.fixture(scope="module")
