@@ -101,7 +101,18 @@ def test_seconds_to_wait_are_read(header: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("zone", ["GMT", "+0000", "-0000", "EST"])
-def test_a_date_to_wait_for_is_read(zone: str) -> None:
+def test_a_date_to_wait_for_is_read(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:  # far from UTC, which a date without a zone is in all the same
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        try:
+            check_a_date(zone)
+        finally:
+            patch.undo()
+            time.tzset()
+
+
+def check_a_date(zone: str) -> None:
     when = time.time() + 60 - (5 * 3600 if zone == "EST" else 0)
     header = f"{formatdate(when).rpartition(' ')[0]} {zone}"
     assert 55 < (retry_after(header) or 0) <= 60
