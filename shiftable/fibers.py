@@ -19,7 +19,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, Protocol, TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 try:
     from greenlet import getcurrent, greenlet
@@ -42,12 +43,28 @@ _EVENTS = 256
 _LATE = "nothing was sent or came for too long"
 
 
-class Fiber(Protocol):
-    """What runs."""
+class Fiber:
+    """One function under way in a loop.
+
+    What runs it has run others before and will run more: a greenlet costs more than many a small call.
+    """
+
+    __slots__ = ("_ended", "_function", "_server")
+
+    def __init__(self, server: greenlet, function: Callable[[], object]) -> None:
+        self._server = server
+        self._function = function
+        self._ended = False
 
     @property
     def dead(self) -> bool:
-        """Whether it has ended."""
+        """Whether it has ended, or an interrupt has ended what ran it."""
+        return self._ended or self._server.dead
+
+    def run(self) -> None:
+        """Call the function, once."""
+        self._function()
+        self._ended = True
 
 
 class Loop:
@@ -63,6 +80,7 @@ class Loop:
         self._waiting: dict[int, tuple[greenlet, float]] = {}
         self._asleep: dict[greenlet, float] = {}
         self._awake: deque[greenlet] = deque()
+        self._idle: list[greenlet] = []
         self._watched: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._bell = -1
         self._threads: ThreadPoolExecutor | None = None
@@ -79,17 +97,18 @@ class Loop:
 
     def start(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Fiber:
         """Run a function, which must not raise, in a fiber of its own until it waits for the first time; return it."""
-
-        def run() -> None:
-            try:
-                function(*args, **kwargs)
-            finally:
-                self.running -= 1
-
-        fiber = greenlet(run, self._main)
+        server = self._idle.pop() if self._idle else None
+        if server is None or server.dead:  # an interrupt came while it had nothing to do
+            server = greenlet(self._serve, self._main)
+        fiber = Fiber(server, partial(function, *args, **kwargs))
         self.running += 1
-        fiber.switch()
+        server.switch(fiber)
         return fiber
+
+    def rest(self) -> None:
+        """Let go of what has served fibers and waits for more."""
+        while self._idle:
+            self._idle.pop().throw()
 
     def turn(self) -> None:
         """Wait until a fiber can go on, and run all that can until they wait again."""
@@ -149,6 +168,19 @@ class Loop:
         while not future.done():
             self._let_others()
         return future.result()
+
+    def _serve(self, fiber: Fiber) -> None:
+        """Run fibers, one after the other, until nobody hands one over any more."""
+        while True:
+            try:
+                fiber.run()
+            finally:
+                self.running -= 1
+            del fiber
+            self._idle.append(getcurrent())
+            while not (handed := self._main.switch()):
+                pass  # woken for nothing: what a thread did was there before the thread said so
+            fiber = handed
 
     def _let_others(self) -> None:
         """Come back when the loop says so, or for no reason."""

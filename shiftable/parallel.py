@@ -8,36 +8,67 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar, cast
 
 from shiftable.fibers import Fiber, Loop, loop
 
-__all__ = ["Fibers", "Lane", "Threads", "lane", "parallel"]
+__all__ = ["Done", "Ended", "Fibers", "Lane", "Threads", "lane", "parallel"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 _PATIENCE = 0.05
 _NEVER = 1 << 62
 
 
-class Lane(Protocol[T, R]):
+class Done(Protocol[R_co]):
+    """What became of an item: as much of a future as is of use when it is done."""
+
+    def result(self) -> R_co:
+        """Return what the function returned, or raise what it raised."""
+
+    def exception(self) -> BaseException | None:
+        """Return what it raised."""
+
+
+class Ended(Generic[R]):
+    """What became of an item that nobody waits for: a future has a lock, which costs as much as a small call."""
+
+    __slots__ = ("_error", "_value")
+
+    def __init__(self, value: R | None = None, error: BaseException | None = None) -> None:
+        self._value = value
+        self._error = error
+
+    def result(self) -> R:
+        """Return what the function returned, or raise what it raised."""
+        if self._error is not None:
+            raise self._error
+        return cast("R", self._value)
+
+    def exception(self) -> BaseException | None:
+        """Return what it raised."""
+        return self._error
+
+
+class Lane(Protocol[T, R_co]):
     """Runs a function over the items that it is handed, so many at once.
 
-    One thread feeds it and takes the results; each is an item with its future, which is done. Leaving the ``with``
+    One thread feeds it and takes the results; each is an item with what became of it. Leaving the ``with``
     block drops what waits and lets what runs come to its end, without waiting for that after Ctrl-C.
     """
 
-    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+    def put(self, item: T) -> Iterator[tuple[T, Done[R_co]]]:
         """Hand over an item, and yield what has finished meanwhile; wait for that while the lane is full."""
 
-    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+    def finished(self) -> Iterator[tuple[T, Done[R_co]]]:
         """Yield what has finished, and wait for nothing."""
 
-    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+    def finish(self) -> Iterator[tuple[T, Done[R_co]]]:
         """Yield everything that is still under way, as it ends."""
 
-    def stop(self) -> Iterator[tuple[T, Future[R]]]:
+    def stop(self) -> Iterator[tuple[T, Done[R_co]]]:
         """Drop what has not begun, and yield the rest as it ends."""
 
     def __enter__(self) -> Self: ...
@@ -71,22 +102,22 @@ class Fibers(Generic[T, R]):
         self._loop = loop
         self._width = width
         self._running: list[Fiber] = []
-        self._done: deque[tuple[T, Future[R]]] = deque()
+        self._done: deque[tuple[T, Done[R]]] = deque()
 
-    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+    def put(self, item: T) -> Iterator[tuple[T, Done[R]]]:
         """Hand over an item, and yield what has finished meanwhile; wait for that while the lane is full."""
-        while self._count() >= self._width():
+        # Only who looks like too many is counted anew: that is a look at each.
+        while len(self._running) >= self._width() and self._count() >= self._width():
             self._loop.turn()
-        fiber = self._loop.start(self._work, item)
-        self._running.append(fiber)
+        self._running.append(self._loop.start(self._work, item))
         return self.finished()
 
-    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+    def finished(self) -> Iterator[tuple[T, Done[R]]]:
         """Yield what has finished, and wait for nothing."""
         while self._done:
             yield self._done.popleft()
 
-    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+    def finish(self) -> Iterator[tuple[T, Done[R]]]:
         """Yield everything that is still under way, as it ends."""
         while self._count():
             self._loop.turn()
@@ -100,12 +131,11 @@ class Fibers(Generic[T, R]):
         return len(self._running)
 
     def _work(self, item: T) -> None:
-        future: Future[R] = Future()
         try:
-            future.set_result(self._function(item))
-        except BaseException as exc:  # noqa: BLE001  it is raised where the future is asked
-            future.set_exception(exc)
-        self._done.append((item, future))
+            done = Ended(self._function(item))
+        except BaseException as exc:  # noqa: BLE001  it is raised where the result is asked for
+            done = Ended(error=exc)
+        self._done.append((item, done))
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +143,7 @@ class Fibers(Generic[T, R]):
     def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         while self._count() and not isinstance(exc, KeyboardInterrupt):
             self._loop.turn()
+        self._loop.rest()
 
 
 class Threads(Generic[T, R]):
@@ -133,7 +164,7 @@ class Threads(Generic[T, R]):
         self._wanted = _NEVER
         self._wake = threading.Event()
 
-    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+    def put(self, item: T) -> Iterator[tuple[T, Done[R]]]:
         """Hand over an item, and yield what has finished meanwhile; wait for that while the lane is full."""
         future: Future[R] = Future()
         self._running[future] = item
@@ -145,13 +176,13 @@ class Threads(Generic[T, R]):
             self._await()
         yield from self.finished()
 
-    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+    def finish(self) -> Iterator[tuple[T, Done[R]]]:
         """Yield everything that is still under way, as it ends."""
         while self._running:
             self._await()
             yield from self.finished()
 
-    def stop(self) -> Iterator[tuple[T, Future[R]]]:
+    def stop(self) -> Iterator[tuple[T, Done[R]]]:
         """Drop what has not begun, and yield the rest as it ends."""
         for future in [future for future in self._running if future.cancel()]:
             del self._running[future]
@@ -168,7 +199,7 @@ class Threads(Generic[T, R]):
                 self._wake.wait(_PATIENCE)
             self._wanted = _NEVER
 
-    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+    def finished(self) -> Iterator[tuple[T, Done[R]]]:
         """Yield what has finished, and wait for nothing."""
         while self._done:
             future = self._done.popleft()
@@ -206,8 +237,8 @@ class Threads(Generic[T, R]):
 
 def parallel(
     function: Callable[[T], R], items: Iterable[T], *, workers: int, fibers: bool = False
-) -> Iterator[tuple[T, Future[R]]]:
-    """Yield each item with its finished future, in the order in which they end; items are taken as there is room.
+) -> Iterator[tuple[T, Done[R]]]:
+    """Yield each item with what became of it, in the order in which they end; items are taken as there is room.
 
     Args:
         fibers: the function gives way while it waits, as ``shiftable.fibers`` tells; then there is one thread, this.

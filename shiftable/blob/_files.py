@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
+import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,13 +131,15 @@ class ObjectWriter(io.BufferedIOBase):
         self.abort()
 
 
-def save(stream: Iterable[bytes], path: Path, *, durable: bool = True) -> None:
+def save(stream: Iterable[bytes], path: str | Path, *, durable: bool = True, modified: float | None = None) -> None:
     """Write a stream to a file that appears whole or not at all.
 
     Args:
         durable: wait until the disk has it; else a power cut may leave an empty file.
+        modified: when it is to say that it was changed, in seconds since 1970; now, if nothing is said.
     """
-    part = f"{path.parent}/.{secrets.token_hex(8)}.part"
+    folder = os.path.dirname(path) or "."  # noqa: PTH120  paths cost as much as the file
+    part = f"{folder}/.{random.getrandbits(64):016x}.part"
     try:
         # Python's files ask the system for more than they need, which shows where objects are small and many.
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -146,19 +148,21 @@ def save(stream: Iterable[bytes], path: Path, *, durable: bool = True) -> None:
                 written = os.write(descriptor, chunk)
                 while written < len(chunk):
                     written += os.write(descriptor, memoryview(chunk)[written:])
+            if modified is not None:
+                os.utime(descriptor, (modified, modified))
             if durable:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(part, path)  # noqa: PTH105  paths cost as much as the file
+        os.replace(part, path)  # noqa: PTH105
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise
     if durable:
-        _sync_directory(path.parent)
+        _sync_directory(folder)
 
 
-def _sync_directory(path: Path) -> None:
+def _sync_directory(path: str) -> None:
     """Make the rename last."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

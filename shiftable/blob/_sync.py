@@ -116,11 +116,8 @@ def _copy(here: _Side, there: _Side, step: SyncStep) -> None:
                 there.bucket.put(there.prefix + name, here.content(name, step.size))
         case _Prefix(), _Folder():
             with there.translated(name), here.bucket.stream(here.prefix + name) as stream:
-                path = there.room(name)
-                # What a power cut leaves empty the next sync copies again: its size is another.
-                save(stream, path, durable=False)
-                modified = stream.info.modified.timestamp()
-                os.utime(path, (modified, modified))  # so that the next sync sees it as old as its source
+                # It is as old as its source, for the next sync; what a power cut leaves empty has another size then.
+                save(stream, there.room(name), durable=False, modified=stream.info.modified.timestamp())
         case _Prefix(), _Prefix():
             here.bucket.copy(here.prefix + name, there.prefix + name, to=there.bucket)
 
@@ -220,6 +217,12 @@ class _Folder(_Side):
     root: Path
     may_be_missing: bool = False
     _walked: set[str] = attrs.field(factory=set, init=False, eq=False)
+    _start: str = attrs.field(init=False, eq=False)
+    """What names are written behind: to join paths costs as much as a small file."""
+
+    @_start.default
+    def _before_names(self) -> str:
+        return os.path.join(self.root, "")  # noqa: PTH118
 
     @property
     def gives_way(self) -> bool:
@@ -249,41 +252,41 @@ class _Folder(_Side):
                 logger.warning("%s is left out: it is no regular file", entry.path)
 
     def md5(self, entry: _Entry) -> bytes | None:
-        with self.translated(entry.name), self.path(entry.name).open("rb") as file:
+        with self.translated(entry.name), Path(self.path(entry.name)).open("rb") as file:
             return hashlib.file_digest(file, _md5).digest()
 
     def delete(self, name: str) -> None:
         with self.translated(name):
-            self.path(name).unlink(missing_ok=True)
+            Path(self.path(name)).unlink(missing_ok=True)
 
     def content(self, name: str, size: int) -> bytes | Path:
         """Return what is to be uploaded: a small file's content, which takes as little memory as a part of a large."""
         path = self.path(name)
-        return _read(path) if size <= PART_SIZE else path
+        return _read(path, size) if size <= PART_SIZE else Path(path)
 
-    def room(self, name: str) -> Path:
+    def room(self, name: str) -> str:
         """Return the file of a name, whose folder exists."""
         path = self.path(name)
         folder = f"{name.rpartition('/')[0]}/"
         if folder not in self._walked:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             self._walked.add(folder)
         return path
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str) -> str:
         """Return the file of a name, which never lies outside the folder; each folder on the way is looked at once."""
         folder, _, last = name.rpartition("/")
         if folder not in self._walked or last in {"", ".", ".."} or "\0" in last:
             path_below(self.root, name, operation="blob.sync")
             self._walked.add(folder)
-        return self.root / name
+        return self._start + name
 
     def translated(self, name: str) -> translated:
         """Turn the errors of files into ours."""
         return translated(classify_os, provider="local", operation="blob.sync", resource=self._resource(name))
 
     def _resource(self, name: str) -> Resource:
-        return Resource("file", str(self.root / name)) if name else Resource("folder", str(self.root))
+        return Resource("file", self._start + name) if name else Resource("folder", str(self.root))
 
 
 def _side(end: End, *, may_be_missing: bool = False) -> _Side:
@@ -293,13 +296,16 @@ def _side(end: End, *, may_be_missing: bool = False) -> _Side:
     return _Prefix(bucket.lane(), prefix)
 
 
-def _read(path: Path) -> bytes:
-    """Return a file's content, with half of the system calls that ``Path.read_bytes`` makes."""
+def _read(path: str, size: int) -> bytes:
+    """Return a file's content, in one call of the system where it is as long as it was."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        pieces = []
-        while piece := os.read(descriptor, _READ):
-            pieces.append(piece)
+        content = os.read(descriptor, size + 1)
+        if len(content) == size:
+            return content
+        pieces = [content]
+        while pieces[-1]:
+            pieces.append(os.read(descriptor, _READ))
         return b"".join(pieces)
     finally:
         os.close(descriptor)

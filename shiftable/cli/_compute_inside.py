@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from concurrent.futures import Future
 from datetime import timedelta
 
 import click
@@ -14,7 +13,7 @@ from shiftable.cli._context import Context, json_line, json_option, pass_context
 from shiftable.cli._units import read_duration
 from shiftable.compute import Completed, Machine
 from shiftable.errors import ConfigError, ShiftableError
-from shiftable.parallel import parallel
+from shiftable.parallel import Done, parallel
 
 __all__ = ["console", "run", "ssh"]
 
@@ -60,20 +59,20 @@ def run(
     found = place.find(context)
     machines = sorted(found.machines, key=lambda machine: (len(machine.name), machine.name))
     done = parallel(lambda machine: machine.run(command, stdin=given, timeout=timeout), machines, workers=_AT_ONCE)
-    codes = [_told(machine, future, alone=found.fleet is None, as_json=as_json) for machine, future in done]
+    codes = [_told(machine, ended, alone=found.fleet is None, as_json=as_json) for machine, ended in done]
     sys.exit(codes[0] if found.fleet is None else int(any(codes)))
 
 
-def _told(machine: Machine, future: Future[Completed], *, alone: bool, as_json: bool) -> int:
+def _told(machine: Machine, ended: Done[Completed], *, alone: bool, as_json: bool) -> int:
     """Say what a command said on one machine, and return its exit code."""
-    failed = future.exception()
+    failed = ended.exception()
     if isinstance(failed, ShiftableError):
         if as_json:
             json_line({"machine": machine.name, "error": str(failed)})
         else:
             click.echo(shown(f"error: {failed}"), err=True)
         return 1
-    done = future.result()
+    done = ended.result()
     if as_json:
         texts = {"stdout": _text(done.stdout), "stderr": _text(done.stderr)}
         json_line({"machine": machine.name, "exit_code": done.exit_code, **texts})

@@ -27,6 +27,7 @@ from shiftable.migrate._limits import Pace
 from shiftable.migrate._window import Window
 from shiftable.migrate._workers import Pool, Workers
 from shiftable.migrate.mover import Item, Mover, Options
+from shiftable.parallel import Done, Ended
 
 __all__ = ["Crew", "Job", "work"]
 
@@ -106,9 +107,9 @@ class Crew(Generic[T, R]):
         self._open: list[T] = []
         self._bytes = 0
         self._out: dict[Future[bytes], _Batch[T]] = {}
-        self._ready: deque[tuple[T, Future[R]]] = deque()
+        self._ready: deque[tuple[T, Done[R]]] = deque()
 
-    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+    def put(self, item: T) -> Iterator[tuple[T, Done[R]]]:
         """Hand over an item, and yield what has finished meanwhile; wait for that while the workers have enough."""
         self._open.append(item)
         self._bytes += self._size(item)
@@ -118,14 +119,14 @@ class Crew(Generic[T, R]):
                 self._await()
             yield from self.finished()
 
-    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+    def finished(self) -> Iterator[tuple[T, Done[R]]]:
         """Yield what has finished, and wait for nothing."""
         for future in [future for future in self._out if future.done()]:
             self._take(future)
         while self._ready:
             yield self._ready.popleft()
 
-    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+    def finish(self) -> Iterator[tuple[T, Done[R]]]:
         """Yield everything that is still under way, as it ends."""
         if self._open:
             self._send_open()
@@ -134,7 +135,7 @@ class Crew(Generic[T, R]):
             self._await()
             yield from self.finished()
 
-    def stop(self) -> Iterator[tuple[T, Future[R]]]:
+    def stop(self) -> Iterator[tuple[T, Done[R]]]:
         """Drop what has not begun, and yield the rest as it ends."""
         self._open = []
         cancels = self._pool is not None and self._pool.cancels
@@ -243,15 +244,10 @@ def _failed(future: Future[bytes]) -> bool:
         return True
 
 
-def _told(tasks: Sequence[T], results: Sequence[tuple[int, bool, Any]]) -> Iterator[tuple[T, Future[Any]]]:
+def _told(tasks: Sequence[T], results: Sequence[tuple[int, bool, Any]]) -> Iterator[tuple[T, Done[Any]]]:
     """Make of a batch's results what a lane yields."""
     for place, good, value in results:
-        future: Future[Any] = Future()
-        if good:
-            future.set_result(value)
-        else:
-            future.set_exception(value)
-        yield tasks[place], future
+        yield tasks[place], Ended(value) if good else Ended(error=value)
 
 
 # where they are worked on

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -28,12 +27,13 @@ from shiftable.errors import (
 from shiftable.fibers import in_thread, sleep
 from shiftable.migrate._window import Window
 from shiftable.migrate.mover import Options
-from shiftable.parallel import Lane, lane
+from shiftable.parallel import Done, Lane, lane
 
 __all__ = ["Away", "Engine"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 _BATCH = 64
 _USUAL = 1024 * 1024
@@ -54,7 +54,7 @@ _HOPELESS = (
 """What says more about the account, the disk or the network than about the item."""
 
 
-class Away(Protocol[T, R]):
+class Away(Protocol[T, R_co]):
     """A lane whose items are run elsewhere: see ``Lane`` for what its methods do."""
 
     @property
@@ -64,16 +64,16 @@ class Away(Protocol[T, R]):
     def takes(self, item: T, /) -> bool:
         """Whether an item may leave this process."""
 
-    def put(self, item: T) -> Iterator[tuple[T, Future[R]]]:
+    def put(self, item: T) -> Iterator[tuple[T, Done[R_co]]]:
         """Hand over an item, and yield what has finished meanwhile."""
 
-    def finished(self) -> Iterator[tuple[T, Future[R]]]:
+    def finished(self) -> Iterator[tuple[T, Done[R_co]]]:
         """Yield what has finished, and wait for nothing."""
 
-    def finish(self) -> Iterator[tuple[T, Future[R]]]:
+    def finish(self) -> Iterator[tuple[T, Done[R_co]]]:
         """Yield everything that is still under way, as it ends."""
 
-    def stop(self) -> Iterator[tuple[T, Future[R]]]:
+    def stop(self) -> Iterator[tuple[T, Done[R_co]]]:
         """Drop what has not begun, and yield the rest as it ends."""
 
     def __enter__(self) -> Self: ...
@@ -180,7 +180,7 @@ class Engine:
                 raise
 
     def _tell(
-        self, item: T, future: Future[R], ended: Callable[[T, R], None], failed: Callable[[T, Exception], None]
+        self, item: T, future: Done[R], ended: Callable[[T, R], None], failed: Callable[[T, Exception], None]
     ) -> None:
         error = future.exception()
         if error is None:
@@ -237,7 +237,7 @@ def _delay(error: OperationError, attempt: int) -> float:
 
 def _fed(
     lane: Lane[T, R], away: Away[T, R] | None, items: Iterable[T], begun: Callable[[Sequence[T]], None], ahead: int
-) -> Iterator[tuple[T, Future[R]]]:
+) -> Iterator[tuple[T, Done[R]]]:
     """Feed one or two lanes batch by batch, and yield what ends."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, ahead)):

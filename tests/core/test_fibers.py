@@ -14,6 +14,7 @@ import pytest
 
 from shiftable import fibers, parallel
 
+greenlet = pytest.importorskip("greenlet", reason="fibers need greenlet")
 pytestmark = pytest.mark.skipif(not fibers.AVAILABLE, reason="fibers need greenlet and Linux")
 
 
@@ -181,6 +182,9 @@ def test_an_error_of_an_item_is_its_own(pair: Any) -> None:
         1: type(None),
         2: type(None),
     }
+    assert found[2].result() == 0
+    with pytest.raises(ZeroDivisionError):
+        found[0].result()
 
 
 def test_leaving_early_lets_what_runs_come_to_its_end() -> None:
@@ -314,6 +318,71 @@ def test_an_interrupt_anywhere_in_a_turn_forgets_nobody(pair: Any, monkeypatch: 
         monkeypatch.undo()
 
     assert {item: future.result() for item, future in made.finish()} == {0: b"x", 1: True, 2: None}
+
+
+def test_what_runs_one_item_runs_the_next() -> None:
+    seen: set[Any] = set()
+
+    def run(_: int) -> None:
+        seen.add(greenlet.getcurrent())
+        fibers.sleep(0.0001)
+
+    assert len(everything(lane(run), range(40))) == 40
+    assert len(seen) == 4
+
+
+def test_what_ran_items_ends_with_the_lane() -> None:
+    seen: list[Any] = []
+    everything(lane(lambda _: seen.append(greenlet.getcurrent())), range(3))
+
+    assert [server.dead for server in seen] == [True] * 3
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_who_has_nothing_to_do_may_be_woken_or_die(*, killed: bool) -> None:
+    """A late word of a thread wakes it, and an interrupt may come just then."""
+    servers: list[Any] = []
+
+    def run(number: int) -> int:
+        servers.append(greenlet.getcurrent())
+        return number
+
+    with lane(run) as made:
+        found = list(made.put(1))
+        if killed:
+            servers[0].throw()
+        else:
+            servers[0].switch()
+        found += list(made.put(2))
+        found += list(made.finish())
+
+    assert [(item, future.result()) for item, future in found] == [(1, 1), (2, 2)]
+    assert (servers[0] is servers[1]) is not killed
+    assert fibers.active() is None
+
+
+def test_what_an_interrupt_tears_out_of_its_work_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it could say that it has ended."""
+
+    def torn(_: fibers.Fiber) -> None:
+        raise KeyboardInterrupt
+
+    made = lane(abs)
+    monkeypatch.setattr(fibers.Fiber, "run", torn)
+    with pytest.raises(KeyboardInterrupt), made:
+        list(made.put(1))
+
+    assert list(made.finish()) == []
+    assert fibers.active() is None
+
+
+def test_a_fiber_is_as_dead_as_what_runs_it() -> None:
+    server = greenlet.greenlet(lambda: None)
+    fiber = fibers.Fiber(server, lambda: None)
+
+    assert not fiber.dead
+    server.throw()
+    assert fiber.dead
 
 
 def test_work_in_threads_never_waits_for_work_behind_it() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import shiftable
 from shiftable.blob import Bucket, BucketSpec, SyncStep, sync
+from shiftable.blob._sync import _read
 from shiftable.errors import InvalidArgument, NotFound
 
 
@@ -113,9 +115,9 @@ def test_what_vanishes_before_it_is_copied_is_one_error(
 ) -> None:
     opened = os.open
 
-    def late(path: Path, *rest: Any) -> int:
-        if path == tree / "a":
-            path.unlink()
+    def late(path: str, *rest: Any) -> int:
+        if Path(path) == tree / "a":
+            Path(path).unlink()
         return opened(path, *rest)
 
     monkeypatch.setattr(os, "open", late)
@@ -132,9 +134,24 @@ def test_a_file_that_cannot_be_read_is_one_error(bucket: Bucket, tree: Path, mon
     assert [("copy", "a", "PermissionDenied"), ("copy", "ü", "")] == done(sync(tree, bucket, delete=True))
 
 
+def test_what_was_downloaded_is_as_old_as_its_source(bucket: Bucket, tmp_path: Path) -> None:
+    info = bucket.put("a", b"1")
+    time.sleep(0.01)
+    list(sync(bucket, tmp_path))
+
+    assert (tmp_path / "a").stat().st_mtime == pytest.approx(info.modified.timestamp(), abs=1e-6)
+
+
+@pytest.mark.parametrize("listed", [0, 1, 99, 100, 101, 5000])
+def test_a_file_that_has_grown_or_shrunk_is_read_to_its_end(tmp_path: Path, listed: int) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100)
+
+    assert _read(str(tmp_path / "a"), listed) == b"x" * 100
+
+
 def _refusing(opened: Any, locked: Path) -> Any:
-    def refused(path: Path, *rest: Any, **more: Any) -> Any:
-        if path == locked:
+    def refused(path: str | Path, *rest: Any, **more: Any) -> Any:
+        if Path(path) == locked:
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, *rest, **more)
 
