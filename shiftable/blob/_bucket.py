@@ -57,6 +57,7 @@ _DELETE_WORKERS = 16
 _DELETE_BATCH = 1_000
 _READ_BUFFER = 256 * 1024
 _UNLOCKED = Lock()
+_NO_HEADERS = Headers()
 
 
 class Bucket(Handle[BlobDriver]):
@@ -195,7 +196,7 @@ class Bucket(Handle[BlobDriver]):
         )
         with _missing_is_mismatch(task, if_match):
             if isinstance(data, bytes) and len(data) <= PART_SIZE:
-                with task.translated():
+                with task.translated:
                     return self._driver.put(self.name, key, data, options)
             with Uploader(task, options, size=size) as uploader:
                 for chunk in chunks_of(data):
@@ -350,7 +351,7 @@ class Bucket(Handle[BlobDriver]):
         """
         task = self._versioned("stat", key, version)
         _check_one_condition(task, if_match, if_none_match)
-        with task.translated():
+        with task.translated:
             info = self._driver.stat(self.name, key, version=version)
         task.check_token(info, if_match, if_none_match)
         return info
@@ -363,7 +364,7 @@ class Bucket(Handle[BlobDriver]):
         """
         task = self._task("exists", key)
         try:
-            with task.translated():
+            with task.translated:
                 self._driver.stat(self.name, key, version=None)
         except ParentNotFound:
             raise
@@ -434,7 +435,7 @@ class Bucket(Handle[BlobDriver]):
         task = self._versioned("delete", key, version)
         if if_match is not None:
             self._require(self.features.delete_if_match, "delete", task.resource, "compare-and-swap deletes")
-        with _missing_is_mismatch(task, if_match), task.translated():
+        with _missing_is_mismatch(task, if_match), task.translated:
             self._driver.delete(self.name, key, if_match=if_match, version=version)
 
     def delete_many(self, keys: Iterable[str]) -> dict[str, OperationError]:
@@ -484,7 +485,7 @@ class Bucket(Handle[BlobDriver]):
         """
         task = self._versioned("lock_of", key, version)
         self._require(self.features.object_lock or self.features.legal_hold, "lock_of", task.resource, "object lock")
-        with task.translated():
+        with task.translated:
             return self._driver.lock_of(self.name, key, version=version)
 
     def retain(
@@ -512,7 +513,7 @@ class Bucket(Handle[BlobDriver]):
         if until is None and not bypass:
             raise task.error(InvalidArgument, "a retention is taken away only with bypass")
         retention = self._retention(task, until, mode)
-        with task.translated():
+        with task.translated:
             self._driver.set_retention(self.name, key, retention, version=version, bypass=bypass)
 
     def hold(self, key: str, *, version: str | None = None) -> None:
@@ -534,14 +535,14 @@ class Bucket(Handle[BlobDriver]):
         task = self._tagged("tags", key)
         if version is not None:
             self._require(self.features.restore, "tags", task.resource, "tags of older versions")
-        with task.translated():
+        with task.translated:
             return dict(self._read_tags(key, version))
 
     def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
         """Replace all tags of an object."""
         task = self._tagged("set_tags", key)
         self._check_tags(task, tags)
-        with task.translated():
+        with task.translated:
             self._driver.set_tags(self.name, key, tags)
 
     def sign(
@@ -581,9 +582,9 @@ class Bucket(Handle[BlobDriver]):
             raise task.error(InvalidArgument, why)
         if content_type is not None and (method != "PUT" or _CONTROL.search(content_type)):
             raise task.error(InvalidArgument, "content_type is one line, and only for PUT")
-        options = self._sign_options(task, method, answer or Headers(), md5, size)
+        options = self._sign_options(task, method, answer or _NO_HEADERS, md5, size)
         bound = {} if options == SignOptions() else {"options": options}
-        with task.translated():
+        with task.translated:
             url = self._driver.sign(self.name, key, method=method, expires=expires, content_type=content_type, **bound)
         if isinstance(url, SignedURL):
             return url
@@ -620,12 +621,12 @@ class Bucket(Handle[BlobDriver]):
         self, task: Task, method: Method, answer: Headers, md5: bytes | None, size: int | None
     ) -> SignOptions:
         for wanted, supported, what in (
-            (answer != Headers(), self.features.sign_answer, "presigned URLs that say the headers of the answer"),
+            (answer != _NO_HEADERS, self.features.sign_answer, "presigned URLs that say the headers of the answer"),
             (md5 is not None, self.features.sign_md5, "presigned URLs for content of one MD5"),
             (size is not None, self.features.sign_size, "presigned URLs for content of one size"),
         ):
             self._require(supported or not wanted, "sign", task.resource, what)
-        if answer != Headers() and method != "GET":
+        if answer != _NO_HEADERS and method != "GET":
             raise task.error(InvalidArgument, "answer is only for GET")
         if answer != Headers(content_type=answer.content_type, content_disposition=answer.content_disposition):
             raise task.error(InvalidArgument, "of an answer only content_type and content_disposition can be said")
@@ -650,7 +651,7 @@ class Bucket(Handle[BlobDriver]):
     def _set_hold(self, operation: Literal["hold", "release"], key: str, version: str | None) -> None:
         task = self._versioned(operation, key, version)
         self._require(self.features.legal_hold, operation, task.resource, "legal holds")
-        with task.translated():
+        with task.translated:
             self._driver.set_hold(self.name, key, hold=operation == "hold", version=version)
 
     def _check_tags(self, task: Task, tags: Mapping[str, str]) -> None:
@@ -681,9 +682,9 @@ class Bucket(Handle[BlobDriver]):
         lock: Lock = _UNLOCKED,
     ) -> PutOptions:
         operation = task.operation.removeprefix("blob.")
-        merged = _merged(task, headers or Headers(), content_type)
+        merged = _merged(task, headers or _NO_HEADERS, content_type)
         self._check_conditions(task, if_absent=if_absent, if_match=if_match)
-        if merged != Headers():
+        if merged != _NO_HEADERS:
             self._require(self.features.headers, operation, task.resource, "headers of objects")
             why = self.check_headers(merged)
             if why is not None:
@@ -712,6 +713,8 @@ class Bucket(Handle[BlobDriver]):
 
     def _checked_lock(self, task: Task, lock: Lock) -> dict[str, Any]:
         """Refuse a lock that the provider cannot keep; return it as options of a write."""
+        if lock == _UNLOCKED:
+            return {}
         operation, features, retention = task.operation.removeprefix("blob."), self.features, lock.retention
         self._require(features.legal_hold or not lock.hold, operation, task.resource, "legal holds")
         if retention is not None:
@@ -722,7 +725,7 @@ class Bucket(Handle[BlobDriver]):
             if limit is not None and retention.until - datetime.now(UTC) > timedelta(days=limit.value):
                 why = f"the object is to be kept until {retention.until}; the limit is {limit} days ({limit.source})"
                 raise task.error(InvalidArgument, why)
-        return {"retention": retention, "hold": lock.hold} if lock != _UNLOCKED else {}
+        return {"retention": retention, "hold": lock.hold}
 
     def _class_name(self, task: Task, name: str | None) -> str | None:
         """Return the provider's own name of a storage class."""
@@ -828,7 +831,7 @@ class Bucket(Handle[BlobDriver]):
         options = self._carried(task, wanted, version) if wanted != PutOptions() else None
         source = {"version": version} if version is not None else {}
         try:
-            with _missing_is_mismatch(sink, if_match), task.translated():
+            with _missing_is_mismatch(sink, if_match), task.translated:
                 return self._driver.copy(self.name, key, target.name, to_key, options, **source)
         except Unsupported:  # an object too large for one call, or a bucket elsewhere
             return self._streamed(task, target, sink, wanted, version)
@@ -838,7 +841,7 @@ class Bucket(Handle[BlobDriver]):
 
     def _carried(self, task: Task, wanted: PutOptions, version: str | None) -> PutOptions:
         """Say in full what a copy keeps, as conditions and a storage class cannot be said alone."""
-        with task.translated():
+        with task.translated:
             info = self._driver.stat(self.name, task.key, version=version)
         return attrs.evolve(
             wanted, headers=info.headers, metadata=info.metadata, tags=self._tags_of(task, info, version)
@@ -851,7 +854,7 @@ class Bucket(Handle[BlobDriver]):
         if version is not None:
             operation = task.operation.removeprefix("blob.")
             self._require(self.features.restore, operation, task.resource, "way to read the tags of older versions")
-        with task.translated():
+        with task.translated:
             return self._read_tags(task.key, version)
 
     def _read_tags(self, key: str, version: str | None) -> Mapping[str, str]:
@@ -903,7 +906,7 @@ def _merged(task: Task, headers: Headers, content_type: str | None) -> Headers:
         if headers.content_type not in {None, content_type}:
             raise task.error(InvalidArgument, "content_type and headers.content_type differ")
         headers = attrs.evolve(headers, content_type=content_type)
-    if headers == Headers():
+    if headers == _NO_HEADERS:
         return headers
     for name, value in attrs.asdict(headers).items():
         if value is not None and _CONTROL.search(value):

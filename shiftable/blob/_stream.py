@@ -80,13 +80,13 @@ class ObjectStream(Iterator[bytes]):
         # HTTP cannot ask for no bytes at all. And not every driver can be told what the caller has.
         look = start == stop or (condition and not driver.features.if_none_match)
         if look:
-            with self._task.translated():
+            with self._task.translated:
                 info = driver.stat(bucket, key, version=self._version)
             self._task.check_token(info, if_match, if_none_match)
             if start == stop:
                 return Download(info=info, chunks=iter(()))
             condition = {}
-        with self._task.translated():
+        with self._task.translated:
             download = driver.get(bucket, key, range_=range_, if_match=if_match, version=self._version, **condition)
         if condition and download.info.token == if_none_match:  # a server that does not know the condition
             download.close()
@@ -122,7 +122,7 @@ class ObjectStream(Iterator[bytes]):
 
     def _arriving(self) -> Iterator[bytes]:
         while True:
-            with self._task.translated():
+            with self._task.translated:
                 chunk = next(self._download.chunks, None)
             if chunk is None:
                 return

@@ -34,8 +34,9 @@ class Task:
         """The object."""
         return Resource("object", self.key, Resource("bucket", self.bucket))
 
+    @cached_property
     def translated(self) -> translated:
-        """Turn native errors into ours."""
+        """Turns native errors into ours, as often as it is entered."""
         return translated(
             self.driver.classify, provider=self.driver.named, operation=self.operation, resource=self.resource
         )

@@ -114,12 +114,12 @@ class Uploader:
         """Make the object visible."""
         driver, task = self._task.driver, self._task
         if self._upload is None:
-            with task.translated():
+            with task.translated:
                 return driver.put(task.bucket, task.key, bytes(self._buffer), self._options)
         self._send(len(self._buffer))
         while self._pending:
             self._collect()
-        with task.translated():
+        with task.translated:
             info = driver.upload_complete(self._upload, tuple(self._parts))
         self._upload = None
         self._close_pool()
@@ -167,11 +167,11 @@ class Uploader:
         self._sent += size
 
     def _begin(self) -> Upload:
-        with self._task.translated():
+        with self._task.translated:
             return self._task.driver.upload_begin(self._task.bucket, self._task.key, self._options)
 
     def _part(self, upload: Upload, number: int, data: bytes, offset: int) -> Part:
-        with self._task.translated():
+        with self._task.translated:
             return self._task.driver.upload_part(upload, number, data, offset)
 
     def _collect(self) -> None:

@@ -45,7 +45,7 @@ class Inside:
         key = info.key
         task = Task(self._driver, self._target.name, key, "blob.copy")
         try:
-            with task.translated():
+            with task.translated:
                 written = self._driver.copy(self._source.name, key, self._target.name, key, options)
         except (ParentNotFound, PermissionDenied):
             self._possible = False

@@ -159,7 +159,7 @@ class Parts:
         if found is not None:
             upload = Upload(bucket=self._target.name, key=key, id=json.loads(found)["id"], options=PutOptions())
             task = _task(self._target, key)
-            with task.translated():
+            with task.translated:
                 task.driver.upload_abort(upload)
         self._notes.clear(key)
 
@@ -194,7 +194,7 @@ class _Work:
         self._send(upload, pool, room, stopping)
         if not self._resumed and self._md5 is not None and self._md5.digest() != self._info.md5:
             raise self._damaged("what was read does not have the MD5 that the source tells")
-        with self._task.translated():
+        with self._task.translated:
             parts = tuple(self._done[number] for number in sorted(self._done))
             written = self._task.driver.upload_complete(upload, parts)
         self._check_arrival(written)
@@ -220,7 +220,7 @@ class _Work:
         state = json.loads(notes[_UPLOAD])
         id_ = state.pop("id")
         if state != self._terms:
-            with self._task.translated():
+            with self._task.translated:
                 self._task.driver.upload_abort(self._upload(id_))
             self._notes.clear(self._info.key)
             return None
@@ -229,7 +229,7 @@ class _Work:
         return self._upload(id_)
 
     def _begun(self) -> Upload:
-        with self._task.translated():
+        with self._task.translated:
             upload = self._task.driver.upload_begin(self._task.bucket, self._task.key, self._options)
         self._notes.write(self._info.key, _UPLOAD, json.dumps({"id": upload.id, **self._terms}))
         return upload
@@ -278,7 +278,7 @@ class _Work:
             self._source.stream(self._info.key, start=start, stop=stop, if_match=self._info.token) as stream,
         ):
             data = stream.read()
-        with self._task.translated():
+        with self._task.translated:
             part = self._task.driver.upload_part(upload, number, data, start)
         self._notes.write(self._info.key, f"part {number}", json.dumps([part.number, part.size, part.token]))
         self._done[number] = part

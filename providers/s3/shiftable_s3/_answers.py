@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -130,6 +131,7 @@ def place_of(item: ObjectSummary | CommonPrefix) -> str:
     return item.prefix if isinstance(item, CommonPrefix) else item.key
 
 
+@lru_cache(16)
 def kept(headers: Headers) -> Headers:
     """Return headers as they are stored."""
     return headers if headers.content_type is not None else attrs.evolve(headers, content_type=DEFAULT_TYPE)
