@@ -185,3 +185,21 @@ def test_keys_that_are_secrets_of_the_same_account_are_an_error(tmp_path: Path) 
     thread.start()
     thread.join(60)
     assert ["the credential { secret = 'app/id' } needs itself to be read"] == said
+
+
+def test_models_of_services_are_read_once_for_all_providers(
+    session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Unless they are to be looked for elsewhere."""
+
+    def model() -> Any:
+        client: Any = session().client("sts")
+        return client.meta.service_model._service_description
+
+    one, other = model(), model()
+    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path))
+    elsewhere = model()
+
+    assert one is other
+    assert elsewhere is not one
+    assert elsewhere == one
