@@ -1,14 +1,17 @@
 """The connections of ``shiftable.http`` under an SDK that speaks through requests: Google's and Azure's.
 
 Most of the CPU that a small call of these SDKs takes is spent below them, in requests and urllib3. ``BulkAdapter``
-takes the place of requests' own adapter in the session of a bulk lane. What it does not understand is handed on to
-that one: proxies, client certificates, bodies that are no bytes, and everything while a test has requests replaced.
+takes the place of requests' own adapter in the session of a bulk lane, and ``BulkSession`` that of the session, whose
+calls merge settings that a lane does not have. What they do not understand is handed on to requests: proxies, client
+certificates, bodies that are no bytes, and everything while a test has requests replaced.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import ssl
+from collections.abc import Mapping
 from http.client import HTTPException, responses
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,70 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3 import HTTPHeaderDict, HTTPResponse
 from urllib3.exceptions import ProtocolError
 
 from shiftable.fibers import in_thread
 from shiftable.http import Answer, Connections, ConnectTimeout, Transport, Unreachable
 
-__all__ = ["BulkAdapter", "prepare"]
+__all__ = ["BulkAdapter", "BulkSession", "prepare"]
 
 _IDLE = 256
 _NEVER = 86_400.0
 _TIMEOUTS = (int, float, tuple, type(None))
+_PART = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-F]{2})"
+_URL = re.compile(rf"https?://[a-z0-9.:\[\]-]+/{_PART}*(?:\?(?:{_PART}|\?)+)?")
+_LINE = re.compile(r"[!-9;-~]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*)?")
+
+
+class BulkSession(requests.Session):
+    """A session that spares what requests does before and after a call, where that would change nothing.
+
+    It keeps no cookies: the services that have lanes send none.
+    """
+
+    def request(self, method: str, url: Any, *args: Any, **options: Any) -> requests.Response:  # noqa: ANN401  all that requests takes
+        """Send a request and return its answer."""
+        given = {name: value for name, value in options.items() if value is not None}
+        redirects, stream = given.pop("allow_redirects", True), given.pop("stream", self.stream)
+        how = {"stream": stream, "timeout": given.pop("timeout", None), "verify": given.pop("verify", self.verify)}
+        prepared = None if args else self._prepared(method, url, **given)
+        if prepared is None:
+            found: requests.Response = super().request(method, url, *args, **options)
+            return found
+        how |= {"cert": None, "proxies": self.proxies}
+        found = self.get_adapter(url).send(prepared, **how)
+        if redirects and found.is_redirect:
+            prepared.prepare_cookies(self.cookies)
+            *_, found = self.resolve_redirects(found, prepared, **how)
+        return found
+
+    def _prepared(
+        self, method: str, url: str, *, data: object = None, headers: Mapping[str, Any] | None = None, **odd: object
+    ) -> requests.PreparedRequest | None:
+        """Return the request as requests would prepare it; ``None`` if there is more to it."""
+        more = any(odd.values()) or self.auth or self.params or self.cert or self.cookies or any(self.hooks.values())
+        if more or not isinstance(data, (bytes, str, type(None))) or not _is_plain(url):
+            return None
+        merged = CaseInsensitiveDict(self.headers)
+        merged.update(headers or {})
+        stated = {name: value for name, value in merged.items() if value is not None}
+        lines = {name: _text(value) for name, value in stated.items() if isinstance(value, (bytes, str))}
+        if len(lines) < len(stated) or not all(_LINE.fullmatch(f"{name}: {value}") for name, value in lines.items()):
+            return None
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url, prepared.body = method.upper(), url, data or None
+        prepared.headers = CaseInsensitiveDict(lines)
+        prepared.prepare_content_length(prepared.body)
+        return prepared
+
+
+def _is_plain(url: object) -> bool:
+    """Tell whether requests and urllib3 would leave a URL as it is."""
+    if not isinstance(url, str) or "/." in url or not _URL.fullmatch(url):
+        return False
+    return bool(requests.utils.requote_uri(url) == url)
 
 
 class BulkAdapter(HTTPAdapter):
@@ -69,9 +125,18 @@ class BulkAdapter(HTTPAdapter):
         except (OSError, HTTPException) as exc:
             # By this SDKs tell that the request may have been executed.
             raise requests.ConnectionError(ProtocolError(str(exc), exc), request=request) from exc
-        found: requests.Response = self.build_response(request, _raw(request, answer))
+        found = self._response(request, answer)
         if not stream:
             found.content  # noqa: B018  reads it
+        return found
+
+    def _response(self, request: requests.PreparedRequest, answer: Answer) -> requests.Response:
+        """Return what ``build_response`` does, without looking for cookies."""
+        raw, found = _raw(request, answer), requests.Response()
+        found.status_code, found.reason, found.raw = raw.status, raw.reason or "", raw
+        found.headers = CaseInsensitiveDict(raw.headers)
+        found.encoding = requests.utils.get_encoding_from_headers(found.headers)
+        found.url, found.request, found.connection = request.url or "", request, self
         return found
 
     def close(self) -> None:

@@ -11,6 +11,8 @@ from contextlib import closing, suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 requests = pytest.importorskip("requests", reason="it comes with the SDKs of Google and Azure")
 
@@ -19,7 +21,7 @@ from urllib3 import Timeout  # noqa: E402
 from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
 from shiftable import fibers  # noqa: E402
-from shiftable.http_adapter import BulkAdapter, prepare  # noqa: E402
+from shiftable.http_adapter import BulkAdapter, BulkSession, _head, prepare  # noqa: E402
 from shiftable.parallel import parallel  # noqa: E402
 
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -82,7 +84,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def bulk() -> Iterator[Any]:
-    with requests.Session() as session:
+    with BulkSession() as session:
         prepare(session, "http://127.0.0.1")
         yield session
 
@@ -117,6 +119,87 @@ def test_an_answer_is_the_same(serve: Serve, bulk: Any, plain: Any, name: str, h
     assert found[0] == found[1]
     asked = [sorted(seen.split(b"\r\n")) for seen in server.seen]
     assert asked[0] == asked[1]
+
+
+WORDS = st.text("aZ09-._~!$&'()*+,;=:@/?%2fF41 #[]\\\"<>^`{|}ü\n\r\t", max_size=12)
+
+
+@given(
+    method=st.sampled_from(["get", "PUT", "Post", "DELETE", "HEAD"]),
+    rest=WORDS,
+    data=st.none() | st.binary(max_size=3) | st.text(max_size=3),
+    headers=st.none()
+    | st.dictionaries(
+        st.sampled_from(["X-A", "x-a", "user-agent", "Content-Length", "Accept", "b\n", "", " c", "é"]),
+        st.none() | WORDS | WORDS.map(lambda text: text.encode()),
+    ),
+)
+@settings(max_examples=2000, deadline=None)
+def test_what_is_sent_is_what_requests_would_send(
+    method: str, rest: str, data: str | bytes | None, headers: dict[str, Any] | None
+) -> None:
+    """Or it is left to requests."""
+    session = BulkSession()
+    session.trust_env = False
+    url = f"http://127.0.0.1:8080/{rest}"
+    found = session._prepared(method, url, data=data, headers=headers)
+
+    if found is None:
+        return
+    usual = session.prepare_request(requests.Request(method, url, data=data, headers=headers))
+    assert (found.method, found.url, found.body) == (usual.method, usual.url, usual.body)
+    assert sorted(_head(found).split(b"\r\n")) == sorted(_head(usual).split(b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("https://storage.googleapis.com/storage/v1/b/shop/o/a%2Fb%20c?projection=noAcl&x=%C3%BC", {"x-a": "1"}),
+        ("https://127.0.0.1:1/", {"content-type": b'multipart/related; boundary="=="'}),
+        ("http://account.blob.example/c/a/b?comp=block&blockid=QUJD%3D%3D", {"x-ms-meta-name": "\xfc", "x-b": None}),
+    ],
+)
+def test_calls_of_sdks_are_spared_what_requests_does(
+    bulk: Any, monkeypatch: pytest.MonkeyPatch, url: str, headers: dict[str, Any]
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(
+        BulkAdapter, "send", lambda _, request, **how: sent.append((request, how)) or requests.Response()
+    )
+    monkeypatch.setattr(requests.Session, "prepare_request", None)
+
+    bulk.request("PUT", url, data=b"1", headers=headers, timeout=(1, 2), allow_redirects=False, files=None, cert=None)
+
+    ((request, how),) = sent
+    assert (request.method, request.url, request.body) == ("PUT", url, b"1")
+    assert how == {"stream": False, "timeout": (1, 2), "verify": True, "cert": None, "proxies": bulk.proxies}
+    assert "x-b" not in request.headers
+
+
+def test_what_requests_knows_more_of_is_left_to_it(serve: Serve, bulk: Any) -> None:
+    server = serve(EMPTY)
+    for more in ({"params": {"a": "b"}}, {"json": {}}, {"cookies": {"a": "b"}}, {"auth": ("a", "b")}):
+        bulk.post(server.url, timeout=5, **more)
+    bulk.get(f"{server.url}/a/../b c", timeout=5)
+    bulk.request("GET", server.url, {"c": "d"}, timeout=5)
+    bulk.hooks["response"].append(lambda answer, **_: setattr(answer, "reason", "hooked"))
+    assert bulk.get(server.url, timeout=5).reason == "hooked"
+
+    asked = [seen.partition(b" HTTP/1.1")[0] for seen in server.seen]
+    assert asked == [b"POST /?a=b", b"POST /", b"POST /", b"POST /", b"GET /b%20c", b"GET /?c=d", b"GET /"]
+    assert [b"Cookie: a=b" in seen for seen in server.seen].count(True) == 1
+    assert [b"Authorization: Basic" in seen for seen in server.seen].count(True) == 1
+    with pytest.raises(requests.exceptions.InvalidHeader):
+        bulk.get(server.url, headers={"x-a": "b\r\nx-c: d"})
+
+
+def test_redirects_are_followed_unless_they_are_asked_for(serve: Serve, bulk: Any) -> None:
+    other = serve(EMPTY)
+    server = serve(b"HTTP/1.1 302 Found\r\nLocation: %s/b\r\nContent-Length: 0\r\n\r\n" % other.url.encode())
+
+    assert bulk.get(f"{server.url}/a", timeout=5).url == f"{other.url}/b"
+    assert bulk.get(f"{server.url}/a", timeout=5, allow_redirects=False).status_code == 302
+    assert len(other.seen) == 1
 
 
 def test_what_is_compressed_comes_raw_or_unpacked_as_it_is_asked_for(serve: Serve, bulk: Any) -> None:

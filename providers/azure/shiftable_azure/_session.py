@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 
 from shiftable.errors import ConfigError, Unsupported
 from shiftable.fibers import sleep
-from shiftable.http_adapter import prepare
+from shiftable.http_adapter import BulkSession, prepare
 from shiftable_azure import AzureSettings, __version__
 from shiftable_azure._identity import Identity
 from shiftable_azure.errors import seconds_asked
@@ -285,7 +285,7 @@ def _transport(bulk: str | None) -> _Transport:
     Args:
         bulk: it is for the bulk lane to this URL.
     """
-    session = requests.Session()
+    session = requests.Session() if bulk is None else BulkSession()
     if bulk is not None:
         prepare(session, bulk)
     else:

@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 
 from shiftable.errors import ConfigError, Throttled
 from shiftable.fibers import sleep
-from shiftable.http_adapter import prepare
+from shiftable.http_adapter import BulkSession, prepare
 from shiftable_gcp import GcpSettings, __version__
 from shiftable_gcp.errors import classify, is_retryable
 
@@ -96,6 +96,10 @@ class Transport(AuthorizedSession):
         if date:
             self._clock.observe(parsedate_to_datetime(date), _SECOND, sent, time.monotonic())
         return response
+
+
+class _LaneTransport(Transport, BulkSession):
+    """Connections of the bulk lane: google-auth's session over ours."""
 
 
 class _Elsewhere(service_account.Credentials):
@@ -214,7 +218,8 @@ class Session:
                     credentials, self._project = self._credentials()
                 else:
                     credentials, self._project = origin.transport.credentials, origin._project  # noqa: SLF001  its own kind
-                self._transport = Transport(credentials, self.clock)
+                kind = Transport if origin is None else _LaneTransport
+                self._transport = kind(credentials, self.clock)
                 if origin is not None:
                     prepare(self._transport, self._settings.endpoint or _SERVICE)
             return self._transport
