@@ -12,7 +12,17 @@ import attrs
 import click
 
 from shiftable.blob import Bucket, CommonPrefix, Lock, Method, ObjectSummary, Retention, RetentionMode, SyncStep
-from shiftable.cli._context import Context, fact_text, json_line, json_option, pass_context, say, shown, size_text
+from shiftable.cli._context import (
+    Context,
+    Group,
+    fact_text,
+    json_line,
+    json_option,
+    pass_context,
+    say,
+    shown,
+    size_text,
+)
 from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
 from shiftable.cli._serving import until_told
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
@@ -70,7 +80,7 @@ lines_option = click.option("--json", "as_json", is_flag=True, help="Answer in J
 jobs_option = click.option("-j", "--jobs", type=click.IntRange(1, 256), default=16, show_default=True, help="At once.")
 
 
-@click.group()
+@click.group(cls=Group)
 def blob() -> None:
     """List, copy, show and delete objects.
 

@@ -21,6 +21,7 @@ from shiftable.cli._compute_inside import console, run, ssh
 from shiftable.cli._compute_target import Found, Target, fleet_, own_providers, target_
 from shiftable.cli._context import (
     Context,
+    Group,
     complete_providers,
     confirm_name,
     interruptible,
@@ -82,7 +83,7 @@ memory_option = click.option(
 lines_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, one object a line.")
 
 
-@click.group()
+@click.group(cls=Group)
 def compute() -> None:
     """Make, show, reach, resize and delete fleets of machines.
 

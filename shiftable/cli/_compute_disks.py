@@ -15,6 +15,7 @@ from shiftable.cli._compute_kept import Kept, kept, refuse_taken, waiting, yes_o
 from shiftable.cli._compute_target import Target, machine_, own_providers
 from shiftable.cli._context import (
     Context,
+    Group,
     fact_text,
     interruptible,
     json_line,
@@ -34,7 +35,7 @@ snapshot_ = kept("disk snapshot", "SNAPSHOT")
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Stop after so many of each provider.")
 
 
-@click.group()
+@click.group(cls=Group)
 def disk() -> None:
     """Make, attach, save and delete disks that live longer than machines.
 

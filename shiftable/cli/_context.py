@@ -15,6 +15,7 @@ import click
 from shiftable import manifest
 from shiftable.app import App, load
 from shiftable.cloud import Cloud, connect
+from shiftable.config import did_you_mean
 from shiftable.errors import ConfigError
 from shiftable.manifest import Declared
 from shiftable.wording import counted
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "Group",
     "complete_addresses",
     "complete_labels",
     "complete_machines",
@@ -40,6 +42,21 @@ __all__ = [
     "shown",
     "size_text",
 ]
+
+
+class Group(click.Group):
+    """Commands. Of one that there is not, the near one is named, or else all of them, as of labels and keys."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; those that the help does not show are found, and not proposed."""
+        name = args[0]
+        known = self.list_commands(ctx)
+        if not ctx.resilient_parsing and name not in known and not name.startswith("-"):
+            hidden = {each for each, command in self.commands.items() if command.hidden}
+            ctx.fail(f"No such command {name!r}{did_you_mean(name, set(known) - hidden)}")
+        return super().resolve_command(ctx, args)
 
 
 class Context:

@@ -14,6 +14,7 @@ import click
 
 from shiftable.cli._context import (
     Context,
+    Group,
     complete_labels,
     fact_text,
     interruptible,
@@ -104,7 +105,7 @@ memory_option = click.option("--memory-gib", type=click.IntRange(min=1), help="A
 storage_option = click.option("--storage-gib", type=click.IntRange(min=1), help="At least so much; it never shrinks.")
 
 
-@click.group()
+@click.group(cls=Group)
 def db() -> None:
     """Make, show, connect to, save, restore and delete database servers.
 

@@ -13,6 +13,7 @@ import click
 
 from shiftable.cli._context import (
     Context,
+    Group,
     complete_labels,
     complete_providers,
     json_line,
@@ -76,7 +77,7 @@ apex_option = click.option("--apex", is_flag=True, help="The NS and SOA of the z
 if_match_option = click.option("--if-match", metavar="TOKEN", help="Only if it is still in this version.")
 
 
-@click.group()
+@click.group(cls=Group)
 def dns() -> None:
     """Show, change, compare and move zones.
 

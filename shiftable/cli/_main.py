@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 import click
 
 import shiftable
-from shiftable.cli._context import Context, shown
-from shiftable.config import did_you_mean
+from shiftable.cli._context import Context, Group, shown
 from shiftable.errors import ConfigError, ProviderError, ShiftableError
 
 __all__ = ["cli"]
@@ -39,7 +38,7 @@ COMMANDS = {
 """Commands and the modules that hold them, which are imported when they are called."""
 
 
-class Root(click.Group):
+class Root(Group):
     """Turns errors of the library into one message and an exit code; anything else is a bug and shows itself."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  as click.Group
@@ -60,15 +59,6 @@ class Root(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"shiftable.cli.{COMMANDS[cmd_name]}"), cmd_name)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command; of one that there is not, name the near one, as click does where it knows them."""
-        if not ctx.resilient_parsing and args[0] not in COMMANDS and not args[0].startswith("-"):
-            hint = did_you_mean(args[0], COMMANDS)
-            ctx.fail(f"No such command {args[0]!r}{hint}")
-        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click.Group
         """Run a command and leave with its exit code."""

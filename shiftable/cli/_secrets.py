@@ -17,7 +17,7 @@ from typing import Any, Literal
 import click
 from click.shell_completion import CompletionItem
 
-from shiftable.cli._context import Context, complete_labels, fact_text, json_line, json_option, pass_context, say
+from shiftable.cli._context import Context, Group, complete_labels, fact_text, json_line, json_option, pass_context, say
 from shiftable.cli._rotate import rotate
 from shiftable.cli._secrets_files import commands
 from shiftable.cli._units import duration, when
@@ -49,7 +49,7 @@ version_ = click.argument("version")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-@click.group()
+@click.group(cls=Group)
 def secrets() -> None:
     """Put, get, list, change and delete secrets. LABEL is that of [secrets.LABEL]."""
 

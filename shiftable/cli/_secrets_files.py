@@ -15,7 +15,7 @@ import attrs
 import click
 
 from shiftable import sops
-from shiftable.cli._context import Context, json_option, pass_context, say, shown
+from shiftable.cli._context import Context, Group, json_option, pass_context, say, shown
 from shiftable.config import did_you_mean
 from shiftable.errors import ConfigError, ShiftableError
 from shiftable.masking import Masked
@@ -48,7 +48,7 @@ def _ask(source: str) -> Masked:
 # who reads
 
 
-@click.group()
+@click.group(cls=Group)
 def recipients() -> None:
     """Say who can read which files, and encrypt the files anew for whom that is."""
 

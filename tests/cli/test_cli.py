@@ -96,6 +96,28 @@ def test_an_unknown_command_is_wrong_usage(shiftable) -> None:
     assert "No such command 'migrat'; did you mean migrate?" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("blob cpp", "No such command 'cpp'; did you mean cp?"),
+        ("compute sho", "No such command 'sho'; did you mean show?"),
+        ("compute disk atach", "No such command 'atach'; did you mean attach?"),
+        ("db ur", "No such command 'ur'; did you mean url?"),
+        ("dns qqq", "No such command 'qqq'; there is: cutover, diff, export, import, records, rm, serve, set, zones"),
+        ("secrets gte", "No such command 'gte'; did you mean get?"),
+    ],
+)
+def test_a_misspelt_command_of_a_group_names_the_near_one_or_all(shiftable, command: str, told: str) -> None:
+    answer = shiftable(*command.split())
+    assert (2, f"Error: {told}") == (answer.returncode, answer.stderr.splitlines()[-1])
+
+
+def test_a_second_name_of_a_command_is_found_and_not_proposed(shiftable) -> None:
+    assert "No such command" not in shiftable("secrets", "list", "app").stderr
+    assert "No such command 'lst'; did you mean ls?" in shiftable("secrets", "lst").stderr
+    assert "set" not in shiftable("secrets", "qqq").stderr.replace("git-setup", "").split("there is: ")[1].split(", ")
+
+
 def test_no_file_is_one_clear_error(shiftable) -> None:
     answer = shiftable("plan")
     assert 2 == answer.returncode
