@@ -5,13 +5,24 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import attrs
 import click
 
-from shiftable.blob import Bucket, CommonPrefix, Lock, Method, ObjectSummary, Retention, RetentionMode, SyncStep
+from shiftable.blob import (
+    Bucket,
+    CommonPrefix,
+    Lock,
+    Method,
+    ObjectSummary,
+    ObjectVersion,
+    Retention,
+    RetentionMode,
+    SyncStep,
+)
 from shiftable.cli._context import (
     Context,
     Group,
@@ -33,6 +44,7 @@ from shiftable.wording import counted
 __all__ = ["blob"]
 
 _DELETE_AT_ONCE = 1_000
+_DELETE_WORKERS = 16
 
 
 class AgeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -246,21 +258,23 @@ def _transferred(
 
 @blob.command()
 @remotes
+@version_option
 @pass_context
-def cat(context: Context, places: tuple[Remote, ...]) -> None:
+def cat(context: Context, places: tuple[Remote, ...], version: str | None) -> None:
     """Write objects to standard output, one after another."""
-    for place in places:
-        pour(place.object(context))
+    for place in _of_version(places, version):
+        pour(place.object(context), version=version)
 
 
 @blob.command()
 @remote
+@version_option
 @json_option
 @pass_context
-def stat(context: Context, place: Remote, as_json: bool) -> None:
+def stat(context: Context, place: Remote, version: str | None, as_json: bool) -> None:
     """Show everything about an object but its content."""
     location = place.object(context)
-    info = location.bucket.stat(location.key)
+    info = location.bucket.stat(location.key, version=version)
     about = {"key": info.key, "size": info.size, "modified": info.modified, "token": str(info.token)}
     about |= {name: value for name, value in attrs.asdict(info.headers).items() if value is not None}
     about |= {"metadata": dict(info.metadata), "storage_class": info.storage_class, "version": info.version}
@@ -274,6 +288,42 @@ def stat(context: Context, place: Remote, as_json: bool) -> None:
     for name, value in about.items():
         if value not in (None, {}):
             say(f"{name}: {fact_text(value)}")
+
+
+@blob.command()
+@remote
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
+@lines_option
+@pass_context
+def versions(context: Context, place: Remote, limit: int | None, as_json: bool) -> None:
+    """List the history of objects whose keys begin with KEY: by key, then newest first.
+
+    What is `deleted` marks that the object was deleted there. Some providers keep no such marks: then a deleted object
+    has older versions only.
+    """
+    location = place.open(context)
+    for each in itertools.islice(location.bucket.versions(location.key), limit):
+        state = "deleted" if each.deleted else "latest" if each.latest else "older"
+        line = f"{each.size:>12}  {each.modified:%Y-%m-%dT%H:%M:%SZ}  {state:7}  {each.version}  {each.key}"
+        _told(attrs.asdict(each) | {"token": str(each.token)}, line, as_json=as_json)
+
+
+@blob.command()
+@remote
+@click.argument("version")
+@json_option
+@pass_context
+def restore(context: Context, place: Remote, version: str, as_json: bool) -> None:
+    """Make an older VERSION of an object, as `versions` lists it, the latest again; also of a deleted one.
+
+    All versions stay, and there is one more.
+    """
+    location = place.object(context)
+    info = location.bucket.restore(location.key, version)
+    if as_json:
+        context.json({"key": info.key, "size": info.size, "version": info.version, "restored": version})
+    else:
+        say(f"{location}: version {version} is the latest again, as {info.version}")
 
 
 @blob.command()
@@ -366,6 +416,8 @@ def _locked(
 @remotes
 @click.option("-r", "-R", "--recursive", is_flag=True, help="All that is in the folder KEY, or in the bucket.")
 @glob_option
+@click.option("--versions", "history", is_flag=True, help="With all older versions, for good.")
+@version_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @dry_option
 @quiet_option
@@ -376,6 +428,8 @@ def rm(
     places: tuple[Remote, ...],
     recursive: bool,
     glob: bool,
+    history: bool,
+    version: str | None,
     yes: bool,
     dry_run: bool,
     quiet: bool,
@@ -384,37 +438,73 @@ def rm(
     """Delete objects, with -r folders, with --glob what matches. The last two ask on a terminal, and else need --yes.
 
     A folder is KEY and a slash: `rm -r assets:log` deletes log/1, and neither log nor logs/1.
+
+    A bucket with versioning keeps what is deleted as older versions. --versions deletes these too and --version one of
+    them, which nobody brings back, so they ask as well. `rm -r --versions assets:` leaves nothing.
     """
+    if version is not None and (recursive or glob or history):
+        raise ConfigError("--version is of one object, and goes without -r, --glob and --versions")
     report = Report("delete", as_json=as_json, quiet=quiet, dry_run=dry_run)
-    locations = [place.open(context) if recursive or glob else place.object(context) for place in places]
+    several = recursive or glob
+    locations = [place.open(context) if several else place.object(context) for place in _of_version(places, version)]
     with report:
         for location in locations:
-            if not (recursive or glob):
+            if not (several or history or version):
                 _delete_one(location, report)
                 continue
-            listed = _lister(location, glob=glob)
+            listed = _lister(location, recursive=recursive, glob=glob, history=history, version=version)
             if dry_run or yes or _confirmed(location, listed):
                 _delete_many(location, listed(), report, dry_run=dry_run)
     report.summary("deleted")
     sys.exit(1 if report.failed else 0)
 
 
-def _lister(location: Location, *, glob: bool) -> Callable[[], Iterator[ObjectSummary]]:
-    return lambda: _matching(location) if glob else location.bucket.list(location.folder)
+Deleted = ObjectSummary | ObjectVersion
 
 
-def _confirmed(location: Location, listed: Callable[[], Iterator[ObjectSummary]]) -> bool:
-    """Ask, with the number of objects; nothing there is nothing to ask."""
+def _lister(
+    location: Location, *, recursive: bool, glob: bool, history: bool, version: str | None
+) -> Callable[[], Iterator[Deleted]]:
+    """Return what lists objects that are to be deleted, or versions of objects."""
+    bucket = location.bucket
+    if version is not None:
+        return lambda: _one(location, lambda each: each.version == version, f"there is no version {version!r} of it")
+    if not history:
+        return lambda: _matching(location) if glob else bucket.list(location.folder)
+    if glob:
+        folder, pattern = matching(location)
+        return lambda: (each for each in bucket.versions(folder) if pattern.fullmatch(each.key))
+    if recursive:
+        return lambda: bucket.versions(location.folder)
+    return lambda: _one(location, lambda _: True, "there is no such object, nor an older version of one")
+
+
+def _one(location: Location, wanted: Callable[[ObjectVersion], bool], none: str) -> Iterator[ObjectVersion]:
+    """List those of one object's versions that are wanted; none is an error."""
+    bucket, key = location.bucket, location.key
+    # In the order of a listing the key stands before all that begin with it.
+    mine = itertools.takewhile(lambda each: each.key == key, bucket.versions(key))
+    found = [each for each in mine if wanted(each)]
+    if not found:
+        resource = Resource("object", key, bucket.resource)
+        raise NotFound(none, provider=bucket.provider, operation="blob.delete", resource=resource)
+    yield from found
+
+
+def _confirmed(location: Location, listed: Callable[[], Iterator[Deleted]]) -> bool:
+    """Ask, with the number of objects or versions; nothing there is nothing to ask."""
     count = size = 0
+    noun, final = "object", ""
     for item in listed():
         count, size = count + 1, size + item.size
-    what = f"{counted(count, 'object')} ({size_text(size)})"
+        if isinstance(item, ObjectVersion):
+            noun, final = "version", " for good"
+    what = f"{counted(count, noun)} ({size_text(size)})"
     if count and not sys.stdin.isatty():
-        raise ConfigError(f"{what} would be deleted from {location}; without a terminal, say --yes")
+        raise ConfigError(f"{what} would be deleted from {location}{final}; without a terminal, say --yes")
     if count:
-        click.confirm(
-            shown(f"delete {what} from {location} on {location.bucket.provider.label}?"), abort=True, err=True
-        )
+        where = f"{location} on {location.bucket.provider.label}"
+        click.confirm(shown(f"delete {what} from {where}{final}?"), abort=True, err=True)
     return count > 0
 
 
@@ -435,12 +525,33 @@ def _delete_one(location: Location, report: Report) -> None:
     report.ended({"key": location.key}, f"{location}", 0, error)
 
 
-def _delete_many(location: Location, items: Iterator[ObjectSummary], report: Report, *, dry_run: bool) -> None:
+def _delete_many(location: Location, items: Iterator[Deleted], report: Report, *, dry_run: bool) -> None:
     """Delete as the listing comes, at a memory of one batch."""
     while batch := list(itertools.islice(items, _DELETE_AT_ONCE)):
-        failed = {} if dry_run else location.bucket.delete_many([item.key for item in batch])
+        failed = {} if dry_run else _failures(location.bucket, batch)
         for item in batch:
-            report.ended({"key": item.key}, str(location.at(item.key)), item.size, failed.get(item.key))
+            version = {"version": item.version} if isinstance(item, ObjectVersion) else {}
+            text = f"{location.at(item.key)}{' version ' if version else ''}{version.get('version', '')}"
+            report.ended({"key": item.key, **version}, text, item.size, failed.get(item))
+
+
+def _failures(bucket: Bucket, batch: list[Deleted]) -> dict[Deleted, OperationError]:
+    """Delete objects in one call where the provider can, versions each by its own; return those that failed."""
+    versions = [item for item in batch if isinstance(item, ObjectVersion)]
+    if not versions:
+        failed = bucket.delete_many([item.key for item in batch])
+        return {item: failed[item.key] for item in batch if item.key in failed}
+
+    def attempt(item: ObjectVersion) -> OperationError | None:
+        try:
+            bucket.delete(item.key, version=item.version)
+        except OperationError as exc:
+            return exc
+        return None
+
+    with ThreadPoolExecutor(_DELETE_WORKERS, thread_name_prefix="shiftable-delete") as pool:
+        results = zip(versions, pool.map(attempt, versions), strict=True)
+        return {item: error for item, error in results if error is not None}
 
 
 @blob.command()

@@ -16,7 +16,7 @@ import click
 from shiftable.app import App
 from shiftable.cli._context import Context, complete_addresses, json_option, pass_context
 from shiftable.config import as_in_file
-from shiftable.errors import ConfigError, NotFound, ProviderError, ShiftableError
+from shiftable.errors import ConfigError, Conflict, NotFound, ProviderError, ShiftableError
 from shiftable.manifest import FILE_NAME, Declared, json_schema
 from shiftable.service import Change
 from shiftable.wording import counted
@@ -325,5 +325,14 @@ def destroy(context: Context, resources: tuple[str, ...], yes: tuple[str, ...]) 
             app.destroy(declared)
         except NotFound:
             click.echo(f"{declared.address} ({name}): does not exist")
+        except Conflict as exc:
+            if declared.service == "blob":
+                exc.message = f"{exc.message.rstrip('.')}; {_emptying(app, declared.label)} empties it"
+            raise
         else:
             click.echo(f"{declared.address} ({name}): destroyed")
+
+
+def _emptying(app: App, label: str) -> str:
+    """Return the command that leaves nothing in a bucket."""
+    return f"`shiftable blob rm -r {'--versions ' if app.blob(label).features.versioning else ''}{label}:`"

@@ -583,9 +583,9 @@ def _chunks(source: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
     return iter(lambda: read(_CHUNK), b"")
 
 
-def pour(source: Location, transfer: Transfer | None = None) -> None:
+def pour(source: Location, transfer: Transfer | None = None, *, version: str | None = None) -> None:
     """Write an object to standard output."""
-    with source.bucket.stream(source.key) as stream:
+    with source.bucket.stream(source.key, version=version) as stream:
         for chunk in stream:
             if transfer is not None:
                 transfer.check(len(chunk))

@@ -110,3 +110,107 @@ def test_ctrl_c_leaves_nothing_that_was_begun(cloud: tuple[str, Any], folder: Pa
         assert [] == list(bucket.list())
         if bucket.features.uploads:
             assert [] == list(bucket.uploads())
+
+
+def make_kept(folder: Path) -> None:
+    """Declare and make a bucket with versioning."""
+    with (folder / "shiftable.toml").open("a") as file:
+        file.write("[blob.kept]\nversioning = true\n")
+    assert 0 == CliRunner().invoke(cli, ["apply", "blob.kept"]).exit_code
+
+
+def history(place: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run("versions", "--json", place).stdout.splitlines()]
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"], indirect=True)
+def test_versions_are_listed_read_and_restored(cloud: tuple[str, Any], folder: Path) -> None:
+    make_kept(folder)
+    for place, content in (("kept:a", "1"), ("kept:a", "22"), ("kept:a/b", "3")):
+        run("cp", "-", place, stdin=content)
+    assert [("a", 2, True, False), ("a", 1, False, False), ("a/b", 1, True, False)] == [
+        (each["key"], each["size"], each["latest"], each["deleted"]) for each in history("kept:a")
+    ]
+    first = history("kept:a")[1]["version"]
+    states = [line.split()[2:] for line in run("versions", "--limit", "2", "kept").stdout.splitlines()]
+    assert [["latest", history("kept:a")[0]["version"], "a"], ["older", first, "a"]] == states
+    assert "1" == run("cat", "kept:a", "--version", first).stdout
+    assert (1, first) == tuple(
+        json.loads(run("stat", "kept:a", "--version", first, "--json").stdout)[name] for name in ("size", "version")
+    )
+    assert 2 == CliRunner().invoke(cli, ["blob", "cat", "kept:a", "kept:a/b", "--version", first]).exit_code
+    run("rm", "kept:a")
+    assert not any(each["latest"] and not each["deleted"] for each in history("kept:a") if each["key"] == "a")
+    restored = json.loads(run("restore", "kept:a", first, "--json").stdout)
+    assert (first, "1") == (restored["restored"], run("cat", "kept:a").stdout)
+    assert history("kept:a")[0]["version"] == restored["version"] != first
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"], indirect=True)
+def test_a_bucket_with_versions_is_emptied_and_destroyed_as_the_refusal_says(
+    cloud: tuple[str, Any], folder: Path
+) -> None:
+    make_kept(folder)
+    for content in "12":
+        run("cp", "-", "kept:a", stdin=content)
+    run("cp", "-", "kept:a.b", stdin="3")
+    run("rm", "kept:a")
+    command = ["destroy", "blob.kept", "--yes", "kept"]
+    refused = CliRunner().invoke(cli, command)
+    assert 1 == refused.exit_code
+    assert "not empty; `shiftable blob rm -r --versions kept:` empties it" in refused.stderr
+    run("rm", "-r", "kept:", "--yes")
+    assert 1 == CliRunner().invoke(cli, command).exit_code
+
+    asked = run("rm", "--versions", "kept:a")
+    assert (2, True) == (
+        asked.exit_code,
+        "would be deleted from kept:a for good; without a terminal, say --yes" in asked.stderr,
+    )
+    before = history("kept")
+    told = [json.loads(line) for line in run("rm", "--versions", "kept:a", "--yes", "--json").stdout.splitlines()]
+    mine = [each["version"] for each in before if each["key"] == "a"]
+    assert (mine, {"a"}) == ([each["version"] for each in told], {each["key"] for each in told})
+    assert [each for each in before if each["key"] != "a"] == history("kept")
+    assert "nor an older version" in run("rm", "--versions", "kept:a", "--yes").stderr
+
+    shown = run("rm", "-r", "--versions", "kept:", "--dry-run").stdout.splitlines()
+    assert [f"delete kept:a.b version {each['version']}" for each in history("kept")] == shown
+    assert 0 == run("rm", "-r", "--versions", "kept:", "--yes").exit_code
+    assert 0 == CliRunner().invoke(cli, command).exit_code
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"], indirect=True)
+def test_one_version_is_deleted(cloud: tuple[str, Any], folder: Path) -> None:
+    make_kept(folder)
+    for content in ("1", "22", "333"):
+        run("cp", "-", "kept:a", stdin=content)
+    second = history("kept:a")[1]["version"]
+    assert "1 version (2 B) would be deleted" in run("rm", "kept:a", "--version", second).stderr
+    assert 0 == run("rm", "kept:a", "--version", second, "--yes").exit_code
+    assert [3, 1] == [each["size"] for each in history("kept:a")]
+    again = run("rm", "kept:a", "--version", second, "--yes")
+    assert (1, True) == (again.exit_code, f"there is no version '{second}' of it" in again.stderr)
+    for more in (["-r"], ["--glob"], ["--versions"], ["kept:b"]):
+        wrong = CliRunner().invoke(cli, ["blob", "rm", "kept:a", *more, "--version", second, "--yes"])
+        assert (2, True) == (wrong.exit_code, "--version is of one object" in wrong.stderr)
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"], indirect=True)
+def test_versions_go_by_folder_and_pattern(cloud: tuple[str, Any], folder: Path) -> None:
+    make_kept(folder)
+    for key in ("x/1.log", "x/1.log", "x/2.txt", "xy"):
+        run("cp", "-", f"kept:{key}", stdin=key)
+    assert 0 == run("rm", "--glob", "--versions", "kept:x/*.log", "--yes").exit_code
+    assert ["x/2.txt", "xy"] == [each["key"] for each in history("kept")]
+    assert 0 == run("rm", "-r", "--versions", "kept:x", "--yes").exit_code
+    assert ["xy"] == [each["key"] for each in history("kept")]
+
+
+def test_a_bucket_without_versions_is_emptied_as_the_refusal_says(cloud: tuple[str, Any], folder: Path) -> None:
+    run("cp", "-", "logs:a", stdin="1")
+    refused = CliRunner().invoke(cli, ["destroy", "blob.logs", "--yes", "logs"])
+    advice = refused.stderr.split("`shiftable blob ")[1].split("`")[0]
+    assert ("rm -r logs:" if cloud[0] == "az" else "rm -r --versions logs:") == advice
+    assert 0 == run(*advice.split(), "--yes").exit_code
+    assert 0 == CliRunner().invoke(cli, ["destroy", "blob.logs", "--yes", "logs"]).exit_code
