@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem
 from shiftable.cli._context import Context, Group, complete_labels, fact_text, json_line, json_option, pass_context, say
 from shiftable.cli._rotate import rotate
 from shiftable.cli._secrets_files import commands
-from shiftable.cli._units import duration, when
+from shiftable.cli._units import duration, future
 from shiftable.errors import ConfigError, NotFound, ShiftableError
 from shiftable.masking import Masked
 from shiftable.secrets import Secret, SecretStore, Stage
@@ -59,7 +59,7 @@ for each in commands:
     secrets.add_command(each)
 
 
-@secrets.command()
+@secrets.command(context_settings={"allow_extra_args": True})  # which click would show, when it refuses them
 @label
 @key_
 @click.option("--in", "source", type=click.File("rb"), help="Read the value from a file; - is standard input.")
@@ -68,7 +68,7 @@ for each in commands:
 @click.option("--binary", is_flag=True, help="The value is bytes, not text; its last newline counts.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Set this label; others stay. Repeatable.")
 @click.option(
-    "--expires", metavar="TIME", callback=lambda _c, _p, text: text and when(text), help="A date or time, ISO."
+    "--expires", metavar="TIME", callback=lambda _c, _p, text: text and future(text), help="A date or time, ISO."
 )
 @click.option("--idempotency-key", metavar="TEXT", help="The same key and value again make no second version.")
 @json_option
@@ -91,6 +91,11 @@ def put(
 
     Of text, one newline at the end is not a part of the value.
     """
+    if click.get_current_context().args:
+        raise ConfigError(
+            "a value is never an argument, which others on this machine can read: give it by standard input, by --in "
+            "FILE, or at the prompt; if it was a real one, replace it, as the shell may have kept the line"
+        )
     store = context.app.secrets(label)
     stage: Literal["current", "pending"] = "pending" if pending else "current"
     wanted = _pairs(labels)
@@ -311,7 +316,7 @@ def labels(
     store = context.app.secrets(label)
     secret = store.get(key)
     wanted = {name: value for name, value in {**secret.labels, **_pairs(pairs)}.items() if name not in removed}
-    until: datetime | Literal["never"] | None = "never" if expires == "never" else when(expires) if expires else None
+    until: datetime | Literal["never"] | None = "never" if expires == "never" else future(expires) if expires else None
     changed = wanted != dict(secret.labels)
     if changed or until is not None:
         store.update(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-__all__ = ["duration", "limit", "rate", "read_duration", "size", "speed", "when"]
+__all__ = ["duration", "future", "limit", "rate", "read_duration", "size", "speed", "when"]
 
 _UNITS: dict[str, int] = {"": 1, "b": 1} | {
     f"{letter}{rest}": base**power
@@ -64,6 +64,14 @@ def when(text: str) -> datetime:
         told = f"{text!r} is no time; write 2026-03-31, 2026-03-31T12:00 or 2026-03-31T12:00+02:00"
         raise click.BadParameter(told) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def future(text: str) -> datetime:
+    """Read a time, as ``when`` does, that is still to come."""
+    found = when(text)
+    if found <= datetime.now(UTC):
+        raise click.BadParameter(f"{text!r} has passed: it is {found.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    return found
 
 
 def limit(text: str) -> int | float:

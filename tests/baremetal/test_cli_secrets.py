@@ -87,8 +87,9 @@ def test_a_value_from_a_file_is_text_or_bytes(shiftable: Command, folder: Path, 
 
 
 def test_a_value_is_never_an_argument(shiftable: Command, store: SecretStore) -> None:
-    code, errors = refused(shiftable, "put", "app", "key", "value")
-    assert (2, True) == (code, "unexpected extra argument" in errors)
+    for command in ("put", "set"):
+        code, errors = refused(shiftable, command, "app", "key", CANARY, FRESH)
+        assert (2, True) == (code, errors.startswith("error: a value is never an argument"))
     assert not store.exists("key")
 
 
@@ -126,6 +127,16 @@ def test_labels_expiry_and_idempotency_key_go_with_a_value(shiftable: Command, s
         shiftable, "put", "app", "key", "--label", "team", stdin=CANARY
     )
     assert 1 == refused(shiftable, "put", "app", "key", "--idempotency-key", "k1", stdin=FRESH)[0]
+
+
+def test_an_expiry_that_has_passed_is_refused(shiftable: Command, store: SecretStore) -> None:
+    code, errors = refused(shiftable, "put", "app", "key", "--expires", "2020-01-01", stdin=CANARY)
+    assert (2, True) == (code, "Invalid value for '--expires': '2020-01-01' has passed" in errors)
+    assert not store.exists("key")
+    store.put("key", CANARY)
+    code, errors = refused(shiftable, "labels", "app", "key", "team=web", "--expires", "2020-01-01T12:00+02:00")
+    assert (2, True) == (code, "has passed: it is 2020-01-01T10:00:00Z" in errors)
+    assert ({}, None) == (dict(store.get("key").labels), store.get("key").expires)
 
 
 def test_the_first_names_of_put_and_ls_still_work(shiftable: Command, store: SecretStore) -> None:
