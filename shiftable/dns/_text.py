@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -9,7 +10,7 @@ from shiftable.dns._plain import decoded, encoded, lines
 from shiftable.dns._wire import canonical_name, canonical_rdata, embeds_names, is_within
 from shiftable.errors import ConfigError
 
-__all__ = ["EXAMPLES", "rdata_of", "read_zone", "text_of", "type_name"]
+__all__ = ["EXAMPLES", "meant", "rdata_of", "read_zone", "text_of", "type_name"]
 
 EXAMPLES = {
     "A": "192.0.2.1",
@@ -66,6 +67,23 @@ def type_name(text: str) -> str:
         return str(dns.rdatatype.to_text(dns.rdatatype.from_text(upper)))
     except (dns.exception.DNSException, ValueError) as exc:
         raise ValueError(f"{text!r} is no record type") from exc
+
+
+def meant(type: str, text: str) -> str:
+    """Return a value, unless a zone file makes of it what its writer will not have meant.
+
+    Raises:
+        ValueError: outside quotes a semicolon begins a comment, or spaces make several texts of one and are lost.
+    """
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"|\\.', "", text)
+    is_text = type.upper() in {"TXT", "SPF"} and '"' not in text
+    if ";" in bare:
+        why = "what follows a semicolon outside quotes is a comment"
+    elif is_text and len(bare.split()) > 1:
+        why = "without quotes these are several texts, and the spaces between them are lost"
+    else:
+        return text
+    raise ValueError(f"{type} {text!r}: {why}" + (f'; write it as "{text}", with the quotes' if is_text else ""))
 
 
 def rdata_of(type: str, text: str, origin: str) -> bytes:

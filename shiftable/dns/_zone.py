@@ -12,7 +12,7 @@ from typing import ClassVar, TypeVar
 import attrs
 
 from shiftable.dns._rules import broken_rules, is_already, unheld
-from shiftable.dns._text import read_zone, type_name
+from shiftable.dns._text import meant, read_zone, type_name
 from shiftable.dns.driver import (
     SERVER_TYPES,
     DnsDriver,
@@ -123,10 +123,11 @@ class Zone(Handle[DnsDriver]):
         """Make a record set of this zone from text, for ``change``. Calls nobody.
 
         Raises:
-            InvalidArgument: a name, type or value that does not parse.
+            InvalidArgument: a name, type or value that does not parse, or parses as what nobody will have meant.
         """
-        texts = (values,) if isinstance(values, str) else values
+        given = (values,) if isinstance(values, str) else values
         try:
+            texts = [meant(type, text) for text in given]
             return RecordSet.of(name, type, texts, ttl=self.ttl if ttl is None else ttl, origin=self.origin)
         except ValueError as exc:
             raise self._invalid("record", Resource("record", f"{name} {type}", self.resource), str(exc)) from exc

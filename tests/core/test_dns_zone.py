@@ -193,12 +193,25 @@ def test_a_zone_file_is_written_at_once(tmp_path: Path) -> None:
     assert other.diff(zone) == ()
 
 
+SPACES = "without quotes these are several texts, and the spaces between them are lost"
+COMMENT = "what follows a semicolon outside quotes is a comment"
+
+
 @pytest.mark.parametrize(
     ("type", "value", "told"),
     [
         ("A", "1.2.3", "A '1.2.3': it cannot be read; it is written as 192.0.2.1"),
         ("MX", "mail", "MX 'mail': expecting an integer; it is written as 10 mail.shop.example."),
         ("NSEC3PARAM", "1", "NSEC3PARAM '1': expecting an identifier"),
+        ("TXT", "v=spf1 -all", f"TXT 'v=spf1 -all': {SPACES}; write it as \"v=spf1 -all\", with the quotes"),
+        ("spf", "v=spf1  -all", f"spf 'v=spf1  -all': {SPACES}; write it as \"v=spf1  -all\", with the quotes"),
+        (
+            "TXT",
+            "v=DMARC1;p=none",
+            f"TXT 'v=DMARC1;p=none': {COMMENT}; write it as \"v=DMARC1;p=none\", with the quotes",
+        ),
+        ("TXT", '"a" ;b', f"TXT '\"a\" ;b': {COMMENT}"),
+        ("A", "192.0.2.1 ; mine", f"A '192.0.2.1 ; mine': {COMMENT}"),
         ("TXT", LONG, f"TXT '{LONG}': a string has at most 255 bytes; write a longer text as {SEVERAL}"),
     ],
 )
@@ -206,6 +219,23 @@ def test_a_value_that_is_none_is_refused_with_one_that_would_be(type: str, value
     with pytest.raises(InvalidArgument) as caught:
         _zone(MemoryDnsDriver()).set("www", type, value)
     assert caught.value.message == told
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("word", '"word"'),
+        ('"v=DMARC1; p=none"', '"v=DMARC1; p=none"'),
+        ('"one" "two"', '"one" "two"'),
+        ('"one" two', '"one" "two"'),
+        (r"one\ text", '"one text"'),
+        (r"one\;text", '"one;text"'),
+        (r'"a \" ; b"', r'"a \" ; b"'),
+    ],
+)
+def test_a_text_that_is_as_it_looks_is_kept(value: str, kept: str) -> None:
+    zone = _zone(MemoryDnsDriver())
+    assert (kept,) == zone.set("www", "TXT", [value]).texts
 
 
 def test_a_zone_that_is_not_empty_says_how_much_is_left() -> None:
