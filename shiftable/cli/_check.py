@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -13,7 +13,7 @@ from shiftable import registry
 from shiftable.app import App
 from shiftable.cli._context import Context, json_option, pass_context
 from shiftable.errors import ProviderError, ShiftableError
-from shiftable.features import Limit
+from shiftable.features import Features, Limit
 from shiftable.manifest import Declared, json_schema
 from shiftable.provider import SERVICES
 
@@ -80,29 +80,40 @@ def providers(context: Context, name: str | None, as_json: bool) -> None:
     rows = list(_providers())
     if as_json:
         context.json([dict(zip(("name", "distribution", "services", "problem"), row, strict=True)) for row in rows])
-        return
-    shown = [(n, d, ", ".join(services) or "none yet", problem) for n, d, services, problem in rows]
-    context.table(("provider", "installed", "services", "problem"), shown)
-    for known, distribution in registry.KNOWN.items():
-        if known not in registry.names():
-            click.echo(f'{known} is not installed: pip install "{distribution}"')
+    else:
+        shown = [(n, d, ", ".join(services) or "none yet", problem) for n, d, services, problem in rows]
+        context.table(("provider", "installed", "services", "problem"), shown)
+        for known, distribution in registry.KNOWN.items():
+            if known not in registry.names():
+                click.echo(f'{known} is not installed: pip install "{distribution}"')
     sys.exit(1 if any(row[3] for row in rows) else 0)
 
 
 def _providers() -> Iterator[tuple[str, str, list[str], str]]:
     for found in registry.installed():
         try:
-            has = registry.load(found.name).features()
-        except ProviderError as exc:
+            has = _features(found.name)
+        except ProviderError as exc:  # and no reason to hide the others
             yield found.name, found.distribution, [], str(exc)
-        except ImportError as exc:  # its SDK is missing or broken, and no reason to hide the others
-            yield found.name, found.distribution, [], f"cannot be used: {exc}"
         else:
             yield found.name, found.distribution, [service for service in SERVICES if service in has], ""
 
 
+def _features(name: str) -> Mapping[str, tuple[Features, ...]]:
+    """Return what a provider has, by service.
+
+    Raises:
+        ProviderError: it cannot be loaded; its SDK, or a module of its own, is missing or broken.
+    """
+    provider = registry.load(name)
+    try:
+        return provider.features()
+    except ImportError as exc:
+        raise ProviderError(f"the provider {name} cannot be used: {exc}") from exc
+
+
 def _show_features(context: Context, name: str, *, as_json: bool) -> None:
-    features = registry.load(name).features()
+    features = _features(name)
     if as_json:
         context.json({s: [{f: _plain(v) for f, _, v in each.rows()} for each in has] for s, has in features.items()})
         return

@@ -291,6 +291,22 @@ def test_providers_lists_what_is_installed(shiftable) -> None:
     assert "did you mean memory?" in answer.stderr
 
 
+def test_a_provider_that_lacks_a_module_says_so_in_the_list_and_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        @staticmethod
+        def features() -> None:
+            raise ModuleNotFoundError("No module named 'acme_sdk'")
+
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda name: Broken if name == "memory" else load(name))
+    why = "the provider memory cannot be used: No module named 'acme_sdk'"
+    told = CliRunner().invoke(cli, ["providers", "memory"])
+    assert (2, f"error: {why}\n") == (told.exit_code, told.stderr)
+    told = CliRunner().invoke(cli, ["providers", "--json"])
+    rows = {row["name"]: row for row in json.loads(told.stdout)}
+    assert (1, why, []) == (told.exit_code, rows["memory"]["problem"], rows["memory"]["services"])
+
+
 def test_the_schema_is_json(shiftable) -> None:
     assert "shiftable.toml" == json.loads(shiftable("schema").stdout)["title"]
 
