@@ -304,7 +304,8 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         """
         resource = self._possible("create", spec)
         if self._living(spec.name):
-            raise self._refusal(AlreadyExists, "create", resource, "it has machines; diff() and apply() change them")
+            why = "it has machines; `shiftable apply`, or apply() of each diff(), changes them"
+            raise self._refusal(AlreadyExists, "create", resource, why)
         self._fill(spec, resource)
         return self.open(spec)
 

@@ -471,8 +471,9 @@ def _whole_seconds(time: timedelta) -> int:
 @contextmanager
 def _client_of(url: DatabaseUrl) -> Iterator[None]:
     """Say how to get the client library if it is missing."""
-    name = "psycopg" if url.engine == "postgresql" else "pymysql"
+    name, extra = ("psycopg", "postgresql") if url.engine == "postgresql" else ("PyMySQL", "mysql")
     try:
         yield
     except ImportError as exc:
-        raise ConfigError(f"connecting to {url.engine} needs {name}: pip install {name}") from exc
+        why = f'connecting to {url.engine} needs {name}: pip install "shiftable[{extra}]" ({exc})'
+        raise ConfigError(why) from exc

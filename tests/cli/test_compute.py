@@ -95,7 +95,7 @@ def test_a_declared_fleet_is_made_waited_for_and_says_its_size_and_cost(run: Run
     assert {"shop-web-0": "running", "shop-web-1": "running"} == states(driver)
     again = run("create", "web")
     assert 1 == again.exit_code
-    assert "compute.create on fleet 'shop-web' (memory): it has machines" in again.stderr
+    assert "compute.create on fleet 'shop-web' (memory): it has machines; `shiftable apply`, or" in again.stderr
 
 
 def test_a_fleet_that_is_not_declared_is_made_by_options(run: Run, folder: Path, driver: MemoryComputeDriver) -> None:

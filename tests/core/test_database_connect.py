@@ -260,13 +260,22 @@ def test_connections_outlive_a_rotation(postgres: _Postgres) -> None:
     assert postgres.asked[3:] == ["second", "third"]
 
 
-def test_a_client_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("engine", "version", "module", "told"),
+    [
+        ("mysql", "8.4", "pymysql", r'mysql needs PyMySQL: pip install "shiftable\[mysql\]"'),
+        ("postgresql", "16", "psycopg", r'postgresql needs psycopg: pip install "shiftable\[postgresql\]"'),
+    ],
+)
+def test_a_client_library_that_is_missing_is_named_with_the_extra_that_has_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, engine: Any, version: str, module: str, told: str
+) -> None:
     driver = MemoryDatabaseDriver(attrs.evolve(FEATURES, connect=True))
-    database = Databases(driver).create(attrs.evolve(small_spec("conf"), engine="mysql", version="8.4"))
-    monkeypatch.setitem(sys.modules, "pymysql", None)
-    with pytest.raises(ConfigError, match="pip install pymysql"):
+    database = Databases(driver).create(attrs.evolve(small_spec("conf"), engine=engine, version=version))
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=told):
         database.connect()
-    with pytest.raises(ConfigError, match="pip install pymysql"):
+    with pytest.raises(ConfigError, match=told):
         database.engine()
 
 

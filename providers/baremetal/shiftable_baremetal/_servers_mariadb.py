@@ -76,7 +76,7 @@ def _pymysql() -> Any:  # noqa: ANN401  the module
     try:
         import pymysql
     except ImportError as exc:
-        raise ConfigError("connecting to MariaDB needs PyMySQL: pip install pymysql") from exc
+        raise ConfigError(f'connecting to MariaDB needs PyMySQL: pip install "shiftable[mysql]" ({exc})') from exc
     return pymysql
 
 
