@@ -16,7 +16,7 @@ import click
 from shiftable.app import App
 from shiftable.cli._context import Context, complete_addresses, json_option, pass_context
 from shiftable.config import as_in_file
-from shiftable.errors import ConfigError, Conflict, NotFound, ProviderError, ShiftableError
+from shiftable.errors import ConfigError, Conflict, NotFound, ProviderError, ShiftableError, Unsupported
 from shiftable.manifest import FILE_NAME, Declared, json_schema
 from shiftable.service import Change
 from shiftable.wording import counted
@@ -164,8 +164,16 @@ class Failures:
 
 
 def pending(app: App, declared: Declared) -> list[Pending]:
-    """Ask a provider what differs from what is declared."""
-    return [Pending(declared, change) for change in app.diff(declared)]
+    """Ask a provider what differs from what is declared.
+
+    Raises:
+        Unsupported: something does, and the provider has not what is declared.
+    """
+    changes, service, spec = app.diff(declared), app.service(declared), app.spec(declared)
+    missing = service.missing_features(spec) if changes else ()
+    if missing:
+        raise Unsupported(f"{app.provider_of(declared)} has no {', no '.join(missing)}")
+    return [Pending(declared, change) for change in changes]
 
 
 def chosen(app: App, addresses: tuple[str, ...]) -> tuple[Declared, ...]:

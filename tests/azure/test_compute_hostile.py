@@ -725,7 +725,10 @@ def test_settings_that_name_nothing_are_told(make_compute: Make) -> None:
 def test_a_fleet_that_nobody_could_log_in_to_is_refused_before_anything_is_sent(
     azure_double: AzureDouble, compute: Compute, compute_driver: AzureComputeDriver
 ) -> None:
-    with pytest.raises(InvalidArgument, match="ssh_keys"):
+    (why,) = compute.missing_features(declared(ssh_keys=()))
+    assert why.startswith("Linux machine without an ssh key: declare ssh_keys")
+    assert () == compute.missing_features(declared())
+    with pytest.raises(Unsupported, match="this provider has no Linux machine without an ssh key: declare ssh_keys"):
         compute.create(declared(ssh_keys=()))
     with pytest.raises(ArmFailure, match="ssh_keys"):
         compute_driver.create(declared(ssh_keys=()))

@@ -214,3 +214,32 @@ def test_a_bucket_without_versions_is_emptied_as_the_refusal_says(cloud: tuple[s
     assert ("rm -r logs:" if cloud[0] == "az" else "rm -r --versions logs:") == advice
     assert 0 == run(*advice.split(), "--yes").exit_code
     assert 0 == CliRunner().invoke(cli, ["destroy", "blob.logs", "--yes", "logs"]).exit_code
+
+
+@pytest.mark.parametrize("cloud", ["azure"], indirect=True)
+def test_what_a_provider_does_not_have_is_told_by_the_plan(cloud: tuple[str, Double], folder: Path) -> None:
+    with (folder / "shiftable.toml").open("a") as file:
+        file.write('[blob.kept]\nversioning = true\n[compute.web]\nimage = "debian-12"\ncpus = 1\nmemory_gib = 1\n')
+    why = "there has no versioning without the setting blob_versioning, of an account that keeps versions"
+    sent = len(cloud[1].calls)
+    for command in ("plan", "apply"):
+        told = CliRunner().invoke(cli, [command, "blob.kept"])
+        assert (1, f"error: blob.kept: {why}\n") == (told.exit_code, told.stderr)
+        assert "create" not in told.stdout
+    told = CliRunner().invoke(cli, ["plan", "compute.web"])
+    assert "there has no Linux machine without an ssh key: declare ssh_keys" in told.stderr
+    assert {"GET", "HEAD"} >= {call.method for call in cloud[1].calls[sent:]}
+    told = CliRunner().invoke(cli, ["plan", "blob.kept", "--json"])
+    about = json.loads(told.stdout)
+    assert ([], why) == (about["changes"], about["failures"][0]["error"])
+
+
+@pytest.mark.parametrize("cloud", ["azure"], indirect=True)
+def test_an_account_that_keeps_versions_says_what_to_declare(cloud: tuple[str, Double], folder: Path) -> None:
+    file = folder / "shiftable.toml"
+    file.write_text(file.read_text().replace('type = "azure"\n', 'type = "azure"\nblob_versioning = true\n'))
+    told = CliRunner().invoke(cli, ["apply", "blob.logs"])
+    assert 1 == told.exit_code
+    assert (
+        "keeps versions of blobs (setting blob_versioning), in all containers: declare versioning = true" in told.stderr
+    )

@@ -240,6 +240,11 @@ class AzureBlobDriver(BlobDriver):
 
     # buckets
 
+    def missing_features(self, spec: BucketSpec) -> tuple[str, ...]:
+        """Say what a declaration needs and the account does not have."""
+        own = {"versioning": "versioning without the setting blob_versioning, of an account that keeps versions"}
+        return tuple(own.get(each, each) for each in super().missing_features(spec))
+
     def create(self, spec: BucketSpec) -> None:
         """Make a container, without public access."""
         if spec.versioning != self.features.versioning:
@@ -622,9 +627,10 @@ class AzureBlobDriver(BlobDriver):
         return Conflict(f"the version is locked: {lock}", provider=self.provider, resource=resource)
 
     def _fixed_versioning(self, name: str, operation: str) -> Unsupported:
-        keeps = "keeps versions of blobs" if self.features.versioning else "keeps no versions of blobs"
+        has = self.features.versioning
         return Unsupported(
-            f"the storage account {keeps} (setting blob_versioning); that holds for all of its containers",
+            f"the storage account keeps {'' if has else 'no '}versions of blobs (setting blob_versioning), in all "
+            f"containers: declare versioning = {str(has).lower()}, or use another account",
             provider=self.provider,
             operation=f"blob.{operation}",
             resource=Resource("bucket", name),

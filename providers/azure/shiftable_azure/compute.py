@@ -86,10 +86,7 @@ _KEPT = 3600.0  # seconds that sizes count
 _LISTINGS = 16  # that are remembered between their pages
 _MISSING, _TAKEN, _FORBIDDEN, _CONFLICT = 404, 412, 403, 409
 
-_NO_KEY = (
-    "Azure makes no Linux machine without a password or an ssh key, and shiftable none with a password; "
-    "declare ssh_keys, the public keys of who may log in"
-)
+_NO_KEY = "Linux machine without an ssh key: declare ssh_keys, the public keys of who may log in"
 
 
 class AzureComputeDriver(ComputeDriver):
@@ -270,12 +267,17 @@ class AzureComputeDriver(ComputeDriver):
         own = self._gallery.of_machine(native.image or spec.image)
         return self._offered().choose(spec, native.vm_size, "V2" if own is None else own.generation)
 
+    def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
+        """Say what a declaration needs and Azure does not have; a key is what it needs itself."""
+        found = super().missing_features(spec)
+        return found if spec.ssh_keys else (*found, _NO_KEY)
+
     # machines
 
     def user_data(self, spec: FleetSpec, name: str, given: bytes | None) -> bytes | None:  # noqa: ARG002  all get the same
         """Return what the user gave: Azure makes user, keys and host name itself. Without a key it makes nothing."""
         if not spec.ssh_keys:
-            raise ValueError(_NO_KEY)
+            raise ValueError(f"Azure has no {_NO_KEY}")
         return given
 
     def create_machine(
@@ -537,7 +539,7 @@ class AzureComputeDriver(ComputeDriver):
 
     def _check_keys(self, spec: FleetSpec) -> None:
         if not spec.ssh_keys:
-            raise ArmFailure("InvalidParameter", _NO_KEY)
+            raise ArmFailure("InvalidParameter", f"Azure has no {_NO_KEY}")
 
     def _placement(
         self, spec: FleetSpec, native: AzureComputeSettings, sku: Sku | None
