@@ -25,7 +25,7 @@ from shiftable.cli._context import (
 from shiftable.cli._dns_cutover import cutover
 from shiftable.cli._serving import until_told
 from shiftable.dns import RecordChange, RecordSet, Token, Zone
-from shiftable.errors import ConfigError
+from shiftable.errors import ConfigError, NotFound
 from shiftable.wording import counted
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def rm(
     wanted = [zone.get(name, kind, set_id=set_id) for kind in kinds]
     found = wanted or [record for record in zone.records(name=name) if not _is_own(zone, record)]
     if not found:
-        raise ConfigError(f"{zone.origin} has no record sets of the name {name!r}")
+        raise NotFound(f"{zone.origin} has no record sets of the name {name!r}")
     if if_match and (len(found) != 1 or found[0].token != Token(if_match)):
         raise ConfigError("--if-match is not the version of one record set; see `shiftable dns records --json`")
     changes = tuple(RecordChange(before=record, after=None) for record in found)
