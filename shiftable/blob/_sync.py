@@ -61,7 +61,7 @@ def sync(
         source: a folder, a bucket, or a bucket and a prefix.
         target: the same; one of the two is not a folder.
         delete: also delete at the target what the source has not.
-        dry_run: yield the steps without doing them.
+        dry_run: yield the steps without doing them; those whose key the target refuses have their error.
         on_found: is told each step before it begins, for a display of how far it is.
 
     Raises:
@@ -79,7 +79,7 @@ def sync(
     if on_found is not None:
         steps = _told(steps, on_found)
     if dry_run:
-        return steps
+        return (_foreseen(there, step) for step in steps)
     return _carried_out(here, there, steps, workers)
 
 
@@ -87,6 +87,19 @@ def _told(steps: Iterable[SyncStep], on_found: Callable[[SyncStep], None]) -> It
     for step in steps:
         on_found(step)
         yield step
+
+
+def _foreseen(there: _Side, step: SyncStep) -> SyncStep:
+    """Return a step, with its error where the target refuses its key."""
+    if step.action == "delete" or not isinstance(there, _Prefix):
+        return step
+    bucket, key = there.bucket, there.prefix + step.name
+    why = bucket.check_key(key)
+    if why is None:
+        return step
+    resource = Resource("object", key, bucket.resource)
+    error = InvalidArgument(why, provider=bucket.provider, operation="blob.put", resource=resource)
+    return attrs.evolve(step, error=error)
 
 
 def _carried_out(here: _Side, there: _Side, steps: Iterable[SyncStep], workers: int) -> Iterator[SyncStep]:

@@ -226,3 +226,12 @@ def test_prefixes_side_by_side_are_copied(bucket: Bucket) -> None:
     assert [("copy", "a", ""), ("delete", "b", "")] == done(sync((bucket, "one/"), (bucket, "two/"), delete=True))
     assert ["one/a", "two/a"] == keys(bucket)
     assert hashlib.md5(b"1").digest() == bucket.stat("two/a").md5  # noqa: S324  as the listing tells it
+
+
+def test_a_dry_run_tells_which_keys_the_target_refuses(tree: Path, bucket: Bucket) -> None:
+    prefix = "p" * 1022 + "/"  # 1,024 bytes are the limit
+    names = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+    foreseen = {step.name: step.error and step.error.message for step in sync(tree, (bucket, prefix), dry_run=True)}
+    happened = {step.name: step.error and step.error.message for step in sync(tree, (bucket, prefix))}
+    assert foreseen == happened
+    assert names - {"a"} == {name for name, why in foreseen.items() if why}
