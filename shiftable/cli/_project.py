@@ -334,13 +334,23 @@ def destroy(context: Context, resources: tuple[str, ...], yes: tuple[str, ...]) 
         except NotFound:
             click.echo(f"{declared.address} ({name}): does not exist")
         except Conflict as exc:
-            if declared.service == "blob":
-                exc.message = f"{exc.message.rstrip('.')}; {_emptying(app, declared.label)} empties it"
+            if how := _emptying(app, declared):
+                exc.message = f"{exc.message.rstrip('.')}; {how}"
             raise
         else:
             click.echo(f"{declared.address} ({name}): destroyed")
 
 
-def _emptying(app: App, label: str) -> str:
-    """Return the command that leaves nothing in a bucket."""
-    return f"`shiftable blob rm -r {'--versions ' if app.blob(label).features.versioning else ''}{label}:`"
+def _emptying(app: App, declared: Declared) -> str:
+    """Say which command empties what is deleted only when it is empty."""
+    label = declared.label
+    match declared.service:
+        case "blob":
+            versions = "--versions " if app.blob(label).features.versioning else ""
+            return f"`shiftable blob rm -r {versions}{label}:` empties it"
+        case "dns":
+            return f"`shiftable dns rm {label} NAME` deletes the record sets of a name"
+        case "secrets":
+            return f"`shiftable secrets rm {label} KEY` deletes one"
+        case _:
+            return ""

@@ -243,3 +243,23 @@ def test_an_account_that_keeps_versions_says_what_to_declare(cloud: tuple[str, D
     assert (
         "keeps versions of blobs (setting blob_versioning), in all containers: declare versioning = true" in told.stderr
     )
+
+
+@pytest.mark.parametrize("cloud", ["gcp"], indirect=True)
+def test_a_zone_and_secrets_that_are_left_say_how_they_are_deleted(cloud: tuple[str, Any], folder: Path) -> None:
+    with (folder / "shiftable.toml").open("a") as file:
+        file.write('[dns.shop]\nzone = "shop.example"\n[secrets.app]\nprefix = "shop"\n')
+
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, list(arguments), input="value")
+
+    assert 0 == command("apply", "dns", "secrets").exit_code
+    assert 0 == command("dns", "set", "shop", "www", "A", "192.0.2.1").exit_code
+    assert 0 == command("secrets", "put", "app", "key").exit_code
+    told = command("destroy", "dns.shop", "--yes", "shop.example")
+    assert (1, True) == (told.exit_code, "; `shiftable dns rm shop NAME` deletes the record sets" in told.stderr)
+    told = command("destroy", "secrets.app", "--yes", "shop")
+    assert (1, True) == (told.exit_code, "; `shiftable secrets rm app KEY` deletes one" in told.stderr)
+    assert 0 == command("dns", "rm", "shop", "www", "--yes").exit_code
+    assert 0 == command("secrets", "rm", "app", "key", "--yes").exit_code
+    assert 0 == command("destroy", "dns.shop", "secrets.app", "--yes", "shop.example", "--yes", "shop").exit_code
