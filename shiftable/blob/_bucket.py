@@ -578,7 +578,8 @@ class Bucket(Handle[BlobDriver]):
             raise task.error(InvalidArgument, f"a URL must be valid for some time, not {expires}")
         limit = self.features.max_sign
         if limit is not None and expires > timedelta(days=limit.value):
-            why = f"a URL is to be valid for {expires}; the limit is {limit} days ({limit.source})"
+            wanted = expires / timedelta(days=1)
+            why = f"a URL is to be valid for {wanted:g} days; the limit is {limit} days ({limit.source})"
             raise task.error(InvalidArgument, why)
         if content_type is not None and (method != "PUT" or _CONTROL.search(content_type)):
             raise task.error(InvalidArgument, "content_type is one line, and only for PUT")

@@ -92,6 +92,13 @@ def test_a_signed_url_opens_an_object(cloud: tuple[str, Any]) -> None:
         assert b"hello" == response.read()
 
 
+def test_a_life_of_a_url_that_is_too_long_is_told_in_days(cloud: tuple[str, Any]) -> None:
+    for given, told in (("8d", "8 days"), ("180h", "7.5 days")):
+        answer = run("sign", "assets:a", "--expires", given)
+        assert 1 == answer.exit_code
+        assert f"a URL is to be valid for {told}; the limit is 7 days (" in answer.stderr
+
+
 def test_ctrl_c_leaves_nothing_that_was_begun(cloud: tuple[str, Any], folder: Path) -> None:
     _, double = cloud
     (folder / "large").write_bytes(b"")
