@@ -63,9 +63,9 @@ def import_image(
     """Make an image of the account's own, PROVIDER:NAME, of the image of a disk. EXPERIMENTAL: say --experimental.
 
     SOURCE is an object in a bucket of the same provider, LABEL:KEY or s3://BUCKET/KEY, in a form that the provider
-    takes: tar.gz on Compute Engine, vmdk, vhd or raw on EC2, vhd of a fixed size on Azure. Or it is a file here:
-    qemu-img converts it, in the folder for temporary files (TMPDIR), it is uploaded to --via, and the object is deleted
-    when the image is there.
+    takes: tar.gz on Compute Engine, vmdk, vhd or raw on EC2, vhd of a fixed size on Azure, qcow2 or raw on QEMU and
+    libvirt. Or it is a file here: qemu-img converts it, in the folder for temporary files (TMPDIR), it is uploaded to
+    --via, and the object is deleted when the image is there.
 
     The same command, again, goes on after whatever interrupted it, and makes no second image.
     """
@@ -179,5 +179,5 @@ def _disk(
 
 
 def _imported(service: Compute, name: str, disk: DiskImage, found: ObjectInfo, timeout: timedelta) -> Image:
-    with interruptible(f"{name}: it goes on at the provider; the same command waits for it"):
+    with interruptible(f"{name}: it may go on at the provider; the same command goes on with it"):
         return service.import_image(name, attrs.evolve(disk, version=str(found.token)), timeout=timeout)

@@ -77,6 +77,8 @@ def read(path: str) -> dict[str, Any]:
     data = Path(path).read_bytes()
     if not data.startswith(b"QFI\xfb"):
         fail(f"{path}: Image is not in qcow2 format")
+    if data[4:5] == b"\0":  # QEMU's own
+        return {"backing": None, "virtual-size": int.from_bytes(data[24:32], "big")}
     known: dict[str, Any] = json.loads(data[4:])
     if known["backing"] is not None and not Path(known["backing"]).is_file():
         fail(f"{path}: Could not open backing file '{known['backing']}': No such file or directory")

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from shiftable.blob import BlobStore, BucketSpec
 from shiftable.compute.driver import ComputeDriver
+from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.compute import ComputeConformance, Sleep, compute_machine
 
 
@@ -24,7 +26,9 @@ class TestQemuCompute(ComputeConformance):
 
     @pytest.fixture
     def driver(self, qemu: Any) -> ComputeDriver:
-        driver: ComputeDriver = qemu.driver()
+        blobs = MemoryBlobDriver()
+        BlobStore(blobs).create(BucketSpec(name="images")).put("web.raw", bytes(2**20))
+        driver: ComputeDriver = qemu.driver(blobs=lambda: blobs)
         return driver
 
     @pytest.fixture

@@ -34,6 +34,7 @@ from shiftable.errors import (
     Unavailable,
     Unsupported,
 )
+from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.compute import small_fleet
 from shiftable_baremetal import LibvirtSettings
 from shiftable_baremetal import _libvirt_xml as xml
@@ -207,8 +208,8 @@ def test_networks_of_machines_alone_are_of_this_computer() -> None:
 
 
 def test_what_can_be_open_goes_with_the_network(tmp_path: Path) -> None:
-    own = open_libvirt(LibvirtSettings(uri="qemu:///session", network="user"), tmp_path)
-    shared = open_libvirt(LibvirtSettings(), tmp_path)
+    own = open_libvirt(LibvirtSettings(uri="qemu:///session", network="user"), tmp_path, MemoryBlobDriver)
+    shared = open_libvirt(LibvirtSettings(), tmp_path, MemoryBlobDriver)
     assert (own.features, shared.features) == (FEATURES_USER, FEATURES)
     spec = attrs.evolve(small_fleet(), open_ports=(443,))
     assert (own.missing_features(spec), shared.missing_features(spec)) == ((), ("firewall",))

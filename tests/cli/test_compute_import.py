@@ -29,6 +29,9 @@ type = "memory"
 [providers.elsewhere]
 type = "baremetal"
 root = "elsewhere"
+[providers.claimed]
+type = "baremetal"
+hosts = [{ name = "one", address = "one.example", user = "ops", cpus = 1, memory_gib = 1 }]
 [blob.assets]
 bucket = "shop-assets"
 [blob.others]
@@ -150,7 +153,7 @@ def test_what_an_interrupted_call_uploaded_is_not_uploaded_again(
         patched.setattr("shiftable.compute.Compute.import_image", pressed)
         answer = run(str(disk), "memory:golden", YES, "--via", "assets:")
     assert (130, [key], token) == (answer.exit_code, keys(bucket), bucket.stat(key).token)
-    assert "interrupted; golden: it goes on at the provider; the same command waits for it\n" in answer.stderr
+    assert "interrupted; golden: it may go on at the provider; the same command goes on with it\n" in answer.stderr
     now += timedelta(hours=1)
     answer = run(str(disk), "memory:golden", YES, "--via", "assets:")
     assert (0, "", []) == (answer.exit_code, answer.stderr, keys(bucket)), answer.output
@@ -212,7 +215,7 @@ def test_an_image_that_is_there_is_told_also_if_the_object_cannot_be_deleted(
         ),
         (["assets:none.vmdk", "memory:golden"], 1, "object 'none.vmdk' in bucket 'shop-assets'"),
         (["assets:web.raw", "memory:golden", "--arch", "arm64", "--firmware", "bios"], 2, "start by uefi, not by bios"),
-        (["assets:web.raw", "elsewhere:golden"], 1, "this provider has no importer of disk images"),
+        (["assets:web.raw", "claimed:golden"], 1, "this provider has no importer of disk images"),
         (["assets:web.raw", "golden"], 2, "'golden' is no image; say PROVIDER:NAME"),
     ],
 )

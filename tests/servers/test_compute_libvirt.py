@@ -14,7 +14,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from shiftable.blob import BlobStore, BucketSpec
 from shiftable.compute.driver import ComputeDriver
+from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.compute import ComputeConformance, Sleep, compute_machine
 from shiftable_baremetal import _libvirt_xml as xml
 from shiftable_baremetal._libvirt_session import Session
@@ -108,13 +110,17 @@ class _Real:
 
     larger = (2, 2)  # any host has as much
     compute = ComputeConformance.compute
+    disk_image = ComputeConformance.disk_image
     fleet = ComputeConformance.fleet
     machine = ComputeConformance.machine
     _nothing_is_left = ComputeConformance._nothing_is_left
 
     @pytest.fixture
     def driver(self, host: Any, tmp_path: Path, images: Mapping[str, Path]) -> Iterator[ComputeDriver]:
+        blobs = MemoryBlobDriver()
+        BlobStore(blobs).create(BucketSpec(name="images")).put("web.raw", bytes(2**20))
         more: dict[str, Any] = {"network": "user", "accelerator": "tcg", "own": images, "patience": 0.5, "page_size": 3}
+        more["blobs"] = lambda: blobs
         yield LibvirtComputeDriver(Session(host.uri), tmp_path, **more)
         assert host.processes() == []
         assert [name for name in host.volumes() if ".base." not in name] == []
@@ -140,6 +146,10 @@ _SHOWN = (
     "test_a_disk_outlives_its_machine",
     "test_a_disk_belongs_to_one_machine",
     "test_machines_are_made_from_an_image_of_another",
+    "test_machines_are_made_from_an_imported_image",
+    "test_the_same_import_makes_one_image",
+    "test_an_import_takes_no_name_of_another_image",
+    "test_a_form_that_is_not_imported_is_refused",
     "test_a_snapshot_of_a_disk_makes_others",
     "test_what_is_in_use_is_no_debris",
     "test_machines_of_all_fleets_are_listed_once_each",

@@ -399,7 +399,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         if settings.libvirt is not None:
             from shiftable_baremetal.compute_libvirt import open_libvirt
 
-            return open_libvirt(settings.libvirt, self._root() / "compute-libvirt")
+            return open_libvirt(settings.libvirt, self._root() / "compute-libvirt", self.blob)
         if settings.redfish is not None:
             from shiftable_baremetal.compute_redfish import open_redfish
 
@@ -410,7 +410,7 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         qemu = settings.qemu or QemuSettings()
         own = {image.name: image.file or Source(image.url or "", digest=image.digest or "") for image in qemu.images}
         root = self._root() / "compute"
-        return QemuComputeDriver(root, qemu.programs, accelerator=qemu.accelerator, own=own)
+        return QemuComputeDriver(root, qemu.programs, accelerator=qemu.accelerator, own=own, blobs=self.blob)
 
     def _root(self) -> Path:
         """Return the folder of all data, which need not exist yet: whoever creates something makes it.

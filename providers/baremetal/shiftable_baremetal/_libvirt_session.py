@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import os
 import threading
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import attrs
 
 from shiftable.errors import ConfigError, Fault, QuotaExceeded
 from shiftable_baremetal._faults import FilesError
-from shiftable_baremetal._libvirt_xml import Kind, read_kind
+from shiftable_baremetal._libvirt_xml import Kind, read_kind, read_length
 
-__all__ = ["Session", "binding"]
+__all__ = ["Readable", "Session", "binding"]
 
 _HOW_TO_GET = (
     "machines of libvirt need its binding for Python: pip install 'shiftable-baremetal[libvirt]', which is built on "
@@ -37,6 +38,14 @@ def binding(name: str = "libvirt") -> Any:  # noqa: ANN401  libvirt has no types
         return importlib.import_module(name)
     except ImportError as exc:
         raise ConfigError(f"{_HOW_TO_GET} ({exc})") from exc
+
+
+class Readable(Protocol):
+    """What a volume is filled with."""
+
+    def read(self, most: int, /) -> bytes:
+        """Return the next bytes; none at the end."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -93,17 +102,17 @@ class Session:
             address += f"{'&' if urlsplit(address).query else '?'}no_tty=1"
         return libvirt.open(address)
 
-    def upload(self, volume: Any, content: BinaryIO, size: int) -> None:  # noqa: ANN401  libvirt has no types
-        """Fill a volume.
+    def upload(self, volume: Any, content: Readable, size: int, *, offset: int = 0) -> None:  # noqa: ANN401  libvirt has no types
+        """Fill a volume, from an offset on.
 
         Its end is read again: libvirt writes behind the stream, and loses the error of a disk that is full (9.0.0).
 
         Raises:
             FilesError: not all of it is there.
         """
-        end = _End()
+        end = _End(sent=offset)
         with self._stream() as stream:
-            volume.upload(stream, 0, size, 0)
+            volume.upload(stream, offset, size, 0)
             stream.sendAll(lambda _stream, count, file: end.seen(file.read(count)), content)
             stream.finish()
         if end.data and self.download(volume, end.offset, len(end.data)) != end.data:
@@ -113,11 +122,18 @@ class Session:
     def download(self, volume: Any, offset: int, length: int = 0) -> bytes:  # noqa: ANN401  libvirt has no types
         """Return what a volume holds from an offset on, all or so many bytes."""
         parts: list[bytes] = []
-        with self._stream() as stream:
-            volume.download(stream, offset, length, 0)
-            stream.recvAll(lambda _stream, data, found: found.append(data), parts)
-            stream.finish()
+        self._receive(volume, offset, length, parts.append)
         return b"".join(parts)
+
+    def sha256(self, volume: Any, length: int) -> str:  # noqa: ANN401  libvirt has no types
+        """Return the digest of the first bytes in a volume."""
+        digest = hashlib.sha256()
+        self._receive(volume, 0, length, digest.update)
+        return digest.hexdigest()
+
+    def length(self, volume: Any) -> int:  # noqa: ANN401  libvirt has no types
+        """Return how many bytes the file of a volume has."""
+        return read_length(volume.XMLDesc(0))
 
     def leases(self, network: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401  libvirt has no types
         """Return the addresses that a network has given, by the hardware's addresses."""
@@ -144,6 +160,12 @@ class Session:
         """Restart a domain as by the button at its case."""
         domain.reset(0)
 
+    def _receive(self, volume: Any, offset: int, length: int, take: Callable[[bytes], object]) -> None:  # noqa: ANN401  libvirt has no types
+        with self._stream() as stream:
+            volume.download(stream, offset, length, 0)
+            stream.recvAll(lambda _stream, data, _: take(data), None)
+            stream.finish()
+
     @contextlib.contextmanager
     def _stream(self) -> Iterator[Any]:
         stream = self.connection.newStream(0)
@@ -159,9 +181,9 @@ class Session:
 class _End:
     """The last of what was sent that is not zero, which is what a volume is full of before."""
 
+    _sent: int
     offset: int = 0
     data: bytes = b""
-    _sent: int = 0
 
     def seen(self, data: bytes) -> bytes:
         if data.count(0) < len(data):

@@ -2,7 +2,8 @@
 
     shiftable.machine.web-0.<uuid>.disk      what differs from the image; and .seed, .console
     shiftable.base.<digest>.1a2b3c4d         an image, a kernel or a RAM disk that was uploaded
-    shiftable.image.golden                   an image of a machine
+    shiftable.image.golden                   an image of a machine, or of an object, which is below it:
+    shiftable.import.<token>.1a2b3c4d.golden as much of an object as was read
     shiftable.disk.1a2b3c4d.data             a disk that outlives machines
     shiftable.snapshot.1a2b3c4d.daily        what was on one
     shiftable.whole.base.<digest>.1a2b3c4d   says that what it is named after is complete, machines' excepted
@@ -17,7 +18,6 @@ import contextlib
 import hashlib
 import re
 import secrets
-import struct
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
@@ -28,8 +28,10 @@ from urllib.parse import quote, unquote
 
 import attrs
 
-from shiftable.errors import AlreadyExists, Fault, InvalidArgument, NotFound
+from shiftable.compute.driver import GIB
+from shiftable.errors import AlreadyExists, Fault, IntegrityError, InvalidArgument, NotFound, OperationError
 from shiftable_baremetal import _libvirt_xml as xml
+from shiftable_baremetal._disk_images import QCOW2_HEAD, Origin, qcow2_size
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._libvirt_errors import NO_POOL, NO_VOLUME, classify, code_of
 from shiftable_baremetal._libvirt_session import Session
@@ -40,6 +42,8 @@ __all__ = ["Item", "Volumes", "item_of", "machine_of", "virtual_size"]
 _OURS, _WHOLE, _MACHINE, _BASE = "shiftable.", "shiftable.whole.", "shiftable.machine.", "shiftable.base."
 _ITEM = re.compile(r"shiftable\.(disk|snapshot)\.([0-9a-f]{8})\.(.*)", re.DOTALL)
 _OF_MACHINE = re.compile(r"shiftable\.machine\.([a-z0-9-]+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\..+")
+_IMAGE, _IMPORT = "shiftable.image.", "shiftable.import."
+_OF_IMPORT = re.compile(r"shiftable\.import\.(?P<token>[0-9a-f-]{36})\.[0-9a-f]{8}\.(?P<image>.+)")
 _LONGEST = 255  # bytes of a file's name
 
 
@@ -196,9 +200,93 @@ class Volumes:
             made.resize(size, 0)
 
     def drop(self, name: str) -> None:
-        """Delete a complete volume; from its first step on it is none."""
+        """Delete a complete volume, with what is below it; from its first step on it is none."""
+        below = self._below(name) if name.startswith(_IMAGE) else None
         self.remove(_mark_of(name))
         self.remove(name)
+        if below is not None:
+            self.remove(below)
+
+    # images that are made of objects
+
+    def has_imported(self, image: str, token: str) -> bool:
+        """Tell whether an import has made an image; say that it is complete, where whoever made it came no further.
+
+        Raises:
+            FilesError: there is an image of that name which this import has not made.
+        """
+        names = self.names()
+        if image not in names:
+            return False
+        below = self._below(image) or ""
+        found = _OF_IMPORT.fullmatch(below)
+        if found is None or found["token"] != token:
+            why = f"there is an image {image.removeprefix(_IMAGE)!r} of something else, or one that is being made"
+            raise FilesError(Fault(AlreadyExists, why))
+        if below not in names:  # somebody swept it
+            self.drop(image)
+            return False
+        if _mark_of(image) not in names:
+            self._mark(image)
+        return True
+
+    def import_object(self, image: str, token: str, origin: Origin) -> None:
+        """Make an image of an object, or go on with what another process read of it.
+
+        Whoever reads the same writes the same to the same places, so that several may. What cannot be tried again
+        leaves nothing.
+        """
+        part = f"{_IMPORT}{token}.{origin.mark}.{image.removeprefix(_IMAGE)}"
+        try:
+            volume = self._find_or_make(part)
+            self._fill(volume, origin)
+            below = volume.path(), origin.form
+            self._make_once(xml.volume(image, origin.disk_gib * GIB, backing=below))
+            self.has_imported(image, token)
+        except Exception as exc:
+            with contextlib.suppress(Exception):  # what stays is debris, or gone on with
+                if self._below(image) == part:  # another process made it meanwhile, and perhaps deleted the object
+                    self._mark(image)
+                    return
+                if not _may_be_tried_again(exc):
+                    self.remove(part)
+            raise
+
+    def _fill(self, volume: Any, origin: Origin) -> None:  # noqa: ANN401  libvirt has no types
+        """Write what is missing of an object, and read all of it again."""
+        with origin.reading() as content:
+            content.skip(self.session.length(volume))
+            self.session.upload(volume, content, origin.info.size - content.at, offset=content.at)
+        if self.session.sha256(volume, origin.info.size) != content.sha256:
+            why = f"the volume {volume.name()!r} does not hold what was sent; the same again begins anew"
+            raise FilesError(Fault(IntegrityError, why))
+
+    def _below(self, name: str) -> str | None:
+        """Return the name of the volume that another one differs from; ``None`` if it is whole or gone."""
+        try:
+            path = xml.read_backing(self.find(name).XMLDesc(0))
+        except Exception as exc:
+            if code_of(exc) != NO_VOLUME:
+                raise
+            return None
+        return None if path is None else path.rpartition("/")[2]
+
+    def _find_or_make(self, part: str) -> Any:  # noqa: ANN401  libvirt has no types
+        self._make_once(xml.volume(part, 0, kind="raw"))
+        return self.find(part)
+
+    def _mark(self, name: str) -> None:
+        """Say that a volume is complete."""
+        self._make_once(xml.volume(_mark_of(name), 1, kind="raw"))
+
+    def _make_once(self, order: str) -> None:
+        """Make a volume, unless it is there."""
+        try:
+            self._pool.createXML(order, 0)
+        except Exception as exc:
+            fault = classify(exc)
+            if fault is None or fault.error is not AlreadyExists:
+                raise
 
     def items(self, kind: str) -> list[Item]:
         """Return all disks or snapshots, in order."""
@@ -215,11 +303,13 @@ class Volumes:
         """Return the names of those that are not complete or whose machine is to be asked for, in order."""
         names = set(self.names())
         marks = {name for name in names if name.startswith(_WHOLE)}
+        imported = {f"{_IMAGE}{found['image']}" for name in names if (found := _OF_IMPORT.fullmatch(name))}
+        below = {self._below(image) for image in imported if _mark_of(image) in marks}
         return sorted(
             name
             for name in names
             if (name in marks and f"{_OURS}{name.removeprefix(_WHOLE)}" not in names)
-            or (name not in marks and _mark_of(name) not in marks)
+            or (name not in marks and name not in below and _mark_of(name) not in marks)
         )
 
     def _discard(self, name: str) -> None:
@@ -242,20 +332,19 @@ def virtual_size(base: Base) -> int:
     """Return how many bytes the disk in a file has.
 
     Raises:
-        FilesError: it reads another file, which would be one of the hypervisor's; it is damaged.
+        FilesError: it reads another file, which would be one of the hypervisor's; it is damaged or encrypted.
     """
     if base.format == "raw":
         return base.path.stat().st_size
     with base.path.open("rb") as file:
-        head = file.read(80).ljust(80, b"\0")
-    version, backing, size = struct.unpack(">4xIQ8xQ", head[:32])
-    features = struct.unpack(">Q", head[72:80])[0] if version >= 3 else 0  # before that there are none
-    if version not in {2, 3}:
-        raise FilesError(Fault(InvalidArgument, f"{base.path} is qcow2 of a version that nobody knows, {version}"))
-    if backing or features & 4:  # QEMU's docs/interop/qcow2.txt: an external data file
-        why = f"{base.path} is not all of the image: it reads another file; make it one by qemu-img convert"
-        raise FilesError(Fault(InvalidArgument, why))
-    return int(size)
+        return qcow2_size(file.read(QCOW2_HEAD), str(base.path))
+
+
+def _may_be_tried_again(exc: Exception) -> bool:
+    if isinstance(exc, OperationError):
+        return exc.retryable
+    fault = classify(exc)
+    return fault is not None and fault.error.retryable
 
 
 def _mark_of(name: str) -> str:

@@ -29,8 +29,10 @@ __all__ = [
     "data_disk",
     "domain",
     "machine",
+    "read_backing",
     "read_domain",
     "read_kind",
+    "read_length",
     "read_written",
     "stopping",
     "volume",
@@ -259,6 +261,16 @@ def read_kind(text: str) -> Kind:
         cpu=wanted if wanted in modes else None,
         most_cpus=int((most.get("max") if most is not None else None) or 1),
     )
+
+
+def read_length(text: str) -> int:
+    """Return how many bytes the file of a volume has, whatever the disk in it has."""
+    return int(_read(text).findtext("physical") or 0)
+
+
+def read_backing(text: str) -> str | None:
+    """Return the path of what a volume differs from; ``None`` if it is whole."""
+    return _read(text).findtext("backingStore/path")
 
 
 def read_written(text: str) -> float | None:

@@ -157,16 +157,23 @@ class Area:
     @contextlib.contextmanager
     def changing(self, name: str) -> Iterator[None]:
         """Keep other threads and processes from changing something, and remove what a killed one left."""
-        self._make()
-        with locked(self._lock(name), timeout=_PATIENCE) as taken:
-            if not taken:
+        with self.alone(name, patience=_PATIENCE) as alone:
+            if not alone:
                 raise FilesError(Fault(Conflict, f"another process has been changing it for more than {_PATIENCE} s"))
-            self._sweep(name)
             yield
 
     @contextlib.contextmanager
+    def alone(self, name: str, *, patience: float = 0) -> Iterator[bool]:
+        """Do the same unless somebody else is at it for too long; tell whether."""
+        self._make()
+        with locked(self._lock(name), timeout=patience) as taken:
+            if taken:
+                self._sweep(name)
+            yield taken
+
+    @contextlib.contextmanager
     def trying(self, name: str) -> Iterator[bool]:
-        """Do the same if nobody else is at it; tell whether."""
+        """Do the same if nobody else is at it, and remove nothing; tell whether."""
         with locked(self._lock(name), timeout=0) as taken:
             yield taken
 

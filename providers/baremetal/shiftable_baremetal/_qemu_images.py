@@ -103,7 +103,7 @@ class Images:
             return Base(self._downloaded(name, found), "qcow2")
         taken = self.area.root / IMAGES / name / "disk"
         if found is None and _OWN.fullmatch(name) and taken.is_file():
-            return Base(taken, "qcow2")
+            return Base(taken, _format(taken))
         path = found or Path(name)
         if path.is_absolute() and path.is_file():
             return Base(path, _format(path))

@@ -25,6 +25,7 @@ from shiftable.compute.driver import (
     ComputeFeatures,
     Debris,
     Disk,
+    DiskImage,
     DiskSnapshot,
     FleetSpec,
     Image,
@@ -46,6 +47,7 @@ from shiftable.errors import (
 )
 from shiftable.features import Limit
 from shiftable.paging import Page
+from shiftable_baremetal._disk_images import FORMS, Blobs, looked_at
 from shiftable_baremetal._durable import write
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._faults import classify as classify_files
@@ -81,6 +83,7 @@ FEATURES = ComputeFeatures(
     disk_snapshots=True,
     debris=True,
     relabel=True,
+    imports=FORMS,
     ssh=True,
     max_name=Limit(58, "a host name of Linux has 64 characters; less a number of four digits, and a reserve"),
 )
@@ -145,6 +148,7 @@ class QemuComputeDriver(ComputeDriver):
         accelerator: what runs them; ``auto`` finds out.
         images: of the user, by their names.
         sources: of the aliases.
+        blobs: opens the buckets that images are imported from; without them there is no importer.
         patience: seconds that a machine has to stop.
         page_size: items of one page.
     """
@@ -154,6 +158,7 @@ class QemuComputeDriver(ComputeDriver):
     _accelerator: Accelerator | Literal["auto"] = attrs.field(default="auto", kw_only=True)
     _own: Mapping[str, Path | Source] = attrs.field(factory=dict, kw_only=True)
     _sources: Mapping[str, Source] = attrs.field(default=SOURCES, kw_only=True, repr=False)
+    _blobs: Blobs | None = attrs.field(default=None, kw_only=True, repr=False)
     _patience: float = attrs.field(default=90.0, kw_only=True)
     _page_size: int = attrs.field(default=100, kw_only=True)
 
@@ -165,7 +170,7 @@ class QemuComputeDriver(ComputeDriver):
     @property
     def features(self) -> ComputeFeatures:
         """What machines of QEMU can do."""
-        return FEATURES
+        return FEATURES if self._blobs is not None else attrs.evolve(FEATURES, imports=frozenset())
 
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""
@@ -354,6 +359,26 @@ class QemuComputeDriver(ComputeDriver):
                 self._copy(home.disk, folder, {"disk_gib": made.disk_gib, "created": _told(made.created)})
         return made
 
+    def import_image(self, name: str, source: DiskImage, *, token: str) -> Image:
+        """Copy an object, in one call, and make it an image. Others who do the same wait for it."""
+        if self._blobs is None:
+            return super().import_image(name, source, token=token)
+        self._images.check_new(name)
+        copying = f"{IMAGES}.{name}"  # it may take long, and what else has to do with images goes on
+        with self._area.alone(copying) as alone:
+            if not alone:
+                return Image(id=name, name=name, own=True, ready=False)
+            known = dict(self._area.taken(IMAGES)).get(name)
+            if known is None:
+                with looked_at(self._blobs, source) as origin, self._area.new(copying, f"{IMAGES}/{name}") as folder:
+                    origin.save(folder / "disk")
+                    self._check(Base(folder / "disk", origin.form), source.key)
+                    facts = {"disk_gib": origin.disk_gib, "created": _told(_now()), "import": token}
+                    write(folder / "facts.json", json.dumps(facts, indent=2))
+            elif known.get("import") != token:
+                _fail(AlreadyExists, f"there is an image {name!r} of something else")
+        return self.image(name)
+
     def delete_image(self, image: str) -> None:
         """Delete an image of a machine, unless machines were made from it: their disks hold only what differs."""
         with self._area.changing(IMAGES):
@@ -501,6 +526,13 @@ class QemuComputeDriver(ComputeDriver):
         """Make a whole disk of one that may hold only what differs from another."""
         Programs(self._programs).image("convert", "-U", "-O", "qcow2", disk, folder / "disk")
         write(folder / "facts.json", json.dumps(facts, indent=2))
+
+    def _check(self, base: Base, key: str) -> None:
+        """Have QEMU look at what is to be an image."""
+        try:
+            _virtual_size(Programs(self._programs), base)
+        except ProgramError as exc:
+            raise FilesError(Fault(InvalidArgument, f"{key!r} holds no disk that QEMU could read: {exc}")) from exc
 
     def _definition(self, name: str) -> Definition | None:
         return self._area.home(name).definition()

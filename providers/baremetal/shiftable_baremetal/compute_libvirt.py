@@ -25,6 +25,7 @@ from shiftable.compute.driver import (
     ComputeFeatures,
     Debris,
     Disk,
+    DiskImage,
     DiskSnapshot,
     FleetSpec,
     Image,
@@ -47,6 +48,7 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.parallel import parallel
 from shiftable_baremetal import _libvirt_xml as xml
+from shiftable_baremetal._disk_images import FORMS, Blobs, looked_at
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._libvirt_errors import NO_DOMAIN, NO_SUPPORT, NO_VOLUME, classify, code_of
 from shiftable_baremetal._libvirt_monitor import DomainMonitor
@@ -55,7 +57,7 @@ from shiftable_baremetal._libvirt_settings import LibvirtSettings
 from shiftable_baremetal._libvirt_volumes import Item, Volumes, item_of, machine_of, virtual_size
 from shiftable_baremetal._libvirt_xml import Facts, Files, Kind
 from shiftable_baremetal._own_machines import any_size, disk_gib, forwarded, native, page, size, sizes
-from shiftable_baremetal._qemu_files import Area, Definition
+from shiftable_baremetal._qemu_files import IMAGES, Area, Definition
 from shiftable_baremetal._qemu_images import SOURCES, Base, Images, Source
 from shiftable_baremetal._qemu_monitor import MonitorError
 from shiftable_baremetal._qemu_seed import seed
@@ -83,6 +85,7 @@ FEATURES = ComputeFeatures(
     disk_snapshots=True,
     debris=True,
     relabel=True,
+    imports=FORMS,
     ssh=True,
     max_name=Limit(58, "a host name of Linux has 64 characters; less a number of four digits, and a reserve"),
 )
@@ -131,11 +134,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def open_libvirt(settings: LibvirtSettings, root: Path) -> LibvirtComputeDriver:
+def open_libvirt(settings: LibvirtSettings, root: Path, blobs: Blobs | None = None) -> LibvirtComputeDriver:
     """Make the driver.
 
     Args:
         root: the folder where images are kept that were downloaded.
+        blobs: opens the buckets that images are imported from.
     """
     own = {each.name: each.file or Source(each.url or "", digest=each.digest or "") for each in settings.images}
     return LibvirtComputeDriver(
@@ -145,6 +149,7 @@ def open_libvirt(settings: LibvirtSettings, root: Path) -> LibvirtComputeDriver:
         network=settings.network,
         accelerator=settings.accelerator,
         own=own,
+        blobs=blobs,
     )
 
 
@@ -174,6 +179,7 @@ class LibvirtComputeDriver(ComputeDriver):
         accelerator: what runs machines; ``auto``: what the hypervisor says that it has.
         own: images of the user, by their names.
         sources: of the aliases.
+        blobs: opens the buckets that images are imported from; without them there is no importer.
         features: what it shall be able to do; else what goes with the network.
         patience: seconds that a machine has to stop.
         page_size: items of one page.
@@ -186,6 +192,7 @@ class LibvirtComputeDriver(ComputeDriver):
     _accelerator: Literal["auto", "kvm", "tcg"] = attrs.field(default="auto", kw_only=True)
     _own: Mapping[str, Path | Source] = attrs.field(factory=dict, kw_only=True)
     _sources: Mapping[str, Source] = attrs.field(default=SOURCES, kw_only=True, repr=False)
+    _blobs: Blobs | None = attrs.field(default=None, kw_only=True, repr=False)
     _features: ComputeFeatures | None = attrs.field(default=None, kw_only=True, repr=False)
     _patience: float = attrs.field(default=90.0, kw_only=True)
     _page_size: int = attrs.field(default=100, kw_only=True)
@@ -206,7 +213,8 @@ class LibvirtComputeDriver(ComputeDriver):
     @property
     def features(self) -> ComputeFeatures:
         """What machines of libvirt can do in these networks."""
-        return self._features or (FEATURES_USER if self._is_user else FEATURES)
+        known = self._features or (FEATURES_USER if self._is_user else FEATURES)
+        return known if self._blobs is not None else attrs.evolve(known, imports=frozenset())
 
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""
@@ -411,6 +419,23 @@ class LibvirtComputeDriver(ComputeDriver):
         volume = f"shiftable.image.{name}"
         with self._new(volume, f"there is an image {name!r}"):
             self._copy(domain, "vda", volume, definition.disk_gib * GIB)
+        return self._own_image(volume)
+
+    def import_image(self, name: str, source: DiskImage, *, token: str) -> Image:
+        """Write an object into the pool through here, in one call, and make it an image.
+
+        What a process that was killed has written is not written again. On this computer one does it at a time.
+        """
+        if self._blobs is None:
+            return super().import_image(name, source, token=token)
+        self._images.check_new(name)
+        volume = f"shiftable.image.{name}"
+        with Area(self._root).alone(f"{IMAGES}.{name}") as alone:
+            if not alone:
+                return Image(id=name, name=name, own=True, ready=False)
+            if not self._volumes.has_imported(volume, token):
+                with looked_at(self._blobs, source) as origin:
+                    self._volumes.import_object(volume, token, origin)
         return self._own_image(volume)
 
     def delete_image(self, image: str) -> None:
