@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
+from shiftable.blob import BlobStore, BucketSpec
 from shiftable.compute import Machine
 from shiftable.errors import Unavailable
+from shiftable.memory.blob import MemoryBlobDriver
 
-__all__ = ["PATIENCE", "eventually", "initrd", "kernel", "says"]
+__all__ = ["ON_DISK", "PATIENCE", "READ_DISK", "bucket_with_disk", "eventually", "initrd", "kernel", "says"]
 
 PATIENCE = 180
 """Seconds after which a machine that has not come up never will, on a busy computer that simulates another."""
@@ -75,6 +77,26 @@ dropbear -r /etc/dropbear/key -s -E -p 22
 echo "$(hostname) is up"
 while :; do sleep 3600; done
 """
+
+
+ON_DISK = "in the middle"
+"""What is on the disk of ``bucket_with_disk``."""
+READ_DISK = f"dd if=/dev/vda bs=1M skip=100 count=1 2>/dev/null | head -c {len(ON_DISK)}"
+"""The command that reads it in a machine."""
+
+
+def bucket_with_disk(debian: Any, folder: Path, form: str) -> MemoryBlobDriver:
+    """Return a bucket, ``images``, with the image of a disk of 128 MiB, ``disk``, which holds something."""
+    raw, made = folder / "disk.raw", folder / f"disk.{form}"
+    with raw.open("wb") as file:
+        file.truncate(128 * 2**20)
+        file.seek(100 * 2**20)
+        file.write(ON_DISK.encode())
+    if form != "raw":
+        debian.run("qemu-img", "convert", "-f", "raw", "-O", form, "-c", raw, made)
+    blobs = MemoryBlobDriver()
+    BlobStore(blobs).create(BucketSpec(name="images")).put("disk", made)
+    return blobs
 
 
 def kernel(root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,23 @@ def test_what_qemu_img_writes_is_imported_and_makes_machines(
         source = DiskImage(bucket="images", key=info.key, form=form, version=str(info.token))
         image = connected.compute.import_image("golden", source)
         assert ("golden", 1, True) == (image.name, image.disk_gib, image.ready)
+        (machine,) = connected.compute.create(attrs.evolve(small_fleet("web"), image=image.id)).wait()
+        assert image.id == machine.image
+        connected.compute.delete("web")
+        connected.compute.delete_image(image.id)
+
+
+@pytest.mark.parametrize("form", ["qcow2", "raw"])
+def test_what_qemu_img_writes_makes_machines_here(tmp_path: Path, form: ImageForm) -> None:
+    (tmp_path / "disk").write_bytes(os.urandom(MIB) + bytes(20 * MIB + 512))
+    made = convert_image(tmp_path / "disk", tmp_path / f"web{SUFFIXES[form]}", form)
+    with shiftable.connect("baremetal", root=tmp_path / "data", qemu={"accelerator": "tcg"}) as connected:
+        connected.blob.create(BucketSpec(name="images")).put("web", made.path)
+        image = connected.compute.import_image("golden", DiskImage(bucket="images", key="web", form=form))
+        assert ("golden", 1, True) == (image.name, image.disk_gib, image.ready)
+        disk = tmp_path / "data/compute/.images/golden/disk"
+        done = subprocess.run(["qemu-img", "compare", "-f", form, "-F", "raw", disk, tmp_path / "disk"], check=False)
+        assert 0 == done.returncode
         (machine,) = connected.compute.create(attrs.evolve(small_fleet("web"), image=image.id)).wait()
         assert image.id == machine.image
         connected.compute.delete("web")

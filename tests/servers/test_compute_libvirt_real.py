@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
-from shiftable.compute import Compute, FleetSpec
+from shiftable.compute import Compute, DiskImage, FleetSpec
 from shiftable.errors import Unauthenticated, Unavailable
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._libvirt_session import Session
@@ -153,6 +153,25 @@ def test_a_machine_lives_its_whole_life(lab: Lab) -> None:
     assert list(compute.debris(older_than=timedelta(0))) == []
 
 
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_machine_starts_from_an_imported_image(debian: Any, lab: Lab, form: Any) -> None:
+    blobs = guest.bucket_with_disk(debian, lab.folder, form)
+    compute = lab.compute(blobs=lambda: blobs)
+    image = compute.import_image("golden", DiskImage(bucket="images", key="disk", form=form))
+    machine = compute.create(lab.spec(image=image.id)).machine("web-0")
+    assert says(machine, guest.READ_DISK) == guest.ON_DISK
+    says(machine, "echo mine | dd of=/dev/vda conv=fsync 2>/dev/null")
+    copy = machine.snapshot("copy")
+    compute.delete("web")
+    compute.delete_image(image.id)
+    twin = compute.create(lab.spec(image=copy.id)).machine("web-0")
+    assert says(twin, "head -c 4 /dev/vda") == "mine"
+    assert says(twin, guest.READ_DISK) == guest.ON_DISK
+    compute.delete("web")
+    compute.delete_image(copy.id)
+    assert (lab.host.processes(), lab.left()) == ([], [])
+
+
 @pytest.fixture
 def by_ssh(debian: Any, own_mounts: None, lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
     """Run an ssh server before the hypervisor, and return the address of the two."""
@@ -172,7 +191,7 @@ def by_ssh(debian: Any, own_mounts: None, lab: Lab, request: pytest.FixtureReque
         yield f"qemu+ssh://root@127.0.0.1:{port}/session"
 
 
-def test_a_hypervisor_is_driven_by_ssh(lab: Lab, by_ssh: str) -> None:
+def test_a_hypervisor_is_driven_by_ssh(debian: Any, lab: Lab, by_ssh: str) -> None:
     compute = lab.compute(uri=by_ssh)
     machine = compute.create(lab.spec()).machine("web-0")
     end = time.monotonic() + PATIENCE
@@ -183,6 +202,12 @@ def test_a_hypervisor_is_driven_by_ssh(lab: Lab, by_ssh: str) -> None:
     machine.wait("stopped", timeout=timedelta(seconds=PATIENCE))
     assert [found.seen.state for found in lab.compute().fleet("web").machines()] == ["stopped"]
     compute.delete("web")
+    blobs = guest.bucket_with_disk(debian, lab.folder, "raw")
+    compute = lab.compute(uri=by_ssh, blobs=lambda: blobs)
+    compute.import_image("golden", DiskImage(bucket="images", key="disk", form="raw"))
+    (part,) = lab.host.pool.glob("shiftable.import.*")
+    assert part.read_bytes() == (lab.folder / "disk.raw").read_bytes()
+    compute.delete_image("golden")
     assert (lab.host.processes(), lab.left()) == ([], [])
 
     (lab.folder / "known_hosts").write_text("")

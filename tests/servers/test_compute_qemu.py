@@ -16,8 +16,9 @@ from typing import Any
 import attrs
 import pytest
 
-from shiftable.compute import Compute, FleetSpec, Machine
-from shiftable.errors import OperationError
+from shiftable.blob import BlobStore
+from shiftable.compute import Compute, DiskImage, FleetSpec, Machine
+from shiftable.errors import InvalidArgument, OperationError
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._qemu_probe import accelerator
 from shiftable_baremetal._qemu_process import Programs
@@ -220,3 +221,27 @@ def test_what_qemu_itself_refuses_is_told_and_leaves_nothing(lab: Lab) -> None:
     with pytest.raises(OperationError, match="could not open kernel file|No such file"):
         compute.create(lab.spec(native=QemuMachineSettings(kernel=lab.folder / "nowhere")))
     assert (lab.processes(), [path for path in lab.root.iterdir() if path.is_dir()]) == ([], [])
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_machine_starts_from_an_imported_image(debian: Any, lab: Lab, form: Any) -> None:
+    blobs = guest.bucket_with_disk(debian, lab.folder, form)
+    compute = lab.compute(blobs=lambda: blobs)
+    image = compute.import_image("golden", DiskImage(bucket="images", key="disk", form=form))
+    machine = compute.create(lab.spec(image=image.id)).machine("web-0")
+    assert says(machine, guest.READ_DISK) == guest.ON_DISK
+    compute.delete("web")
+    compute.delete_image(image.id)
+    with pytest.raises(InvalidArgument, match="there is no image 'golden'"):
+        compute.create(lab.spec(image=image.id))
+
+
+def test_a_disk_that_qemu_cannot_open_is_no_image(debian: Any, lab: Lab) -> None:
+    blobs = guest.bucket_with_disk(debian, lab.folder, "qcow2")
+    bucket = BlobStore(blobs).bucket("images")
+    good = bucket.get("disk")
+    bucket.put("disk", good[:40] + b"\xff" * 8 + good[48:])
+    compute = lab.compute(blobs=lambda: blobs)
+    with pytest.raises(InvalidArgument, match="'disk' holds no disk that QEMU could read: .*L1 table offset invalid"):
+        compute.import_image("golden", DiskImage(bucket="images", key="disk", form="qcow2"))
+    assert [image for image in compute.images() if image.own] == list(compute.debris()) == []

@@ -19,6 +19,7 @@ import hashlib
 import re
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from io import BytesIO
@@ -44,6 +45,8 @@ _ITEM = re.compile(r"shiftable\.(disk|snapshot)\.([0-9a-f]{8})\.(.*)", re.DOTALL
 _OF_MACHINE = re.compile(r"shiftable\.machine\.([a-z0-9-]+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\..+")
 _IMAGE, _IMPORT = "shiftable.image.", "shiftable.import."
 _OF_IMPORT = re.compile(r"shiftable\.import\.(?P<token>[0-9a-f-]{36})\.[0-9a-f]{8}\.(?P<image>.+)")
+_BUSY = re.compile("volume .* is still (in use|being allocated)")  # by somebody else
+_MOMENT, _STEP = 5.0, 0.05  # seconds
 _LONGEST = 255  # bytes of a file's name
 
 
@@ -215,10 +218,10 @@ class Volumes:
         Raises:
             FilesError: there is an image of that name which this import has not made.
         """
+        below = self._below_finished(image) or ""
         names = self.names()
         if image not in names:
             return False
-        below = self._below(image) or ""
         found = _OF_IMPORT.fullmatch(below)
         if found is None or found["token"] != token:
             why = f"there is an image {image.removeprefix(_IMAGE)!r} of something else, or one that is being made"
@@ -230,11 +233,11 @@ class Volumes:
             self._mark(image)
         return True
 
-    def import_object(self, image: str, token: str, origin: Origin) -> None:
-        """Make an image of an object, or go on with what another process read of it.
+    def import_object(self, image: str, token: str, origin: Origin) -> bool:
+        """Make an image of an object, or go on with what another process read of it; tell whether it is made.
 
-        Whoever reads the same writes the same to the same places, so that several may. What cannot be tried again
-        leaves nothing.
+        Several may write at once, the same to the same places, but libvirt may refuse all but one. What cannot be tried
+        again leaves nothing.
         """
         part = f"{_IMPORT}{token}.{origin.mark}.{image.removeprefix(_IMAGE)}"
         try:
@@ -242,13 +245,18 @@ class Volumes:
             self._fill(volume, origin)
             below = volume.path(), origin.form
             self._make_once(xml.volume(image, origin.disk_gib * GIB, backing=below))
-            self.has_imported(image, token)
+            return self.has_imported(image, token)
         except Exception as exc:
+            fault = classify(exc)
+            if fault is not None and _BUSY.search(fault.message):
+                return False
             with contextlib.suppress(Exception):  # what stays is debris, or gone on with
-                if self._below(image) == part:  # another process made it meanwhile, and perhaps deleted the object
+                if (
+                    self._below_finished(image) == part
+                ):  # another process made it meanwhile, and perhaps deleted the object
                     self._mark(image)
-                    return
-                if not _may_be_tried_again(exc):
+                    return True
+                if not (exc.retryable if isinstance(exc, OperationError) else fault and fault.error.retryable):
                     self.remove(part)
             raise
 
@@ -256,7 +264,8 @@ class Volumes:
         """Write what is missing of an object, and read all of it again."""
         with origin.reading() as content:
             content.skip(self.session.length(volume))
-            self.session.upload(volume, content, origin.info.size - content.at, offset=content.at)
+            if content.at < origin.info.size:
+                self.session.upload(volume, content, origin.info.size - content.at, offset=content.at)
         if self.session.sha256(volume, origin.info.size) != content.sha256:
             why = f"the volume {volume.name()!r} does not hold what was sent; the same again begins anew"
             raise FilesError(Fault(IntegrityError, why))
@@ -270,6 +279,16 @@ class Volumes:
                 raise
             return None
         return None if path is None else path.rpartition("/")[2]
+
+    def _below_finished(self, image: str) -> str | None:
+        """Do the same with an image that may just be made: what is below it is told a moment later."""
+        end = time.monotonic() + _MOMENT
+        while (below := self._below(image)) is None and time.monotonic() < end:
+            names = self.names()
+            if image not in names or _mark_of(image) in names:
+                break
+            time.sleep(_STEP)
+        return below
 
     def _find_or_make(self, part: str) -> Any:  # noqa: ANN401  libvirt has no types
         self._make_once(xml.volume(part, 0, kind="raw"))
@@ -338,13 +357,6 @@ def virtual_size(base: Base) -> int:
         return base.path.stat().st_size
     with base.path.open("rb") as file:
         return qcow2_size(file.read(QCOW2_HEAD), str(base.path))
-
-
-def _may_be_tried_again(exc: Exception) -> bool:
-    if isinstance(exc, OperationError):
-        return exc.retryable
-    fault = classify(exc)
-    return fault is not None and fault.error.retryable
 
 
 def _mark_of(name: str) -> str:

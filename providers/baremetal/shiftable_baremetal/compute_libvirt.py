@@ -431,12 +431,11 @@ class LibvirtComputeDriver(ComputeDriver):
         self._images.check_new(name)
         volume = f"shiftable.image.{name}"
         with Area(self._root).alone(f"{IMAGES}.{name}") as alone:
-            if not alone:
-                return Image(id=name, name=name, own=True, ready=False)
-            if not self._volumes.has_imported(volume, token):
+            ready = alone and self._volumes.has_imported(volume, token)
+            if alone and not ready:
                 with looked_at(self._blobs, source) as origin:
-                    self._volumes.import_object(volume, token, origin)
-        return self._own_image(volume)
+                    ready = self._volumes.import_object(volume, token, origin)
+        return self._own_image(volume) if ready else Image(id=name, name=name, own=True, ready=False)
 
     def delete_image(self, image: str) -> None:
         """Delete an image of which no machine was made that still is."""
