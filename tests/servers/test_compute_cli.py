@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from . import guest
 from . import test_compute_qemu as qemu
 from .guest import PATIENCE
 
@@ -85,3 +87,30 @@ def test_a_declared_machine_is_made_entered_and_deleted_by_commands(shiftable: S
     assert (deleted.returncode, deleted.stdout) == (0, "web: deleted\n"), deleted.stderr
     assert shiftable("compute", "list", "--all").stdout == ""
     assert shiftable("compute", "sweep", "-n", "--older-than", "0s").stdout == ""
+
+
+def test_a_file_here_becomes_an_image_by_one_command(
+    debian: Any, shiftable: Shiftable, lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{lab.programs}:{os.environ['PATH']}")
+    guest.bucket_with_disk(debian, tmp_path, "raw")
+    file = tmp_path / "shiftable.toml"
+    text = file.read_text().replace('image = "debian-12"\n', 'image = "golden"\n')
+    file.write_text(f'{text}\n[blob.assets]\nbucket = "shop-assets"\n')
+    assert shiftable("apply", "blob.assets").returncode == 0
+    order = ("compute", "import-image", "disk.raw", "here:golden", "--via", "assets:images", "--experimental")
+    made = shiftable(*order)
+    assert (made.returncode, made.stdout) == (0, 'golden: imported; image = "golden" makes machines of it\n'), made
+    assert "disk.raw: converting to qcow2" in made.stderr
+    assert shiftable("blob", "ls", "assets:images/").stdout == ""
+    again = shiftable(*order)
+    assert (again.returncode, "there is one of that name, golden" in again.stderr) == (1, True), again
+    applied = shiftable("apply")
+    assert applied.returncode == 0, applied
+    try:
+        end = time.monotonic() + PATIENCE
+        while (said := shiftable("compute", "ssh", "web-0", "--", "sh", "-c", guest.READ_DISK)).returncode == 255:
+            assert time.monotonic() < end, (said, shiftable("compute", "console", "web-0").stdout)
+        assert said.stdout == guest.ON_DISK
+    finally:
+        assert shiftable("compute", "delete", "web", "--yes", "web").returncode == 0
