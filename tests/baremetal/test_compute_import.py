@@ -318,6 +318,23 @@ def test_while_one_imports_others_wait_and_what_else_has_images_goes_on(
     assert [("golden", 1), ("silver", 20)] == own(other)
 
 
+def test_who_takes_the_name_meanwhile_keeps_it(qemu: Any, compute: Compute, blobs: Buckets, bucket: Bucket) -> None:
+    bucket.put("web", bytes(MIB))
+    compute.create(small_fleet()).wait()
+    taken: list[Any] = []
+
+    def take(_: bytes) -> None:
+        if not taken:
+            taken.append(qemu.compute().fleet("conf").machine("conf-0").snapshot("golden"))
+
+    blobs.seen = take
+    with pytest.raises(AlreadyExists, match="somebody else has just made 'golden'"):
+        compute.import_image("golden", SOURCE)
+    assert ([("golden", 20)], []) == (own(compute), list(compute.debris()))
+    with pytest.raises(AlreadyExists, match="there is an image 'golden' of something else"):
+        compute.import_image("golden", SOURCE)
+
+
 def test_what_a_killed_process_left_is_debris_and_does_not_stand_in_the_way(qemu: Any, tmp_path: Path) -> None:
     program = """
         import sys, time

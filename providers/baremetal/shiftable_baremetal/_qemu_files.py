@@ -24,6 +24,7 @@ changes anything.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -38,7 +39,7 @@ import attrs
 
 from shiftable.compute import Rule
 from shiftable.compute.driver import Arch
-from shiftable.errors import Conflict, Fault, NotFound
+from shiftable.errors import AlreadyExists, Conflict, Fault, NotFound
 from shiftable.postgresql import locked
 from shiftable_baremetal._durable import sync, write
 from shiftable_baremetal._faults import FilesError
@@ -211,8 +212,11 @@ class Area:
             sync(new)
             new.rename(place)
             sync(place.parent)
-        except BaseException:
+        except BaseException as exc:
             _discard(new)
+            if isinstance(exc, OSError) and exc.errno == errno.ENOTEMPTY:
+                why = f"somebody else has just made {place.name!r}"
+                raise FilesError(Fault(AlreadyExists, why)) from exc
             raise
 
     def remove(self, name: str, place: Path) -> None:
