@@ -122,6 +122,14 @@ class Bench:
         assert isinstance(found, Path)
         return found
 
+    def written(self) -> int:
+        """Wait until something is written to the part, as the daemon does behind the stream; return how much is."""
+        part, deadline = self.part(), time.monotonic() + hypervisor.PATIENCE
+        while not (size := part.stat().st_size):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return size
+
     def make(self, name: str, like: Path | None = None) -> None:
         """Make a volume as another process would."""
         backing = "" if like is None else f"<backingStore><path>{like}</path><format type='raw'/></backingStore>"
@@ -220,6 +228,7 @@ def test_a_deletion_whose_answers_are_lost_leaves_what_is_swept(libvirt: Any, be
 def test_what_was_written_is_not_written_again(host: Any, bench: Bench, who: str) -> None:
     def die(at: int) -> None:
         if at == 3 * MIB:
+            bench.written()
             if who == "process":
                 raise SystemExit("killed")  # as little as a killed one this leads to an error that is handled
             host.kill()
@@ -230,15 +239,26 @@ def test_what_was_written_is_not_written_again(host: Any, bench: Bench, who: str
     bench.blobs.seen = lambda _: None
     if who == "daemon":
         host.start()
-    part, deadline = bench.part(), time.monotonic() + hypervisor.PATIENCE
-    while not (written := part.stat().st_size):  # the daemon writes a moment later
-        assert time.monotonic() < deadline
+    part, written = bench.part(), bench.written()
     assert written < len(CONTENT)
     compute = bench.compute()
     assert [(each.kind, each.name) for each in compute.debris()] == [("volume", part.name)]
     assert compute.sweep() == ()  # it is young: somebody may be at it
     assert compute.import_image("golden", SOURCE).ready
     assert 0 < bench.sessions[-1].sent <= len(CONTENT) - written
+    whole(bench)
+
+
+def test_what_was_written_stays_while_it_can_be_tried_again(libvirt: Any, bench: Bench) -> None:
+    line = hostile.Line(libvirt)
+    bench.compute(line).import_image("golden", SOURCE)
+    bench.compute().delete_image("golden")
+    lost = hostile.Line(libvirt, lost=line.calls.index("sendAll"), after=True)
+    with pytest.raises(Unavailable):
+        bench.compute(lost).import_image("golden", SOURCE)
+    written = bench.written()
+    assert bench.compute().import_image("golden", SOURCE).ready
+    assert bench.sessions[-1].sent <= len(CONTENT) - written
     whole(bench)
 
 

@@ -251,9 +251,7 @@ class Volumes:
             if fault is not None and _BUSY.search(fault.message):
                 return False
             with contextlib.suppress(Exception):  # what stays is debris, or gone on with
-                if (
-                    self._below_finished(image) == part
-                ):  # another process made it meanwhile, and perhaps deleted the object
+                if self._below_finished(image) == part:  # another was faster, and may have deleted the object
                     self._mark(image)
                     return True
                 if not (exc.retryable if isinstance(exc, OperationError) else fault and fault.error.retryable):
