@@ -30,6 +30,7 @@ _NUMBERS: dict[int, type[OperationError]] = {
     1053: Unavailable,  # ER_SERVER_SHUTDOWN
     1059: InvalidArgument,  # ER_TOO_LONG_IDENT
     1102: InvalidArgument,  # ER_WRONG_DB_NAME
+    1114: QuotaExceeded,  # ER_RECORD_FILE_FULL
     1130: Unauthenticated,  # ER_HOST_NOT_PRIVILEGED
     1142: PermissionDenied,  # ER_TABLEACCESS_DENIED_ERROR
     1205: Conflict,  # ER_LOCK_WAIT_TIMEOUT
@@ -79,6 +80,8 @@ def classify(exc: Exception) -> Fault | None:
 _TEXTS: tuple[tuple[str, type[OperationError]], ...] = (
     ("No space left on device", QuotaExceeded),
     ("File too large", QuotaExceeded),
+    ("ERROR 1114 ", QuotaExceeded),  # MariaDB: the table is full
+    ("with error 28", QuotaExceeded),  # InnoDB
     ("permission denied", PermissionDenied),
     ("Access denied", PermissionDenied),
     ("command denied", PermissionDenied),
@@ -95,6 +98,7 @@ _TEXTS: tuple[tuple[str, type[OperationError]], ...] = (
 def program_fault(program: str, said: str) -> Fault:
     """Say what a program's last words mean. Lines that quote statements are left out: they may hold what is secret."""
     kept = [line for line in said.splitlines() if "error" in line.lower()]
-    text = " ".join(kept[-3:])[:1000] or "it said nothing"
-    error = next((error for words, error in _TEXTS if words in said), OperationError)
+    words, error = next(((words, error) for words, error in _TEXTS if words in said), ("", OperationError))
+    telling = [line for line in kept if words and words in line] or kept
+    text = " ".join(telling[-3:])[:1000] or "it said nothing"
     return Fault(error, f"{program} failed: {text}")

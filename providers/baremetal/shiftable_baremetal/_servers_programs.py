@@ -23,7 +23,8 @@ from shiftable_baremetal._servers_errors import program_fault
 __all__ = ["Command", "dumped", "found_program", "leashed", "loaded"]
 
 _CHUNK = 1024 * 1024
-_PATIENCE = 30  # seconds for a program to end that is told to
+_PATIENCE = 20  # seconds for a program to end that is told to
+_LEASHED = 10  # more, in which what runs it ends too
 _LEASH = (sys.executable, "-I", "-S", _leash.__file__)
 _NOT_OURS = ("PG", "MYSQL", "MARIADB")
 
@@ -87,28 +88,29 @@ def loaded(command: Command, pieces: Iterable[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def leashed(command: Command, *descriptors: int) -> Iterator[subprocess.Popen[bytes]]:
+def leashed(command: Command, *descriptors: int, patience: float = _PATIENCE) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program that does not end by itself, until the end of the block or of this process, however it ends.
 
     Args:
         descriptors: that the program has open too.
+        patience: seconds in which it ends by itself when it is told to; then it is killed.
 
     Raises:
         FilesError: it ended by itself, or failed.
     """
     nothing = subprocess.DEVNULL
-    with _running(command, stdin=subprocess.PIPE, stdout=nothing, leash=True, descriptors=descriptors) as process:
+    with _running(command, stdin=subprocess.PIPE, stdout=nothing, leash=patience, descriptors=descriptors) as process:
         try:
             yield process
         finally:
             cast("IO[bytes]", process.stdin).close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_PATIENCE)
+                process.wait(patience + _LEASHED)
 
 
 @contextlib.contextmanager
 def _running(
-    command: Command, *, stdin: int, stdout: int, leash: bool = False, descriptors: Sequence[int] = ()
+    command: Command, *, stdin: int, stdout: int, leash: float | None = None, descriptors: Sequence[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program for the time of the block, and see that it ends well; if the block fails, end it."""
     with _unnamed(command.secret) as number, tempfile.TemporaryFile() as said:
@@ -117,7 +119,7 @@ def _running(
         variable = {command.secret_variable: path} if command.secret_variable else {}
         option = (f"{command.secret_option}={path}",) if command.secret_option else ()
         process = subprocess.Popen(  # noqa: S603  a program of the server's own
-            [*(_LEASH if leash else ()), str(command.program), *option, *command.arguments],
+            [*(() if leash is None else (*_LEASH, str(leash))), str(command.program), *option, *command.arguments],
             env={**inherited, **command.variables, **variable, "LC_ALL": "C"},
             pass_fds=(number, *descriptors),
             stdin=stdin,
