@@ -14,12 +14,25 @@ from shiftable.blob import BlobStore, BucketSpec
 from shiftable.database.driver import BaseBackup
 from shiftable.errors import Conflict, IntegrityError
 from shiftable.memory.blob import MemoryBlobDriver
-from shiftable_baremetal._binlog import MAGIC, Cut, Event, Mark, Part, Place, events_of, following
+from shiftable_baremetal._binlog import (
+    MAGIC,
+    Cut,
+    Event,
+    Gtid,
+    Join,
+    Known,
+    Mark,
+    Part,
+    Place,
+    Reached,
+    events_of,
+    following,
+)
 from shiftable_baremetal._binlog_store import BinlogStore, LogEnd
 from shiftable_baremetal._faults import FilesError
 
 BEGIN = datetime(2026, 11, 22, 5, 0, tzinfo=UTC)
-FORMAT, GTID, ROWS, COMMIT = 15, 162, 23, 16
+FORMAT, GTID, LIST, ROWS, COMMIT = 15, 162, 163, 23, 16
 
 
 def event(kind: int, seconds: int, size: int = 40) -> Event:
@@ -69,6 +82,59 @@ def test_the_next_file_is_told_with_and_without_a_checksum() -> None:
     assert event(4, 0).next_file is None  # of the file itself: the stream goes on by another
 
 
+# transactions
+
+
+def begin(gtid: Gtid) -> Event:
+    """Return the event with which a transaction begins."""
+    header = struct.pack("<IBIIIH", int(BEGIN.timestamp()) + gtid.sequence % 100, GTID, gtid.server, 42, 0, 0)
+    return Event(header + struct.pack("<QI", gtid.sequence, gtid.domain) + bytes(11))
+
+
+def listed(*before: Gtid) -> Event:
+    """Return the event that says what is in the files before."""
+    rows = b"".join(struct.pack("<IIQ", each.domain, each.server, each.sequence) for each in before)
+    header = struct.pack("<IBIIIH", 0, LIST, 1, 19 + 4 + len(rows), 0, 0)
+    return Event(header + struct.pack("<I", len(before) | 0x10000000) + rows)
+
+
+def reached(*events: Event) -> Reached:
+    found = Reached()
+    for each in events:
+        found.take(each)
+    return found
+
+
+def test_transactions_are_named_as_servers_do() -> None:
+    names = [Gtid(0, 7, 2**40), Gtid(70000, 2**31, 1)]
+    assert names == [begin(each).gtid for each in names]
+    assert ["0-7-1099511627776", "70000-2147483648-1"] == [str(each) for each in names]
+    assert names == listed(*names).before
+    assert [] == begin(names[0]).before == listed().before
+
+
+def test_what_a_log_has_is_told_of_each_server_in_each_domain() -> None:
+    log = reached(
+        event(FORMAT, 0), listed(Gtid(0, 8, 5), Gtid(0, 7, 9), Gtid(1, 7, 3)), begin(Gtid(0, 7, 10)), event(ROWS, 77)
+    )
+    assert {0: Gtid(0, 7, 10), 1: Gtid(1, 7, 3)} == log.last
+    assert (Gtid(0, 7, 10), int(BEGIN.timestamp()) + 10) == (log.latest, log.when)
+    assert all(log.has(each) for each in (Gtid(0, 7, 10), Gtid(0, 8, 5), Gtid(1, 7, 1)))
+    assert not any(log.has(each) for each in (Gtid(0, 7, 11), Gtid(0, 8, 6), Gtid(0, 9, 1), Gtid(2, 7, 1)))
+    assert reached(event(FORMAT, 0), listed(Gtid(0, 7, 9))).latest is None
+
+
+def test_what_is_known_of_a_log_is_all_until_one_transaction_of_each_domain() -> None:
+    known = Known({0: Gtid(0, 7, 10), 1: Gtid(1, 7, 3)})
+    names = [Gtid(0, 8, 9), Gtid(2, 8, 1), Gtid(0, 7, 10), Gtid(0, 8, 4), Gtid(1, 7, 3), Gtid(1, 7, 4)]
+    assert not known.knows(listed(Gtid(0, 8, 8)))
+    assert [True, False, True, False, True, False] == [known.knows(begin(each)) for each in names]
+    assert {} == known.last
+    passed = Known({0: Gtid(0, 7, 10)})
+    passed.knows(listed(Gtid(0, 7, 10), Gtid(0, 8, 11)))
+    assert {} == passed.last
+
+
 # parts
 
 
@@ -112,6 +178,19 @@ def test_what_was_seen_counts_more_than_what_events_say() -> None:
     ]
     for seconds, end in ((2, 4), (3, 124), (4, 124), (5, 244), (6, 244), (8, 244), (9, 364)):
         assert (1, end) == stop(Cut.at(at(seconds), marks, (1, 4), (1, 364)), log), seconds
+
+
+def test_a_clock_that_was_set_back_has_a_time_twice_and_the_later_one_counts() -> None:
+    log = [*transaction(10, 10), *transaction(20, 20), *transaction(12, 12), *transaction(14, 14), *transaction(16, 16)]
+    ends = [4 + 120 * number for number in range(len(log) // 3 + 1)]
+    clocks = (11, 21, 13, 15, 17)
+    marks = [
+        Mark(file=1, offset=offset, first=at(clock + 0.1), last=at(clock))
+        for offset, clock in zip(ends[1:], clocks, strict=True)
+    ]
+    expected = {10: 0, 11.5: 1, 13.5: 3, 15: 4, 16: 4, 17: 5, 18: 1, 19: 1, 21: 2}
+    for seconds, count in expected.items():
+        assert (1, ends[count]) == stop(Cut.at(at(seconds), marks, (1, 4), (1, ends[-1])), log), seconds
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 30)), max_size=20), st.integers(0, 40))
@@ -160,17 +239,61 @@ def test_a_finished_part_takes_the_place_of_the_one_that_was_written() -> None:
 
 
 def test_notes_are_read_as_they_were_written() -> None:
-    archive, end = store(), LogEnd(until=at(1.5), after=at(1.6), epoch=1, file=7, offset=9)
+    archive, end = store(), LogEnd(until=at(1.5), after=at(1.6), latest=at(4), epoch=1, file=7, offset=9)
     marks = [Mark(file=7, offset=9, first=at(1), last=at(1.5))]
     assert archive.archived() is None
     archive.write_archived(end)
     archive.write_times(Part(1, 7, 0), marks)
     archive.write_times(Part(2, 7, 0), [])
-    assert (end, at(1.5)) == (archive.archived(), archive.until())
+    assert (end, at(4)) == (archive.archived(), archive.until())
     assert marks == archive.times(1, 7)
     archive.end_epoch()
     assert [*marks, end.mark] == archive.times(1, 7)
     assert [] == archive.times(1, 8)
+
+
+def test_joins_are_read_as_they_were_written_and_count_epochs() -> None:
+    archive = store()
+    assert 1 == archive.next_epoch()
+    archive.put(Part(1, 7, 0, 4), MAGIC)
+    join = Join(before=1, end=(7, 9), epoch=2, server=8, first=3, to=(4, 99), last=[Gtid(0, 7, 10)])
+    archive.write_join(join)
+    assert [join] == archive.joins()
+    assert 3 == archive.next_epoch()
+
+
+def test_what_a_stored_log_has_is_told_until_its_end_also_if_its_last_transaction_is_in_another_file() -> None:
+    archive, names = store(), [Gtid(0, 7, number) for number in range(1, 4)]
+    files = [
+        [event(FORMAT, 0), listed(), *map(begin, names[:2])],
+        [event(FORMAT, 0), listed(names[1])],
+        [event(FORMAT, 0), listed(names[1]), begin(names[2])],
+    ]
+    for number, events in enumerate(files):
+        data = MAGIC + b"".join(each.data for each in events)
+        archive.put(Part(1, number, 0, len(data), last=True), data)
+    head = 4 + 40 + len(listed(names[1]).data)
+
+    def until(file: int, offset: int) -> Reached:
+        return archive.reached(LogEnd(until=at(1), after=at(1), latest=at(1), epoch=1, file=file, offset=offset))
+
+    assert (names[2], {0: names[2]}) == (until(2, head + 42).latest, until(2, head + 42).last)
+    for file, offset in ((2, head), (1, head)):
+        found = until(file, offset)
+        assert (names[1], int(BEGIN.timestamp()) + 2, {0: names[1]}) == (found.latest, found.when, found.last)
+    assert until(0, 4 + 40 + 23).latest is None
+
+
+def test_what_is_too_old_is_told_by_the_servers_clock_whatever_the_names() -> None:
+    archive, made = store(), []
+    for seconds in (3, 1, 2):
+        known = {"version": "10.11.1", "epoch": 1, "file": 1, "offset": 4, "made": 1, "server": 1, "settings": {}}
+        finish = {**known, "restorable_from": at(seconds)}
+        made.append(archive.add(iter([b"SELECT 1;"]), lambda _, finish=finish: dict(finish)))  # type: ignore[misc]
+    archive.prune(at(2.5))
+    assert [made[0], made[2]] == archive.bases()
+    archive.prune(at(9))
+    assert [made[0]] == archive.bases()
 
 
 def test_pruning_leaves_the_log_that_base_backups_need() -> None:

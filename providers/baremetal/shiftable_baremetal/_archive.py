@@ -244,8 +244,9 @@ class Archive(ABC, Generic[B]):
 
     def prune(self, earliest: datetime) -> None:
         """Delete what no restore to that time or a later one needs."""
-        old = [base.backup.name for base in self.bases() if base.backup.restorable_from <= earliest]
-        self._remove(old[:-1])
+        old = [base.backup for base in self.bases() if base.backup.restorable_from <= earliest]
+        old.sort(key=lambda backup: backup.restorable_from)  # their names are of other clocks
+        self._remove([backup.name for backup in old[:-1]])
 
     def _remove(self, names: Sequence[str]) -> None:
         """Delete base backups, manifests first; and the log before the first that is left. None left: all stays."""

@@ -17,7 +17,20 @@ import attrs
 from shiftable.errors import IntegrityError
 from shiftable_baremetal._servers_engine import fail
 
-__all__ = ["MAGIC", "Cut", "Event", "Mark", "Part", "Place", "events_of", "following"]
+__all__ = [
+    "MAGIC",
+    "Cut",
+    "Event",
+    "Gtid",
+    "Join",
+    "Known",
+    "Mark",
+    "Part",
+    "Place",
+    "Reached",
+    "events_of",
+    "following",
+]
 
 MAGIC = b"\xfebin"
 """What each file begins with."""
@@ -26,11 +39,31 @@ Place = tuple[int, int]
 """The number of a file, and an offset in it."""
 
 _HEADER = struct.Struct("<IBIIIH")  # MariaDB documentation, "2-Binlog Event Header"
+_SEQUENCE = struct.Struct("<QI")  # "GTID_EVENT"
+_COUNT, _LISTED = struct.Struct("<I"), struct.Struct("<IIQ")  # "GTID_LIST_EVENT"
 _ARTIFICIAL = 0x20
 _TRANSACTIONAL = 4  # of the flags of a GTID event
-_STATEMENT, _ROTATE, _FORMAT, _GTID = 2, 4, 15, 162
-_OF_THE_FILE = {3, _ROTATE, _FORMAT, 160, 161, 163, 164}  # they belong to no transaction
+_ROTATE, _FORMAT, _ANNOTATED, _GTID, _GTID_LIST = 4, 15, 160, 162, 163
+_OF_THE_FILE = {3, _ROTATE, _FORMAT, _ANNOTATED, 161, _GTID_LIST, 164}  # they belong to no transaction
 _PART = re.compile(r"(\d{4,})-(\d{10})-(\d{16})-(?:(\d{16})(-last)?|partial)")
+
+
+@attrs.frozen
+class Gtid:
+    """What a transaction is called on all servers that have it.
+
+    Args:
+        domain: transactions of one domain are in the same order everywhere.
+        server: the number of the one where it was committed first.
+        sequence: its number in the domain.
+    """
+
+    domain: int
+    server: int
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.domain}-{self.server}-{self.sequence}"
 
 
 @attrs.frozen
@@ -67,6 +100,32 @@ class Event:
     def transactional(self) -> bool:
         """Whether what begins with it changes only tables that a dump sees as of one moment, and no schema."""
         return bool(self.data[_HEADER.size + 12] & _TRANSACTIONAL)
+
+    @property
+    def gtid(self) -> Gtid:
+        """What the transaction is called that begins with it."""
+        sequence, domain = _SEQUENCE.unpack_from(self.data, _HEADER.size)
+        return Gtid(domain, self.server, sequence)
+
+    @property
+    def before(self) -> list[Gtid]:
+        """The last transactions before its file, of each server in each domain, a domain's last one last."""
+        if self.kind != _GTID_LIST:
+            return []
+        (count,) = _COUNT.unpack_from(self.data, _HEADER.size)
+        rows = range(count & 0xFFFFFFF)
+        begin = _HEADER.size + _COUNT.size
+        return [Gtid(*_LISTED.unpack_from(self.data, begin + _LISTED.size * row)) for row in rows]
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """When a file was made that it begins, and the number of its server: of two files that differ, so do these."""
+        return self.when, self.server
+
+    @property
+    def of_the_file(self) -> bool:
+        """Whether it belongs to its file, whichever transactions that holds."""
+        return self.kind in _OF_THE_FILE and self.kind != _ANNOTATED
 
     @property
     def timed(self) -> bool:
@@ -215,13 +274,14 @@ class Cut:
 
     @classmethod
     def at(cls, when: datetime, marks: Iterable[Mark], least: Place, most: Place) -> Cut:
-        """Return the cut at a time, narrowed by what was seen of the log."""
-        for mark in marks:
-            if mark.first <= when:
-                least = max(least, mark.place)
-            if mark.last >= when:
-                most = min(most, mark.place)
-        return cls(when, least, max(least, most))
+        """Return the cut at a time, narrowed by what was seen of the log: where the clock had it for the last time."""
+        seen = sorted(marks, key=lambda mark: mark.place)
+        while seen and seen[-1].last < when and any(mark.last >= when for mark in seen):
+            seen.pop()  # the clock was set back before
+        before = [mark.place for mark in seen if mark.first <= when]
+        least = max(least, *before) if before else least
+        after = [mark.place for mark in seen if mark.last >= when and mark.place >= least]
+        return cls(when, least, max(least, min(most, *after) if after else most))
 
     def before(self, event: Event, file: int, offset: int) -> Place | None:
         """Return where the log ends, if that is before the event at that place, or before its transaction."""
@@ -233,3 +293,81 @@ class Cut:
         if end > self.most or (event.timed and event.when >= int(self.when.timestamp())):
             return max(self._begin, self.least)
         return None
+
+
+@attrs.define
+class Reached:
+    """Which transactions are in a log until a place.
+
+    Args:
+        last: of each domain.
+        latest: of all.
+        when: the second in which that began.
+    """
+
+    last: dict[int, Gtid] = attrs.field(factory=dict)
+    latest: Gtid | None = None
+    when: int = 0
+    _of_servers: dict[tuple[int, int], int] = attrs.field(factory=dict, init=False)
+
+    def take(self, event: Event) -> None:
+        """Go on over an event."""
+        if event.begins_transaction:
+            self.latest, self.when = event.gtid, event.when
+        for gtid in (event.gtid,) if event.begins_transaction else event.before:
+            self.last[gtid.domain] = gtid
+            self._of_servers[gtid.domain, gtid.server] = gtid.sequence
+
+    def has(self, gtid: Gtid) -> bool:
+        """Tell whether a transaction is there: servers number theirs in order."""
+        return self._of_servers.get((gtid.domain, gtid.server), -1) >= gtid.sequence
+
+
+@attrs.define
+class Known:
+    """Tells which transactions of a log another one has, too: in each domain all until a certain one.
+
+    Args:
+        last: of the domains whose one has not come yet.
+    """
+
+    last: dict[int, Gtid]
+
+    def knows(self, event: Event) -> bool:
+        """Tell whether the transaction that begins with an event is there; asked of each one in order."""
+        for gtid in event.before:
+            self._pass(gtid)
+        return event.begins_transaction and self._pass(event.gtid)
+
+    def _pass(self, gtid: Gtid) -> bool:
+        before = gtid.domain in self.last
+        if self.last.get(gtid.domain) == gtid:
+            del self.last[gtid.domain]
+        return before
+
+
+@attrs.frozen(kw_only=True)
+class Join:
+    """How the log of one epoch goes on in another server's, which has the same transactions.
+
+    Args:
+        before: the epoch that goes on.
+        end: where that ends.
+        epoch: that goes on from it.
+        server: the number of its server.
+        first: its first file, which begins with transactions that are known.
+        to: all before in it is known.
+        last: of the known transactions, one of each domain.
+    """
+
+    before: int
+    end: Place
+    epoch: int
+    server: int
+    first: int
+    to: Place
+    last: Sequence[Gtid]
+
+    def known(self) -> Known:
+        """Return what tells transactions that the epoch before has."""
+        return Known({gtid.domain: gtid for gtid in self.last})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import attrs
 
@@ -15,6 +15,7 @@ from shiftable.database.driver import ArchiveProgress
 from shiftable.errors import Conflict, IntegrityError, Unavailable
 from shiftable_baremetal._archive import GapError, fail_for_gap, within
 from shiftable_baremetal._binlog import MAGIC, Event, Mark, Part, Place, following
+from shiftable_baremetal._binlog_join import joined
 from shiftable_baremetal._binlog_session import BinlogSession, Seen, Stream
 from shiftable_baremetal._binlog_store import BinlogStore, LogEnd
 from shiftable_baremetal._servers_engine import fail
@@ -26,6 +27,7 @@ _STEP = 0.2
 _PATIENCE = 45  # seconds for what a killed archiver has left to end, and for the server to send what it has
 _ANSWER = 120  # seconds after which a server that sends nothing never will
 _MANY = 1000  # marks of a part
+_BEGIN = datetime.min.replace(tzinfo=UTC)
 _LARGE = 16 * 1024 * 1024  # bytes of a part, as of a segment of PostgreSQL
 
 
@@ -54,8 +56,12 @@ class BinlogArchiver:
             stream = Stream(lambda: self._engine.connection(read_timeout=_ANSWER))
             follow = _Follow(self._store, server, stream, stopped)
             try:
-                follow.resume()
-                follow.run(every.total_seconds(), on_progress)
+                try:
+                    follow.resume()
+                    follow.run(every.total_seconds(), on_progress)
+                except GapError as gap:
+                    follow.join(gap)
+                    follow.run(every.total_seconds(), on_progress)
             except GapError as exc:
                 if not over_gap:
                     fail_for_gap(exc)
@@ -74,8 +80,9 @@ class _Follow:
     _stem: str = attrs.field(default="", init=False)
     _part: Part = attrs.field(default=Part(1, 0, 0), init=False)  # that is being written
     _data: bytearray = attrs.field(factory=bytearray, init=False)  # of it
-    _made: int | None = attrs.field(default=None, init=False)  # when its file was, in the server's seconds
+    _made: tuple[int, int] | None = attrs.field(default=None, init=False)  # when its file was, and by which server
     _marks: list[Mark] = attrs.field(factory=list, init=False)
+    _latest: datetime = attrs.field(default=_BEGIN, init=False)  # that the server's clock has had
 
     @property
     def _place(self) -> Place:
@@ -98,18 +105,31 @@ class _Follow:
         self._marks = self._store.marks(f"{end.series}.json")
         if (archived := self._store.archived()) is not None and archived.epoch == epoch:
             self._mark(archived.mark)
+            self._latest = archived.latest
         known = end.file if end.begin or end.file == first else end.file - 1
         before = self._store.first_event(epoch, known)
         if before is not None:
-            self._check_same(known, before.when, self._stream.first_event(self._stem, known))
-            self._made = before.when if known == end.file else None
+            self._check_same(known, before.origin, self._stream.first_event(self._stem, known))
+            self._made = before.origin if known == end.file else None
 
     def begin_anew(self) -> None:
         """Forget where the bucket ends, and begin with the file that the server writes."""
         self._store.end_epoch()
-        seen, parts = self._server.now(), self._store.parts()
+        seen = self._server.now()
         self._stem = seen.stem
-        self._begin(Part(max((part.epoch for part in parts), default=0) + 1, seen.place[0], 0))
+        self._begin(Part(self._store.next_epoch(), seen.place[0], 0))
+
+    def join(self, gap: GapError) -> None:
+        """Go on with a server that has taken over, if its log goes on from what is stored.
+
+        Raises:
+            GapError: it does not.
+        """
+        join = joined(self._store, self._server, self._stream, gap)
+        self._store.end_epoch()
+        self._store.write_join(join)
+        self._stem = self._server.now().stem
+        self._begin(Part(join.epoch, join.first, 0))
 
     def run(self, every: float, on_progress: Callable[[ArchiveProgress], None]) -> None:
         """Store what the server has written, and tell, again and again."""
@@ -162,7 +182,7 @@ class _Follow:
         file, offset = self._place
         if event.begins_file:
             if self._made is None:
-                self._made = event.when
+                self._made = event.origin
             self._check_same(file, self._made, event)
             if offset > len(MAGIC):
                 return  # it is not there, but each answer begins with it
@@ -172,8 +192,8 @@ class _Follow:
             )
         self._data += event.data
 
-    def _check_same(self, file: int, made: int, event: Event) -> None:
-        if event.when != made:
+    def _check_same(self, file: int, made: tuple[int, int], event: Event) -> None:
+        if event.origin != made:
             why = f"the server's log {self._stem}.{file:06d} is another one than is stored"
             raise GapError(f"{why}: it was reset (RESET MASTER), or this is another server")
 
@@ -197,8 +217,9 @@ class _Follow:
             self._store.write_times(self._part, self._marks)
         if len(self._marks) >= _MANY:
             self._finish(last=False)
-        end = LogEnd(until=seen.before, after=seen.after, epoch=self._part.epoch, file=file, offset=offset)
-        self._store.write_archived(end)
+        self._latest = max(self._latest, seen.before)
+        known = {"until": seen.before, "after": seen.after, "latest": self._latest}
+        self._store.write_archived(LogEnd(**known, epoch=self._part.epoch, file=file, offset=offset))
 
     def _mark(self, mark: Mark) -> bool:
         """Keep what was seen; false if the log is as it was when it was looked at before."""

@@ -12,17 +12,19 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from os import geteuid
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
+
+import attrs
 
 from shiftable.errors import ConfigError, IntegrityError
 from shiftable.masking import Masked
-from shiftable_baremetal._binlog import MAGIC, Cut, Part, Place, events_of, following
+from shiftable_baremetal._binlog import MAGIC, Cut, Join, Known, Mark, Part, Place, events_of, following
 from shiftable_baremetal._binlog_store import BinlogStore, Dump
-from shiftable_baremetal._recovery_places import check_room, own_place
+from shiftable_baremetal._recovery_places import check_room, own_place, watched_room
 from shiftable_baremetal._servers_engine import Access, fail
 from shiftable_baremetal._servers_mariadb import MariadbEngine
 from shiftable_baremetal._servers_programs import Command, leashed, loaded
@@ -55,7 +57,6 @@ _SETTINGS = (
     "--max-allowed-packet=1G",
     "--slave-max-allowed-packet=1G",
     "--innodb-strict-mode=OFF",
-    "--innodb-fast-shutdown=2",  # its files are not needed any more
 )
 
 
@@ -74,87 +75,122 @@ def recovered(
         FilesError: the disk is too small; what is stored is damaged, or has a gap.
     """
     program = _server_program(programs, base.backup.version)
-    cut = _cut(store, base, when)
-    chain = list(following(store.parts(), base.epoch, base.file))  # listed after what says how far it goes
-    log = sum(max(part.end - part.begin, 0) for part, _ in chain)
+    stretches = _stretches(store, base, when)
+    log = sum(max(part.end - part.begin, 0) for stretch in stretches for part, _ in stretch.chain)
     check_room(folder, base.unpacked * _GROWN + log + _ROOM)
-    with own_place(folder, lambda place: shutil.rmtree(place, ignore_errors=True)) as place:
+    with _own_place(folder) as place, watched_room(place) as ends:
         data = place / "data"
         data.mkdir(mode=0o700)
-        end = _written(store, base, cut, chain, data)
-        with _running(program, place, base.settings, programs) as engine:
+        end = _written(store, base, stretches, data)
+        with _running(program, place, base.settings, programs, ends) as engine:
             loaded(engine.load_all(), store.data(base))
-            _replay(engine, base, end)
+            joins = [stretch.join for stretch in stretches if stretch.join is not None]
+            _replay(engine, base, [base.server, *(join.server for join in joins)], end)
             yield engine
+
+
+def _own_place(folder: Path) -> contextlib.AbstractContextManager[Path]:
+    return own_place(folder, lambda place: shutil.rmtree(place, ignore_errors=True))
 
 
 # the log
 
 
-def _written(store: BinlogStore, base: Dump, cut: Cut, chain: Sequence[tuple[Part, int]], data: Path) -> Place:
-    """Write the log of a time as relay logs, and return the number of the last one and its size."""
-    reached, stop, last = (base.file, 0), None, 0
-    for file in dict.fromkeys(part.file for part, _ in chain):
-        path = data / f"relay.{last + 1:06d}"
-        with path.open("wb") as sink:
-            stop = _write(store, base, [each for each in chain if each[0].file == file], cut, sink)
-            size = sink.tell()
-        if stop is not None and size == len(MAGIC) and last:
-            path.unlink()  # nothing of it is wanted
-            break
-        reached, last = (file, size), last + 1
-        if stop is not None:
-            break
-    if reached < base.place or (stop is None and reached < cut.most):
-        why = f"the log after the base backup {base.backup.name} has a gap: file {reached[0]} ends at {reached[1]}"
-        fail(IntegrityError, f"{why}; times after it are restored only from a later base backup")
-    (data / "relay.index").write_text("".join(f"./relay.{number:06d}\n" for number in range(1, last + 1)))
-    return last, reached[1]
+@attrs.frozen
+class _Stretch:
+    """What of one server's log is wanted.
+
+    Args:
+        join: how it goes on from another one's; ``None``: it follows the base backup.
+    """
+
+    chain: Sequence[tuple[Part, int]]
+    cut: Cut
+    join: Join | None
 
 
-def _write(
-    store: BinlogStore, base: Dump, chain: Sequence[tuple[Part, int]], cut: Cut, sink: IO[bytes]
-) -> Place | None:
-    """Write one file until the cut, and return where that is, if it is there."""
-    file, offset = chain[0][0].file, len(MAGIC)
-    sink.write(MAGIC)
-    for event in events_of(_bytes(store, chain)):
-        if file == base.file and offset == len(MAGIC) and event.when != base.made:
-            fail(
-                IntegrityError, f"file {file} of the stored log is not the one after the base backup {base.backup.name}"
-            )
-        stop = cut.before(event, file, offset)
-        if stop is not None:
-            sink.truncate(max(stop[1], len(MAGIC)))
-            sink.seek(0, 2)
-            return stop
-        sink.write(event.data)
-        offset += len(event.data)
-    return None
+def _stretches(store: BinlogStore, base: Dump, when: datetime) -> list[_Stretch]:
+    """Return where the log of a time is: in that of the base backup's server, and those of servers that took over."""
+    found, archived, joins = list[_Stretch](), store.archived(), store.joins()
+    epoch, file, least, join = base.epoch, base.file, base.place, None
+    while True:
+        marks, following_join = store.times(epoch, file), None
+        if archived is not None and archived.epoch == epoch:
+            cut = Cut.at(when, [*marks, archived.mark], least, archived.mark.place)
+        else:
+            following_join = max((each for each in joins if each.before == epoch), key=_epoch, default=None)
+            if following_join is None or any(mark.last >= when for mark in marks):
+                following_join, cut = None, _cut_of_ended(base, marks, when, least)
+            else:
+                cut = Cut(when, following_join.end, following_join.end)
+        chain = list(following(store.parts(), epoch, file))  # listed after what says how far it goes
+        found.append(_Stretch(chain, cut, join))
+        if following_join is None:
+            return found
+        join, epoch = following_join, following_join.epoch
+        file, least = following_join.first, following_join.to
 
 
-def _bytes(store: BinlogStore, chain: Sequence[tuple[Part, int]]) -> Iterator[bytes]:
-    for part, skipped in chain:
-        left, size = skipped, 0
-        for piece in store.read(part):
-            size += len(piece)
-            if len(piece) > left:
-                yield piece[left:]
-            left = max(left - len(piece), 0)
-        if not part.partial and size != part.end - part.begin:
-            fail(IntegrityError, f"the stored part {part.name} of the log is not what it was")
+def _epoch(join: Join) -> int:
+    return join.epoch
 
 
-def _cut(store: BinlogStore, base: Dump, when: datetime) -> Cut:
-    """Return where the log of a time ends."""
-    marks, archived = store.times(base.epoch, base.file), store.archived()
-    if archived is not None and archived.epoch == base.epoch:
-        return Cut.at(when, [*marks, archived.mark], base.place, archived.mark.place)
+def _cut_of_ended(base: Dump, marks: Sequence[Mark], when: datetime, least: Place) -> Cut:
+    """Return where the log of a time ends, in one after which there is a gap, or a time that is too late."""
     last = max((mark.last for mark in marks), default=base.backup.restorable_from)
     if when > last:
         why = f"the log after the base backup {base.backup.name} has a gap from {last:%Y-%m-%d %H:%M:%S} UTC on"
         fail(IntegrityError, f"{why}; times after it are restored only from a later base backup")
-    return Cut.at(when, marks, base.place, max(mark.place for mark in marks))
+    return Cut.at(when, marks, least, max(mark.place for mark in marks))
+
+
+def _written(store: BinlogStore, base: Dump, stretches: Sequence[_Stretch], data: Path) -> Place:
+    """Write the log of a time as relay logs, and return the number of the last one and its size."""
+    last, size = 0, 0
+    for stretch in stretches:
+        known = None if stretch.join is None else stretch.join.known()
+        begin = base.place if stretch.join is None else stretch.join.to
+        reached, stop = (begin[0], 0), None
+        for file in dict.fromkeys(part.file for part, _ in stretch.chain):
+            path = data / f"relay.{last + 1:06d}"
+            chain = [each for each in stretch.chain if each[0].file == file]
+            with path.open("wb") as sink:
+                stop, end = _write(store, base, chain, stretch.cut, known, sink)
+                written = sink.tell()
+            if stop is not None and written == len(MAGIC) and last:
+                path.unlink()  # nothing of it is wanted
+                break
+            reached, last, size = (file, end), last + 1, written
+            if stop is not None:
+                break
+        if reached < begin or (stop is None and reached < stretch.cut.most):
+            why = f"the log after the base backup {base.backup.name} has a gap: file {reached[0]} ends at {reached[1]}"
+            fail(IntegrityError, f"{why}; times after it are restored only from a later base backup")
+    (data / "relay.index").write_text("".join(f"./relay.{number:06d}\n" for number in range(1, last + 1)))
+    return last, size
+
+
+def _write(
+    store: BinlogStore, base: Dump, chain: Sequence[tuple[Part, int]], cut: Cut, known: Known | None, sink: IO[bytes]
+) -> tuple[Place | None, int]:
+    """Write one file until the cut, but for what is known; return the cut, if it is there, and how far this came."""
+    part, offset, left_out = chain[0][0], len(MAGIC), False
+    sink.write(MAGIC)
+    for event in events_of(store.content(chain)):
+        if (part.epoch, part.file, offset) == (base.epoch, base.file, len(MAGIC)) and event.when != base.made:
+            what = f"file {part.file} of the stored log is not the one after the base backup {base.backup.name}"
+            fail(IntegrityError, what)
+        stop = cut.before(event, part.file, offset)
+        if stop is not None:
+            sink.truncate(max(sink.tell() - (offset - stop[1]), len(MAGIC)))
+            sink.seek(0, 2)
+            return stop, stop[1]
+        if known is not None and (event.begins_transaction or event.before):
+            left_out = known.knows(event)
+        offset += len(event.data)
+        if event.of_the_file or not left_out:
+            sink.write(event.data)
+    return None, offset
 
 
 # the server
@@ -208,8 +244,14 @@ def _scripts(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _running(program: Path, place: Path, settings: Mapping[str, str], programs: Path | None) -> Iterator[MariadbEngine]:
-    """Make an empty server and run it, with none of this machine's settings, until the end of the block."""
+def _running(
+    program: Path, place: Path, settings: Mapping[str, str], programs: Path | None, ends: list[Callable[[], None]]
+) -> Iterator[MariadbEngine]:
+    """Make an empty server and run it, with none of this machine's settings, until the end of the block.
+
+    Args:
+        ends: gets what ends it earlier.
+    """
     share, nothing = _share(program), place / "nothing"
     nothing.mkdir(mode=0o700)
     plain = [
@@ -231,7 +273,9 @@ def _running(program: Path, place: Path, settings: Mapping[str, str], programs: 
         socket = Path(short) / "socket"
         access = Access(host=str(socket), port=3306, user="root", password=None, tls=False, ca=None)
         engine = MariadbEngine(access, programs)
-        with leashed(_command(program, *plain, *_SETTINGS, f"--socket={socket}")) as process:
+        command = _command(program, *plain, *_SETTINGS, f"--socket={socket}")
+        with leashed(command, patience=0) as process:  # nobody needs its files
+            ends.append(cast("IO[bytes]", process.stdin).close)
             end = time.monotonic() + _START
             while not socket.exists():
                 if process.poll() is not None or time.monotonic() > end:
@@ -247,8 +291,12 @@ def _command(program: Path, *arguments: str) -> Command:
     return Command(program=program, arguments=arguments, secret=Masked(""))
 
 
-def _replay(engine: MariadbEngine, base: Dump, end: Place) -> None:
-    """Have the server replay its relay logs to their end."""
+def _replay(engine: MariadbEngine, base: Dump, servers: Sequence[int], end: Place) -> None:
+    """Have the server replay its relay logs to their end.
+
+    Args:
+        servers: the numbers of those whose logs they are.
+    """
     last, size = end
     with engine.connection() as connection, connection.cursor() as cursor:
         where = f"RELAY_LOG_FILE = 'relay.000001', RELAY_LOG_POS = {base.offset}"
@@ -272,8 +320,8 @@ def _replay(engine: MariadbEngine, base: Dump, end: Place) -> None:
             time.sleep(_STEP)
         cursor.execute("STOP SLAVE")
         # A replica does not run what its primary runs; here nobody else does.
-        enable = "UPDATE mysql.event SET status = 'ENABLED' WHERE status = 'SLAVESIDE_DISABLED' AND originator = %s"
-        cursor.execute(enable, (base.server,))
+        enable = "UPDATE mysql.event SET status = 'ENABLED' WHERE status = 'SLAVESIDE_DISABLED' AND originator IN %s"
+        cursor.execute(enable, (tuple(servers),))
         cursor.execute(_DEFINERS)
         for (definer,) in list(cursor.fetchall()):
             name, _, host = definer.rpartition("@")

@@ -104,6 +104,14 @@ class BinlogSession(MariadbSession):
         stem, number = _split(name)
         return Seen(before=before, after=self._time(), stem=stem, place=(number, int(offset)))
 
+    def files(self) -> tuple[str, list[int]]:
+        """Return what the files of its log are called but for their numbers, and those, in order."""
+        stem, numbers = "", list[int]()
+        for name, *_ in self._rows("SHOW BINARY LOGS"):
+            stem, number = _split(name)
+            numbers.append(number)
+        return stem, numbers
+
     def _time(self) -> datetime:
         ((seconds,),) = self._rows("SELECT UNIX_TIMESTAMP(SYSDATE(6))")
         return _EPOCH + timedelta(microseconds=int(seconds * 1_000_000))

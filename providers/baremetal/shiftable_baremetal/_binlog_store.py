@@ -7,23 +7,29 @@ server/base/NAME.sql.gz         what mariadb-dump wrote
 server/binlog/EPOCH-FILE-BEGIN-END.gz           bytes of a file of the log, from BEGIN on; with -last.gz its last ones
 server/binlog/EPOCH-FILE-BEGIN-partial.gz       those that are being written
 server/times/EPOCH-FILE-BEGIN.json              how long the log was when
+server/joins/EPOCH.json         which epoch this one goes on from, in the log of another server: after a failover
 
-The parts of a file, unpacked one after another, are the server's file. An epoch ends where somebody has accepted a gap.
+The parts of a file, unpacked one after another, are the server's file. An epoch ends where somebody has accepted a gap,
+and where another server has taken over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import attrs
 
 from shiftable.errors import Conflict, IntegrityError, NotFound, PreconditionFailed
 from shiftable_baremetal._archive import Archive, StoredBase, digest_of, zipped
-from shiftable_baremetal._binlog import Event, Mark, Part, Place, events_of
+from shiftable_baremetal._binlog import MAGIC, Event, Gtid, Join, Mark, Part, Place, Reached, events_of, following
 from shiftable_baremetal._servers_engine import fail
 
 __all__ = ["BinlogStore", "Dump", "LogEnd"]
+
+_TIMES = ("until", "after", "latest")
 
 
 @attrs.frozen(kw_only=True)
@@ -62,6 +68,7 @@ class LogEnd:
         epoch: of the log.
         file: where it ended then.
         offset: the same.
+        latest: that clock's latest time; it may have been set back.
     """
 
     until: datetime
@@ -69,6 +76,7 @@ class LogEnd:
     epoch: int
     file: int
     offset: int
+    latest: datetime
 
     @property
     def mark(self) -> Mark:
@@ -124,6 +132,41 @@ class BinlogStore(Archive[Dump]):
                     return
             fail(IntegrityError, f"{self._log(part)!r} is gone from the bucket")
 
+    def content(self, chain: Iterable[tuple[Part, int]]) -> Iterator[bytes]:
+        """Yield the bytes of parts that follow each other, but for those to be skipped of each.
+
+        Raises:
+            IntegrityError: some are missing.
+        """
+        for part, skipped in chain:
+            left, size = skipped, 0
+            for piece in self.read(part):
+                size += len(piece)
+                if len(piece) > left:
+                    yield piece[left:]
+                left = max(left - len(piece), 0)
+            if not part.partial and size != part.end - part.begin:
+                fail(IntegrityError, f"the stored part {part.name} of the log is not what it was")
+
+    def reached(self, end: LogEnd) -> Reached:
+        """Return which transactions the log has until its end; of its latest one at least a file must be stored."""
+        found, parts = Reached(), self.parts()
+        first = min((part.file for part in parts if part.epoch == end.epoch), default=end.file)
+        for file in range(end.file, first - 1, -1):
+            here, offset = Reached(), len(MAGIC)
+            chain = [each for each in following(parts, end.epoch, file) if each[0].file == file]
+            for event in events_of(self.content(chain)):
+                if file == end.file and offset >= end.offset:
+                    break
+                here.take(event)
+                offset += len(event.data)
+            if file == end.file:
+                found = here
+            if here.latest is not None:
+                found.latest, found.when = here.latest, here.when
+                break
+        return found
+
     def first_event(self, epoch: int, file: int) -> Event | None:
         """Return how a stored file begins."""
         found = [part for part in self.parts() if (part.epoch, part.file, part.begin) == (epoch, file, 0)]
@@ -149,6 +192,20 @@ class BinlogStore(Archive[Dump]):
         """Note what was seen while a part was written, of which that much is stored."""
         self._write_times(part.series, marks)
 
+    def joins(self) -> list[Join]:
+        """Return how epochs go on from others."""
+        found = [self._get(each.key) for each in self._bucket().list(self._key("joins/"))]
+        return [_read_join(json.loads(text)) for text in found if text is not None]
+
+    def write_join(self, join: Join) -> None:
+        """Note how an epoch goes on from another one."""
+        self._bucket().put(self._join(join.epoch), json.dumps(attrs.asdict(join)).encode())
+
+    def next_epoch(self) -> int:
+        """Return an epoch that nothing is stored of."""
+        stored = {part.epoch for part in self.parts()} | {join.epoch for join in self.joins()}
+        return max(stored, default=0) + 1
+
     def end_epoch(self) -> None:
         """Keep until when all is there of a log after which there is a gap."""
         if (end := self.archived()) is not None:
@@ -157,13 +214,17 @@ class BinlogStore(Archive[Dump]):
     def archived(self) -> LogEnd | None:
         """Return until when all is there."""
         known = self._noted("archived.json")
-        times = ("until", "after")
-        return None if known is None else LogEnd(**known | {name: _read(known[name]) for name in times})
+        return None if known is None else LogEnd(**known | {name: _read(known[name]) for name in _TIMES})
+
+    def until(self) -> datetime | None:
+        """Return until when all of the log is there."""
+        end = self.archived()
+        return None if end is None else end.latest
 
     def write_archived(self, archived: LogEnd) -> None:
         """Note until when all is there: it is, before this is called."""
-        times = {"until": archived.until.isoformat(), "after": archived.after.isoformat()}
-        self._note("archived.json", attrs.asdict(archived) | times)
+        told = attrs.asdict(archived)
+        self._note("archived.json", told | {name: told[name].isoformat() for name in _TIMES})
 
     # one step each
 
@@ -176,8 +237,10 @@ class BinlogStore(Archive[Dump]):
         old = [part for part in self.parts() if (part.epoch, part.file) < first]
         above = self._key("times/")
         times = [(each.key, each.key.removeprefix(above).split("-")) for each in self._bucket().list(above)]
+        joins = [join.epoch for join in self.joins() if join.epoch <= first[0]]
         return [
             *(self._log(part) for part in old),
+            *(self._join(epoch) for epoch in joins),
             *(key for key, (epoch, file, *_) in times if (int(epoch), int(file)) < first),
         ]
 
@@ -185,8 +248,16 @@ class BinlogStore(Archive[Dump]):
         told = [(mark.place, mark.first.isoformat(), mark.last.isoformat()) for mark in marks]
         self._note(f"times/{name}.json", {"marks": told})
 
+    def _join(self, epoch: int) -> str:
+        return self._key(f"joins/{epoch:04d}.json")
+
     def _log(self, part: Part) -> str:
         return self._key(f"binlog/{part.name}.gz")
+
+
+def _read_join(known: dict[str, Any]) -> Join:
+    places: dict[str, Any] = {name: tuple(known[name]) for name in ("end", "to")}
+    return Join(**known | places | {"last": [Gtid(**each) for each in known["last"]]})
 
 
 def _read(time: str) -> datetime:

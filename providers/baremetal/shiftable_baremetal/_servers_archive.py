@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from shiftable.database.driver import ArchiveProgress, BaseBackup
-from shiftable.errors import InvalidArgument
+from shiftable.errors import InvalidArgument, OperationError
 from shiftable_baremetal._archive import Archive
 from shiftable_baremetal._servers_engine import ServerEngine, fail
 
@@ -81,7 +82,14 @@ class ServerArchive(ABC, Generic[E, S]):
         return (first, max(first, until.astimezone(UTC)))
 
     def _prune(self) -> None:
-        self._store.prune(datetime.now(UTC) - timedelta(days=self.days))
+        """Delete what is too old: by this machine's clock and the server's, in case one of them runs ahead."""
+        now = datetime.now(UTC)
+        self._store.prune(min(now, self._store.until() or now) - timedelta(days=self.days))
+
+    def _make_room(self) -> None:
+        """Delete what is too old before there is more; what cannot be deleted now is afterwards."""
+        with contextlib.suppress(OperationError):
+            self._prune()
 
     def _place(self, name: str) -> Path:
         """Make a folder that only this user reads."""
@@ -94,7 +102,7 @@ class ServerArchive(ABC, Generic[E, S]):
         if restorable is None:
             what = "base backup: `shiftable db backup` makes one" if self._store.owner() else "archive of its log"
             fail(InvalidArgument, f"no time can be restored: the server has no {what}")
-        first, _ = restorable
+        first = min(base.backup.restorable_from for base in self._store.bases())
         if when < first:
             fail(InvalidArgument, f"the earliest time that can be restored is {first:{_TOLD}} UTC")
         if when > datetime.now(UTC):

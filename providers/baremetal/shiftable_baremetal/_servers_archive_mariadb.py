@@ -13,10 +13,11 @@ import attrs
 from shiftable.database.driver import ArchiveProgress, BaseBackup
 from shiftable.errors import Conflict, IntegrityError
 from shiftable_baremetal._archive import GapError, fail_for_gap
+from shiftable_baremetal._binlog import Event
 from shiftable_baremetal._binlog_archiver import BinlogArchiver
 from shiftable_baremetal._binlog_recovery import recovered
 from shiftable_baremetal._binlog_session import BinlogSession, Stream
-from shiftable_baremetal._binlog_store import BinlogStore, Dump
+from shiftable_baremetal._binlog_store import BinlogStore, Dump, LogEnd
 from shiftable_baremetal._servers_archive import ServerArchive
 from shiftable_baremetal._servers_engine import fail
 from shiftable_baremetal._servers_mariadb import MariadbEngine
@@ -38,9 +39,11 @@ class MariadbArchive(ServerArchive[MariadbEngine, BinlogStore]):
 
     def back_up(self) -> BaseBackup:
         """Make a base backup, and delete what is too old."""
+        engine = self._checked()
+        self._make_room()
         for _ in range(_TRIES):
             with contextlib.suppress(_TornError):
-                base = self._store.add(dumped(self._checked().base_backup()), self._finish)
+                base = self._store.add(dumped(engine.base_backup()), self._finish)
                 self._prune()
                 return base.backup
         why = "each time tables were made, altered or dropped meanwhile, or some without transactions written"
@@ -95,6 +98,7 @@ class MariadbArchive(ServerArchive[MariadbEngine, BinlogStore]):
             known = {"version": server.version, "server": server.number(), "settings": server.settings()}
         try:
             made = stream.first_event(stem, file).when
+            self._check_archived(archived, stream.first_event(stem, archived.file))
             for _, event in stream.events(stem, file, offset):
                 if event.begins_transaction and not event.transactional:
                     raise _TornError
@@ -102,3 +106,10 @@ class MariadbArchive(ServerArchive[MariadbEngine, BinlogStore]):
             fail_for_gap(exc)
         place = {"epoch": archived.epoch, "file": file, "offset": offset, "made": made}
         return {**known, **place, "restorable_from": seen.after}
+
+    def _check_archived(self, archived: LogEnd, first: Event) -> None:
+        """Fail unless a file of the server's log is the one that is archived, which has its name."""
+        stored = self._store.first_event(archived.epoch, archived.file)
+        if stored is not None and stored.origin != first.origin:
+            why = "the server's log is another one than is archived, by a failover or RESET MASTER"
+            fail(Conflict, f"{why}: see that `shiftable db archive` goes on with it, and try again")

@@ -45,6 +45,7 @@ class PostgresqlArchive(ServerArchive[PostgresqlEngine, ArchiveStore]):
             known = {"version": version, "segment_size": size, "superuser": superuser, "segment": begins_with(head)}
             return {**known, "restorable_from": complete}
 
+        self._make_room()
         base = self._store.add(dumped(self._engine.base_backup(version)), finish)
         self._prune()
         return base.backup
