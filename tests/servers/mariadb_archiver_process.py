@@ -32,7 +32,7 @@ settings = MariadbSettings(
 )
 databases = Databases(open_server(settings, Path(orders["root"])))
 if "at" in orders:
-    spec = attrs.evolve(small_spec("copy"), engine="mariadb", version="10")
+    spec = attrs.evolve(small_spec(orders.get("name", "copy")), engine="mariadb", version="10")
     databases.database("orders").restore(spec, at=datetime.fromisoformat(orders["at"]))
 else:
     databases.archive(every=timedelta(0), on_progress=told)

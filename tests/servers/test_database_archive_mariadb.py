@@ -14,32 +14,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from shiftable.config import Credential
-from shiftable.database import Database, Databases, DatabaseSpec
+from shiftable.database import Databases
 from shiftable.errors import ConfigError, Conflict, IntegrityError, InvalidArgument, OperationError, PermissionDenied
-from shiftable.testing.conformance.database import small_spec
-from shiftable_baremetal import MariadbSettings, _binlog_archiver, _servers_archive
+from shiftable_baremetal import _binlog_archiver, _servers_archive
 from shiftable_baremetal._servers_archive_mariadb import MariadbArchive
-from shiftable_baremetal.database_servers import ServerDatabaseDriver, open_server
 
 from ..baremetal import archived_server
 from ..baremetal.archived_server import archiving, archiving_until_killed, stored, within
+from .archived_mariadb import OPTIONS, PROCESS, ask, declared, driver_of, numbers, orders_with, second
 from .conftest import Debian
 from .mysql_pair import MariaDb, maria_db
 
 pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
-
-OPTIONS = (
-    "--innodb-flush-log-at-trx-commit=1",  # else a kill takes from the data what the log has
-    "--sync-binlog=1",
-    "--log-bin=office-bin",
-    "--server-id=7",
-    "--binlog-format=ROW",
-    "--log-bin-trust-function-creators",
-)
 
 
 @pytest.fixture(scope="module")
@@ -53,44 +42,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "servers"
 
 
-def driver_of(server: MariaDb, root: Path, **options: Any) -> ServerDatabaseDriver:
-    known = {"user": "admin", "password": Credential.literal(server.password), "archive_days": 7, **options}
-    return open_server(MariadbSettings(host="127.0.0.1", port=server.port, tls=False, **known), root)
-
-
 @pytest.fixture
 def databases(server: MariaDb, root: Path) -> Iterator[Databases]:
     service = Databases(driver_of(server, root))
     yield service
     for database in service.list():
         service.delete(database.name, final_snapshot=False)
-
-
-def declared(name: str, **options: Any) -> DatabaseSpec:
-    password = {key: options.pop(key) for key in ("password",) if key in options}
-    return attrs.evolve(small_spec(name, **password), **{"engine": "mariadb", "version": "10", **options})
-
-
-def ask(database: Database, query: str) -> Any:
-    with contextlib.closing(database.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute(query)
-        row = cursor.fetchone()
-        connection.commit()
-        return row[0] if row else None
-
-
-def numbers(database: Database, table: str = "t") -> list[int]:
-    with contextlib.closing(database.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute(f"SELECT n FROM {table} ORDER BY n")  # noqa: S608  ours
-        return [row[0] for row in cursor.fetchall()]
-
-
-def second() -> datetime:
-    """Return a time that begins a second: all before was in an earlier one, all after is in it."""
-    time.sleep(1 - time.time() % 1)
-    now = datetime.now(UTC).replace(microsecond=0)
-    time.sleep(0.05)
-    return now
 
 
 def test_any_second_is_restored_of_all_that_a_database_has(databases: Databases, server: MariaDb) -> None:
@@ -131,15 +88,6 @@ def test_any_second_is_restored_of_all_that_a_database_has(databases: Databases,
 
 
 # what a time is
-
-
-def orders_with(databases: Databases, *rows: int) -> Database:
-    """Make a database with a table that has some rows, each of its own transaction."""
-    orders = databases.create(declared("orders"))
-    ask(orders, "CREATE TABLE t (n INT PRIMARY KEY)")
-    for row in rows:
-        ask(orders, f"INSERT INTO t VALUES ({row})")  # noqa: S608  a number
-    return orders
 
 
 def test_what_was_not_committed_is_not_there_although_its_statement_had_begun(databases: Databases) -> None:
@@ -205,8 +153,6 @@ def test_a_time_outside_is_refused(databases: Databases, monkeypatch: pytest.Mon
 
 
 # kills
-
-PROCESS = Path(__file__).with_name("mariadb_archiver_process.py")
 
 
 def test_archivers_and_servers_that_are_killed_anywhere_under_writers_lose_nothing(

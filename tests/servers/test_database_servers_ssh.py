@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,14 +19,18 @@ import sqlalchemy
 
 from shiftable.config import Credential
 from shiftable.database import Databases, DatabaseSpec, Engine
-from shiftable.errors import Unavailable
+from shiftable.errors import OperationError, Unavailable
 from shiftable.postgresql import Cluster, find_binaries, temporary_cluster
 from shiftable.testing.conformance.database import small_spec
-from shiftable_baremetal import MariadbSettings, PostgresqlSettings
+from shiftable_baremetal import MariadbSettings, PostgresqlSettings, _servers_archive_mariadb, database_servers
+from shiftable_baremetal._servers_programs import Command
 from shiftable_baremetal._servers_tunnel import Tunnel
 from shiftable_baremetal.database_servers import ServerDatabaseDriver, open_server
 
+from ..baremetal.archived_server import archiving, stored, within
+from .archived_mariadb import OPTIONS, ask, declared, driver_of, numbers, orders_with, second
 from .conftest import DatabaseServer, Debian, free_ports, wait_until
+from .mysql_pair import maria_db
 
 USER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
@@ -38,6 +43,19 @@ class Sshd:
     log: Path
     config: Path
     process: subprocess.Popen[bytes]
+
+    def drop(self) -> None:
+        """Kill all who serve a connection."""
+        for number in _descendants(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):  # it has ended with another one
+                os.kill(number, signal.SIGKILL)
+
+
+def _descendants(process: int) -> Iterator[int]:
+    children = Path(f"/proc/{process}/task/{process}/children")
+    for line in children.read_text().split() if children.exists() else ():
+        yield from _descendants(int(line))
+        yield int(line)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +149,21 @@ def closing(driver: ServerDatabaseDriver) -> Iterator[Databases]:
         shutil.rmtree(tunnel._folder, ignore_errors=True)
 
 
+def drop_at(monkeypatch: pytest.MonkeyPatch, sshd: Sshd) -> None:
+    """Drop all connections once, when the next program has written or read its first megabyte."""
+    real, dropped = database_servers.dumped, list[bool]()
+
+    def dumped(command: Command) -> Iterator[bytes]:
+        for number, piece in enumerate(real(command)):
+            if number == 1 and not dropped:
+                dropped.append(True)
+                sshd.drop()
+            yield piece
+
+    for module in (database_servers, _servers_archive_mariadb):
+        monkeypatch.setattr(module, "dumped", dumped)
+
+
 def spec_of(name: str, engine: Engine, version: str) -> DatabaseSpec:
     return attrs.evolve(small_spec(name), engine=engine, version=version)
 
@@ -180,6 +213,43 @@ def test_mariadb_is_reached_through_a_port_that_only_the_other_machine_sees(
             cursor.execute("SELECT DATABASE()")
             assert ("shop",) == cursor.fetchone()
         databases.delete("orders", final_snapshot=False)
+
+
+@pytest.mark.usefixtures("_somebody_else")
+def test_mariadb_is_archived_and_restored_over_ssh_and_connections_that_drop_cost_nothing(
+    debian: Debian, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, troubles = tmp_path / "servers", list[OperationError]()
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{debian.environ['PATH']}")
+    monkeypatch.setenv("LD_LIBRARY_PATH", debian.environ["LD_LIBRARY_PATH"])
+    with (
+        maria_db(debian, tmp_path / "office", *OPTIONS) as server,
+        closing(driver_of(server, root, ssh="db")) as databases,
+    ):
+        orders = orders_with(databases, 1)
+        server.execute("CREATE TABLE shop.large (t LONGTEXT)")
+        server.execute("INSERT INTO large SELECT REPEAT(seq, 200000) FROM seq_1_to_100", database="shop")
+        with archiving(databases, on_trouble=troubles.append) as told:
+            drop_at(monkeypatch, sshd)
+            with pytest.raises(Unavailable):
+                databases.back_up()
+            assert [] == stored(root, "base") == stored(root, "backups")
+            within(lambda: bool(troubles), "the archiver to notice")
+            assert {Unavailable} == {type(each) for each in troubles}
+            databases.back_up()
+            ask(orders, "INSERT INTO t VALUES (2)")
+            when = second()
+            sshd.drop()
+            ask(orders, "INSERT INTO t VALUES (3)")
+            after = second()
+            within(lambda: told[-1].until > after, "the archiver to go on")
+            drop_at(monkeypatch, sshd)
+            with pytest.raises(Unavailable):
+                orders.restore(declared("copy"), at=when)
+            assert [1, 2] == numbers(orders.restore(declared("copy"), at=when))
+            later = orders.restore(declared("later"), at=after)
+            assert [1, 2, 3] == numbers(later)
+            assert 100 == ask(later, "SELECT COUNT(*) FROM large")
 
 
 def test_a_machine_that_lets_nobody_in_is_told(sshd: Sshd, tmp_path: Path) -> None:
