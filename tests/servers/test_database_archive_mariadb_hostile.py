@@ -267,6 +267,39 @@ def test_machines_far_from_utc_restore_the_same_times(
         time.tzset()
 
 
+@pytest.mark.parametrize("where", ["base backup", "log"])
+def test_time_zones_that_have_names_are_there_when_a_time_is_restored(
+    databases: Databases, server: MariaDb, where: str
+) -> None:
+    zone = f"Far/{where.title().replace(' ', '_')}"
+    orders, number = orders_with(databases, 1), 9000 + len(zone)
+    rows = {"": f"{number}, 'N'", "_name": f"'{zone}', {number}", "_transition_type": f"{number}, 0, 45000, 0, 'FAR'"}
+    server.execute(*(f"INSERT INTO mysql.time_zone{table} VALUES ({row})" for table, row in rows.items()))  # noqa: S608
+
+    def name_it() -> None:
+        with contextlib.closing(orders.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute(f"SET time_zone = '{zone}'")
+            cursor.execute("CREATE EVENT e ON SCHEDULE EVERY 1 YEAR STARTS '2026-06-01 23:30:00' DO DELETE FROM t")
+            cursor.execute("CREATE TABLE u (n INT, at TIMESTAMP DEFAULT '2026-06-01 23:30:00')")
+            cursor.execute("INSERT INTO u (n) VALUES (1)")
+            connection.commit()
+
+    with archiving(databases):
+        if where == "base backup":
+            name_it()
+        databases.back_up()
+        if where == "log":
+            name_it()
+        copy = orders.restore(declared("copy"), at=second())
+    event = "SELECT CONCAT(starts, ' ', time_zone) FROM information_schema.events WHERE event_schema = DATABASE()"
+    assert f"2026-06-01 23:30:00 {zone}" == ask(orders, event) == ask(copy, event)
+    when = "SELECT SUM(UNIX_TIMESTAMP(at)) FROM u"
+    assert ask(orders, when) == ask(copy, when)
+    for database in (orders, copy):  # by the default of the table
+        ask(database, "INSERT INTO u (n) VALUES (2)")
+    assert ask(orders, when) == ask(copy, when)
+
+
 # names
 
 NAMES = ("it's", 'a "b"', "back`tick", "50%s %d", "_%", "a b/c.d", "-- x", "ä漢字", "a\\b", "a\nb", "${HOME}")

@@ -26,11 +26,21 @@ from shiftable_baremetal._servers_programs import dumped
 __all__ = ["MariadbArchive"]
 
 _TRIES = 3
+_HEAD = 64 * 1024  # bytes in which a dump says where the log was
 _BEGINS = re.compile(rb"^-- CHANGE MASTER TO MASTER_LOG_FILE='([^']*)\.(\d+)', MASTER_LOG_POS=(\d+);", re.MULTILINE)
 
 
 class _TornError(Exception):
     """The dump is of more than one moment."""
+
+
+def _contents(engine: MariadbEngine, head: bytearray) -> Iterator[bytes]:
+    """Yield the statements of a base backup: the server's time zones, then all databases; keep how those begin."""
+    yield b"USE mysql;\n"
+    yield from dumped(engine.time_zones())
+    for piece in dumped(engine.base_backup()):
+        head += piece[: max(0, _HEAD - len(head))]
+        yield piece
 
 
 @attrs.frozen
@@ -43,7 +53,8 @@ class MariadbArchive(ServerArchive[MariadbEngine, BinlogStore]):
         self._make_room()
         for _ in range(_TRIES):
             with contextlib.suppress(_TornError):
-                base = self._store.add(dumped(engine.base_backup()), self._finish)
+                head = bytearray()
+                base = self._store.add(_contents(engine, head), lambda _: self._finish(bytes(head)))  # noqa: B023  in this turn
                 self._prune()
                 return base.backup
         why = "each time tables were made, altered or dropped meanwhile, or some without transactions written"

@@ -336,6 +336,12 @@ class MariadbEngine(ServerEngine):
         whole = ("--all-databases", "--ignore-database=mysql", "--ignore-database=sys", "--master-data=2")
         return self._command(("mariadb-dump", "mysqldump"), *_DUMPED, *whole)
 
+    def time_zones(self) -> Command:
+        """Write what the server knows of time zones, which events and tables may name, as rows of its own tables."""
+        tables = ("time_zone", "time_zone_name", "time_zone_transition", "time_zone_transition_type")
+        options = ("--compact", "--no-create-info", "--skip-triggers", "--skip-lock-tables")
+        return self._command(("mariadb-dump", "mysqldump"), *options, "--", "mysql", *tables)
+
     def load_all(self) -> Command:
         """Carry out the statements of a base backup."""
         return self._command(("mariadb", "mysql"), *_LOADED)
