@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,6 +32,7 @@ from shiftable_baremetal._binlog import (
 )
 from shiftable_baremetal._binlog_store import BinlogStore, LogEnd
 from shiftable_baremetal._faults import FilesError
+from shiftable_baremetal._servers_archive_mariadb import MariadbArchive
 
 BEGIN = datetime(2026, 11, 22, 5, 0, tzinfo=UTC)
 FORMAT, GTID, LIST, ROWS, COMMIT = 15, 162, 163, 23, 16
@@ -111,6 +114,11 @@ def test_transactions_are_named_as_servers_do() -> None:
     assert ["0-7-1099511627776", "70000-2147483648-1"] == [str(each) for each in names]
     assert names == listed(*names).before
     assert [] == begin(names[0]).before == listed().before
+
+
+def test_files_that_two_servers_have_made_in_the_same_second_are_not_the_same() -> None:
+    header = [struct.pack("<IBIIIH", 5, FORMAT, server, 19, 0, 0) for server in (1, 1, 2)]
+    assert [True, False] == [Event(header[0]).origin == Event(each).origin for each in header[1:]]
 
 
 def test_what_a_log_has_is_told_of_each_server_in_each_domain() -> None:
@@ -294,6 +302,19 @@ def test_what_is_too_old_is_told_by_the_servers_clock_whatever_the_names() -> No
     assert [made[0], made[2]] == archive.bases()
     archive.prune(at(9))
     assert [made[0]] == archive.bases()
+
+
+def test_a_clock_of_this_machine_that_runs_ahead_deletes_nothing(tmp_path: Path) -> None:
+    archive, now, made = store(), datetime.now(UTC), []
+    archived = now - timedelta(days=30)
+    archive.write_archived(LogEnd(until=archived, after=archived, latest=archived, epoch=1, file=1, offset=4))
+    for days in (40, 39, 31):
+        known = {"version": "10.11.1", "epoch": 1, "file": 1, "offset": 4, "made": 1, "server": 1, "settings": {}}
+        finish = {**known, "restorable_from": now - timedelta(days=days)}
+        made.append(archive.add(iter([b"SELECT 1;"]), lambda _, finish=finish: dict(finish)))  # type: ignore[misc]
+    nobody: Any = None
+    MariadbArchive(nobody, archive, tmp_path, 7)._make_room()
+    assert made[1:] == archive.bases()
 
 
 def test_pruning_leaves_the_log_that_base_backups_need() -> None:

@@ -35,6 +35,7 @@ _STEP = 0.05
 _START = 120  # seconds for an empty server to come up
 _REPLAY = 24 * 3600  # seconds for the log to be replayed
 _ROOM = 1024 * 1024 * 1024  # bytes beside the data and the log
+_OWN = 256 * 1024 * 1024  # bytes of a server that holds nothing, which has to start with that
 _GROWN = 3  # a dump's tables are at most so many times as large, with their indexes
 _TABLES = ("system_tables.sql", "performance_tables.sql", "system_tables_data.sql")
 _FOLDERS = ("/usr/sbin", "/usr/local/sbin")  # which the PATH of a user may lack
@@ -252,6 +253,7 @@ def _running(
     Args:
         ends: gets what ends it earlier.
     """
+    check_room(place.parent, _OWN)
     share, nothing = _share(program), place / "nothing"
     nothing.mkdir(mode=0o700)
     plain = [

@@ -19,6 +19,8 @@ def main() -> int:
 
     A program that is told to end before it has begun to listen to signals ends by the signal itself.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all, by a terminal: this ends when the caller has
+        signal.signal(number, lambda *_: None)
     child = subprocess.Popen(  # noqa: S603  the caller's
         sys.argv[2:],
         stdin=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ from shiftable.errors import IntegrityError
 from shiftable.postgresql import Binaries, Cluster, ClusterError
 from shiftable.postgresql._owner import Owner
 from shiftable_baremetal._archive_store import ArchiveStore, Base, Segments
-from shiftable_baremetal._recovery_places import check_room, own_place
+from shiftable_baremetal._recovery_places import check_room, own_place, watched_room
 from shiftable_baremetal._servers_engine import fail
 
 __all__ = ["recovered"]
@@ -59,7 +59,7 @@ def recovered(store: ArchiveStore, base: Base, when: datetime, folder: Path, pro
         FilesError: the disk is too small; what is stored is damaged, or has a gap.
     """
     check_room(folder, base.unpacked + _ROOM)
-    with own_place(folder, _discard) as place:
+    with own_place(folder, _discard) as place, watched_room(place):
         cluster = Cluster(place, programs, durable=False)
         _unpack(store, base, cluster)
         with _rolled_forward(store, base, when, cluster):

@@ -53,7 +53,7 @@ def own_place(folder: Path, discard: Callable[[Path], None]) -> Iterator[Path]:
 def watched_room(folder: Path) -> Iterator[list[Callable[[], None]]]:
     """End what fills a disk before that is full, as servers wait for room then; tell that in place of what follows.
 
-    Hands out a list for what ends it.
+    Hands out a list for what ends it, which is called again and again then.
 
     Raises:
         FilesError: it was ended.
@@ -66,7 +66,6 @@ def watched_room(folder: Path) -> Iterator[list[Callable[[], None]]]:
                 full.set()
                 for end in ends:
                     end()
-                return
 
     thread = threading.Thread(target=watch, name="watched-room", daemon=True)
     thread.start()

@@ -1,0 +1,40 @@
+"""A small disk, and what fills it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+__all__ = ["MIB", "left", "small_disk"]
+
+MIB = 1024 * 1024
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, mebibytes: int) -> Iterator[Path]:
+    """Mount a disk in memory until the end of the block."""
+    place.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0755", "tmpfs", place)
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root, where it may mount, has a small disk")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@contextlib.contextmanager
+def left(disk: Path, mebibytes: int) -> Iterator[None]:
+    """Leave so much of a disk until the end of the block."""
+    status, ballast = os.statvfs(disk), disk / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - mebibytes * MIB)
+    try:
+        yield
+    finally:
+        ballast.unlink()
