@@ -272,6 +272,9 @@ def test_a_missing_container_is_a_missing_parent_and_a_missing_blob_is_not(
     with pytest.raises(NotFound) as caught:
         bucket.get("absent")
     assert (type(caught.value), caught.value.code) == (NotFound, "BlobNotFound")
+    with pytest.raises(NotFound, match="The resource does not exist") as caught:
+        bucket.stat("absent")  # to which the service has no words
+    assert (type(caught.value), caught.value.code) == (NotFound, "BlobNotFound")
     with pytest.raises(ParentNotFound) as caught:
         Bucket(driver, "no-such-container").get("absent")
     assert caught.value.code == "ContainerNotFound"

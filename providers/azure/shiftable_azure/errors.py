@@ -199,6 +199,8 @@ _MISSING: Mapping[str, str] = {"ContainerNotFound": "bucket", "BlobNotFound": "o
 
 # A copy's target states what its source answered in a header of its own.
 _OF_SOURCE = "x-ms-copy-source-error-code"
+_UNTOLD = "Operation returned an invalid status"
+"""What the SDK says of an answer to HEAD, which has no words."""
 
 # Exceptions that come from no answer of the service; the first row that fits counts.
 _CLIENT: tuple[tuple[type[Exception], type[OperationError]], ...] = (
@@ -631,7 +633,7 @@ def fault_of(status: int, headers: Mapping[str, str], code: str, message: str = 
         error = PermissionDenied
     return Fault(
         error,
-        message=message,
+        message="" if message.startswith(_UNTOLD) and error is not OperationError else message,
         code=code,
         request_id=headers.get("x-ms-request-id"),
         retry_after=seconds_asked(headers),
