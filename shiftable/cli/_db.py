@@ -31,6 +31,7 @@ from shiftable.cli._progress import duration_text
 from shiftable.cli._units import read_duration, when
 from shiftable.database import ENGINES, Database, DatabaseInfo, Databases, DatabaseSpec, Engine, Snapshot
 from shiftable.errors import ConfigError, Conflict, NotFound
+from shiftable.manifest import Declared
 from shiftable.wording import counted
 
 __all__ = ["db"]
@@ -65,19 +66,20 @@ class DatabaseAt:
         """Return the service that it belongs to."""
         if self.parts is not None:
             return context.cloud(self.parts[0]).database
-        app = context.app
-        app.database(self.text)  # which says what there is, if there is no such label
-        (declared,) = (each for each in app.declared("database") if each.label == self.text)
-        return cast("Databases", app.service(declared))
+        return cast("Databases", context.app.service(self._declared(context)))
 
     def spec(self, context: Context) -> DatabaseSpec | None:
         """Return what is declared, of a label."""
-        if self.parts is not None:
-            return None
-        app = context.app
-        app.database(self.text)
-        (declared,) = (each for each in app.declared("database") if each.label == self.text)
-        return cast("DatabaseSpec", app.spec(declared))
+        return None if self.parts else cast("DatabaseSpec", context.app.spec(self._declared(context)))
+
+    def provider(self, context: Context) -> str:
+        """Return what the file calls the provider that it is at."""
+        return self.parts[0] if self.parts else context.app.provider_of(self._declared(context))
+
+    def _declared(self, context: Context) -> Declared:
+        context.app.database(self.text)  # which says what there is, if there is no such label
+        (declared,) = (each for each in context.app.declared("database") if each.label == self.text)
+        return declared
 
 
 class DatabaseType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -341,6 +343,11 @@ def resize(
     size = f"{counted(became.cpus, 'CPU')}, {became.memory_gib} GiB, {became.storage_gib} GiB of storage"
     stopped = state == "stopped"
     _finish(context, found, f"has {size}", wait=wait, timeout=timeout, as_json=as_json, stopped=stopped)
+    spec, given = place.spec(context), {"cpus": cpus, "memory_gib": memory_gib, "storage_gib": storage_gib}
+    other = [f"{name} = {value}" for name, value in given.items() if value and value != getattr(spec, name, value)]
+    if other:
+        what = f"write {', '.join(other)} there, too, as `shiftable apply` goes by it"
+        click.echo(f"[database.{place.text}] says otherwise: {what}", err=True)
 
 
 # states
@@ -527,6 +534,7 @@ def restore(
             raise
         made = found.restore(attrs.evolve(spec, name=new), snapshot=name, at=at)
     _finish(context, made, "restored", wait=wait, timeout=timeout, as_json=as_json)
+    click.echo(f"it is not declared, and called {place.provider(context)}:{new}", err=True)
 
 
 # waiting

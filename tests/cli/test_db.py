@@ -171,6 +171,9 @@ def test_states_and_sizes_are_changed_and_waited_for(orders: Run, driver: Sized)
         "orders: has 4 CPUs, 8 GiB, 60 GiB of storage\n"
         == orders("resize", "orders", "--cpus=4", "--storage-gib=60").stdout
     )
+    other = orders("resize", "orders", "--cpus=4", "--memory-gib=8").stderr
+    assert "[database.orders] says otherwise: write cpus = 4 there, too, as `shiftable apply` goes by it\n" in other
+    assert "says otherwise" not in orders("resize", "memory:orders", "--cpus=4").stderr
     assert "stopped" == driver.info("orders").state
     assert "orders: started\n" == orders("start", "orders").stdout
     assert "orders: restarted\n" == orders("restart", "orders").stdout
@@ -199,7 +202,10 @@ def test_snapshots_are_taken_listed_restored_and_deleted(orders: Run, driver: Si
     listed = [line.split("\t") for line in orders("snapshots", "orders").stdout.splitlines()]
     assert [("before", "available", "50 GiB")] == [(row[0], row[1], row[3]) for row in listed if row[0] == "before"]
     assert 2 == len(listed)
-    assert "copy: restored\n" == orders("restore", "orders", "copy", "--snapshot", "before").stdout
+    copied = orders("restore", "orders", "copy", "--snapshot", "before")
+    assert "copy: restored\n" == copied.stdout
+    assert "it is not declared, and called memory:copy\n" in copied.stderr
+    assert 0 == orders("show", "memory:copy").exit_code
     assert 50 == driver.describe("copy").storage_gib
     assert 1 == orders("restore", "orders", "copy", "--snapshot", "before").exit_code
     assert 2 == orders("restore", "orders", "another").exit_code
