@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 try:
     from greenlet import getcurrent, greenlet
@@ -65,6 +65,7 @@ class Fiber:
         """Call the function, once."""
         self._function()
         self._ended = True
+        del self._function  # and what it was called with, which may be large
 
 
 class Loop:
@@ -178,9 +179,13 @@ class Loop:
                 self.running -= 1
             del fiber
             self._idle.append(getcurrent())
-            while not (handed := self._main.switch()):
-                pass  # woken for nothing: what a thread did was there before the thread said so
-            fiber = handed
+            fiber = self._handed()
+
+    def _handed(self) -> Fiber:
+        """Wait for a fiber to run."""
+        while not (found := self._main.switch()):
+            pass  # woken for nothing: what a thread did was there before the thread said so
+        return cast("Fiber", found)
 
     def _let_others(self) -> None:
         """Come back when the loop says so, or for no reason."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -329,6 +331,18 @@ def test_what_runs_one_item_runs_the_next() -> None:
 
     assert len(everything(lane(run), range(40))) == 40
     assert len(seen) == 4
+
+
+def test_what_has_nothing_to_do_keeps_no_item() -> None:
+    class Item:
+        pass
+
+    kept: list[Any] = []
+    with lane(lambda item: kept.append(weakref.ref(item))) as made:
+        for _ in range(3):
+            list(made.put(Item()))
+        gc.collect()
+        assert [each() for each in kept] == [None] * 3
 
 
 def test_what_ran_items_ends_with_the_lane() -> None:
