@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -244,6 +245,32 @@ def test_a_finished_part_takes_the_place_of_the_one_that_was_written() -> None:
     with pytest.raises(FilesError) as caught:
         list(archive.read(Part(1, 9, 0, 4)))
     assert caught.value.fault.error is IntegrityError
+
+
+def test_who_was_overtaken_while_it_slept_stores_nothing_over_what_its_successor_has() -> None:
+    """One that a lock kept out is let in when the first one's connection is gone."""
+    archive, begun = store(), Part(1, 7, 0)
+    first = archive.put_partial(begun, b"\xfebina")
+    archive.put_partial(begun, b"\xfebinabc")
+    with pytest.raises(FilesError, match="another process archives the server") as caught:
+        archive.put_partial(begun, b"\xfebinab", first)
+    assert caught.value.fault.error is Conflict
+    archive.put(Part(1, 7, 0, 6), b"\xfebinab", first)
+    assert b"\xfebinabc" == b"".join(archive.read(begun))
+    latest = archive.put_partial(begun, b"\xfebinabcd")
+    archive.put(Part(1, 7, 0, 8), b"\xfebinabcd", latest)
+    assert begun not in archive.parts()
+    with pytest.raises(FilesError):
+        archive.put_partial(begun, b"\xfebinab", latest)  # it is finished
+
+
+@pytest.mark.parametrize("feature", ["if_match", "delete_if_match"])
+def test_a_bucket_that_knows_no_conditions_is_written_to_as_ever(feature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryBlobDriver, "features", attrs.evolve(MemoryBlobDriver().features, **{feature: False}))
+    archive, begun = store(), Part(1, 7, 0)
+    token = archive.put_partial(begun, b"\xfebina")
+    archive.put(Part(1, 7, 0, 6), b"\xfebinab", archive.put_partial(begun, b"\xfebinab", token))
+    assert [Part(1, 7, 0, 6)] == archive.parts()
 
 
 def test_notes_are_read_as_they_were_written() -> None:

@@ -13,6 +13,7 @@ import attrs
 
 from shiftable.database.driver import ArchiveProgress
 from shiftable.errors import Conflict, IntegrityError, Unavailable
+from shiftable.tokens import Token
 from shiftable_baremetal._archive import GapError, fail_for_gap, within
 from shiftable_baremetal._binlog import MAGIC, Event, Mark, Part, Place, following
 from shiftable_baremetal._binlog_join import joined
@@ -80,6 +81,7 @@ class _Follow:
     _stem: str = attrs.field(default="", init=False)
     _part: Part = attrs.field(default=Part(1, 0, 0), init=False)  # that is being written
     _data: bytearray = attrs.field(factory=bytearray, init=False)  # of it
+    _stored: Token | None = attrs.field(default=None, init=False)  # of what is in the bucket of it
     _made: tuple[int, int] | None = attrs.field(default=None, init=False)  # when its file was, and by which server
     _marks: list[Mark] = attrs.field(factory=list, init=False)
     _latest: datetime = attrs.field(default=_BEGIN, init=False)  # that the server's clock has had
@@ -151,7 +153,7 @@ class _Follow:
                     break
 
     def _begin(self, part: Part) -> None:
-        self._part, self._made, self._marks = part, None, []
+        self._part, self._stored, self._made, self._marks = part, None, None, []
         self._data = bytearray() if part.begin else bytearray(MAGIC)
 
     def _reach(self, seen: Seen) -> bool:
@@ -201,7 +203,7 @@ class _Follow:
         """Store a part that is finished, and begin the next one."""
         file, end = self._place
         part = attrs.evolve(self._part, end=end, last=last)
-        self._store.put(part, bytes(self._data))
+        self._store.put(part, bytes(self._data), self._stored)
         if self._marks:
             self._store.write_times(part, self._marks)
         made = self._made
@@ -211,7 +213,7 @@ class _Follow:
     def _note(self, seen: Seen, *, changed: bool) -> None:
         """Store what there is, and then that a time can be restored."""
         if changed:
-            self._store.put_partial(self._part, bytes(self._data))
+            self._stored = self._store.put_partial(self._part, bytes(self._data), self._stored)
         file, offset = seen.place
         if self._mark(Mark(file=file, offset=offset, first=seen.after, last=seen.before)):
             self._store.write_times(self._part, self._marks)

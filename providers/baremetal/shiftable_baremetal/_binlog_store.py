@@ -15,6 +15,7 @@ and where another server has taken over.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -23,6 +24,7 @@ from typing import Any
 import attrs
 
 from shiftable.errors import Conflict, IntegrityError, NotFound, PreconditionFailed
+from shiftable.tokens import Token
 from shiftable_baremetal._archive import Archive, StoredBase, digest_of, zipped
 from shiftable_baremetal._binlog import MAGIC, Event, Gtid, Join, Mark, Part, Place, Reached, events_of, following
 from shiftable_baremetal._servers_engine import fail
@@ -98,24 +100,41 @@ class BinlogStore(Archive[Dump]):
         names = [each.key.removeprefix(above).removesuffix(".gz") for each in self._bucket().list(above)]
         return sorted(part for name in names if (part := Part.read(name)) is not None)
 
-    def put(self, part: Part, data: bytes) -> None:
+    def put(self, part: Part, data: bytes, over: Token | None = None) -> None:
         """Store a part that is finished; what is there already must be the same.
+
+        Args:
+            over: what ``put_partial`` returned of it; what somebody else has stored of it since then stays.
 
         Raises:
             Conflict: it is not, so two servers have written under one name.
         """
-        key = self._log(part)
+        bucket, key = self._bucket(), self._log(part)
         try:
-            self._bucket().put(key, zipped([data]), if_absent=True)
+            bucket.put(key, zipped([data]), if_absent=True)
         except PreconditionFailed:
             if digest_of(self._pieces(key)) != digest_of([data]):
                 why = f"the archive holds another {part.name} than the server has written"
                 fail(Conflict, f"{why}: two servers that were one have parted; archive this one elsewhere")
-        self._bucket().delete(self._log(Part(part.epoch, part.file, part.begin)))
+        with contextlib.suppress(PreconditionFailed):
+            written = over if bucket.features.delete_if_match else None
+            bucket.delete(self._log(Part(part.epoch, part.file, part.begin)), if_match=written)
 
-    def put_partial(self, part: Part, data: bytes) -> None:
-        """Store what there is of the part that is being written, in place of what there was of it."""
-        self._bucket().put(self._log(part), zipped([data]))
+    def put_partial(self, part: Part, data: bytes, over: Token | None = None) -> Token:
+        """Store what there is of the part that is being written, and return what is in place of it then.
+
+        Args:
+            over: what this returned before; ``None``: whatever is there.
+
+        Raises:
+            Conflict: somebody else has stored it since then, who may have more of it.
+        """
+        bucket = self._bucket()
+        try:
+            written = over if bucket.features.if_match else None
+            return bucket.put(self._log(part), zipped([data]), if_match=written).token
+        except PreconditionFailed:
+            fail(Conflict, "another process archives the server, and has stored more of its log than this one")
 
     def read(self, part: Part) -> Iterator[bytes]:
         """Yield the bytes of a part; of one that has been finished meanwhile, all.
