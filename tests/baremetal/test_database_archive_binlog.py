@@ -202,6 +202,32 @@ def test_a_clock_that_was_set_back_has_a_time_twice_and_the_later_one_counts() -
         assert (1, ends[count]) == stop(Cut.at(at(seconds), marks, (1, 4), (1, ends[-1])), log), seconds
 
 
+@pytest.mark.parametrize("looked", [False, True])
+@pytest.mark.parametrize("first", [13.1, 14.6])
+def test_a_base_backup_after_the_clock_was_set_back_begins_there(*, looked: bool, first: float) -> None:
+    """Whether or not anybody looked at the log between the two, and however late at what followed."""
+    log = [*transaction(20, 20), *transaction(12, 12), *transaction(14, 14)]
+    marks = [Mark(file=1, offset=124, first=at(20.6), last=at(21))]
+    if looked:
+        marks.append(Mark(file=1, offset=124, first=at(11.1), last=at(11)))
+    marks += [
+        Mark(file=1, offset=244, first=at(first), last=at(first)),
+        Mark(file=1, offset=364, first=at(16.1), last=at(17)),
+    ]
+    for seconds, count in {11: 1, 13: 2, 14: 2, 16: 3, 17: 3}.items():
+        cut = Cut.at(at(seconds), marks, (1, 124), (1, 364), since=at(10.9))
+        assert (1, 4 + 120 * count) == stop(cut, log), seconds
+
+
+def test_a_base_backup_of_a_log_that_rests_is_followed_by_nothing() -> None:
+    marks = [
+        Mark(file=1, offset=124, first=at(3.1), last=at(9)),
+        Mark(file=1, offset=244, first=at(10.1), last=at(11)),
+    ]
+    log = [*transaction(1, 1), *transaction(2, 2)]  # whose session had a clock of its own
+    assert (1, 124) == stop(Cut.at(at(8), marks, (1, 124), (1, 244), since=at(5)), log)
+
+
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 30)), max_size=20), st.integers(0, 40))
 def test_nothing_later_is_there_and_all_that_was_seen_is_if_each_second_is_watched(
     log: list[tuple[int, int]], seconds: int

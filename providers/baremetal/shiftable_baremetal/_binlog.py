@@ -273,14 +273,31 @@ class Cut:
     _begin: Place | None = attrs.field(default=None, init=False)
 
     @classmethod
-    def at(cls, when: datetime, marks: Iterable[Mark], least: Place, most: Place) -> Cut:
-        """Return the cut at a time, narrowed by what was seen of the log: where the clock had it for the last time."""
+    def at(cls, when: datetime, marks: Iterable[Mark], least: Place, most: Place, since: datetime | None = None) -> Cut:
+        """Return the cut at a time, narrowed by what was seen of the log: where the clock had it for the last time.
+
+        Args:
+            since: the clock at ``least``, if that is known.
+        """
         seen = sorted(marks, key=lambda mark: mark.place)
-        while seen and seen[-1].last < when and any(mark.last >= when for mark in seen):
-            seen.pop()  # the clock was set back before
-        before = [mark.place for mark in seen if mark.first <= when]
+        if since is not None and not any(mark.place == least and mark.first <= since <= mark.last for mark in seen):
+            begin = Mark(file=least[0], offset=least[1], first=since, last=since)
+            seen.insert(sum(1 for mark in seen if mark.place <= least), begin)
+        runs = list[list[Mark]]()  # in each the clock ran on; between two it was set back
+        for mark in seen:
+            if runs and runs[-1][-1].last <= mark.first:
+                runs[-1].append(mark)
+            else:
+                runs.append([mark])
+        if not runs:
+            return cls(when, least, max(least, most))
+        had = [at for at, run in enumerate(runs) if min(run[0].first, run[0].last) <= when <= run[-1].last]
+        later = [at for at, run in enumerate(runs) if run[-1].last >= when]
+        chosen = had[-1] if had else later[0] if later else len(runs) - 1
+        before = [mark.place for run in runs[:chosen] for mark in run]
+        before += [mark.place for mark in runs[chosen] if mark.first <= when]
         least = max(least, *before) if before else least
-        after = [mark.place for mark in seen if mark.last >= when and mark.place >= least]
+        after = [mark.place for mark in runs[chosen] if mark.last >= when and mark.place >= least]
         return cls(when, least, max(least, min(most, *after) if after else most))
 
     def before(self, event: Event, file: int, offset: int) -> Place | None:

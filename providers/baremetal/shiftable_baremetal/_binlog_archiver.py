@@ -224,8 +224,8 @@ class _Follow:
         self._store.write_archived(LogEnd(**known, epoch=self._part.epoch, file=file, offset=offset))
 
     def _mark(self, mark: Mark) -> bool:
-        """Keep what was seen; false if the log is as it was when it was looked at before."""
-        if self._marks and self._marks[-1].place == mark.place:
+        """Keep what was seen; false if the log is as it was when it was looked at before, and no clock was set back."""
+        if self._marks and self._marks[-1].place == mark.place and self._marks[-1].last <= mark.first:
             self._marks[-1] = attrs.evolve(self._marks[-1], last=mark.last)
             return False
         self._marks.append(mark)

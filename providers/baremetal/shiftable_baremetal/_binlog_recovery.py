@@ -114,21 +114,22 @@ def _stretches(store: BinlogStore, base: Dump, when: datetime) -> list[_Stretch]
     """Return where the log of a time is: in that of the base backup's server, and those of servers that took over."""
     found, archived, joins = list[_Stretch](), store.archived(), store.joins()
     epoch, file, least, join = base.epoch, base.file, base.place, None
+    since: datetime | None = base.backup.restorable_from
     while True:
         marks, following_join = store.times(epoch, file), None
         if archived is not None and archived.epoch == epoch:
-            cut = Cut.at(when, [*marks, archived.mark], least, archived.mark.place)
+            cut = Cut.at(when, [*marks, archived.mark], least, archived.mark.place, since)
         else:
             following_join = max((each for each in joins if each.before == epoch), key=_epoch, default=None)
             if following_join is None or any(mark.last >= when for mark in marks):
-                following_join, cut = None, _cut_of_ended(base, marks, when, least)
+                following_join, cut = None, _cut_of_ended(base, marks, when, least, since)
             else:
                 cut = Cut(when, following_join.end, following_join.end)
         chain = list(following(store.parts(), epoch, file))  # listed after what says how far it goes
         found.append(_Stretch(chain, cut, join))
         if following_join is None:
             return found
-        join, epoch = following_join, following_join.epoch
+        join, epoch, since = following_join, following_join.epoch, None
         file, least = following_join.first, following_join.to
 
 
@@ -136,13 +137,13 @@ def _epoch(join: Join) -> int:
     return join.epoch
 
 
-def _cut_of_ended(base: Dump, marks: Sequence[Mark], when: datetime, least: Place) -> Cut:
+def _cut_of_ended(base: Dump, marks: Sequence[Mark], when: datetime, least: Place, since: datetime | None) -> Cut:
     """Return where the log of a time ends, in one after which there is a gap, or a time that is too late."""
     last = max((mark.last for mark in marks), default=base.backup.restorable_from)
     if when > last:
         why = f"the log after the base backup {base.backup.name} has a gap from {last:%Y-%m-%d %H:%M:%S} UTC on"
         fail(IntegrityError, f"{why}; times after it are restored only from a later base backup")
-    return Cut.at(when, marks, least, max(mark.place for mark in marks))
+    return Cut.at(when, marks, least, max(mark.place for mark in marks), since)
 
 
 def _written(store: BinlogStore, base: Dump, stretches: Sequence[_Stretch], data: Path) -> Place:
