@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
@@ -39,6 +38,7 @@ from shiftable.cli._serving import until_told
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
 from shiftable.cli._units import duration, when
 from shiftable.errors import ConfigError, NotFound, OperationError, Resource
+from shiftable.parallel import parallel
 from shiftable.wording import counted
 
 __all__ = ["blob"]
@@ -542,16 +542,15 @@ def _failures(bucket: Bucket, batch: list[Deleted]) -> dict[Deleted, OperationEr
         failed = bucket.delete_many([item.key for item in batch])
         return {item: failed[item.key] for item in batch if item.key in failed}
 
-    def attempt(item: ObjectVersion) -> OperationError | None:
-        try:
-            bucket.delete(item.key, version=item.version)
-        except OperationError as exc:
-            return exc
-        return None
-
-    with ThreadPoolExecutor(_DELETE_WORKERS, thread_name_prefix="shiftable-delete") as pool:
-        results = zip(versions, pool.map(attempt, versions), strict=True)
-        return {item: error for item, error in results if error is not None}
+    done = parallel(lambda item: bucket.delete(item.key, version=item.version), versions, workers=_DELETE_WORKERS)
+    failures: dict[Deleted, OperationError] = {}
+    for item, ended in done:
+        error = ended.exception()
+        if isinstance(error, OperationError):
+            failures[item] = error
+        elif error is not None:
+            raise error
+    return failures
 
 
 @blob.command()

@@ -270,3 +270,14 @@ def test_a_zone_and_secrets_that_are_left_say_how_they_are_deleted(cloud: tuple[
     assert 0 == command("dns", "rm", "shop", "www", "--yes").exit_code
     assert 0 == command("secrets", "rm", "app", "key", "--yes").exit_code
     assert 0 == command("destroy", "dns.shop", "secrets.app", "--yes", "shop.example", "--yes", "shop").exit_code
+
+
+@pytest.mark.parametrize("cloud", ["gcp"], indirect=True)
+def test_a_version_that_stays_is_told_and_the_others_go(cloud: tuple[str, Any], folder: Path) -> None:
+    make_kept(folder)
+    with library.load() as app:
+        app.blob("kept").put("held", b"1", hold=True)
+    run("cp", "-", "kept:a", stdin="2")
+    answer = run("rm", "-r", "--versions", "kept:", "--yes")
+    assert (1, True) == (answer.exit_code, "kept:held" in answer.stderr)
+    assert ["held"] == [each["key"] for each in history("kept")]
