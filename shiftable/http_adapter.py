@@ -58,6 +58,13 @@ class BulkSession(requests.Session):
             *_, found = self.resolve_redirects(found, prepared, **how)
         return found
 
+    def connections(self, url: str, timeout: Any) -> Connections | None:  # noqa: ANN401  as in requests
+        """Return the connections to a URL's server, for who speaks HTTP by itself; ``None`` if requests has to."""
+        adapter = self.get_adapter(url)
+        if not isinstance(adapter, BulkAdapter) or self.cert or _is_proxied(url, self.proxies) or _is_replaced():
+            return None
+        return adapter.server(url, timeout, verify=self.verify)
+
     def _prepared(
         self, method: str, url: str, *, data: object = None, headers: Mapping[str, Any] | None = None, **odd: object
     ) -> requests.PreparedRequest | None:
@@ -106,12 +113,12 @@ class BulkAdapter(HTTPAdapter):
         """Send a request and return its answer."""
         body = request.body or b""
         body = body.encode() if isinstance(body, str) else body
-        odd = cert is not None or not isinstance(timeout, _TIMEOUTS) or _is_proxied(request, proxies)
+        odd = cert is not None or not isinstance(timeout, _TIMEOUTS) or _is_proxied(request.url or "", proxies)
         if not isinstance(body, bytes) or odd or _is_replaced():
             return in_thread(
                 super().send, request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
             )
-        server = self._server(request, timeout, self._trusted if verify is True else verify)
+        server = self.server(request.url or "", timeout, verify=verify)
         try:
             answer = server.request(request.method or "GET", _head(request), body)
         except ConnectTimeout as exc:
@@ -145,8 +152,9 @@ class BulkAdapter(HTTPAdapter):
             server.close()
         super().close()
 
-    def _server(self, request: requests.PreparedRequest, timeout: Any, verify: bool | str) -> Connections:  # noqa: ANN401, FBT001  as in requests
-        parts = urlsplit(request.url or "")
+    def server(self, url: str, timeout: Any, *, verify: bool | str) -> Connections:  # noqa: ANN401  as in requests
+        """Return the connections to a URL's server."""
+        parts, verify = urlsplit(url), self._trusted if verify is True else verify
         key = (parts.scheme, parts.netloc, timeout, verify)
         found = self._servers.get(key)
         if found is None:
@@ -202,8 +210,8 @@ def _raw(request: requests.PreparedRequest, answer: Answer) -> HTTPResponse:
     )
 
 
-def _is_proxied(request: requests.PreparedRequest, proxies: dict[str, str] | None) -> bool:
-    return bool(proxies) and requests.utils.select_proxy(request.url or "", proxies) is not None
+def _is_proxied(url: str, proxies: Any) -> bool:  # noqa: ANN401  as in requests
+    return bool(proxies) and requests.utils.select_proxy(url, proxies) is not None
 
 
 def _is_replaced() -> bool:

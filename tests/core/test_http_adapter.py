@@ -330,3 +330,28 @@ def test_a_time_limit_of_urllib3s_own_kind_goes_the_usual_way(serve: Serve, bulk
     server = serve(EMPTY)
     assert bulk.get(server.url, timeout=Timeout(connect=5, read=5)).status_code == 200
     assert server.connections == 1
+
+
+def test_connections_are_those_of_requests_unless_only_requests_can_go_there(
+    monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    server = serve(EMPTY)
+    with BulkSession() as session:
+        prepare(session, server.url)
+        assert session.get(server.url, timeout=5).status_code == 200
+
+        found = session.connections(server.url, 5)
+        assert found is not None
+        found.request("GET", b"GET / HTTP/1.1\r\n\r\n", b"").body.close()
+        assert server.connections == 1
+
+        session.cert = "/client.pem"
+        assert session.connections(server.url, 5) is None
+        session.cert = None
+        session.proxies = {"http": "http://127.0.0.1:9"}
+        assert session.connections(server.url, 5) is None
+        session.proxies = {}
+        monkeypatch.setattr(HTTPAdapter, "send", lambda *_: None)
+        assert session.connections(server.url, 5) is None
+    with BulkSession() as session:
+        assert session.connections(server.url, 5) is None
