@@ -37,7 +37,7 @@ class Qemu:
     def driver(self, **more: Any) -> QemuComputeDriver:
         """Make a driver, as another process would."""
         own = {alias: self.folder / "images" / alias for alias in ALIASES}
-        given = {"own": own, "accelerator": "tcg", "patience": 2, "page_size": 5, **more}
+        given = {"own": own, "own_arm64": own, "accelerator": "tcg", "patience": 2, "page_size": 5, **more}
         return QemuComputeDriver(self.root, self.programs, **given)
 
     def compute(self, **more: Any) -> Compute:
@@ -96,7 +96,8 @@ def make_qemu() -> Iterator[Callable[[Path], Qemu]]:
             (folder / name).mkdir(parents=True)
         for alias in ALIASES:
             (folder / "images" / alias).write_bytes(bytes(2**20))
-        for name in ("qemu-system-x86_64", "qemu-img"):
+        (folder / "programs" / "edk2-aarch64-code.fd").write_bytes(b"UEFI")
+        for name in ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-img"):
             call = f'QEMU_STANDIN="{qemu.programs}" exec "{sys.executable}" -I -S "{STANDIN}" {name} "$@"'
             (qemu.programs / name).write_text(f"#!/bin/sh\n{call}\n")
             (qemu.programs / name).chmod(stat.S_IRWXU)

@@ -1,10 +1,11 @@
 """As much of QEMU's two programs as the driver uses, so that its tests need no QEMU: run it, do not import it.
 
-``python qemu_standin.py qemu-system-x86_64 …`` and ``… qemu-img …`` take the options that the driver gives and refuse
-others; the monitor speaks QMP and knows the commands that the driver gives. A machine "boots" at once, listens where
-its ports are forwarded, and ends with its folder. What goes wrong is ordered by files beside the programs: ``refuse``
-(a word of the command line, and the text with which it fails), ``linger`` (machines ignore their button), ``hang``
-(monitors say nothing), ``status`` (what monitors say). ``calls`` tells what was called, and ``born`` the processes.
+``python qemu_standin.py qemu-system-x86_64 …``, ``… qemu-system-aarch64 …`` and ``… qemu-img …`` take the options that
+the driver gives and refuse others; the monitor speaks QMP and knows the commands that the driver gives. A machine
+"boots" at once, listens where its ports are forwarded, and ends with its folder. What goes wrong is ordered by files
+beside the programs: ``refuse`` (a word of the command line, and the text with which it fails), ``linger`` (machines
+ignore their button), ``hang`` (monitors say nothing), ``status`` (what monitors say), ``data`` (where QEMU's data
+lies). ``calls`` tells what was called, and ``born`` the processes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,20 @@ from typing import Any
 
 ORDERS = Path(os.environ["QEMU_STANDIN"])
 
-ONCE = {"-name", "-machine", "-cpu", "-display", "-smp", "-m", "-netdev", "-chardev", "-serial", "-qmp", "-pidfile"}
+ONCE = {
+    "-name",
+    "-machine",
+    "-cpu",
+    "-display",
+    "-smp",
+    "-m",
+    "-netdev",
+    "-chardev",
+    "-bios",
+    "-serial",
+    "-qmp",
+    "-pidfile",
+}
 OFTEN = {"-blockdev", "-device"}
 ALONE = {"-nodefaults", "-no-user-config", "-daemonize"}
 KERNEL = {"-kernel", "-initrd", "-append"}
@@ -90,6 +104,7 @@ def read(path: str) -> dict[str, Any]:
 
 def system(arguments: list[str]) -> None:
     once, often = options(arguments)
+    check_board(once)
     for block in often["-blockdev"]:
         described = fields(block)
         path = described.get("file.filename") or described["filename"]
@@ -111,6 +126,15 @@ def system(arguments: list[str]) -> None:
     if os.fork():
         os._exit(0)
     machine.serve(told)
+
+
+def check_board(once: dict[str, str]) -> None:
+    board, firmware = ("virt,", True) if "aarch64" in sys.argv[1] else ("q35,", False)
+    if not once["-machine"].startswith(board) or ("-bios" in once) is not firmware:
+        fail("unsupported machine type, or no firmware where there must be some")
+    if once.get("-serial") == "stdio":  # the probe
+        print("shiftable" if "accel=tcg" in once["-machine"] else "")  # noqa: T201  a program
+        sys.exit(0)
 
 
 def options(arguments: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -300,6 +324,10 @@ def main() -> None:
         wanted, _, text = refuse.read_text().partition(" ")
         if wanted in [program, *arguments]:
             fail(text)
+    if arguments == ["-L", "help"]:
+        data = ORDERS / "data"
+        print(data.read_text() if data.exists() else ORDERS)  # noqa: T201  a program
+        return
     (image if program == "qemu-img" else system)(arguments)
 
 

@@ -408,9 +408,17 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         from shiftable_baremetal.compute import QemuComputeDriver
 
         qemu = settings.qemu or QemuSettings()
-        own = {image.name: image.file or Source(image.url or "", digest=image.digest or "") for image in qemu.images}
-        root = self._root() / "compute"
-        return QemuComputeDriver(root, qemu.programs, accelerator=qemu.accelerator, own=own, blobs=self.blob)
+        own: dict[str, dict[str, Path | Source]] = {"x86_64": {}, "arm64": {}}
+        for image in qemu.images:
+            own[image.arch][image.name] = image.file or Source(image.url or "", digest=image.digest or "")
+        return QemuComputeDriver(
+            self._root() / "compute",
+            qemu.programs,
+            accelerator=qemu.accelerator,
+            own=own["x86_64"],
+            own_arm64=own["arm64"],
+            blobs=self.blob,
+        )
 
     def _root(self) -> Path:
         """Return the folder of all data, which need not exist yet: whoever creates something makes it.

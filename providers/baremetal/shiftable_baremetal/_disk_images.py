@@ -122,7 +122,7 @@ def looked_at(blobs: Blobs, source: DiskImage) -> Iterator[Origin]:
     Raises:
         FilesError: it is not there, or another by now, or holds no disk that a machine here could start from.
     """
-    if source.firmware != "bios":
+    if (source.arch, source.firmware) == ("x86_64", "uefi"):
         _refuse(f"machines here start by bios, not by {source.firmware}")
     try:
         with BlobStore(blobs()) as store:

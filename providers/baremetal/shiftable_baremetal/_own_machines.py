@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 from shiftable.compute import Rule
-from shiftable.compute.driver import GIB, Choice, FleetSpec, Size
+from shiftable.compute.driver import GIB, Arch, Choice, FleetSpec, Size
 from shiftable.errors import Fault, InvalidArgument
 from shiftable.paging import Page
 from shiftable.wording import counted
@@ -21,14 +21,15 @@ _MOST_PORTS = 512  # each is an open file, of which a process has 1,024
 T = TypeVar("T")
 
 
-def size(cpus: int, memory_gib: int) -> Size:
+def size(cpus: int, memory_gib: int, arch: Arch = "x86_64") -> Size:
     """Return a size, which has no name but its numbers."""
-    return Size(name=f"{cpus}-{memory_gib}", cpus=cpus, memory=memory_gib * GIB)
+    name = f"{cpus}-{memory_gib}" + ("-arm64" if arch == "arm64" else "")
+    return Size(name=name, cpus=cpus, memory=memory_gib * GIB, arch=arch)
 
 
-def sizes() -> list[Size]:
+def sizes(arch: Arch = "x86_64") -> list[Size]:
     """Return some of the sizes; any other can be had."""
-    return [size(cpus, cpus * per_cpu) for cpus in (1, 2, 4, 8, 16) for per_cpu in (1, 2, 4)]
+    return [size(cpus, cpus * per_cpu, arch) for cpus in (1, 2, 4, 8, 16) for per_cpu in (1, 2, 4)]
 
 
 def any_size(spec: FleetSpec, most_cpus: int, most_memory_gib: int) -> Choice:
@@ -40,7 +41,7 @@ def any_size(spec: FleetSpec, most_cpus: int, most_memory_gib: int) -> Choice:
     if spec.cpus > most_cpus or spec.memory_gib > most_memory_gib:
         needed = f"{counted(spec.cpus, 'CPU')}, {spec.memory_gib} GiB"
         raise ValueError(f"no size has {needed}; the largest has {counted(most_cpus, 'CPU')}, {most_memory_gib} GiB")
-    return Choice(size(spec.cpus, spec.memory_gib), "any size can be had")
+    return Choice(size(spec.cpus, spec.memory_gib, spec.arch), "any size can be had")
 
 
 def forwarded(spec: FleetSpec) -> tuple[Rule, ...]:

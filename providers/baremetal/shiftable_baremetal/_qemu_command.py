@@ -6,22 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shiftable_baremetal._qemu_files import Definition
-from shiftable_baremetal._qemu_probe import Accelerator, cpu
+from shiftable_baremetal._qemu_probe import Accelerator, board
 
 __all__ = ["command"]
 
 _MIB = 2**20
 
 
-def command(program: str, machine: Definition, chosen: Accelerator, disks: Mapping[str, Path]) -> list[str]:
+def command(
+    program: str, firmware: Path | None, machine: Definition, chosen: Accelerator, disks: Mapping[str, Path]
+) -> list[str]:
     """Return it; paths of the machine's own files are relative to its folder.
 
     Args:
+        firmware: what the machine starts by, in place of what QEMU takes.
         disks: those that are attached, by their ids.
     """
     return [
         *(program, "-name", machine.name, "-nodefaults", "-no-user-config"),
-        *("-machine", f"q35,accel={chosen}", "-cpu", cpu(chosen), "-display", "none"),
+        *board(machine.arch, chosen),
+        *(("-bios", str(firmware)) if firmware is not None else ()),
         *("-smp", str(machine.cpus), "-m", str(machine.memory // _MIB)),
         *_disk("root", "disk", "virtio-blk-pci,drive=root,bootindex=1"),
         *_seed(),

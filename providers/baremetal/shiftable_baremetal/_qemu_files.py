@@ -12,7 +12,7 @@
     .snapshots/snap-1a2b3c4d/   what was on one: facts.json and disk
     .images/golden/             an image of a machine: facts.json and disk
     .images/.cache/             images from elsewhere, by their checksums
-    .accelerator.json           what was found out about this computer
+    .accelerator.json           what was found out about this computer; -arm64 for machines of arm64
     .lock~web-0                 held by whoever changes that machine
     .new~web-0~xxxx             what is not complete; a rename puts it into place
     .gone~web-0~xxxx            what is being deleted

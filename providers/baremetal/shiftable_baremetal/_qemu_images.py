@@ -22,12 +22,13 @@ from typing import Any
 
 import attrs
 
+from shiftable.compute.driver import Arch
 from shiftable.errors import Fault, IntegrityError, InvalidArgument, Unavailable
 from shiftable_baremetal._durable import sync, write
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._qemu_files import IMAGES, Area
 
-__all__ = ["SOURCES", "Base", "Images", "Source"]
+__all__ = ["SOURCES", "SOURCES_ARM64", "Base", "Images", "Source"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,23 +47,30 @@ class Source:
     digest: str = ""
 
 
-def _debian(name: str, version: int) -> Source:
+def _debian(name: str, version: int, arch: str) -> Source:
     above = f"https://cloud.debian.org/images/cloud/{name}/latest"
-    return Source(f"{above}/debian-{version}-genericcloud-amd64.qcow2", f"{above}/SHA512SUMS")
+    return Source(f"{above}/debian-{version}-genericcloud-{arch}.qcow2", f"{above}/SHA512SUMS")
 
 
-def _ubuntu(version: str) -> Source:
+def _ubuntu(version: str, arch: str) -> Source:
     above = f"https://cloud-images.ubuntu.com/releases/{version}/release"
-    return Source(f"{above}/ubuntu-{version}-server-cloudimg-amd64.img", f"{above}/SHA256SUMS")
+    return Source(f"{above}/ubuntu-{version}-server-cloudimg-{arch}.img", f"{above}/SHA256SUMS")
 
 
-SOURCES: Mapping[str, Source] = {
-    "debian-12": _debian("bookworm", 12),
-    "debian-13": _debian("trixie", 13),
-    "ubuntu-22.04": _ubuntu("22.04"),
-    "ubuntu-24.04": _ubuntu("24.04"),
-}
-"""Of each alias."""
+def _sources(arch: str) -> Mapping[str, Source]:
+    return {
+        "debian-12": _debian("bookworm", 12, arch),
+        "debian-13": _debian("trixie", 13, arch),
+        "ubuntu-22.04": _ubuntu("22.04", arch),
+        "ubuntu-24.04": _ubuntu("24.04", arch),
+    }
+
+
+SOURCES: Mapping[str, Source] = _sources("amd64")
+"""Of each alias, for x86_64."""
+
+SOURCES_ARM64: Mapping[str, Source] = _sources("arm64")
+"""The same for arm64."""
 
 _FRESH = 7 * 24 * 3600  # seconds until it is asked again whether there is a newer one
 _TIMEOUT = 60  # seconds of silence
@@ -82,7 +90,7 @@ class Base:
 
 @attrs.frozen
 class Images:
-    """All images of one root.
+    """The images of one root that machines of one architecture start from.
 
     Args:
         own: images of the user by their names: files, or addresses with checksums. They go before the aliases.
@@ -91,6 +99,7 @@ class Images:
     area: Area
     own: Mapping[str, Path | Source] = attrs.Factory(dict)
     sources: Mapping[str, Source] = SOURCES
+    arch: Arch = "x86_64"
 
     def base(self, name: str) -> Base:
         """Return an image, downloaded if it has to be.
@@ -103,12 +112,18 @@ class Images:
             return Base(self._downloaded(name, found), "qcow2")
         taken = self.area.root / IMAGES / name / "disk"
         if found is None and _OWN.fullmatch(name) and taken.is_file():
+            arch = dict(self.area.taken(IMAGES)).get(name, {}).get("arch", "x86_64")
+            if arch != self.arch:
+                raise FilesError(Fault(InvalidArgument, f"the image {name!r} is for {arch}, not {self.arch}"))
             return Base(taken, _format(taken))
         path = found or Path(name)
         if path.is_absolute() and path.is_file():
             return Base(path, _format(path))
         known = ", ".join(dict.fromkeys((*self.own, *self.sources)))
-        why = f"there is no image {name!r}: it is {known}, a snapshot, or the absolute path of a qcow2 or raw file"
+        whose = "" if self.arch == "x86_64" else f" for {self.arch}"
+        why = (
+            f"there is no image {name!r}{whose}: it is {known}, a snapshot, or the absolute path of a qcow2 or raw file"
+        )
         raise FilesError(Fault(InvalidArgument, why))
 
     def check_new(self, name: str) -> None:

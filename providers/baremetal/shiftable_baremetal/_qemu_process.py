@@ -14,11 +14,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
+from shiftable.compute.driver import Arch
 from shiftable.errors import ConfigError
 from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
 
@@ -28,13 +29,18 @@ _STEP = 0.01
 _START = 60.0  # seconds for QEMU to open its files and leave
 _END = 10.0  # seconds for one that was killed to end
 
-HOW_TO_GET = (
-    "apt install qemu-system-x86 qemu-utils, or dnf install qemu-system-x86 qemu-img, or brew install qemu; where it "
-    "lies elsewhere, name the folder: [providers.x.qemu] programs"
-)
-"""What to do where QEMU is missing."""
+_ELSEWHERE = "or brew install qemu; where it lies elsewhere, name the folder: [providers.x.qemu] programs"
+HOW_TO_GET: Mapping[Arch, str] = {
+    "x86_64": f"apt install qemu-system-x86 qemu-utils, or dnf install qemu-system-x86 qemu-img, {_ELSEWHERE}",
+    "arm64": "apt install qemu-system-arm qemu-efi-aarch64 qemu-utils, or dnf install qemu-system-aarch64 edk2-aarch64 "
+    f"qemu-img, {_ELSEWHERE}",
+}
+"""What to do where QEMU is missing, for machines of an architecture."""
 
-_SYSTEM, _IMAGE = "qemu-system-x86_64", "qemu-img"
+_SYSTEMS: Mapping[Arch, str] = {"x86_64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
+_IMAGE = "qemu-img"
+_FIRMWARE = ("edk2-aarch64-code.fd", "../qemu-efi-aarch64/QEMU_EFI.fd", "../edk2/aarch64/QEMU_EFI.fd")
+"""UEFI for arm64, seen from QEMU's own folders of data: of QEMU itself, of Debian, of Fedora and Arch."""
 
 
 class ProgramError(Exception):
@@ -51,18 +57,34 @@ class Programs:
 
     folder: Path | None = None
 
-    @property
-    def installed(self) -> bool:
-        """Whether they are here."""
-        return all(self._path(program) for program in (_SYSTEM, _IMAGE))
+    def missing(self, arch: Arch) -> str | None:
+        """Say what is not here of what machines of an architecture need, and how to get it."""
+        if not all(self._path(program) for program in (_SYSTEMS[arch], _IMAGE)):
+            return f"QEMU on this computer ({HOW_TO_GET[arch]})"
+        if arch == "arm64" and self._uefi() is None:
+            return f"UEFI for machines of arm64 beside QEMU ({HOW_TO_GET[arch]})"
+        return None
 
-    def system(self) -> str:
+    def system(self, arch: Arch = "x86_64") -> str:
         """Return the path of what runs machines.
 
         Raises:
             ConfigError: it is not here; says how to get it.
         """
-        return self._found(_SYSTEM)
+        return self._found(_SYSTEMS[arch], arch)
+
+    def firmware(self, arch: Arch) -> Path | None:
+        """Return what machines start by, unless QEMU brings it along and knows it.
+
+        Raises:
+            ConfigError: it is not here; says how to get it.
+        """
+        if arch == "x86_64":
+            return None
+        found = self._uefi()
+        if found is None:
+            raise ConfigError(f"machines of {arch} need UEFI, which is not beside QEMU: {HOW_TO_GET[arch]}")
+        return found
 
     def image(self, *arguments: str | Path) -> bytes:
         """Run ``qemu-img`` and return what it printed.
@@ -77,11 +99,19 @@ class Programs:
             raise ProgramError(_told(done.stderr, done.returncode))
         return done.stdout
 
-    def _found(self, program: str) -> str:
+    def _found(self, program: str, arch: Arch = "x86_64") -> str:
         found = self._path(program)
         if found is None:
-            raise ConfigError(f"machines on this computer need QEMU: {HOW_TO_GET}")
+            raise ConfigError(f"machines on this computer need QEMU: {HOW_TO_GET[arch]}")
         return found
+
+    def _uefi(self) -> Path | None:
+        """Ask QEMU where its data lies, and look there and beside it."""
+        done = subprocess.run(  # noqa: S603  QEMU's own
+            [self.system("arm64"), "-L", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        folders = [Path(line) for line in done.stdout.splitlines()]
+        return next((path.resolve() for each in folders for name in _FIRMWARE if (path := each / name).is_file()), None)
 
     def _path(self, program: str) -> str | None:
         return shutil.which(program, path=None if self.folder is None else str(self.folder))

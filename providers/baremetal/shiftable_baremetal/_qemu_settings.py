@@ -7,6 +7,8 @@ from typing import Literal
 
 import attrs
 
+from shiftable.compute.driver import Arch
+
 __all__ = ["QemuImageSettings", "QemuMachineSettings", "QemuSettings"]
 
 
@@ -16,12 +18,14 @@ class QemuImageSettings:
 
     Args:
         name: what ``image`` in a declaration says.
+        arch: of the machines that start from it; an image of arm64 starts by UEFI.
         file: a qcow2 or raw file, which must not change while machines live that were made from it.
         url: of a qcow2 file, in place of ``file``.
         digest: its SHA-256 or SHA-512, in hexadecimal.
     """
 
     name: str
+    arch: Arch = "x86_64"
     file: Path | None = None
     url: str | None = None
     digest: str | None = None
@@ -38,7 +42,8 @@ class QemuSettings:
     """``[providers.x.qemu]``: machines on this computer.
 
     Args:
-        programs: the folder of ``qemu-system-x86_64`` and ``qemu-img``; else they are on the ``PATH``.
+        programs: the folder of ``qemu-system-x86_64``, ``qemu-system-aarch64`` and ``qemu-img``; else they are on the
+            ``PATH``.
         accelerator: what runs machines; ``auto`` takes KVM or HVF if it boots one, else software.
         images: beside the aliases.
     """

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 import attrs
 
@@ -20,6 +20,7 @@ from shiftable.compute.driver import (
     ALIASES,
     FLEET_LABEL,
     GIB,
+    Arch,
     Choice,
     ComputeDriver,
     ComputeFeatures,
@@ -54,10 +55,10 @@ from shiftable_baremetal._faults import classify as classify_files
 from shiftable_baremetal._own_machines import any_size, disk_gib, forwarded, native, page, size, sizes
 from shiftable_baremetal._qemu_command import command
 from shiftable_baremetal._qemu_files import DISKS, IMAGES, SNAPSHOTS, Area, Definition, DiskFile, Home
-from shiftable_baremetal._qemu_images import SOURCES, Base, Images, Source
+from shiftable_baremetal._qemu_images import SOURCES, SOURCES_ARM64, Base, Images, Source
 from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
 from shiftable_baremetal._qemu_probe import Accelerator, accelerator
-from shiftable_baremetal._qemu_process import HOW_TO_GET, ProgramError, Programs
+from shiftable_baremetal._qemu_process import ProgramError, Programs
 from shiftable_baremetal._qemu_seed import seed
 
 __all__ = ["FEATURES", "QemuComputeDriver"]
@@ -65,7 +66,7 @@ __all__ = ["FEATURES", "QemuComputeDriver"]
 FEATURES = ComputeFeatures(
     title="QEMU",
     create=True,
-    arches=frozenset({"x86_64"}),
+    arches=frozenset({"x86_64", "arm64"}),
     gpus=False,
     stop=True,
     resize=True,
@@ -88,6 +89,7 @@ FEATURES = ComputeFeatures(
     max_name=Limit(58, "a host name of Linux has 64 characters; less a number of four digits, and a reserve"),
 )
 
+_ARCHES: tuple[Arch, ...] = get_args(Arch)
 _MOST_CPUS = 255  # of QEMU's machine q35 without an IOMMU
 _MOST_MEMORY_GIB = 1024  # of physical addresses that every processor since 2006 has
 _CONSOLE = 64 * 1024  # bytes; as EC2
@@ -146,7 +148,8 @@ class QemuComputeDriver(ComputeDriver):
         root: the folder of all machines.
         programs: the folder of QEMU's programs, else those on the ``PATH``.
         accelerator: what runs them; ``auto`` finds out.
-        images: of the user, by their names.
+        own: images of the user, by their names.
+        own_arm64: the same, for machines of arm64.
         sources: of the aliases.
         blobs: opens the buckets that images are imported from; without them there is no importer.
         patience: seconds that a machine has to stop.
@@ -157,6 +160,7 @@ class QemuComputeDriver(ComputeDriver):
     _programs: Path | None = None
     _accelerator: Accelerator | Literal["auto"] = attrs.field(default="auto", kw_only=True)
     _own: Mapping[str, Path | Source] = attrs.field(factory=dict, kw_only=True)
+    _own_arm64: Mapping[str, Path | Source] = attrs.field(factory=dict, kw_only=True)
     _sources: Mapping[str, Source] = attrs.field(default=SOURCES, kw_only=True, repr=False)
     _blobs: Blobs | None = attrs.field(default=None, kw_only=True, repr=False)
     _patience: float = attrs.field(default=90.0, kw_only=True)
@@ -178,14 +182,14 @@ class QemuComputeDriver(ComputeDriver):
 
     def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
         """Say what a declaration needs and this computer does not have."""
-        missing = super().missing_features(spec)
-        return missing if Programs(self._programs).installed else (*missing, f"QEMU on this computer ({HOW_TO_GET})")
+        here = Programs(self._programs).missing(spec.arch)
+        return super().missing_features(spec) + (() if here is None else (here,))
 
     # fleets
 
     def create(self, spec: FleetSpec) -> None:
         """Have the image here, which may take minutes the first time."""
-        self._images.base(spec.image)
+        self._images(spec.arch).base(spec.image)
 
     def update(self, current: FleetSpec, spec: FleetSpec) -> None:
         """Open and close ports of the machines, while they run."""
@@ -208,16 +212,20 @@ class QemuComputeDriver(ComputeDriver):
 
     def sizes(self, *, cursor: str | None, limit: int | None) -> Page[Size]:
         """Return some of the sizes; any other can be had."""
-        return self._page(sizes(), cursor, limit)
+        return self._page([*sizes(), *sizes("arm64")], cursor, limit)
 
     def images(self, *, cursor: str | None, limit: int | None) -> Page[Image]:
         """Return one page of the aliases, the user's images, and those of machines."""
-        names = dict.fromkeys((*ALIASES, *self._images.own))
-        shared = [Image(id=name, name=name) for name in names]
+        shared = [
+            Image(id=name, name=name, arch=arch)
+            for arch in _ARCHES
+            for name in dict.fromkeys((*ALIASES, *self._images(arch).own))
+        ]
         own = [
             Image(
                 id=name,
                 name=name,
+                arch=facts.get("arch", "x86_64"),
                 disk_gib=facts["disk_gib"],
                 own=True,
                 created=datetime.fromisoformat(facts["created"]),
@@ -240,8 +248,9 @@ class QemuComputeDriver(ComputeDriver):
         self, spec: FleetSpec, name: str, *, size: Size, token: str, user_data: bytes | None
     ) -> MachineInfo:
         """Make a machine and start it, or return the one that this token has made."""
-        base, programs = self._images.base(spec.image), Programs(self._programs)
-        program, declared = programs.system(), native(spec)
+        programs, declared = Programs(self._programs), native(spec)
+        program, firmware = programs.system(spec.arch), programs.firmware(spec.arch)
+        base = self._images(spec.arch).base(spec.image)
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
             _fail(InvalidArgument, "a machine's name is that of a host: lower-case letters, digits and hyphens")
         with self._area.changing(name):
@@ -261,6 +270,7 @@ class QemuComputeDriver(ComputeDriver):
                 memory=size.memory,
                 disk_gib=gib,
                 user=spec.user,
+                arch=spec.arch,
                 firewall=forwarded(spec),
                 labels={**spec.labels, FLEET_LABEL: spec.name},
                 created=_now(),
@@ -274,7 +284,7 @@ class QemuComputeDriver(ComputeDriver):
                 backing = ("-b", str(base.path), "-F", base.format)
                 programs.image("create", "-q", "-f", "qcow2", *backing, home.disk, f"{gib}G")
                 home.write_seed(seed(definition.id, name, user_data or b""))
-                self._launch(home, definition, program)
+                self._launch(home, definition, program, firmware)
             return self._seen(self._area.home(name), definition)
 
     def machines(self, fleet: str | None, *, cursor: str | None, limit: int | None) -> Page[MachineInfo]:
@@ -306,7 +316,8 @@ class QemuComputeDriver(ComputeDriver):
         """Start a stopped machine, or let one go on that stands still."""
         with self._changing(id) as (home, definition):
             if self._require(home, definition, "stopped", "suspended", "failed") == "stopped":
-                self._launch(home, definition, Programs(self._programs).system())
+                programs = Programs(self._programs)
+                self._launch(home, definition, programs.system(definition.arch), programs.firmware(definition.arch))
                 return
             with home.process.monitor() as monitor:
                 monitor.ask("cont")
@@ -349,31 +360,39 @@ class QemuComputeDriver(ComputeDriver):
 
     def snapshot(self, id: str, name: str) -> Image:
         """Make an image of a machine. One that runs stands still meanwhile, as if it had lost power."""
-        self._images.check_new(name)
+        self._check_new(name)
         with self._changing(id) as (home, definition), self._area.changing(IMAGES):
             state = self._require(home, definition, "running", "stopped")
             if any(known == name for known, _ in self._area.taken(IMAGES)):
                 _fail(AlreadyExists, f"there is an image {name!r}")
-            made = Image(id=name, name=name, disk_gib=definition.disk_gib, own=True, created=_now())
+            made = Image(
+                id=name, name=name, arch=definition.arch, disk_gib=definition.disk_gib, own=True, created=_now()
+            )
+            facts = {"arch": made.arch, "disk_gib": made.disk_gib, "created": _told(made.created)}
             with self._area.new(IMAGES, f"{IMAGES}/{name}") as folder, _standing_still(home, state):
-                self._copy(home.disk, folder, {"disk_gib": made.disk_gib, "created": _told(made.created)})
+                self._copy(home.disk, folder, facts)
         return made
 
     def import_image(self, name: str, source: DiskImage, *, token: str) -> Image:
         """Copy an object, in one call, and make it an image. Others who do the same wait for it."""
         if self._blobs is None:
             return super().import_image(name, source, token=token)
-        self._images.check_new(name)
+        self._check_new(name)
         copying = f"{IMAGES}.{name}"  # it may take long, and what else has to do with images goes on
         with self._area.alone(copying) as alone:
             if not alone:
-                return Image(id=name, name=name, own=True, ready=False)
+                return Image(id=name, name=name, arch=source.arch, own=True, ready=False)
             known = dict(self._area.taken(IMAGES)).get(name)
             if known is None:
                 with looked_at(self._blobs, source) as origin, self._area.new(copying, f"{IMAGES}/{name}") as folder:
                     origin.save(folder / "disk")
                     self._check(Base(folder / "disk", origin.form), source.key)
-                    facts = {"disk_gib": origin.disk_gib, "created": _told(_now()), "import": token}
+                    facts = {
+                        "arch": source.arch,
+                        "disk_gib": origin.disk_gib,
+                        "created": _told(_now()),
+                        "import": token,
+                    }
                     write(folder / "facts.json", json.dumps(facts, indent=2))
             elif known.get("import") != token:
                 _fail(AlreadyExists, f"there is an image {name!r} of something else")
@@ -503,9 +522,14 @@ class QemuComputeDriver(ComputeDriver):
     def _area(self) -> Area:
         return Area(self._root)
 
-    @property
-    def _images(self) -> Images:
-        return Images(self._area, self._own, self._sources)
+    def _images(self, arch: Arch) -> Images:
+        if arch == "x86_64":
+            return Images(self._area, self._own, self._sources)
+        return Images(self._area, self._own_arm64, SOURCES_ARM64, arch)
+
+    def _check_new(self, name: str) -> None:
+        for arch in _ARCHES:
+            self._images(arch).check_new(name)
 
     @contextlib.contextmanager
     def _changing(self, id: str) -> Iterator[tuple[Home, Definition]]:
@@ -537,12 +561,13 @@ class QemuComputeDriver(ComputeDriver):
     def _definition(self, name: str) -> Definition | None:
         return self._area.home(name).definition()
 
-    def _launch(self, home: Home, definition: Definition, program: str) -> None:
+    def _launch(self, home: Home, definition: Definition, program: str, firmware: Path | None) -> None:
         chosen = self._accelerator
         if chosen == "auto":
-            chosen = accelerator(program, self._root / ".accelerator.json")
+            note = ".accelerator.json" if definition.arch == "x86_64" else ".accelerator-arm64.json"
+            chosen = accelerator(program, self._root / note, definition.arch)
         attached = {d.id: self._area.disk_path(d.id) for d in self._area.disks() if d.machine == definition.id}
-        home.process.start(command(program, definition, chosen, attached))
+        home.process.start(command(program, firmware, definition, chosen, attached))
 
     def _require(self, home: Home, definition: Definition, *states: MachineState) -> MachineState:
         state = self._state(home, definition, changing=True)[0]
@@ -559,7 +584,7 @@ class QemuComputeDriver(ComputeDriver):
             fleet=definition.fleet,
             state=state,
             raw_state=raw,
-            size=size(definition.cpus, definition.memory // GIB).name,
+            size=size(definition.cpus, definition.memory // GIB, definition.arch).name,
             cpus=definition.cpus,
             memory=definition.memory,
             image=definition.image,
