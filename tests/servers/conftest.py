@@ -25,6 +25,7 @@ from . import nameservers
 INSTALL = Path(__file__).with_name("install.py")
 _INSTALLED = runpy.run_path(str(INSTALL))  # now: each test has a home of its own
 ROOT: Path = _INSTALLED["ROOT"]
+ARM64: Path = _INSTALLED["ARM64"] / "root"
 NPM: Path = _INSTALLED["NPM"]
 PATIENCE = 120
 """Seconds after which a server that has not answered never will."""

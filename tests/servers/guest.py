@@ -10,7 +10,7 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,19 @@ from shiftable.compute import Machine
 from shiftable.errors import Unavailable
 from shiftable.memory.blob import MemoryBlobDriver
 
-__all__ = ["ON_DISK", "PATIENCE", "READ_DISK", "bucket_with_disk", "eventually", "initrd", "kernel", "says"]
+__all__ = [
+    "ON_DISK",
+    "PATIENCE",
+    "READ_DISK",
+    "bucket_with_disk",
+    "bucket_with_file",
+    "eventually",
+    "foreign_libraries",
+    "initrd",
+    "kernel",
+    "libraries",
+    "says",
+]
 
 PATIENCE = 180
 """Seconds after which a machine that has not come up never will, on a busy computer that simulates another."""
@@ -40,7 +52,9 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /seed /run /root /tmp /etc/dropbear /var/log
 mount -t devpts devpts /dev/pts
-for module in {modules}; do insmod /modules/$module.ko || echo "no module $module"; done
+for module in {modules}; do
+    [ ! -f /modules/$module.ko ] || insmod /modules/$module.ko || echo "no module $module"
+done
 
 ifconfig lo 127.0.0.1
 ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
@@ -94,20 +108,30 @@ def bucket_with_disk(debian: Any, folder: Path, form: str) -> MemoryBlobDriver:
         file.write(ON_DISK.encode())
     if form != "raw":
         debian.run("qemu-img", "convert", "-f", "raw", "-O", form, "-c", raw, made)
+    return bucket_with_file(made)
+
+
+def bucket_with_file(file: Path) -> MemoryBlobDriver:
+    """Return a bucket, ``images``, with a file as its object ``disk``."""
     blobs = MemoryBlobDriver()
-    BlobStore(blobs).create(BucketSpec(name="images")).put("disk", made)
+    BlobStore(blobs).create(BucketSpec(name="images")).put("disk", file)
     return blobs
 
 
 def kernel(root: Path) -> Path:
     """Return the kernel."""
-    (found,) = (root / "boot").glob("vmlinuz-*-cloud-amd64")
+    (found,) = (root / "boot").glob("vmlinuz-*-cloud-*")
     return found
 
 
-def initrd(debian: Any, to: Path) -> Path:
-    """Write the RAM disk."""
-    files = dict(_files(debian))
+def initrd(root: Path, libraries: Iterable[Path], to: Path) -> Path:
+    """Write the RAM disk.
+
+    Args:
+        root: where the packages were unpacked.
+        libraries: what its sshd loads.
+    """
+    files = dict(_files(root, libraries))
     with gzip.open(to, "wb", compresslevel=1) as file:
         for number, (name, (mode, content)) in enumerate(sorted(files.items()), 1):
             file.write(_entry(number, name, mode, content))
@@ -115,8 +139,7 @@ def initrd(debian: Any, to: Path) -> Path:
     return to
 
 
-def _files(debian: Any) -> Iterator[tuple[str, tuple[int, bytes]]]:
-    root: Path = debian.root
+def _files(root: Path, libraries: Iterable[Path]) -> Iterator[tuple[str, tuple[int, bytes]]]:
     folders = ("bin", "dev", "etc", "proc", "sys", "modules", "lib", "lib64", "usr", "usr/lib", "home", "var")
     for folder in folders:
         yield folder, (stat.S_IFDIR | 0o755, b"")
@@ -124,17 +147,24 @@ def _files(debian: Any) -> Iterator[tuple[str, tuple[int, bytes]]]:
     yield "bin/busybox", (stat.S_IFREG | 0o755, (root / "bin/busybox").read_bytes())
     yield "bin/dropbear", (stat.S_IFREG | 0o755, (root / "usr/sbin/dropbear").read_bytes())
     yield "bin/dropbearkey", (stat.S_IFREG | 0o755, (root / "usr/bin/dropbearkey").read_bytes())
-    for library in _libraries(debian, root / "usr/sbin/dropbear"):
-        place = "lib64" if library.name.startswith("ld-linux") else "lib"
+    for library in libraries:
+        place = "lib64" if library.name == "ld-linux-x86-64.so.2" else "lib"
         yield f"{place}/{library.name}", (stat.S_IFREG | 0o755, library.read_bytes())
     for module in _MODULES:
-        (path,) = (root / "lib/modules").rglob(f"{module}.ko")
-        yield f"modules/{module}.ko", (stat.S_IFREG | 0o644, path.read_bytes())
+        for path in (root / "lib/modules").rglob(f"{module}.ko"):  # else it is a part of the kernel, or missed at once
+            yield f"modules/{module}.ko", (stat.S_IFREG | 0o644, path.read_bytes())
 
 
-def _libraries(debian: Any, program: Path) -> list[Path]:
+def libraries(debian: Any) -> list[Path]:
+    """Return what the sshd of this computer's architecture loads."""
+    program = debian.root / "usr/sbin/dropbear"
     done = subprocess.run(["ldd", program], env=debian.environ, capture_output=True, text=True, check=True)
     return [Path(found) for found in re.findall(r"(/\S+) \(0x", done.stdout)]
+
+
+def foreign_libraries(root: Path) -> list[Path]:
+    """Return all libraries of packages of another architecture, whose programs cannot be asked here."""
+    return [path for path in root.rglob("lib*/**/*.so.*") if path.is_file()] + [*root.glob("lib/ld-linux-*")]
 
 
 def _entry(number: int, name: str, mode: int, content: bytes) -> bytes:

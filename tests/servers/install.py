@@ -32,6 +32,8 @@ PACKAGES = (
     *("postgresql-15", "mariadb-server-core", "mariadb-client"),  # test_rotation_*.py, test_database_servers.py
     *(
         "qemu-system-x86",
+        "qemu-system-arm",
+        "qemu-efi-aarch64",
         "qemu-utils",
         "linux-image-cloud-amd64",
         "busybox-static",
@@ -40,12 +42,20 @@ PACKAGES = (
     *("libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "python3-libvirt"),  # test_compute_libvirt*.py
 )
 
+FOREIGN = (
+    *("linux-image-cloud-arm64", "busybox-static", "dropbear-bin"),
+    *("libc6", "libcrypt1", "libgmp10", "libtomcrypt1", "libtommath1", "zlib1g"),
+)
+"""What a machine of arm64 is made of: test_compute_arm64.py."""
+
 AZURITE = "azurite@3.35"  # test_blob_azurite.py
 
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shiftable" / "servers"
 ROOT = FOLDER / "root"
+ARM64 = FOLDER / "arm64"
 NPM = FOLDER / "npm"
 _LIST = FOLDER / "packages.txt"
+_BOTH = ("--option", "APT::Architectures::=amd64", "--option", "APT::Architectures::=arm64")
 _PLANNED = re.compile(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) ", re.MULTILINE)
 
 
@@ -54,9 +64,10 @@ def main() -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         sys.exit("tests on real servers need Debian's packages, and here is no apt-get: use Debian 12 or a container")
     if os.geteuid() == 0:
-        _apt("update")
+        _apt("update", *_BOTH)
     _fetch_from_npm(AZURITE)
     wanted = _wanted()
+    _fetch_foreign()
     if ROOT.is_dir() and _LIST.is_file() and _LIST.read_text().split() == wanted:
         return
     print(f"fetching {len(wanted)} packages into {ROOT}", flush=True)  # noqa: T201  a script's output
@@ -83,6 +94,26 @@ def _fetch_from_npm(package: str) -> None:
     known.write_text(package)
 
 
+def _fetch_foreign() -> None:
+    """Unpack packages of another architecture, which nobody runs here; a machine does that simulates one."""
+    meta, *rest = (f"{name}:arm64" for name in FOREIGN)
+    told = _tried("apt-cache", *_BOTH, "show", "--no-all-versions", meta)
+    kernel = re.search(r"^Depends: (\S+)", told or "", re.MULTILINE)
+    if kernel is None:
+        return
+    wanted, known = [f"{kernel[1]}:arm64", *rest], ARM64 / "packages.txt"
+    if known.is_file() and known.read_text().split() == wanted:
+        return
+    print(f"fetching {len(wanted)} packages of arm64 into {ARM64}", flush=True)  # noqa: T201  a script's output
+    shutil.rmtree(ARM64, ignore_errors=True)
+    ARM64.mkdir(parents=True)
+    _apt("download", *_BOTH, *wanted, folder=ARM64)
+    for package in sorted(ARM64.glob("*.deb")):
+        subprocess.run(["dpkg", "--extract", str(package), str(ARM64 / "root")], check=True)
+        package.unlink()
+    known.write_text("\n".join(wanted))
+
+
 def _wanted() -> list[str]:
     """Ask apt which packages would be installed: those that are named, and what of their needs is not here yet."""
     planned = _apt("install", "--simulate", "--reinstall", "--no-install-recommends", *PACKAGES)
@@ -94,6 +125,11 @@ def _unpack(wanted: list[str], folder: Path) -> None:
     (folder / "root").mkdir()
     for package in sorted(folder.glob("*.deb")):
         subprocess.run(["dpkg", "--extract", str(package), str(folder / "root")], check=True)
+
+
+def _tried(*command: str) -> str | None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return None if done.returncode else done.stdout
 
 
 def _apt(*arguments: str, folder: Path | None = None) -> str:

@@ -86,7 +86,7 @@ def _made(debian: Any, libvirt: Any, tmp_path_factory: pytest.TempPathFactory) -
     assert libvirt is not None
     folder = tmp_path_factory.mktemp("guest")
     debian.run("qemu-img", "create", "-q", "-f", "qcow2", folder / "empty", "1G")
-    guest.initrd(debian, folder / "initrd")
+    guest.initrd(debian.root, guest.libraries(debian), folder / "initrd")
     return folder
 
 

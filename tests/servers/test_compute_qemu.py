@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,88 +16,28 @@ import attrs
 import pytest
 
 from shiftable.blob import BlobStore
-from shiftable.compute import Compute, DiskImage, FleetSpec, Machine
+from shiftable.compute import DiskImage, Machine
 from shiftable.errors import InvalidArgument, OperationError
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._qemu_probe import accelerator
 from shiftable_baremetal._qemu_process import Programs
-from shiftable_baremetal.compute import QemuComputeDriver
 
 from . import guest
 from .guest import PATIENCE, says
-
-
-@attrs.frozen
-class Lab:
-    """A root for machines, and what they start from."""
-
-    folder: Path
-    programs: Path
-    kernel: Path
-    initrd: Path
-    key: str
-
-    @property
-    def root(self) -> Path:
-        return self.folder / "root"
-
-    def compute(self, **more: Any) -> Compute:
-        own = {"debian-12": self.folder / "empty"}
-        given = {"own": own, "accelerator": "tcg", **more}
-        return Compute(QemuComputeDriver(self.root, self.programs, **given), sleep=lambda _: time.sleep(0.1))
-
-    def spec(self, **more: Any) -> FleetSpec:
-        native = QemuMachineSettings(kernel=self.kernel, initrd=self.initrd, append="console=ttyS0 quiet panic=1")
-        given: dict[str, Any] = {"image": "debian-12", "cpus": 1, "memory_gib": 1, "disk_gib": 1, "native": native}
-        return FleetSpec(name="web", user="ops", ssh_keys=(self.key,), **{**given, **more})
-
-    def processes(self) -> list[int]:
-        """Return the QEMUs of this root, as the system knows them."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                try:
-                    descriptors = [str(each.readlink()) for each in (entry / "fd").iterdir()]
-                except OSError:
-                    continue
-                if any(each.startswith(str(self.root)) and each.endswith("/disk") for each in descriptors):
-                    found.append(int(entry.name))
-        return found
+from .qemu_lab import Lab, opened, programs
 
 
 @pytest.fixture(scope="module")
 def _made(debian: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make what all machines start from: programs that find their libraries, the RAM disk, an empty image."""
-    folder = tmp_path_factory.mktemp("qemu")
-    (folder / "programs").mkdir()
-    for name in ("qemu-system-x86_64", "qemu-img"):
-        program = folder / "programs" / name
-        libraries = debian.environ["LD_LIBRARY_PATH"]
-        program.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {debian.root}/usr/bin/{name} "$@"\n')
-        program.chmod(0o755)
-    Programs(folder / "programs").image("create", "-q", "-f", "qcow2", folder / "empty", "1G")
-    guest.initrd(debian, folder / "initrd")
+    folder = programs(debian, tmp_path_factory.mktemp("qemu"))
+    guest.initrd(debian.root, guest.libraries(debian), folder / "initrd")
     return folder
 
 
 @pytest.fixture
 def lab(debian: Any, _made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    """Return a root of one's own, and an ssh that takes the test's key and keeps hosts for the test alone."""
-    ssh = shutil.which("ssh")
-    assert ssh is not None
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
-    (tmp_path / "bin").mkdir()
-    options = f"-F none -i {tmp_path}/key -o UserKnownHostsFile={tmp_path}/known_hosts"
-    (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {ssh} {options} "$@"\n')
-    (tmp_path / "bin" / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    shutil.copy(_made / "empty", tmp_path / "empty")
-    key = (tmp_path / "key.pub").read_text().strip()
-    made = Lab(tmp_path, _made / "programs", guest.kernel(debian.root), _made / "initrd", key)
-    yield made
-    compute = made.compute()
-    for fleet in list(compute.list()):
-        compute.delete(fleet.name)
+    with opened(_made, guest.kernel(debian.root), tmp_path, monkeypatch) as made:
+        yield made
 
 
 def up(machine: Machine) -> None:
@@ -207,9 +146,9 @@ def test_the_probe_ends_in_software(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     from shiftable_baremetal import _qemu_probe
 
     program = Programs(lab.programs).system()
-    assert _qemu_probe._seconds(program, "tcg", PATIENCE) is not None
+    assert _qemu_probe._seconds(program, "x86_64", "tcg", PATIENCE) is not None
     monkeypatch.setattr(_qemu_probe, "_SECTOR", b"\xf4" * 500)  # hlt, and nothing that ends QEMU
-    assert _qemu_probe._seconds(program, "tcg", 3) is None
+    assert _qemu_probe._seconds(program, "x86_64", "tcg", 3) is None
 
 
 def test_what_qemu_itself_refuses_is_told_and_leaves_nothing(lab: Lab) -> None:
