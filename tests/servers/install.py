@@ -64,7 +64,7 @@ def main() -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         sys.exit("tests on real servers need Debian's packages, and here is no apt-get: use Debian 12 or a container")
     if os.geteuid() == 0:
-        _apt("update", *_BOTH)
+        _update()
     _fetch_from_npm(AZURITE)
     wanted = _wanted()
     _fetch_foreign()
@@ -92,6 +92,12 @@ def _fetch_from_npm(package: str) -> None:
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
     known.write_text(package)
+
+
+def _update() -> None:
+    """Have apt know the newest packages, those of the other architecture too where its servers have them."""
+    if _tried("apt-get", "--quiet", "--quiet", *_BOTH, "update") is None:
+        _apt("update")
 
 
 def _fetch_foreign() -> None:
