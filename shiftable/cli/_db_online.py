@@ -39,9 +39,9 @@ _NEXT = {
     "new": "check, then start",
     "copying": "start",
     "following": "follow, and cutover when the application may stand still",
-    "freezing": "cutover",
-    "drained": "cutover",
-    "verified": "cutover",
+    "freezing": "cutover, or rollback",
+    "drained": "cutover, or rollback",
+    "verified": "cutover, or rollback",
     "handed": "cutover",
     "done": "nothing",
 }
@@ -85,9 +85,18 @@ class _Run:
 
     def start(self) -> bool:
         """Make the target, the slot and the copy."""
-        self.make()
-        self.moves().start()
-        self.say("copied; the source keeps what is written to it since, until follow has brought it over")
+        move = self.moves()
+        copies = move.status().phase in {"new", "copying"}
+        if copies:
+            self.make()
+        try:
+            move.start()
+        except BaseException:
+            if move.status().phase == "copying":
+                click.echo("the source keeps what is written to it: run start again, or rollback", err=True)
+            raise
+        if copies:
+            self.say("copied; the source keeps what is written to it since, until follow has brought it over")
         return self.status()
 
     def follow(self) -> bool:

@@ -133,7 +133,7 @@ class FleetCutover:
         self.path = folder / f"fleet-{quote(spec.name, safe='')}.json"
         self._done = self.path.with_suffix(".done.json")
         self._stage = folder / f"fleet-{quote(spec.name, safe='')}"
-        self._file = StepFile[State](self.path, "change over", ("format", "fleet", "source", "target"))
+        self._file = StepFile[State](self.path, "change over", ("format", "fleet", "source", "target"), _is_over)
         self._labels = labels
         self._zones = zones
         self.checks = tuple(checks)
@@ -450,6 +450,10 @@ def _as_machine(known: Addresses, now: Sequence[MachineInfo]) -> MachineInfo:
         id="", name=known.name, fleet=None, state="unknown", raw_state="", size="", cpus=0, memory=0, image=""
     )
     return attrs.evolve(here or blank, public_addresses=known.public, addresses=known.private)
+
+
+def _is_over(state: State) -> bool:
+    return state.going_back and bool(state.returned_at)
 
 
 def _next(state: State, now: datetime) -> tuple[str, str]:

@@ -185,7 +185,7 @@ class Cutover:
         self.source = source
         self.target = target
         self.path = folder / f"cutover-{quote(source.name, safe='')}.json"
-        self._file = StepFile[State](self.path, "cutover", ("format", "zone", "source", "target"))
+        self._file = StepFile[State](self.path, "cutover", ("format", "zone", "source", "target"), _is_over)
         self._labels = labels
         self._parents = None if parents is None else tuple(parents)
         self._clock = clock
@@ -540,6 +540,10 @@ def _is_same(here: RecordSet | None, there: RecordSet | None, lowered: Lowered |
         return False
     allowed = {lowered.before, lowered.after} if lowered else set()
     return here.ttl == there.ttl or {here.ttl, there.ttl} <= allowed
+
+
+def _is_over(state: State) -> bool:
+    return bool(state.restored_at) and not (state.going_back and state.old)
 
 
 def _next(state: State, now: datetime, wait: datetime | None, keep: datetime | None) -> tuple[str, str]:

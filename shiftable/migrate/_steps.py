@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -38,17 +38,19 @@ class StepFile(Generic[S]):
     Args:
         what: it is called in messages, ``cutover``.
         own: fields by which a file is told to be this move's.
+        over: tells of another move that nothing of it is left to be done, so that its file may be replaced.
     """
 
     path: Path
     what: str
     own: tuple[str, ...]
+    over: Callable[[S], bool]
 
     def read(self, fresh: S) -> S:
-        """Return what stands there, or ``fresh`` if nothing was begun.
+        """Return what stands there, or ``fresh`` if nothing was begun, or another move stands there that is over.
 
         Raises:
-            MigrationError: it is another move's, or none that is understood.
+            MigrationError: it is of another move that is not over, or none that is understood.
         """
         from cattrs.preconf.json import make_converter
 
@@ -63,6 +65,8 @@ class StepFile(Generic[S]):
                 f"{self.path} is no {self.what} that this shiftable knows; look at it, or move it away"
             ) from exc
         if any(getattr(state, name) != getattr(fresh, name) for name in self.own):
+            if self.over(state):
+                return fresh
             raise MigrationError(
                 f"{self.path} tells of a {self.what} from {state.source} to {state.target}; finish it, or move it away"
             )

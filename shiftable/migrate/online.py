@@ -54,5 +54,13 @@ def postgresql(
 
     copying = Copying(source, target, How(jobs=jobs))
     return Online(
-        name, source, target, folder, copy=copying.copy, tidy=copying.tidy, verify=copying.verify, options=options
+        name,
+        source,
+        target,
+        folder,
+        copy=copying.copy,
+        ready=copying.check,
+        tidy=copying.tidy,
+        verify=copying.verify,
+        options=options,
     )

@@ -129,6 +129,7 @@ def test_a_database_moves_step_by_step_under_a_writer(online: Step, source: Data
     assert told["stopped"] >= 0
     assert flag.exists()
     assert {"phase": "done", "next": "nothing"} == json.loads(said(online("orders", "--json")))
+    assert "it is done; next: nothing\n" == said(online("orders", "start"))
     target = load(folder / "shiftable.toml").cloud("new").database.get("orders")
     assert written[0] == answer(target, "SELECT count(*) FROM ledger")
     assert 0 == answer(source, "SELECT count(*) FROM pg_replication_slots")
@@ -144,7 +145,7 @@ def test_a_move_goes_back_and_a_command_that_fails_hands_nothing_over(
     failed = online("orders", "cutover", "--run", "false")
     assert 1 == failed.returncode
     assert "false ended with 1" in failed.stderr
-    assert "it is verified; next: cutover" in said(online("orders"))
+    assert "it is verified; next: cutover, or rollback" in said(online("orders"))
     assert "may be written as before" in said(online("orders", "rollback"))
     run(source, "INSERT INTO ledger VALUES (0, 'after')")
     assert 0 == answer(source, "SELECT count(*) FROM pg_replication_slots")

@@ -164,3 +164,68 @@ def test_what_differs_keeps_the_target_from_being_handed_over(move: Moving) -> N
     found.rollback()
     move.assert_clean()
     move.run("INSERT INTO parent (colour, area) VALUES ('red', 1)")
+
+
+IDENTITIES = "SELECT relname::text, relreplident::text FROM pg_class WHERE relname IN ('keyless', 'parent') ORDER BY 1"
+
+
+def test_the_target_names_its_rows_as_the_source_did_before_the_move(move: Moving) -> None:
+    move.run(SCHEMA)
+    found = online(move)
+    found.start()
+    assert [("keyless", "f"), ("parent", "d")] == move.ask(move.source, IDENTITIES)
+    handed: list[object] = []
+    found.cutover(hand_over=lambda: handed.append(move.ask(move.target, IDENTITIES)))
+    assert [[("keyless", "d"), ("parent", "d")]] == handed
+    assert [("keyless", "d"), ("parent", "d")] == move.ask(move.source, IDENTITIES)
+
+
+def test_a_target_that_is_not_empty_is_told_before_anything_is_done_to_the_source(move: Moving) -> None:
+    move.run(SCHEMA)
+    with move.on(move.target) as connection:
+        connection.execute("CREATE TABLE mine (id int)")
+    (found,) = (each for each in online(move).check() if each.blocks)
+    assert "target is not empty: table public.mine; move into an empty database" == found.message
+    with pytest.raises(MigrationError, match="cannot be moved online:\ntarget is not empty"):
+        online(move).start()
+    assert "new" == online(move).status().phase
+    move.assert_clean()
+    assert [("keyless", "d"), ("parent", "d")] == move.ask(move.source, IDENTITIES)
+
+
+def test_a_target_that_cannot_be_reached_stands_in_the_way_beside_all_else(move: Moving) -> None:
+    move.run(SCHEMA)
+    gone = Server("gone", lambda: move.arguments(move.target) | {"dbname": "nowhere"})
+    found = postgresql(move.name, move.server(move.source), gone, move.folder).check()
+    first, second = (each.message for each in found if each.blocks)
+    assert "public.keyless has no key" in first
+    assert "gone: " in second
+    assert 'database "nowhere" does not exist' in second
+
+
+def test_a_cutover_tells_how_long_writes_stood_still_also_if_it_was_handed_over_later(move: Moving) -> None:
+    move.run(SCHEMA)
+    found = online(move)
+    found.start()
+    with pytest.raises(ZeroDivisionError):
+        found.cutover(hand_over=lambda: 1 / 0)
+    cut = online(move).cutover(hand_over=lambda: None)
+    assert 0 < cut.stopped < 30
+    assert 0 < cut.verified < 30
+
+
+@pytest.mark.parametrize("step", ["cutover", "rollback"])
+def test_a_move_that_is_over_gives_way_to_the_next_one(move: Moving, step: str) -> None:
+    move.run(SCHEMA)
+    first = online(move)
+    back = postgresql(move.name, move.server(move.target), move.server(move.source), move.folder)
+    first.start()
+    with pytest.raises(MigrationError, match="tells of a move from source to target; finish it, or move it away"):
+        back.status()
+    if step == "cutover":
+        first.cutover(hand_over=lambda: None)
+    else:
+        first.rollback()
+    assert "new" == back.status().phase
+    with pytest.raises(MigrationError, match="source is not empty"):
+        back.start()

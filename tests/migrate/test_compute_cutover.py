@@ -382,6 +382,8 @@ def test_another_moves_file_is_not_taken_for_this_ones(changing: Changing) -> No
     )
     with pytest.raises(MigrationError, match="tells of a change over from old to new"):
         other.status()
+    changing.open().rollback()
+    assert "switch" == other.status().next  # that one is over
     with pytest.raises(MigrationError, match="name two providers"):
         FleetCutover(
             changing.fleets.old,

@@ -50,13 +50,14 @@ class Crossing:
         self.slept.append(seconds)
         self.now += timedelta(seconds=seconds)
 
-    def cutover(self) -> Cutover:
+    def cutover(self, *labels: str) -> Cutover:
         """Open it anew, as another call of the command does."""
+        here, there = labels or ("old", "new")
         return Cutover(
             self.sides.source,
             self.sides.target,
             self.folder / ".shiftable",
-            labels=("old", "new"),
+            labels=(here, there),
             parents=[NameServer.parse(parent.address) for parent in self.parents],
             clock=lambda: self.now,
             pause=self.sleep,
@@ -370,6 +371,31 @@ def test_a_file_that_is_not_this_cutovers_is_left_as_it_is(crossing: Crossing, t
         with pytest.raises(MigrationError, match=why):
             step()
     assert path.read_text() == text
+
+
+def test_a_cutover_that_is_over_gives_way_to_another(crossing: Crossing) -> None:
+    crossing.cutover().lower()
+    crossing.cutover().delegation()
+    for over in (False, True):  # half way there, then half way back
+        with pytest.raises(MigrationError, match="tells of a cutover from old to new"):
+            crossing.cutover("old", "third").status()
+        if not over:
+            crossing.cutover().rollback()
+    crossing.cutover().lower()
+    crossing.cutover().rollback()
+    assert "lower" == crossing.cutover("old", "third").status().next
+    assert 3 == crossing.cutover("old", "third").lower()
+
+
+def test_a_cutover_that_is_done_gives_way_to_another(crossing: Crossing) -> None:
+    crossing.cutover().lower()
+    crossing.cutover().delegation()
+    crossing.switch()
+    crossing.cutover().poll()
+    crossing.now += timedelta(days=3)
+    crossing.cutover().restore()
+    assert "" == crossing.cutover().status().next
+    assert "lower" == crossing.cutover("new", "third").status().next
 
 
 def test_two_at_once_are_refused(crossing: Crossing) -> None:

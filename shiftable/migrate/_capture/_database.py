@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import attrs
 
-from shiftable.errors import MigrationError
+from shiftable.errors import MigrationError, NotFound
 from shiftable.migrate._capture._server import Server
+from shiftable.migrate._capture._source import Finding
+from shiftable.migrate._postgresql._facts import facts_of
 from shiftable.migrate._postgresql._marks import OWN_SCHEMA, Marks
 from shiftable.migrate._postgresql._move import LARGE_OBJECTS, DatabaseMove, How
 from shiftable.migrate._postgresql._side import Side, asking, rows
@@ -34,6 +37,19 @@ class Copying:
     source: Server
     target: Server
     how: How = attrs.field(factory=How)
+
+    def check(self) -> Iterator[Finding]:
+        """Find what keeps the target from being copied into; of a server that is still to be made, nothing."""
+        target = _side(self.target)
+        try:
+            with contextlib.closing(target.connect()) as session:
+                found = facts_of(session, target.name).not_empty
+        except NotFound:
+            return
+        except MigrationError as exc:
+            found = str(exc)
+        if found:
+            yield Finding(message=found, blocks=True)
 
     def copy(self, snapshot: str) -> None:
         """Copy everything in a snapshot. What a killed copy in another one has left is dropped before."""

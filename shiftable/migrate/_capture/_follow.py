@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +82,7 @@ class OnlineState:
         read_only_before: what the source's database said of read-only transactions.
         drained: the place up to which the target has everything, behind the last write.
         stopped_at: when the stop of writes began; drained_at: when the target had everything, and its sequences.
+        stopped, verified: seconds that the stop of writes and the comparison took.
         going_back: it is being rolled back.
     """
 
@@ -99,6 +100,8 @@ class OnlineState:
     drained: int = 0
     stopped_at: str = ""
     drained_at: str = ""
+    stopped: float = 0.0
+    verified: float = 0.0
     going_back: bool = False
 
 
@@ -128,7 +131,7 @@ class Cut:
 
     Args:
         stopped: seconds from the stop of writes until the target had everything, its sequences too: before it was
-            verified. Of the last run, if it was killed meanwhile.
+            verified. Of the run that came to that end, if others were killed before.
         verified: seconds that the verification took.
     """
 
@@ -219,6 +222,7 @@ class Online:
         copy: is called with the name of a snapshot, brings schema and rows of the source in it to the target. After a
             kill it is called again with another one: then it has to begin anew. Foreign keys and triggers may be there
             afterwards, and indexes of keys should.
+        ready: finds what keeps the target from being copied into, before anything is done to the source.
         tidy: removes what the copy keeps to know itself again, when it will not be called any more; may come twice.
         verify: compares both sides before the hand-over; raises if they differ.
     """
@@ -231,6 +235,7 @@ class Online:
         folder: Path,
         *,
         copy: Callable[[str], object],
+        ready: Callable[[], Iterable[Finding]] = tuple,
         tidy: Callable[[], object] = lambda: None,
         verify: Callable[[], object] = lambda: None,
         options: OnlineOptions | None = None,
@@ -239,9 +244,10 @@ class Online:
             raise MigrationError("a move goes between two databases")
         self.name = name
         self.path = folder / f"online-{quote(name, safe='')}.json"
-        self._file = StepFile[OnlineState](self.path, "move", ("format", "name", "source", "target", "slot"))
+        self._file = StepFile[OnlineState](self.path, "move", ("format", "name", "source", "target", "slot"), _is_over)
         self.verify = verify
         self._copy = copy
+        self._ready = ready
         self._tidy = tidy
         self._options = options or OnlineOptions()
         self._slot_name = slot_name(name, source.label, target.label)
@@ -267,6 +273,8 @@ class Online:
                 *self._source.check(connection, may_identify=self._options.may_identify),
                 *self._source.may_freeze(connection),
             ]
+            if self._read().phase in {"new", "copying"}:
+                found += self._ready()
         return tuple(found)
 
     # the way there
@@ -344,7 +352,7 @@ class Online:
 
     def _start(self, state: OnlineState) -> None:
         with self._source.server.session("start") as connection:
-            findings = self._source.check(connection, may_identify=self._options.may_identify)
+            findings = [*self._source.check(connection, may_identify=self._options.may_identify), *self._ready()]
             problems = [each.message for each in findings if each.blocks]
             if problems:
                 raise MigrationError(f"{self.name} cannot be moved online:\n" + "\n".join(problems))
@@ -394,18 +402,18 @@ class Online:
         hand_over: Callable[[], object],
         tell: Callable[[Lag], object],
     ) -> Cut:
-        stopped = verified = 0.0
         if state.phase in {"following", "freezing"}:
             self._tidy()  # what is handed over must not look like a copy that was killed
             if state.phase == "following":
                 self._approach(state, tell)
-            state, stopped = self._stop(state, tell)
+            state = self._stop(state, tell)
         if state.phase == "drained":
             began = time.monotonic()
             verify()
-            verified = time.monotonic() - began
-            state = self._settled(state)
+            state = self._settled(attrs.evolve(state, verified=time.monotonic() - began))
         if state.phase == "verified":
+            with self._target.session("identities") as connection:  # what the copy took over from the source
+                self._source.forget_identities(connection, state.kept)
             hand_over()
             state = self._write(attrs.evolve(state, phase="handed"))
         if state.phase == "handed":
@@ -414,7 +422,7 @@ class Online:
             self._tidy()
             self._applier(state).forget()
             self._write(attrs.evolve(state, phase="done"))
-        return Cut(stopped=stopped, verified=verified)
+        return Cut(stopped=state.stopped, verified=state.verified)
 
     def _approach(self, state: OnlineState, tell: Callable[[Lag], object]) -> None:
         """Come so near that the stop is short; check all that could fail during it."""
@@ -430,7 +438,7 @@ class Online:
                 " it can take; cut over at a quieter time"
             )
 
-    def _stop(self, state: OnlineState, tell: Callable[[Lag], object]) -> tuple[OnlineState, float]:
+    def _stop(self, state: OnlineState, tell: Callable[[Lag], object]) -> OnlineState:
         """Stop the writers, and bring the rest."""
         with self._session(state) as session:
             self._patiently(session, session.step)
@@ -451,7 +459,7 @@ class Online:
                 self._set_sequences(connection)
             self._applier(state).unshield()
         stopped = time.monotonic() - began
-        return self._write(attrs.evolve(state, phase="drained", drained=end, drained_at=_now())), stopped
+        return self._write(attrs.evolve(state, phase="drained", drained=end, drained_at=_now(), stopped=stopped))
 
     def _settled(self, state: OnlineState) -> OnlineState:
         """Make sure that nobody wrote after the stop."""
@@ -614,6 +622,10 @@ class Online:
 
     def __repr__(self) -> str:
         return f"<Online move of {self.name!r} from {self._source.server.label} to {self._target.label}>"
+
+
+def _is_over(state: OnlineState) -> bool:
+    return state.phase in {"new", "done"} and not state.going_back
 
 
 def _changes(slot: Slot, connection: Connection, since: int, upto: int) -> int:

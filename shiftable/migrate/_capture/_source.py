@@ -106,6 +106,11 @@ class Table:
     unique: str | None
     columns: str
 
+    @property
+    def kept(self) -> Kept:
+        """Its replica identity."""
+        return Kept(schema=self.schema, table=self.name, identity=self.identity, index=self.index or "")
+
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 
@@ -210,8 +215,8 @@ class Source:
                 else:
                     yield _blocking(
                         f"{table} has no key, so updates and deletions of it could not be followed, and the source"
-                        f" would refuse them: give it a primary key, or allow that its rows are named by {way} until"
-                        " the move ends"
+                        f" would refuse them: give it a primary key, or allow (--may-identify) that its rows are named"
+                        f" by {way} until the move ends"
                     )
 
     def _check_rest(self, connection: Connection) -> Iterator[Finding]:
@@ -259,7 +264,7 @@ class Source:
     def unidentified(self, connection: Connection) -> tuple[Kept, ...]:
         """List the replica identities that have to be changed, as they are."""
         return tuple(
-            Kept(schema=table.schema, table=table.name, identity=table.identity, index=table.index or "")
+            table.kept
             for table in self.tables(connection)
             if table.kind == "r" and table.persistence == "p" and not table.has_identity
         )
@@ -274,9 +279,10 @@ class Source:
 
     def forget_identities(self, connection: Connection, kept: Iterable[Kept]) -> None:
         """Put replica identities back as they were."""
-        here = {(table.schema, table.name) for table in self.tables(connection)}
+        here = {table.kept for table in self.tables(connection)}
+        names = {(each.schema, each.table) for each in here}
         for each in kept:
-            if (each.schema, each.table) in here:
+            if (each.schema, each.table) in names and each not in here:
                 self._identity(connection, each, each.identity, each.index)
 
     def _identity(self, connection: Connection, kept: Kept, identity: str, index: str) -> None:
@@ -433,8 +439,8 @@ def _impatiently(connection: Connection, statement: str) -> None:
         except psycopg.errors.LockNotAvailable as exc:
             if pause is None:
                 raise MigrationError(
-                    f"a table of the source is locked for long ({exc.diag.message_primary}); end that transaction and"
-                    " run the same again"
+                    f"a table is locked for long ({exc.diag.message_primary}); end that transaction and run the same"
+                    " again"
                 ) from exc
             time.sleep(pause)
         else:

@@ -121,6 +121,14 @@ class Facts:
         """The major version."""
         return self.version // 10000
 
+    @property
+    def not_empty(self) -> str:
+        """What keeps a move from this database, in a sentence; what a killed move has left does not."""
+        found = [*self.present, *([f"{self.objects:,} large objects"] if self.objects else [])]
+        if self.phase or not found:
+            return ""
+        return f"{self.name} is not empty: {', '.join(found)}; move into an empty database"
+
 
 def facts_of(session: Session, name: str) -> Facts:
     """Ask one side for all of it."""
@@ -228,7 +236,7 @@ def _told(source: Facts, target: Facts) -> Iterator[Lost]:
             yield Lost(kind, f"{kind.replace('servers', 'foreign servers')} {some([*source.lists[kind]])} {why}")
     keyless = [table.label for table in source.tables if not table.has_key]
     if keyless:
-        yield Lost("keys", f"{some(keyless)}: no primary key, which --online needs for updates and deletes")
+        yield Lost("keys", f"{some(keyless)}: no primary key, which `shiftable db online` needs for updates")
 
 
 def evidence_of(session: Session, name: str) -> dict[str, Any]:

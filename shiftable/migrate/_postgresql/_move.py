@@ -150,11 +150,8 @@ class DatabaseMove(Moving):
                 self._session.execute(f"LOCK TABLE {', '.join(names[start : start + _AT_ONCE])} IN ACCESS SHARE MODE")
 
     def _begin_anew(self) -> None:
-        present = list(self._there.present) if not self._phase else []
-        if self._there.objects and not self._phase:
-            present.append(f"{self._there.objects:,} large objects")
-        if present:
-            raise MigrationError(f"{self.target.name} is not empty: {', '.join(present)}; move into an empty database")
+        if self._there.not_empty:
+            raise MigrationError(self._there.not_empty)
         self._marks.make()
         self._archive.restore(self.target, "pre-data", without=self._left_out, settings=_FAST)
         self._cuts = self._cut()
