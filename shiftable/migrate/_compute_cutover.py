@@ -52,6 +52,7 @@ class State:
         switched_at: when the last record set was changed.
         keep_until: until then resolvers may lead to the side that the names left.
         stopped: machines of the old side that ran before they were stopped.
+        finished_at: when it was ended; the old machines may be there still.
         going_back: names are to lead to the old side again.
         returned_at: when they did.
     """
@@ -67,6 +68,7 @@ class State:
     keep_until: str = ""
     stopped: tuple[str, ...] = ()
     stopped_at: str = ""
+    finished_at: str = ""
     going_back: bool = False
     returned_at: str = ""
 
@@ -85,6 +87,7 @@ class FleetStatus:
     switched_at: datetime | None
     keep_until: datetime | None
     stopped_at: datetime | None
+    finished_at: datetime | None
     going_back: bool
     returned_at: datetime | None
     next: str
@@ -131,7 +134,6 @@ class FleetCutover:
         self.target = target
         self.spec = spec
         self.path = folder / f"fleet-{quote(spec.name, safe='')}.json"
-        self._done = self.path.with_suffix(".done.json")
         self._stage = folder / f"fleet-{quote(spec.name, safe='')}"
         self._file = StepFile[State](self.path, "change over", ("format", "fleet", "source", "target"), _is_over)
         self._labels = labels
@@ -153,6 +155,7 @@ class FleetCutover:
             switched_at=_time(state.switched_at),
             keep_until=_time(state.keep_until),
             stopped_at=_time(state.stopped_at),
+            finished_at=_time(state.finished_at),
             going_back=state.going_back,
             returned_at=_time(state.returned_at),
             next=step,
@@ -268,16 +271,14 @@ class FleetCutover:
             return names
 
     def finish(self, *, delete_old: bool = False) -> None:
-        """End it: what was copied here is deleted, and the old machines if that is said.
+        """End it: what was copied here is deleted, and the old machines if that is said, now or by a later call.
 
         Raises:
             MigrationError: the old side was not stopped; a machine of it runs again.
         """
         with self._file.locked():
-            if not self.path.exists() and self._done.exists():
-                return
-            state = self._begun()
-            if not state.stopped_at:
+            state = self._unless_half_way_back()
+            if not state.stopped_at or state.going_back:
                 raise MigrationError(f"{self.spec.name}: the old side was not stopped; stop it first")
             if delete_old:
                 running = [each.name for each in self._old() if each.state not in {"stopped", "failed"}]
@@ -288,7 +289,7 @@ class FleetCutover:
                 with contextlib.suppress(NotFound):
                     self.source.delete(self.spec.name)
             shutil.rmtree(self._stage, ignore_errors=True)
-            self.path.replace(self._done)
+            self._write(attrs.evolve(state, finished_at=state.finished_at or self._clock().isoformat()))
 
     # back
 
@@ -314,7 +315,7 @@ class FleetCutover:
             MigrationError: the old machines are gone, or not well; somebody has changed a name meanwhile.
         """
         with self._file.locked():
-            state = attrs.evolve(self._read(), going_back=True)
+            state = attrs.evolve(self._read(), going_back=True, finished_at="")
             if {each.name for each in state.old} - {each.name for each in self._old()}:
                 raise MigrationError(f"{self.spec.name}: machines of the old side are gone; there is no way back")
             self._write(state)
@@ -410,10 +411,14 @@ class FleetCutover:
         Raises:
             MigrationError: it is being rolled back.
         """
+        state = self._unless_half_way_back()
+        return self._fresh() if state.going_back else state
+
+    def _unless_half_way_back(self) -> State:
         state = self._read()
         if state.going_back and not state.returned_at:
             raise MigrationError(f"{self.spec.name}: it is being rolled back; run rollback to its end first")
-        return self._fresh() if state.going_back else state
+        return state
 
     def _fresh(self) -> State:
         return State(fleet=self.spec.name, source=self._labels[0], target=self._labels[1])
@@ -453,7 +458,7 @@ def _as_machine(known: Addresses, now: Sequence[MachineInfo]) -> MachineInfo:
 
 
 def _is_over(state: State) -> bool:
-    return state.going_back and bool(state.returned_at)
+    return bool(state.finished_at) or (state.going_back and bool(state.returned_at))
 
 
 def _next(state: State, now: datetime) -> tuple[str, str]:
@@ -461,6 +466,8 @@ def _next(state: State, now: datetime) -> tuple[str, str]:
     keep = _time(state.keep_until)
     if state.going_back:
         found = ("", "names lead to the old side again") if state.returned_at else ("rollback", "it is half way back")
+    elif state.finished_at:
+        found = "", "it is finished; rollback is possible while the old machines are there"
     elif state.stopped_at:
         found = "finish", "the old side is stopped; rollback is still possible"
     elif not state.switched_at:

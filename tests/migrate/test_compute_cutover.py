@@ -79,7 +79,12 @@ class Changing:
         self.slept.append(seconds)
         self.now += timedelta(seconds=seconds)
 
-    def open(self) -> FleetCutover:
+    def over(self) -> None:
+        """Go the way over, but for its end."""
+        self.open().switch([WWW])
+        self.open().stop()
+
+    def open(self, source: str = "old", target: str = "new") -> FleetCutover:
         """Open it anew, as another call of the command does."""
         self.folder.mkdir(exist_ok=True)
         return FleetCutover(
@@ -87,7 +92,7 @@ class Changing:
             self.fleets.new,
             SPEC,
             self.folder,
-            labels=("old", "new"),
+            labels=(source, target),
             zones=lambda _label, _provider: self.zone,
             checks=self.checks,
             health_timeout=0.0,
@@ -192,7 +197,7 @@ def test_the_whole_way_over(changing: Changing) -> None:
     changing.open().finish()
     assert {"stopped"} == changing.states(changing.fleets.here())
     assert ["192.0.2.25"] == list(changing.zone.get("mail", "A").texts)
-    assert not changing.open().path.exists()
+    assert ("", START + timedelta(seconds=600)) == (changing.open().status().next, changing.open().status().finished_at)
     assert old != new
 
 
@@ -213,6 +218,51 @@ def test_old_machines_are_deleted_only_if_that_is_said_and_only_if_they_stand_st
     assert [] == changing.fleets.here()
     assert 2 == len(changing.fleets.there())
     assert changing.new == changing.www
+
+
+def test_old_machines_may_be_deleted_long_after_the_end(changing: Changing) -> None:
+    changing.over()
+    changing.open().finish()
+    ended = changing.open().status().finished_at
+    assert 2 == len(changing.fleets.here())
+    changing.now += timedelta(days=7)
+
+    changing.open().finish(delete_old=True)
+
+    assert [] == changing.fleets.here()
+    assert ended == changing.open().status().finished_at
+
+
+def test_there_is_a_way_back_after_the_end_while_the_old_machines_are_there(changing: Changing) -> None:
+    changing.over()
+    changing.open().finish()
+
+    assert 1 == changing.open().rollback()
+
+    assert changing.old == changing.www
+    assert {"running"} == changing.states(changing.fleets.here())
+    assert changing.open().status().finished_at is None
+    with pytest.raises(MigrationError, match="the old side was not stopped; stop it first"):
+        changing.open().finish(delete_old=True)
+    assert 2 == len(changing.fleets.here())
+
+
+def test_after_the_end_and_without_the_old_machines_there_is_no_way_back(changing: Changing) -> None:
+    changing.over()
+    changing.open().finish(delete_old=True)
+    with pytest.raises(MigrationError, match="machines of the old side are gone; there is no way back"):
+        changing.open().rollback()
+    assert changing.new == changing.www
+    assert changing.open().status().finished_at
+
+
+def test_a_step_that_is_made_again_after_the_end_changes_nothing(changing: Changing) -> None:
+    changing.over()
+    changing.open().finish()
+    before = changing.open().status()
+    assert 0 == changing.open().switch([WWW])
+    assert ("web-0", "web-1") == changing.open().stop()
+    assert before == changing.open().status()
 
 
 def test_where_machines_cannot_be_stopped_they_run_until_they_are_deleted(changing: Changing) -> None:
@@ -370,29 +420,21 @@ def test_two_at_once_are_told_apart(changing: Changing) -> None:
         changing.open().switch([WWW])
 
 
+def test_another_move_may_begin_after_the_end(changing: Changing) -> None:
+    changing.over()
+    changing.open().finish()
+    assert "switch" == changing.open("old", "third").status().next
+
+
 def test_another_moves_file_is_not_taken_for_this_ones(changing: Changing) -> None:
     changing.open().switch([WWW])
-    other = FleetCutover(
-        changing.fleets.old,
-        changing.fleets.new,
-        SPEC,
-        changing.folder,
-        labels=("old", "third"),
-        zones=lambda *_: changing.zone,
-    )
+    other = changing.open("old", "third")
     with pytest.raises(MigrationError, match="tells of a change over from old to new"):
         other.status()
     changing.open().rollback()
     assert "switch" == other.status().next  # that one is over
     with pytest.raises(MigrationError, match="name two providers"):
-        FleetCutover(
-            changing.fleets.old,
-            changing.fleets.new,
-            SPEC,
-            changing.folder,
-            labels=("a", "a"),
-            zones=lambda *_: changing.zone,
-        )
+        changing.open("a", "a")
 
 
 # back
