@@ -249,9 +249,7 @@ def load(path: str | os.PathLike[str] | None = None, *, environment: str | None 
     Raises:
         ConfigError: there is no file, or no such environment; with all problems of the file.
     """
-    given = Path(path) if path is not None else None
-    file = given if given is not None and not given.is_dir() else manifest.find(given)
-    config = manifest.read(file)
+    config = manifest.nearest(Path(path) if path is not None else None)
     return App(config, environment or os.environ.get(ENVIRONMENT_VARIABLE) or _default(config))
 
 

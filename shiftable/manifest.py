@@ -146,6 +146,15 @@ def find(start: Path | None = None) -> Path:
     raise ConfigError(f"there is no {FILE_NAME} in {folder} or above it; `shiftable init` writes one")
 
 
+def nearest(path: Path | None = None) -> Manifest:
+    """Read the file that is given, or that of a folder or of the nearest one above it.
+
+    Raises:
+        ConfigError: there is none; with all its problems.
+    """
+    return read(find(path) if path is None or path.is_dir() else path)
+
+
 def read(path: Path) -> Manifest:
     """Read a file.
 

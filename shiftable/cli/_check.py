@@ -11,7 +11,7 @@ import click
 
 from shiftable import registry
 from shiftable.app import App
-from shiftable.cli._context import Context, json_option, pass_context
+from shiftable.cli._context import Context, complete_providers, json_option, pass_context
 from shiftable.errors import ProviderError, ShiftableError
 from shiftable.features import Features, Limit
 from shiftable.manifest import Declared, json_schema
@@ -30,7 +30,12 @@ class Finding:
 
 
 @click.command()
-@click.option("--target", metavar="PROVIDER", help="Check another provider: what would be missing there?")
+@click.option(
+    "--target",
+    metavar="PROVIDER",
+    shell_complete=complete_providers,
+    help="Check another provider: what would be missing there?",
+)
 @click.option("--offline", is_flag=True, help="Do not ask the providers whether they can be reached.")
 @json_option
 @pass_context

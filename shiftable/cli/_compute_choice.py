@@ -17,7 +17,7 @@ from shiftable.cli._context import Context, complete_providers, json_line, pass_
 from shiftable.cli._units import read_duration
 from shiftable.compute import Choice, Compute, FleetSpec
 from shiftable.compute.driver import GIB, Arch
-from shiftable.errors import ConfigError, ShiftableError
+from shiftable.errors import ConfigError, ShiftableError, Unsupported
 from shiftable.parallel import parallel
 from shiftable.provider import Provider
 from shiftable.wording import counted
@@ -86,8 +86,8 @@ def sizes(
 ) -> None:
     """Compare what the providers have for a need, the cheapest first; without a need list all sizes.
 
-    The providers that are named, else all that are configured, else all that are installed but memory, whose prices
-    are made up.
+    The providers that are named, else all that are configured and have machines, else all that are installed but
+    memory, whose prices are made up.
     """
     needed = any((cpus, memory_gib, gpus, gpu))
     spec = FleetSpec(
@@ -95,7 +95,12 @@ def sizes(
     )
 
     def ask(provider: str) -> list[_Offer]:
-        service = context.cloud(provider).compute
+        try:
+            service = context.cloud(provider).compute
+        except Unsupported:  # of some hosters there are machines, of others not
+            if providers:
+                raise
+            return []
         listed = service.features.price_list
         warning = listed.warning(datetime.now(UTC).date()) if listed else None
         if needed:
@@ -112,6 +117,8 @@ def sizes(
             failed = True
         else:
             found += future.result()
+    if not (found or failed):
+        raise ConfigError("no provider of the file has machines; `shiftable providers` says which could")
     _say_offers(context, sorted(found, key=_cheapest) if needed else found, as_json=as_json)
     sys.exit(1 if failed and (providers or not found) else 0)
 

@@ -17,7 +17,7 @@ from shiftable.app import App, load
 from shiftable.cloud import Cloud, connect
 from shiftable.config import did_you_mean
 from shiftable.errors import ConfigError
-from shiftable.manifest import Declared
+from shiftable.manifest import Declared, Manifest
 from shiftable.wording import counted
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "Context",
     "Group",
     "complete_addresses",
+    "complete_environments",
     "complete_labels",
     "complete_machines",
     "complete_providers",
@@ -198,8 +199,8 @@ def complete_labels(service: str, suffix: str = "") -> Any:  # noqa: ANN401  wha
     """Complete the labels of the declared resources of a service."""
 
     def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-        labels = [declared.label + suffix for declared in _declared(context) if declared.service == service]
-        return [label for label in labels if label.startswith(incomplete)]
+        labels = (declared.label + suffix for declared in _declared(context) if declared.service == service)
+        return _beginning(incomplete, labels)
 
     return complete
 
@@ -208,31 +209,42 @@ def complete_machines(context: click.Context, _: click.Parameter, incomplete: st
     """Complete the labels of the declared fleets, and their machines. Asks no provider."""
     fleets = [(each.label, getattr(each.spec, "count", 0)) for each in _declared(context) if each.service == "compute"]
     machines = [f"{label}-{number}" for label, count in fleets for number in range(count)]
-    return [name for name in [*(label for label, _ in fleets), *machines] if name.startswith(incomplete)]
+    return _beginning(incomplete, [*(label for label, _ in fleets), *machines])
 
 
 def complete_addresses(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Complete the addresses of declared resources."""
-    addresses = [declared.address for declared in _declared(context)]
-    return [address for address in addresses if address.startswith(incomplete)]
+    return _beginning(incomplete, (declared.address for declared in _declared(context)))
 
 
 def complete_providers(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Complete the labels of the declared providers."""
-    app = _app(context)
-    return [label for label in app.config.providers if label.startswith(incomplete)] if app else []
+    """Complete the labels of the declared providers, and what environments name without a table of its own."""
+    found = _manifest(context)
+    if found is None:
+        return []
+    used = {label for each in found.environments.values() for label in (each.provider, *each.overrides.values())}
+    return sorted(_beginning(incomplete, {*found.providers, *used}))
+
+
+def complete_environments(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the names of the environments."""
+    found = _manifest(context)
+    return _beginning(incomplete, found.environments if found else ())
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _declared(context: click.Context) -> tuple[Declared, ...]:
-    app = _app(context)
-    return app.declared() if app else ()
+    found = _manifest(context)
+    return tuple(found.resources.values()) if found else ()
 
 
-def _app(context: click.Context) -> App | None:
-    """Return what the file says; a wrong file completes nothing and says nothing."""
-    options = context.find_root().params
+def _manifest(context: click.Context) -> Manifest | None:
+    """Return what the file says, whichever environment is meant; a wrong file completes nothing and says nothing."""
     try:
-        return load(options.get("file"), environment=options.get("environment"))
+        return manifest.nearest(context.find_root().params.get("file"))
     except ConfigError:
         return None
 

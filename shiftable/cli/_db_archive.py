@@ -11,6 +11,7 @@ import click
 
 from shiftable.cli._context import (
     Context,
+    complete_providers,
     fact_text,
     json_line,
     json_option,
@@ -25,7 +26,7 @@ from shiftable.errors import ConfigError, OperationError
 
 __all__ = ["archive", "backup", "backups", "delete_backup"]
 
-provider_ = click.argument("provider", metavar="PROVIDER")
+provider_ = click.argument("provider", metavar="PROVIDER", shell_complete=complete_providers)
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 import shiftable
-from shiftable.cli._context import Context, Group, shown
+from shiftable.cli._context import Context, Group, complete_environments, shown
 from shiftable.errors import ConfigError, ProviderError, ShiftableError
 
 __all__ = ["cli"]
@@ -112,7 +112,11 @@ Completion: eval "$(_SHIFTABLE_COMPLETE=bash_source shiftable)"
 @click.version_option(shiftable.__version__, "-V", "--version", package_name="shiftable")
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="The shiftable.toml; else the nearest one above.")
 @click.option(
-    "-e", "--env", "environment", help="The environment; else SHIFTABLE_ENV, else the only one, else development."
+    "-e",
+    "--env",
+    "environment",
+    shell_complete=complete_environments,
+    help="The environment; else SHIFTABLE_ENV, else the only one, else development.",
 )
 @click.option("-v", "--verbose", count=True, help="Log more of what shiftable does; twice for all of it.")
 @click.pass_context

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 import click
 
-from shiftable.app import App, load
+from shiftable.app import App
 from shiftable.cli._context import (
     Context,
     complete_addresses,
+    complete_providers,
     interruptible,
     items_text,
     json_option,
@@ -73,17 +74,6 @@ class _Ordered(click.Command):
         return super().parse_args(ctx, args)
 
 
-def _complete_providers(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Complete the labels of providers; a wrong file completes nothing and says nothing."""
-    options = context.find_root().params
-    try:
-        config = load(options.get("file"), environment=options.get("environment")).config
-    except ConfigError:
-        return []
-    used = {label for each in config.environments.values() for label in (each.provider, *each.overrides.values())}
-    return sorted(label for label in {*config.providers, *used} if label.startswith(incomplete))
-
-
 def _complete_facets(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     return [facet for facet in _FACETS if facet.startswith(incomplete)]
 
@@ -136,7 +126,7 @@ class _Wish:
     "source",
     required=True,
     metavar="PROVIDER",
-    shell_complete=_complete_providers,
+    shell_complete=complete_providers,
     help="Label of the provider to move from.",
 )
 @click.option(
@@ -144,7 +134,7 @@ class _Wish:
     "target",
     required=True,
     metavar="PROVIDER",
-    shell_complete=_complete_providers,
+    shell_complete=complete_providers,
     help="Label of the provider to move to.",
 )
 @click.option("--apply", is_flag=True, help="Do it; without this, only the plan is shown.")

@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from shiftable.app import App
 from shiftable.blob import BlobStore, Bucket, CommonPrefix
-from shiftable.cli._context import Context
+from shiftable.cli._context import Context, complete_labels
 from shiftable.errors import ConfigError, ShiftableError
 
 if TYPE_CHECKING:
@@ -268,21 +268,20 @@ def complete_places(context: click.Context, parameter: click.Parameter, incomple
     """
     options = context.find_root().params
     found: list[CompletionItem[str]] = []
+    if ":" not in incomplete:
+        found += map(CompletionItem, complete_labels("blob", ":")(context, parameter, incomplete))
+        if isinstance(parameter.type, PlaceType):
+            found.append(CompletionItem(incomplete, type="file"))
+        return found
     with Context(options.get("file"), options.get("environment")) as here:
         try:
             found += (CompletionItem(text) for text in _completed(here, incomplete))
         except (ShiftableError, ImportError):
             found.clear()
-    if isinstance(parameter.type, PlaceType) and ":" not in incomplete:
-        found.append(CompletionItem(incomplete, type="file"))
     return found
 
 
 def _completed(context: Context, incomplete: str) -> Iterator[str]:
-    if ":" not in incomplete:
-        labels = [f"{each.label}:" for each in context.app.declared("blob")]
-        yield from (label for label in labels if label.startswith(incomplete))
-        return
     location = Remote(incomplete).open(context)
     for item in location.bucket.list_folder(location.key, limit=_COMPLETIONS):
         key = item.prefix if isinstance(item, CommonPrefix) else item.key

@@ -375,6 +375,18 @@ def test_commands_labels_and_files_are_completed(folder: Path, file: Path, compl
     assert [] == completed("shiftable blob ls a")
 
 
+def test_names_are_completed_whichever_environment_is_meant(folder: Path, file: Path, completed) -> None:
+    file.write_text(FILE.replace("development", "staging") + '[providers.local]\ntype = "memory"\n')
+    assert ["production", "staging"] == sorted(completed("shiftable -e "))
+    assert ["staging"] == completed("shiftable --env st")
+    for chosen in ("", "-e staging ", "-e nowhere "):
+        assert ["assets:"] == completed(f"shiftable {chosen}blob ls a")
+        assert ["local", "memory"] == completed(f"shiftable {chosen}migrate --from ")
+    file.rename(folder / "other.toml")
+    assert [] == completed("shiftable -e st")
+    assert ["staging"] == completed("shiftable -f other.toml -e st")
+
+
 def test_without_its_packages_the_command_says_what_to_install(folder: Path) -> None:
     code = "import sys; sys.modules['click'] = None; from shiftable.cli import main; main()"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

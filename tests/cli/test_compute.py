@@ -24,7 +24,7 @@ from shiftable.cli._compute import compute
 from shiftable.cli._main import cli
 from shiftable.compute import FleetSpec, PriceSource
 from shiftable.compute.driver import ComputeDriver
-from shiftable.errors import Fault, PermissionDenied
+from shiftable.errors import Fault, PermissionDenied, Unsupported
 from shiftable.features import Features
 from shiftable.memory import MemoryProvider
 from shiftable.memory._faults import MemoryFault
@@ -463,6 +463,34 @@ def test_a_provider_that_is_named_must_answer(three: Run) -> None:
     assert [("b", "m2-2", "0.040", "29.200"), ("a", "m2-2", "0.08", "58.40")] == [
         (fact["provider"], fact["size"], fact["hourly"], fact["monthly"]) for fact in facts
     ]
+
+
+@pytest.fixture
+def hosters(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Two accounts at hosters: there are machines of the first one, if that says so, and none of the second."""
+    (folder / "shiftable.toml").write_text(FILE + '[providers.b]\ntype = "memory"\n[providers.c]\ntype = "memory"\n')
+    made = iter([MemoryComputeDriver()])
+
+    def compute(_: MemoryProvider) -> ComputeDriver:
+        for driver in made:
+            return driver
+        raise Unsupported("shiftable has no machines of c yet, only of b", provider="memory")
+
+    monkeypatch.setattr(MemoryProvider, "compute", compute)
+    monkeypatch.setattr("shiftable.cli._compute_choice.parallel", one_by_one)
+    return run
+
+
+def test_who_has_no_machines_is_left_out_of_a_comparison_unless_he_is_named(hosters: Run) -> None:
+    found = hosters("sizes", "--cpus", "2")
+    assert (0, "") == (found.exit_code, found.stderr)
+    assert ["b"] == [line.split("\t")[0] for line in found.stdout.splitlines()]
+    named = hosters("sizes", "c", "--cpus", "2")
+    assert (1, "") == (named.exit_code, named.stdout)
+    assert "error: c: shiftable has no machines of c yet, only of b\n" == named.stderr
+    nobody = hosters("sizes", "--cpus", "2")
+    assert (2, "") == (nobody.exit_code, nobody.stdout)
+    assert "error: no provider of the file has machines; `shiftable providers` says which could\n" == nobody.stderr
 
 
 def test_what_no_size_has_is_said(run: Run) -> None:

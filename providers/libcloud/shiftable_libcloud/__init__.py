@@ -135,5 +135,5 @@ class LibcloudProvider(Provider[LibcloudSettings]):
         if self.settings.hoster not in known:
             names = ", ".join(sorted(known))
             raise Unsupported(
-                f"{what} of {self.settings.hoster}: not yet; there are those of {names}", provider=self.name
+                f"shiftable has no {what} of {self.settings.hoster} yet, only of {names}", provider=self.name
             )
