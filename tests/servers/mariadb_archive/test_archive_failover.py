@@ -11,10 +11,10 @@ import pytest
 from shiftable.database import Database, Databases
 from shiftable.errors import Conflict
 
-from ..baremetal.archived_server import archiving, stored, within
-from .archived_mariadb import OPTIONS, ask, declared, driver_of, numbers, orders_with, second
-from .conftest import Debian
-from .mysql_pair import MariaDb, maria_db
+from ...baremetal.archived_server import archiving, stored, within
+from ..archived_mariadb import OPTIONS, ask, declared, driver_of, numbers, orders_with, second
+from ..conftest import Debian
+from ..mysql_pair import MariaDb, maria_db
 
 pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
 
@@ -50,11 +50,6 @@ def replica(debian: Debian, primary: MariaDb, tmp_path: Path) -> Iterator[MariaD
     with maria_db(debian, tmp_path / "other", *options, *own) as made:
         follow(made, primary)
         yield made
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "servers"
 
 
 def add(orders: Database, *rows: int) -> datetime:

@@ -15,10 +15,10 @@ from shiftable.testing.conformance import database as conformance
 from shiftable.testing.conformance import differs
 from shiftable.testing.conformance.database import DatabaseConformance
 
-from ..baremetal.archived_server import archiving
-from .archived_mariadb import OPTIONS, declared, driver_of, second
-from .conftest import Debian
-from .mysql_pair import MariaDb, maria_db
+from ...baremetal.archived_server import archiving
+from ..archived_mariadb import OPTIONS, declared, driver_of, second
+from ..conftest import Debian
+from ..mysql_pair import MariaDb, maria_db
 
 
 @pytest.fixture(scope="module")

@@ -15,19 +15,12 @@ from shiftable.database import Databases
 from shiftable.errors import QuotaExceeded
 from shiftable_baremetal import _binlog_recovery
 
-from ..baremetal.archived_server import archiving, stored, within
-from ..baremetal.small_disk import MIB, left, small_disk
-from .archived_mariadb import OPTIONS, ask, declared, driver_of, numbers, orders_with, second
-from .conftest import Debian
-from .mysql_pair import MariaDb, maria_db
+from ...baremetal.archived_server import archiving, stored, within
+from ...baremetal.small_disk import MIB, left, small_disk
+from ..archived_mariadb import ask, declared, driver_of, numbers, orders_with, second
+from ..mysql_pair import MariaDb
 
 pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
-
-
-@pytest.fixture(scope="module")
-def server(debian: Debian, _somebody_else: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
-    with maria_db(debian, tmp_path_factory.mktemp("archived") / "office", *OPTIONS) as made:
-        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -23,33 +23,13 @@ from shiftable_baremetal._binlog import Mark, Part
 from shiftable_baremetal._binlog_session import BinlogSession
 from shiftable_baremetal._binlog_store import BinlogStore
 
-from ..baremetal.archived_server import archiving, archiving_until_killed, within
-from .archived_mariadb import OPTIONS, PROCESS, ask, declared, driver_of, numbers, orders_with, second
-from .conftest import Debian
-from .mysql_pair import MariaDb, maria_db
+from ...baremetal.archived_server import archiving, archiving_until_killed, within
+from ..archived_mariadb import PROCESS, ask, declared, driver_of, numbers, orders_with, second
+from ..mysql_pair import MariaDb
 
 pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
 
 KILLS = 24
-
-
-@pytest.fixture(scope="module")
-def server(debian: Debian, _somebody_else: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
-    with maria_db(debian, tmp_path_factory.mktemp("archived") / "office", *OPTIONS) as made:
-        yield made
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "servers"
-
-
-@pytest.fixture
-def databases(server: MariaDb, root: Path) -> Iterator[Databases]:
-    service = Databases(driver_of(server, root))
-    yield service
-    for database in service.list():
-        service.delete(database.name, final_snapshot=False)
 
 
 # kills

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,32 +21,13 @@ from shiftable.errors import ConfigError, Conflict, IntegrityError, InvalidArgum
 from shiftable_baremetal import _binlog_archiver, _servers_archive
 from shiftable_baremetal._servers_archive_mariadb import MariadbArchive
 
-from ..baremetal import archived_server
-from ..baremetal.archived_server import archiving, archiving_until_killed, stored, within
-from .archived_mariadb import OPTIONS, PROCESS, ask, declared, driver_of, numbers, orders_with, second
-from .conftest import Debian
-from .mysql_pair import MariaDb, maria_db
+from ...baremetal import archived_server
+from ...baremetal.archived_server import archiving, archiving_until_killed, stored, within
+from ..archived_mariadb import PROCESS, ask, declared, driver_of, numbers, orders_with, second
+from ..conftest import Debian
+from ..mysql_pair import MariaDb
 
 pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
-
-
-@pytest.fixture(scope="module")
-def server(debian: Debian, _somebody_else: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
-    with maria_db(debian, tmp_path_factory.mktemp("archived") / "office", *OPTIONS) as made:
-        yield made
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "servers"
-
-
-@pytest.fixture
-def databases(server: MariaDb, root: Path) -> Iterator[Databases]:
-    service = Databases(driver_of(server, root))
-    yield service
-    for database in service.list():
-        service.delete(database.name, final_snapshot=False)
 
 
 def test_any_second_is_restored_of_all_that_a_database_has(databases: Databases, server: MariaDb) -> None:
