@@ -149,7 +149,8 @@ class Database(Handle[DatabaseDriver]):
     ) -> sqlalchemy.Engine:
         """Return an SQLAlchemy engine. Each new connection logs in as is right then, so passwords may be rotated.
 
-        A connection is tried before it is handed out, and replaced if it is dead: a server may restart.
+        A connection is tried before it is handed out, and replaced if it is dead: a server may restart. Those that
+        nobody uses are closed with the application, or the cloud; the engine may be used on.
 
         Args:
             database: as for ``url``.
@@ -182,6 +183,7 @@ class Database(Handle[DatabaseDriver]):
             self._prepare()
             return connected(partial(dialect.connect, *args), arguments, logins)
 
+        self._book.remember(made)
         return made
 
     def connect(self, database: str | None = None, *, connect_timeout: timedelta = CONNECT_TIMEOUT) -> Connection:

@@ -69,6 +69,11 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
         self._timing = Timing(clock, sleep)
         self._book = LoginBook(driver, self._timing)
 
+    def close(self) -> None:
+        """Give back what the driver holds, and the connections that engines keep."""
+        self._book.close()
+        super().close()
+
     @property
     def features(self) -> DatabaseFeatures:
         """What the driver can do."""

@@ -6,7 +6,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 import attrs
 
@@ -16,6 +17,9 @@ from shiftable.database.driver import DatabaseDriver, DatabaseSpec
 from shiftable.errors import Conflict, OperationError, Resource, Unauthenticated, translated
 from shiftable.masking import Masked
 from shiftable.waiting import Timing
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 __all__ = ["Login", "LoginBook", "Logins", "for_driver"]
 
@@ -161,13 +165,26 @@ class Logins:
 
 
 class LoginBook:
-    """The logins of all servers of a service, so that all handles of one share what is fetched."""
+    """The logins of all servers of a service, so that all handles of one share what is fetched; and who logs in."""
 
     def __init__(self, driver: DatabaseDriver, timing: Timing) -> None:
         self._driver = driver
         self._timing = timing
         self._lock = threading.Lock()
         self._logins: dict[tuple[object, ...], Logins] = {}
+        self._engines: WeakSet[sqlalchemy.Engine] = WeakSet()
+
+    def remember(self, engine: sqlalchemy.Engine) -> None:
+        """Have the connections that an engine keeps closed with the service."""
+        with self._lock:
+            self._engines.add(engine)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; an engine that is used again opens others."""
+        with self._lock:
+            engines = list(self._engines)
+        for engine in engines:
+            engine.dispose()
 
     def of(self, name: str, declared: DatabaseSpec | None) -> Logins:
         """Return the logins of a server, as they are declared."""

@@ -145,6 +145,25 @@ def test_an_application_declares_a_database_and_has_an_engine(tmp_path: Path, mo
     wait_for(lambda: not Cluster(folder).running)
 
 
+def test_the_connections_that_an_engine_keeps_are_closed_with_the_application(tmp_path: Path) -> None:
+    (tmp_path / "shiftable.toml").write_text(TOML)
+    with shiftable.load(tmp_path) as app:
+        resource = app.config.resources["database.orders"]
+        for change in app.diff(resource):
+            app.service(resource).apply(change)
+        engine, other = app.database("orders").engine(), app.database("orders").engine()
+        with engine.connect(), other.connect():
+            pass
+        assert [1, 1] == [each.pool.checkedin() for each in (engine, other)]  # type: ignore[attr-defined]
+        used = other.connect()
+        used.detach()
+    assert [0, 0] == [each.pool.checkedin() for each in (engine, other)]  # type: ignore[attr-defined]
+    assert 1 == used.execute(sqlalchemy.text("SELECT 1")).scalar()  # what is in use is left alone
+    used.close()
+    engine.dispose()
+    other.dispose()
+
+
 def test_a_server_runs_while_somebody_uses_it_and_no_longer(root: Path, orders: Database) -> None:
     assert orders.info().raw_state == "idle"
     assert ask(orders, "SELECT 1") == 1
