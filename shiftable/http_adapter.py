@@ -26,7 +26,7 @@ from urllib3.exceptions import ProtocolError
 from shiftable.fibers import in_thread
 from shiftable.http import Answer, Connections, ConnectTimeout, Transport, Unreachable
 
-__all__ = ["BulkAdapter", "BulkSession", "prepare"]
+__all__ = ["BulkAdapter", "BulkSession", "failure", "prepare"]
 
 _IDLE = 256
 _NEVER = 86_400.0
@@ -121,17 +121,8 @@ class BulkAdapter(HTTPAdapter):
         server = self.server(request.url or "", timeout, verify=verify)
         try:
             answer = server.request(request.method or "GET", _head(request), body)
-        except ConnectTimeout as exc:
-            raise requests.ConnectTimeout(exc, request=request) from exc
-        except ssl.SSLError as exc:
-            raise requests.exceptions.SSLError(exc, request=request) from exc
-        except TimeoutError as exc:
-            raise requests.ReadTimeout(exc, request=request) from exc
-        except Unreachable as exc:
-            raise requests.ConnectionError(exc, request=request) from exc
         except (OSError, HTTPException) as exc:
-            # By this SDKs tell that the request may have been executed.
-            raise requests.ConnectionError(ProtocolError(str(exc), exc), request=request) from exc
+            raise failure(exc, request) from exc
         found = self._response(request, answer)
         if not stream:
             found.content  # noqa: B018  reads it
@@ -167,6 +158,20 @@ class BulkAdapter(HTTPAdapter):
             )
             found = self._servers.setdefault(key, Connections(f"{parts.scheme}://{parts.netloc}", how))
         return found
+
+
+def failure(exc: OSError | HTTPException, request: requests.PreparedRequest | None = None) -> Exception:
+    """Return what requests would raise where our connections raised something."""
+    if isinstance(exc, ConnectTimeout):
+        return requests.ConnectTimeout(exc, request=request)
+    if isinstance(exc, ssl.SSLError):
+        return requests.exceptions.SSLError(exc, request=request)
+    if isinstance(exc, TimeoutError):
+        return requests.ReadTimeout(exc, request=request)
+    if isinstance(exc, Unreachable):
+        return requests.ConnectionError(exc, request=request)
+    # By this SDKs tell that the request may have been executed.
+    return requests.ConnectionError(ProtocolError(str(exc), exc), request=request)
 
 
 def prepare(session: requests.Session, url: str) -> None:
