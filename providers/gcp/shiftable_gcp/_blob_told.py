@@ -1,9 +1,10 @@
-"""What the SDK of Cloud Storage tells of buckets and objects, in our words, and locks in its."""
+"""What Cloud Storage tells of buckets and objects, in our words, and locks in its SDK's."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 import attrs
 
@@ -24,11 +25,13 @@ from shiftable_gcp._session import Untyped
 __all__ = [
     "CRC32C",
     "DEFAULT_TYPE",
-    "Blob",
+    "Resource",
+    "generation_of",
     "headers_of",
     "info_of",
     "is_as_written",
     "lock_of",
+    "made",
     "place_of",
     "retain",
     "rules_of",
@@ -40,7 +43,8 @@ CRC32C = "crc32c"
 DEFAULT_TYPE = "application/octet-stream"
 _MODES: Mapping[RetentionMode, str] = {"governance": "Unlocked", "compliance": "Locked"}
 
-Blob = Untyped
+Resource = Mapping[str, Untyped]
+"""An object as the JSON API tells it."""
 
 
 def rules_of(bucket: Untyped) -> Iterable[Mapping[str, Untyped]]:
@@ -49,86 +53,96 @@ def rules_of(bucket: Untyped) -> Iterable[Mapping[str, Untyped]]:
     return rules
 
 
-def summary_of(blob: Blob) -> ObjectSummary:
+def generation_of(told: Resource) -> int:
+    """Return the number of an object's content."""
+    return int(told["generation"])
+
+
+def made(told: Resource) -> datetime:
+    """Return when an object was written."""
+    return datetime.fromisoformat(told["timeCreated"])
+
+
+def summary_of(told: Resource) -> ObjectSummary:
     """Return what a listing tells of an object."""
-    return ObjectSummary(
-        key=blob.name,
-        size=blob.size,
-        token=Token(str(blob.generation)),
-        modified=blob.time_created,
-        md5=base64.b64decode(blob.md5_hash) if blob.md5_hash else None,
-        storage_class=blob.storage_class,
-        checksums={CRC32C: base64.b64decode(blob.crc32c)} if blob.crc32c else {},
-    )
+    return ObjectSummary(**_summary(told))
 
 
-def info_of(blob: Blob, version: str | None) -> ObjectInfo:
+def info_of(told: Resource, version: str | None) -> ObjectInfo:
     """Return everything about an object."""
-    summary = summary_of(blob)
+    lock = lock_of(told)
     return ObjectInfo(
-        key=summary.key,
-        size=summary.size,
-        token=summary.token,
-        modified=summary.modified,
-        md5=summary.md5,
-        storage_class=summary.storage_class,
-        checksums=summary.checksums,
-        headers=headers_of(blob),
-        metadata=blob.metadata or {},
+        **_summary(told),
+        headers=headers_of(told),
+        metadata=told.get("metadata", {}),
         version=version,
-        retention=lock_of(blob).retention,
-        hold=lock_of(blob).hold,
+        retention=lock.retention,
+        hold=lock.hold,
     )
 
 
-def headers_of(blob: Blob) -> Headers:
+def headers_of(told: Resource) -> Headers:
     """Return the HTTP headers of an object."""
     return Headers(
-        content_type=blob.content_type,
-        cache_control=blob.cache_control,
-        content_disposition=blob.content_disposition,
-        content_encoding=blob.content_encoding,
-        content_language=blob.content_language,
+        content_type=told.get("contentType"),
+        cache_control=told.get("cacheControl"),
+        content_disposition=told.get("contentDisposition"),
+        content_encoding=told.get("contentEncoding"),
+        content_language=told.get("contentLanguage"),
     )
 
 
-def lock_of(blob: Blob) -> Lock:
+def lock_of(told: Resource) -> Lock:
     """Return how an object is locked."""
-    stated = blob.retention
-    mode = next((mode for mode, name in _MODES.items() if name == stated.mode), None)
-    retention = Retention(until=stated.retain_until_time, mode=mode) if mode is not None else None
-    return Lock(retention=retention, hold=bool(blob.temporary_hold or blob.event_based_hold))
+    stated = told.get("retention", {})
+    mode = next((mode for mode, name in _MODES.items() if name == stated.get("mode")), None)
+    until = datetime.fromisoformat(stated["retainUntilTime"]) if "retainUntilTime" in stated else None
+    retention = Retention(until=until, mode=mode) if mode is not None and until is not None else None
+    return Lock(retention=retention, hold=bool(told.get("temporaryHold") or told.get("eventBasedHold")))
 
 
-def retain(blob: Blob, retention: Retention | None) -> None:
-    """State a retention, or none, in what is to be sent."""
+def retain(blob: Untyped, retention: Retention | None) -> None:
+    """State a retention, or none, in what the SDK is to send."""
     stated = blob.retention
     stated.pop("retentionExpirationTime", None)  # the SDK would send what the service does not know
     stated.mode = _MODES[retention.mode] if retention is not None else None
     stated.retain_until_time = retention.until if retention is not None else None
 
 
-def version_of(blob: Blob) -> ObjectVersion:
+def version_of(told: Resource) -> ObjectVersion:
     """Return a version of an object."""
     return ObjectVersion(
-        key=blob.name,
-        version=str(blob.generation),
-        size=blob.size,
-        token=Token(str(blob.generation)),
-        modified=blob.time_created,
-        latest=blob.time_deleted is None,
+        key=told["name"],
+        version=told["generation"],
+        size=int(told["size"]),
+        token=Token(told["generation"]),
+        modified=made(told),
+        latest="timeDeleted" not in told,
     )
 
 
-def is_as_written(blob: Blob, checksum: str, options: PutOptions) -> bool:
+def is_as_written(told: Resource, checksum: str, options: PutOptions) -> bool:
     """Tell whether an object is what a write with these options makes."""
     headers = options.headers
     if headers.content_type is None:
         headers = attrs.evolve(headers, content_type=DEFAULT_TYPE)
-    told_of = (blob.crc32c, headers_of(blob), blob.metadata or {}, lock_of(blob))
-    return told_of == (checksum, headers, dict(options.metadata), options.lock)
+    found = (told.get("crc32c"), headers_of(told), told.get("metadata", {}), lock_of(told))
+    return found == (checksum, headers, dict(options.metadata), options.lock)
 
 
 def place_of(item: ObjectSummary | CommonPrefix) -> bytes:
     """Return where in a listing something is."""
     return (item.prefix if isinstance(item, CommonPrefix) else item.key).encode()
+
+
+def _summary(told: Resource) -> dict[str, Untyped]:
+    md5, checksum = told.get("md5Hash"), told.get("crc32c")
+    return {
+        "key": told["name"],
+        "size": int(told["size"]),
+        "token": Token(told["generation"]),
+        "modified": made(told),
+        "md5": base64.b64decode(md5) if md5 else None,
+        "storage_class": told.get("storageClass"),
+        "checksums": {CRC32C: base64.b64decode(checksum)} if checksum else {},
+    }

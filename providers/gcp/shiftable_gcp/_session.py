@@ -22,12 +22,13 @@ from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
 from shiftable.errors import ConfigError, Throttled
-from shiftable.fibers import sleep
+from shiftable.fibers import in_thread, sleep
+from shiftable.http import Connections
 from shiftable.http_adapter import BulkSession, prepare
 from shiftable_gcp import GcpSettings, __version__
 from shiftable_gcp.errors import classify, is_retryable
 
-__all__ = ["TIMEOUT", "Attempts", "ServerClock", "Session", "Transport", "Untyped"]
+__all__ = ["TIMEOUT", "Attempts", "LaneTransport", "ServerClock", "Session", "Transport", "Untyped"]
 
 Untyped = Any
 """What Google's libraries and requests hand out: none of them has types."""
@@ -92,14 +93,57 @@ class Transport(AuthorizedSession):
         """Send a request."""
         sent = time.monotonic()
         response = super().request(method, url, *args, **kwargs)
-        date = response.headers.get("date")
-        if date:
-            self._clock.observe(parsedate_to_datetime(date), _SECOND, sent, time.monotonic())
+        self.note(response.headers.get("date"), sent)
         return response
 
+    def note(self, date: str | None, sent: float) -> None:
+        """Take in the date of an answer that has just come."""
+        if date:
+            self._clock.observe(_moment(date), _SECOND, sent, time.monotonic())
 
-class _LaneTransport(Transport, BulkSession):
+
+_moment = functools.lru_cache(8)(parsedate_to_datetime)
+
+
+class LaneTransport(Transport, BulkSession):
     """Connections of the bulk lane: google-auth's session over ours."""
+
+    def __init__(self, credentials: Untyped, clock: ServerClock) -> None:
+        super().__init__(credentials, clock)
+        self._renewing = threading.Lock()
+
+    def connections(self, url: str, timeout: Untyped) -> Connections | None:
+        """Return the connections to a URL's server; ``None`` where only requests can go, or who stands in for it."""
+        replaced = AuthorizedSession.request.__module__ != AuthorizedSession.__module__
+        return None if replaced else super().connections(url, timeout)
+
+    def authorization(self, method: str, url: str) -> dict[str, str]:
+        """Return the headers that carry the credentials; a token that has grown old is renewed in a thread."""
+        headers: dict[str, str] = {}
+        if self.credentials.valid:
+            self.credentials.before_request(self._ask, method, url, headers)
+        else:
+            in_thread(self._authorize, method, url, headers)
+        return headers
+
+    def renew(self, headers: dict[str, str]) -> None:
+        """Fetch another token than the one in these headers, which the service has refused."""
+        in_thread(self._replace, headers)
+
+    def _authorize(self, method: str, url: str, headers: dict[str, str]) -> None:
+        with self._renewing:  # whoever waited finds a token
+            self.credentials.before_request(self._ask, method, url, headers)
+
+    def _replace(self, headers: dict[str, str]) -> None:
+        with self._renewing:
+            now: dict[str, str] = {}
+            if self.credentials.token:
+                self.credentials.apply(now)
+            if now.get("authorization") == headers.get("authorization"):
+                self.credentials.refresh(self._ask)
+
+    def _ask(self, *args: Untyped, **kwargs: Untyped) -> Untyped:
+        return self._auth_request(*args, **{"timeout": TIMEOUT, **kwargs})
 
 
 class _Elsewhere(service_account.Credentials):
@@ -218,7 +262,7 @@ class Session:
                     credentials, self._project = self._credentials()
                 else:
                     credentials, self._project = origin.transport.credentials, origin._project  # noqa: SLF001  its own kind
-                kind = Transport if origin is None else _LaneTransport
+                kind = Transport if origin is None else LaneTransport
                 self._transport = kind(credentials, self.clock)
                 if origin is not None:
                     prepare(self._transport, self._settings.endpoint or _SERVICE)

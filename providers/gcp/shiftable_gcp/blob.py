@@ -9,9 +9,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
-from urllib.parse import quote
 
 import attrs
 from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, PreconditionFailed, from_http_response
@@ -39,7 +38,7 @@ from shiftable.blob.driver import (
     StorageClass,
     Upload,
 )
-from shiftable.errors import Fault, Resource, Throttled
+from shiftable.errors import Fault, Throttled
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.tokens import Token
@@ -47,10 +46,12 @@ from shiftable_gcp import _lifecycle, _rules
 from shiftable_gcp._blob_told import (
     CRC32C,
     DEFAULT_TYPE,
-    Blob,
+    Resource,
+    generation_of,
     headers_of,
     info_of,
     is_as_written,
+    made,
     place_of,
     retain,
     rules_of,
@@ -58,10 +59,11 @@ from shiftable_gcp._blob_told import (
     version_of,
 )
 from shiftable_gcp._crc32c import combined, crc32c, told
-from shiftable_gcp._holds import held
 from shiftable_gcp._multipart import SentPart, XmlUploads
+from shiftable_gcp._objects import Media, Rows, SdkObjects, describe, resource_of
 from shiftable_gcp._session import TIMEOUT, Session, Untyped
 from shiftable_gcp._signing import signing
+from shiftable_gcp._wire import WireObjects
 from shiftable_gcp.errors import classify
 
 __all__ = ["FEATURES", "GcsDriver"]
@@ -123,14 +125,14 @@ FEATURES = BlobFeatures(
     max_retention=Limit(36_525, "Cloud Storage, Object Retention Lock: 3,155,760,000 seconds"),
 )
 
-_Write = Callable[[int | None, Untyped], Blob]
+_Write = Callable[[int | None, Untyped], Resource]
 
 
 @attrs.define
 class _Chunks(Iterator[bytes]):
     """The body of an answer, 1 MiB at a time; one that came whole must have the CRC32C that was told of it."""
 
-    _response: Untyped
+    _media: Media
     _size: int
     _expected: int | None
     _altered: Callable[[], Exception]
@@ -138,9 +140,9 @@ class _Chunks(Iterator[bytes]):
     _crc: int = attrs.field(default=0, init=False)
 
     def __next__(self) -> bytes:
-        chunk: bytes = self._response.raw.read(_CHUNK, decode_content=False)
+        chunk = self._media.read(_CHUNK)
         if not chunk:
-            self._response.close()
+            self._media.close()
             if self._expected is not None and self._at == self._size and self._crc != self._expected:
                 raise self._altered()
             raise StopIteration
@@ -150,7 +152,7 @@ class _Chunks(Iterator[bytes]):
 
     def close(self) -> None:
         """Give the connection back."""
-        self._response.close()
+        self._media.close()
 
 
 @attrs.define(eq=False)
@@ -192,6 +194,11 @@ class GcsDriver(BlobDriver):
     features: BlobFeatures = attrs.field(default=FEATURES, kw_only=True)
     _keeps: dict[str, bool] = attrs.field(factory=dict, init=False, repr=False)
     _fast: GcsDriver | None = attrs.field(default=None, init=False, repr=False)
+    _objects: SdkObjects = attrs.field(init=False, repr=False)
+
+    @_objects.default
+    def _objects_of_session(self) -> SdkObjects:
+        return WireObjects(self.session) if self.session.is_lane else SdkObjects(self.session)
 
     @property
     def client(self) -> Untyped:
@@ -258,7 +265,7 @@ class GcsDriver(BlobDriver):
 
     def require(self, name: str) -> None:
         """List one object, which needs no permission to read the bucket's settings."""
-        next(self._listed(name, max_results=1, fields="items(name)").pages, None)
+        self._page(name, size=1, fields="items(name)")
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
         """Enable or suspend versioning, set the lifecycle, close what is open, all in one call; older versions stay."""
@@ -305,27 +312,16 @@ class GcsDriver(BlobDriver):
     def put(self, bucket: str, key: str, data: bytes, options: PutOptions) -> ObjectInfo:
         """Write an object in one piece; the service compares its CRC32C, and its MD5 where the options tell it."""
 
-        def write(condition: int | None, policy: Untyped) -> Blob:
-            blob = self._described(bucket, key, options)
-            if options.md5 is not None:
-                blob.md5_hash = base64.b64encode(options.md5).decode()
+        def write(condition: int | None, policy: Untyped) -> Resource:
             sent = time.monotonic()
-            blob.upload_from_string(
-                data,
-                content_type=options.headers.content_type or DEFAULT_TYPE,
-                if_generation_match=condition,
-                checksum="crc32c",
-                timeout=TIMEOUT,
-                retry=policy,
-            )
-            self.session.clock.observe(blob.time_created, _GRAIN, sent, time.monotonic())
-            return blob
+            written = self._objects.write(bucket, key, data, options, policy, match=condition)
+            self.session.clock.observe(made(written), _GRAIN, sent, time.monotonic())
+            return written
 
-        checksum = told(crc32c(data))
-        blob = self._written(
-            bucket, key, self._condition(options), write, lambda found: is_as_written(found, checksum, options)
-        )
-        return self._info(blob)
+        def is_ours(found: Resource) -> bool:
+            return is_as_written(found, told(crc32c(data)), options)
+
+        return self._info(bucket, self._written(bucket, key, self._condition(options), write, is_ours))
 
     def upload_begin(self, bucket: str, key: str, options: PutOptions) -> Upload:
         """Begin a multipart upload, to the key itself or to one from which it is moved there."""
@@ -354,18 +350,19 @@ class GcsDriver(BlobDriver):
         key, began, attempts = staged or upload.key, time.monotonic(), self.session.attempts()
         try:
             self._uploads.complete(upload.bucket, key, id_, sent, attempts)
-            blob = self._found(upload.bucket, key)
+            found = self._found(upload.bucket, key)
         except GoogleAPICallError as exc:
             # Completed by our first try, or of a staged one, whose key nobody else knows, perhaps before a restart.
-            blob = self._look(upload.bucket, key) if _fault(exc).code == "NoSuchUpload" else None
-            if blob is None or not (staged or (attempts.doubtful and self._since(blob, began))):
+            there = self._look(upload.bucket, key) if _fault(exc).code == "NoSuchUpload" else None
+            if there is None or not (staged or (attempts.doubtful and self._since(made(there), began))):
                 raise
-            if blob.crc32c != checksum:
+            if there.get("crc32c") != checksum:
                 raise
-        if blob.crc32c != checksum:
+            found = there
+        if found.get("crc32c") != checksum:
             why = "the object is not made of these parts: its CRC32C is another"
             raise self._error(errors.IntegrityError, "upload_complete", upload.bucket, upload.key, why)
-        return self._info(self._moved(upload, blob) if staged else blob)
+        return self._info(upload.bucket, self._moved(upload, found) if staged else found)
 
     def upload_abort(self, upload: Upload) -> None:
         """Drop the parts, and what they became where it was not moved."""
@@ -392,14 +389,14 @@ class GcsDriver(BlobDriver):
     ) -> Download:
         """Open an object: everything about it is asked first, then the bytes of that very generation."""
         for _ in range(_REOPENED):
-            blob = self._found(bucket, key, if_match=if_match, if_none_match=if_none_match, version=version)
-            info = self._info(blob, version)
+            found = self._found(bucket, key, if_match=if_match, if_none_match=if_none_match, version=version)
+            info = self._info(bucket, found, version)
             start, stop = (0, None) if range_ is None else (range_.start, range_.stop)
             end = info.size if stop is None else min(stop, info.size)
             if start >= end:
                 return Download(info=info, chunks=iter(()))
             try:
-                return Download(info=info, chunks=self._opened(blob, start, end, info.size))
+                return Download(info=info, chunks=self._opened(bucket, found, start, end, info.size))
             except NotFound as exc:
                 if version is not None or _fault(exc).missing == "bucket":
                     raise
@@ -408,7 +405,7 @@ class GcsDriver(BlobDriver):
 
     def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
         """Return everything about an object but its content."""
-        return self._info(self._found(bucket, key, version=version), version)
+        return self._info(bucket, self._found(bucket, key, version=version), version)
 
     def list(
         self,
@@ -424,22 +421,22 @@ class GcsDriver(BlobDriver):
         after = start_after if cursor is None else None
         # The service begins at a key, not behind it: one more is asked for, and left out.
         wanted = min((limit or _PAGE) + (1 if after is not None else 0), _PAGE)
-        listing = self._listed(
+        page = self._page(
             bucket,
-            prefix=prefix or None,
+            prefix=prefix,
             delimiter=delimiter,
-            start_offset=start_after or None,
-            page_token=cursor,
-            max_results=wanted,
+            start=start_after,
+            cursor=cursor,
+            size=wanted,
             fields=_SUMMARY_FIELDS,
         )
         items: list[ObjectSummary | CommonPrefix] = [
-            summary_of(blob) for blob in next(listing.pages, ()) if blob.name != start_after
+            summary_of(found) for found in page.items if found["name"] != start_after
         ]
-        rolled = [CommonPrefix(name) for name in listing.prefixes if self._reaches(bucket, name, start_after)]
+        rolled = [CommonPrefix(name) for name in page.prefixes if self._reaches(bucket, name, start_after)]
         if rolled:
             items = sorted([*items, *rolled], key=place_of)
-        return Page(tuple(items), listing.next_page_token)
+        return Page(tuple(items), page.next)
 
     # deleting
 
@@ -498,21 +495,26 @@ class GcsDriver(BlobDriver):
     ) -> ObjectInfo:
         """Copy inside Cloud Storage, in as many steps as it takes; the source must stay in the version found first."""
         source = self._found(bucket, key, version=version)
-        kept = options or PutOptions(headers=headers_of(source), metadata=source.metadata or {})
-        # Without the generation that was found, unless it is asked for: one that is gone would be a missing object.
-        origin = self.client.bucket(bucket).blob(key, generation=source.generation if version is not None else None)
+        kept = options or PutOptions(headers=headers_of(source), metadata=source.get("metadata", {}))
+        generation, checksum = generation_of(source), source["crc32c"]
 
-        def write(condition: int | None, policy: Untyped) -> Blob:
-            # All is said in full: whether what is not said is copied depends on what else is.
-            target = self._described(to_bucket, to_key, kept)
-            if options is None and source.custom_time is not None:
-                target.custom_time = source.custom_time
-            return _rewritten(target, origin, source.generation, kept, condition, policy)
+        def write(condition: int | None, policy: Untyped) -> Resource:
+            return self._objects.rewrite(
+                (bucket, key),
+                (to_bucket, to_key),
+                kept,
+                policy,
+                custom_time=source.get("customTime") if options is None else None,
+                # Only where it is asked for: one that was found, and is gone, would be a missing object.
+                generation=generation if version is not None else None,
+                source_match=generation,
+                match=condition,
+            )
 
         condition = None if options is None else self._condition(options)
-        checksum = source.crc32c
         return self._info(
-            self._written(to_bucket, to_key, condition, write, lambda found: is_as_written(found, checksum, kept))
+            to_bucket,
+            self._written(to_bucket, to_key, condition, write, lambda found: is_as_written(found, checksum, kept)),
         )
 
     def set_retention(
@@ -536,19 +538,19 @@ class GcsDriver(BlobDriver):
 
         The service lists them from old to new, and cuts pages anywhere: a key's newest version may be on the next.
         """
-        listing = self._listed(
-            bucket,
-            prefix=prefix or None,
-            start_offset=cursor,
-            versions=True,
-            page_size=_PAGE if limit is None else max(2, min(limit + 1, _PAGE)),
-            fields=_VERSION_FIELDS,
-        )
+        size = _PAGE if limit is None else max(2, min(limit + 1, _PAGE))
         rows: list[ObjectVersion] = []
         following: str | None = None
-        for page in listing.pages:
-            rows += [version_of(blob) for blob in page]
-            if listing.next_page_token and rows and rows[-1].key != rows[0].key:
+        start, more = cursor, None
+        while True:
+            page = self._page(
+                bucket, prefix=prefix, start=start, cursor=more, size=size, versions=True, fields=_VERSION_FIELDS
+            )
+            rows += [version_of(found) for found in page.items]
+            more = page.next
+            if more is None:
+                break
+            if rows and rows[-1].key != rows[0].key:
                 following = rows[-1].key
                 break
         done = [row for row in rows if row.key != following]
@@ -626,8 +628,8 @@ class GcsDriver(BlobDriver):
     def _bucket(self, name: str) -> Untyped:
         return self.client.get_bucket(name, timeout=TIMEOUT, retry=self.session.attempts().policy)
 
-    def _listed(self, bucket: str, **options: Untyped) -> Untyped:
-        return self.client.list_blobs(bucket, timeout=TIMEOUT, retry=self.session.attempts().policy, **options)
+    def _page(self, bucket: str, **options: Untyped) -> Rows:
+        return self._objects.page(bucket, self.session.attempts().policy, **options)
 
     def _spec(self, bucket: Untyped) -> BucketSpec:
         self._keeps[bucket.name] = bool(bucket.versioning_enabled)
@@ -646,7 +648,7 @@ class GcsDriver(BlobDriver):
             bucket = self._bucket(spec.name)
         except GoogleAPICallError:
             return False  # somebody else's
-        return self._spec(bucket) == spec and self._since(bucket, began)
+        return self._spec(bucket) == spec and self._since(bucket.time_created, began)
 
     def _found(
         self,
@@ -656,25 +658,31 @@ class GcsDriver(BlobDriver):
         if_match: Token | None = None,
         if_none_match: Token | None = None,
         version: str | None = None,
-    ) -> Blob:
+    ) -> Resource:
         """Return everything about an object."""
         known = if_none_match is not None and _GENERATION.fullmatch(if_none_match.value)
-        blob = self._selected(bucket, key, version)
-        blob.reload(
-            if_generation_match=self._generation(if_match),
-            if_generation_not_match=self._generation(if_none_match) if known else None,
-            timeout=TIMEOUT,
-            retry=self.session.attempts().policy,
+        return self._objects.look(
+            bucket,
+            key,
+            self.session.attempts().policy,
+            generation=self._version(bucket, key, version),
+            match=self._generation(if_match),
+            not_match=self._generation(if_none_match) if known else None,
         )
-        return blob
 
-    def _selected(self, bucket: str, key: str, version: str | None) -> Blob:
+    def _selected(self, bucket: str, key: str, version: str | None) -> Untyped:
         """Return the SDK's handle of an object, or of one version of it. Calls nobody."""
-        if version is not None and not _GENERATION.fullmatch(version):
-            raise self._error(errors.NotFound, "stat", bucket, key, f"there is no version {version!r}")
-        return self.client.bucket(bucket).blob(key, generation=None if version is None else int(version))
+        return self.client.bucket(bucket).blob(key, generation=self._version(bucket, key, version))
 
-    def _look(self, bucket: str, key: str) -> Blob | None:
+    def _version(self, bucket: str, key: str, version: str | None) -> int | None:
+        """Return the generation that a version is."""
+        if version is None:
+            return None
+        if not _GENERATION.fullmatch(version):
+            raise self._error(errors.NotFound, "stat", bucket, key, f"there is no version {version!r}")
+        return int(version)
+
+    def _look(self, bucket: str, key: str) -> Resource | None:
         """Return what is there, if anything."""
         try:
             return self._found(bucket, key)
@@ -684,8 +692,8 @@ class GcsDriver(BlobDriver):
             return None
 
     def _written(
-        self, bucket: str, key: str, condition: int | None, write: _Write, is_ours: Callable[[Blob], bool]
-    ) -> Blob:
+        self, bucket: str, key: str, condition: int | None, write: _Write, is_ours: Callable[[Resource], bool]
+    ) -> Resource:
         """Write exactly once, also where answers are lost.
 
         Args:
@@ -701,12 +709,12 @@ class GcsDriver(BlobDriver):
         except Exception as exc:
             if not _may_be_done(exc):
                 raise
-            blob, failure = self._look(bucket, key), exc
-        if blob is not None and self._since(blob, began):
-            if is_ours(blob):
-                return blob
+            found, failure = self._look(bucket, key), exc
+        if found is not None and self._since(made(found), began):
+            if is_ours(found):
+                return found
             raise failure  # somebody wrote meanwhile: whether before us or over us nobody can tell
-        generation = 0 if blob is None else blob.generation
+        generation = 0 if found is None else generation_of(found)
         try:
             return self._written_over(generation, bucket, key, began, write, is_ours, always_look=True)
         except PreconditionFailed:
@@ -719,72 +727,82 @@ class GcsDriver(BlobDriver):
         key: str,
         began: float,
         write: _Write,
-        is_ours: Callable[[Blob], bool],
+        is_ours: Callable[[Resource], bool],
         *,
         always_look: bool,
-    ) -> Blob:
+    ) -> Resource:
         """Write over one generation; where that fails, look whether it was a lost success of ours that changed it."""
         attempts = self.session.attempts()
         try:
             return write(generation, attempts.policy)
         except PreconditionFailed:
-            blob = self._look(bucket, key) if attempts.doubtful or always_look else None
-            if blob is None or not self._since(blob, began) or not is_ours(blob):
+            found = self._look(bucket, key) if attempts.doubtful or always_look else None
+            if found is None or not self._since(made(found), began) or not is_ours(found):
                 raise
-            return blob
+            return found
 
-    def _since(self, resource: Untyped, began: float) -> bool:
-        """Tell whether the server may have made a blob or a bucket since a moment of ours."""
-        return self.session.clock.is_before(resource.time_created, began) is not True
+    def _since(self, moment: datetime, began: float) -> bool:
+        """Tell whether what the server made at a moment of its own may be newer than a moment of ours."""
+        return self.session.clock.is_before(moment, began) is not True
 
-    def _moved(self, upload: Upload, staged: Blob) -> Blob:
+    def _moved(self, upload: Upload, staged: Resource) -> Resource:
         """Move what an upload made onto its key, under the upload's condition; drop it if that does not hold."""
         bucket, options = self.client.bucket(upload.bucket), upload.options
         if options.lock != _UNLOCKED:
             return self._moved_locked(upload, staged)
         began, attempts = time.monotonic(), self.session.attempts()
-        generation, checksum = staged.generation, staged.crc32c
+        generation, checksum = generation_of(staged), staged["crc32c"]
+        handle = bucket.blob(staged["name"], generation=generation)
         try:
             if not _rules.fits_headers(options):
-                self._describe(staged, attrs.evolve(options, storage_class=None))
-                staged.content_type = options.headers.content_type or DEFAULT_TYPE
-                staged.patch(if_generation_match=generation, timeout=TIMEOUT, retry=self.session.attempts().policy)
-            return bucket.move_blob(
-                staged,
+                describe(handle, attrs.evolve(options, storage_class=None))
+                handle.content_type = options.headers.content_type or DEFAULT_TYPE
+                handle.patch(if_generation_match=generation, timeout=TIMEOUT, retry=self.session.attempts().policy)
+            moved = bucket.move_blob(
+                handle,
                 upload.key,
                 if_generation_match=self._condition(options),
                 if_source_generation_match=generation,
                 timeout=TIMEOUT,
                 retry=attempts.policy,
             )
+            return resource_of(moved)
         except NotFound:
             # Moved by our first try; else nobody knows the name.
-            blob = self._look(upload.bucket, upload.key) if attempts.doubtful else None
-            if blob is None or not self._since(blob, began) or not is_as_written(blob, checksum, options):
+            found = self._look(upload.bucket, upload.key) if attempts.doubtful else None
+            if found is None or not self._since(made(found), began) or not is_as_written(found, checksum, options):
                 raise
-            return blob
+            return found
         except PreconditionFailed:
-            self._delete(upload.bucket, staged.name, generation=generation)
+            self._delete(upload.bucket, staged["name"], generation=generation)
             raise
 
-    def _moved_locked(self, upload: Upload, staged: Blob) -> Blob:
+    def _moved_locked(self, upload: Upload, staged: Resource) -> Resource:
         """Copy what an upload made onto its key, which locks it at once; a move takes no lock along."""
-        options, generation, checksum = upload.options, staged.generation, staged.crc32c
+        options, generation, checksum = upload.options, generation_of(staged), staged["crc32c"]
 
-        def write(condition: int | None, policy: Untyped) -> Blob:
-            target = self._described(upload.bucket, upload.key, options)
-            return _rewritten(target, staged, generation, options, condition, policy)
+        def write(condition: int | None, policy: Untyped) -> Resource:
+            return self._objects.rewrite(
+                (upload.bucket, staged["name"]),
+                (upload.bucket, upload.key),
+                options,
+                policy,
+                custom_time=None,
+                generation=generation,
+                source_match=generation,
+                match=condition,
+            )
 
         condition = self._condition(options)
         try:
-            made = self._written(
+            moved = self._written(
                 upload.bucket, upload.key, condition, write, lambda found: is_as_written(found, checksum, options)
             )
         except PreconditionFailed:
-            self._delete(upload.bucket, staged.name, generation=generation)
+            self._delete(upload.bucket, staged["name"], generation=generation)
             raise
-        self._delete(upload.bucket, staged.name, generation=generation)
-        return made
+        self._delete(upload.bucket, staged["name"], generation=generation)
+        return moved
 
     def _sent(self, batch: Untyped) -> Iterable[Untyped]:
         """Send a batch, which the SDK does not repeat; only a refusal for coming too fast is."""
@@ -815,10 +833,10 @@ class GcsDriver(BlobDriver):
         found = self._look(bucket, key)
         if found is None:
             return True
-        before = self.session.clock.is_before(found.time_created, began)
+        before = self.session.clock.is_before(made(found), began)
         if before:
             with suppress(PreconditionFailed):
-                self._delete(bucket, key, condition=found.generation)
+                self._delete(bucket, key, condition=generation_of(found))
         # What was written since we began may have followed our delete, and is not what that was about.
         return before is not None
 
@@ -835,47 +853,29 @@ class GcsDriver(BlobDriver):
         """Delete; a missing object is no error, unless ``strict`` says that it was to be there when we began."""
         attempts = self.session.attempts(repeatable=repeatable)
         try:
-            self.client.bucket(bucket).delete_blob(
-                key,
-                generation=generation,
-                if_generation_match=condition,
-                timeout=TIMEOUT,
-                retry=attempts.policy,
-            )
+            self._objects.delete(bucket, key, attempts.policy, generation=generation, match=condition)
         except NotFound as exc:
             if _fault(exc).missing == "bucket" or (strict and not attempts.doubtful):
                 raise
 
-    def _opened(self, blob: Blob, start: int, end: int, size: int) -> _Chunks:
-        """Ask for bytes of one generation as they are stored: the SDK only pushes them into files."""
-        transport, key, bucket = self.session.transport, quote(blob.name, safe=""), blob.bucket.name
-        url = f"{self.client.api_endpoint}/download/storage/v1/b/{bucket}/o/{key}"
-        whole = (start, end) == (0, size)
-        headers = {"Accept-Encoding": "gzip"}  # else the service unpacks what is stored compressed
-        if not whole:
-            headers["Range"] = f"bytes={start}-{end - 1}"
-
-        def once() -> Untyped:
-            answer = transport.request(
-                "GET", f"{url}?alt=media&generation={blob.generation}", headers=headers, stream=True, timeout=TIMEOUT
-            )
-            if not 200 <= answer.status_code < 300:
-                with answer:
-                    raise from_http_response(answer)
-            return answer
-
-        answer = self.session.attempts().policy(once)()
-        if not whole and answer.status_code != 206:
-            answer.close()
+    def _opened(self, bucket: str, found: Resource, start: int, end: int, size: int) -> _Chunks:
+        """Open what was found, for some of its bytes."""
+        key, checksum = found["name"], found.get("crc32c")
+        span = None if (start, end) == (0, size) else (start, end)
+        media = self._objects.open(
+            bucket, key, self.session.attempts().policy, generation=generation_of(found), span=span
+        )
+        if span is not None and media.status != 206:
+            media.close()
             why = "the server ignored the range and would have sent other bytes"
-            raise self._error(errors.IntegrityError, "get", bucket, blob.name, why)
-        expected = int.from_bytes(base64.b64decode(blob.crc32c), "big") if whole and blob.crc32c else None
+            raise self._error(errors.IntegrityError, "get", bucket, key, why)
+        expected = int.from_bytes(base64.b64decode(checksum), "big") if span is None and checksum else None
 
         def altered() -> Exception:
             why = "the content does not have the CRC32C that the provider tells"
-            return self._error(errors.IntegrityError, "get", bucket, blob.name, why)
+            return self._error(errors.IntegrityError, "get", bucket, key, why)
 
-        return _Chunks(answer, size, expected, altered)
+        return _Chunks(media, size, expected, altered)
 
     def _reaches(self, bucket: str, prefix: str, start_after: str | None) -> bool:
         """Tell whether there is a key of that prefix behind ``start_after``, which may itself have made it."""
@@ -883,26 +883,6 @@ class GcsDriver(BlobDriver):
             return True
         page = self.list(bucket, prefix=prefix, delimiter=None, start_after=start_after, cursor=None, limit=1)
         return bool(page.items or page.next)
-
-    def _described(self, bucket: str, key: str, options: PutOptions) -> Blob:
-        bucket_ = self.client.bucket(bucket)
-        blob = held(key, bucket_) if options.hold else bucket_.blob(key)
-        self._describe(blob, options)
-        if options.retention is not None:
-            retain(blob, options.retention)
-        return blob
-
-    def _describe(self, blob: Blob, options: PutOptions) -> None:
-        """Set what is stored with an object, but its type, which the SDK wants by itself."""
-        headers = options.headers
-        for name in ("cache_control", "content_disposition", "content_encoding", "content_language"):
-            value = getattr(headers, name)
-            if value is not None:
-                setattr(blob, name, value)
-        if options.metadata:
-            blob.metadata = dict(options.metadata)
-        if options.storage_class is not None:
-            blob.storage_class = options.storage_class
 
     def _condition(self, options: PutOptions) -> int | None:
         return 0 if options.if_absent else self._generation(options.if_match)
@@ -917,10 +897,10 @@ class GcsDriver(BlobDriver):
             )
         return int(token.value)
 
-    def _info(self, blob: Blob, version: str | None = None) -> ObjectInfo:
-        if version is None and self._keeps_versions(blob.bucket.name):
-            version = str(blob.generation)
-        return info_of(blob, version)
+    def _info(self, bucket: str, found: Resource, version: str | None = None) -> ObjectInfo:
+        if version is None and self._keeps_versions(bucket):
+            version = found["generation"]
+        return info_of(found, version)
 
     def _keeps_versions(self, bucket: str) -> bool:
         """Tell whether a bucket keeps older versions: an object's properties do not."""
@@ -933,12 +913,14 @@ class GcsDriver(BlobDriver):
 
     def _changed(self, name: str) -> errors.Conflict:
         why = "the bucket is no longer what the change starts from; make a new plan"
-        return errors.Conflict(why, provider=self.provider, operation="blob.update", resource=Resource("bucket", name))
+        return errors.Conflict(
+            why, provider=self.provider, operation="blob.update", resource=errors.Resource("bucket", name)
+        )
 
     def _error(
         self, cls: type[errors.OperationError], operation: str, bucket: str, key: str, why: str
     ) -> errors.OperationError:
-        resource = Resource("object", key, Resource("bucket", bucket))
+        resource = errors.Resource("object", key, errors.Resource("bucket", bucket))
         return cls(why, provider=self.provider, operation=f"blob.{operation}", resource=resource)
 
 
@@ -957,25 +939,6 @@ def _told_apart(upload: Upload) -> tuple[str, str]:
         return upload.id, ""
     id_, staged = json.loads(upload.id)
     return id_, staged
-
-
-def _rewritten(
-    target: Blob, origin: Blob, generation: int, options: PutOptions, condition: int | None, policy: Untyped
-) -> Blob:
-    """Copy one generation inside the service, in as many steps as it takes."""
-    target.content_type = options.headers.content_type or DEFAULT_TYPE
-    token: str | None = None
-    while True:
-        token, _, _ = target.rewrite(
-            origin,
-            token=token,
-            if_generation_match=condition,
-            if_source_generation_match=generation,
-            timeout=TIMEOUT,
-            retry=policy,
-        )
-        if token is None:
-            return target
 
 
 # errors
