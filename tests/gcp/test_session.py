@@ -188,3 +188,16 @@ def test_what_was_known_precisely_is_known_less_and_less() -> None:
     assert clock.is_before(later - timedelta(seconds=1), 3700.0) is None
     assert clock.is_before(later - timedelta(seconds=5), 3700.0) is True
     assert clock.is_before(later + timedelta(seconds=5), 3700.0) is False
+
+
+def test_nothing_is_asked_behind_our_back(gcp_double: GcpDouble) -> None:
+    gcp_double.state.make_bucket("shop", gcp_double.project, "US", {})
+    driver = GcsDriver(Session(GcpSettings(**gcp_double.config)))
+    driver.delete("shop", "absent", if_match=None, version=None)
+    assert driver.list("shop", prefix="", delimiter=None, start_after=None, cursor=None, limit=None).items == ()
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_fetch_background)"):
+            thread.join()
+    asked = [call.operation.removeprefix("storage.") for call in gcp_double.calls if call.path != "/token"]
+    assert asked == ["objects.delete", "objects.list"]
+    driver.close()

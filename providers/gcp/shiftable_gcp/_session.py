@@ -305,13 +305,16 @@ class Session:
 
     def _made(self) -> Untyped:
         endpoint, transport = self._settings.endpoint, self.transport
-        return storage.Client(
+        made = storage.Client(
             project=self._settings.project or self._project,
             credentials=transport.credentials,
             _http=transport,  # the SDK's own has ten connections, and many threads share it
             client_options={"api_endpoint": endpoint} if endpoint else None,
             client_info=ClientInfo(user_agent=f"shiftable/{__version__}"),
         )
+        # For traces the SDK asks in a thread of its own where each bucket is, also where nobody traces.
+        made._bucket_metadata_cache = None  # noqa: SLF001  there is no other word for it but a variable of the process
+        return made
 
     def _credentials(self) -> tuple[Untyped, str | None]:
         key = self._settings.service_account
