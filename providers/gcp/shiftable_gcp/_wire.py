@@ -21,8 +21,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from typing import TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
+import attrs
 import requests
 from google.api_core.exceptions import from_http_response
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError, JSONDecodeError
@@ -35,7 +36,7 @@ from shiftable.http_adapter import failure
 from shiftable_gcp._blob_told import DEFAULT_TYPE, Resource
 from shiftable_gcp._crc32c import crc32c, told
 from shiftable_gcp._objects import Media, Rows, SdkObjects, media_path
-from shiftable_gcp._session import TIMEOUT, LaneTransport, Untyped
+from shiftable_gcp._session import TIMEOUT, Session, Untyped
 
 __all__ = ["WireObjects"]
 
@@ -54,8 +55,42 @@ class _LeftError(Exception):
     """The SDK is to do it."""
 
 
+@attrs.frozen
+class _Place:
+    """Where a client's service is, and what is said in every request.
+
+    Args:
+        path: what the endpoint has in front of all paths.
+        lines: the headers up to the number that is each call's own.
+        is_plain: whether there is no more to the endpoint.
+    """
+
+    client: Untyped
+    endpoint: str
+    path: str
+    lines: str
+    is_plain: bool
+
+    @classmethod
+    def of(cls, client: Untyped) -> _Place:
+        """Ask the SDK."""
+        endpoint: str = client.api_endpoint
+        parts = urlsplit(endpoint)
+        agent = client._connection.user_agent.strip()  # noqa: SLF001  told nowhere else
+        lines = (
+            f"Host: {parts.netloc}\r\nAccept-Encoding: gzip\r\nUser-Agent: {agent}\r\n"
+            f"X-Goog-API-Client: {agent} gccl-invocation-id/"
+        )
+        is_plain = not (parts.username or parts.query or parts.fragment)
+        return cls(client, endpoint, parts.path.rstrip("/"), lines, is_plain)
+
+
 class WireObjects(SdkObjects):
     """The calls, over the lane's own connections wherever that can be."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._place: _Place | None = None
 
     def look(
         self,
@@ -92,7 +127,7 @@ class WireObjects(SdkObjects):
         with suppress(_LeftError):
             if options.lock != _UNLOCKED or len(data) > _AT_ONCE:
                 raise _LeftError
-            stated = {**_stated(key, options), "crc32c": told(crc32c(data))}
+            stated = {"name": key, **_stated(options), "crc32c": told(crc32c(data))}
             if options.md5 is not None:
                 stated["md5Hash"] = base64.b64encode(options.md5).decode()
             boundary = os.urandom(16).hex()
@@ -100,7 +135,8 @@ class WireObjects(SdkObjects):
                 f"/upload/storage/v1/b/{bucket}/o?{_query({'uploadType': 'multipart', 'ifGenerationMatch': match})}"
             )
             lines = f'Content-Type: multipart/related; boundary="{boundary}"\r\n'
-            return self._called(policy, "POST", target, _object, lines=lines, body=_related(boundary, stated, data))
+            body = _related(boundary, stated, options.headers.content_type or DEFAULT_TYPE, data)
+            return self._called(policy, "POST", target, _object, lines=lines, body=body)
         return super().write(bucket, key, data, options, policy, match=match)
 
     def rewrite(
@@ -117,7 +153,9 @@ class WireObjects(SdkObjects):
     ) -> Resource:
         """Copy inside the service, in as many steps as it takes; see ``SdkObjects``."""
         path = f"/storage/v1{_path(*place)}/rewriteTo{_path(*target)}"
-        stated = _stated(target[1], options) | ({"customTime": custom_time} if custom_time is not None else {})
+        stated = _stated(options) | {"contentType": options.headers.content_type or DEFAULT_TYPE}
+        if custom_time is not None:
+            stated["customTime"] = custom_time
         query = {"sourceGeneration": generation, "ifGenerationMatch": match, "ifSourceGenerationMatch": source_match}
         with suppress(_LeftError):
             if options.lock != _UNLOCKED:
@@ -215,39 +253,35 @@ class WireObjects(SdkObjects):
         body: bytes = b"",
     ) -> T:
         """Make a call under its policy."""
-        client, transport = self._session.client, self._session.transport
-        endpoint: str = client.api_endpoint
-        place = urlsplit(endpoint)
-        server = transport.connections(endpoint, TIMEOUT) if isinstance(transport, LaneTransport) else None
-        if server is None or place.username is not None or place.query or place.fragment:
+        transport: Untyped = self._session.transport
+        place = self._place
+        if place is None or place.client is not self._session.client:
+            place = self._place = _Place.of(self._session.client)
+        server: Connections | None = transport.connections(place.endpoint, TIMEOUT)
+        if server is None or not place.is_plain:
             raise _LeftError
-        agent: str = client._connection.user_agent.strip()  # noqa: SLF001  told nowhere else
-        target = f"{place.path.rstrip('/')}{target}"
+        target = f"{place.path}{target}"
         length = f"Content-Length: {len(body)}\r\n" if method != "GET" else ""
-        head = (
-            f"{method} {target} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept-Encoding: gzip\r\nUser-Agent: {agent}\r\n"
-            f"X-Goog-API-Client: {agent} gccl-invocation-id/{uuid.uuid4()}\r\n{lines}{length}"
-        )
-        url = f"{server.url}{target}"
+        head = f"{method} {target} HTTP/1.1\r\n{place.lines}{uuid.uuid4()}\r\n{lines}{length}"
 
         def once() -> T:
-            answer = _exchanged(transport, server, method, url, head, body)
+            answer = _exchanged(transport, server, method, head, body)
             if answer.status in _MOVED and "location" in answer.headers:
                 answer.body.close()
                 raise _LeftError
             if not 200 <= answer.status < 300:
-                raise _refused(method, url, answer)
+                raise _refused(method, f"{server.url}{target}", answer)
             return read(answer)
 
         found: T = policy(once)()
         return found
 
 
-def _exchanged(transport: Untyped, server: Connections, method: str, url: str, head: str, body: bytes) -> Answer:
+def _exchanged(transport: Untyped, server: Connections, method: str, head: str, body: bytes) -> Answer:
     """Send a request with credentials, and again with others if the service does not take them any more."""
     renewed = 0
     while True:
-        carried = transport.authorization(method, url)
+        carried = transport.authorization(method, server.url)
         lines = "".join([f"{name}: {value}\r\n" for name, value in carried.items()])
         sent = time.monotonic()
         try:
@@ -270,15 +304,17 @@ def _path(bucket: str, key: str) -> str:
 
 
 def _query(arguments: Mapping[str, object]) -> str:
-    return urlencode({name: value for name, value in arguments.items() if value is not None})
+    return "&".join([f"{name}={_quoted(value)}" for name, value in arguments.items() if value is not None])
 
 
-def _stated(key: str, options: PutOptions) -> dict[str, Untyped]:
-    """Return what is stored with an object, in the words of the JSON API."""
+def _quoted(value: object) -> str:
+    return quote_plus(value) if isinstance(value, str) and not (value.isascii() and value.isalnum()) else str(value)
+
+
+def _stated(options: PutOptions) -> dict[str, Untyped]:
+    """Return what is stored with an object but its type, in the words of the JSON API."""
     headers = options.headers
     every = {
-        "name": key,
-        "contentType": headers.content_type or DEFAULT_TYPE,
         "cacheControl": headers.cache_control,
         "contentDisposition": headers.content_disposition,
         "contentEncoding": headers.content_encoding,
@@ -289,10 +325,10 @@ def _stated(key: str, options: PutOptions) -> dict[str, Untyped]:
     return {name: value for name, value in every.items() if value is not None}
 
 
-def _related(boundary: str, stated: Mapping[str, object], data: bytes) -> bytes:
+def _related(boundary: str, stated: Mapping[str, object], type_: str, data: bytes) -> bytes:
     """Return a body that holds what is stored with an object, and its content."""
     described = f"--{boundary}\r\ncontent-type: application/json; charset=UTF-8\r\n\r\n{json.dumps(stated)}\r\n"
-    content = f"--{boundary}\r\ncontent-type: {stated['contentType']}\r\n\r\n"
+    content = f"--{boundary}\r\ncontent-type: {type_}\r\n\r\n"
     return b"".join((described.encode(), content.encode(), data, f"\r\n--{boundary}--".encode()))
 
 
