@@ -33,6 +33,7 @@ _NEVER = 86_400.0
 _TIMEOUTS = (int, float, tuple, type(None))
 _PART = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-F]{2})"
 _URL = re.compile(rf"https?://[a-z0-9.:\[\]-]+/{_PART}*(?:\?(?:{_PART}|\?)+)?")
+_ROOT = re.compile(r"[A-Za-z]+://[^/?#]*")
 _LINE = re.compile(r"[!-9;-~]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*)?")
 
 
@@ -145,18 +146,19 @@ class BulkAdapter(HTTPAdapter):
 
     def server(self, url: str, timeout: Any, *, verify: bool | str) -> Connections:  # noqa: ANN401  as in requests
         """Return the connections to a URL's server."""
-        parts, verify = urlsplit(url), self._trusted if verify is True else verify
-        key = (parts.scheme, parts.netloc, timeout, verify)
+        found_root, verify = _ROOT.match(url), self._trusted if verify is True else verify
+        root = found_root[0] if found_root else url
+        key = (root, timeout, verify)
         found = self._servers.get(key)
         if found is None:
             connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
             how = Transport(
                 connect_timeout=_NEVER if connect is None else connect,
                 read_timeout=_NEVER if read is None else read,
-                context=_context(verify) if parts.scheme == "https" else None,
+                context=_context(verify) if urlsplit(root).scheme == "https" else None,
                 limit=self._idle,
             )
-            found = self._servers.setdefault(key, Connections(f"{parts.scheme}://{parts.netloc}", how))
+            found = self._servers.setdefault(key, Connections(root, how))
         return found
 
 
