@@ -31,7 +31,7 @@ from shiftable.blob import BlobStore
 from shiftable.blob.driver import Headers, PutOptions, Retention
 from shiftable.errors import NotFound, Timeout, Unauthenticated, Unavailable
 from shiftable.parallel import parallel
-from shiftable_gcp import GcpSettings, _objects, _wire
+from shiftable_gcp import GcpSettings, _objects, _session, _wire
 from shiftable_gcp._objects import SdkObjects
 from shiftable_gcp._session import Session
 from shiftable_gcp._wire import WireObjects
@@ -451,7 +451,8 @@ def test_no_token_shows_in_an_error(serve: Serve) -> None:
 # credentials
 
 
-def test_a_token_that_grew_old_is_renewed_once_for_all_threads(serve: Serve) -> None:
+def test_a_token_that_grew_old_is_renewed_once_for_all_threads(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_session, "_ASKED_AGAIN", 0.0)
     credentials = Token(pause=0.1)
     lane = serve(answer(), credentials=credentials)
     with ThreadPoolExecutor(8) as pool:
@@ -461,6 +462,18 @@ def test_a_token_that_grew_old_is_renewed_once_for_all_threads(serve: Serve) -> 
     credentials.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=5)
     lane.made(READ, lane.wire)
     assert lane.seen[-1].headers["authorization"] == "Bearer token-2"
+
+
+def test_credentials_are_asked_for_their_headers_no_oftener_than_need_be(serve: Serve) -> None:
+    credentials, asked = Token(), []
+    credentials.apply = lambda headers: asked.append(headers) or credentials._apply(headers)
+    lane = serve(answer(), credentials=credentials)
+    for _ in range(3):
+        lane.made(READ, lane.wire)
+    credentials.refresh(None)  # by whoever shares them
+    lane.made(READ, lane.wire)
+    assert len(asked) == 2
+    assert [seen.headers["authorization"] for seen in lane.seen] == ["Bearer token-1"] * 3 + ["Bearer token-2"]
 
 
 def test_who_renews_a_token_gives_way(serve: Serve) -> None:
@@ -577,6 +590,17 @@ def test_a_redirect_is_left_to_the_sdk(serve: Serve, left: list[str], name: str)
     assert left == [name]
     assert Seen.of(there.seen[0]).path == "/there"
     there.stop()
+
+
+@pytest.mark.parametrize("status", ["302 Found", "303 See Other"])
+def test_a_write_that_may_have_been_executed_is_not_sent_elsewhere(serve: Serve, left: list[str], status: str) -> None:
+    lane = serve(answer(b"", status, "Location: /there"), answer())
+    lane.failure(CALLS["write"], lane.wire)
+    assert (left, len(lane.seen)) == ([], 1)
+    lane.made(CALLS["write"], lane.wire)
+    lane.server._answers[:] = [answer(b"", status, "Location: /there"), answer()]
+    assert lane.made(READ, lane.wire) == OBJECT
+    assert left == ["look"]
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -94,11 +94,13 @@ def headers_of(told: Resource) -> Headers:
 
 def lock_of(told: Resource) -> Lock:
     """Return how an object is locked."""
-    stated = told.get("retention", {})
+    hold = bool(told.get("temporaryHold") or told.get("eventBasedHold"))
+    stated = told.get("retention")
+    if not stated:
+        return Lock(hold=hold)
     mode = next((mode for mode, name in _MODES.items() if name == stated.get("mode")), None)
-    until = datetime.fromisoformat(stated["retainUntilTime"]) if "retainUntilTime" in stated else None
-    retention = Retention(until=until, mode=mode) if mode is not None and until is not None else None
-    return Lock(retention=retention, hold=bool(told.get("temporaryHold") or told.get("eventBasedHold")))
+    retention = Retention(until=datetime.fromisoformat(stated["retainUntilTime"]), mode=mode) if mode else None
+    return Lock(retention=retention, hold=hold)
 
 
 def retain(blob: Untyped, retention: Retention | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import re
 from collections.abc import Callable
 from datetime import datetime
 from urllib.parse import quote
@@ -20,7 +21,9 @@ from shiftable_gcp._blob_told import DEFAULT_TYPE, Resource, retain
 from shiftable_gcp._holds import held
 from shiftable_gcp._session import TIMEOUT, Session, Untyped
 
-__all__ = ["Media", "Rows", "SdkObjects", "describe", "media_path", "resource_of"]
+__all__ = ["Media", "Rows", "SdkObjects", "describe", "media_path", "object_path", "resource_of"]
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*")
 
 
 @attrs.frozen
@@ -202,7 +205,12 @@ def describe(blob: Untyped, options: PutOptions) -> None:
 
 def media_path(bucket: str, key: str, generation: int) -> str:
     """Return where the bytes of a generation are, below the endpoint."""
-    return f"/download/storage/v1/b/{bucket}/o/{quote(key, safe='')}?alt=media&generation={generation}"
+    return f"/download/storage/v1{object_path(bucket, key)}?alt=media&generation={generation}"
+
+
+def object_path(bucket: str, key: str) -> str:
+    """Return the path of an object; a slash in a key is no slash there."""
+    return f"/b/{bucket}/o/{key.replace('/', '%2F') if _PLAIN.fullmatch(key) else quote(key, safe='')}"
 
 
 def resource_of(blob: Untyped) -> Resource:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import attrs
 import google.auth
 from google.api_core.client_info import ClientInfo
 from google.api_core.retry import Retry, exponential_sleep_generator, retry_target
@@ -42,6 +43,7 @@ _GRAIN = timedelta(milliseconds=1)  # of the times of objects
 _DRIFT = 1e-3  # twice what a clock that is being corrected may be off: 500 parts in a million (adjtimex)
 _SERVICE = "https://storage.googleapis.com"
 _REFRESH_TIMEOUT = 120  # as in google-cloud-storage
+_ASKED_AGAIN = 1.0  # seconds; a token is renewed minutes before it expires
 
 
 class ServerClock:
@@ -105,41 +107,56 @@ class Transport(AuthorizedSession):
 _moment = functools.lru_cache(8)(parsedate_to_datetime)
 
 
+@attrs.frozen
+class Carried:
+    """The headers of credentials as they are sent, and until when they need not be asked again."""
+
+    token: str | None = attrs.field(repr=False)
+    lines: str = attrs.field(repr=False)
+    until: float
+
+
 class LaneTransport(Transport, BulkSession):
     """Connections of the bulk lane: google-auth's session over ours."""
 
     def __init__(self, credentials: Untyped, clock: ServerClock) -> None:
         super().__init__(credentials, clock)
         self._renewing = threading.Lock()
+        self._carried: Carried | None = None
 
     def connections(self, url: str, timeout: Untyped) -> Connections | None:
         """Return the connections to a URL's server; ``None`` where only requests can go, or who stands in for it."""
         replaced = AuthorizedSession.request.__module__ != AuthorizedSession.__module__
         return None if replaced else super().connections(url, timeout)
 
-    def authorization(self, method: str, url: str) -> dict[str, str]:
-        """Return the headers that carry the credentials; a token that has grown old is renewed in a thread."""
+    def authorization(self, method: str, url: str) -> Carried:
+        """Return what carries the credentials; a token that has grown old is renewed in a thread."""
+        carried = self._carried
+        if carried is not None and carried.token is self.credentials.token and time.monotonic() < carried.until:
+            return carried
+        valid = self.credentials.valid
+        made = self._authorized(method, url) if valid else in_thread(self._renewed, method, url)
+        self._carried = made
+        return made
+
+    def renew(self, refused: Carried) -> None:
+        """Fetch another token than the one that the service has refused."""
+        in_thread(self._replace, refused)
+
+    def _authorized(self, method: str, url: str) -> Carried:
         headers: dict[str, str] = {}
-        if self.credentials.valid:
-            self.credentials.before_request(self._ask, method, url, headers)
-        else:
-            in_thread(self._authorize, method, url, headers)
-        return headers
+        self.credentials.before_request(self._ask, method, url, headers)
+        token = self.credentials.token
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return Carried(token, lines, time.monotonic() + _ASKED_AGAIN)
 
-    def renew(self, headers: dict[str, str]) -> None:
-        """Fetch another token than the one in these headers, which the service has refused."""
-        in_thread(self._replace, headers)
-
-    def _authorize(self, method: str, url: str, headers: dict[str, str]) -> None:
+    def _renewed(self, method: str, url: str) -> Carried:
         with self._renewing:  # whoever waited finds a token
-            self.credentials.before_request(self._ask, method, url, headers)
+            return self._authorized(method, url)
 
-    def _replace(self, headers: dict[str, str]) -> None:
+    def _replace(self, refused: Carried) -> None:
         with self._renewing:
-            now: dict[str, str] = {}
-            if self.credentials.token:
-                self.credentials.apply(now)
-            if now.get("authorization") == headers.get("authorization"):
+            if self.credentials.token == refused.token:
                 self.credentials.refresh(self._ask)
 
     def _ask(self, *args: Untyped, **kwargs: Untyped) -> Untyped:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from typing import TypeVar
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import attrs
 import requests
@@ -35,7 +35,7 @@ from shiftable.http import Answer, Body, Connections
 from shiftable.http_adapter import failure
 from shiftable_gcp._blob_told import DEFAULT_TYPE, Resource
 from shiftable_gcp._crc32c import crc32c, told
-from shiftable_gcp._objects import Media, Rows, SdkObjects, media_path
+from shiftable_gcp._objects import Media, Rows, SdkObjects, media_path, object_path
 from shiftable_gcp._session import TIMEOUT, Session, Untyped
 
 __all__ = ["WireObjects"]
@@ -48,7 +48,8 @@ _RENEWALS = 2
 """As often google-auth fetches another token for one request."""
 _UNLOCKED = Lock()
 _MOVED = frozenset({301, 302, 303, 307, 308})
-_SAFE = "~"
+_UNDONE = frozenset({307, 308})
+"""Only by these a request that changes something is to be sent elsewhere; by the others it may have been executed."""
 
 
 class _LeftError(Exception):
@@ -110,7 +111,7 @@ class WireObjects(SdkObjects):
             "ifGenerationNotMatch": not_match,
         }
         with suppress(_LeftError):
-            return self._asked(policy, "GET", f"/storage/v1{_path(bucket, key)}", query, _object)
+            return self._asked(policy, "GET", f"/storage/v1{object_path(bucket, key)}", query, _object)
         return super().look(bucket, key, policy, generation=generation, match=match, not_match=not_match)
 
     def open(self, bucket: str, key: str, policy: Untyped, *, generation: int, span: tuple[int, int] | None) -> Media:
@@ -152,7 +153,7 @@ class WireObjects(SdkObjects):
         match: int | None,
     ) -> Resource:
         """Copy inside the service, in as many steps as it takes; see ``SdkObjects``."""
-        path = f"/storage/v1{_path(*place)}/rewriteTo{_path(*target)}"
+        path = f"/storage/v1{object_path(*place)}/rewriteTo{object_path(*target)}"
         stated = _stated(options) | {"contentType": options.headers.content_type or DEFAULT_TYPE}
         if custom_time is not None:
             stated["customTime"] = custom_time
@@ -182,7 +183,7 @@ class WireObjects(SdkObjects):
         """Delete an object or one generation of it."""
         query = {"generation": generation, "ifGenerationMatch": match}
         with suppress(_LeftError):
-            self._asked(policy, "DELETE", f"/storage/v1{_path(bucket, key)}", query, _content)
+            self._asked(policy, "DELETE", f"/storage/v1{object_path(bucket, key)}", query, _content)
             return
         super().delete(bucket, key, policy, generation=generation, match=match)
 
@@ -257,8 +258,8 @@ class WireObjects(SdkObjects):
         place = self._place
         if place is None or place.client is not self._session.client:
             place = self._place = _Place.of(self._session.client)
-        server: Connections | None = transport.connections(place.endpoint, TIMEOUT)
-        if server is None or not place.is_plain:
+        server: Connections | None = transport.connections(place.endpoint, TIMEOUT) if place.is_plain else None
+        if server is None:
             raise _LeftError
         target = f"{place.path}{target}"
         length = f"Content-Length: {len(body)}\r\n" if method != "GET" else ""
@@ -266,7 +267,7 @@ class WireObjects(SdkObjects):
 
         def once() -> T:
             answer = _exchanged(transport, server, method, head, body)
-            if answer.status in _MOVED and "location" in answer.headers:
+            if answer.status in (_MOVED if method == "GET" else _UNDONE) and "location" in answer.headers:
                 answer.body.close()
                 raise _LeftError
             if not 200 <= answer.status < 300:
@@ -282,10 +283,9 @@ def _exchanged(transport: Untyped, server: Connections, method: str, head: str, 
     renewed = 0
     while True:
         carried = transport.authorization(method, server.url)
-        lines = "".join([f"{name}: {value}\r\n" for name, value in carried.items()])
         sent = time.monotonic()
         try:
-            answer = server.request(method, f"{head}{lines}\r\n".encode("latin-1"), body)
+            answer = server.request(method, f"{head}{carried.lines}\r\n".encode("latin-1"), body)
         except (OSError, HTTPException) as exc:
             raise failure(exc) from exc
         transport.note(answer.headers.get("date"), sent)
@@ -297,10 +297,6 @@ def _exchanged(transport: Untyped, server: Connections, method: str, head: str, 
 
 
 # requests
-
-
-def _path(bucket: str, key: str) -> str:
-    return f"/b/{bucket}/o/{quote(key, safe=_SAFE)}"
 
 
 def _query(arguments: Mapping[str, object]) -> str:
@@ -383,7 +379,7 @@ def _read(body: Body, amount: int) -> bytes:
 
 
 def _late(exc: Exception) -> ReadTimeoutError:
-    return ReadTimeoutError(None, None, str(exc))  # type: ignore[arg-type]  # the pool, for the text
+    return ReadTimeoutError("Cloud Storage", None, str(exc))  # type: ignore[arg-type]  # the pool, for the text
 
 
 def _broken(exc: Exception) -> ProtocolError:
