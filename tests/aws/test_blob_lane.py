@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
-import inspect
 import os
 import socket
 import ssl
-import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
-import attrs
 import boto3
 import botocore.client
 import pytest
@@ -29,11 +24,9 @@ from botocore.credentials import Credentials
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from shiftable import fibers
 from shiftable.blob import BlobStore, Bucket, BucketSpec
 from shiftable.config import Credential
 from shiftable.errors import IntegrityError, NotFound, OperationError, Timeout, Unauthenticated, Unavailable
-from shiftable.parallel import parallel
 from shiftable_aws import AwsSettings
 from shiftable_aws._session import Session
 from shiftable_aws.blob import FEATURES, blob_driver
@@ -43,6 +36,7 @@ from shiftable_s3.driver import S3Driver
 from shiftable_s3.wire import is_fast
 
 from ..certificates import certificate, serving_tls
+from ..scripted import InFibers, Scripted, Seen
 
 SECRET = "canary-77c1"
 KEYS = ["a b", "a//b", "trailing/", "ü/€", "?#%+&=", "~x", "'()*!", "emoji 🐘", "%41"]
@@ -50,87 +44,7 @@ CLASS = "<StorageClass>STANDARD</StorageClass>"
 EMPTY = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "d41d8cd98f00b204e9800998ecf8427e"\r\n\r\n'
 
 
-@attrs.define
-class Seen:
-    """One request as it came."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class Scripted:
-    """A server that answers as it is told, in turns; the last answer is that of all that follow."""
-
-    def __init__(self, *answers: bytes, close: bool = False, tls: ssl.SSLContext | None = None) -> None:
-        self.seen: list[Seen] = []
-        self.connections = 0
-        self._answers = list(answers)
-        self._close = close
-        self._tls = tls
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-        self.url = f"http{'s' * bool(tls)}://127.0.0.1:{self._server.getsockname()[1]}"
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._greet, args=(client,), daemon=True).start()
-
-    def _greet(self, client: socket.socket) -> None:
-        with suppress(ssl.SSLError):  # whoever does not trust us says so in the handshake
-            self._converse(self._tls.wrap_socket(client, server_side=True) if self._tls else client)
-
-    def _converse(self, client: socket.socket) -> None:
-        with client, client.makefile("rb") as stream:
-            while line := stream.readline().decode().strip():
-                method, target, _ = line.split(" ")
-                headers = {}
-                while field := stream.readline().decode("latin-1").strip():
-                    name, _, value = field.partition(":")
-                    headers[name.lower()] = value.strip()
-                body = stream.read(int(headers.get("content-length", 0)))
-                self.seen.append(Seen(method, target, headers, body))
-                client.sendall(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
-                if self._close:
-                    return
-
-    def stop(self) -> None:
-        # who waits in accept() would wait on, and take what comes to the next socket of this number
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._server.close()
-
-
 Serve = Callable[..., tuple[Scripted, Bucket]]
-
-
-class InFibers:
-    """Makes each call in a fiber, beside one that sleeps, and reads an iterator to its end there."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return functools.partial(self._called, found) if inspect.ismethod(found) else found
-
-    @staticmethod
-    def _called(method: Any, *args: Any, **kwargs: Any) -> Any:
-        def run(what: str) -> Any:
-            if what == "sleep":
-                return fibers.sleep(0.001)
-            found = method(*args, **kwargs)
-            return iter(list(found)) if isinstance(found, Iterator) else found
-
-        done = dict(parallel(run, ("sleep", "call"), workers=2, fibers=True))
-        return done["call"].result()
 
 
 SEEN: dict[str, Callable[[Bucket], Any]] = {"one by one": lambda bucket: bucket, "in fibers": InFibers}
