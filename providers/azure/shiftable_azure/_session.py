@@ -6,6 +6,7 @@ import functools
 import random
 import re
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from requests.adapters import HTTPAdapter
 
 from shiftable.errors import ConfigError, Unsupported
 from shiftable.fibers import sleep
+from shiftable.http import Connections
 from shiftable.http_adapter import BulkSession, prepare
 from shiftable_azure import AzureSettings, __version__
 from shiftable_azure._identity import Identity
@@ -28,17 +30,19 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from azure.core.pipeline.transport import HttpTransport
 
-__all__ = ["Retries", "Session"]
+__all__ = ["CHUNK", "PUT", "STORAGE", "WHOLE", "Retries", "Session"]
 
-_STORAGE = "https://storage.azure.com/.default"
+STORAGE = "https://storage.azure.com/.default"
 _SOMEWHERE = "https://account.blob.core.windows.net"
-_CHUNK = 1024 * 1024
-_WHOLE = 1 << 50  # more than any blob has: one request for all of it
-_PUT = 5_000 * 1024**2  # Put Blob takes no more
+CHUNK = 1024 * 1024
+WHOLE = 1 << 50  # more than any blob has: one request for all of it
+PUT = 5_000 * 1024**2  # Put Blob takes no more
 _CONNECTIONS = 64  # the bulk lane has up to 64 threads on one client
 _SKEW = timedelta(minutes=15)
 _DELEGATION = timedelta(days=7)
+_TIMEOUTS = (20, 60)
 _LONGEST_WAIT = 60.0
+_PASSING = {"OperationTimedOut", "InternalError", "ServerBusy"}
 _SIGNATURE = re.compile(r"(sig=)[^&\s'\")]+")
 
 
@@ -59,10 +63,21 @@ class Retries(ExponentialRetry):
         """Return the seconds that the service asks for, or else a random part of a limit that doubles."""
         history = settings.get("history") or ()
         response = getattr(history[-1], "http_response", None) if history else None
-        asked = seconds_asked(response.headers) if response is not None else None
+        return self.pause(settings["count"], response.headers if response is not None else {})
+
+    @staticmethod
+    def passes(response: Any) -> bool:  # noqa: ANN401  azure-core's
+        """Tell whether the SDK repeats a request after such an answer."""
+        status = response.status_code
+        of_source = 400 <= status < 500 and response.headers.get("x-ms-copy-source-error-code") in _PASSING
+        return status == 408 or of_source or (status >= 500 and status not in {501, 505})
+
+    def pause(self, count: int, headers: Mapping[str, str]) -> float:
+        """Return the same for the retry of that number, after an answer with these headers."""
+        asked = seconds_asked(headers)
         if asked is not None:
             return min(asked, _LONGEST_WAIT)
-        return random.uniform(0, min(self._longest, self._base * 2 ** settings["count"]))  # noqa: S311  a delay
+        return random.uniform(0, min(self._longest, self._base * 2**count))  # noqa: S311  a delay
 
 
 class Session:
@@ -85,10 +100,12 @@ class Session:
         bulk: bool = False,
     ) -> None:
         self._settings = settings
+        self.retries = Retries(settings.max_attempts)
         self.is_lane = bulk
         self._lock = threading.RLock()
         self._identity = identity or Identity(settings, credential)
         self._transport = transport
+        self._bulk: BulkSession | None = None
         self._delegation: tuple[UserDelegationKey, datetime] | None = None
 
     def lane(self) -> Session:
@@ -108,6 +125,10 @@ class Session:
             made = self.__dict__.get("blobs") or self._made()
             self.__dict__["blobs"] = made
             return made
+
+    def connections(self, url: str) -> Connections | None:
+        """Return the bulk lane's connections to a server; ``None`` if the SDK has to go there."""
+        return None if self._bulk is None else self._bulk.connections(url, _TIMEOUTS)
 
     def signed(
         self,
@@ -150,7 +171,7 @@ class Session:
             return f"{url}{'&' if version else '?'}{self._settings.sas_token.reveal().lstrip('?')}", {}
         if self.has_account_key:
             return self.signed(container, blob, "r", timedelta(hours=1), version=version), {}
-        return url, {"source_authorization": f"Bearer {self.identity.get_token(_STORAGE).token}"}
+        return url, {"source_authorization": f"Bearer {self.identity.get_token(STORAGE).token}"}
 
     def readable(self, container: str, blob: str) -> str:
         """Return a URL by which a blob can be read for an hour: no token has to go with it, wherever it is copied to.
@@ -166,7 +187,7 @@ class Session:
         """Return the client of a blob of any account, by a URL that is signed for it. Whoever gets it closes it."""
         retries = Retries(self._settings.max_attempts)
         agent = f"shiftable/{__version__}"
-        return BlobClient.from_blob_url(url, retry_policy=retries, user_agent=agent, transport=_transport(None))
+        return BlobClient.from_blob_url(url, retry_policy=retries, user_agent=agent, transport=_transport())
 
     def url(self, container: str, blob: str, version: str | None = None) -> str:
         """Return a blob's URL, without any credential."""
@@ -203,13 +224,16 @@ class Session:
     def _made(self) -> BlobServiceClient:
         settings = self._settings
         options: dict[str, Any] = {
-            "retry_policy": Retries(settings.max_attempts),
+            "retry_policy": self.retries,
             "user_agent": f"shiftable/{__version__}",
-            "max_single_put_size": _PUT,
-            "max_single_get_size": _WHOLE,
-            "connection_data_block_size": _CHUNK,
+            "max_single_put_size": PUT,
+            "max_single_get_size": WHOLE,
+            "connection_data_block_size": CHUNK,
         }
-        options["transport"] = self._transport or _transport(self._url() if self.is_lane else None)
+        if self.is_lane:
+            self._bulk = BulkSession()
+            prepare(self._bulk, self._url())
+        options["transport"] = self._transport or _transport(self._bulk)
         try:
             if settings.connection_string is not None:
                 return BlobServiceClient.from_connection_string(settings.connection_string.reveal(), **options)
@@ -279,24 +303,22 @@ class _Transport(RequestsTransport):  # type: ignore[misc]  # azure-core hands i
         sleep(duration)
 
 
-def _transport(bulk: str | None) -> _Transport:
+def _transport(session: requests.Session | None = None) -> _Transport:
     """Return a transport with connections for many threads; surplus ones are thrown away.
 
     Args:
-        bulk: it is for the bulk lane to this URL.
+        session: that of the bulk lane.
     """
-    session = requests.Session() if bulk is None else BulkSession()
-    if bulk is not None:
-        prepare(session, bulk)
-    else:
+    if session is None:
+        session = requests.Session()
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
     return _Transport(
         session=session,
         session_owner=True,
-        connection_data_block_size=_CHUNK,
-        connection_timeout=20,
-        read_timeout=60,
+        connection_data_block_size=CHUNK,
+        connection_timeout=_TIMEOUTS[0],
+        read_timeout=_TIMEOUTS[1],
     )
 
 

@@ -6,11 +6,10 @@ import base64
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -19,7 +18,6 @@ from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ServiceRequestError
 from azure.storage.blob import (
     BlobBlock,
-    BlobPrefix,
     BlobProperties,
     ContentSettings,
     ImmutabilityPolicy,
@@ -51,7 +49,9 @@ from shiftable.paging import Page
 from shiftable.tokens import Token
 from shiftable_azure import _order, rules
 from shiftable_azure._arm import ArmRefusal
+from shiftable_azure._calls import Arguments, Calls, fetch, moment, token
 from shiftable_azure._order import Fetched, Stretch
+from shiftable_azure._wire import Wire
 from shiftable_azure.errors import ArmFailure, classify, classify_arm, code_of, fault_of
 
 if TYPE_CHECKING:
@@ -74,9 +74,6 @@ _DEFAULT_TYPE = "application/octet-stream"
 _PLAIN = SignOptions()
 _UNLOCKED = Lock()
 _MODES: Mapping[RetentionMode, str] = {"governance": "Unlocked", "compliance": "Locked"}
-
-# What is optional in a call, by name; the SDK itself takes it as **kwargs.
-_Arguments = dict[str, Any]
 
 
 @attrs.define
@@ -105,8 +102,8 @@ class _Tries:
 
     def moment(self, headers: Mapping[str, str] | None) -> datetime:
         """Return the server's time of the first attempt, from what an answer of now has for a date."""
-        stated = headers.get("Date") if headers is not None else None
-        now = parsedate_to_datetime(stated) if stated else datetime.now(UTC)
+        stated = headers.get("date") if headers is not None else None
+        now = moment(stated) if stated else datetime.now(UTC)
         return now - timedelta(seconds=time.monotonic() - self.began)
 
 
@@ -115,33 +112,6 @@ def _may_have_happened(response: Any, error: Exception | None) -> bool:  # noqa:
     if isinstance(error, ServiceRequestError):
         return False
     return response is None or response.status_code not in {429, 503}
-
-
-class _Opened(Exception):
-    """Carries the answer to a GET past the SDK's downloader, which would read all of it, or the first megabytes."""
-
-    def __init__(self, headers: Mapping[str, str], body: Any) -> None:  # noqa: ANN401  azure-core's generator
-        super().__init__()
-        self.headers = headers
-        self.body = body
-
-
-def _take_over(answer: Any, body: Any, _headers: object) -> NoReturn:  # noqa: ANN401  as the SDK hands it over
-    raise _Opened(answer.http_response.headers, body)
-
-
-@attrs.define
-class _Chunks(Iterator[bytes]):
-    """The body of an answer, as it comes; unlike a generator's, its ``close`` works before the first chunk too."""
-
-    _body: Any
-
-    def __next__(self) -> bytes:
-        return bytes(next(self._body))
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._body.response.internal_response.close()
 
 
 @attrs.define(eq=False)
@@ -205,6 +175,11 @@ class AzureBlobDriver(BlobDriver):
     _default_tier: str | None = attrs.field(default=None, init=False, repr=False)
     _default_asked: bool = attrs.field(default=False, init=False, repr=False)
     _fast: AzureBlobDriver | None = attrs.field(default=None, init=False, repr=False)
+    _calls: Calls = attrs.field(init=False, repr=False)
+
+    @_calls.default
+    def _made(self) -> Calls:
+        return Wire(self.session) if self.session.is_lane else Calls(self.session)
 
     def classify(self, exc: Exception) -> Fault | None:
         """Claim the exceptions of azure-core and of the HTTP clients beneath it."""
@@ -334,8 +309,8 @@ class AzureBlobDriver(BlobDriver):
         options = attrs.evolve(options, md5=options.md5 or hashlib.md5(data, usedforsecurity=False).digest())
         tries = self._tries(bucket, key, options, lambda info: _is(info, len(data), options))
         try:
-            answer = self._blob(bucket, key).upload_blob(
-                data, overwrite=True, retry_hook=tries, **self._content(options), **_conditions(options)
+            answer = self._calls.put(
+                bucket, key, data, {"retry_hook": tries, **self._content(options), **_conditions(options)}
             )
         except HttpResponseError as exc:
             return self._found_own(bucket, key, len(data), options, exc, tries)
@@ -349,7 +324,7 @@ class AzureBlobDriver(BlobDriver):
     def upload_part(self, upload: Upload, number: int, data: bytes, offset: int) -> Part:  # noqa: ARG002  ids say the order
         """Send one uncommitted block with its MD5."""
         block = _block(upload, number)
-        self._blob(upload.bucket, upload.key).stage_block(block, data, length=len(data), validate_content=True)
+        self._calls.put_block(upload.bucket, upload.key, block, data)
         return Part(number=number, size=len(data), token=block)
 
     def upload_complete(self, upload: Upload, parts: tuple[Part, ...]) -> ObjectInfo:
@@ -391,17 +366,16 @@ class AzureBlobDriver(BlobDriver):
             if range_.stop is not None:
                 arguments["length"] = range_.stop - range_.start
         try:
-            self._blob(bucket, key).download_blob(cls=_take_over, decompress=False, **arguments)
-        except _Opened as opened:
-            content = opened.headers.get("Content-Range")
-            size = int(content.rpartition("/")[2]) if content else int(opened.headers["Content-Length"])
-            return Download(info=self._info(bucket, key, size, opened.headers), chunks=_Chunks(opened.body))
+            headers, chunks = self._calls.open(bucket, key, arguments)
         except HttpResponseError as exc:
             if code_of(exc) == "ConditionNotMet" and if_match is not None:
                 self._head(bucket, key, _selected(None, version))  # what is missing is no other version
             if range_ is None or code_of(exc) != "InvalidRange":
                 raise
-        return self._nothing(bucket, key, selected)
+            return self._nothing(bucket, key, selected)
+        content = headers.get("content-range")
+        size = int(content.rpartition("/")[2]) if content else int(headers["content-length"])
+        return Download(info=self._info(bucket, key, size, headers), chunks=chunks)
 
     def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
         """Return an object's properties. Azure states the error's code in a header, so that HEAD tells it too."""
@@ -430,9 +404,9 @@ class AzureBlobDriver(BlobDriver):
         if not stretches:
             self._container(bucket).get_container_properties()
             return Page(())
-        container, size = self._container(bucket), min((limit or self.page) + (start_after is not None), self.page)
-        entries, left = _order.read(stretches, lambda stretch: _fetched(container, stretch, delimiter, size))
-        return Page(tuple(map(_item, entries)), _order.written(left))
+        size = min((limit or self.page) + (start_after is not None), self.page)
+        rows, left = _order.read(stretches, lambda stretch: self._calls.page(bucket, stretch, delimiter, size))
+        return Page(tuple(row.item for row in rows), _order.written(left))
 
     # deleting
 
@@ -584,12 +558,12 @@ class AzureBlobDriver(BlobDriver):
         return self.session.blobs.get_container_client(name)
 
     def _blob(self, bucket: str, key: str) -> BlobClient:
-        return self.session.blobs.get_blob_client(bucket, key)
+        return self._calls.blob(bucket, key)
 
-    def _content(self, options: PutOptions, *, with_headers: bool = True) -> _Arguments:
+    def _content(self, options: PutOptions, *, with_headers: bool = True) -> Arguments:
         """Return what is stored with an object. The type is always said, so that it does not depend on the call."""
         headers = _kept(options.headers)
-        arguments: _Arguments = {"metadata": dict(options.metadata)}
+        arguments: Arguments = {"metadata": dict(options.metadata)}
         if with_headers:
             arguments["content_settings"] = ContentSettings(
                 content_type=headers.content_type,
@@ -639,41 +613,30 @@ class AzureBlobDriver(BlobDriver):
     def _conflict(self, name: str, operation: str, why: str) -> Conflict:
         return Conflict(why, provider=self.provider, operation=f"blob.{operation}", resource=Resource("bucket", name))
 
-    def _head(self, bucket: str, key: str, arguments: _Arguments) -> ObjectInfo:
-        headers = self._properties(bucket, key, arguments)
-        return self._info(bucket, key, int(headers["Content-Length"]), headers)
+    def _head(self, bucket: str, key: str, arguments: Arguments) -> ObjectInfo:
+        headers = self._calls.properties(bucket, key, arguments)
+        return self._info(bucket, key, int(headers["content-length"]), headers)
 
-    def _properties(self, bucket: str, key: str, arguments: _Arguments) -> Mapping[str, str]:
-        seen: list[Mapping[str, str]] = []
-
-        def kept(answer: Any, *_: object) -> BlobProperties:  # noqa: ANN401  the transport's
-            seen.append(answer.headers)
-            return BlobProperties()
-
-        # Not by raw_response_hook, which the SDK forgets once a connection has failed.
-        self._blob(bucket, key).get_blob_properties(cls=kept, **arguments)
-        return seen[-1]
-
-    def _nothing(self, bucket: str, key: str, arguments: _Arguments) -> Download:
+    def _nothing(self, bucket: str, key: str, arguments: Arguments) -> Download:
         return Download(info=self._head(bucket, key, arguments), chunks=iter(()))
 
     def _info(self, bucket: str, key: str, size: int, headers: Mapping[str, str]) -> ObjectInfo:
         digest = headers.get("x-ms-blob-content-md5") or (
-            None if "Content-Range" in headers else headers.get("Content-MD5")
+            None if "content-range" in headers else headers.get("content-md5")
         )
         return ObjectInfo(
             key=key,
             size=size,
-            token=_token(headers["ETag"]),
-            modified=parsedate_to_datetime(headers["Last-Modified"]),
+            token=token(headers["etag"]),
+            modified=moment(headers["last-modified"]),
             md5=base64.b64decode(digest) if digest else None,
             storage_class=self._tier(headers),
             headers=Headers(
-                content_type=headers.get("Content-Type") or None,
-                cache_control=headers.get("Cache-Control") or None,
-                content_disposition=headers.get("Content-Disposition") or None,
-                content_encoding=headers.get("Content-Encoding") or None,
-                content_language=headers.get("Content-Language") or None,
+                content_type=headers.get("content-type") or None,
+                cache_control=headers.get("cache-control") or None,
+                content_disposition=headers.get("content-disposition") or None,
+                content_encoding=headers.get("content-encoding") or None,
+                content_language=headers.get("content-language") or None,
             ),
             metadata={name[10:]: value for name, value in headers.items() if name.lower().startswith("x-ms-meta-")},
             version=self._version(headers.get("x-ms-version-id")),
@@ -697,7 +660,7 @@ class AzureBlobDriver(BlobDriver):
         return ObjectInfo(
             key=key,
             size=size,
-            token=_token(answer["etag"]),
+            token=token(answer["etag"]),
             modified=answer["last_modified"],
             md5=options.md5,
             storage_class=options.storage_class or self._default_class(bucket, key),
@@ -738,13 +701,12 @@ class AzureBlobDriver(BlobDriver):
         first, *others = _order.behind(prefix, rolled)
         return (attrs.evolve(first, without_start=not rest.items), *others)
 
-    def _delete(self, bucket: str, key: str, version: str | None, arguments: _Arguments) -> None:
-        blob = self._blob(bucket, key)
+    def _delete(self, bucket: str, key: str, version: str | None, arguments: Arguments) -> None:
         if version is None:
-            blob.delete_blob(**arguments)
+            self._calls.delete(bucket, key, arguments)
             return
         try:
-            blob.delete_blob(version_id=version, **arguments)
+            self._calls.delete(bucket, key, {**arguments, "version_id": version})
         except HttpResponseError as exc:
             if code_of(exc) != "OperationNotAllowedOnRootBlob":
                 raise
@@ -752,8 +714,8 @@ class AzureBlobDriver(BlobDriver):
             info = self.stat(bucket, key, version=version)
             if info.lock.is_active(_now(exc)):  # else the object would be gone, and only that
                 raise self._locked(bucket, key, info.lock) from exc
-            blob.delete_blob(**arguments | _selected(info.token, None))
-            blob.delete_blob(version_id=version)
+            self._calls.delete(bucket, key, arguments | _selected(info.token, None))
+            self._calls.delete(bucket, key, {"version_id": version})
 
     def _tries(self, bucket: str, key: str, options: PutOptions, ours: Callable[[ObjectInfo], bool]) -> _Tries:
         """Have a write without a condition repeated under one, if its first attempt may have happened."""
@@ -762,13 +724,13 @@ class AzureBlobDriver(BlobDriver):
 
         def look(tries: _Tries) -> Mapping[str, str]:
             try:
-                headers = self._properties(bucket, key, {})
+                headers = self._calls.properties(bucket, key, {})
             except HttpResponseError as exc:
                 return {"If-None-Match": "*"} if code_of(exc) == "BlobNotFound" else {}  # who may not look repeats
-            info, began = self._info(bucket, key, int(headers["Content-Length"]), headers), tries.moment(headers)
+            info, began = self._info(bucket, key, int(headers["content-length"]), headers), tries.moment(headers)
             done = info.modified >= began - _SKEW and ours(info)
             overtaken = info.modified > began + _SKEW
-            return {"If-None-Match": "*"} if done or overtaken else {"If-Match": headers["ETag"]}
+            return {"If-None-Match": "*"} if done or overtaken else {"If-Match": headers["etag"]}
 
         return _Tries(look)
 
@@ -837,14 +799,14 @@ class AzureBlobDriver(BlobDriver):
 # arguments of calls
 
 
-def _conditions(options: PutOptions) -> _Arguments:
+def _conditions(options: PutOptions) -> Arguments:
     if options.if_absent:
         return {"match_condition": MatchConditions.IfMissing}
     return {} if options.if_match is None else _selected(options.if_match, None)
 
 
-def _selected(if_match: Token | None, version: str | None, if_none_match: Token | None = None) -> _Arguments:
-    arguments: _Arguments = {} if version is None else {"version_id": version}
+def _selected(if_match: Token | None, version: str | None, if_none_match: Token | None = None) -> Arguments:
+    arguments: Arguments = {} if version is None else {"version_id": version}
     if if_match is not None:
         arguments |= {"etag": _quoted(if_match), "match_condition": MatchConditions.IfNotModified}
     elif if_none_match is not None:
@@ -877,36 +839,18 @@ def _headers_of(exc: HttpResponseError) -> Mapping[str, str] | None:
 
 def _now(exc: HttpResponseError) -> datetime:
     """Return the server's time of a refusal."""
-    stated = (_headers_of(exc) or {}).get("Date")
-    return parsedate_to_datetime(stated) if stated else datetime.now(UTC)
-
-
-def _token(etag: str) -> Token:
-    """Return an ETag without the quotes that headers have around it and listings have not."""
-    return Token(etag.strip('"'))
+    stated = (_headers_of(exc) or {}).get("date")
+    return moment(stated) if stated else datetime.now(UTC)
 
 
 def _retention(headers: Mapping[str, str]) -> Retention | None:
     told, until = headers.get("x-ms-immutability-policy-mode"), headers.get("x-ms-immutability-policy-until-date")
     mode = next((mode for mode, name in _MODES.items() if told is not None and name.lower() == told.lower()), None)
-    return Retention(until=parsedate_to_datetime(until), mode=mode) if mode is not None and until else None
+    return Retention(until=moment(until), mode=mode) if mode is not None and until else None
 
 
 def _kept(headers: Headers) -> Headers:
     return headers if headers.content_type is not None else attrs.evolve(headers, content_type=_DEFAULT_TYPE)
-
-
-def _fetched(
-    container: ContainerClient, stretch: Stretch, delimiter: str | None, size: int, **arguments: object
-) -> Fetched:
-    """Make one call of a listing."""
-    known: _Arguments = {"name_starts_with": stretch.prefix or None, "results_per_page": size, **arguments}
-    if stretch.start > stretch.prefix and stretch.marker is None:
-        known["start_from"] = stretch.start
-    listing = container.walk_blobs(delimiter=delimiter, **known) if delimiter else container.list_blobs(**known)
-    pages: Any = listing.by_page(stretch.marker)  # azure-core types a bare iterator
-    entries = tuple(next(pages))
-    return Fetched(entries, pages.continuation_token or None)
 
 
 def _fetched_whole(container: ContainerClient, stretch: Stretch, size: int) -> Fetched:
@@ -914,7 +858,7 @@ def _fetched_whole(container: ContainerClient, stretch: Stretch, size: int) -> F
     fetched: list[BlobProperties] = []
     page = Fetched((), stretch.marker)
     while True:
-        page = _fetched(container, attrs.evolve(stretch, marker=page.marker), None, size, include=["versions"])
+        page = fetch(container, attrs.evolve(stretch, marker=page.marker), None, size, include=["versions"])
         fetched += page.entries
         if page.marker is None:
             return Fetched(tuple(fetched))
@@ -923,26 +867,12 @@ def _fetched_whole(container: ContainerClient, stretch: Stretch, size: int) -> F
             return Fetched(tuple(entry for entry in fetched if entry.name != last), start=last)
 
 
-def _item(entry: BlobProperties | BlobPrefix) -> ObjectSummary | CommonPrefix:
-    if isinstance(entry, BlobPrefix):
-        return CommonPrefix(entry.name)
-    digest = entry.content_settings.content_md5
-    return ObjectSummary(
-        key=entry.name,
-        size=entry.size,
-        token=_token(entry.etag),
-        modified=entry.last_modified,
-        md5=bytes(digest) if digest else None,
-        storage_class=entry.blob_tier,
-    )
-
-
 def _row(entry: BlobProperties) -> ObjectVersion:
     return ObjectVersion(
         key=entry.name,
         version=str(entry.version_id),
         size=entry.size,
-        token=_token(entry.etag),
+        token=token(entry.etag),
         modified=entry.last_modified,
         latest=bool(entry.is_current_version),
     )
