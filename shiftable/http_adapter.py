@@ -26,7 +26,7 @@ from urllib3.exceptions import ProtocolError
 from shiftable.fibers import in_thread
 from shiftable.http import Answer, Connections, ConnectTimeout, Transport, Unreachable
 
-__all__ = ["BulkAdapter", "BulkSession", "failure", "prepare"]
+__all__ = ["BulkAdapter", "BulkSession", "failure", "is_plain", "prepare"]
 
 _IDLE = 256
 _NEVER = 86_400.0
@@ -71,7 +71,7 @@ class BulkSession(requests.Session):
     ) -> requests.PreparedRequest | None:
         """Return the request as requests would prepare it; ``None`` if there is more to it."""
         more = any(odd.values()) or self.auth or self.params or self.cert or self.cookies or any(self.hooks.values())
-        if more or not isinstance(data, (bytes, str, type(None))) or not _is_plain(url):
+        if more or not isinstance(data, (bytes, str, type(None))) or not is_plain(url):
             return None
         merged = CaseInsensitiveDict(self.headers)
         merged.update(headers or {})
@@ -86,7 +86,7 @@ class BulkSession(requests.Session):
         return prepared
 
 
-def _is_plain(url: object) -> bool:
+def is_plain(url: object) -> bool:
     """Tell whether requests and urllib3 would leave a URL as it is."""
     if not isinstance(url, str) or "/." in url or not _URL.fullmatch(url):
         return False
