@@ -20,6 +20,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from http.client import HTTPException, responses
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote, unquote, urlsplit
@@ -38,6 +39,7 @@ from requests.structures import CaseInsensitiveDict
 from shiftable.blob.driver import CommonPrefix, ObjectSummary
 from shiftable.fibers import in_thread, sleep
 from shiftable.http import Answer, Body, Connections, ConnectTimeout, Unreachable
+from shiftable.http_adapter import is_plain
 from shiftable_azure._calls import Arguments, Calls, Row, moment, token
 from shiftable_azure._order import Fetched, Stretch
 from shiftable_azure._session import CHUNK, PUT, STORAGE, WHOLE, Retries
@@ -185,14 +187,18 @@ class Wire(Calls):
 
     def _made(self, method: Callable[..., object], request: _Request, read: Callable[[Answer], R]) -> R:
         """Send a request until there is an answer that counts."""
+        if _is_watched(method) or not all(map(_fits_header, request.headers.values())):
+            raise _NotOursError
         service = self._service()
         connections = self.session.connections(service.url)
-        if connections is None or _is_watched(method) or not all(map(_is_plain, request.headers.values())):
+        if connections is None:
             raise _NotOursError
         retries = self.session.retries
         for count in itertools.count(1):
             try:
                 return _exchanged(service, connections, request, read)
+            except native.DecodeError:
+                raise
             except native.AzureError as exc:
                 response: Any = exc.response if isinstance(exc, native.HttpResponseError) else None
                 if count > retries.total_retries or (response is not None and not Retries.passes(response)):
@@ -249,21 +255,13 @@ def _learned(blobs: BlobServiceClient) -> _Service:
     else:
         raise _NotOursError
     parts, credential = urlsplit(request.url), blobs.credential
-    if not parts.path.endswith("/container/blob"):
-        raise _NotOursError
-    signature = parts.query
-    authorization: _Authorization | None = None
-    if isinstance(credential, AzureSasCredential):
-        signature = credential.signature.lstrip("?")
-    elif hasattr(credential, "account_key"):
-        authorization = _SharedKey(credential.account_name, base64.b64decode(credential.account_key))
-    elif hasattr(credential, "get_token"):
-        authorization = _Bearer(credential)
-    elif credential is not None:
+    signature = credential.signature.lstrip("?") if isinstance(credential, AzureSasCredential) else parts.query
+    if not parts.path.endswith("/container/blob") or not is_plain(parts._replace(query=signature).geturl()):
         raise _NotOursError
     named = {name: request.headers[name] for name in ("x-ms-version", "Accept", "User-Agent")}
     path = parts.path.removesuffix("container/blob")
-    return _Service(blobs, f"{parts.scheme}://{parts.netloc}", parts.netloc, path, named, signature, authorization)
+    url = f"{parts.scheme}://{parts.netloc}"
+    return _Service(blobs, url, parts.netloc, path, named, signature, _authorization(credential))
 
 
 def _is_watched(method: Callable[..., object]) -> bool:
@@ -285,7 +283,7 @@ def _place(bucket: str, key: str) -> str:
     return f"{quote(bucket, safe='/')}/{key if _PLAIN.fullmatch(key) else quote(key, safe='~/')}"
 
 
-def _is_plain(value: str) -> bool:
+def _fits_header(value: str) -> bool:
     """Tell whether HTTP carries a header's value as it is."""
     return value.isascii() and (not value or (value.isprintable() and value == value.strip()))
 
@@ -347,7 +345,7 @@ def _exchanged(service: _Service, connections: Connections, request: _Request, r
     if request.method in {"PUT", "DELETE"}:
         headers["Content-Length"] = str(len(request.body))
     headers["x-ms-date"] = _date(int(time.time()))
-    headers["x-ms-client-request-id"] = str(uuid.uuid1())
+    headers["x-ms-client-request-id"] = str(uuid.uuid4())
     if service.authorization is not None:
         headers["Authorization"] = service.authorization.of(request.method, path, request.query, headers)
     query = "&".join([f"{name}={value}" for name, value in request.query.items()])
@@ -362,11 +360,13 @@ def _exchanged(service: _Service, connections: Connections, request: _Request, r
         data = answer.body.read()
     except (OSError, HTTPException) as exc:
         raise _broken(exc) from exc
-    headers.pop("Authorization", None)
-    response = _Response(HttpRequest(request.method, f"{service.url}{path}", headers), answer, data)
-    if answer.status in _MOVED or (answer.status == 401 and isinstance(service.authorization, _Bearer)):
+    if answer.status == 401 and isinstance(service.authorization, _Bearer):
+        service.authorization.refused = True
         raise _NotOursError
-    raise _refusal(response)
+    if answer.status in _MOVED:
+        raise _NotOursError
+    headers.pop("Authorization", None)
+    raise _refusal(_Response(HttpRequest(request.method, f"{service.url}{path}", headers), answer, data))
 
 
 @functools.lru_cache(8)
@@ -399,6 +399,21 @@ _SIGNED = (
     "If-Unmodified-Since",
     "Range",
 )
+
+
+def _authorization(credential: Any) -> _Authorization | None:  # noqa: ANN401  any of the SDK's kinds
+    if hasattr(credential, "account_key"):
+        try:
+            return _SharedKey(credential.account_name, base64.b64decode(credential.account_key))
+        except ValueError:
+            raise _NotOursError from None  # the SDK says what is wrong with it
+    if hasattr(credential, "get_token"):
+        return _Bearer(credential)
+    if credential is not None and not isinstance(credential, AzureSasCredential):
+        raise _NotOursError
+    return None
+
+
 _SORTED = str.maketrans({"-": None, "_": "!"})
 
 
@@ -433,12 +448,19 @@ def _sort_key(name: str) -> str:
 
 @attrs.define
 class _Bearer:
-    """Shows a token of Microsoft Entra, and asks for the next one before it ends."""
+    """Shows a token of Microsoft Entra, and asks for the next one before it ends.
+
+    Args:
+        refused: the service wants another one, of which the SDK finds out more: it makes all calls from then on.
+    """
 
     _credential: TokenCredential = attrs.field(repr=False)
     _shown: tuple[str, float] = attrs.field(default=("", 0.0), init=False, repr=False)
+    refused: bool = attrs.field(default=False, init=False)
 
     def of(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> str:  # noqa: ARG002
+        if self.refused:
+            raise _NotOursError
         shown, until = self._shown
         if time.time() >= until:
             found = in_thread(self._credential.get_token, STORAGE)
@@ -469,11 +491,8 @@ def _described(answer: Answer) -> Mapping[str, str]:
 
 def _written(answer: Answer) -> Mapping[str, Any]:
     headers = _described(answer)
-    return {
-        "etag": headers["etag"],
-        "last_modified": moment(headers["last-modified"]),
-        "version_id": headers.get("x-ms-version-id"),
-    }
+    modified, version = headers.get("last-modified"), headers.get("x-ms-version-id")
+    return {"etag": headers["etag"], "last_modified": moment(modified) if modified else None, "version_id": version}
 
 
 @attrs.define
@@ -621,10 +640,10 @@ def _refusal(response: Any) -> native.HttpResponseError:  # noqa: ANN401  our ow
     code = about.pop("code", None) or response.headers.get("x-ms-error-code")
     kind = _KINDS.get(response.status_code) or _MEANT.get(code or "", native.HttpResponseError)
     exc: Any = kind(message=about.pop("message", None), response=response)
-    try:
-        exc.error_code = StorageErrorCode(code)
-    except ValueError:
-        exc.error_code = code
+    exc.error_code = code
+    if response.status_code not in _KINDS:
+        with suppress(ValueError):
+            exc.error_code = StorageErrorCode(code)
     exc.additional_info = about
     exc.message = "\n".join([exc.message, f"ErrorCode:{code}", *(f"{name}:{text}" for name, text in about.items())])
     exc.args = (exc.message,)
