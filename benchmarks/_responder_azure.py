@@ -106,7 +106,8 @@ def _listing(container: Bucket, query: dict[str, str]) -> str:
     if query.get("delimiter") == "/":
         found, folders = container.level(prefix)
     else:
-        found, more = container.page(prefix, after, min(int(query.get("maxresults") or 5000), 5000))
+        limit = min(int(query.get("maxresults") or 5000), 5000)
+        found, more = container.page(prefix, after, limit, query.get("startFrom", ""))
     entries = "".join(map(_entry, found))
     rolled = "".join(f"<BlobPrefix><Name>{escape(each)}</Name></BlobPrefix>" for each in folders)
     marker = f"<NextMarker>{escape(found[-1].key)}</NextMarker>" if more else "<NextMarker />"

@@ -112,7 +112,7 @@ class Gcs:
         if query.get("delimiter") == "/":
             found, folders = bucket.level(prefix)
         else:
-            found, more = bucket.page(prefix, after, limit)
+            found, more = bucket.page(prefix, after, limit, query.get("startOffset", ""))
         rest = {"prefixes": folders} if folders else {}
         about = json.dumps({"kind": "storage#objects", **rest, **({"nextPageToken": found[-1].key} if more else {})})
         return f'{about[:-1]}, "items": [{",".join(self._about(name, each) for each in found)}]}}'

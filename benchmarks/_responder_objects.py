@@ -71,11 +71,12 @@ class Bucket:
         if self.objects.pop(key, None) is not None:
             self._order = None
 
-    def page(self, prefix: str, after: str, limit: int) -> tuple[list[Object], bool]:
-        """Return the objects behind a key, and whether there are more."""
+    def page(self, prefix: str, after: str, limit: int, first: str = "") -> tuple[list[Object], bool]:
+        """Return the objects behind a key, from the first wanted on, and whether there are more."""
         if self._order is None:
             self._order = sorted(self.objects)
-        start = max(bisect.bisect_left(self._order, prefix), bisect.bisect_right(self._order, after) if after else 0)
+        begin = bisect.bisect_left(self._order, max(prefix, first))
+        start = max(begin, bisect.bisect_right(self._order, after) if after else 0)
         keys = []
         for key in itertools.islice(self._order, start, start + limit + 1):
             if not key.startswith(prefix):

@@ -252,7 +252,7 @@ def main() -> None:
     """Compare in every work that is named."""
     works = ["upload", "download", "copy", "migrate", "list", "large"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("works", nargs="*", choices=[*works, []], default=works[:-1])
+    parser.add_argument("works", nargs="*", choices=[*works, []], help="else all but the last")
     parser.add_argument("--service", choices=list(REMOTES), default="s3")
     parser.add_argument("--objects", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -264,7 +264,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')};", end=" ")
     print(f"{arguments.service}, {arguments.objects:,} objects of 4 KiB,", end=" ")
     print(f"latency {arguments.latency * 1000:g} ms, {arguments.workers} at once")
-    for work in arguments.works:
+    for work in arguments.works or works[:-1]:
         _compare(work, arguments)
 
 
