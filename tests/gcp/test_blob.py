@@ -335,3 +335,13 @@ def test_a_bucket_is_found_without_leave_to_read_its_settings(
     driver.require("shop")
     with pytest.raises(NotFound):
         driver.require("absent")
+
+
+def test_an_event_based_hold_is_a_hold_until_it_is_released(bucket: Bucket, driver: GcsDriver) -> None:
+    bucket.put("key", b"x")
+    blob = driver.client.bucket("shop").blob("key")
+    blob.event_based_hold = True
+    blob.patch()
+    assert bucket.stat("key").hold is True
+    driver.set_hold("shop", "key", hold=False, version=None)
+    assert bucket.stat("key").hold is False

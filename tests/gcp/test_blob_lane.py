@@ -28,8 +28,8 @@ from requests.adapters import HTTPAdapter
 
 from shiftable import fibers
 from shiftable.blob import BlobStore
-from shiftable.blob.driver import Headers, PutOptions, Retention
-from shiftable.errors import NotFound, Timeout, Unauthenticated, Unavailable
+from shiftable.blob.driver import Headers, PutOptions, Range, Retention
+from shiftable.errors import IntegrityError, NotFound, Timeout, Unauthenticated, Unavailable
 from shiftable.parallel import parallel
 from shiftable_gcp import GcpSettings, _objects, _session, _wire
 from shiftable_gcp._objects import SdkObjects
@@ -171,8 +171,9 @@ def serve() -> Iterator[Serve]:
 
 # requests: what the SDK would ask
 
-keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
-    lambda key: key not in {".", ".."} and "\r" not in key and "\n" not in key
+letters = st.characters(exclude_categories=["Cs"], exclude_characters="\r\n")
+keys = st.one_of(st.text(each, min_size=1, max_size=20) for each in (letters, "a1/.~-", "aü日", "a /%+?#&=")).filter(
+    lambda key: key not in {".", ".."}
 )
 generations = st.none() | st.integers(1, 2**63 - 1)
 conditions = st.none() | st.integers(0, 2**63 - 1)
@@ -663,4 +664,15 @@ def test_a_missing_object_is_told_by_the_lane(serve: Serve) -> None:
     with pytest.raises(NotFound) as caught:
         BlobStore(made.lane()).bucket("shop").get("key")
     assert "key" in str(caught.value)
+    made.close()
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_range_that_is_ignored_is_an_integrity_error(serve: Serve, *, bulk: bool) -> None:
+    lane = serve(answer(), answer(b"abc"))
+    made = GcsDriver(Session(GcpSettings(endpoint=lane.server.url, project="p")))
+    driver = made.lane() if bulk else made
+    driver._keeps["shop"] = False
+    with pytest.raises(IntegrityError, match="range"):
+        driver.get("shop", "key", range_=Range(0, 2), if_match=None, version=None)
     made.close()

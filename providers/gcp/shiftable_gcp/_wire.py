@@ -36,7 +36,7 @@ from shiftable.http_adapter import failure
 from shiftable_gcp._blob_told import DEFAULT_TYPE, Resource
 from shiftable_gcp._crc32c import crc32c, told
 from shiftable_gcp._objects import Media, Rows, SdkObjects, media_path, object_path
-from shiftable_gcp._session import TIMEOUT, Session, Untyped
+from shiftable_gcp._session import TIMEOUT, Untyped
 
 __all__ = ["WireObjects"]
 
@@ -66,7 +66,6 @@ class _Place:
         is_plain: whether there is no more to the endpoint.
     """
 
-    client: Untyped
     endpoint: str
     path: str
     lines: str
@@ -83,15 +82,15 @@ class _Place:
             f"X-Goog-API-Client: {agent} gccl-invocation-id/"
         )
         is_plain = not (parts.username or parts.query or parts.fragment)
-        return cls(client, endpoint, parts.path.rstrip("/"), lines, is_plain)
+        return cls(endpoint, parts.path.rstrip("/"), lines, is_plain)
 
 
 class WireObjects(SdkObjects):
     """The calls, over the lane's own connections wherever that can be."""
 
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self._place: _Place | None = None
+    @functools.cached_property
+    def _place(self) -> _Place:
+        return _Place.of(self._session.client)
 
     def look(
         self,
@@ -256,8 +255,6 @@ class WireObjects(SdkObjects):
         """Make a call under its policy."""
         transport: Untyped = self._session.transport
         place = self._place
-        if place is None or place.client is not self._session.client:
-            place = self._place = _Place.of(self._session.client)
         server: Connections | None = transport.connections(place.endpoint, TIMEOUT) if place.is_plain else None
         if server is None:
             raise _LeftError
