@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import logging
+import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
+import attrs
 import pytest
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    DecodeError,
+    HttpResponseError,
+    ServiceRequestError,
+    ServiceRequestTimeoutError,
+    ServiceResponseError,
+)
 from azure.core.pipeline import PipelineContext, PipelineRequest
 from azure.core.pipeline.transport import HttpRequest, RequestsTransport
+from azure.storage.blob import BlobClient
 from azure.storage.blob._shared.authentication import SharedKeyCredentialPolicy
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from requests.adapters import HTTPAdapter
 
 from shiftable.blob import BlobStore, Bucket
-from shiftable.blob.driver import Headers, PutOptions, Range, Upload
+from shiftable.blob.driver import Headers, PutOptions, Range, Retention, Upload
 from shiftable.config import Credential
+from shiftable.errors import NotFound, Timeout, Unavailable
 from shiftable.tokens import Token
-from shiftable_azure import AzureSettings, _features, rules
+from shiftable_azure import AzureSettings, _features, _wire, rules
+from shiftable_azure._calls import moment
 from shiftable_azure._session import Session
 from shiftable_azure._wire import Wire
 from shiftable_azure.blob import AzureBlobDriver
-from shiftable_azure.errors import code_of
+from shiftable_azure.errors import CODES, code_of
 
+from ..certificates import certificate, serving_tls
 from ..scripted import InFibers, Scripted, Seen
 
 KEY = base64.b64encode(b"canary-77c1" * 3).decode()
@@ -240,3 +266,502 @@ def test_a_page_is_the_same_request(
     assert by_sdk == list(map(request_of, server.seen))
     for each in server.seen:
         assert each.headers["authorization"] == expected_signature(server, each)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"sas_token": f"?{SAS}"},
+        {"connection_string": f"BlobEndpoint={{url}};SharedAccessSignature={SAS}"},
+        {"connection_string": f"BlobEndpoint={{url}};AccountName=acc;AccountKey={KEY}"},
+    ],
+)
+def test_whatever_authorizes_the_same_requests_are_sent(known: dict[str, str], serve: Serve) -> None:
+    server, _ = serve(CREATED)
+    url = f"{server.url}/acc"
+    given = {key: Credential.literal(text.format(url=url)) for key, text in known.items()}
+    stated = None if "connection_string" in known else url
+    driver = made(stated, storage_account=None, account_key=None, **given)
+    begun = Upload(bucket="shop", key="k", id="1", options=PutOptions())
+    compared(server, driver, lambda each: each.put("shop", "a b", b"1", PutOptions()))
+    theirs, ours = compared(server, driver, lambda each: each.upload_part(begun, 1, b"1", 0))
+    assert ("authorization" in theirs.headers) == ("authorization" in ours.headers) == ("&sig=" not in ours.target)
+    driver.close()
+
+
+def test_a_signature_is_quoted_in_no_error() -> None:
+    driver = made("http://127.0.0.1:1/acc", storage_account=None, account_key=None, sas_token=Credential.literal(SAS))
+    with pytest.raises(Unavailable) as caught:
+        BlobStore(driver.lane()).bucket("shop").put("key", b"1")
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+# the same answers
+
+
+@pytest.mark.parametrize("call", ["put", "stat", "get", "delete", "list"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        error("404 Not Found", "BlobNotFound"),
+        error("404 Not Found", "ContainerNotFound"),
+        error("409 Conflict", "BlobAlreadyExists"),
+        error("412 Precondition Failed", "ConditionNotMet"),
+        error("416 Requested Range Not Satisfiable", "InvalidRange"),
+        error("403 Forbidden", "AuthenticationFailed"),
+        error("403 Forbidden", "AuthorizationFailure"),
+        error("401 Unauthorized", "NoAuthenticationInformation", "WWW-Authenticate: Bearer x"),
+        error("400 Bad Request", "NobodyKnowsThis"),
+        error("304 Not Modified", "ConditionNotMet").partition(b"Content-Length")[0] + b"\r\n",
+        error("408 Request Timeout", "OperationTimedOut"),
+        error("429 Too Many Requests", "TooManyRequests"),
+        error("409 Conflict", "CannotVerifyCopySource", "x-ms-copy-source-error-code: ServerBusy"),
+        error("500 Internal Server Error", "InternalError"),
+        error("501 Not Implemented", "NotImplemented"),
+        error("503 Service Unavailable", "ServerBusy", "x-ms-request-id: 77"),
+        error("505 HTTP Version Not Supported", "NotImplemented"),
+        answer("502 Bad Gateway", "Content-Type: text/html", body=b"<html>oops</html>"),
+        answer("403 Forbidden"),
+    ],
+)
+def test_what_is_no_success_raises_the_same_after_as_many_tries(serve: Serve, call: str, said: bytes) -> None:
+    calls: dict[str, Callable[[AzureBlobDriver], Any]] = {
+        "put": lambda each: each.put("shop", "key", b"1", PutOptions(if_absent=True)),
+        "stat": lambda each: each.stat("shop", "key", version=None),
+        "get": lambda each: each.get("shop", "key", range_=Range(7, None), if_match=Token("x"), version=None),
+        "delete": lambda each: each.delete("shop", "key", if_match=Token("0x1"), version=None),
+        "list": lambda each: each.list("shop", prefix="", delimiter=None, start_after=None, cursor=None, limit=None),
+    }
+    if call == "stat":
+        said = said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    # Of a read that it repeats, the SDK does not close the connection.
+    server, driver = serve(said, max_attempts=1 if call == "get" else 3)
+    compared(server, driver, calls[call])
+
+
+@pytest.mark.parametrize(
+    "body", [b"<Err", b'{"error": {"code": "X"}}', b"\xff", b"<Error><Code>BlobNotFound</Code></Error>"]
+)
+def test_a_refusal_that_is_not_azures_is_known_by_its_headers(serve: Serve, seen: Any, body: bytes) -> None:
+    _, driver = serve(answer("404 Not Found", "x-ms-error-code: BlobNotFound", body=body))
+    with pytest.raises(NotFound, match="BlobNotFound"):
+        seen(driver).get("key")
+
+
+def test_a_success_of_another_kind_is_none(serve: Serve) -> None:
+    _, driver = serve(answer("204 No Content"))
+    with pytest.raises(HttpResponseError, match="invalid status|No Content"):
+        driver.lane().put("shop", "key", b"1", PutOptions())
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_every_code_is_the_same_exception(serve: Serve, code: str) -> None:
+    server, driver = serve(error("400 Bad Request", code))
+    compared(server, driver, lambda each: each.put("shop", "key", b"1", PutOptions()))
+
+
+def test_what_an_answer_asks_for_is_waited_for(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("shiftable_azure._wire.sleep", slept.append)
+    busy = error("503 Service Unavailable", "ServerBusy", "x-ms-retry-after-ms: 2500", "Retry-After: 9")
+    server, driver = serve(busy, error("500 Internal Server Error", "InternalError", "Retry-After: 7"), CREATED)
+    monkeypatch.setattr("shiftable_azure._session.random.uniform", lambda _, longest: longest)
+    driver.lane().put("shop", "key", b"1", PutOptions(if_absent=True))
+    assert [2.5, 7.0] == slept
+    assert 3 == len(server.seen)
+    assert len({each.headers["x-ms-client-request-id"] for each in server.seen}) == 3
+
+
+def test_pauses_double(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("shiftable_azure._wire.sleep", slept.append)
+    server, driver = serve(error("500 Internal Server Error", "InternalError"), max_attempts=4)
+    monkeypatch.setattr("shiftable_azure._session.random.uniform", lambda _, longest: longest)
+    with pytest.raises(HttpResponseError):
+        driver.lane().put("shop", "key", b"1", PutOptions(if_absent=True))
+    assert [0.8, 1.6, 3.2] == slept
+    assert 4 == len(server.seen)
+
+
+def test_metadata_is_named_as_it_came_and_content_is_not_decoded(serve: Serve, seen: Any) -> None:
+    content = gzip.compress(b"content")
+    headers = ["Content-Encoding: gzip", 'ETag: "0x1"', DATED, "x-ms-meta-One: 1", "X-Ms-Meta-tWo: 2 : 3"]
+    _, driver = serve(answer("200 OK", *headers, body=content))
+    assert content == seen(driver).get("key")
+    info = seen(driver).stat("key")
+    assert ({"One": "1", "tWo": "2 : 3"}, "gzip") == (info.metadata, info.headers.content_encoding)
+
+
+def test_a_part_that_the_server_got_otherwise_is_sent_again_and_then_told(serve: Serve) -> None:
+    other = answer("201 Created", f"Content-MD5: {base64.b64encode(bytes(16)).decode()}")
+    server, driver = serve(other)
+    begun = Upload(bucket="shop", key="key", id="1", options=PutOptions())
+    for each in (driver, driver.lane()):
+        server.seen.clear()
+        with pytest.raises(AzureError, match="MD5 mismatch"):
+            each.upload_part(begun, 1, b"content", 0)
+        assert 3 == len(server.seen)
+
+
+SHORT = b'HTTP/1.1 200 OK\r\nETag: "0x1"\r\n' + DATED.encode() + b"\r\nContent-Length: 9\r\n\r\nabc"
+
+
+def test_half_a_content_is_none(serve: Serve) -> None:
+    _, driver = serve(SHORT, close=True)
+    for each in (driver, driver.lane()):
+        download = each.get("shop", "key", range_=None, if_match=None, version=None)
+        with pytest.raises(ServiceResponseError):
+            list(download.chunks)
+
+
+def test_half_a_page_is_asked_for_again(serve: Serve, seen: Any) -> None:
+    server, driver = serve(SHORT, page(entry("a")), close=True)
+    assert ["a"] == [each.key for each in seen(driver).list()]
+    assert 2 == len(server.seen)
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_made_again(serve: Serve, seen: Any) -> None:
+    server, driver = serve(CREATED, close=True)
+    bucket = seen(driver)
+    for number in range(3):
+        bucket.put(f"key{number}", b"1")
+    assert {f"/acc/shop/key{number}" for number in range(3)} == {each.target for each in server.seen}
+
+
+def test_one_connection_serves_one_thread_until_the_driver_is_closed(serve: Serve, seen: Any) -> None:
+    server, driver = serve(CREATED)
+    bucket = seen(driver)
+    for _ in range(3):
+        bucket.put("key", b"1")
+    assert 1 == server.connections
+    driver.close()
+    bucket.put("key", b"1")
+    assert (2, 4) == (server.connections, len(server.seen))
+
+
+def test_nobody_there_was_sent_nothing() -> None:
+    driver = made("http://127.0.0.1:1/acc", max_attempts=1)
+    with pytest.raises(ServiceRequestError) as caught:
+        driver.lane().put("shop", "key", b"1", PutOptions())
+    assert not isinstance(caught.value, ServiceRequestTimeoutError)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    driver.close()
+
+
+@pytest.mark.parametrize("said", [b"", SHORT])
+def test_what_does_not_come_is_waited_for_no_longer_than_allowed(
+    serve: Serve, seen: Any, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr("shiftable_azure._session._TIMEOUTS", (1, 0.2))
+    server, driver = serve(said, max_attempts=2)
+    with pytest.raises(Timeout):
+        list(seen(driver).list())
+    assert 2 == len(server.seen)
+
+
+# listings
+
+
+def entry(name: str, more: str = "", *, md5: str = "<Content-MD5>1B2M2Y8AsgTpgAmY7PhCfg==</Content-MD5>") -> str:
+    return (
+        f"<Blob><Name>{name}</Name><VersionId>2026</VersionId><Properties>"
+        "<Creation-Time>Thu, 19 Nov 2026 12:00:00 GMT</Creation-Time>"
+        "<Last-Modified>Fri, 20 Nov 2026 12:00:01 GMT</Last-Modified><Etag>0x8D1</Etag>"
+        "<Content-Length>7</Content-Length>"
+        f"<Content-Type>text/plain</Content-Type><Content-Encoding /><Content-CRC64 />{md5}<Cache-Control />"
+        f"<BlobType>BlockBlob</BlobType><AccessTier>Cool</AccessTier><AccessTierInferred>true</AccessTierInferred>{more}"
+        "<LeaseStatus>unlocked</LeaseStatus></Properties><OrMetadata /></Blob>"
+    )
+
+
+LISTINGS = {
+    "plain": entry("a") + entry("b/c"),
+    "entities": entry("a&amp;b") + entry("&lt;Blob&gt;") + entry("c"),
+    "encoded": entry("a").replace("<Name>a", '<Name Encoded="true">a%EF%BF%BF%25') + entry("b%25"),
+    "not encoded": entry("a%20").replace("<Name>", '<Name Encoded="false">'),
+    "no md5": entry("a", md5="") + entry("b", md5="<Content-MD5 />") + entry("c", md5="<Content-MD5></Content-MD5>"),
+    "no tier": entry("a").replace("<AccessTier>Cool</AccessTier>", "") + entry("b"),
+    "another order": entry("a").replace("<Etag>0x8D1</Etag>", "").replace("<BlobType>", "<Etag>0x8D1</Etag><BlobType>"),
+    "quoted": entry("a").replace("0x8D1", '"0x8D1"') + entry("b").replace("0x8D1", "&quot;0x8D1&quot;"),
+    "metadata": entry("a").replace("<OrMetadata />", "<Metadata><Name>x</Name></Metadata>") + entry("b"),
+    "blanks": entry(" a ").replace("><", ">\n  <") + entry("b"),
+    "folders": entry("a") + "<BlobPrefix><Name>a/</Name></BlobPrefix>" + entry("b"),
+    "encoded folders": '<BlobPrefix><Name Encoded="true">a%EF%BF%BF/</Name></BlobPrefix>' + entry("b"),
+    "unknown": entry("a", "<New-Thing>1</New-Thing><Newer />") + entry("b"),
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("marker", ["", "2!88!MDAw&amp;"])
+@pytest.mark.parametrize("kind", LISTINGS)
+def test_a_listing_is_read_as_the_sdk_reads_it(serve: Serve, kind: str, marker: str) -> None:
+    server, driver = serve(page(LISTINGS[kind], marker))
+    known: Any = {"prefix": "", "start_after": None, "cursor": None, "limit": None}
+    delimiter = "/" if "folders" in kind else None
+    compared(server, driver, lambda each: each.list("shop", **known, delimiter=delimiter))
+
+
+@TRIED
+@given(found=st.lists(st.text(st.characters(codec="utf-8", min_codepoint=32), min_size=1, max_size=9), max_size=5))
+def test_names_are_read_as_the_sdk_reads_them(serve: Serve, found: list[str]) -> None:
+    entries = [entry(escape(name)) for name in found if not {"\ufffe", "\uffff"} & set(name)]
+    server, driver = serve(page("".join(entries)))
+    known: Any = {"prefix": "", "start_after": None, "cursor": None, "limit": None, "delimiter": None}
+    compared(server, driver, lambda each: each.list("shop", **known))
+
+
+def test_a_page_of_what_azure_writes_is_not_parsed_as_xml(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, driver = serve(page("".join(entry(f"{number:04}") for number in range(1000))))
+    read: list[int] = []
+    parse = _wire.ET.fromstring
+    monkeypatch.setattr("shiftable_azure._wire.ET.fromstring", lambda text: read.append(len(text)) or parse(text))
+    listed = driver.lane().list("shop", prefix="", delimiter=None, start_after=None, cursor=None, limit=None).items
+    assert [f"{number:04}" for number in range(1000)] == [getattr(each, "key", None) for each in listed]
+    assert sum(read) < 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"",
+        b"\xff\xfe",
+        page(entry("a")).replace(b"<Etag>0x8D1</Etag>", b""),
+        page(entry("a")).replace(b"<Name>a</Name>", b""),
+        page(entry("a")).replace(b">7<", b">seven<"),
+    ],
+)
+def test_what_is_no_listing_is_refused_once(serve: Serve, seen: Any, body: bytes) -> None:
+    text = body.partition(b"\r\n\r\n")[2] or body
+    server, driver = serve(answer("200 OK", "Content-Type: application/xml", body=text))
+    with pytest.raises(Unavailable, match="no listing"):
+        list(seen(driver).list())
+    assert 1 == len(server.seen)
+
+
+def test_entities_are_not_expanded(serve: Serve) -> None:
+    bomb = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
+    text = f'<!DOCTYPE x [<!ENTITY l0 "lol">{bomb}]><EnumerationResults><Blobs/>&l11;</EnumerationResults>'
+    _, driver = serve(answer("200 OK", body=text.encode()), answer("400 Bad Request", body=text.encode()))
+    known: Any = {"prefix": "", "start_after": None, "cursor": None, "limit": None, "delimiter": None}
+    with pytest.raises(DecodeError, match="document type"):
+        driver.lane().list("shop", **known)
+    with pytest.raises(HttpResponseError, match="DOCTYPE"):
+        driver.lane().list("shop", **known)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_times_are_read_as_the_standard_library_reads_them(when: datetime) -> None:
+    text = format_datetime(when, usegmt=True)
+    for each in (text, text.replace("GMT", "+0100"), text[5:]):
+        assert parsedate_to_datetime(each) == moment(each)
+    assert UTC is moment(text).tzinfo
+
+
+@pytest.mark.parametrize("text", ["Fri, 32 Nov 2026 12:00:00 GMT", "Fri, 20 Now 2026 12:00:00 GMT", "yesterday"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"day|Invalid"):
+        moment(text)
+
+
+# tokens
+
+
+@attrs.define
+class Identity:
+    """Gives out tokens, each with so many seconds to live."""
+
+    lives: list[float] = attrs.field(factory=lambda: [3600.0])
+    asked: list[Any] = attrs.field(factory=list)
+    threads: list[int] = attrs.field(factory=list)
+
+    def get_token(self, *scopes: str, **known: Any) -> AccessToken:
+        self.threads.append(threading.get_ident())
+        self.asked.append((scopes, known))
+        if self.lives == [0.0]:
+            raise ClientAuthenticationError("no credentials")
+        life = self.lives.pop(0) if len(self.lives) > 1 else self.lives[0]
+        return AccessToken(f"canary-{len(self.asked)}", int(time.time() + life))
+
+
+Secured = Callable[..., tuple[Scripted, AzureBlobDriver, Identity]]
+
+
+@pytest.fixture
+def secured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secured]:
+    monkeypatch.setattr("shiftable_azure._session.random.uniform", lambda *_: 0.0)
+    path, key = certificate(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    started: list[Callable[[], None]] = []
+
+    def start(*answers: bytes, lives: list[float] | None = None) -> tuple[Scripted, AzureBlobDriver, Identity]:
+        server, identity = Scripted(*answers, tls=serving_tls(path, key)), Identity(lives or [3600.0])
+        session = Session(AzureSettings(endpoint=f"{server.url}/acc", max_attempts=3), credential=identity)
+        driver = AzureBlobDriver(session, _features.BLOB).lane()
+        driver._default_asked = True
+        started.extend([driver.close, server.stop])
+        return server, driver, identity
+
+    yield start
+    for stop in started:
+        stop()
+
+
+def bearers(server: Scripted) -> list[str]:
+    return [each.headers["authorization"] for each in server.seen]
+
+
+def test_a_token_serves_until_shortly_before_it_ends(secured: Secured) -> None:
+    server, driver, identity = secured(FOUND, lives=[299.0, 299.0, 310.0])
+    for _ in range(5):
+        driver.stat("shop", "key", version=None)
+    assert [f"Bearer canary-{number}" for number in (1, 2, 3, 3, 3)] == bearers(server)
+    assert [(("https://storage.azure.com/.default",), {})] * 3 == identity.asked
+    assert all(set(each.headers).isdisjoint(BY_REQUESTS) for each in server.seen)
+
+
+def test_a_token_is_asked_for_in_a_thread_while_other_fibers_go_on(secured: Secured) -> None:
+    server, driver, identity = secured(FOUND)
+    InFibers(BlobStore(driver).bucket("shop")).stat("key")
+    assert ["Bearer canary-1"] == bearers(server)
+    assert threading.get_ident() not in identity.threads
+
+
+def test_a_refused_token_is_the_sdks_to_replace(secured: Secured) -> None:
+    where = "authorization_uri=https://login.microsoftonline.com/tenant-7/oauth2/authorize"
+    challenge = f"WWW-Authenticate: Bearer {where} resource_id=https://storage.azure.com"
+    refused = answer("401 Unauthorized", "x-ms-error-code: InvalidAuthenticationInfo", challenge)
+    server, driver, identity = secured(refused, refused, FOUND)
+    for _ in range(2):
+        assert "key" == driver.stat("shop", "key", version=None).key
+    assert {"tenant_id": "tenant-7"} == identity.asked[2][1]
+    assert ["Bearer canary-1", "Bearer canary-2", "Bearer canary-3", "Bearer canary-3"] == bearers(server)
+
+
+def test_an_identity_that_fails_is_asked_again(secured: Secured) -> None:
+    server, driver, identity = secured(FOUND, lives=[0.0])
+    with pytest.raises(ClientAuthenticationError, match="no credentials"):
+        driver.stat("shop", "key", version=None)
+    assert (3, []) == (len(identity.asked), server.seen)
+
+
+def test_a_certificate_that_nobody_trusts_is_refused(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    server, driver, _ = secured(FOUND)
+    with pytest.raises(ServiceRequestError, match="certificate verify failed"):
+        driver.stat("shop", "key", version=None)
+    assert [] == server.seen
+
+
+# when the SDK goes alone
+
+
+@pytest.fixture
+def alone(serve: Serve) -> Callable[..., bool]:
+    """Tell whether the SDK makes the next put."""
+    server, driver = serve(CREATED)
+    lane = driver.lane()
+
+    def call(data: Any = b"1", options: PutOptions = PutOptions()) -> bool:  # noqa: B008  it is frozen
+        server.seen.clear()
+        lane.put("shop", "key", data, options)
+        return not server.seen or not set(server.seen[-1].headers).isdisjoint(BY_REQUESTS)
+
+    return call
+
+
+def test_the_lane_goes_by_itself(alone: Callable[..., bool]) -> None:
+    assert not alone()
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "replacement"),
+    [
+        (BlobClient, "upload_blob", lambda *_, **__: {"etag": "0x1", "last_modified": datetime.now(UTC)}),
+        (RequestsTransport, "send", None),
+        (HTTPAdapter, "send", None),
+    ],
+)
+def test_whoever_replaced_what_is_beneath_is_asked(
+    alone: Callable[..., bool], monkeypatch: pytest.MonkeyPatch, place: Any, name: str, replacement: Any
+) -> None:
+    asked: list[Any] = []
+    real = getattr(place, name)
+
+    def replaced(*args: Any, **known: Any) -> Any:
+        asked.append(args)
+        return (replacement or real)(*args, **known)
+
+    monkeypatch.setattr(place, name, replaced)
+    assert alone()
+    assert 1 == len(asked)
+
+
+def test_whoever_reads_the_sdks_log_reads_everything(
+    alone: Callable[..., bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "azure.core.pipeline.policies.http_logging_policy"):
+        assert alone()
+    assert "Request method: 'PUT'" in caplog.text
+    assert not alone()
+
+
+def test_whoever_traces_sees_everything(alone: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_TRACING_ENABLED", "true")
+    assert alone()
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"options": PutOptions(hold=True)},
+        {"options": PutOptions(retention=Retention(until=datetime(2030, 1, 1, tzinfo=UTC), mode="governance"))},
+    ],
+)
+def test_what_the_lane_does_not_know_is_the_sdks(alone: Callable[..., bool], known: dict[str, Any]) -> None:
+    assert alone(**known)
+
+
+def test_what_are_no_bytes_is_refused_as_the_sdk_refuses_it(serve: Serve) -> None:
+    _, driver = serve(CREATED)
+    call: Any = lambda each: each.put("shop", "key", bytearray(b"1"), PutOptions())  # noqa: E731
+    assert TypeError is outcome(call, driver)[0]
+    assert TypeError is outcome(call, driver.lane())[0]
+
+
+@pytest.mark.parametrize("metadata", [{"name": "ü"}, {"name": " a"}, {"name": "a\x01"}])
+def test_what_http_does_not_carry_as_it_is_is_the_sdks(serve: Serve, metadata: dict[str, str]) -> None:
+    server, driver = serve(CREATED)
+    call: Any = lambda each: each.put("shop", "key", b"1", PutOptions(metadata=metadata))  # noqa: E731
+    assert outcome(call, driver) == outcome(call, driver.lane())
+    assert all("connection" in each.headers for each in server.seen)
+
+
+@pytest.mark.parametrize("key", ["a/../b", "./a", "..", "a/."])
+def test_keys_that_are_resolved_on_the_way_are_the_sdks(serve: Serve, key: str) -> None:
+    server, driver = serve(FOUND)
+    driver.lane().stat("shop", key, version=None)
+    assert "connection" in server.seen[0].headers
+
+
+def test_a_redirect_is_followed_by_the_sdk(serve: Serve) -> None:
+    server, driver = serve(answer("307 Temporary Redirect", "Location: /elsewhere"), FOUND)
+    with suppress(HttpResponseError):
+        driver.lane().stat("shop", "key", version=None)
+    assert [False, True] == ["connection" in each.headers for each in server.seen[:2]]
+
+
+def test_a_proxy_is_the_sdks(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, _ = serve(CREATED)
+    monkeypatch.setenv("http_proxy", proxy.url)
+    driver = made("http://shop.example/acc", max_attempts=1)
+    driver.lane().put("shop", "key", b"1", PutOptions())
+    assert "http://shop.example/acc/shop/key" == proxy.seen[0].target
+    driver.close()
+
+
+def test_a_malformed_key_is_told_as_the_sdk_tells_it(serve: Serve) -> None:
+    server, driver = serve(CREATED, account_key=Credential.literal("x"))
+    call: Any = lambda each: each.put("shop", "key", b"1", PutOptions())  # noqa: E731
+    assert outcome(call, driver) == outcome(call, driver.lane())
+    assert [] == server.seen

@@ -39,7 +39,7 @@ _MONTHS = {
     "Nov": 11,
     "Dec": 12,
 }
-_MOMENT = re.compile(rf"[A-Z][a-z]{{2}}, (\d\d) ({'|'.join(_MONTHS)}) (\d{{4}}) (\d\d):(\d\d):([0-5]\d) GMT")
+_MOMENT = re.compile(rf"[A-Z][a-z]{{2}}, (\d\d) ({'|'.join(_MONTHS)}) ([1-9]\d{{3}}) (\d\d):(\d\d):([0-5]\d) GMT")
 _META = "x-ms-meta-"
 
 

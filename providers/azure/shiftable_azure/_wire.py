@@ -623,23 +623,34 @@ _KINDS: Mapping[int, type[native.HttpResponseError]] = {
     401: native.ClientAuthenticationError,
     404: native.ResourceNotFoundError,
     409: native.ResourceExistsError,
-    304: native.ResourceNotModifiedError,
 }
 _MEANT: Mapping[str, type[native.HttpResponseError]] = {
     "ConditionNotMet": native.ResourceModifiedError,
     "BlobOverwritten": native.ResourceModifiedError,
     "AuthenticationFailed": native.ClientAuthenticationError,
     "InvalidAuthenticationInfo": native.ClientAuthenticationError,
+    "BlobNotFound": native.ResourceNotFoundError,
     "CannotVerifyCopySource": native.ResourceNotFoundError,
+    "ContainerNotFound": native.ResourceNotFoundError,
+    "ResourceNotFound": native.ResourceNotFoundError,
+    "AccountAlreadyExists": native.ResourceExistsError,
+    "AccountBeingCreated": native.ResourceExistsError,
+    "BlobAlreadyExists": native.ResourceExistsError,
+    "ContainerAlreadyExists": native.ResourceExistsError,
+    "ContainerBeingDeleted": native.ResourceExistsError,
+    "ResourceAlreadyExists": native.ResourceExistsError,
+    "ResourceTypeMismatch": native.ResourceExistsError,
 }
 
 
-def _refusal(response: Any) -> native.HttpResponseError:  # noqa: ANN401  our own, whose base is untyped
+def _refusal(response: _Response) -> native.HttpResponseError:
     """Return the SDK's exception of an answer that is none of success."""
     about = _error(response.body())
     code = about.pop("code", None) or response.headers.get("x-ms-error-code")
-    kind = _KINDS.get(response.status_code) or _MEANT.get(code or "", native.HttpResponseError)
-    exc: Any = kind(message=about.pop("message", None), response=response)
+    message = about.pop("message", None) or (None if code else response.text() or response.reason)
+    exc: Any = (_KINDS.get(response.status_code) or _MEANT.get(code or "") or native.HttpResponseError)(
+        message=message, response=response
+    )
     exc.error_code = code
     if response.status_code not in _KINDS:
         with suppress(ValueError):
