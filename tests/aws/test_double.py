@@ -55,7 +55,6 @@ def refused(act: Callable[..., object], **arguments: Any) -> str:
 
 def fetched(url: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
     request = urllib.request.Request(url, data=body, method=method)  # noqa: S310  it is the double's own
-    request.add_header("Content-Type", "text/plain")  # else a form, which moto reads as one
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             return answer.status, answer.read()
@@ -193,6 +192,19 @@ def test_a_presigned_url_does_what_it_was_signed_for(s3: Client) -> None:
     assert s3.get_object(Bucket="shop", Key="new")["Body"].read() == b"new content"
     assert b"<Code>SignatureDoesNotMatch</Code>" in fetched(url, "DELETE")[1]
     assert b"<Code>SignatureDoesNotMatch</Code>" in fetched(url.replace("/shop/", "/other/"))[1]
+
+
+@pytest.mark.parametrize("content", [b"a=1&b=2", b"key=x", b"--x", b"", bytes(range(256))])
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_what_is_put_is_content_though_it_calls_itself_a_form(s3: Client, content: bytes, kind: str) -> None:
+    s3.put_object(Bucket="shop", Key="form", Body=content, ContentType=kind)
+    found = s3.get_object(Bucket="shop", Key="form")
+    assert (content, kind) == (found["Body"].read(), found["ContentType"])
+    upload = s3.create_multipart_upload(Bucket="shop", Key="parts", ContentType=kind)["UploadId"]
+    part = s3.upload_part(Bucket="shop", Key="parts", UploadId=upload, PartNumber=1, Body=content)
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    s3.complete_multipart_upload(Bucket="shop", Key="parts", UploadId=upload, MultipartUpload=parts)
+    assert content == s3.get_object(Bucket="shop", Key="parts")["Body"].read()
 
 
 def test_a_presigned_url_expires(s3: Client, aws_double: AwsDouble) -> None:

@@ -1,8 +1,7 @@
 """A stand-in for AWS on loopback: moto's server behind the harness, and the rules that moto does not keep.
 
 S3, Secrets Manager, the zones of Route 53, the servers of RDS and the machines of EC2 are held to AWS's own rules, and
-IAM where access keys are concerned; the other services are as lax as moto is. What moto still does otherwise: a PUT of
-an object as ``application/x-www-form-urlencoded`` is read as a form, and stored empty.
+IAM where access keys are concerned; the other services are as lax as moto is.
 """
 
 from __future__ import annotations
@@ -17,11 +16,13 @@ from shiftable.config import Credential
 from shiftable.errors import ConfigError
 
 try:
+    import flask
     from botocore.credentials import Credentials
     from moto.backends import get_backend
     from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.moto_api._internal.models import moto_api_backend
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.datastructures import ImmutableMultiDict
 except ImportError as exc:
     raise ConfigError(f'the AWS double needs moto and flask: pip install "shiftable-aws[testing]" ({exc})') from exc
 
@@ -46,6 +47,21 @@ _JSON_CODES = {
 }
 
 
+def _moto(service: Any) -> flask.Flask:  # noqa: ANN401  one of a list of its own
+    """Make moto's application of a service."""
+    made: flask.Flask = create_backend_app(service)
+    if service.startswith("s3"):
+        made.before_request(_read_as_content)
+    return made
+
+
+def _read_as_content() -> None:
+    """Keep moto from reading an object as a form because that is what it calls itself, as with many a client's PUT."""
+    request = flask.request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001  what the proxy stands for
+    if request.method == "PUT":
+        vars(request).update(form=ImmutableMultiDict(), files=ImmutableMultiDict())
+
+
 class AwsDouble(Double):
     """AWS in this process: S3, Secrets Manager, Route 53, RDS, EC2 and whatever else moto serves.
 
@@ -63,7 +79,7 @@ class AwsDouble(Double):
     _runs: ClassVar[AwsDouble | None] = None
 
     def __init__(self) -> None:
-        super().__init__(DomainDispatcherApplication(create_backend_app), handler=MotoRequestHandler)
+        super().__init__(DomainDispatcherApplication(_moto), handler=MotoRequestHandler)
         self._secrets = StrictSecrets(self.clock)
         self.dns = StrictDns(self.clock)
         self.rds = StrictRds(self.clock)
