@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from shiftable.app import App
     from shiftable.postgresql import Cluster
     from shiftable.testing.harness import Double
 
-__all__ = ["aws_double", "azure_double", "gcp_double", "postgresql_cluster", "shiftable_double"]
+__all__ = ["aws_double", "azure_double", "gcp_double", "postgresql_cluster", "shiftable_app", "shiftable_double"]
 
 pytest.register_assert_rewrite("shiftable.testing.conformance")
 
@@ -75,6 +77,25 @@ def azure_double(shiftable_double: Callable[[str], Double]) -> Double:
 def gcp_double(shiftable_double: Callable[[str], Double]) -> Double:
     """Google Cloud on loopback, empty. It needs ``shiftable-gcp[testing]``."""
     return shiftable_double("gcp")
+
+
+@pytest.fixture
+def shiftable_app(shiftable_double: Callable[[str], Double], tmp_path: Path) -> Iterator[Callable[..., App]]:
+    """Hand out the application of ``shiftable.toml``, here or above, at a double or in memory, with all it declares.
+
+    >>> def test_orders(shiftable_app):
+    ...     app = shiftable_app("aws")    # or "memory"; a second argument is the file
+    ...     app.blob("assets").put("logo.png", data)
+    """
+    from shiftable.testing.applications import application
+
+    def made(name: str, path: Path | None = None, *, make: bool = True) -> App:
+        double = None if name == "memory" else shiftable_double(name)
+        provider, settings = (double.name, double.config) if double else (name, {})
+        return stack.enter_context(application(path, provider, settings, state=tmp_path / ".shiftable", make=make))
+
+    with contextlib.ExitStack() as stack:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from shiftable import load
+from shiftable import App, load
 from shiftable.errors import ConfigError
 from shiftable.testing.databases import PATIENCE
 from shiftable_gcp import GcpDatabaseSettings
@@ -84,6 +85,15 @@ def test_an_application_has_its_database_there_by_configuration_only(shop: Path,
     held = gcp_double.sql.instances[gcp_double.project, "orders"]
     assert made == held.users["shiftadmin"]["password"]  # it was made, and kept where the declaration says
     assert ("europe-west10", {"zone": "europe-west10-a"}) == (held.region, held.settings["locationPreference"])
+
+
+def test_an_application_at_the_double_has_its_database_at_once_and_whole(
+    shop: Path, shiftable_app: Callable[..., App]
+) -> None:
+    with contextlib.closing(shiftable_app("gcp").database("orders").connect(connect_timeout=PATIENCE)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("select current_user, current_database()")
+        assert ("shiftadmin", "shop") == cursor.fetchone()
 
 
 def test_what_only_google_knows_is_checked_with_the_file(shop: Path) -> None:
