@@ -137,7 +137,10 @@ class App:
         return self.service(declared).diff(self.spec(declared))
 
     def apply(self, declared: Declared, change: Change[Any]) -> None:
-        """Carry out one change of a declared resource, and write it down before and after."""
+        """Carry out one change of a declared resource, and write it down before and after.
+
+        What takes minutes has only begun then: ``app.service(declared).settle(app.spec(declared))`` waits for it.
+        """
         with self._recorded(declared, change.action, change.name):
             self.service(declared).apply(change)
 
