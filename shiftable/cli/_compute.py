@@ -24,6 +24,7 @@ from shiftable.cli._context import (
     Group,
     complete_providers,
     confirm_name,
+    each_of,
     interruptible,
     json_line,
     json_option,
@@ -123,18 +124,19 @@ def list_(
     as_json: bool,
 ) -> None:  # fmt: skip
     """List the machines of the providers that are named; else of those that the declared fleets are at."""
-    for provider in providers or own_providers(context):
-        count = 0
-        for machine in context.cloud(provider).compute.machines():
-            if (machine.seen.fleet is None and not everything) or not _has(machine.seen, wanted):
-                continue
-            if as_json:
-                json_line({"provider": provider, **_machine_facts(machine.seen)})
-            else:
-                say(_row(machine.seen, f"{provider}:{machine.name}"))
-            count += 1
-            if count == limit:
-                break
+    for provider, asking in each_of(providers or own_providers(context)):
+        with asking:
+            count = 0
+            for machine in context.cloud(provider).compute.machines():
+                if (machine.seen.fleet is None and not everything) or not _has(machine.seen, wanted):
+                    continue
+                if as_json:
+                    json_line({"provider": provider, **_machine_facts(machine.seen)})
+                else:
+                    say(_row(machine.seen, f"{provider}:{machine.name}"))
+                count += 1
+                if count == limit:
+                    break
 
 
 def _has(info: MachineInfo, wanted: Sequence[tuple[str, str | None]]) -> bool:

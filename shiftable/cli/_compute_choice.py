@@ -13,7 +13,16 @@ import click
 
 from shiftable import registry
 from shiftable.cli._compute_target import own_providers
-from shiftable.cli._context import Context, complete_providers, json_line, pass_context, say, shown
+from shiftable.cli._context import (
+    Context,
+    complete_providers,
+    each_of,
+    json_line,
+    pass_context,
+    say,
+    say_failure,
+    shown,
+)
 from shiftable.cli._units import read_duration
 from shiftable.compute import Choice, Compute, FleetSpec
 from shiftable.compute.driver import GIB, Arch
@@ -113,7 +122,7 @@ def sizes(
     for provider, future in asked:
         error = future.exception()
         if isinstance(error, ShiftableError | ImportError):
-            click.echo(shown(f"error: {provider}: {'; '.join(str(error).splitlines())}"), err=True)
+            say_failure(provider, error)
             failed = True
         else:
             found += future.result()
@@ -160,17 +169,18 @@ def _with_compute(context: Context) -> Iterator[str]:
 @pass_context
 def images(context: Context, providers: tuple[str, ...], *, own: bool, as_json: bool) -> None:
     """List what machines can start from: the newest image of each alias, and the account's own."""
-    for provider in providers or own_providers(context):
-        for image in context.cloud(provider).compute.images():
-            if own and not image.own:
-                continue
-            if as_json:
-                json_line({"provider": provider, **attrs.asdict(image)})
-            else:
-                made = f"{image.created:%Y-%m-%d}" if image.created else ""
-                notes = "own" if image.own else "", "" if image.ready else "being made"
-                cells = (provider, image.name, image.arch, image.id, made, *filter(None, notes))
-                say("\t".join(map(shown, cells)).rstrip("\t"))
+    for provider, asking in each_of(providers or own_providers(context)):
+        with asking:
+            for image in context.cloud(provider).compute.images():
+                if own and not image.own:
+                    continue
+                if as_json:
+                    json_line({"provider": provider, **attrs.asdict(image)})
+                else:
+                    made = f"{image.created:%Y-%m-%d}" if image.created else ""
+                    notes = "own" if image.own else "", "" if image.ready else "being made"
+                    cells = (provider, image.name, image.arch, image.id, made, *filter(None, notes))
+                    say("\t".join(map(shown, cells)).rstrip("\t"))
 
 
 @click.command()
@@ -197,15 +207,16 @@ def sweep(
     Only what bears shiftable's label. Disks, images and snapshots that were made by name stay.
     """
     state: Literal["found", "deleted"] = "found" if dry_run else "deleted"
-    for provider in providers or own_providers(context):
-        service = context.cloud(provider).compute
-        if not dry_run and not yes and not _agreed(service, provider, older_than):
-            continue
-        for each in service.debris(older_than=older_than) if dry_run else service.sweep(older_than=older_than):
-            if as_json:
-                json_line({"provider": provider, "state": state, **attrs.asdict(each)})
-            else:
-                say(shown(f"{provider}: {each}: {state}"))
+    for provider, asking in each_of(providers or own_providers(context)):
+        with asking:
+            service = context.cloud(provider).compute
+            if not dry_run and not yes and not _agreed(service, provider, older_than):
+                continue
+            for each in service.debris(older_than=older_than) if dry_run else service.sweep(older_than=older_than):
+                if as_json:
+                    json_line({"provider": provider, "state": state, **attrs.asdict(each)})
+                else:
+                    say(shown(f"{provider}: {each}: {state}"))
 
 
 def _agreed(service: Compute, provider: str, older_than: timedelta) -> bool:

@@ -16,6 +16,7 @@ from shiftable.cli._compute_target import Target, machine_, own_providers
 from shiftable.cli._context import (
     Context,
     Group,
+    each_of,
     fact_text,
     interruptible,
     json_line,
@@ -57,16 +58,17 @@ def list_(context: Context, providers: tuple[str, ...], limit: int | None, as_js
 
     A line has the disk's name, id, size and zone, and the machine that it is attached to.
     """
-    for provider in providers or own_providers(context):
-        service = context.cloud(provider).compute
-        names = _machine_names(service)
-        for each in service.disks(limit=limit):
-            if as_json:
-                json_line(_facts(provider, each))
-            else:
-                machine = names().get(each.machine, each.machine) if each.machine else ""
-                state = "" if each.ready else "not ready"
-                _say_row(provider, each, each.zone or "", machine, state)
+    for provider, asking in each_of(providers or own_providers(context)):
+        with asking:
+            service = context.cloud(provider).compute
+            names = _machine_names(service)
+            for each in service.disks(limit=limit):
+                if as_json:
+                    json_line(_facts(provider, each))
+                else:
+                    machine = names().get(each.machine, each.machine) if each.machine else ""
+                    state = "" if each.ready else "not ready"
+                    _say_row(provider, each, each.zone or "", machine, state)
 
 
 def _machine_names(service: Compute) -> Callable[[], dict[str, str]]:
@@ -94,12 +96,13 @@ def snapshots(context: Context, providers: tuple[str, ...], limit: int | None, a
 
     A line has the snapshot's name and id, the size of the disk, and when it was taken.
     """
-    for provider in providers or own_providers(context):
-        for each in context.cloud(provider).compute.disk_snapshots(limit=limit):
-            if as_json:
-                json_line(_facts(provider, each))
-            else:
-                _say_row(provider, each, fact_text(each.created or ""), "" if each.ready else "being made")
+    for provider, asking in each_of(providers or own_providers(context)):
+        with asking:
+            for each in context.cloud(provider).compute.disk_snapshots(limit=limit):
+                if as_json:
+                    json_line(_facts(provider, each))
+                else:
+                    _say_row(provider, each, fact_text(each.created or ""), "" if each.ready else "being made")
 
 
 # making and deleting

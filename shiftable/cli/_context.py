@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +17,7 @@ from shiftable import manifest
 from shiftable.app import App, load
 from shiftable.cloud import Cloud, connect
 from shiftable.config import did_you_mean
-from shiftable.errors import ConfigError
+from shiftable.errors import ConfigError, ShiftableError
 from shiftable.manifest import Declared, Manifest
 from shiftable.wording import counted
 
@@ -32,6 +33,7 @@ __all__ = [
     "complete_machines",
     "complete_providers",
     "confirm_name",
+    "each_of",
     "fact_text",
     "interruptible",
     "items_text",
@@ -40,6 +42,7 @@ __all__ = [
     "pass_context",
     "say",
     "say_facts",
+    "say_failure",
     "shown",
     "size_text",
 ]
@@ -257,6 +260,35 @@ def interruptible(hint: str) -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo(f"interrupted; {hint}", err=True)
         sys.exit(130)
+
+
+def each_of(providers: Iterable[str]) -> Iterator[tuple[str, AbstractContextManager[None]]]:
+    """Yield providers, each with a block in which it may fail: that is told, and hides none of the others.
+
+    Behind the last one the command ends with exit code 1 if one failed. One provider's error is the command's.
+    """
+    wanted, failed = tuple(providers), list[str]()
+    if len(wanted) == 1:
+        yield wanted[0], contextlib.nullcontext()
+        return
+
+    @contextlib.contextmanager
+    def asking(provider: str) -> Iterator[None]:
+        try:
+            yield
+        except (ShiftableError, ImportError) as exc:
+            say_failure(provider, exc)
+            failed.append(provider)
+
+    for provider in wanted:
+        yield provider, asking(provider)
+    if failed:
+        sys.exit(1)
+
+
+def say_failure(provider: str, exc: BaseException) -> None:
+    """Tell that one of several providers failed."""
+    click.echo(shown(f"error: {provider}: {'; '.join(str(exc).splitlines())}"), err=True)
 
 
 def confirm_name(what: str, name: str, yes: str | None) -> None:

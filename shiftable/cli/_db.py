@@ -16,6 +16,7 @@ from shiftable.cli._context import (
     Context,
     Group,
     complete_labels,
+    each_of,
     fact_text,
     interruptible,
     json_line,
@@ -130,17 +131,25 @@ for _command in (archive, backup, backups, delete_backup, online):
 @pass_context
 def list_(context: Context, providers: tuple[str, ...], long: bool, limit: int | None, as_json: bool) -> None:
     """List the database servers of the providers that are named; else of those that the declared ones are at."""
-    for provider in providers or _own_providers(context):
-        for found in context.cloud(provider).database.list(limit=limit):
-            if as_json:
-                json_line({"provider": provider, **_info_facts(found.info())})
-            elif long:
-                info = found.info()
-                address = f"{info.server.host}:{info.server.port}" if info.server else ""
-                cells = (f"{provider}:{found.name}", info.state, info.engine, info.version, info.size or "", address)
-                say("\t".join(cells))
-            else:
-                say(f"{provider}:{found.name}")
+    for provider, asking in each_of(providers or _own_providers(context)):
+        with asking:
+            for found in context.cloud(provider).database.list(limit=limit):
+                if as_json:
+                    json_line({"provider": provider, **_info_facts(found.info())})
+                elif long:
+                    info = found.info()
+                    address = f"{info.server.host}:{info.server.port}" if info.server else ""
+                    cells = (
+                        f"{provider}:{found.name}",
+                        info.state,
+                        info.engine,
+                        info.version,
+                        info.size or "",
+                        address,
+                    )
+                    say("\t".join(cells))
+                else:
+                    say(f"{provider}:{found.name}")
 
 
 def _own_providers(context: Context) -> tuple[str, ...]:

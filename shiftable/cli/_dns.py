@@ -16,6 +16,7 @@ from shiftable.cli._context import (
     Group,
     complete_labels,
     complete_providers,
+    each_of,
     json_line,
     json_option,
     pass_context,
@@ -100,13 +101,14 @@ dns.add_command(cutover)
 @pass_context
 def zones(context: Context, providers: tuple[str, ...], long: bool, limit: int | None, as_json: bool) -> None:
     """List the zones of the providers that are named; else of those that the declared zones are at."""
-    for provider in providers or _own_providers(context):
-        for zone in cloud_of(context, provider).dns.list(limit=limit):
-            servers = zone.info().nameservers if long or as_json else ()
-            if as_json:
-                json_line({"provider": provider, "zone": zone.name, "nameservers": servers})
-            else:
-                say("\t".join([f"{provider}:{zone.name}", *([" ".join(servers)] if long else [])]))
+    for provider, asking in each_of(providers or _own_providers(context)):
+        with asking:
+            for zone in cloud_of(context, provider).dns.list(limit=limit):
+                servers = zone.info().nameservers if long or as_json else ()
+                if as_json:
+                    json_line({"provider": provider, "zone": zone.name, "nameservers": servers})
+                else:
+                    say("\t".join([f"{provider}:{zone.name}", *([" ".join(servers)] if long else [])]))
 
 
 def _own_providers(context: Context) -> tuple[str, ...]:

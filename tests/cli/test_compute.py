@@ -120,6 +120,34 @@ def test_a_fleet_that_is_not_declared_is_made_by_options(run: Run, folder: Path,
         assert why in refused.stderr
 
 
+def test_a_provider_that_fails_hides_none_of_the_others(web: Run) -> None:
+    found = web("list", "nowhere", "memory")
+    assert 1 == found.exit_code
+    assert ["memory:shop-web-0", "memory:shop-web-1"] == [line.split("\t")[0] for line in found.stdout.splitlines()]
+    assert found.stderr.startswith("error: nowhere: ")
+    alone = web("list", "nowhere")
+    assert (2, "") == (alone.exit_code, alone.stdout)  # its own error, as of any wrong name
+    assert "error: nowhere" not in alone.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("compute", "images"),
+        ("compute", "disk", "list"),
+        ("compute", "disk", "snapshots"),
+        ("compute", "sweep", "-n"),
+        ("db", "list"),
+        ("dns", "zones"),
+    ],
+    ids=" ".join,
+)
+def test_lists_tell_each_provider_that_fails(web: Run, command: tuple[str, ...]) -> None:
+    found = CliRunner().invoke(cli, [*command, "nowhere", "memory", "neither"])
+    assert 1 == found.exit_code
+    assert ["error: nowhere", "error: neither"] == [line[: len("error: nowhere")] for line in found.stderr.splitlines()]
+
+
 def test_a_private_key_is_refused_and_shown_nowhere(run: Run, folder: Path) -> None:
     canary = "b3BlbnNzaC1rZXktdjEA"
     (folder / "id").write_text("-----BEGIN OPENSSH " + f"PRIVATE KEY-----\n{canary}\n")
