@@ -99,6 +99,14 @@ class TestAzurite(BlobConformance):
         )
 
 
+class TestAzuriteOverTheBulkLane(TestAzurite):
+    @pytest.fixture
+    def driver(self, driver: AzureBlobDriver) -> AzureBlobDriver:
+        lane = driver.lane()
+        assert lane is not driver
+        return lane
+
+
 @pytest.fixture
 def bucket(driver: AzureBlobDriver) -> Bucket:
     return BlobStore(driver).create(BucketSpec(name=f"azurite-{uuid.uuid4().hex[:12]}"))
