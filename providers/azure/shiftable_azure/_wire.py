@@ -209,8 +209,8 @@ class Wire(Calls):
         raise AssertionError
 
     def _service(self) -> _Service:
-        blobs = self.session.blobs
-        if self._known is None or self._known.client is not blobs:
+        blobs = self.session.blobs  # makes the connections too, where it was closed
+        if self._known is None:
             self._known = _learned(blobs)
         return self._known
 
@@ -227,7 +227,6 @@ class _Service:
         signature: a shared access signature, for the end of each query.
     """
 
-    client: BlobServiceClient
     url: str
     host: str
     path: str
@@ -261,7 +260,7 @@ def _learned(blobs: BlobServiceClient) -> _Service:
     named = {name: request.headers[name] for name in ("x-ms-version", "Accept", "User-Agent")}
     path = parts.path.removesuffix("container/blob")
     url = f"{parts.scheme}://{parts.netloc}"
-    return _Service(blobs, url, parts.netloc, path, named, signature, _authorization(credential))
+    return _Service(url, parts.netloc, path, named, signature, _authorization(credential))
 
 
 def _is_watched(method: Callable[..., object]) -> bool:
