@@ -700,10 +700,21 @@ def test_whoever_replaced_what_is_beneath_is_asked(
 def test_whoever_reads_the_sdks_log_reads_everything(
     alone: Callable[..., bool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "azure.core.pipeline.policies.http_logging_policy"):
-        assert alone()
-    assert "Request method: 'PUT'" in caplog.text
+    for name in ("azure.core.pipeline.policies.http_logging_policy", "azure"):
+        with caplog.at_level(logging.INFO, name):
+            assert alone()
+        assert "Request method: 'PUT'" in caplog.text
+        caplog.clear()
+    with caplog.at_level(logging.INFO, "azure"), caplog.at_level(logging.WARNING, "azure.core"):
+        assert not alone()
     assert not alone()
+
+
+def test_an_application_that_logs_at_info_asks_for_no_log_of_the_sdks(
+    alone: Callable[..., bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        assert not alone()
 
 
 def test_whoever_traces_sees_everything(alone: Callable[..., bool], monkeypatch: pytest.MonkeyPatch) -> None:

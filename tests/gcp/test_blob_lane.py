@@ -405,6 +405,17 @@ def test_a_broken_answer_may_pass(serve: Serve, broken: bytes, name: str) -> Non
     assert fault.error is Unavailable
 
 
+@pytest.mark.parametrize("missing", ["name", "generation", "size", "timeCreated"])
+@pytest.mark.parametrize("name", ["look", "write"])
+def test_what_tells_of_no_object_may_pass(serve: Serve, missing: str, name: str) -> None:
+    told = {"name": "key", "generation": "7", "size": "3", "timeCreated": "2026-11-20T12:00:00Z"}
+    del told[missing]
+    lane = serve(answer(json.dumps(told).encode()), close=True)
+    fault = classify(lane.failure(CALLS[name], lane.wire))
+    assert fault is not None
+    assert fault.error is Unavailable
+
+
 def test_nobody_there_is_told_as_the_sdk_tells_it(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

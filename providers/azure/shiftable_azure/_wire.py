@@ -266,7 +266,17 @@ def _learned(blobs: BlobServiceClient) -> _Service:
 def _is_watched(method: Callable[..., object]) -> bool:
     """Tell whether somebody hears of the SDK's calls, or makes them in its place: they would hear nothing of ours."""
     replaced = not all(_is_theirs(each) for each in (method, RequestsTransport.send))
-    return replaced or _LOG.isEnabledFor(logging.INFO) or bool(settings.tracing_enabled())
+    return replaced or _is_read(_LOG) or bool(settings.tracing_enabled())
+
+
+def _is_read(log: logging.Logger) -> bool:
+    """Tell whether somebody wants the SDK's log of requests: that an application logs at INFO does not say so."""
+    each: logging.Logger | None = log
+    while each is not None and each.parent is not None:
+        if each.level:
+            return log.isEnabledFor(logging.INFO)
+        each = each.parent
+    return False
 
 
 def _is_theirs(function: Callable[..., object]) -> bool:

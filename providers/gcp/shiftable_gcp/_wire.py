@@ -46,6 +46,8 @@ _AT_ONCE = 8 * 1024 * 1024
 """More than this the SDK sends in pieces."""
 _RENEWALS = 2
 """As often google-auth fetches another token for one request."""
+_ALWAYS = frozenset({"name", "generation", "size", "timeCreated"})
+"""What is told of every object."""
 _UNLOCKED = Lock()
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _UNDONE = frozenset({307, 308})
@@ -356,7 +358,10 @@ def _json(answer: Answer) -> dict[str, Untyped]:
 
 
 def _object(answer: Answer) -> Resource:
-    return _json(answer)
+    found = _json(answer)
+    if not found.keys() >= _ALWAYS:
+        raise JSONDecodeError("the answer tells of no object", "", 0)
+    return found
 
 
 def _media(answer: Answer) -> Media:
