@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import attrs
 import click
 
-from shiftable.cli._context import Context, complete_labels, complete_providers, json_option, pass_context, say
+from shiftable.cli._context import (
+    Context,
+    complete_labels,
+    json_option,
+    pass_context,
+    say,
+    two_providers,
+)
 from shiftable.cli._progress import duration_text
 from shiftable.cli._units import duration
 from shiftable.config import did_you_mean
@@ -125,22 +132,7 @@ _STEPS: Mapping[str, Callable[[_Run], None]] = {
 @click.command()
 @click.argument("label", shell_complete=complete_labels("compute"))
 @click.argument("step", type=click.Choice(list(_STEPS)), default="status")
-@click.option(
-    "--from",
-    "source",
-    required=True,
-    metavar="PROVIDER",
-    shell_complete=complete_providers,
-    help="Label of the provider that has the old machines.",
-)
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    metavar="PROVIDER",
-    shell_complete=complete_providers,
-    help="Label of the provider that has the new ones.",
-)
+@two_providers("that has the old machines.", "that has the new ones.")
 @click.option(
     "--name",
     "names",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
@@ -45,6 +45,7 @@ __all__ = [
     "say_failure",
     "shown",
     "size_text",
+    "two_providers",
 ]
 
 
@@ -61,6 +62,9 @@ class Group(click.Group):
             hidden = {each for each, command in self.commands.items() if command.hidden}
             ctx.fail(f"No such command {name!r}{did_you_mean(name, set(known) - hidden)}")
         return super().resolve_command(ctx, args)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Context:
@@ -227,6 +231,24 @@ def complete_providers(context: click.Context, _: click.Parameter, incomplete: s
         return []
     used = {label for each in found.environments.values() for label in (each.provider, *each.overrides.values())}
     return sorted(_beginning(incomplete, {*found.providers, *used}))
+
+
+def two_providers(source: str, target: str) -> Callable[[F], F]:
+    """Return the options that name the two sides of a move: the provider ``source``, the provider ``target``."""
+
+    def decorated(command: F) -> F:
+        for option, name, what in (("--to", "target", target), ("--from", "source", source)):
+            command = click.option(
+                option,
+                name,
+                required=True,
+                metavar="PROVIDER",
+                shell_complete=complete_providers,
+                help=f"Label of the provider {what}",
+            )(command)
+        return command
+
+    return decorated
 
 
 def complete_environments(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

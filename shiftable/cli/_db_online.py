@@ -16,12 +16,12 @@ import click
 from shiftable.cli._context import (
     Context,
     complete_labels,
-    complete_providers,
     json_option,
     pass_context,
     say,
     shown,
     size_text,
+    two_providers,
 )
 from shiftable.cli._progress import duration_text
 from shiftable.cli._units import size
@@ -171,22 +171,7 @@ def _read_size(_context: click.Context, _parameter: click.Parameter, text: str |
 @click.command()
 @click.argument("label", shell_complete=complete_labels("database"))
 @click.argument("step", type=click.Choice(list(_STEPS)), default="status")
-@click.option(
-    "--from",
-    "source",
-    required=True,
-    metavar="PROVIDER",
-    shell_complete=complete_providers,
-    help="Label of the provider that has it.",
-)
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    metavar="PROVIDER",
-    shell_complete=complete_providers,
-    help="Label of the provider that shall.",
-)
+@two_providers("that has it.", "that shall.")
 @click.option("--database", metavar="NAME", help="Which, where several are declared: each is a move of its own.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Threads of copy and comparison."

@@ -10,7 +10,14 @@ from typing import Any, cast
 import attrs
 import click
 
-from shiftable.cli._context import Context, complete_labels, complete_providers, json_option, pass_context, say
+from shiftable.cli._context import (
+    Context,
+    complete_labels,
+    json_option,
+    pass_context,
+    say,
+    two_providers,
+)
 from shiftable.cli._progress import duration_text
 from shiftable.cli._units import duration
 from shiftable.dns import ZoneSpec
@@ -149,22 +156,7 @@ _STEPS: Mapping[str, Callable[[_Run], bool]] = {
 @click.command()
 @click.argument("zone", shell_complete=complete_labels("dns"))
 @click.argument("step", type=click.Choice(list(_STEPS)), default="status", metavar="[STEP]")
-@click.option(
-    "--from",
-    "source",
-    required=True,
-    metavar="PROVIDER",
-    shell_complete=complete_providers,
-    help="Label of the provider that answers now.",
-)
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    metavar="PROVIDER",
-    shell_complete=complete_providers,
-    help="Label of the provider that shall.",
-)
+@two_providers("that answers now.", "that shall.")
 @click.option("--ttl", type=duration, default="5m", show_default=True, help="lower: to this.")
 @click.option(
     "--ask-parent",

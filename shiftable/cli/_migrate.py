@@ -19,13 +19,13 @@ from shiftable.app import App
 from shiftable.cli._context import (
     Context,
     complete_addresses,
-    complete_providers,
     interruptible,
     items_text,
     json_option,
     pass_context,
     shown,
     size_text,
+    two_providers,
 )
 from shiftable.cli._progress import Bars, Lines, duration_text
 from shiftable.cli._renaming import renamed
@@ -121,22 +121,7 @@ class _Wish:
 
 @click.command(cls=_Ordered)
 @click.argument("resources", nargs=-1, metavar="[RESOURCE]...", shell_complete=complete_addresses)
-@click.option(
-    "--from",
-    "source",
-    required=True,
-    metavar="PROVIDER",
-    shell_complete=complete_providers,
-    help="Label of the provider to move from.",
-)
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    metavar="PROVIDER",
-    shell_complete=complete_providers,
-    help="Label of the provider to move to.",
-)
+@two_providers("to move from.", "to move to.")
 @click.option("--apply", is_flag=True, help="Do it; without this, only the plan is shown.")
 @click.option("--verify", "only_verify", is_flag=True, help="Only compare both sides, whatever was done before.")
 @click.option("--no-verify", is_flag=True, help="With --apply: do not read both sides again afterwards.")

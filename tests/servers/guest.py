@@ -6,7 +6,9 @@ What it makes of the seed is what cloud-init does: the host name, the user, his 
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import shutil
 import stat
 import subprocess
 import time
@@ -34,6 +36,7 @@ __all__ = [
     "kernel",
     "libraries",
     "says",
+    "ssh_of_its_own",
 ]
 
 PATIENCE = 180
@@ -172,6 +175,19 @@ def _entry(number: int, name: str, mode: int, content: bytes) -> bytes:
     fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
     return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
+
+
+def ssh_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have an ssh that takes a new key and keeps hosts in a folder, and return the public half of the key."""
+    ssh = shutil.which("ssh")
+    assert ssh is not None
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
+    (folder / "bin").mkdir()
+    options = f"-F none -i {folder}/key -o UserKnownHostsFile={folder}/known_hosts"
+    (folder / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {ssh} {options} "$@"\n')
+    (folder / "bin" / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+    return (folder / "key.pub").read_text().strip()
 
 
 def eventually(act: Callable[[], Any], machine: Machine) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,8 @@ from shiftable.compute import Arch, Compute, FleetSpec
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._qemu_process import Programs
 from shiftable_baremetal.compute import QemuComputeDriver
+
+from .guest import ssh_of_its_own
 
 __all__ = ["Lab", "opened", "programs"]
 
@@ -83,16 +83,8 @@ def opened(
     made: Path, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: Arch = "x86_64"
 ) -> Iterator[Lab]:
     """Return a root of one's own, and an ssh that takes the test's key and keeps hosts for the test alone."""
-    ssh = shutil.which("ssh")
-    assert ssh is not None
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
-    (tmp_path / "bin").mkdir()
-    options = f"-F none -i {tmp_path}/key -o UserKnownHostsFile={tmp_path}/known_hosts"
-    (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {ssh} {options} "$@"\n')
-    (tmp_path / "bin" / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    key = ssh_of_its_own(tmp_path, monkeypatch)
     shutil.copy(made / "empty", tmp_path / "empty")
-    key = (tmp_path / "key.pub").read_text().strip()
     lab = Lab(tmp_path, made / "programs", kernel, made / "initrd", key, arch)
     yield lab
     compute = lab.compute()

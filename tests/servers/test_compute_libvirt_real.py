@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal.compute_libvirt import LibvirtComputeDriver
 
 from . import guest, hypervisor
-from .guest import PATIENCE, says
+from .guest import PATIENCE, says, ssh_of_its_own
 
 SSHD = """
 Port {port}
@@ -93,15 +91,7 @@ def _made(debian: Any, libvirt: Any, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def lab(debian: Any, libvirt: Any, _made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """Run a hypervisor, and have an ssh that takes the test's key and keeps hosts for the test alone."""
-    ssh = shutil.which("ssh")
-    assert ssh is not None
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
-    (tmp_path / "bin").mkdir()
-    options = f"-F none -i {tmp_path}/key -o UserKnownHostsFile={tmp_path}/known_hosts"
-    (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {ssh} {options} "$@"\n')
-    (tmp_path / "bin" / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    key = (tmp_path / "key.pub").read_text().strip()
+    key = ssh_of_its_own(tmp_path, monkeypatch)
     with hypervisor.hypervisor(debian, libvirt) as host:
         yield Lab(host, tmp_path, guest.kernel(debian.root), _made / "initrd", _made / "empty", key)
 
