@@ -23,6 +23,7 @@ from shiftable.cli._progress import duration_text
 from shiftable.cli._units import duration
 from shiftable.config import did_you_mean
 from shiftable.errors import ConfigError, InvalidArgument
+from shiftable.wording import counted
 
 if TYPE_CHECKING:
     from shiftable.app import App
@@ -75,7 +76,7 @@ class _Run:
             ("names lead to the new machines since", found.switched_at if not found.going_back else None),
             ("the other side is led to until", found.keep_until),
             ("the old machines are stopped since", found.stopped_at if not found.going_back else None),
-            ("names lead to the old machines again since", found.returned_at),
+            ("names lead to the old machines again since" if found.names else "given up since", found.returned_at),
         ):
             if at is not None:
                 self.say(f"{what}: {at:%Y-%m-%d %H:%M:%S} UTC")
@@ -116,7 +117,7 @@ class _Run:
         """Go back."""
         changed = self.cutover.rollback(new=self.new, force=self.force, tell=self._tell)
         self.told["changed"] = changed
-        self.say(f"the old machines run; {changed:,} record sets were changed back")
+        self.say(f"the old machines run; {counted(changed, 'record set')} changed back")
         self.status()
 
     def _tell(self, left: timedelta) -> None:

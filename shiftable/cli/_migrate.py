@@ -555,7 +555,9 @@ def _show_plan(plan: Plan, migration: Migration) -> None:
             _show_estimate(found.estimate, plan)
     _show_skipped(plan.skipped)
     if not plan.complete:
-        click.echo("something would not arrive: see above; --degrade FACET accepts a loss")
+        facets = sorted({loss.facet for each in plan.resources for loss in each.losses if loss.accepted is False})
+        hint = f"; {' '.join(f'--degrade {facet}' for facet in facets)} accepts what would be lost" if facets else ""
+        click.echo(f"something would not arrive: see above{hint}")
     elif plan.is_empty:
         click.echo("nothing to do")
     else:

@@ -43,8 +43,19 @@ def complete_keys(context: click.Context, _: click.Parameter, incomplete: str) -
     return [CompletionItem(name) for name in found if name.isprintable()]
 
 
+class _Key(click.Argument):
+    """A secret's name, which is an argument of its own: objects are named by one, ``assets:logo.png``."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:  # noqa: ANN401  as click.Argument
+        """Return the name; where it stands in the label, say how it is written, and not what it is."""
+        joined = ":" in (ctx.params.get("label") or "")
+        if joined and self.value_is_missing(value) and not ctx.resilient_parsing:
+            ctx.fail("a secret is named by two arguments, LABEL and KEY, with a blank between them and no colon")
+        return super().process_value(ctx, value)
+
+
 label = click.argument("label", shell_complete=complete_labels("secrets"))
-key_ = click.argument("key", shell_complete=complete_keys)
+key_ = click.argument("key", cls=_Key, shell_complete=complete_keys)
 version_ = click.argument("version")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 

@@ -465,7 +465,8 @@ def _next(state: State, now: datetime) -> tuple[str, str]:
     """Say which step comes next, and why."""
     keep = _time(state.keep_until)
     if state.going_back:
-        found = ("", "names lead to the old side again") if state.returned_at else ("rollback", "it is half way back")
+        back = "names lead to the old side again" if state.pointers else "it was given up before a name was changed"
+        found = ("", back) if state.returned_at else ("rollback", "it is half way back")
     elif state.finished_at:
         found = "", "it is finished; rollback is possible while the old machines are there"
     elif state.stopped_at:

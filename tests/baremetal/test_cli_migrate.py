@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from shiftable.cli._migrate import _show_plan
+from shiftable.migrate._plan import Plan, ResourcePlan
+from shiftable.migrate._report import LossCount
+from shiftable.migrate.mover import Options, Trouble
+
 FILE = """
 [project]
 name = "shop"
@@ -256,3 +261,22 @@ def test_an_inventory_stands_in_for_the_listing(shop: Path, put, shiftable) -> N
     answer = shiftable(*MOVE, "--inventory", "inventory.csv", "--delete")
     assert 2 == answer.returncode
     assert "goes without delete" in answer.stderr
+
+
+def test_what_would_not_arrive_is_told_with_what_accepts_it_if_anything_does(shop: Path, shiftable) -> None:
+    (shop / "shiftable.toml").write_text(f'{FILE}[compute.web]\nimage = "debian-12"\ncpus = 1\nmemory_gib = 1\n')
+    refused = shiftable("migrate", "--from", "local", "--to", "cellar", "compute.web")
+    assert 1 == refused.returncode
+    assert "REFUSED as a whole" in refused.stdout
+    assert refused.stdout.endswith("something would not arrive: see above\n")
+
+
+def test_a_plan_names_what_accepts_its_losses(capsys: pytest.CaptureFixture[str]) -> None:
+    losses = tuple(
+        LossCount(facet=facet, detail="not there", accepted=accepted, count=1, examples=("a",))
+        for facet, accepted in (("tags", False), ("headers", False), ("metadata", True), ("keys", None))
+    )
+    found = ResourcePlan(address="blob.assets", spec="", losses=losses, troubles={Trouble.REFUSED: 1})
+    _show_plan(Plan(source="here", target="there", options=Options(), resources=(found,)), None)
+    told = "something would not arrive: see above; --degrade headers --degrade tags accepts what would be lost"
+    assert told == capsys.readouterr().out.splitlines()[-1]

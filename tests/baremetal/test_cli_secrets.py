@@ -238,3 +238,10 @@ def test_no_value_is_left_in_a_file_of_ours(shiftable: Command, folder: Path, st
     assert not any(b"canary" in path.read_bytes() for path in files)
     assert os.listdir(folder)  # noqa: PTH208  names too
     assert not any("canary" in str(path) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("command", ["put", "get", "rm", "history"])
+def test_a_key_in_the_label_is_told_how_it_is_written(shiftable: Command, store: SecretStore, command: str) -> None:
+    assert store.exists(CANARY) is False
+    code, told = refused(shiftable, command, f"app:{CANARY}")
+    assert (2, True) == (code, "named by two arguments, LABEL and KEY, with a blank between them" in told)

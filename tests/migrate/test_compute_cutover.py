@@ -459,6 +459,12 @@ def test_the_way_back(changing: Changing, since: str, new: Any) -> None:
     assert 0 == changing.open().rollback()
 
 
+def test_what_is_given_up_before_a_name_was_changed_does_not_say_that_names_went_back(changing: Changing) -> None:
+    assert 0 == changing.open().rollback()
+    found = changing.open().status()
+    assert ((), "", "it was given up before a name was changed") == (found.names, found.next, found.why)
+
+
 def test_after_a_way_back_one_may_go_over_again(changing: Changing) -> None:
     changing.open().switch([WWW])
     changing.open().rollback(new="stop")
