@@ -638,6 +638,16 @@ def test_a_refused_token_is_the_sdks_to_replace(secured: Secured) -> None:
     assert ["Bearer canary-1", "Bearer canary-2", "Bearer canary-3", "Bearer canary-3"] == bearers(server)
 
 
+def test_after_a_refused_token_the_lane_shows_the_next_one(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_wire, "_ASIDE", 0.0)
+    refused = answer("401 Unauthorized", "x-ms-error-code: InvalidAuthenticationInfo", "WWW-Authenticate: Bearer x")
+    server, driver, _ = secured(refused, FOUND)
+    for _ in range(3):
+        assert "key" == driver.stat("shop", "key", version=None).key
+    assert ["Bearer canary-1", "Bearer canary-2", "Bearer canary-3", "Bearer canary-3"] == bearers(server)
+    assert [True, False, True, True] == [set(each.headers).isdisjoint(BY_REQUESTS) for each in server.seen]
+
+
 def test_an_identity_that_fails_is_asked_again(secured: Secured) -> None:
     server, driver, identity = secured(FOUND, lives=[0.0])
     with pytest.raises(ClientAuthenticationError, match="no credentials"):

@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import itertools
 import logging
+import math
 import re
 import ssl
 import time
@@ -57,6 +58,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9/_~-]*")
 _DOTS = re.compile(r"(?:^|/)\.\.?(?:/|$)")
 _EARLY = 300.0
 """Seconds. As azure-core, we ask for a new token so long before the old one ends."""
+_ASIDE = 60.0
+"""Seconds for which the SDK makes all calls after a token was refused."""
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _META = "x-ms-meta-"
 _LOG = logging.getLogger("azure.core.pipeline.policies.http_logging_policy")
@@ -370,7 +373,7 @@ def _exchanged(service: _Service, connections: Connections, request: _Request, r
     except (OSError, HTTPException) as exc:
         raise _broken(exc) from exc
     if answer.status == 401 and isinstance(service.authorization, _Bearer):
-        service.authorization.refused = True
+        service.authorization.refused()
         raise _NotOursError
     if answer.status in _MOVED:
         raise _NotOursError
@@ -459,16 +462,15 @@ def _sort_key(name: str) -> str:
 class _Bearer:
     """Shows a token of Microsoft Entra, and asks for the next one before it ends.
 
-    Args:
-        refused: the service wants another one, of which the SDK finds out more: it makes all calls from then on.
+    Where the service wants another one, the SDK finds out more of it, and makes all calls for a while.
     """
 
     _credential: TokenCredential = attrs.field(repr=False)
     _shown: tuple[str, float] = attrs.field(default=("", 0.0), init=False, repr=False)
-    refused: bool = attrs.field(default=False, init=False)
+    _aside: float = attrs.field(default=-math.inf, init=False)
 
     def of(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> str:  # noqa: ARG002
-        if self.refused:
+        if time.monotonic() < self._aside:
             raise _NotOursError
         shown, until = self._shown
         if time.time() >= until:
@@ -476,6 +478,10 @@ class _Bearer:
             shown = f"Bearer {found.token}"
             self._shown = (shown, found.expires_on - _EARLY)
         return shown
+
+    def refused(self) -> None:
+        """Take in that the service wants another token."""
+        self._shown, self._aside = ("", 0.0), time.monotonic() + _ASIDE
 
 
 # answers
