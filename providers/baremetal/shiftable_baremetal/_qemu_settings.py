@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from shiftable.compute.driver import Arch
+from shiftable.checks import Arch
 
 __all__ = ["QemuImageSettings", "QemuMachineSettings", "QemuSettings"]
 
