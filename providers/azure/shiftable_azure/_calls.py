@@ -25,20 +25,7 @@ __all__ = ["Arguments", "Calls", "Row", "fetch", "moment", "token"]
 # What is optional in a call, by name; the SDK itself takes it as **kwargs.
 Arguments = dict[str, Any]
 
-_MONTHS = {
-    "Jan": 1,
-    "Feb": 2,
-    "Mar": 3,
-    "Apr": 4,
-    "May": 5,
-    "Jun": 6,
-    "Jul": 7,
-    "Aug": 8,
-    "Sep": 9,
-    "Oct": 10,
-    "Nov": 11,
-    "Dec": 12,
-}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MOMENT = re.compile(rf"[A-Z][a-z]{{2}}, (\d\d) ({'|'.join(_MONTHS)}) ([1-9]\d{{3}}) (\d\d):(\d\d):([0-5]\d) GMT")
 _META = "x-ms-meta-"
 
@@ -152,7 +139,7 @@ def moment(text: str) -> datetime:
     if found is None:
         return parsedate_to_datetime(text)
     day, month, year, hour, minute, second = found.groups()
-    return datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    return datetime(int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second), tzinfo=UTC)
 
 
 def _lowered(headers: Mapping[str, str]) -> Mapping[str, str]:
