@@ -59,7 +59,7 @@ def stop(cut: Cut, events: list[Event], file: int = 1) -> Place:
         if (found := cut.before(each, file, offset)) is not None:
             return found
         offset += len(each.data)
-    return file, offset
+    return cut.held or (file, offset)
 
 
 # events
@@ -187,6 +187,37 @@ def test_what_was_seen_counts_more_than_what_events_say() -> None:
     ]
     for seconds, end in ((2, 4), (3, 124), (4, 124), (5, 244), (6, 244), (8, 244), (9, 364)):
         assert (1, end) == stop(Cut.at(at(seconds), marks, (1, 4), (1, 364)), log), seconds
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ((500, 3), 2),
+        ((500, 500, 3), 3),
+        ((500, 3, 500), 2),
+        ((500, 7), 0),
+        ((3, 500, 7), 1),
+        ((500,), 0),
+        ((500, 500), 0),
+        ((3, 500), 1),
+        ((11, 3), 2),
+        ((10, 3), 0),  # the clock had that time when they were seen
+    ],
+)
+def test_a_time_that_the_clock_had_not_yet_tells_nothing_but_later_ones_do(said: tuple[int, ...], count: int) -> None:
+    end = 4 + 120 * len(said)
+    marks = [
+        Mark(file=1, offset=4, first=at(1), last=at(2)),
+        Mark(file=1, offset=end, first=at(10), last=at(12)),
+        Mark(file=1, offset=end + 120, first=at(600), last=at(601)),
+    ]
+    log = [event for each in (*said, 599) for event in transaction(each, each)]
+    assert (1, 4 + 120 * count) == stop(Cut.at(at(5), marks, (1, 4), (1, end + 120)), log)
+
+
+def test_a_transaction_says_nothing_of_another_time_that_it_has_itself() -> None:
+    marks = [Mark(file=1, offset=4, first=at(1), last=at(2)), Mark(file=1, offset=164, first=at(10), last=at(11))]
+    assert (1, 4) == stop(Cut.at(at(5), marks, (1, 4), (1, 164)), transaction(500, 3, 3))
 
 
 def test_a_clock_that_was_set_back_has_a_time_twice_and_the_later_one_counts() -> None:

@@ -265,11 +265,16 @@ class Cut:
         when: the time.
         least: all before is of that time, whatever its events say.
         most: all after is later, whatever its events say.
+        seen: the clock when ``most`` was seen; an event that says a later time has that from a session's own clock, and
+            is of the time that is asked for if one after it is.
     """
 
     when: datetime
     least: Place
     most: Place
+    seen: datetime | None = None
+    held: Place | None = attrs.field(default=None, init=False)
+    """Where the log ends if it is not known until the end of its file."""
     _begin: Place | None = attrs.field(default=None, init=False)
 
     @classmethod
@@ -297,8 +302,11 @@ class Cut:
         before = [mark.place for run in runs[:chosen] for mark in run]
         before += [mark.place for mark in runs[chosen] if mark.first <= when]
         least = max(least, *before) if before else least
-        after = [mark.place for mark in runs[chosen] if mark.last >= when and mark.place >= least]
-        return cls(when, least, max(least, min(most, *after) if after else most))
+        after = [mark for mark in runs[chosen] if mark.last >= when and mark.place >= least]
+        if not after:
+            return cls(when, least, max(least, most))
+        nearest = after[0].place
+        return cls(when, least, min(most, nearest), max(mark.first for mark in after if mark.place == nearest))
 
     def before(self, event: Event, file: int, offset: int) -> Place | None:
         """Return where the log ends, if that is before the event at that place, or before its transaction."""
@@ -307,8 +315,17 @@ class Cut:
             self._begin = place
         if end <= self.least:
             return None
-        if end > self.most or (event.timed and event.when >= int(self.when.timestamp())):
-            return max(self._begin, self.least)
+        begin = max(self._begin, self.least)
+        if end > self.most:
+            return self.held or begin
+        if not event.timed:
+            return None
+        if self.seen is not None and event.when > self.seen.timestamp():
+            self.held = self.held or begin
+        elif event.when >= int(self.when.timestamp()):
+            return self.held or begin
+        elif self.held is not None and begin > self.held:
+            self.held = None
         return None
 
 

@@ -182,17 +182,20 @@ def _write(
         if (part.epoch, part.file, offset) == (base.epoch, base.file, len(MAGIC)) and event.when != base.made:
             what = f"file {part.file} of the stored log is not the one after the base backup {base.backup.name}"
             fail(IntegrityError, what)
-        stop = cut.before(event, part.file, offset)
-        if stop is not None:
-            sink.truncate(max(sink.tell() - (offset - stop[1]), len(MAGIC)))
-            sink.seek(0, 2)
-            return stop, stop[1]
+        if (stop := cut.before(event, part.file, offset)) is not None:
+            break
         if known is not None and (event.begins_transaction or event.before):
             left_out = known.knows(event)
         offset += len(event.data)
         if event.of_the_file or not left_out:
             sink.write(event.data)
-    return None, offset
+    else:
+        stop = cut.held
+    if stop is None:
+        return None, offset
+    sink.truncate(max(sink.tell() - (offset - stop[1]), len(MAGIC)))
+    sink.seek(0, 2)
+    return stop, stop[1]
 
 
 # the server

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from shiftable.config import Credential
-from shiftable.database import Databases
+from shiftable.database import Database, Databases
 from shiftable.errors import ConfigError, Conflict, IntegrityError, InvalidArgument, OperationError, PermissionDenied
 from shiftable_baremetal import _binlog_archiver, _servers_archive
 from shiftable_baremetal._servers_archive_mariadb import MariadbArchive
@@ -85,21 +85,23 @@ def test_what_was_not_committed_is_not_there_although_its_statement_had_begun(da
         assert [1, 2, 3] == numbers(orders.restore(declared("later"), at=after))
 
 
+def ask_at(database: Database, seconds: int, statement: str) -> None:
+    """Ask in a session that sets its time to so many seconds since 1970."""
+    with contextlib.closing(database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SET TIMESTAMP = {seconds}")
+        cursor.execute(statement)
+        connection.commit()
+
+
 def test_a_session_that_sets_its_time_moves_nothing(databases: Databases) -> None:
     orders = orders_with(databases, 1)
     with archiving(databases):
         databases.back_up()
-        with contextlib.closing(orders.connect()) as connection, connection.cursor() as cursor:
-            cursor.execute("SET TIMESTAMP = 2000000000")
-            cursor.execute("INSERT INTO t VALUES (2)")
-            connection.commit()
+        ask_at(orders, 2000000000, "INSERT INTO t VALUES (2)")
         ask(orders, "INSERT INTO t VALUES (3)")
         between = second()
         time.sleep(1)  # the archiver looks
-        with contextlib.closing(orders.connect()) as connection, connection.cursor() as cursor:
-            cursor.execute("SET TIMESTAMP = 1")
-            cursor.execute("INSERT INTO t VALUES (4)")
-            connection.commit()
+        ask_at(orders, 1, "INSERT INTO t VALUES (4)")
         time.sleep(1)
         after = second()
         assert [1, 2, 3] == numbers(orders.restore(declared("copy"), at=between))
@@ -115,6 +117,25 @@ def test_a_second_that_was_not_watched_is_told_by_the_log_alone(databases: Datab
     ask(orders, "INSERT INTO t VALUES (3)")
     with archiving(databases):
         assert [1, 2] == numbers(orders.restore(declared("copy"), at=when))
+
+
+def test_a_session_that_sets_its_time_in_a_second_that_was_not_watched_moves_nothing(
+    databases: Databases, server: MariaDb
+) -> None:
+    orders = orders_with(databases, 1)
+    with archiving(databases):
+        databases.back_up()
+    ask_at(orders, 2000000000, "INSERT INTO t VALUES (2)")
+    ask(orders, "INSERT INTO t VALUES (3)")
+    when = second()
+    ask_at(orders, 2000000000, "INSERT INTO t VALUES (4)")
+    server.execute("FLUSH BINARY LOGS")
+    with archiving(databases):
+        assert [1, 2, 3] == numbers(orders.restore(declared("copy"), at=when))
+        ask(orders, "INSERT INTO t VALUES (5)")
+        after = second()
+        time.sleep(1)
+        assert [1, 2, 3, 4, 5] == numbers(orders.restore(declared("later"), at=after))
 
 
 def test_a_time_outside_is_refused(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
