@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -13,12 +14,14 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import UnknownServiceError
+from botocore.loaders import Loader
 
 import shiftable
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
 from shiftable_aws import AwsProvider, AwsSettings, __version__
-from shiftable_aws._session import Session
+from shiftable_aws._session import Session, _loader
 from shiftable_aws.double import AwsDouble
 
 ROLE = "arn:aws:iam::123456789012:role/deploy"
@@ -203,3 +206,18 @@ def test_models_of_services_are_read_once_for_all_providers(
     assert one is other
     assert elsewhere is not one
     assert elsewhere == one
+
+
+@pytest.mark.parametrize("kind", ["service-2", "endpoint-rule-set-1"])
+def test_every_service_that_botocore_knows_is_found(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "own" / "2026-01-01").mkdir(parents=True)
+    (tmp_path / "own" / "2026-01-01" / f"{kind}.json").write_text('{"is": "ours"}')
+    (tmp_path / "note").touch()
+    loader = _loader(f"{tmp_path}{os.pathsep}{tmp_path / 'nowhere'}")
+
+    assert {"own", *Loader().list_available_services(kind)} <= set(loader.list_available_services(kind))
+    assert {"is": "ours"} == loader.load_service_model("own", kind)
+    for service in ("sts", "sso-oidc"):
+        assert Loader().load_service_model(service, kind) == loader.load_service_model(service, kind)
+    with pytest.raises(UnknownServiceError):
+        loader.load_service_model("owned", kind)
