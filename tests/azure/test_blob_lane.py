@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 
 import attrs
 import pytest
+from azure.core import MatchConditions
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import (
     AzureError,
@@ -43,7 +44,7 @@ from shiftable.config import Credential
 from shiftable.errors import NotFound, Timeout, Unavailable
 from shiftable.tokens import Token
 from shiftable_azure import AzureSettings, _features, _wire, rules
-from shiftable_azure._calls import moment
+from shiftable_azure._calls import Arguments, moment
 from shiftable_azure._session import Session
 from shiftable_azure._wire import Wire
 from shiftable_azure.blob import AzureBlobDriver
@@ -87,6 +88,14 @@ def page(entries: str, marker: str = "") -> bytes:
     text = f"<EnumerationResults><Blobs>{entries}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
     return answer("200 OK", "Content-Type: application/xml", body=text.encode())
 
+
+SOURCE: Arguments = {
+    "include_source_blob_properties": True,
+    "source_content_md5": None,
+    "source_etag": '"0x1"',
+    "source_match_condition": MatchConditions.IfNotModified,
+    "metadata": {},
+}
 
 CREATED = answer("201 Created", 'ETag: "0x1"', DATED)
 FOUND = answer("200 OK", 'ETag: "0x1"', DATED, "x-ms-access-tier: Hot")
@@ -199,6 +208,14 @@ def put_options(draw: st.DrawFn) -> PutOptions:
     )
 
 
+class Still(datetime):
+    """The clock of signatures, which are valid for an hour from the second in which they are made."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Still:
+        return cls(2026, 11, 22, tzinfo=tz)
+
+
 TRIED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -242,6 +259,25 @@ def test_a_part_is_the_same_request(serve: Serve, key: str, data: bytes, upload:
     server, driver = serve(CREATED)
     begun = Upload(bucket="shop", key=key, id=upload, options=PutOptions())
     _, ours = compared(server, driver, lambda each: each.upload_part(begun, 7, data, 0))
+    assert ours.headers["authorization"] == expected_signature(server, ours)
+
+
+@TRIED
+@given(key=keys, to_key=keys, options=st.none() | put_options(), version=st.none() | st.text(min_size=1, max_size=30))
+@pytest.mark.parametrize("digest", ["Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg==", "x-ms-meta-Own: 1"])
+def test_a_copy_is_the_same_requests(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    digest: str,
+    key: str,
+    to_key: str,
+    options: PutOptions | None,
+    version: str | None,
+) -> None:
+    monkeypatch.setattr("shiftable_azure._session.datetime", Still)
+    found = answer("200 OK", 'ETag: "0x1"', DATED, "x-ms-access-tier: Hot", digest)
+    server, driver = serve(found, CREATED, found, found, CREATED, found)
+    _, ours = compared(server, driver, lambda each: each.copy("a", key, "b", to_key, options, version=version))
     assert ours.headers["authorization"] == expected_signature(server, ours)
 
 
@@ -296,10 +332,42 @@ def test_a_signature_is_quoted_in_no_error() -> None:
     assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
+@TRIED
+@given(key=keys)
+@pytest.mark.parametrize(("container", "end"), [("$root", ""), ("shop", "/")])
+def test_the_url_that_a_copy_reads_is_the_sdks(container: str, end: str, key: str) -> None:
+    driver = made(
+        f"http://127.0.0.1:1/acc{end}", storage_account=None, account_key=None, sas_token=Credential.literal(SAS)
+    )
+    expected = driver.session.blobs.get_blob_client(container, key).url
+    assert expected == driver.session.url(container, key)
+    assert f"{expected}?{SAS}" == driver.session.source(container, key)[0]
+    driver.close()
+
+
+def test_a_copy_shows_a_token_where_no_key_signs(secured: Secured) -> None:
+    server, driver, _ = secured(FOUND, CREATED, FOUND)
+    driver.copy("a", "k", "b", "k", PutOptions())
+    assert f"{server.url}/acc/a/k" == server.seen[1].headers["x-ms-copy-source"]
+    assert "Bearer canary-2" == server.seen[1].headers["x-ms-copy-source-authorization"]
+    assert all(set(each.headers).isdisjoint(BY_REQUESTS) for each in server.seen)
+
+
+def test_what_may_be_read_by_a_copy_is_in_no_error(secured: Secured, serve: Serve) -> None:
+    refusal = error("403 Forbidden", "CannotVerifyCopySource")
+    for driver in (secured(FOUND, refusal)[1], serve(FOUND, refusal)[1].lane()):
+        with pytest.raises(HttpResponseError) as caught:
+            driver.copy("a", "k", "b", "k", PutOptions())
+        response: Any = caught.value.response
+        assert "x-ms-source-if-match" in response.request.headers
+        assert "canary" not in str(response.request.headers)
+        assert "sig=" not in str(response.request.headers)
+
+
 # the same answers
 
 
-@pytest.mark.parametrize("call", ["put", "stat", "get", "delete", "list"])
+@pytest.mark.parametrize("call", ["put", "copy", "stat", "get", "delete", "list"])
 @pytest.mark.parametrize(
     "said",
     [
@@ -327,6 +395,7 @@ def test_a_signature_is_quoted_in_no_error() -> None:
 def test_what_is_no_success_raises_the_same_after_as_many_tries(serve: Serve, call: str, said: bytes) -> None:
     calls: dict[str, Callable[[AzureBlobDriver], Any]] = {
         "put": lambda each: each.put("shop", "key", b"1", PutOptions(if_absent=True)),
+        "copy": lambda each: each._calls.copy("shop", "key", "http://shop.example/c/k", dict(SOURCE)),
         "stat": lambda each: each.stat("shop", "key", version=None),
         "get": lambda each: each.get("shop", "key", range_=Range(7, None), if_match=Token("x"), version=None),
         "delete": lambda each: each.delete("shop", "key", if_match=Token("0x1"), version=None),
@@ -705,6 +774,15 @@ def test_whoever_replaced_what_is_beneath_is_asked(
     monkeypatch.setattr(place, name, replaced)
     assert alone()
     assert 1 == len(asked)
+
+
+def test_whoever_replaced_a_call_is_asked_for_that_call(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, driver = serve(FOUND)
+    asked: list[str] = []
+    monkeypatch.setattr(BlobClient, "upload_blob_from_url", lambda _, source, **__: asked.append(source))
+    driver.lane().copy("a", "k", "b", "k", PutOptions())
+    assert [f"{server.url}/acc/a/k"] == [source.partition("?")[0] for source in asked]
+    assert ["HEAD", "HEAD"] == [each.method for each in server.seen]
 
 
 def test_whoever_reads_the_sdks_log_reads_everything(

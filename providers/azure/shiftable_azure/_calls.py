@@ -101,6 +101,10 @@ class Calls:
         """Send a block with its MD5, which the answer must tell too."""
         self.blob(bucket, key).stage_block(block, data, length=len(data), validate_content=True)
 
+    def copy(self, bucket: str, key: str, source: str, arguments: Arguments) -> None:
+        """Have the service write an object from a URL."""
+        self.blob(bucket, key).upload_blob_from_url(source, overwrite=True, **arguments)
+
     def delete(self, bucket: str, key: str, arguments: Arguments) -> None:
         """Delete an object, or a version of it."""
         self.blob(bucket, key).delete_blob(**arguments)

@@ -166,12 +166,14 @@ class Session:
 
     def source(self, container: str, blob: str, version: str | None = None) -> tuple[str, dict[str, Any]]:
         """Return the URL that a copy reads a blob from, and the arguments that authorise that."""
-        url = self.url(container, blob, version)
         if self._settings.sas_token is not None:
-            return f"{url}{'&' if version else '?'}{self._settings.sas_token.reveal().lstrip('?')}", {}
+            token = self._settings.sas_token.reveal().lstrip("?")
+            return f"{self.url(container, blob, version)}{'&' if version else '?'}{token}", {}
         if self.has_account_key:
             return self.signed(container, blob, "r", timedelta(hours=1), version=version), {}
-        return url, {"source_authorization": f"Bearer {self.identity.get_token(STORAGE).token}"}
+        return self.url(container, blob, version), {
+            "source_authorization": f"Bearer {self.identity.get_token(STORAGE).token}"
+        }
 
     def readable(self, container: str, blob: str) -> str:
         """Return a URL by which a blob can be read for an hour: no token has to go with it, wherever it is copied to.
@@ -191,7 +193,7 @@ class Session:
 
     def url(self, container: str, blob: str, version: str | None = None) -> str:
         """Return a blob's URL, without any credential."""
-        url = self.blobs.get_blob_client(container, blob).url.partition("?")[0]
+        url = f"{self.blobs.url.partition('?')[0]}{quote(container)}/{quote(blob, safe='~/')}"
         return url if version is None else f"{url}?versionid={quote(version, safe='')}"
 
     @property

@@ -62,6 +62,9 @@ _ASIDE = 60.0
 """Seconds for which the SDK makes all calls after a token was refused."""
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _META = "x-ms-meta-"
+_SHOWN = "x-ms-copy-source-authorization"
+_SECRET = frozenset({"Authorization", _SHOWN, "x-ms-copy-source"})
+"""Headers that no error has: by them others could do what we may."""
 _LOG = logging.getLogger("azure.core.pipeline.policies.http_logging_policy")
 
 
@@ -161,6 +164,18 @@ class Wire(Calls):
                 raise native.AzureError(f"MD5 mismatch. Expected value is '{found}', computed value is '{digest}'.")
 
         self._made(BlobClient.stage_block, request, compared)
+
+    @_or_by_the_sdk
+    def copy(self, bucket: str, key: str, source: str, arguments: Arguments) -> None:
+        """Have the service write an object from a URL."""
+        request = _Request(method="PUT", place=_place(bucket, key), expected=(201,))
+        left = dict(arguments)
+        _read_content(request, left)
+        request.headers.pop("x-ms-blob-content-md5", None)  # the service knows it, and has no place for it here
+        _read_source(request, left)
+        _read_conditions(request, left)
+        request.headers |= {"x-ms-blob-type": "BlockBlob", "x-ms-copy-source": source}
+        self._made(BlobClient.upload_blob_from_url, request, _described)
 
     @_or_by_the_sdk
     def delete(self, bucket: str, key: str, arguments: Arguments) -> None:
@@ -312,10 +327,10 @@ _CONDITIONS = {MatchConditions.IfNotModified: "If-Match", MatchConditions.IfModi
 
 def _read_content(request: _Request, left: Arguments) -> None:
     """Move what is stored with an object from arguments to a request."""
-    stored = left.pop("content_settings")
-    found = {header: getattr(stored, name) for name, header in _STORED.items()}
+    stored = left.pop("content_settings", None)
+    found = {header: getattr(stored, name, None) for name, header in _STORED.items()}
     request.headers |= {header: value for header, value in found.items() if value is not None}
-    if stored.content_md5 is not None:
+    if stored is not None and stored.content_md5 is not None:
         request.headers["x-ms-blob-content-md5"] = _base64(stored.content_md5)
     request.headers |= {f"{_META}{name}": value for name, value in left.pop("metadata").items()}
     if "tags" in left:
@@ -325,6 +340,20 @@ def _read_content(request: _Request, left: Arguments) -> None:
         )
     if "standard_blob_tier" in left:
         request.headers["x-ms-access-tier"] = left.pop("standard_blob_tier").value
+
+
+def _read_source(request: _Request, left: Arguments) -> None:
+    """Move what is said of the source of a copy from arguments to a request."""
+    own, md5 = left.pop("include_source_blob_properties"), left.pop("source_content_md5")
+    condition, etag = left.pop("source_match_condition"), left.pop("source_etag")
+    request.headers |= {
+        "x-ms-copy-source-blob-properties": "true" if own else "false",
+        f"x-ms-source-{_CONDITIONS[condition].lower()}": etag,
+    }
+    if md5 is not None:
+        request.headers["x-ms-source-content-md5"] = _base64(md5)
+    if "source_authorization" in left:
+        request.headers[_SHOWN] = left.pop("source_authorization")
 
 
 def _read_conditions(request: _Request, arguments: Arguments) -> None:
@@ -377,7 +406,7 @@ def _exchanged(service: _Service, connections: Connections, request: _Request, r
         raise _NotOursError
     if answer.status in _MOVED:
         raise _NotOursError
-    headers.pop("Authorization", None)
+    headers = {name: value for name, value in headers.items() if name not in _SECRET}
     raise _refusal(_Response(HttpRequest(request.method, f"{service.url}{path}", headers), answer, data))
 
 

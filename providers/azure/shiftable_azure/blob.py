@@ -454,18 +454,15 @@ class AzureBlobDriver(BlobDriver):
         tries = self._tries(to_bucket, to_key, wanted, lambda info: _is(info, source.size, wanted))
         try:
             # The source's own properties are copied with its MD5, which cannot be said beside other properties.
-            self._blob(to_bucket, to_key).upload_blob_from_url(
-                url,
-                overwrite=True,
-                retry_hook=tries,
-                include_source_blob_properties=options is None,
-                source_content_md5=bytearray(source.md5) if source.md5 is not None else None,
-                source_etag=_quoted(source.token),
-                source_match_condition=MatchConditions.IfNotModified,
-                **authorization,
-                **self._content(wanted, with_headers=options is not None),
-                **_conditions(wanted),
-            )
+            arguments: Arguments = {
+                "retry_hook": tries,
+                "include_source_blob_properties": options is None,
+                "source_content_md5": bytearray(source.md5) if source.md5 is not None else None,
+                "source_etag": _quoted(source.token),
+                "source_match_condition": MatchConditions.IfNotModified,
+            }
+            stored = self._content(wanted, with_headers=options is not None)
+            self._calls.copy(to_bucket, to_key, url, arguments | authorization | stored | _conditions(wanted))
         except HttpResponseError as exc:
             return self._found_own(to_bucket, to_key, source.size, wanted, exc, tries)
         return self.stat(to_bucket, to_key, version=None)
