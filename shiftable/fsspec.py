@@ -23,7 +23,7 @@ from fsspec.utils import isfilelike, tokenize
 
 from shiftable import manifest
 from shiftable.app import ENVIRONMENT_VARIABLE, App, load
-from shiftable.blob import Bucket, CommonPrefix, Method, ObjectInfo, ObjectSummary, Token
+from shiftable.blob import Bucket, CommonPrefix, Method, ObjectInfo, ObjectSummary
 from shiftable.blob._files import save
 from shiftable.cloud import Cloud, connect
 from shiftable.errors import (
@@ -302,14 +302,13 @@ class ShiftableFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec h
         """Return a file's content, or a part of it; negative positions count from the end."""
         bucket, key = self._object(path)
         with _as_os(path, "read"):
-            token: Token | None = None
+            item: str | ObjectSummary = key
             if (start or 0) < 0 or (end or 0) < 0:
-                info = bucket.stat(key)
-                token = info.token
-                start, end, _step = slice(start, end).indices(info.size)
+                item = bucket.stat(key)
+                start, end, _step = slice(start, end).indices(item.size)
             if end is not None and end <= (start or 0):
                 return b""
-            return bucket.get(key, start=start or 0, stop=end, if_match=token)
+            return bucket.get(item, start=start or 0, stop=end)
 
     def cat(
         self,
@@ -547,7 +546,9 @@ class ShiftableFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has n
     def _fetch_range(self, start: int, end: int) -> bytes:
         bucket, key = self.fs.bucket(self.path)
         with _as_os(self.path, "read"):
-            return bytes(bucket.get(key, start=start, stop=end, if_match=self.details["token"]))
+            about = self.details
+            item = ObjectSummary(key=key, size=about["size"], token=about["token"], modified=about["mtime"])
+            return bytes(bucket.get(item, start=start, stop=end))
 
     def _initiate_upload(self) -> None:
         bucket, key = self.fs.bucket(self.path)

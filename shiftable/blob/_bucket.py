@@ -288,7 +288,7 @@ class Bucket(Handle[BlobDriver]):
 
     def get(
         self,
-        key: str,
+        key: str | ObjectSummary,
         *,
         start: int = 0,
         stop: int | None = None,
@@ -302,6 +302,8 @@ class Bucket(Handle[BlobDriver]):
         ``open`` or ``download``.
 
         Args:
+            key: or an item of a listing, or what ``stat`` told: then only that version, as with ``if_match``. Cloud
+                Storage needs one request for it, and else two.
             if_match: only in this version; else ``PreconditionFailed``.
             if_none_match: only if it is no longer in this version, which the caller has; else ``NotModified``.
         """
@@ -310,7 +312,7 @@ class Bucket(Handle[BlobDriver]):
 
     def stream(
         self,
-        key: str,
+        key: str | ObjectSummary,
         *,
         start: int = 0,
         stop: int | None = None,
@@ -318,12 +320,12 @@ class Bucket(Handle[BlobDriver]):
         version: str | None = None,
         if_none_match: Token | None = None,
     ) -> ObjectStream:
-        """Open an object for reading from its beginning to its end; use it in a ``with`` block."""
+        """Open an object for reading from its beginning to its end; use it in a ``with`` block. See ``get``."""
         return self._stream("stream", key, start, stop, if_match, version, if_none_match)
 
     def download(
         self,
-        key: str,
+        key: str | ObjectSummary,
         path: Path,
         *,
         if_match: Token | None = None,
@@ -745,24 +747,27 @@ class Bucket(Handle[BlobDriver]):
     def _stream(
         self,
         operation: str,
-        key: str,
+        item: str | ObjectSummary,
         start: int,
         stop: int | None,
         if_match: Token | None,
         version: str | None,
         if_none_match: Token | None = None,
     ) -> ObjectStream:
-        task = self._versioned(operation, key, version)
+        known = None if isinstance(item, str) else item
+        task = self._versioned(operation, item if isinstance(item, str) else item.key, version)
         _check_one_condition(task, if_match, if_none_match)
+        if known is not None and (if_match or if_none_match) is not None:
+            raise task.error(InvalidArgument, "an item says its version itself: leave if_match and if_none_match out")
         if start < 0 or (stop is not None and stop < start):
             raise task.error(InvalidArgument, f"there is no range from {start} to {stop}; positions count from 0")
         return ObjectStream(
-            task, start=start, stop=stop, if_match=if_match, version=version, if_none_match=if_none_match
+            task, start=start, stop=stop, if_match=if_match, version=version, if_none_match=if_none_match, known=known
         )
 
     def _reader(self, key: str, if_match: Token | None, version: str | None) -> BinaryIO:
-        def open_at(start: int, opened: ObjectInfo | None) -> ObjectStream:
-            return self._stream("open", key, start, None, opened.token if opened else if_match, version)
+        def open_at(start: int, opened: ObjectSummary | None) -> ObjectStream:
+            return self._stream("open", opened or key, start, None, None if opened else if_match, version)
 
         return io.BufferedReader(ObjectReader(open_at), _READ_BUFFER)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from shiftable.blob._stream import ObjectStream
 from shiftable.blob._upload import Uploader
-from shiftable.blob.driver import ObjectInfo
+from shiftable.blob.driver import ObjectSummary
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -22,14 +22,14 @@ __all__ = ["ObjectReader", "ObjectWriter", "save"]
 class ObjectReader(io.RawIOBase):
     """A seekable file over ranged reads of one version. ``open`` puts a buffer before it."""
 
-    def __init__(self, open_at: Callable[[int, ObjectInfo | None], ObjectStream]) -> None:
+    def __init__(self, open_at: Callable[[int, ObjectSummary | None], ObjectStream]) -> None:
         super().__init__()
         self._open_at = open_at
         self._rest = memoryview(b"")
         self._at = 0
         self._stream: ObjectStream | None = None  # the base class closes also what could not be opened
         self._stream = opened = open_at(0, None)
-        self._info = opened.info
+        self._summary = opened.summary
 
     def readable(self) -> bool:
         return True
@@ -42,7 +42,7 @@ class ObjectReader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move; the next read opens the object there."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._info.size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._summary.size}[whence]
         if base + offset < 0:
             raise ValueError(f"negative position {base + offset}")
         if base + offset != self._at:
@@ -54,9 +54,9 @@ class ObjectReader(io.RawIOBase):
         """Fill the buffer with what has come, at least one byte; 0 at the end."""
         if self.closed:
             raise ValueError("read of a closed file")
-        if not self._rest and self._at < self._info.size:
+        if not self._rest and self._at < self._summary.size:
             if self._stream is None:
-                self._stream = self._open_at(self._at, self._info)
+                self._stream = self._open_at(self._at, self._summary)
             self._rest = memoryview(next(self._stream, b""))
         target = memoryview(buffer).cast("B")
         count = min(len(target), len(self._rest))

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from typing import Self
 
 from shiftable.blob._task import Task
-from shiftable.blob.driver import Download, ObjectInfo, Range
+from shiftable.blob.driver import Download, ObjectInfo, ObjectSummary, Range
 from shiftable.errors import IntegrityError, NotFound, OperationError, PreconditionFailed
 from shiftable.tokens import Token
 
@@ -24,10 +24,8 @@ class ObjectStream(Iterator[bytes]):
     provider promised, that the object was replaced while it was read, or that its MD5 is not the promised one.
 
     Attributes:
-        info: everything about the object, as it was when the stream was opened.
+        summary: what a listing tells of the object, as it was when the stream was opened.
     """
-
-    info: ObjectInfo
 
     def __init__(
         self,
@@ -38,17 +36,31 @@ class ObjectStream(Iterator[bytes]):
         if_match: Token | None,
         version: str | None,
         if_none_match: Token | None = None,
+        known: ObjectSummary | None = None,
     ) -> None:
         self._task = task
         self._version = version
-        self._download = self._opened(start, stop, if_match, if_none_match)
-        self.info = self._download.info
-        size = self.info.size
+        self._download = (
+            self._opened(start, stop, if_match, if_none_match) if known is None else self._reopened(known, start, stop)
+        )
+        self.summary = self._download.info
+        size = self.summary.size
         self._at = min(start, size)
         self._end = max(self._at, size if stop is None else min(stop, size))
-        whole = self._at == 0 and self._end == size and self.info.md5 is not None
+        whole = self._at == 0 and self._end == size and self.summary.md5 is not None
         self._md5 = hashlib.md5(usedforsecurity=False) if whole else None
         self._chunks = self._checked()
+
+    @property
+    def info(self) -> ObjectInfo:
+        """Everything about the object, as it was when the stream was opened; asked for if only a listing told of it.
+
+        Raises:
+            PreconditionFailed: it is another one by now.
+        """
+        if not isinstance(self.summary, ObjectInfo):
+            self.summary = self._found(self.summary.token)
+        return self.summary
 
     def __next__(self) -> bytes:
         return next(self._chunks)
@@ -80,9 +92,7 @@ class ObjectStream(Iterator[bytes]):
         # HTTP cannot ask for no bytes at all. And not every driver can be told what the caller has.
         look = start == stop or (condition and not driver.features.if_none_match)
         if look:
-            with self._task.translated:
-                info = driver.stat(bucket, key, version=self._version)
-            self._task.check_token(info, if_match, if_none_match)
+            info = self._found(if_match, if_none_match)
             if start == stop:
                 return Download(info=info, chunks=iter(()))
             condition = {}
@@ -93,9 +103,27 @@ class ObjectStream(Iterator[bytes]):
             self._task.check_token(download.info, None, if_none_match)
         return download
 
+    def _reopened(self, known: ObjectSummary, start: int, stop: int | None) -> Download:
+        """Open that version of the object."""
+        if start == stop or start >= known.size:
+            return Download(info=self._found(known.token), chunks=iter(()))
+        range_ = Range(start, stop) if start or stop is not None else None
+        with self._task.translated:
+            download = self._task.driver.reopen(self._task.bucket, known, range_=range_, version=self._version)
+        if download.info.token != known.token:  # a server that does not know the condition
+            download.close()
+            self._task.check_token(download.info, known.token)
+        return download
+
+    def _found(self, if_match: Token | None, if_none_match: Token | None = None) -> ObjectInfo:
+        with self._task.translated:
+            info = self._task.driver.stat(self._task.bucket, self._task.key, version=self._version)
+        self._task.check_token(info, if_match, if_none_match)
+        return info
+
     def _checked(self) -> Generator[bytes, None, None]:
         yield from self._resumed()
-        if self._md5 is not None and self._md5.digest() != self.info.md5:
+        if self._md5 is not None and self._md5.digest() != self.summary.md5:
             raise self._task.error(IntegrityError, "the content does not have the MD5 that the provider tells")
 
     def _resumed(self) -> Generator[bytes, None, None]:
@@ -136,8 +164,6 @@ class ObjectStream(Iterator[bytes]):
     def _reopen(self) -> None:
         self._download.close()
         try:
-            self._download = self._opened(self._at, self._end, self.info.token)
+            self._download = self._reopened(self.summary, self._at, self._end)
         except (NotFound, PreconditionFailed) as exc:
             raise self._task.error(IntegrityError, "the object was replaced or deleted while it was read") from exc
-        if self._download.info.token != self.info.token:
-            raise self._task.error(IntegrityError, "the object was replaced while it was read")

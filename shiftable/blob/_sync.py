@@ -8,6 +8,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,17 @@ import attrs
 from shiftable.blob._below import path_below
 from shiftable.blob._bucket import Bucket
 from shiftable.blob._files import save
+from shiftable.blob._stream import ObjectStream
 from shiftable.blob._upload import PART_SIZE
-from shiftable.errors import InvalidArgument, OperationError, Resource, classify_os, translated
+from shiftable.blob.driver import ObjectSummary
+from shiftable.errors import (
+    InvalidArgument,
+    OperationError,
+    PreconditionFailed,
+    Resource,
+    classify_os,
+    translated,
+)
 from shiftable.fibers import in_thread
 from shiftable.parallel import parallel
 
@@ -40,6 +50,7 @@ class SyncStep:
     action: Literal["copy", "delete"]
     size: int
     error: OperationError | None = None
+    _item: ObjectSummary | None = attrs.field(default=None, repr=False, eq=False)
 
 
 def sync(
@@ -128,9 +139,9 @@ def _copy(here: _Side, there: _Side, step: SyncStep) -> None:
             with here.translated(name):
                 there.bucket.put(there.prefix + name, here.content(name, step.size))
         case _Prefix(), _Folder():
-            with there.translated(name), here.bucket.stream(here.prefix + name) as stream:
+            with there.translated(name), here.opened(name, step._item) as stream:  # noqa: SLF001  nobody else's
                 # It is as old as its source, for the next sync; what a power cut leaves empty has another size then.
-                save(stream, there.room(name), durable=False, modified=stream.info.modified.timestamp())
+                save(stream, there.room(name), durable=False, modified=stream.summary.modified.timestamp())
         case _Prefix(), _Prefix():
             here.bucket.copy(here.prefix + name, there.prefix + name, to=there.bucket)
 
@@ -148,10 +159,10 @@ def _steps(here: _Side, there: _Side, *, delete: bool) -> Iterator[SyncStep]:
                 yield SyncStep(name=their.name, action="delete", size=their.size)
             their = next(theirs, None)
         if their is None or their.name != mine.name:
-            yield SyncStep(name=mine.name, action="copy", size=mine.size)
+            yield SyncStep(name=mine.name, action="copy", size=mine.size, item=mine.item)
             continue
         if not _same(here, mine, there, their):
-            yield SyncStep(name=mine.name, action="copy", size=mine.size)
+            yield SyncStep(name=mine.name, action="copy", size=mine.size, item=mine.item)
         their = next(theirs, None)
     while delete and their is not None:
         yield SyncStep(name=their.name, action="delete", size=their.size)
@@ -177,6 +188,7 @@ class _Entry:
     size: int
     modified: datetime
     md5: bytes | None = None
+    item: ObjectSummary | None = None
 
 
 class _Side(ABC):
@@ -207,7 +219,7 @@ class _Prefix(_Side):
         for item in self.bucket.list(self.prefix):
             name = item.key[len(self.prefix) :]
             if name:  # the prefix itself may be an object: a folder's marker
-                yield _Entry(name, item.size, item.modified, item.md5)
+                yield _Entry(name, item.size, item.modified, item.md5, item)
 
     @property
     def gives_way(self) -> bool:
@@ -218,6 +230,13 @@ class _Prefix(_Side):
 
     def delete(self, name: str) -> None:
         self.bucket.delete(self.prefix + name)
+
+    def opened(self, name: str, item: ObjectSummary | None) -> ObjectStream:
+        """Open an object as it was listed; if that is no more, as it is."""
+        if item is not None:
+            with suppress(PreconditionFailed):
+                return self.bucket.stream(item)
+        return self.bucket.stream(self.prefix + name)
 
     def overlaps(self, other: _Prefix) -> bool:
         """Tell whether some key would be both read and written."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import attrs
 
-from shiftable.blob.driver import BlobDriver, ObjectInfo
+from shiftable.blob.driver import BlobDriver, ObjectSummary
 from shiftable.errors import NotModified, OperationError, PreconditionFailed, Resource, translated
 from shiftable.tokens import Token
 
@@ -41,7 +41,7 @@ class Task:
             self.driver.classify, provider=self.driver.named, operation=self.operation, resource=self.resource
         )
 
-    def check_token(self, info: ObjectInfo, if_match: Token | None, if_none_match: Token | None = None) -> None:
+    def check_token(self, info: ObjectSummary, if_match: Token | None, if_none_match: Token | None = None) -> None:
         """Apply the conditions of a read to what was found."""
         if if_match is not None and info.token != if_match:
             raise self.error(PreconditionFailed, "the object is not in that version")

@@ -343,9 +343,13 @@ class SignOptions:
 
 @attrs.frozen(kw_only=True)
 class Download:
-    """An object on its way: ``chunks`` are bytes of any length but zero; close it when it is not read to the end."""
+    """An object on its way: ``chunks`` are bytes of any length but zero; close it when it is not read to the end.
 
-    info: ObjectInfo
+    Args:
+        info: everything about the object; of one that is reopened, what was known of it.
+    """
+
+    info: ObjectSummary
     chunks: Iterator[bytes]
 
     def close(self) -> None:
@@ -611,6 +615,10 @@ class BlobDriver(Driver[BucketSpec]):
             if_none_match: fail as ``NotModified`` if this is the object's version, whatever the range. Given only where
                 the features say so.
         """
+
+    def reopen(self, bucket: str, known: ObjectSummary, *, range_: Range | None, version: str | None) -> Download:
+        """Open an object for reading that a listing or an earlier call has told of; fails if it is another by now."""
+        return self.get(bucket, known.key, range_=range_, if_match=known.token, version=version)
 
     @abstractmethod
     def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:

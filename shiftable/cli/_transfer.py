@@ -498,7 +498,7 @@ class Transfer:
             with _translated(path):
                 save(iter(through), path)
             if self.options.move:
-                delete_pinned(source, stream.info.token)
+                delete_pinned(source, stream.summary.token)
         return through.size
 
     def _copy(self, source: Location, target: Location) -> int:
@@ -518,7 +518,7 @@ class Transfer:
             )
             self.report.moved(before.size)
         else:
-            written = self._stream(source, target, before.token)
+            written = self._stream(source, target, before)
         if self.options.move:
             _compare(source, before, target, written)
             delete_pinned(source, before.token)
@@ -534,9 +534,8 @@ class Transfer:
             return
         raise InvalidArgument(why, provider=source.bucket.provider, operation="blob.copy", resource=_object(source))
 
-    def _stream(self, source: Location, target: Location, token: Token) -> ObjectInfo:
-        with source.bucket.stream(source.key, if_match=token) as stream:
-            info = stream.info
+    def _stream(self, source: Location, target: Location, info: ObjectInfo) -> ObjectInfo:
+        with source.bucket.stream(info) as stream:
             return target.bucket.put(
                 target.key,
                 iter(Through(self, stream)),

@@ -275,7 +275,7 @@ class _Work:
     def _part(self, upload: Upload, number: int, start: int, stop: int) -> bytes:
         with (
             of_the_source(self._source, self._info),
-            self._source.stream(self._info.key, start=start, stop=stop, if_match=self._info.token) as stream,
+            self._source.stream(self._info, start=start, stop=stop) as stream,
         ):
             data = stream.read()
         with self._task.translated:

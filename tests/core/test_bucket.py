@@ -234,8 +234,19 @@ def test_a_provider_that_ignores_the_pin_is_found_out(recorded: Recorded[BlobDri
         next(stream)
         bucket.put("key", DATA[::-1])
         recorded.on("get", lambda call, _: recorded.inner.get(*call.args, **{**call.kwargs, "if_match": None}))
-        with pytest.raises(IntegrityError, match="replaced while it was read"):
+        with pytest.raises(IntegrityError, match="replaced or deleted while it was read"):
             next(stream)
+
+
+def test_an_item_that_was_replaced_is_found_out_too(recorded: Recorded[BlobDriver], bucket: Bucket) -> None:
+    bucket.put("key", DATA)
+    (listed,) = bucket.list()
+    bucket.put("key", DATA[::-1])
+    recorded.on("get", lambda call, _: recorded.inner.get(*call.args, **{**call.kwargs, "if_match": None}))
+    with pytest.raises(PreconditionFailed):
+        bucket.get(listed)
+    with pytest.raises(PreconditionFailed):
+        bucket.stream(listed, start=7)
 
 
 def test_a_bug_in_the_driver_is_not_dressed_up(recorded: Recorded[BlobDriver], bucket: Bucket) -> None:

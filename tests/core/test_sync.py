@@ -11,9 +11,12 @@ import attrs
 import pytest
 
 import shiftable
-from shiftable.blob import Bucket, BucketSpec, SyncStep, sync
+from shiftable.blob import BlobStore, Bucket, BucketSpec, SyncStep, sync
 from shiftable.blob._sync import _read
+from shiftable.blob.driver import BlobDriver
 from shiftable.errors import InvalidArgument, NotFound
+from shiftable.memory.blob import MemoryBlobDriver
+from shiftable.testing.wrap import Recorded
 
 
 @pytest.fixture
@@ -140,6 +143,27 @@ def test_what_was_downloaded_is_as_old_as_its_source(bucket: Bucket, tmp_path: P
     list(sync(bucket, tmp_path))
 
     assert (tmp_path / "a").stat().st_mtime == pytest.approx(info.modified.timestamp(), abs=1e-6)
+
+
+@pytest.mark.parametrize("ignoring", [False, True])
+def test_what_is_replaced_after_it_was_listed_comes_as_it_is(tmp_path: Path, *, ignoring: bool) -> None:
+    recorded: Recorded[BlobDriver] = Recorded(MemoryBlobDriver())
+    bucket = BlobStore(recorded.driver).create(BucketSpec(name="shop"))
+    for name in ("a", "b", "c"):
+        bucket.put(name, b"old")
+    if ignoring:
+        recorded.on("get", lambda call, _: recorded.inner.get(*call.args, **{**call.kwargs, "if_match": None}))
+
+    def replaced(step: SyncStep) -> None:
+        if step.name == "a":
+            bucket.put("a", b"newer")
+        elif step.name == "b":
+            bucket.delete("b")
+
+    steps = sync(bucket, tmp_path, workers=1, on_found=replaced)
+    assert [("copy", "a", ""), ("copy", "b", "NotFound"), ("copy", "c", "")] == done(steps)
+    assert [b"newer", b"old"] == [(tmp_path / name).read_bytes() for name in ("a", "c")]
+    assert [] == list(sync(bucket, tmp_path))
 
 
 @pytest.mark.parametrize("listed", [0, 1, 99, 100, 101, 5000])

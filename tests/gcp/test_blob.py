@@ -7,15 +7,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from google.api_core.exceptions import BadRequest, NotFound
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shiftable.blob import BlobStore, Bucket, BucketSpec
+from shiftable.blob import BlobStore, Bucket, BucketSpec, sync
 from shiftable.blob.driver import LifecycleRule, ObjectVersion, PutOptions
-from shiftable.errors import IntegrityError, InvalidArgument
+from shiftable.errors import IntegrityError, InvalidArgument, PreconditionFailed
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle, blob_machine
 from shiftable_gcp import GcpSettings
@@ -113,6 +115,61 @@ def test_a_new_bucket_is_closed_to_the_public_and_lies_in_the_region(bucket: Buc
 def test_a_bucket_with_versions_is_made_in_one_call(store: BlobStore, gcp_double: GcpDouble) -> None:
     store.create(BucketSpec(name="history", versioning=True))
     assert operations(gcp_double) == ["buckets.insert"]
+
+
+def test_what_a_listing_has_told_of_is_read_by_one_request(
+    bucket: Bucket, gcp_double: GcpDouble, tmp_path: Path
+) -> None:
+    bucket.put("key", b"content")
+    (listed,) = bucket.list()
+    gcp_double._calls.clear()
+    assert b"content" == bucket.get(listed)
+    assert b"ont" == bucket.get(listed, start=1, stop=4)
+    assert ["objects.get"] * 2 == operations(gcp_double)
+    with bucket.open("key") as file:
+        raw: Any = file
+        assert (b"c", 5, b"nt") == (raw.raw.read(1), raw.raw.seek(5), raw.raw.read(2))
+    assert ["objects.get"] * 5 == operations(gcp_double)
+    gcp_double._calls.clear()
+    assert [None] == [step.error for step in sync(bucket, tmp_path)]
+    assert ["objects.list", "objects.get"] == operations(gcp_double)
+
+
+def test_what_a_listing_does_not_tell_is_asked_for_once_it_is_wanted(bucket: Bucket, gcp_double: GcpDouble) -> None:
+    bucket.put("key", b"content", metadata={"a": "b"})
+    (listed,) = bucket.list()
+    gcp_double._calls.clear()
+    with bucket.stream(listed) as stream:
+        assert (b"content", listed.modified) == (stream.read(), stream.summary.modified)
+        assert ["objects.get"] == operations(gcp_double)
+        assert [{"a": "b"}] * 2 == [stream.info.metadata for _ in range(2)]
+        assert ["objects.get"] * 2 == operations(gcp_double)
+    with bucket.stream(listed) as stream:
+        bucket.put("key", b"another")
+        with pytest.raises(PreconditionFailed):
+            _ = stream.info
+
+
+def test_content_that_is_not_what_was_told_is_found_by_its_crc32c_alone(bucket: Bucket, gcp_double: GcpDouble) -> None:
+    bucket.put("key", b"content")
+    stored = gcp_double.state.bucket("shop").find("key", None)
+    stored.md5, stored.components = None, 2  # as of an object that is made of others
+    (listed,) = bucket.list()
+    assert [b"content"] * 2 == [bucket.get("key"), bucket.get(listed)]
+    stored.data = b"cOntent"
+    for item in ("key", listed):
+        with pytest.raises(IntegrityError, match="CRC32C"):
+            bucket.get(item)
+    assert b"cOn" == bucket.get(listed, stop=3)
+
+
+def test_a_version_that_was_listed_is_read_when_it_is_no_longer_the_newest(store: BlobStore) -> None:
+    bucket = store.create(BucketSpec(name="history", versioning=True))
+    old = bucket.put("key", b"old")
+    bucket.put("key", b"new")
+    with pytest.raises(PreconditionFailed):
+        bucket.get(old)
+    assert b"old" == bucket.get(old, version=old.version)
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,7 @@ def calls(draw: st.DrawFn) -> Call:
             [
                 lambda o, p: o.look("shop", key, p, generation=generation, match=match, not_match=not_match),
                 lambda o, p: o.open("shop", key, p, generation=generation or 1, span=span).read(9),
+                lambda o, p: o.open("shop", key, p, match=match or 1, span=span).read(9),
                 lambda o, p: o.write("shop", key, data, chosen, p, match=match),
                 lambda o, p: o.delete("shop", key, p, generation=generation, match=match),
                 lambda o, p: o.page("shop", p, **page),

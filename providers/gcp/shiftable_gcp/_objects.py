@@ -70,10 +70,19 @@ class SdkObjects:
         blob.reload(if_generation_match=match, if_generation_not_match=not_match, timeout=TIMEOUT, retry=policy)
         return resource_of(blob)
 
-    def open(self, bucket: str, key: str, policy: Untyped, *, generation: int, span: tuple[int, int] | None) -> Media:
+    def open(
+        self,
+        bucket: str,
+        key: str,
+        policy: Untyped,
+        *,
+        generation: int | None = None,
+        match: int | None = None,
+        span: tuple[int, int] | None,
+    ) -> Media:
         """Ask for bytes of one generation as they are stored: the SDK only pushes them into files."""
         transport = self._session.transport
-        url = f"{self._session.client.api_endpoint}{media_path(bucket, key, generation)}"
+        url = f"{self._session.client.api_endpoint}{media_path(bucket, key, generation, match)}"
         headers = {"Accept-Encoding": "gzip"}  # else the service unpacks what is stored compressed
         if span is not None:
             headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
@@ -203,9 +212,11 @@ def describe(blob: Untyped, options: PutOptions) -> None:
         blob.storage_class = options.storage_class
 
 
-def media_path(bucket: str, key: str, generation: int) -> str:
-    """Return where the bytes of a generation are, below the endpoint."""
-    return f"/download/storage/v1{object_path(bucket, key)}?alt=media&generation={generation}"
+def media_path(bucket: str, key: str, generation: int | None, match: int | None) -> str:
+    """Return where the bytes of a generation are, below the endpoint; of the newest one, if that is to be ``match``."""
+    known = {"generation": generation, "ifGenerationMatch": match}
+    query = "".join(f"&{name}={value}" for name, value in known.items() if value is not None)
+    return f"/download/storage/v1{object_path(bucket, key)}?alt=media{query}"
 
 
 def object_path(bucket: str, key: str) -> str:

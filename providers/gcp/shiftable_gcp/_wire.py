@@ -115,12 +115,21 @@ class WireObjects(SdkObjects):
             return self._asked(policy, "GET", f"/storage/v1{object_path(bucket, key)}", query, _object)
         return super().look(bucket, key, policy, generation=generation, match=match, not_match=not_match)
 
-    def open(self, bucket: str, key: str, policy: Untyped, *, generation: int, span: tuple[int, int] | None) -> Media:
+    def open(
+        self,
+        bucket: str,
+        key: str,
+        policy: Untyped,
+        *,
+        generation: int | None = None,
+        match: int | None = None,
+        span: tuple[int, int] | None,
+    ) -> Media:
         """Ask for bytes of one generation as they are stored."""
         lines = f"Range: bytes={span[0]}-{span[1] - 1}\r\n" if span is not None else ""
         with suppress(_LeftError):
-            return self._called(policy, "GET", media_path(bucket, key, generation), _media, lines=lines)
-        return super().open(bucket, key, policy, generation=generation, span=span)
+            return self._called(policy, "GET", media_path(bucket, key, generation, match), _media, lines=lines)
+        return super().open(bucket, key, policy, generation=generation, match=match, span=span)
 
     def write(
         self, bucket: str, key: str, data: bytes, options: PutOptions, policy: Untyped, *, match: int | None

@@ -391,17 +391,19 @@ class GcsDriver(BlobDriver):
         for _ in range(_REOPENED):
             found = self._found(bucket, key, if_match=if_match, if_none_match=if_none_match, version=version)
             info = self._info(bucket, found, version)
-            start, stop = (0, None) if range_ is None else (range_.start, range_.stop)
-            end = info.size if stop is None else min(stop, info.size)
-            if start >= end:
-                return Download(info=info, chunks=iter(()))
             try:
-                return Download(info=info, chunks=self._opened(bucket, found, start, end, info.size))
+                return self._opened(bucket, info, range_, generation=generation_of(found))
             except NotFound as exc:
                 if version is not None or _fault(exc).missing == "bucket":
                     raise
                 # Replaced since we asked; now the newer one is there.
         raise self._error(errors.Conflict, "get", bucket, key, "the object is replaced faster than it can be opened")
+
+    def reopen(self, bucket: str, known: ObjectSummary, *, range_: Range | None, version: str | None) -> Download:
+        """Open an object without another question about it."""
+        if version is not None:
+            return self._opened(bucket, known, range_, generation=self._version(bucket, known.key, version))
+        return self._opened(bucket, known, range_, match=self._generation(known.token))
 
     def stat(self, bucket: str, key: str, *, version: str | None) -> ObjectInfo:
         """Return everything about an object but its content."""
@@ -858,24 +860,35 @@ class GcsDriver(BlobDriver):
             if _fault(exc).missing == "bucket" or (strict and not attempts.doubtful):
                 raise
 
-    def _opened(self, bucket: str, found: Resource, start: int, end: int, size: int) -> _Chunks:
-        """Open what was found, for some of its bytes."""
-        key, checksum = found["name"], found.get("crc32c")
+    def _opened(
+        self,
+        bucket: str,
+        known: ObjectSummary,
+        range_: Range | None,
+        *,
+        generation: int | None = None,
+        match: int | None = None,
+    ) -> Download:
+        """Open what is known, for some of its bytes."""
+        key, size, checksum = known.key, known.size, known.checksums.get("crc32c")
+        start, stop = (0, None) if range_ is None else (range_.start, range_.stop)
+        end = size if stop is None else min(stop, size)
+        if start >= end:
+            return Download(info=known, chunks=iter(()))
         span = None if (start, end) == (0, size) else (start, end)
-        media = self._objects.open(
-            bucket, key, self.session.attempts().policy, generation=generation_of(found), span=span
-        )
+        policy = self.session.attempts().policy
+        media = self._objects.open(bucket, key, policy, generation=generation, match=match, span=span)
         if span is not None and media.status != 206:
             media.close()
             why = "the server ignored the range and would have sent other bytes"
             raise self._error(errors.IntegrityError, "get", bucket, key, why)
-        expected = int.from_bytes(base64.b64decode(checksum), "big") if span is None and checksum else None
+        expected = int.from_bytes(checksum, "big") if span is None and checksum else None
 
         def altered() -> Exception:
             why = "the content does not have the CRC32C that the provider tells"
             return self._error(errors.IntegrityError, "get", bucket, key, why)
 
-        return _Chunks(media, size, expected, altered)
+        return Download(info=known, chunks=_Chunks(media, size, expected, altered))
 
     def _reaches(self, bucket: str, prefix: str, start_after: str | None) -> bool:
         """Tell whether there is a key of that prefix behind ``start_after``, which may itself have made it."""

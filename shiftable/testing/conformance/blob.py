@@ -904,6 +904,37 @@ class BlobConformance(Conformance):
                 bucket.get("key", if_match=first.token, start=start, stop=stop)
         assert bucket.get("key", if_match=second.token, start=1) == b"econd"
 
+    def test_an_item_is_read_in_its_version(self, bucket: Bucket, tmp_path: Path) -> None:
+        bucket.put("empty", b"")
+        bucket.put("key", b"first", metadata={"a": "b"}, content_type="text/plain")
+        empty, listed = bucket.list()
+        for item in (listed, bucket.stat("key")):
+            assert bucket.get(item) == b"first"
+            assert bucket.get(item, start=1, stop=3) == b"ir"
+            assert bucket.get(item, start=2, stop=2) == bucket.get(item, start=5) == b""
+            with bucket.stream(item) as stream:
+                assert stream.info == bucket.stat("key")
+                assert stream.read() == b"first"
+            assert bucket.download(item, tmp_path / "file").metadata == {"a": "b"}
+            assert (tmp_path / "file").read_bytes() == b"first"
+        assert bucket.get(empty) == b""
+        bucket.put("key", b"second")
+        bucket.put("empty", b"full")
+        for item, start, stop in (
+            (listed, 0, None),
+            (listed, 1, 3),
+            (listed, 2, 2),
+            (listed, 9, None),
+            (empty, 0, None),
+        ):
+            with pytest.raises(PreconditionFailed):
+                bucket.get(item, start=start, stop=stop)
+        bucket.delete("key")
+        with pytest.raises((NotFound, PreconditionFailed)):
+            bucket.get(listed)
+        with pytest.raises(InvalidArgument, match="says its version itself"):
+            bucket.get(listed, if_match=listed.token)
+
     def test_a_read_can_ask_for_what_is_newer(self, bucket: Bucket) -> None:
         first = bucket.put("key", b"first")
         for start, stop in ((0, None), (1, 3), (2, 2), (99, None)):
