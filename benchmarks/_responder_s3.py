@@ -20,6 +20,7 @@ _SETTINGS = {
     "location": f"<LocationConstraint {_NS}>eu-central-1</LocationConstraint>",
     "versioning": f"<VersioningConfiguration {_NS}/>",
     "lifecycle": "<Error><Code>NoSuchLifecycleConfiguration</Code><Message>none</Message></Error>",
+    "cors": "<Error><Code>NoSuchCORSConfiguration</Code><Message>none</Message></Error>",
     "encryption": "<Error><Code>ServerSideEncryptionConfigurationNotFoundError</Code><Message>none</Message></Error>",
     "publicAccessBlock": f"<PublicAccessBlockConfiguration {_NS}>"
     + "".join(f"<{each}>true</{each}>" for each in _CLOSED)

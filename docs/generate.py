@@ -192,7 +192,11 @@ def toml_page() -> str:
             if value.get("properties"):
                 lines += table(f'[providers.x.{key}] with type = "{kind}"', value)
     for service in SERVICES:
-        lines += table(f"[{service}.x]", schema(spec_type(service)))
+        found = schema(spec_type(service))
+        lines += table(f"[{service}.x]", found)
+        for key, value in found["properties"].items():
+            if value.get("items", {}).get("properties"):
+                lines += table(f"[[{service}.x.{key}]]", value["items"])
     for rotator in schema(Rotator)["oneOf"]:
         kind = rotator["properties"].pop("kind")["const"]
         lines += table(f'[secrets.x.rotate] with kind = "{kind}"', rotator)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import ClassVar
 
 import attrs
 
 from shiftable.blob._bucket import Bucket
-from shiftable.blob.driver import BlobDriver, BlobFeatures, BlobServer, BucketSpec
+from shiftable.blob.driver import BlobDriver, BlobFeatures, BlobServer, BucketSpec, why_no_origin
 from shiftable.errors import InvalidArgument, NotFound, Resource, Unsupported
 from shiftable.service import Change, Service
 
 __all__ = ["BlobStore"]
-
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 
 
 class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
@@ -78,9 +75,11 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
     def diff(self, spec: BucketSpec) -> tuple[Change[BucketSpec], ...]:
         """Say what would have to change for the bucket to be as declared; nothing, if it is.
 
+        What a provider keeps is more than was declared where it cannot say just that: the change tells all of it.
         A change that ``apply`` will refuse, as object lock is never switched off, says so in its ``reason``.
         """
-        return tuple(attrs.evolve(change, reason=self._objection(change) or "") for change in super().diff(spec))
+        changes = super().diff(self._driver.as_kept(spec))
+        return tuple(attrs.evolve(change, reason=self._objection(change) or "") for change in changes)
 
     def apply(self, change: Change[BucketSpec]) -> None:
         """Carry out one change, as ``Service.apply`` does.
@@ -124,11 +123,9 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
             )
         if port is not None and not 0 <= port < 65536:
             raise InvalidArgument(f"there is no port {port}", provider=self.provider, operation="blob.serve")
-        wrong = next((origin for origin in origins if origin != "*" and not _ORIGIN.fullmatch(origin)), None)
-        if wrong is not None:
-            raise InvalidArgument(
-                f"{wrong!r} is no origin, such as https://shop.example", provider=self.provider, operation="blob.serve"
-            )
+        why = next(filter(None, map(why_no_origin, origins)), None)
+        if why is not None:
+            raise InvalidArgument(why, provider=self.provider, operation="blob.serve")
         with self._translated("serve", None):
             return self._driver.serve(port, origins=origins)
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Protocol, Self, get_args
 
 import attrs
 
+from shiftable.blob._cors import CorsMethod, CorsRule, cors_rule, why_no_origin
 from shiftable.errors import Fault, Unsupported
 from shiftable.features import Features, Limit, feature
 from shiftable.paging import Page
@@ -21,6 +22,8 @@ __all__ = [
     "BlobServer",
     "BucketSpec",
     "CommonPrefix",
+    "CorsMethod",
+    "CorsRule",
     "Download",
     "Headers",
     "LifecycleRule",
@@ -39,8 +42,10 @@ __all__ = [
     "StorageClass",
     "Tier",
     "Upload",
+    "cors_rule",
     "merged_rules",
     "translate_class",
+    "why_no_origin",
 ]
 
 Tier = Literal["standard", "infrequent", "cold", "archive"]
@@ -159,6 +164,11 @@ def _first(*days: int | None) -> int | None:
     return min((each for each in days if each is not None), default=None)
 
 
+def _once(rules: Iterable[CorsRule]) -> tuple[CorsRule, ...]:
+    """Return them in their order; a second one that is the same never counts."""
+    return tuple(dict.fromkeys(rules))
+
+
 @attrs.frozen(kw_only=True)
 class BucketSpec(Spec):
     """``[blob.x]``: a bucket.
@@ -167,6 +177,7 @@ class BucketSpec(Spec):
         name: ``bucket`` in the file.
         versioning: whether overwritten and deleted objects are kept as older versions.
         lifecycle: what the provider deletes by itself. Rules that say more than a declaration can are left alone.
+        cors: which pages' scripts may use presigned URLs. Rules that say more are left alone too, behind these.
         public: whether something may open the bucket to the public. Never declared: where it may, ``plan`` shows it and
             ``apply`` forbids it.
         encryption: how the provider encrypts what is written, in its own words. Only told.
@@ -178,6 +189,7 @@ class BucketSpec(Spec):
 
     versioning: bool = False
     lifecycle: tuple[LifecycleRule, ...] = attrs.field(default=(), converter=merged_rules)
+    cors: tuple[CorsRule, ...] = attrs.field(default=(), converter=_once)
     public: bool = attrs.field(default=False, metadata={"in_file": False})
     encryption: str | None = attrs.field(default=None, eq=False, metadata={"in_file": False})
     object_lock: bool = False
@@ -415,6 +427,9 @@ class BlobFeatures(Features):
     lifecycle: bool = feature("objects that expire by themselves", default=False)
     lifecycle_older: bool = feature("older versions that expire by themselves", default=False)
     lifecycle_uploads: bool = feature("uploads in parts that expire by themselves, when it is declared", default=False)
+    cors: bool = feature("rules which pages' scripts may use presigned URLs (CORS)", default=False)
+    cors_any_header: bool = feature("CORS rules for any header of requests, `*`", default=False)
+    cors_apart: bool = feature("CORS rules tell headers that may be sent from those that may be read", default=False)
     serve: bool = feature("a server of its own for presigned URLs", default=False)
     if_none_match: bool = feature("a read of what has not changed brings no content, in one call", default=False)
     restore: bool = feature("older versions are copied inside the provider, and their tags read", default=False)
@@ -514,6 +529,9 @@ class BlobDriver(Driver[BucketSpec]):
             and self.features.lifecycle > self.features.lifecycle_older,
             "lifecycle rules for uploads": any(rule.abort_uploads_days for rule in spec.lifecycle)
             and self.features.lifecycle > self.features.lifecycle_uploads,
+            "CORS rules": bool(spec.cors) and not self.features.cors,
+            "CORS rules for any header": any("*" in rule.headers for rule in spec.cors)
+            and self.features.cors > self.features.cors_any_header,
             "public buckets": spec.public,
             "object lock": spec.object_lock and not self.features.object_lock,
             "object lock without versioning": spec.object_lock
@@ -521,6 +539,10 @@ class BlobDriver(Driver[BucketSpec]):
             and not spec.versioning,
         }
         return tuple(name for name, missing in needs.items() if missing)
+
+    def as_kept(self, spec: BucketSpec) -> BucketSpec:
+        """Return a declaration as ``describe`` tells it once it is carried out: all of it, or more. Sends nothing."""
+        return spec
 
     def check_key(self, key: str) -> str | None:
         """Say why the provider could not hold an object of that key; ``None`` if it can. Sends nothing."""

@@ -17,6 +17,7 @@ from shiftable.blob.driver import (
     BlobFeatures,
     BucketSpec,
     CommonPrefix,
+    CorsRule,
     Download,
     LifecycleRule,
     Lock,
@@ -67,6 +68,9 @@ FEATURES = BlobFeatures(
     lifecycle=True,
     lifecycle_older=True,
     lifecycle_uploads=True,
+    cors=True,
+    cors_any_header=True,
+    cors_apart=True,
     if_none_match=True,
     restore=True,
     tag_count=True,
@@ -127,6 +131,7 @@ class _Bucket:
 
     versioning: bool = False
     lifecycle: tuple[LifecycleRule, ...] = ()
+    cors: tuple[CorsRule, ...] = ()
     object_lock: bool = False
     history: dict[str, list[_Entry]] = attrs.Factory(dict)
     living: list[str] = attrs.Factory(list)
@@ -205,7 +210,7 @@ class MemoryBlobDriver(BlobDriver):
         with self._lock:
             if spec.name in self._buckets:
                 raise MemoryFault(Fault(AlreadyExists, "there is a bucket of that name", "BucketExists"))
-            self._buckets[spec.name] = _Bucket(spec.versioning, spec.lifecycle, spec.object_lock)
+            self._buckets[spec.name] = _Bucket(spec.versioning, spec.lifecycle, spec.cors, spec.object_lock)
 
     def describe(self, name: str) -> BucketSpec:
         """Return the bucket's declaration."""
@@ -215,17 +220,19 @@ class MemoryBlobDriver(BlobDriver):
                 name=name,
                 versioning=found.versioning,
                 lifecycle=found.lifecycle,
+                cors=found.cors,
                 object_lock=found.object_lock,
             )
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Switch versioning and set the lifecycle; what is stored stays until it expires. Locks are only added."""
+        """Switch versioning, set lifecycle and CORS; what is stored stays until it expires. Locks are only added."""
         with self._lock:
             bucket = self._bucket(spec.name)
             if self.describe(spec.name) != current:
                 raise MemoryFault(Fault(Conflict, "the bucket is no longer what the change starts from", "Changed"))
             bucket.versioning = spec.versioning
             bucket.lifecycle = spec.lifecycle
+            bucket.cors = spec.cors
             bucket.object_lock = bucket.object_lock or spec.object_lock
 
     def destroy(self, name: str) -> None:

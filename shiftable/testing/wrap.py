@@ -22,7 +22,7 @@ D = TypeVar("D", bound=Driver[Any])
 _SENDS_NOTHING = frozenset(
     {
         *("check_headers", "check_key", "check_labels", "check_metadata", "check_name", "check_secret", "check_tags"),
-        "missing_features",
+        *("as_kept", "missing_features"),
     }
 )
 

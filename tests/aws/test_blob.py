@@ -21,7 +21,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from moto import mock_aws
 
 import shiftable
-from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers, LifecycleRule
+from shiftable.blob import BlobStore, Bucket, BucketSpec, CorsRule, Headers, LifecycleRule
 from shiftable.blob.driver import PutOptions
 from shiftable.config import Credential
 from shiftable.errors import (
@@ -40,7 +40,7 @@ from shiftable_aws import AwsSettings
 from shiftable_aws._session import Session
 from shiftable_aws.blob import blob_driver
 from shiftable_aws.double import AwsDouble
-from shiftable_s3 import clients, lifecycle, rules
+from shiftable_s3 import clients, cors, lifecycle, rules
 from shiftable_s3.driver import S3Driver
 
 MIB = 1024 * 1024
@@ -353,13 +353,71 @@ def test_a_rule_that_says_more_than_a_declaration_is_no_rule_of_ours() -> None:
         assert lifecycle.native([ours, theirs], []) == [theirs]
 
 
+def test_cors_rules_of_others_stay_behind_the_declared_ones(store: BlobStore, bucket: Bucket, driver: S3Driver) -> None:
+    theirs: Any = [
+        {"ID": "wild", "AllowedOrigins": ["https://*.example"], "AllowedMethods": ["GET"]},
+        {"AllowedOrigins": ["https://a.example"], "AllowedMethods": ["GET"], "AllowedHeaders": ["x-amz-*"]},
+    ]
+    expressible: Any = {"ID": "said", "AllowedOrigins": ["https://b.example"], "AllowedMethods": ["PUT", "GET"]}
+    rules: Any = {"CORSRules": [theirs[0], expressible, theirs[1]]}
+    driver.client.put_bucket_cors(Bucket="shop", CORSConfiguration=rules)
+    assert store.describe("shop").cors == (CorsRule(origins=["https://b.example"], methods=["GET", "PUT"]),)
+    ours = CorsRule(origins=["*"], methods=["PUT"], headers=["*"], exposed=["ETag"], max_age=timedelta(hours=1))
+    spec = BucketSpec(name="shop", cors=(ours,))
+    store.apply(*store.diff(spec))
+    assert driver.client.get_bucket_cors(Bucket="shop")["CORSRules"] == [
+        {
+            "AllowedOrigins": ["*"],
+            "AllowedMethods": ["PUT"],
+            "AllowedHeaders": ["*"],
+            "ExposeHeaders": ["etag"],
+            "MaxAgeSeconds": 3600,
+        },
+        *theirs,
+    ]
+    store.apply(*store.diff(BucketSpec(name="shop")))
+    assert driver.client.get_bucket_cors(Bucket="shop")["CORSRules"] == theirs
+
+
+def test_a_bucket_without_cors_rules_has_no_configuration_of_them(
+    store: BlobStore, bucket: Bucket, driver: S3Driver
+) -> None:
+    spec = BucketSpec(name="shop", cors=(CorsRule(origins=["*"], methods=["GET"]),))
+    store.apply(*store.diff(spec))
+    store.apply(*store.diff(BucketSpec(name="shop")))
+    with pytest.raises(ClientError, match="NoSuchCORSConfiguration"):
+        driver.client.get_bucket_cors(Bucket="shop")
+
+
+def test_a_cors_rule_that_says_more_than_a_declaration_is_no_rule_of_ours() -> None:
+    plain = {"AllowedOrigins": ["https://a.example"], "AllowedMethods": ["GET"]}
+    assert cors.declared([plain]) == (CorsRule(origins=["https://a.example"], methods=["GET"]),)
+    for more in (
+        {"AllowedOrigins": ["https://A.example"]},  # no browser tells it like that, so it is not the declared one
+        {"AllowedOrigins": ["*", "https://a.example"]},
+        {"AllowedMethods": []},
+        {"AllowedHeaders": ["x-*"]},
+        {"MaxAgeSeconds": 0},
+        {"Unheard": "of"},
+    ):
+        theirs = {**plain, **more}
+        assert cors.declared([theirs]) == ()
+        assert cors.native([theirs, plain], []) == [theirs]
+
+
+def test_cors_rules_that_may_not_be_read_are_an_error(store: BlobStore, bucket: Bucket, aws_double: AwsDouble) -> None:
+    aws_double.inject("status", match=to("GET", "cors"), status=403, body=DENIED)
+    with pytest.raises(PermissionDenied):
+        store.describe("shop")
+
+
 def test_rules_in_the_old_form_are_read(store: BlobStore, bucket: Bucket, driver: S3Driver) -> None:
     old: Any = {"Rules": [{"ID": "old", "Status": "Enabled", "Prefix": "a/", "Expiration": {"Days": 5}}]}
     driver.client.put_bucket_lifecycle_configuration(Bucket="shop", LifecycleConfiguration=old)
     assert store.describe("shop").lifecycle == (LifecycleRule(prefix="a/", expire_days=5),)
 
 
-@pytest.mark.parametrize("what", ["lifecycle", "publicAccessBlock", "encryption"])
+@pytest.mark.parametrize("what", ["lifecycle", "cors", "publicAccessBlock", "encryption"])
 def test_a_refusal_whose_reason_is_cut_off_is_asked_for_again(
     store: BlobStore, bucket: Bucket, driver: S3Driver, fresh_log: AwsDouble, what: str
 ) -> None:

@@ -10,17 +10,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from google.api_core.exceptions import BadRequest, NotFound
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec, sync
-from shiftable.blob.driver import LifecycleRule, ObjectVersion, PutOptions
-from shiftable.errors import IntegrityError, InvalidArgument, PreconditionFailed
+from shiftable.blob.driver import CorsRule, LifecycleRule, ObjectVersion, PutOptions
+from shiftable.errors import IntegrityError, InvalidArgument, PreconditionFailed, Unsupported
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.blob import BlobConformance, BlobOracle, blob_machine
-from shiftable_gcp import GcpSettings
+from shiftable_gcp import GcpSettings, _cors
 from shiftable_gcp._crc32c import combined, crc32c, told
 from shiftable_gcp._session import Session
 from shiftable_gcp._state import Conditions, Stored
@@ -363,6 +364,68 @@ def test_rules_that_say_more_than_a_declaration_are_left_alone(
         {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 1, "matchesPrefix": ["logs/"]}},
     ]
     assert found["iamConfiguration"]["publicAccessPrevention"] == "enforced"
+
+
+def test_cors_rules_of_others_stay_behind_the_declared_ones(store: BlobStore, gcp_double: GcpDouble) -> None:
+    theirs = [
+        {"origin": ["https://a.example"], "method": ["GET", "OPTIONS"], "maxAgeSeconds": 60},
+        {"origin": ["*"], "method": ["*"]},
+        {"origin": ["*"], "method": ["GET"], "responseHeader": ["*"]},
+    ]
+    said = {"origin": ["https://b.example"], "method": ["GET"], "responseHeader": ["ETag"], "maxAgeSeconds": 0}
+    properties = {"iamConfiguration": {"publicAccessPrevention": "enforced"}, "cors": [theirs[0], said, *theirs[1:]]}
+    gcp_double.state.make_bucket("shop", gcp_double.project, "US", properties)
+    told = CorsRule(origins=["https://b.example"], methods=["GET"], headers=["etag"], exposed=["etag"])
+    assert store.describe("shop") == BucketSpec(name="shop", cors=(told,))
+    ours = CorsRule(
+        origins=["https://shop.example"],
+        methods=["PUT"],
+        headers=["Content-Type"],
+        exposed=["ETag"],
+        max_age=timedelta(minutes=5),
+    )
+    (change,) = store.diff(BucketSpec(name="shop", cors=(ours,)))
+    both = attrs.evolve(ours, headers=["content-type", "etag"], exposed=["content-type", "etag"])
+    assert [(field.name, field.after) for field in change.fields] == [("cors", (both,))]
+    store.apply(change)
+    assert gcp_double.state.bucket("shop").properties["cors"] == [
+        {
+            "origin": ["https://shop.example"],
+            "method": ["PUT"],
+            "responseHeader": ["content-type", "etag"],
+            "maxAgeSeconds": 300,
+        },
+        *theirs,
+    ]
+    assert store.diff(BucketSpec(name="shop", cors=(ours,))) == ()
+    store.apply(*store.diff(BucketSpec(name="shop")))
+    assert gcp_double.state.bucket("shop").properties["cors"] == theirs
+
+
+def test_a_cors_rule_with_something_that_is_not_known_here_is_no_rule_of_ours() -> None:
+    plain = {"origin": ["*"], "method": ["GET"]}
+    assert _cors.declared([plain, {**plain, "unheard": "of"}]) == (CorsRule(origins=["*"], methods=["GET"]),)
+
+
+def test_a_cors_rule_for_any_header_is_refused_as_nothing_says_that_there_is_one(store: BlobStore) -> None:
+    spec = BucketSpec(name="shop", cors=(CorsRule(origins=["*"], methods=["PUT"], headers=["*"], exposed=["etag"]),))
+    assert store.missing_features(spec) == ("CORS rules for any header",)
+    (change,) = store.diff(spec)
+    with pytest.raises(Unsupported):
+        store.apply(change)
+
+
+def test_cors_rules_whose_answer_was_lost_are_known_again(
+    store: BlobStore, driver: GcsDriver, gcp_double: GcpDouble
+) -> None:
+    rule = CorsRule(origins=["*"], methods=["PUT"], headers=["x-a"])
+    made, changed = (BucketSpec(name="shop", cors=(each,)) for each in (rule, attrs.evolve(rule, exposed=["etag"])))
+    fault = gcp_double.inject("drop_after", match=lambda call: call.operation == "storage.buckets.insert")
+    store.create(made)
+    assert (fault.hits, store.diff(made)) == (1, ())
+    fault = gcp_double.inject("drop_after", match=lambda call: call.operation == "storage.buckets.patch")
+    driver.update(store.describe("shop"), changed)
+    assert (fault.hits, store.diff(changed)) == (1, ())
 
 
 def test_a_bucket_with_a_key_of_the_customer_tells_it(store: BlobStore, gcp_double: GcpDouble) -> None:

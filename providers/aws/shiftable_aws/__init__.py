@@ -83,8 +83,8 @@ class AwsProvider(Provider[AwsSettings]):
     * blob: ``s3:ListAllMyBuckets``, and on the buckets ``s3:CreateBucket``, ``s3:DeleteBucket``, ``s3:ListBucket``,
       ``s3:ListBucketVersions``, ``s3:ListBucketMultipartUploads``, ``s3:GetBucketVersioning``,
       ``s3:PutBucketVersioning``, ``s3:GetBucketPublicAccessBlock``, ``s3:PutBucketPublicAccessBlock``,
-      ``s3:GetLifecycleConfiguration``, ``s3:PutLifecycleConfiguration``, ``s3:GetEncryptionConfiguration``; on their
-      objects ``s3:GetObject``,
+      ``s3:GetLifecycleConfiguration``, ``s3:PutLifecycleConfiguration``, ``s3:GetBucketCORS``, ``s3:PutBucketCORS``,
+      ``s3:GetEncryptionConfiguration``; on their objects ``s3:GetObject``,
       ``s3:GetObjectVersion``, ``s3:PutObject``, ``s3:DeleteObject``, ``s3:DeleteObjectVersion``,
       ``s3:GetObjectTagging``, ``s3:GetObjectVersionTagging``, ``s3:PutObjectTagging``, ``s3:DeleteObjectTagging``,
       ``s3:AbortMultipartUpload``.

@@ -217,7 +217,10 @@ class AzureBlobDriver(BlobDriver):
 
     def missing_features(self, spec: BucketSpec) -> tuple[str, ...]:
         """Say what a declaration needs and the account does not have."""
-        own = {"versioning": "versioning without the setting blob_versioning, of an account that keeps versions"}
+        own = {
+            "versioning": "versioning without the setting blob_versioning, of an account that keeps versions",
+            "CORS rules": "CORS rules of one container: they are the whole account's; set them there and declare none",
+        }
         return tuple(own.get(each, each) for each in super().missing_features(spec))
 
     def create(self, spec: BucketSpec) -> None:

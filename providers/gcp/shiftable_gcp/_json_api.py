@@ -21,7 +21,7 @@ from shiftable_gcp._state import Bucket, Conditions, Protection, Refused, Sessio
 __all__ = ["JsonApi", "media", "rendered"]
 
 _FIELDS = ("cacheControl", "contentDisposition", "contentEncoding", "contentLanguage", "contentType", "storageClass")
-_BUCKET_FIELDS = ("encryption", "iamConfiguration", "labels", "lifecycle", "storageClass", "versioning")
+_BUCKET_FIELDS = ("cors", "encryption", "iamConfiguration", "labels", "lifecycle", "storageClass", "versioning")
 _QUANTUM = 256 * 1024
 _PAGE = 1000
 _BATCH = 100
@@ -203,8 +203,10 @@ class JsonApi:
         if call.number("ifMetagenerationMatch") not in {None, bucket.metageneration}:
             raise Refused(412, "conditionNotMet", "PreconditionFailed", "Precondition Failed")
         for name, value in call.body.items():
-            if name in _BUCKET_FIELDS:
+            if name in _BUCKET_FIELDS and value:
                 bucket.properties[name] = value
+            elif name in _BUCKET_FIELDS:
+                bucket.properties.pop(name, None)
         bucket.metageneration += 1
         bucket.updated = self.state.now()
         return _ok(self._bucket(bucket))

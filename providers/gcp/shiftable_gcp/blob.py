@@ -42,7 +42,7 @@ from shiftable.errors import Fault, Throttled
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.tokens import Token
-from shiftable_gcp import _lifecycle, _rules
+from shiftable_gcp import _cors, _lifecycle, _rules
 from shiftable_gcp._blob_told import (
     CRC32C,
     DEFAULT_TYPE,
@@ -95,6 +95,7 @@ FEATURES = BlobFeatures(
     lifecycle=True,
     lifecycle_older=True,
     lifecycle_uploads=True,
+    cors=True,
     sign_answer=True,
     sign_md5=True,
     sign_size=True,
@@ -217,6 +218,10 @@ class GcsDriver(BlobDriver):
             "object_lock, and move the objects there"
         )
 
+    def as_kept(self, spec: BucketSpec) -> BucketSpec:
+        """Say in CORS rules that what may be sent may be read, and the other way round."""
+        return attrs.evolve(spec, cors=_cors.kept(spec.cors))
+
     def check_name(self, name: str) -> str | None:
         """Apply the bucket naming guidelines."""
         return _rules.bucket_name(name)
@@ -243,6 +248,8 @@ class GcsDriver(BlobDriver):
         bucket.versioning_enabled = spec.versioning
         if spec.lifecycle:
             bucket.lifecycle_rules = _lifecycle.native((), spec.lifecycle)
+        if spec.cors:
+            bucket.cors = _cors.native((), spec.cors)
         self._keeps.pop(spec.name, None)
         project, began = self.session.require_project(), time.monotonic()
         try:
@@ -268,20 +275,22 @@ class GcsDriver(BlobDriver):
         self._page(name, size=1, fields="items(name)")
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Enable or suspend versioning, set the lifecycle, close what is open, all in one call; older versions stay."""
+        """Switch versioning, set lifecycle and CORS, close what is open, all in one call; older versions stay."""
         bucket, attempts = self._bucket(spec.name), self.session.attempts()
         if self._spec(bucket) != current:
             raise self._changed(spec.name)
         bucket.versioning_enabled = spec.versioning
         if spec.lifecycle != current.lifecycle:
             bucket.lifecycle_rules = _lifecycle.native(rules_of(bucket), spec.lifecycle)
+        if self.as_kept(spec).cors != current.cors:
+            bucket.cors = _cors.native(bucket.cors, spec.cors)
         if current.public and not spec.public:
             bucket.iam_configuration.public_access_prevention = "enforced"
         self._keeps.pop(spec.name, None)
         try:
             bucket.patch(if_metageneration_match=bucket.metageneration, timeout=TIMEOUT, retry=attempts.policy)
         except PreconditionFailed as exc:
-            if not attempts.doubtful or self.describe(spec.name) != spec:
+            if not attempts.doubtful or self.describe(spec.name) != self.as_kept(spec):
                 raise self._changed(spec.name) from exc
 
     def destroy(self, name: str) -> None:
@@ -639,6 +648,7 @@ class GcsDriver(BlobDriver):
             name=bucket.name,
             versioning=self._keeps[bucket.name],
             lifecycle=tuple(_lifecycle.declared(rules_of(bucket))),
+            cors=_cors.declared(bucket.cors),
             public=bucket.iam_configuration.public_access_prevention != "enforced",
             encryption=bucket.default_kms_key_name,
             object_lock=bucket.object_retention_mode == "Enabled",
@@ -650,7 +660,7 @@ class GcsDriver(BlobDriver):
             bucket = self._bucket(spec.name)
         except GoogleAPICallError:
             return False  # somebody else's
-        return self._spec(bucket) == spec and self._since(bucket.time_created, began)
+        return self._spec(bucket) == self.as_kept(spec) and self._since(bucket.time_created, began)
 
     def _found(
         self,

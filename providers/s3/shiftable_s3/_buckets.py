@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from shiftable.blob.driver import BucketSpec
-from shiftable_s3 import lifecycle
+from shiftable_s3 import cors, lifecycle
 from shiftable_s3._answers import code_of
 
 if TYPE_CHECKING:
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "block_public_access",
+    "cors_of",
     "create",
     "encryption",
     "has_locks",
     "is_closed",
     "lifecycle_of",
     "require",
+    "set_cors",
     "set_lifecycle",
 ]
 
@@ -114,3 +116,22 @@ def set_lifecycle(client: S3Client, spec: BucketSpec) -> None:
     name = "TransitionDefaultMinimumObjectSize"  # said again, or it falls back to its default
     kept: Any = {name: current[name]} if name in current else {}
     client.put_bucket_lifecycle_configuration(Bucket=spec.name, LifecycleConfiguration={"Rules": wanted}, **kept)
+
+
+def cors_of(client: S3Client, name: str) -> list[Mapping[str, Any]]:
+    """Return the CORS rules of a bucket."""
+    try:
+        return list(client.get_bucket_cors(Bucket=name).get("CORSRules", ()))
+    except ClientError as exc:
+        if code_of(exc) != "NoSuchCORSConfiguration":
+            raise
+        return []
+
+
+def set_cors(client: S3Client, spec: BucketSpec) -> None:
+    """Set the rules that are declared, and keep all others."""
+    wanted: Any = cors.native(cors_of(client, spec.name), spec.cors)
+    if wanted:
+        client.put_bucket_cors(Bucket=spec.name, CORSConfiguration={"CORSRules": wanted})
+    else:
+        client.delete_bucket_cors(Bucket=spec.name)

@@ -41,7 +41,7 @@ from shiftable.blob.driver import (
 from shiftable.errors import Conflict, Fault, IntegrityError, OperationError, Resource, Unsupported
 from shiftable.paging import Page
 from shiftable.tokens import Token
-from shiftable_s3 import _buckets, lifecycle, rules
+from shiftable_s3 import _buckets, cors, lifecycle, rules
 from shiftable_s3._answers import (
     DEFAULT_TYPE,
     PLAIN_MD5,
@@ -128,11 +128,11 @@ class S3Driver(BlobDriver):
     ``s3:GetObjectVersion``, ``s3:GetObjectVersionTagging``, ``s3:DeleteObjectVersion``; for buckets
     ``s3:CreateBucket``, ``s3:DeleteBucket``,
     ``s3:ListAllMyBuckets``, ``s3:GetBucketVersioning``, ``s3:PutBucketVersioning``, ``s3:GetLifecycleConfiguration``,
-    ``s3:PutLifecycleConfiguration``; with ``block_public_access`` also ``s3:GetBucketPublicAccessBlock``,
-    ``s3:PutBucketPublicAccessBlock`` and ``s3:GetEncryptionConfiguration``; for object lock
-    ``s3:GetBucketObjectLockConfiguration``, ``s3:PutBucketObjectLockConfiguration``, ``s3:GetObjectRetention``,
-    ``s3:PutObjectRetention``, ``s3:GetObjectLegalHold``, ``s3:PutObjectLegalHold`` and for ``bypass``
-    ``s3:BypassGovernanceRetention``. Without ``s3:ListBucket`` S3 answers 403,
+    ``s3:PutLifecycleConfiguration``, ``s3:GetBucketCORS``, ``s3:PutBucketCORS``; with ``block_public_access`` also
+    ``s3:GetBucketPublicAccessBlock``, ``s3:PutBucketPublicAccessBlock`` and ``s3:GetEncryptionConfiguration``;
+    for object lock ``s3:GetBucketObjectLockConfiguration``, ``s3:PutBucketObjectLockConfiguration``,
+    ``s3:GetObjectRetention``, ``s3:PutObjectRetention``, ``s3:GetObjectLegalHold``, ``s3:PutObjectLegalHold`` and for
+    ``bypass`` ``s3:BypassGovernanceRetention``. Without ``s3:ListBucket`` S3 answers 403,
     not 404, for a missing key.
 
     MD5: the ETag of an object written in one piece, unless it is encrypted with a KMS key or the customer's own: then
@@ -224,6 +224,8 @@ class S3Driver(BlobDriver):
                 self._set_versioning(spec.name, enabled=True)
             if spec.lifecycle:
                 _buckets.set_lifecycle(self.client, spec)
+            if spec.cors:
+                _buckets.set_cors(self.client, spec)
         except Exception:
             with suppress(ClientError):
                 self.client.delete_bucket(Bucket=spec.name)
@@ -239,6 +241,7 @@ class S3Driver(BlobDriver):
             name=name,
             versioning=versioning == "Enabled",
             lifecycle=lifecycle.declared(found.get("Rules", ())),
+            cors=cors.declared(_buckets.cors_of(self.client, name)) if self.features.cors else (),
             public=self.block_public_access and not _buckets.is_closed(self.client, name),
             encryption=_buckets.encryption(self.client, name) if self.block_public_access else None,
             object_lock=self.features.object_lock and _buckets.has_locks(self.client, name),
@@ -252,7 +255,7 @@ class S3Driver(BlobDriver):
             _buckets.require(self.client, name)
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Enable or suspend versioning; older versions stay. Set the lifecycle, and close what is open."""
+        """Enable or suspend versioning; older versions stay. Set lifecycle and CORS, and close what is open."""
         if self.describe(spec.name) != current:
             why = "the bucket is no longer what the change starts from; make a new plan"
             raise Conflict(why, provider=self.provider, operation="blob.update", resource=Resource("bucket", spec.name))
@@ -263,6 +266,8 @@ class S3Driver(BlobDriver):
             self.client.put_object_lock_configuration(Bucket=spec.name, ObjectLockConfiguration=configuration)
         if spec.lifecycle != current.lifecycle:
             _buckets.set_lifecycle(self.client, spec)
+        if spec.cors != current.cors:
+            _buckets.set_cors(self.client, spec)
         if current.public and not spec.public:
             _buckets.block_public_access(self.client, spec.name)
 

@@ -27,6 +27,7 @@ from shiftable.blob import (
     Bucket,
     BucketSpec,
     CommonPrefix,
+    CorsRule,
     Headers,
     LifecycleRule,
     Lock,
@@ -346,6 +347,79 @@ class BlobConformance(Conformance):
                 assert not store.exists(spec.name)
             else:
                 assert bool(store.missing_features(spec)) is not features.lifecycle
+
+    def test_cors_rules_are_declared_told_changed_and_taken_away(
+        self, store: BlobStore, driver: BlobDriver, features: BlobFeatures, make_bucket: MakeBucket
+    ) -> None:
+        self._needs(features, "cors")
+        bucket = make_bucket()
+        uploads = CorsRule(
+            origins=("https://shop.example", "http://127.0.0.1:3000"),
+            methods=("PUT", "POST"),
+            headers=("Content-Type", "x-amz-meta-a"),
+            exposed=("ETag",),
+            max_age=timedelta(hours=1),
+        )
+        plain = CorsRule(origins=("*",), methods=("GET", "HEAD"))
+        sooner = attrs.evolve(uploads, max_age=timedelta(seconds=1), methods=("DELETE",), origins=("app://[::1]:81",))
+        alike = attrs.evolve(uploads, headers=(), exposed=("etag", "x-a"))
+        for rules in ((uploads,), (plain, uploads), (uploads, plain), (sooner,), (alike, plain), ()):
+            spec = BucketSpec(name=bucket.name, cors=rules)
+            (change,) = store.diff(spec)
+            assert [field.name for field in change.fields] == ["cors"]
+            store.apply(change)
+            self._assert_cors(rules, store.describe(bucket.name).cors, apart=features.cors_apart)
+            assert store.describe(bucket.name) == change.after == driver.as_kept(spec)
+            assert store.diff(spec) == ()
+        spec = BucketSpec(name=bucket.name, cors=(plain, uploads))
+        store.apply(*store.diff(spec))
+        if features.lifecycle:  # neither takes the other away
+            spec = attrs.evolve(spec, lifecycle=(LifecycleRule(expire_days=1),))
+            store.apply(*store.diff(spec))
+            assert store.describe(bucket.name) == driver.as_kept(spec)
+
+    def test_cors_rules_that_a_new_bucket_is_made_with_are_there(
+        self, store: BlobStore, driver: BlobDriver, features: BlobFeatures, make_bucket: MakeBucket
+    ) -> None:
+        self._needs(features, "cors")
+        rules = (CorsRule(origins=("*",), methods=("GET",), exposed=("etag",)),)
+        spec = BucketSpec(name=make_bucket().name, cors=rules)
+        store.delete(spec.name)
+        store.create(spec)
+        self._assert_cors(rules, store.describe(spec.name).cors, apart=features.cors_apart)
+        assert store.describe(spec.name) == driver.as_kept(spec)
+        assert store.diff(spec) == ()
+
+    def _assert_cors(self, rules: tuple[CorsRule, ...], found: tuple[CorsRule, ...], *, apart: bool) -> None:
+        """Check that no rule is lost, and that no more is said than one list of headers makes necessary."""
+        if apart:
+            assert found == rules
+            return
+        for rule, other in zip(rules, found, strict=True):
+            both = {*rule.headers, *rule.exposed}
+            assert attrs.evolve(other, headers=rule.headers, exposed=rule.exposed) == rule
+            assert set(other.headers) == set(other.exposed) == both
+
+    def test_what_of_cors_the_features_deny_is_refused(self, store: BlobStore, features: BlobFeatures) -> None:
+        rule = CorsRule(origins=("https://shop.example",), methods=("PUT",), exposed=("etag",))
+        for cors, has in ((rule, features.cors), (attrs.evolve(rule, headers=("*",)), features.cors_any_header)):
+            spec = BucketSpec(name=_name(), cors=(cors,))
+            missing = store.missing_features(spec)
+            assert bool(missing) is not has
+            (change,) = store.diff(spec)
+            if missing:
+                assert all("CORS" in why for why in missing)
+                with pytest.raises(Unsupported):
+                    store.apply(change)
+                assert not store.exists(spec.name)
+        assert features.cors or not (features.cors_any_header or features.cors_apart)
+
+    def test_cors_rules_for_any_header_are_kept(self, store: BlobStore, features: BlobFeatures, bucket: Bucket) -> None:
+        self._needs(features, "cors_any_header")
+        rule = CorsRule(origins=("*",), methods=("PUT",), headers=("*",), exposed=("etag",))
+        spec = BucketSpec(name=bucket.name, cors=(rule,))
+        store.apply(*store.diff(spec))
+        assert store.describe(bucket.name) == spec
 
     def test_a_change_of_a_bucket_that_changed_meanwhile_is_refused(
         self, store: BlobStore, features: BlobFeatures, bucket: Bucket
