@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import attrs
 
-__all__ = ["CorsMethod", "CorsRule", "cors_rule", "why_no_origin"]
+__all__ = ["CorsMethod", "CorsRule", "allowing", "cors_rule", "why_no_origin"]
 
 CorsMethod = Literal["DELETE", "GET", "HEAD", "POST", "PUT"]
 """What a script may ask a bucket for."""
@@ -98,6 +98,11 @@ class CorsRule:
     exposed: tuple[str, ...] = attrs.field(default=(), converter=_names, validator=_check_exposed)
     max_age: timedelta | None = attrs.field(default=None, validator=_check_age)
 
+    @property
+    def seconds(self) -> int | None:
+        """``max_age`` as HTTP has it."""
+        return int(self.max_age.total_seconds()) if self.max_age is not None else None
+
 
 def cors_rule(
     origins: Iterable[str], methods: Iterable[str], headers: Iterable[str], exposed: Iterable[str], seconds: int | None
@@ -108,3 +113,13 @@ def cors_rule(
         return CorsRule(**given, max_age=timedelta(seconds=seconds) if seconds is not None else None)
     except ValueError:
         return None
+
+
+def allowing(rules: Iterable[CorsRule], origin: str, method: str, headers: Iterable[str] = ()) -> CorsRule | None:
+    """Return the first rule by which a page's script may send such a request; ``None`` if there is none."""
+    sent = set(_names(headers))
+    for rule in rules:
+        from_there = "*" in rule.origins or origin in rule.origins
+        if from_there and method in rule.methods and ("*" in rule.headers or sent <= {*rule.headers}):
+            return rule
+    return None

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol, Self, get_args
 
 import attrs
 
-from shiftable.blob._cors import CorsMethod, CorsRule, cors_rule, why_no_origin
+from shiftable.blob._cors import CorsMethod, CorsRule, allowing, cors_rule, why_no_origin
 from shiftable.errors import Fault, Unsupported
 from shiftable.features import Features, Limit, feature
 from shiftable.paging import Page
@@ -42,6 +42,7 @@ __all__ = [
     "StorageClass",
     "Tier",
     "Upload",
+    "allowing",
     "cors_rule",
     "merged_rules",
     "translate_class",

@@ -18,9 +18,9 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from shiftable.blob import BlobStore, Bucket, BucketSpec, Headers
+from shiftable.blob import BlobStore, Bucket, BucketSpec, CorsRule, Headers
 from shiftable.blob.driver import BlobServer, SignedURL
-from shiftable.errors import IntegrityError, InvalidArgument, Unsupported
+from shiftable.errors import IntegrityError, InvalidArgument, OperationError, Unsupported
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable_baremetal.blob import SIGN_URL, FilesDriver
 
@@ -477,11 +477,11 @@ def test_a_page_that_may_is_told_so_before_and_with_the_answer(driver: FilesDriv
     status, headers, _ = asked(url, "https://shop.example", "PUT", Access_Control_Request_Headers="content-type")
     assert (204, "https://shop.example") == (status, headers["Access-Control-Allow-Origin"])
     assert "PUT" in headers["Access-Control-Allow-Methods"].split(", ")
-    assert "Content-Type" in headers["Access-Control-Allow-Headers"].split(", ")
+    assert "content-type" in headers["Access-Control-Allow-Headers"].split(", ")
     assert "Access-Control-Allow-Credentials" not in headers
     status, headers, _ = send(url, "PUT", b"x", Origin="https://shop.example", Content_Type="text/plain")
     assert (200, "https://shop.example", "Origin") == (status, headers["Access-Control-Allow-Origin"], headers["Vary"])
-    assert "ETag" in headers["Access-Control-Expose-Headers"].split(", ")
+    assert "etag" in headers["Access-Control-Expose-Headers"].split(", ")
     assert b"x" == bucket.get("a")
 
 
@@ -524,11 +524,96 @@ def test_without_origins_no_page_may_and_nothing_is_said_of_it(server: BlobServe
     assert 501 == asked(f"{server.url}/x", "https://shop.example", "GET")[0]
 
 
+UPLOADS = CorsRule(
+    origins=["https://shop.example"],
+    methods=["PUT"],
+    headers=["content-type"],
+    exposed=["etag"],
+    max_age=timedelta(hours=1),
+)
+READERS = CorsRule(origins=["*"], methods=["GET"], headers=["*"])
+
+
+def test_the_rules_of_a_bucket_say_which_pages_may_use_its_urls(driver: FilesDriver, server: BlobServer) -> None:
+    store = BlobStore(driver)
+    bucket = store.create(BucketSpec(name="ruled", cors=(UPLOADS, READERS)))
+    url = str(bucket.sign("a", method="PUT", content_type="text/plain"))
+    status, headers, _ = asked(url, "https://shop.example", "PUT", Access_Control_Request_Headers="Content-Type")
+    assert (204, "https://shop.example", "3600", "Origin") == (
+        status,
+        headers["Access-Control-Allow-Origin"],
+        headers["Access-Control-Max-Age"],
+        headers["Vary"],
+    )
+    assert ("PUT", "content-type") == (headers["Access-Control-Allow-Methods"], headers["Access-Control-Allow-Headers"])
+    status, headers, _ = send(url, "PUT", b"x", Origin="https://shop.example", Content_Type="text/plain")
+    assert (200, "https://shop.example") == (status, headers["Access-Control-Allow-Origin"])
+    assert "etag" == headers["Access-Control-Expose-Headers"]
+    for origin, method, header in (
+        ("https://other.example", "PUT", "content-type"),
+        ("https://shop.example", "DELETE", "content-type"),
+        ("https://shop.example", "PUT", "content-type, x-other"),
+    ):
+        status, headers, _ = asked(url, origin, method, Access_Control_Request_Headers=header)
+        assert (403, None) == (status, headers["Access-Control-Allow-Origin"])
+    status, headers, _ = asked(url, "https://other.example", "GET", Access_Control_Request_Headers="x-a, x-b")
+    assert (204, "*", "x-a, x-b", None) == (
+        status,
+        headers["Access-Control-Allow-Origin"],
+        headers["Access-Control-Allow-Headers"],
+        headers["Access-Control-Max-Age"],
+    )
+    _, headers, _ = send(str(bucket.sign("a")), Origin="https://other.example")
+    assert ("*", None) == (headers["Access-Control-Allow-Origin"], headers["Access-Control-Expose-Headers"])
+
+
+def test_the_rules_of_one_bucket_are_not_those_of_another(
+    driver: FilesDriver, server: BlobServer, bucket: Bucket
+) -> None:
+    store = BlobStore(driver)
+    store.create(BucketSpec(name="ruled", cors=(READERS,)))
+    for place in (f"{bucket.name}/a", "absent/a", "..%2Fruled/a", ".shiftable/a", ""):
+        assert 501 == asked(f"{server.url}/{place}", "https://other.example", "GET")[0]
+    assert 204 == asked(f"{server.url}/ruled/a", "https://other.example", "GET")[0]
+    store.apply(*store.diff(BucketSpec(name="ruled")))
+    assert 501 == asked(f"{server.url}/ruled/a", "https://other.example", "GET")[0]
+
+
+def test_rules_are_of_the_bucket_that_they_were_made_for(driver: FilesDriver) -> None:
+    store = BlobStore(driver)
+    store.create(BucketSpec(name="ruled", cors=(READERS,)))
+    store.delete("ruled")
+    store.create(BucketSpec(name="ruled"))
+    assert store.describe("ruled").cors == ()
+
+
+def test_cors_rules_do_not_make_a_bucket_one_that_had_versions(driver: FilesDriver, tmp_path: Path) -> None:
+    store = BlobStore(driver)
+    bucket = store.create(BucketSpec(name="ruled"))
+    store.apply(*store.diff(BucketSpec(name="ruled", cors=(UPLOADS,))))
+    assert ["cors.json"] == [path.name for path in (tmp_path / "root/.shiftable/buckets/ruled").iterdir()]
+    assert bucket.put("a", b"x").version is None
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'[{"origins": []}]', b"[{}]", b"\xff"])
+def test_damaged_rules_are_told_and_let_no_page_in(
+    driver: FilesDriver, server: BlobServer, tmp_path: Path, content: bytes
+) -> None:
+    store = BlobStore(driver)
+    bucket = store.create(BucketSpec(name="ruled", cors=(READERS,)))
+    bucket.put("a", b"x")
+    (tmp_path / "root/.shiftable/buckets/ruled/cors.json").write_bytes(content)
+    with pytest.raises(OperationError, match=r"cors\.json is damaged"):
+        store.describe("ruled")
+    status, headers, _ = send(str(bucket.sign("a")), Origin="https://shop.example")
+    assert (200, None) == (status, headers["Access-Control-Allow-Origin"])
+
+
 def test_a_method_that_no_url_signs_is_not_allowed_to_pages(pages: BlobServer) -> None:
     assert 403 == asked(f"{pages.url}/x", "https://shop.example", "POST")[0]
 
 
 @pytest.mark.parametrize("origin", ["", "shop.example", "https://shop.example/", "https://u@shop.example", "https://*"])
 def test_what_is_no_origin_is_refused(driver: FilesDriver, origin: str) -> None:
-    with pytest.raises(InvalidArgument, match="is no origin"):
+    with pytest.raises(InvalidArgument, match="is no origin|name each origin"):
         BlobStore(driver).serve(0, origins=(origin,))

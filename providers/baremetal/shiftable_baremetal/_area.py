@@ -5,6 +5,7 @@
     staging/<random>            files on their way into place; whoever writes one holds a lock on it
     buckets/<bucket>/
         bucket.json             {"versioning": true}
+        cors.json               which pages' scripts may use its signed URLs
         sidecars/              see _sidecar.py
         versions/              see _history.py
         uploads/<id>/          see _uploads.py

@@ -9,16 +9,17 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar, Self, cast
+from urllib.parse import unquote
 
 import attrs
 
-from shiftable.blob.driver import BlobDriver, Headers, ObjectInfo, PutOptions, Range
+from shiftable.blob.driver import BlobDriver, CorsRule, Headers, ObjectInfo, PutOptions, Range, allowing
 from shiftable.errors import (
     Conflict,
     Fault,
@@ -47,14 +48,15 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DEFAULT_TYPE = "application/octet-stream"
 _METHODS = ("GET", "HEAD", "PUT", "DELETE")
+_KEPT = timedelta(minutes=10)
 _ASKABLE = (
     *("Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-MD5", "Content-Type"),
     *("If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since", "Range"),
 )
-"""What a script may send."""
+"""What a script of a page may send that this server lets in."""
 
 _TELLABLE = ("Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Length", "Content-Range", "ETag")
-"""What a script may read, beside what it always may."""
+"""What it may read, beside what it always may."""
 
 _STATUS: Mapping[type[OperationError], int] = {
     NotFound: 404,
@@ -75,14 +77,15 @@ class FilesServer:
     ``If-Range``; a PUT ``If-Match``, ``If-None-Match: *``, ``Content-MD5`` and the five headers of objects; a DELETE
     ``If-Match``. A PUT appears whole or not at all.
 
-    Scripts of pages from ``origins`` may do so too (CORS); ``*`` is any. There are no cookies: the URL is what grants.
+    Scripts of pages from ``origins`` may do so too (CORS), ``*`` is any; and those that a bucket's own rules allow.
+    There are no cookies: the URL is what grants.
 
     Attributes:
         url: where it listens.
     """
 
-    def __init__(self, driver: BlobDriver, signer: Signer, port: int, origins: frozenset[str] = frozenset()) -> None:
-        self._server = _Server((_LOOPBACK, port), driver, signer, origins)
+    def __init__(self, driver: BlobDriver, signer: Signer, port: int, origins: Collection[str] = ()) -> None:
+        self._server = _Server((_LOOPBACK, port), driver, signer, _let_in(origins))
         self.url = f"http://{_LOOPBACK}:{self._server.server_address[1]}"
         serve = self._server.serve_forever
         self._thread = threading.Thread(target=serve, args=(_POLL,), name="shiftable-files-server", daemon=True)
@@ -108,10 +111,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], driver: BlobDriver, signer: Signer, origins: frozenset[str]) -> None:
+    def __init__(
+        self, address: tuple[str, int], driver: BlobDriver, signer: Signer, rules: tuple[CorsRule, ...]
+    ) -> None:
         self.driver = driver
         self.signer = signer
-        self.origins = origins
+        self.rules = rules
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -159,29 +164,46 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_OPTIONS(self) -> None:
         """Answer a browser that asks before a script's request."""
-        if not self._server.origins:
+        if not self._rules():
             self.send_error(HTTPStatus.NOT_IMPLEMENTED, "Unsupported method ('OPTIONS')")
             return
-        asked = self.headers.get("Access-Control-Request-Method")
-        if not self._origin() or asked not in _METHODS:
+        rule = self._rule()
+        if rule is None:
             self.close_connection = True
             self._begin(HTTPStatus.FORBIDDEN, {}, 0)
             return
         headers = {
-            "Access-Control-Allow-Methods": ", ".join(_METHODS),
-            "Access-Control-Allow-Headers": ", ".join(_ASKABLE),
-            "Access-Control-Max-Age": "600",
+            "Access-Control-Allow-Methods": ", ".join(rule.methods),
+            "Access-Control-Allow-Headers": ", ".join(self._asked() if "*" in rule.headers else rule.headers),
         }
+        if rule.seconds is not None:
+            headers["Access-Control-Max-Age"] = str(rule.seconds)
         if self.headers.get("Access-Control-Request-Private-Network") == "true":
             headers["Access-Control-Allow-Private-Network"] = "true"  # a page of the internet asks for loopback
         self._begin(HTTPStatus.NO_CONTENT, headers, None)
 
-    def _origin(self) -> str | None:
-        """Return what to allow a script that asks."""
-        origin, origins = self.headers.get("Origin"), self._server.origins
-        if origin is None or not origins & {origin, "*"}:
-            return None
-        return "*" if "*" in origins else origin
+    def _rules(self) -> tuple[CorsRule, ...]:
+        """Return those of the server and of the bucket; they are no secret, so a signature is not asked for."""
+        bucket, driver = unquote(self.path.partition("?")[0]).removeprefix("/").partition("/")[0], self._server.driver
+        if driver.check_name(bucket):
+            return self._server.rules
+        try:
+            return (*self._server.rules, *driver.describe(bucket).cors)
+        except Exception as exc:
+            if driver.classify(exc) is None:
+                raise
+            return self._server.rules
+
+    def _rule(self) -> CorsRule | None:
+        """Return that by which a script may do what it does, or asks for."""
+        origin, method, headers = self.headers.get("Origin"), self.command, []
+        if method == "OPTIONS":
+            method, headers = self.headers.get("Access-Control-Request-Method", ""), self._asked()
+        return allowing(self._rules(), origin, method, headers) if origin is not None else None
+
+    def _asked(self) -> list[str]:
+        names = self.headers.get("Access-Control-Request-Headers", "").split(",")
+        return [name.strip() for name in names if name.strip()]
 
     def handle_expect_100(self) -> bool:
         """Wait with the permission to send the body until the signature is checked."""
@@ -247,10 +269,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _cors(self) -> dict[str, str]:
         """Return the headers without which a browser keeps an answer from a script, also a refusal."""
-        origin = self._origin()
-        allowed = {"Access-Control-Allow-Origin": origin} if origin else {}
-        exposed = {"Access-Control-Expose-Headers": ", ".join(_TELLABLE)} if origin else {}
-        return {**allowed, **exposed, **({"Vary": "Origin"} if self._server.origins - {"*"} else {})}
+        rule = self._rule()
+        headers = {"Vary": "Origin"} if any(each.origins != ("*",) for each in self._rules()) else {}
+        if rule is not None:
+            headers["Access-Control-Allow-Origin"] = "*" if "*" in rule.origins else self.headers["Origin"]
+            if rule.exposed:
+                headers["Access-Control-Expose-Headers"] = ", ".join(rule.exposed)
+        return headers
 
     @property
     def _server(self) -> _Server:
@@ -399,6 +424,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._server.driver.delete(grant.bucket, grant.key, if_match=if_match, version=None)
         self.close_connection = True  # whatever body came with it is not read
         self._begin(HTTPStatus.NO_CONTENT, {}, None)
+
+
+def _let_in(origins: Collection[str]) -> tuple[CorsRule, ...]:
+    """Return the rule for pages that may use all URLs."""
+    if not origins:
+        return ()
+    all_ = ("*",) if "*" in origins else tuple(origins)
+    return (CorsRule(origins=all_, methods=_METHODS, headers=_ASKABLE, exposed=_TELLABLE, max_age=_KEPT),)
 
 
 def _told(info: ObjectInfo, grant: Grant) -> dict[str, str]:

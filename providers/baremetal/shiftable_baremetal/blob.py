@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -28,6 +28,7 @@ from shiftable.blob.driver import (
     BlobFeatures,
     BucketSpec,
     CommonPrefix,
+    CorsRule,
     Download,
     ObjectInfo,
     ObjectSummary,
@@ -111,6 +112,9 @@ FEATURES = BlobFeatures(
     sign_answer=True,
     sign_md5=True,
     sign_size=True,
+    cors=True,
+    cors_any_header=True,
+    cors_apart=True,
     serve=True,
     uploads=True,
     if_none_match=True,
@@ -263,20 +267,25 @@ class FilesDriver(BlobDriver):
             shutil.rmtree(self._area.of(spec.name), ignore_errors=True)
             if spec.versioning:
                 self._write_state(spec)
+            if spec.cors:
+                self._write_cors(spec)
             path.mkdir()
             self._area.sync_folder(self.root)
 
     def describe(self, name: str) -> BucketSpec:
         """Return the bucket's declaration."""
         with self._area.bucket(name):
-            return BucketSpec(name=name, versioning=bool(self._state(name)))
+            return BucketSpec(name=name, versioning=bool(self._state(name)), cors=self._cors(name))
 
     def update(self, current: BucketSpec, spec: BucketSpec) -> None:
-        """Switch versioning; older versions stay."""
+        """Switch versioning, set CORS; older versions stay."""
         with self._area.locked(spec.name):
-            if self.describe(spec.name).versioning != current.versioning:
+            if self.describe(spec.name) != current:
                 raise blocked("the bucket is no longer what the change starts from")
-            self._write_state(spec)
+            if spec.versioning != current.versioning:
+                self._write_state(spec)
+            if spec.cors != current.cors:
+                self._write_cors(spec)
 
     def destroy(self, name: str) -> None:
         """Delete a folder that holds no files, and what is ours of it. Older versions count as content."""
@@ -513,7 +522,7 @@ class FilesDriver(BlobDriver):
         from shiftable_baremetal._server import FilesServer
 
         there = (urlsplit(self.sign_url).port or 0) if port is None else port
-        return FilesServer(self, self._signer, there, frozenset(origins))
+        return FilesServer(self, self._signer, there, origins)
 
     # how it is done: reading
 
@@ -789,12 +798,28 @@ class FilesDriver(BlobDriver):
         finally:
             os.close(fd)
 
+    def _cors(self, bucket: str) -> tuple[CorsRule, ...]:
+        path = Path(self._area.of(bucket)) / "cors.json"
+        try:
+            return tuple(_cors_rule(**each) for each in json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return ()
+        except (ValueError, TypeError) as exc:
+            raise damaged(f"{path} is damaged: which pages' scripts may use the bucket?") from exc
+
+    def _write_cors(self, spec: BucketSpec) -> None:
+        rules = [attrs.asdict(rule) | {"max_age": rule.seconds} for rule in spec.cors]
+        self._write_setting(spec.name, "cors.json", rules)
+
     def _write_state(self, spec: BucketSpec) -> None:
-        folder = self._area.make(Path(self._area.of(spec.name)))
+        self._write_setting(spec.name, "bucket.json", {"versioning": spec.versioning})
+
+    def _write_setting(self, bucket: str, file: str, value: object) -> None:
+        folder = self._area.make(Path(self._area.of(bucket)))
         with self._area.staged() as staged:
-            write_all(staged.fd, json.dumps({"versioning": spec.versioning}).encode(), 0)
+            write_all(staged.fd, json.dumps(value).encode(), 0)
             self._area.sync(staged.fd)
-            staged.path.rename(folder / "bucket.json")
+            staged.path.rename(folder / file)
         self._area.sync_folder(folder)
 
 
@@ -900,3 +925,7 @@ def _marker(key: str, entry: Entry, *, latest: bool) -> ObjectVersion:
         latest=latest,
         deleted=True,
     )
+
+
+def _cors_rule(*, max_age: int | None, **lists: Any) -> CorsRule:  # noqa: ANN401  of texts
+    return CorsRule(**lists, max_age=timedelta(seconds=max_age) if max_age is not None else None)

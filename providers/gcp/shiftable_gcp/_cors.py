@@ -49,7 +49,7 @@ def _native(rule: CorsRule) -> _Rule:
         "origin": list(rule.origins),
         "method": list(rule.methods),
         **({"responseHeader": list(_both(rule))} if _both(rule) else {}),
-        **({"maxAgeSeconds": int(rule.max_age.total_seconds())} if rule.max_age is not None else {}),
+        **({"maxAgeSeconds": rule.seconds} if rule.seconds is not None else {}),
     }
 
 

@@ -45,5 +45,5 @@ def _native(rule: CorsRule) -> Native:
         "AllowedOrigins": list(rule.origins),
         "AllowedMethods": list(rule.methods),
         **{name: list(values) for name, values in lists.items() if values},
-        **({"MaxAgeSeconds": int(rule.max_age.total_seconds())} if rule.max_age is not None else {}),
+        **({"MaxAgeSeconds": rule.seconds} if rule.seconds is not None else {}),
     }
