@@ -123,13 +123,16 @@ class BlobMover(Mover[BlobItem]):
     # before and around the items
 
     def wanted(self, target: Service[Any, Any, Any], spec: Spec, options: Options) -> BucketSpec:
-        """Return the declared bucket by its name on the target, without versions where those were given up."""
+        """Return the declared bucket by its name on the target, without what it has not and was given up."""
         found = cast("BucketSpec", attrs.evolve(spec, name=options.names.get(spec.name, spec.name)))
         features = cast("BlobStore", target).bucket(found.name).features
         if not features.versioning and "versioning" in options.degrade:
             found = attrs.evolve(found, versioning=False)
         if "lock" in options.degrade and not _has_locks(features, found):
             found = attrs.evolve(found, object_lock=False)
+        if "cors" in options.degrade:
+            alone = (BucketSpec(name=found.name, cors=(rule,)) for rule in found.cors)
+            found = attrs.evolve(found, cors=[each.cors[0] for each in alone if not target.missing_features(each)])
         return found
 
     def objections(self) -> tuple[str, ...]:
@@ -138,6 +141,11 @@ class BlobMover(Mover[BlobItem]):
         if not self._from.exists(self._source.name):
             found.append(f"the source has no bucket {self._source.name!r}")
         features = self._target.features
+        for what in self._to.missing_features(cast("BucketSpec", self.spec)):
+            if what.startswith("CORS rules"):
+                found.append(f"the target has no {what}; accept that with degrade 'cors'")
+            elif what.startswith("lifecycle rules"):
+                found.append(f"the target has no {what}; declare none")
         if cast("BucketSpec", self.spec).versioning and not features.versioning:
             found.append("the target has no versions of objects; accept that with degrade 'versioning'")
         if cast("BucketSpec", self.spec).object_lock and not _has_locks(features, cast("BucketSpec", self.spec)):

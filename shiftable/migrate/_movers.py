@@ -13,6 +13,7 @@ __all__ = ["FACETS", "mover_of"]
 
 FACETS: Mapping[str, Mapping[str, str]] = {
     "blob": {
+        "cors": "rules which pages' scripts may use a bucket, where the target cannot keep them",
         "guards": "writes that cannot overwrite somebody else's",
         "headers": "the headers that the target cannot keep",
         "lock": "retention and legal holds that the target cannot keep",

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from shiftable.blob import BlobStore, BucketSpec, Headers
+from shiftable.blob import BlobStore, BucketSpec, CorsRule, Headers, LifecycleRule
 from shiftable.blob.driver import StorageClass
 from shiftable.errors import Conflict, IntegrityError, MigrationError, PermissionDenied, Throttled, Timeout, Unavailable
 from shiftable.features import Limit
@@ -567,6 +567,39 @@ def test_a_target_without_versions_refuses_a_bucket_that_is_declared_with_them(w
     )
     assert not refused.complete
     assert accepted.complete
+
+
+def test_cors_rules_are_on_the_target_or_given_up_one_by_one(world: Any) -> None:
+    plain, any_header = (CorsRule(origins=["*"], methods=["PUT"], headers=headers) for headers in (["x-a"], ["*"]))
+    world.bucket_spec = BucketSpec(name="shop-assets", cors=(plain, any_header))
+    world.source.put("a", b"1")
+
+    world.right.chosen = {"cors_any_header": False}
+    refused = world.migration("blob").apply()
+    assert refused.resources[0].refused == (
+        "the target has no CORS rules for any header; accept that with degrade 'cors'",
+    )
+    assert world.migration("blob", degrade={"cors"}).apply().complete
+    assert world.right.describe("shop-assets").cors == (plain,)
+
+    world.right.chosen = {}
+    assert world.migration("blob").apply().complete
+    assert world.right.describe("shop-assets").cors == (plain, any_header)
+
+    world.right.chosen = {"cors": False, "cors_any_header": False}
+    refused = world.migration("blob").apply()
+    assert refused.resources[0].refused == ("the target has no CORS rules; accept that with degrade 'cors'",)
+
+
+def test_a_target_without_a_lifecycle_refuses_a_bucket_that_is_declared_with_one(world: Any) -> None:
+    world.bucket_spec = BucketSpec(name="shop-assets", lifecycle=(LifecycleRule(expire_days=1),))
+    world.right.chosen = {"lifecycle": False}
+    world.source.put("a", b"1")
+
+    refused = world.migration("blob").apply()
+
+    assert refused.resources[0].refused == ("the target has no lifecycle rules; declare none",)
+    assert not world.right.names(None, None).items
 
 
 def test_a_target_without_conditions_is_refused_or_looked_at_before_each_write(world: Any) -> None:

@@ -187,7 +187,7 @@ def test_source_and_target_must_be_two(world: Any) -> None:
 def test_an_unknown_facet_to_degrade_is_refused_with_the_choices(world: Any) -> None:
     with pytest.raises(
         MigrationError,
-        match="facets are: alias, event_triggers, expires, firewall, fold, guards, headers, history, identity, labels,",
+        match="facets are: alias, cors, event_triggers, expires, firewall, fold, guards, headers, history, identity,",
     ):
         Migration(world, "frankfurt", "local", options=Options(degrade={"tag"}))
 
