@@ -18,6 +18,7 @@ from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from shiftable.testing.harness import Headers, Request, Response
+from shiftable_aws import _strict_cors
 from shiftable_aws._strict_lock import LockRefused, Locks
 
 __all__ = ["answer"]
@@ -42,6 +43,18 @@ class _Refused(Exception):
 def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Response], now: datetime) -> Response:
     """Refuse what S3 refuses, let moto execute the rest, put its listings right. Not for several threads at once."""
     bucket, _, key = unquote(request.target.partition("?")[0]).removeprefix("/").partition("/")
+    found = _s3().buckets.get(bucket)
+    if request.method != "OPTIONS":
+        return _strict_cors.let(request, _executed(request, environ, forward, now, (bucket, key)), found)
+    why = _strict_cors.refused(request, found)
+    response = Response("200 OK", Headers({}), b"") if why is None else _error("403 Forbidden", "AccessForbidden", why)
+    return _strict_cors.let(request, response, found)
+
+
+def _executed(
+    request: Request, environ: WSGIEnvironment, forward: Callable[[], Response], now: datetime, place: tuple[str, str]
+) -> Response:
+    bucket, key = place
     query = parse_qs(request.query, keep_blank_values=True)
     locks = Locks(_s3().buckets, now)
     try:

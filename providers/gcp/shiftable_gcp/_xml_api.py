@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape, unescape
 
 import attrs
 
+from shiftable.testing.browsers import Letting, let_in
 from shiftable.testing.harness import Headers, Request, Response
 from shiftable_gcp._crc32c import crc32c, told
 from shiftable_gcp._json_api import media, xml_etag
@@ -67,14 +68,28 @@ class XmlApi:
     page_size: int = _PAGE
 
     def answer(self, request: Request) -> Response:
-        """Execute a request."""
+        """Execute a request, and let the scripts of pages read the answer that the bucket's rules let in."""
         bucket, _, key = request.target.partition("?")[0].removeprefix("/").partition("/")
         query = dict(parse_qsl(request.query, keep_blank_values=True))
         call = _Call(request, unquote(bucket), unquote(key), query)
         try:
-            return self._route(call)(call)
+            response = Response("200 OK", Headers({})) if request.method == "OPTIONS" else self._route(call)(call)
         except Refused as exc:
-            return _refused(exc)
+            response = _refused(exc)
+        response.headers.update(let_in(self._letting(call.bucket), request))
+        return response
+
+    def _letting(self, bucket: str) -> Iterator[Letting]:
+        there = self.state.buckets.get(bucket)
+        for rule in there.properties.get("cors", ()) if there is not None else ():
+            headers = tuple(rule.get("responseHeader", ()))
+            yield Letting(
+                origins=tuple(rule.get("origin", ())),
+                methods=tuple(rule.get("method", ())),
+                headers=headers,
+                exposed=headers,
+                seconds=rule.get("maxAgeSeconds"),
+            )
 
     def refuse(self, refused: Refused) -> Response:
         """Write an error as this API does."""

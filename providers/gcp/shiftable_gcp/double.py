@@ -184,7 +184,7 @@ class GcpDouble(Double):
                 return service.answer(request, refused)
         known = _STORAGE.method(request.method, request.target) is not None or _UPLOAD in request.path
         with self.state.lock:
-            if refused is not None:
+            if refused is not None and request.method != "OPTIONS":  # browsers sign nothing
                 return rendered(refused) if known else self._xml.refuse(refused)
             if request.method == "POST" and request.path == "/batch/storage/v1":
                 return self._json.batch(request)

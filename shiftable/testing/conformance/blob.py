@@ -400,6 +400,45 @@ class BlobConformance(Conformance):
             assert attrs.evolve(other, headers=rule.headers, exposed=rule.exposed) == rule
             assert set(other.headers) == set(other.exposed) == both
 
+    def test_a_page_may_use_a_signed_url_as_the_rules_say(
+        self, store: BlobStore, features: BlobFeatures, bucket: Bucket
+    ) -> None:
+        self._needs(features, "cors")
+        self._needs(features, "sign")
+        shop, other = "https://shop.example", "https://other.example"
+        uploads = CorsRule(origins=(shop,), methods=("PUT",), headers=("content-type",), exposed=("etag",))
+        rules = (attrs.evolve(uploads, max_age=timedelta(minutes=5)), CorsRule(origins=("*",), methods=("GET",)))
+        store.apply(*store.diff(BucketSpec(name=bucket.name, cors=rules)))
+        url = bucket.sign("a", method="PUT", content_type="text/plain")
+
+        def asked(origin: str, method: str, headers: str) -> tuple[int, Mapping[str, str]]:
+            named = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
+            status, told, _ = self.exchange(url, method="OPTIONS", headers={"Origin": origin, **named})
+            return status, told
+
+        status, told = asked(shop, "PUT", "content-type")
+        assert status in range(200, 300)
+        assert told["access-control-allow-origin"] == shop
+        assert "PUT" in told["access-control-allow-methods"]
+        assert "content-type" in told["access-control-allow-headers"].lower()
+        assert told["access-control-max-age"] == "300"
+        assert asked(other, "GET", "")[1]["access-control-allow-origin"] in {"*", other}
+        for origin, method, headers in (
+            (other, "PUT", "content-type"),
+            (shop, "DELETE", "content-type"),
+            (shop, "PUT", "content-type,x-other"),
+        ):
+            assert "access-control-allow-origin" not in asked(origin, method, headers)[1]
+
+        sent = {"Origin": shop, "Content-Type": "text/plain"}
+        status, told, _ = self.exchange(url, method="PUT", data=b"x", headers=sent)
+        assert (status, told["access-control-allow-origin"]) == (200, shop)
+        assert "etag" in told["access-control-expose-headers"].lower()
+        status, told, _ = self.exchange(url, method="PUT", data=b"x", headers=sent | {"Origin": other})
+        assert (status, told.get("access-control-allow-origin")) == (200, None)
+        status, told, data = self.exchange(bucket.sign("a"), headers={"Origin": other})
+        assert (status, data, told["access-control-allow-origin"] in {"*", other}) == (200, b"x", True)
+
     def test_what_of_cors_the_features_deny_is_refused(self, store: BlobStore, features: BlobFeatures) -> None:
         rule = CorsRule(origins=("https://shop.example",), methods=("PUT",), exposed=("etag",))
         for cors, has in ((rule, features.cors), (attrs.evolve(rule, headers=("*",)), features.cors_any_header)):

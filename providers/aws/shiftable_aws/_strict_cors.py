@@ -1,0 +1,43 @@
+"""What S3 answers to scripts of pages; moto lets every page in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from shiftable.testing.browsers import Letting, let_in
+from shiftable.testing.harness import Headers, Request, Response
+
+__all__ = ["let", "refused"]
+
+
+def let(request: Request, response: Response, bucket: Any) -> Response:  # noqa: ANN401  moto's own; None: there is none
+    """Return an answer with the headers by which a script may read it, if the bucket's rules say so."""
+    kept = {name: value for name, value in response.headers.items() if not name.lower().startswith("access-control-")}
+    return attrs.evolve(response, headers=Headers({**kept, **let_in(_rules(bucket), request)}))
+
+
+def refused(request: Request, bucket: Any) -> str | None:  # noqa: ANN401  the same
+    """Say why a browser that asks before a request is refused."""
+    if bucket is None or not bucket.cors:
+        return "CORSResponse: CORS is not enabled for this bucket."
+    if not let_in(_rules(bucket), request):
+        return (
+            "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, request "
+            "method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the "
+            "resource's CORS spec."
+        )
+    return None
+
+
+def _rules(bucket: Any) -> Iterator[Letting]:  # noqa: ANN401  the same
+    for rule in bucket.cors if bucket is not None else ():
+        yield Letting(
+            origins=tuple(rule.allowed_origins),
+            methods=tuple(rule.allowed_methods),
+            headers=tuple(rule.allowed_headers or ()),
+            exposed=tuple(rule.exposed_headers or ()),
+            seconds=rule.max_age_seconds,
+        )
