@@ -46,6 +46,7 @@ _PATIENCE = 60
 _POLL = 0.1
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NAME = re.compile(r"[!-+\--~]+")
 _DEFAULT_TYPE = "application/octet-stream"
 _METHODS = ("GET", "HEAD", "PUT", "DELETE")
 _KEPT = timedelta(minutes=10)
@@ -202,8 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         return allowing(self._rules(), origin, method, headers) if origin is not None else None
 
     def _asked(self) -> list[str]:
-        names = self.headers.get("Access-Control-Request-Headers", "").split(",")
-        return [name.strip() for name in names if name.strip()]
+        return _NAME.findall(self.headers.get("Access-Control-Request-Headers", ""))
 
     def handle_expect_100(self) -> bool:
         """Wait with the permission to send the body until the signature is checked."""

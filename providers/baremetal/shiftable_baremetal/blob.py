@@ -804,7 +804,7 @@ class FilesDriver(BlobDriver):
             return tuple(_cors_rule(**each) for each in json.loads(path.read_bytes()))
         except FileNotFoundError:
             return ()
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, AttributeError) as exc:
             raise damaged(f"{path} is damaged: which pages' scripts may use the bucket?") from exc
 
     def _write_cors(self, spec: BucketSpec) -> None:
