@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shiftable.blob import BlobStore, Bucket, BucketSpec
+from shiftable.blob import BlobStore, Bucket, BucketSpec, CorsRule
 from shiftable.blob.driver import BlobFeatures
 from shiftable.errors import AlreadyExists, Conflict, Unsupported
 from shiftable.testing.conformance import differs
@@ -154,6 +154,19 @@ class TestAccountWithVersionsOverTheBulkLane(TestAccountWithVersions):
         assert made.lane() is not made
         yield made.lane()
         provider.close()
+
+
+def test_cors_rules_are_refused_and_the_account_is_left_alone(azure_double: AzureDouble) -> None:
+    spec = BucketSpec(name="shop", cors=(CorsRule(origins=["*"], methods=["GET"]),))
+    provider = AzureProvider(AzureSettings(**azure_double.config))
+    store = BlobStore(provider.blob())
+    store.create(BucketSpec(name="shop"))
+    (change,) = store.diff(spec)
+    sent = len(azure_double.calls)
+    with pytest.raises(Unsupported, match="the whole account's; set them there and declare none"):
+        store.apply(change)
+    assert len(azure_double.calls) == sent
+    provider.close()
 
 
 def test_object_lock_that_only_the_management_plane_gives_is_refused_with_what_to_do(azure_double: AzureDouble) -> None:

@@ -22,6 +22,7 @@ from shiftable.blob import BlobStore, Bucket, BucketSpec, CorsRule, Headers
 from shiftable.blob.driver import BlobServer, SignedURL
 from shiftable.errors import IntegrityError, InvalidArgument, OperationError, Unsupported
 from shiftable.memory.blob import MemoryBlobDriver
+from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal.blob import SIGN_URL, FilesDriver
 
 MIB = 1024 * 1024
@@ -573,7 +574,7 @@ def test_the_rules_of_one_bucket_are_not_those_of_another(
 ) -> None:
     store = BlobStore(driver)
     store.create(BucketSpec(name="ruled", cors=(READERS,)))
-    for place in (f"{bucket.name}/a", "absent/a", "..%2Fruled/a", ".shiftable/a", ""):
+    for place in (f"{bucket.name}/a", "absent/a", "..%2Fruled/a", ".shiftable/a", "%00/a", "%ff/a", ""):
         assert 501 == asked(f"{server.url}/{place}", "https://other.example", "GET")[0]
     assert 204 == asked(f"{server.url}/ruled/a", "https://other.example", "GET")[0]
     store.apply(*store.diff(BucketSpec(name="ruled")))
@@ -594,6 +595,16 @@ def test_cors_rules_do_not_make_a_bucket_one_that_had_versions(driver: FilesDriv
     store.apply(*store.diff(BucketSpec(name="ruled", cors=(UPLOADS,))))
     assert ["cors.json"] == [path.name for path in (tmp_path / "root/.shiftable/buckets/ruled").iterdir()]
     assert bucket.put("a", b"x").version is None
+
+
+def test_rules_that_changed_meanwhile_are_not_overwritten(driver: FilesDriver) -> None:
+    before = BucketSpec(name="ruled")
+    theirs, ours = (BucketSpec(name="ruled", cors=(rule,)) for rule in (UPLOADS, READERS))
+    driver.create(before)
+    driver.update(before, theirs)
+    with pytest.raises(FilesError):
+        driver.update(before, ours)
+    assert driver.describe("ruled") == theirs
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b'[{"origins": []}]', b"[{}]", NUMBER, b"\xff"])
