@@ -405,6 +405,13 @@ def test_a_cors_rule_that_says_more_than_a_declaration_is_no_rule_of_ours() -> N
         assert cors.native([theirs, plain], []) == [theirs]
 
 
+@pytest.mark.parametrize("more", [{"ExposeHeaders": ["*"]}, {"AllowedHeaders": ["*-*"]}, {"AllowedOrigins": ["*://*"]}])
+def test_the_double_refuses_cors_rules_that_s3_refuses(bucket: Bucket, driver: S3Driver, more: dict[str, Any]) -> None:
+    rule: Any = {"AllowedOrigins": ["*"], "AllowedMethods": ["GET"], **more}
+    with pytest.raises(ClientError, match="wildcard"):
+        driver.client.put_bucket_cors(Bucket="shop", CORSConfiguration={"CORSRules": [rule]})
+
+
 def test_cors_rules_that_may_not_be_read_are_an_error(store: BlobStore, bucket: Bucket, aws_double: AwsDouble) -> None:
     aws_double.inject("status", match=to("GET", "cors"), status=403, body=DENIED)
     with pytest.raises(PermissionDenied):

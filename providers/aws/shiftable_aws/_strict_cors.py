@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,24 @@ import attrs
 from shiftable.testing.browsers import Letting, let_in
 from shiftable.testing.harness import Headers, Request, Response
 
-__all__ = ["let", "refused"]
+__all__ = ["let", "objection", "refused"]
+
+_ORIGIN = re.compile(rb"<AllowedOrigin>(.*?)</AllowedOrigin>")
+_HEADER = re.compile(rb"<AllowedHeader>(.*?)</AllowedHeader>")
+_EXPOSED = re.compile(rb"<ExposeHeader>(.*?)</ExposeHeader>")
+
+
+def objection(request: Request) -> str | None:
+    """Say why rules are refused that moto would keep."""
+    body = request.body if (request.method, request.query) == ("PUT", "cors") else b""
+    for name, pattern in (("AllowedOrigin", _ORIGIN), ("AllowedHeader", _HEADER)):
+        for found in pattern.findall(body):
+            if found.count(b"*") > 1:
+                return f'{name} "{found.decode()}" can not have more than one wildcard.'
+    for found in _EXPOSED.findall(body):
+        if b"*" in found:
+            return f'ExposeHeader "{found.decode()}" contains wildcard. We currently do not support wildcard for it.'
+    return None
 
 
 def let(request: Request, response: Response, bucket: Any) -> Response:  # noqa: ANN401  moto's own; None: there is none

@@ -44,6 +44,9 @@ def answer(request: Request, environ: WSGIEnvironment, forward: Callable[[], Res
     """Refuse what S3 refuses, let moto execute the rest, put its listings right. Not for several threads at once."""
     bucket, _, key = unquote(request.target.partition("?")[0]).removeprefix("/").partition("/")
     found = _s3().buckets.get(bucket)
+    why = _strict_cors.objection(request)
+    if why is not None:
+        return _error("400 Bad Request", "InvalidRequest", why)
     if request.method != "OPTIONS":
         return _strict_cors.let(request, _executed(request, environ, forward, now, (bucket, key)), found)
     why = _strict_cors.refused(request, found)
