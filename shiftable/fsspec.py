@@ -24,7 +24,6 @@ from fsspec.utils import isfilelike, tokenize
 from shiftable import manifest
 from shiftable.app import ENVIRONMENT_VARIABLE, App, load
 from shiftable.blob import Bucket, CommonPrefix, Method, ObjectInfo, ObjectSummary
-from shiftable.blob._files import save
 from shiftable.cloud import Cloud, connect
 from shiftable.errors import (
     AlreadyExists,
@@ -40,6 +39,7 @@ from shiftable.errors import (
     Unauthenticated,
     Unsupported,
 )
+from shiftable.files import save
 
 __all__ = ["ShiftableFile", "ShiftableFileSystem"]
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, ClassVar, Literal, cast, get_args
 
 import attrs
 
-from shiftable.blob._files import ObjectReader, ObjectWriter, save
+from shiftable.blob._files import ObjectReader, ObjectWriter
 from shiftable.blob._stream import ObjectStream
 from shiftable.blob._task import Task
 from shiftable.blob._upload import PART_SIZE, Source, Uploader, chunks_of, size_of
@@ -44,6 +44,7 @@ from shiftable.errors import (
     Resource,
     Unsupported,
 )
+from shiftable.files import save
 from shiftable.paging import Page, paged
 from shiftable.service import Handle
 from shiftable.tokens import Token
@@ -332,7 +333,11 @@ class Bucket(Handle[BlobDriver]):
         version: str | None = None,
         if_none_match: Token | None = None,
     ) -> ObjectInfo:
-        """Write an object to a file, which appears whole or not at all, and replaces the one that is there."""
+        """Write an object to a file, which appears whole or not at all, and replaces the one that is there.
+
+        Raises:
+            FileExistsError: a device, a pipe or a socket has this name, and is left alone.
+        """
         with self._stream("download", key, 0, None, if_match, version, if_none_match) as stream:
             save(stream, path)
             return stream.info

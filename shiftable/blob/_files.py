@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import random
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shiftable.blob._stream import ObjectStream
@@ -16,7 +14,7 @@ from shiftable.blob.driver import ObjectSummary
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["ObjectReader", "ObjectWriter", "save"]
+__all__ = ["ObjectReader", "ObjectWriter"]
 
 
 class ObjectReader(io.RawIOBase):
@@ -129,43 +127,3 @@ class ObjectWriter(io.BufferedIOBase):
     def __del__(self) -> None:
         # A file that nobody closed is unfinished; the base class would close it, and so publish it.
         self.abort()
-
-
-def save(stream: Iterable[bytes], path: str | Path, *, durable: bool = True, modified: float | None = None) -> None:
-    """Write a stream to a file that appears whole or not at all.
-
-    Args:
-        durable: wait until the disk has it; else a power cut may leave an empty file.
-        modified: when it is to say that it was changed, in seconds since 1970; now, if nothing is said.
-    """
-    folder = os.path.dirname(path) or "."  # noqa: PTH120  paths cost as much as the file
-    part = f"{folder}/.{random.getrandbits(64):016x}.part"
-    try:
-        # Python's files ask the system for more than they need, which shows where objects are small and many.
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            for chunk in stream:
-                written = os.write(descriptor, chunk)
-                while written < len(chunk):
-                    written += os.write(descriptor, memoryview(chunk)[written:])
-            if modified is not None:
-                os.utime(descriptor, (modified, modified))
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(part, path)  # noqa: PTH105
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    if durable:
-        _sync_directory(folder)
-
-
-def _sync_directory(path: str) -> None:
-    """Make the rename last."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

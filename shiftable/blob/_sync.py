@@ -17,7 +17,6 @@ import attrs
 
 from shiftable.blob._below import path_below
 from shiftable.blob._bucket import Bucket
-from shiftable.blob._files import save
 from shiftable.blob._stream import ObjectStream
 from shiftable.blob._upload import PART_SIZE
 from shiftable.blob.driver import ObjectSummary
@@ -30,6 +29,7 @@ from shiftable.errors import (
     translated,
 )
 from shiftable.fibers import in_thread
+from shiftable.files import save
 from shiftable.parallel import parallel
 
 __all__ = ["SyncStep", "sync"]

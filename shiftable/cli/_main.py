@@ -6,6 +6,8 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,34 +62,46 @@ class Root(Group):
         command: click.Command = getattr(importlib.import_module(f"shiftable.cli.{COMMANDS[cmd_name]}"), cmd_name)
         return command
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401  as click.Group
+        """Read the options; --help and --version answer here."""
+        with _errors():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  as click.Group
         """Run a command and leave with its exit code."""
-        try:
+        with _errors():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Tell an error in one message, and leave with its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _interrupted()
+    except click.Abort as exc:
+        if isinstance(exc.__context__, KeyboardInterrupt):  # at a prompt, where click turns it into this
             _interrupted()
-        except click.Abort as exc:
-            if isinstance(exc.__context__, KeyboardInterrupt):  # at a prompt, where click turns it into this
-                _interrupted()
-            raise
-        except ConfigError as exc:
-            for problem in exc.problems:
-                _complain(str(problem))
-            sys.exit(2)
-        except ProviderError as exc:
-            _complain(str(exc))
-            sys.exit(2)
-        except ShiftableError as exc:
-            _complain(str(exc))
-            sys.exit(1)
-        except BrokenPipeError:
-            sys.stderr.close()  # the reader has gone: `shiftable blob ls | head`
-            sys.exit(141)
-        except OSError as exc:  # a file that was named, or what standard output goes to
-            logging.getLogger(__name__).debug("the operating system refuses", exc_info=True)
-            subject = f"{exc.filename}: " if exc.filename is not None else ""
-            _complain(f"{subject}{exc.strerror or exc}")
-            sys.exit(1)
+        raise
+    except ConfigError as exc:
+        for problem in exc.problems:
+            _complain(str(problem))
+        sys.exit(2)
+    except ProviderError as exc:
+        _complain(str(exc))
+        sys.exit(2)
+    except ShiftableError as exc:
+        _complain(str(exc))
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone: `shiftable blob ls | head`
+        sys.exit(141)
+    except OSError as exc:  # a file that was named, or what standard output goes to
+        logging.getLogger(__name__).debug("the operating system refuses", exc_info=True)
+        subject = f"{exc.filename}: " if exc.filename is not None else ""
+        _complain(f"{subject}{exc.strerror or exc}")
+        sys.exit(1)
 
 
 def _interrupted() -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from shiftable.cli._progress import Bars, Lines, duration_text
 from shiftable.cli._renaming import renamed
 from shiftable.cli._units import duration, limit, rate, size, speed, when
 from shiftable.errors import ConfigError, InvalidArgument, MigrationError, ShiftableError
+from shiftable.files import save
 from shiftable.migrate import (
     FACETS,
     Document,
@@ -456,30 +456,12 @@ def _written(document: Document, paths: Iterable[Path]) -> bool:
     good = True
     for path in paths:
         try:
-            _write(path, document.to_json() if path.suffix == ".json" else document.to_html())
+            text = document.to_json() if path.suffix == ".json" else document.to_html()
+            save([text.encode()], path)
         except OSError as exc:
             click.echo(f"error: the report {path} cannot be written: {exc.strerror or exc}", err=True)
             good = False
     return good
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".report-", delete=False) as file:
-        try:
-            file.write(text)
-            file.close()
-            Path(file.name).chmod(0o666 & ~_umask())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def _umask() -> int:
-    found = os.umask(0o077)
-    os.umask(found)
-    return found
 
 
 def _run(migration: Migration, observer: Observer, wish: _Wish) -> list[Plan | Report]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import copy
 import itertools
-import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +19,7 @@ from shiftable.cli._rotate import rotate
 from shiftable.cli._secrets_files import commands
 from shiftable.cli._units import duration, future
 from shiftable.errors import ConfigError, NotFound, ShiftableError
+from shiftable.files import save
 from shiftable.masking import Masked
 from shiftable.secrets import Secret, SecretStore, Stage
 
@@ -177,7 +175,7 @@ def get(
     store = context.app.secrets(label)
     secret = store.get(key, version=version) if version else store.get(key, stage=stage)
     if out is not None:
-        _write(out, secret.value)
+        save([secret.reveal_bytes()], out, mode=0o600)
     if reveal and not as_json:
         sys.stdout.buffer.write(secret.reveal_bytes())
         if sys.stdout.isatty():
@@ -203,21 +201,6 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={each}" for name, each in value.items()) or "-"
     return fact_text(value or "-")
-
-
-def _write(path: Path, value: Masked) -> None:
-    """Write a file as a whole that only this user can read, also where there was one that others could."""
-    number, name = tempfile.mkstemp(prefix=".shiftable-", dir=path.parent)
-    try:
-        with os.fdopen(number, "wb") as stream:
-            stream.write(value.reveal_bytes())
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 def _revealed(secret: Secret) -> dict[str, str]:

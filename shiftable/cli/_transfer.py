@@ -18,7 +18,6 @@ import click
 from shiftable.blob import Bucket, Lock, ObjectInfo
 from shiftable.blob._below import path_below
 from shiftable.blob._bulk import digest_object, read_tags
-from shiftable.blob._files import save
 from shiftable.cli._context import Context, json_line, say, shown, size_text
 from shiftable.cli._places import Local, Location, Place, matching
 from shiftable.errors import (
@@ -34,6 +33,7 @@ from shiftable.errors import (
     classify_os,
     translated,
 )
+from shiftable.files import save
 from shiftable.parallel import parallel
 from shiftable.tokens import Token
 

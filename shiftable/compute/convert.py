@@ -23,6 +23,7 @@ import attrs
 
 from shiftable.compute.driver import ImageForm
 from shiftable.errors import ConfigError, ShiftableError
+from shiftable.files import check_replaceable
 
 __all__ = ["SUFFIXES", "Converted", "convert_image", "form_of"]
 
@@ -93,6 +94,7 @@ def convert_image(source: Path, target: Path, form: ImageForm, *, replace: bool 
     disk = _measured(source)
     wanted = -(-disk // _WHOLE.get(form, 1)) * _WHOLE.get(form, 1)
     try:
+        check_replaceable(target)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as name:
             made = _made(source, Path(name), form, wanted if wanted != disk else None)
             digest = _synced(made)

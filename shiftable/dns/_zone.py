@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -36,6 +34,7 @@ from shiftable.errors import (
     Unsupported,
 )
 from shiftable.features import Limit
+from shiftable.files import save
 from shiftable.paging import Page, paged
 from shiftable.service import Handle
 from shiftable.tokens import Token
@@ -236,7 +235,7 @@ class Zone(Handle[DnsDriver]):
         lines = "".join(f"{record}\n" for record in found if not record.policy)
         text = f"$ORIGIN {self.origin}\n{lines}"
         if path is not None:
-            _write(path, text)
+            save([text.encode()], path)
         return text
 
     def import_file(self, source: Path | str, *, replace: bool = False, apex: bool = False) -> tuple[RecordChange, ...]:
@@ -396,17 +395,3 @@ def _comparable(records: Iterable[RecordSet], origin: str, *, apex: bool) -> dic
 def _order(key: RecordKey) -> tuple[tuple[bytes, ...], str, str]:
     """Sort as DNS does, by labels from the right (RFC 4034, 6.1)."""
     return labels(key.name)[::-1], key.type, key.set_id
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file at once."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise

@@ -113,6 +113,14 @@ def test_a_value_goes_into_a_file_that_only_its_owner_reads(
     assert {"shiftable.toml", "local", ".shiftable", "value"} == {each.name for each in folder.iterdir()}
 
 
+def test_a_value_does_not_take_the_place_of_a_pipe(shiftable: Command, folder: Path, store: SecretStore) -> None:
+    store.put("key", CANARY)
+    os.mkfifo(folder / "pipe")
+    status, said = refused(shiftable, "get", "app", "key", "--out", "pipe")
+    assert (1, "error: pipe: is no file that could be replaced, name another one\n") == (status, said)
+    assert (folder / "pipe").is_fifo()
+
+
 def test_labels_expiry_and_idempotency_key_go_with_a_value(shiftable: Command, store: SecretStore) -> None:
     options = ("--label", "team=core", "--label", "cost=a=b", "--expires", "2031-01-01", "--idempotency-key", "k1")
     first = answered(shiftable, "put", "app", "key", *options, stdin=CANARY)

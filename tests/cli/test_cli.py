@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,19 @@ def test_help_names_every_command_and_the_exit_codes(shiftable) -> None:
     ):
         assert f"\n  {command} " in answer.stdout
     assert "Exit codes" in answer.stdout
+
+
+@pytest.mark.parametrize("question", [("--help",), ("--version",), ("secrets", "--help"), ("providers",)])
+def test_an_answer_that_cannot_be_written_is_one_error(question: tuple[str, ...], folder: Path) -> None:
+    command = [str(Path(sys.executable).parent / "shiftable"), *question]
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=folder)
+    assert (1, "error: No space left on device\n") == (answer.returncode, answer.stderr)
+    reader, writer = os.pipe()
+    os.close(reader)
+    answer = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=folder)
+    os.close(writer)
+    assert (141, "") == (answer.returncode, answer.stderr)
 
 
 def commands(group: click.Group, *before: str) -> Iterator[str]:

@@ -117,6 +117,13 @@ def test_what_is_no_image_of_a_disk_is_refused(tmp_path: Path, content: bytes) -
         convert_image(image(tmp_path, b"\0" * 512, encrypted=True), tmp_path / "target.vhd", "vhd")
 
 
+def test_a_pipe_is_not_replaced_by_an_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.raw")
+    with pytest.raises(ShiftableError, match="no file that could be replaced"):
+        convert_image(image(tmp_path, b"x" * 512), tmp_path / "pipe.raw", "raw", replace=True)
+    assert (tmp_path / "pipe.raw").is_fifo()
+
+
 def test_an_image_that_is_there_is_replaced_only_if_that_is_said(tmp_path: Path) -> None:
     source, target = image(tmp_path, b"x" * 512), tmp_path / "target.raw"
     target.write_bytes(b"old")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from shiftable.cli import _migrate as command
 from shiftable.cli._migrate import migrate
+from shiftable.files import save
 from shiftable.migrate import SCHEMA, Document, JsonEvents, Options, Trouble
 from shiftable.migrate._glob import Glob
 
@@ -95,14 +97,13 @@ def test_a_report_that_cannot_be_written_is_said_and_the_others_are_written(
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     document = Document(source="a", target="b", started=moment, finished=moment, options=Options().facts)
     full, good = tmp_path / "full.json", tmp_path / "good.html"
-    real = command._write
 
-    def write(path: Path, text: str) -> None:
+    def write(stream: Iterable[bytes], path: Path) -> None:
         if path == full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, text)
+        save(stream, path)
 
-    monkeypatch.setattr(command, "_write", write)
+    monkeypatch.setattr(command, "save", write)
 
     assert not command._written(document, [full, good])
     assert f"the report {full} cannot be written: No space left on device" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shiftable.blob import BucketSpec
+from shiftable.cloud import connect
+from shiftable.files import check_replaceable, save
+
+
+def test_a_file_appears_whole_and_with_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("old")
+    path.chmod(0o644)
+    save([b"new", b" value"], path, mode=0o600)
+    assert b"new value" == path.read_bytes()
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_file_obeys_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save([b"x"], tmp_path / "zone")
+    finally:
+        os.umask(before)
+    assert 0o640 == stat.S_IMODE((tmp_path / "zone").stat().st_mode)
+
+
+def test_what_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("old")
+
+    def broken() -> Iterator[bytes]:
+        yield b"new"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        save(broken(), path)
+    assert "old" == path.read_text()
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_told_by_the_name_that_was_given(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        save([b"x"], tmp_path / "none" / "key")
+    assert str(tmp_path / "none" / "key") == caught.value.filename
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+def test_a_pipe_is_not_replaced(pipe: Path) -> None:
+    with pytest.raises(FileExistsError, match="no file that could be replaced") as caught:
+        save([b"x"], pipe)
+    assert str(pipe) == caught.value.filename
+    assert pipe.is_fifo()
+
+
+def test_neither_is_a_link_to_one(pipe: Path) -> None:
+    link = pipe.with_name("link")
+    link.symlink_to(pipe)
+    with pytest.raises(FileExistsError):
+        save([b"x"], link)
+    assert link.is_symlink()
+
+
+def test_a_device_could_not_be_replaced() -> None:
+    with pytest.raises(FileExistsError):
+        check_replaceable("/dev/null")  # asked only: root could
+
+
+def test_a_link_to_a_descriptor_is_not_replaced_though_a_file_is_behind_it(tmp_path: Path) -> None:
+    link = tmp_path / "stdout"
+    with (tmp_path / "file").open("wb") as file:
+        link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        with pytest.raises(FileExistsError):
+            save([b"x"], link)
+    assert link.is_symlink()
+
+
+def test_a_link_to_a_file_is_replaced_and_the_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("theirs")
+    (tmp_path / "link").symlink_to("other")
+    save([b"ours"], tmp_path / "link")
+    assert ("ours", "theirs") == ((tmp_path / "link").read_text(), (tmp_path / "other").read_text())
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_an_object_is_not_downloaded_over_a_pipe(pipe: Path) -> None:
+    with connect("memory") as cloud:
+        bucket = cloud.blob.create(BucketSpec(name="shop"))
+        bucket.put("logo.png", b"picture")
+        with pytest.raises(FileExistsError):
+            bucket.download("logo.png", pipe)
+    assert pipe.is_fifo()
