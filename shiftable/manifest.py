@@ -181,6 +181,8 @@ def parse(text: str, path: Path) -> Manifest:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path} is not TOML: {exc}") from exc
+    except RecursionError:
+        raise ConfigError(f"{path} cannot be read: its arrays or tables are nested too deeply") from None
     return _Reader(path, text, document).manifest()
 
 
@@ -288,7 +290,9 @@ class _Reader:
             self._problem("", (name,), f"must be a table of tables, [{name}.x]")
             return
         for label, table in group.items():
-            if isinstance(table, dict):
+            if not label:
+                self._problem(name, (label,), f"the label must not be empty, [{name}.x]")
+            elif isinstance(table, dict):
                 yield label, table
             else:
                 self._problem(name, (label,), f"must be a table, [{name}.{label}]")

@@ -129,7 +129,9 @@ def _reasons(status: Status, *, now: bool) -> Iterator[str]:
 
 def _plan(status: Status) -> Iterator[str]:
     """Say what a run would do, and what is known of later ones."""
-    if status.due:
+    if status.current is None and not status.steps:
+        yield f"would be left as it is: {status.due}; name it to make it"
+    elif status.due:
         yield f"due: {status.due}"
     if status.held:
         yield f"would be left as it is: {status.held}"

@@ -157,6 +157,20 @@ def test_what_is_no_toml_is_one_clear_error(file: Path, text: str) -> None:
         load(file)
 
 
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "x = " + "{x = " * 5000 + "1" + "}" * 5000])
+def test_what_is_nested_too_deeply_is_one_clear_error(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load(file)
+
+
+def test_an_empty_label_is_refused(file: Path) -> None:
+    file.write_text(f'{file.read_text()}\n[blob.""]\nbucket = "shop-empty"\n[providers.""]\ntype = "memory"\n')
+    with pytest.raises(ConfigError, match="must not be empty") as caught:
+        load(file)
+    assert ["[blob.x]", "[providers.x]"] == [str(each).split(", ")[1].split(" (")[0] for each in caught.value.problems]
+
+
 def test_bytes_that_are_no_text_are_one_clear_error(file: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not TOML"):

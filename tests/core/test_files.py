@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_what_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path: Path) ->
         save(broken(), path)
     assert "old" == path.read_text()
     assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_link_that_waits_where_the_file_is_written_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "getrandbits", lambda _bits: 7)
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / ".0000000000000007.part").symlink_to("theirs")
+    with pytest.raises(FileExistsError):
+        save([b"secret"], tmp_path / "key")
+    assert "theirs" == (tmp_path / "theirs").read_text()
 
 
 def test_a_folder_that_is_not_there_is_told_by_the_name_that_was_given(tmp_path: Path) -> None:

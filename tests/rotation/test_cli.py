@@ -146,6 +146,9 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(rotate: Command, sto
         "app/session: would create, finish",
     ] == lines(rotate("app", "session", "--dry-run"))
     assert not store.exists("session")
+    assert "app/session: would be left as it is: there is no such secret yet; name it to make it" in lines(
+        rotate("app", "--due", "--dry-run"), 1
+    )
     rotate("app", "session")
     rotate("app", "deploy/key")
     version = store.get("session").version
