@@ -78,6 +78,9 @@ def init(context: Context, folder: Path, name: str | None) -> None:
             file.write(TEMPLATE.format(name=label))
     except FileExistsError:
         raise ConfigError(f"{path} exists already; nothing was written") from None
+    except OSError:
+        path.unlink(missing_ok=True)  # half of it, where the disk is full
+        raise
     _write_state(path.parent)
     click.echo(f"wrote {path}; next: shiftable check, shiftable plan, shiftable apply")
 

@@ -337,6 +337,14 @@ def test_init_writes_a_file_that_is_right_once(shiftable, folder: Path) -> None:
     assert text == (folder / "shiftable.toml").read_text()
 
 
+def test_init_on_a_full_disk_leaves_no_half_of_a_file(shiftable, folder: Path) -> None:
+    script = f"ulimit -f 0; trap '' XFSZ; {Path(sys.executable).parent / 'shiftable'} init"
+    answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, cwd=folder)
+    assert (1, "error: File too large\n") == (answer.returncode, answer.stderr)
+    assert [] == list(folder.iterdir())
+    assert 0 == shiftable("init").returncode
+
+
 def test_a_missing_object_is_a_failure_and_no_traceback(shiftable, file: Path) -> None:
     answer = shiftable("blob", "cat", "assets:absent")
     assert 1 == answer.returncode
