@@ -402,6 +402,22 @@ def test_a_listing_does_not_look_outside_the_root(shop: SecretStore, root: Path)
     assert [] == list(shop.list("../../outside/"))
 
 
+def test_an_error_of_the_system_names_the_file(shop: SecretStore, root: Path) -> None:
+    (root / ".lock").unlink()
+    (root / ".lock").mkdir()
+    with pytest.raises(OperationError, match=re.escape(f"{root}/.lock: Is a directory")):
+        shop.put("key", "value")
+
+
+def test_a_pipe_in_place_of_a_secret_keeps_nobody_waiting(shop: SecretStore, root: Path) -> None:
+    shop.put("key", "value")
+    (root / "shop" / "key.yaml").unlink()
+    os.mkfifo(root / "shop" / "key.yaml")
+    with pytest.raises(OperationError, match="is not one document"):
+        shop.get("key")
+    assert [] == list(shop.list())
+
+
 @pytest.mark.parametrize("link", ["shop", "shop/key.yaml", "shop/inner"])
 def test_symbolic_links_are_not_followed(shop: SecretStore, root: Path, link: str) -> None:
     outside = root.parent / "outside"

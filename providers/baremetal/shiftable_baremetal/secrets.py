@@ -145,7 +145,12 @@ class SopsDriver(SecretsDriver):
 
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a refusal of the store or an error of the operating system means."""
-        return exc.fault if isinstance(exc, Refusal) else classify_os(exc)
+        if isinstance(exc, Refusal):
+            return exc.fault
+        fault = classify_os(exc)
+        if fault is not None and isinstance(exc, OSError) and isinstance(exc.filename, str | Path):
+            return attrs.evolve(fault, message=f"{exc.filename}: {fault.message}")
+        return fault
 
     def check_name(self, name: str) -> str | None:
         """Say why no secret could have that prefix."""
@@ -615,5 +620,5 @@ def _files(folder: Path, below: str) -> Iterator[str]:
 
 
 def _content(path: Path) -> bytes:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as stream:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
         return stream.read()
