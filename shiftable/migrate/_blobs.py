@@ -251,9 +251,14 @@ class BlobMover(Mover[BlobItem]):
 
     def verify(self, item: BlobItem, *, quick: bool) -> str | None:
         """Compare what both sides tell, and the SHA-256 of what they send."""
+        try:
+            info, tags = self._described(item.key)
+        except ParentNotFound:
+            raise
+        except NotFound:
+            raise Refusal("its source was deleted meanwhile", Trouble.VANISHED) from None
         if item.target is None:
             raise Refusal("it is not on the target", Trouble.MISSING)
-        info, tags = self._described(item.key)
         facets, _ = self._kept(info, tags)
         other = self._target.stat(item.key)
         difference = self._difference(info, facets, other) or self._weaker(facets, other)

@@ -392,7 +392,7 @@ class Migration:
             gone += action is Action.DELETE
         limit, share = self.options.prune_limit, self.options.prune_share
         if gone > (max(_ALWAYS_PRUNED, ours * share) if limit is None else limit):
-            most = f"a share of {share:g}" if limit is None else f"{limit:,} items"
+            most = f"{share:.0%} of them" if limit is None else f"{limit:,} items"
             raise MigrationError(
                 f"{address}: the source has no more {gone:,} of {ours:,} items that were moved, and a move deletes at"
                 f" most {most}; look at the source, or raise that limit; nothing was done to it"
@@ -759,8 +759,7 @@ def _chosen(declared: Sequence[DeclaredLike], names: tuple[str, ...]) -> list[De
 def _check_degrade(options: Options) -> None:
     facets = {facet for own in FACETS.values() for facet in own}
     for facet in sorted(options.degrade - facets):
-        hint = did_you_mean(facet, facets)
-        raise MigrationError(f"nothing can be degraded by {facet!r}{hint}; facets are: {', '.join(sorted(facets))}")
+        raise MigrationError(f"nothing can be degraded by {facet!r}{did_you_mean(facet, facets)}")
 
 
 def _check_filter(options: Options, chosen: Sequence[DeclaredLike]) -> None:

@@ -223,6 +223,9 @@ def _differences(plan: Plan, now: Plan) -> Iterator[str]:
     if (plan.source, plan.target) != (now.source, now.target):
         yield f"the plan moves from {plan.source} to {plan.target}, not from {now.source} to {now.target}"
         return
+    if _decisive(plan.options) != _decisive(now.options):
+        yield "the options are others than the plan's"
+        return
     planned = {found.address: found for found in plan.resources}
     present = {found.address: found for found in now.resources}
     for address in planned | present:
@@ -233,8 +236,6 @@ def _differences(plan: Plan, now: Plan) -> Iterator[str]:
         else:
             found = _moved(planned[address].segments, present[address].segments)
             yield from (f"{address}: {sentence}" for sentence in found)
-    if _decisive(plan.options) != _decisive(now.options):
-        yield "the options are others than the plan's"
 
 
 def _moved(planned: tuple[Segment, ...], present: tuple[Segment, ...]) -> Iterator[str]:

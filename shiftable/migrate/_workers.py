@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import attrs
 
-from shiftable.config import did_you_mean
 from shiftable.errors import ConfigError
 
 __all__ = ["Dask", "Pool", "Processes", "Ray", "Workers"]
@@ -68,7 +67,7 @@ class Workers(ABC):
         """
         name, _, value = text.partition("=")
         if name not in _KINDS:
-            raise ConfigError(f"there is no engine {name!r}{did_you_mean(name, _KINDS)}; engines are: {_CHOICES}")
+            raise ConfigError(f"there is no engine {name!r}; engines are: {_CHOICES}")
         return _KINDS[name](value)
 
 

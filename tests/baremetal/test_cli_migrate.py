@@ -138,7 +138,7 @@ def test_delete_deletes_within_its_limit(shop: Path, put, shiftable) -> None:
 
     answer = shiftable(*MOVE, "--apply", "--delete")
     assert 1 == answer.returncode
-    assert "deletes at most a share of 0.3" in answer.stderr
+    assert "deletes at most 30% of them" in answer.stderr
     answer = shiftable(*MOVE, "--apply", "--delete", "--delete-limit", "19")
     assert 1 == answer.returncode
     assert "deletes at most 19 items" in answer.stderr

@@ -298,6 +298,22 @@ def test_a_key_that_is_nowhere_is_named(world: Any, tmp_path: Path) -> None:
     assert "absent" == report.resources[0].named[0].key
 
 
+def test_what_is_gone_since_the_inventory_is_not_missed_by_the_comparison(world: Any, tmp_path: Path) -> None:
+    for key in ("a", "before", "after"):
+        world.source.put(key, b"1")
+    (tmp_path / "keys").write_bytes(b"a\nafter\nbefore\n")
+    migration = world.migration("blob", inventory=Inventory(str(tmp_path / "keys")))
+    world.source.delete("before")
+    assert migration.apply().complete
+    world.source.delete("after")
+    report = migration.verify()
+
+    assert (True, {Trouble.VANISHED: 2}) == (report.complete, dict(report.resources[0].troubles))
+    world.target.delete("a")
+    report = migration.verify()
+    assert (False, 1) == (report.complete, report.resources[0].troubles[Trouble.MISSING])
+
+
 def test_what_an_inventory_does_not_tell_of_is_left_alone(world: Any, tmp_path: Path) -> None:
     for key in ("a", "b"):
         world.source.put(key, b"1")
