@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["check_replaceable", "save"]
+__all__ = ["check_replaceable", "is_stream", "save", "save_as"]
 
 
 def save(
@@ -59,6 +59,27 @@ def save(
         _sync_directory(folder)
 
 
+def save_as(stream: Iterable[bytes], path: str | Path) -> None:
+    """Write a stream to what somebody named: a file, also behind links, appears whole; a device or a pipe takes it."""
+    if not is_stream(path):
+        save(stream, os.path.realpath(path))
+        return
+    with Path(path).open("wb", buffering=0) as file:
+        for chunk in stream:
+            written = file.write(chunk)
+            while written < len(chunk):
+                written += file.write(memoryview(chunk)[written:])
+
+
+def is_stream(path: str | Path) -> bool:
+    """Tell whether it is there and takes bytes without keeping them as a file does: a device, a pipe, a socket."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  of what it leads to, also if that has no name: /dev/fd/63
+    except OSError:  # there is none; or writing says what is wrong
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def check_replaceable(path: str | Path) -> None:
     """Refuse a device, a pipe and a socket: a file in its place would take it from all who use it, ``/dev/null`` too.
 
@@ -67,11 +88,7 @@ def check_replaceable(path: str | Path) -> None:
     Raises:
         FileExistsError: such a thing has this name.
     """
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  as above
-    except OSError:  # there is none; or writing says what is wrong
-        return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _leads_to_descriptor(path):
+    if is_stream(path) or _leads_to_descriptor(path):
         raise FileExistsError(errno.EEXIST, "is no file that could be replaced, name another one", str(path))
 
 

@@ -44,7 +44,7 @@ from shiftable.errors import (
     Resource,
     Unsupported,
 )
-from shiftable.files import save
+from shiftable.files import save_as
 from shiftable.paging import Page, paged
 from shiftable.service import Handle
 from shiftable.tokens import Token
@@ -335,11 +335,10 @@ class Bucket(Handle[BlobDriver]):
     ) -> ObjectInfo:
         """Write an object to a file, which appears whole or not at all, and replaces the one that is there.
 
-        Raises:
-            FileExistsError: a device, a pipe or a socket has this name, and is left alone.
+        A device or a pipe that is there is written to.
         """
         with self._stream("download", key, 0, None, if_match, version, if_none_match) as stream:
-            save(stream, path)
+            save_as(stream, path)
             return stream.info
 
     def stat(

@@ -22,6 +22,7 @@ from shiftable.blob._upload import PART_SIZE
 from shiftable.blob.driver import ObjectSummary
 from shiftable.errors import (
     InvalidArgument,
+    NotFound,
     OperationError,
     PreconditionFailed,
     Resource,
@@ -267,7 +268,7 @@ class _Folder(_Side):
             yield from self._below(self.root, "")
 
     def _below(self, folder: Path, base: str) -> Iterator[_Entry]:
-        with os.scandir(folder) as found:
+        with self.translated(base), os.scandir(folder) as found:
             # A folder sorts as its name and a slash, as the keys below it do.
             entries = sorted((entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in found)
         for name, entry in entries:
@@ -276,7 +277,7 @@ class _Folder(_Side):
                     yield from self._below(folder / entry.name, base + name)
                     continue
                 status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotFound):
                 continue  # deleted since its folder was read
             if stat.S_ISREG(status.st_mode):
                 yield _Entry(base + name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
@@ -318,7 +319,9 @@ class _Folder(_Side):
         return translated(classify_os, provider="local", operation="blob.sync", resource=self._resource(name))
 
     def _resource(self, name: str) -> Resource:
-        return Resource("file", self._start + name) if name else Resource("folder", str(self.root))
+        return Resource(
+            "file" if name[-1:] not in {"", "/"} else "folder", self._start + name if name else str(self.root)
+        )
 
 
 def _side(end: End, *, may_be_missing: bool = False) -> _Side:

@@ -23,13 +23,18 @@ def main() -> None:
             raise
         sys.stderr.write('the command line needs more packages; run: pip install "shiftable[cli]"\n')
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     cli(prog_name="shiftable")
 
 
 def _open_streams() -> None:
-    """Let a stream that the shell has closed be empty, and write names that are no Unicode as they are."""
+    """Let a stream that the shell has closed be empty, and write names as they are, in every locale."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  as long as the process
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="backslashreplace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -32,6 +32,7 @@ from shiftable.cli._context import (
     say,
     shown,
     size_text,
+    terminable,
 )
 from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
 from shiftable.cli._serving import until_told
@@ -250,7 +251,7 @@ def _transferred(
     recursive: bool,
     glob: bool,
 ) -> None:
-    with report:
+    with terminable(), report:
         Transfer(options, report).run(pairs(context, sources, target, recursive=recursive, glob=glob))
     report.summary("moved" if options.move else "copied")
     sys.exit(1 if report.failed else 0)
@@ -571,7 +572,7 @@ def sync(context: Context, source: Place, target: Place, delete: bool, apply: bo
     if isinstance(source, Local) and isinstance(target, Local):
         raise ConfigError(f"one of the two must be objects, LABEL:FOLDER{hint(context, source, target)}")
     ends = _end(context, source), _end(context, target)
-    with Report("", as_json=as_json, dry_run=not apply) as report:
+    with terminable(), Report("", as_json=as_json, dry_run=not apply) as report:
         steps = synced(*ends, delete=delete, dry_run=not apply, on_found=lambda step: report.expect(_bytes(step)))
         for step in steps:
             report.moved(_bytes(step))

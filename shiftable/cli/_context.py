@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -45,6 +46,7 @@ __all__ = [
     "say_failure",
     "shown",
     "size_text",
+    "terminable",
     "two_providers",
 ]
 
@@ -133,7 +135,7 @@ class Context:
 
     def json(self, value: Any) -> None:  # noqa: ANN401  anything that JSON has
         """Write one JSON document to standard output."""
-        click.echo(json.dumps(value, indent=2, ensure_ascii=sys.stdout.isatty(), default=_plain))
+        click.echo(_json(value, indent=2))
 
     def __enter__(self) -> Self:
         return self
@@ -147,8 +149,14 @@ class Context:
 
 def json_line(value: Mapping[str, Any]) -> None:
     """Write one JSON object as a line to standard output, at once."""
-    click.echo(json.dumps(value, ensure_ascii=sys.stdout.isatty(), default=_plain))
+    click.echo(_json(value))
     sys.stdout.flush()
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    r"""Return JSON, in which bytes of a name that are no Unicode stand as Python has them: ``\udcff``."""
+    text = json.dumps(value, indent=indent, ensure_ascii=sys.stdout.isatty(), default=_plain)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def shown(text: str) -> str:
@@ -282,6 +290,16 @@ def interruptible(hint: str) -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo(f"interrupted; {hint}", err=True)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let whoever ends the process from outside end it as Ctrl-C does: what is under way ends, and is told."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def each_of(providers: Iterable[str]) -> Iterator[tuple[str, AbstractContextManager[None]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from shiftable.cli._context import (
     pass_context,
     shown,
     size_text,
+    terminable,
     two_providers,
 )
 from shiftable.cli._progress import Bars, Lines, duration_text
@@ -297,7 +297,7 @@ def migrate(
         _finish_rotations(context.app, source, resources)
     with (
         interruptible("the same command goes on where it stopped"),
-        _terminable(),
+        terminable(),
         _observer(as_json) as observer,
         _reported(wish, migration, observer) as recorder,
     ):
@@ -403,22 +403,13 @@ def _filter(chosen: Mapping[str, Any]) -> Filter:
 
 
 def _listed(path: Path) -> KeyList:
-    with click.open_file(str(path), "rb") as stream:
-        data = stream.read()
     try:
-        return KeyList.read(data)
+        with click.open_file(str(path), "rb") as stream:
+            return KeyList.read(stream.read())
+    except OSError as exc:
+        raise ConfigError(f"--files-from {path}: {exc.strerror}") from exc
     except UnicodeDecodeError:
         raise ConfigError(f"--files-from {path}: it is not UTF-8 text") from None
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let whoever ends the process from outside end it as Ctrl-C does: what is under way ends, and is told."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

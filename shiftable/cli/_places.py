@@ -37,11 +37,16 @@ class Remote:
 
     def open(self, context: Context) -> Location:
         """Find the bucket. Calls nobody."""
-        scheme, separator, rest = self.text.partition("://")
-        if separator:
+        if self.is_url:
+            scheme, _, rest = self.text.partition("://")
             return _opened(context, scheme, rest)
         label, _colon, key = self.text.partition(":")
         return Location(context.app.blob(label), f"{label}:", key)
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it names a provider and not a label: a key below a label may have a URL in it."""
+        return "://" in self.text and self.text.find(":") == self.text.find("://")
 
     def object(self, context: Context) -> Location:
         """Find the bucket, as ``open`` does, of what has to be an object."""
@@ -52,7 +57,7 @@ class Remote:
 
     def lists_buckets(self) -> bool:
         """Tell whether it names a provider only: ``s3://``."""
-        return self.text.endswith("://")
+        return self.is_url and self.text.endswith("://")
 
     def cloud(self, context: Context) -> Cloud:
         """Return the provider of ``s3://``."""
@@ -60,10 +65,10 @@ class Remote:
 
     def store(self, context: Context) -> BlobStore:
         """Return the blob storage that the bucket, or the provider that is named, belongs to."""
-        scheme, separator, _ = self.text.partition("://")
-        if separator:
-            return _cloud(context, scheme, None)[0].blob
-        app, label = context.app, self.text.partition(":")[0]
+        label = self.text.partition(":")[0]
+        if self.is_url:
+            return _cloud(context, label, None)[0].blob
+        app = context.app
         app.blob(label)  # which says what there is, if there is no such label
         return app.cloud(app.provider_of(app.config.resources[f"blob.{label}"])).blob
 

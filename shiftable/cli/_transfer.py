@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
+import select
 import stat
 import sys
 import threading
@@ -33,13 +35,15 @@ from shiftable.errors import (
     classify_os,
     translated,
 )
-from shiftable.files import save
+from shiftable.files import is_stream, save, save_as
 from shiftable.parallel import parallel
 from shiftable.tokens import Token
 
 __all__ = ["Options", "Pair", "Report", "Transfer", "pairs"]
 
 _CHUNK = 1024 * 1024
+_WAIT = 200
+"""Milliseconds until whoever waits for a pipe looks whether the command was interrupted."""
 _AT_ONCE = 8 * 1024 * 1024
 """A file of so many bytes goes in one call; larger ones in parts, which Ctrl-C can end between two."""
 
@@ -144,6 +148,8 @@ def _found(source: Source, *, recursive: bool, glob: bool) -> tuple[Found, Reads
         return _matches(source, folder, pattern), lambda key: pattern.fullmatch(key) is not None
     if recursive:
         return _objects(source), lambda key: key.startswith(source.folder)
+    if not source.key:
+        raise ConfigError(f"{source} is a whole bucket; -r copies what is in it")
     return [(source, source.key.rpartition("/")[2], None)], _reads_nothing
 
 
@@ -194,8 +200,8 @@ def hint(context: Context, *places: Place) -> str:
 def _is_key(place: Place) -> bool:
     if isinstance(place, Local):
         return not place.is_folder
-    text = place.text.partition("://")[2] or place.text.partition(":")[2]
-    return bool(text) and not text.endswith("/") and ("://" not in place.text or "/" in text)
+    text = place.text.partition("://" if place.is_url else ":")[2]
+    return bool(text) and not text.endswith("/") and (not place.is_url or "/" in text)
 
 
 def _is_folder(target: Source) -> bool:
@@ -228,16 +234,19 @@ def _files(source: Local) -> Iterator[tuple[Source, str, int | None]]:
 
 
 def _walked(folder: Path) -> Iterator[tuple[Path, int]]:
-    with os.scandir(folder) as found:
+    with _translated(folder), os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         path = Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walked(path)
-        elif entry.is_file(follow_symlinks=False):
-            yield path, entry.stat(follow_symlinks=False).st_size
-        else:
-            click.echo(f"{shown(str(path))}: left out, it is no regular file", err=True)
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walked(path)
+            elif entry.is_file(follow_symlinks=False):
+                yield path, entry.stat(follow_symlinks=False).st_size
+            else:
+                click.echo(f"{shown(str(path))}: left out, it is no regular file", err=True)
+        except (FileNotFoundError, NotFound):
+            continue  # deleted since its folder was read
 
 
 def _objects(source: Location) -> Iterator[tuple[Source, str, int | None]]:
@@ -491,12 +500,17 @@ class Transfer:
             pour(source, self)
             return 0
         path = target.path if isinstance(target, Local) else _made(target)
+        resource = Resource("file", str(path))
         if self.options.if_absent and os.path.lexists(path):
-            raise AlreadyExists("the file exists already", operation="blob.copy", resource=Resource("file", str(path)))
+            raise AlreadyExists("the file exists already", operation="blob.copy", resource=resource)
+        if self.options.move and is_stream(path):
+            raise InvalidArgument(
+                "it keeps nothing that could be moved; use cp", operation="blob.move", resource=resource
+            )
         with source.bucket.stream(source.key) as stream:
             through = Through(self, stream)
             with _translated(path):
-                save(iter(through), path)
+                (save_as if isinstance(target, Local) else save)(iter(through), path)
             if self.options.move:
                 delete_pinned(source, stream.summary.token)
         return through.size
@@ -560,7 +574,7 @@ class Through:
 
     def __init__(self, transfer: Transfer, source: BinaryIO | Iterable[bytes]) -> None:
         self._transfer = transfer
-        self._chunks = _chunks(source)
+        self._chunks = _chunks(source, lambda: transfer.check(0))
         self.size = 0
         self.md5 = hashlib.md5(usedforsecurity=False)
         self.sha256 = hashlib.sha256()
@@ -575,11 +589,22 @@ class Through:
             yield chunk
 
 
-def _chunks(source: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
-    read: Callable[[int], bytes] | None = getattr(source, "read", None)
-    if read is None or not hasattr(source, "fileno"):
-        return iter(source)
-    return iter(lambda: read(_CHUNK), b"")
+def _chunks(source: BinaryIO | Iterable[bytes], waiting: Callable[[], None]) -> Iterator[bytes]:
+    """Yield bytes; ``waiting`` is called now and then while a pipe or a terminal brings none, and may raise."""
+    try:
+        descriptor = cast("BinaryIO", source).fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        yield from source
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while True:
+        while not poll.poll(_WAIT):
+            waiting()
+        chunk = os.read(descriptor, _CHUNK)
+        if not chunk:
+            return
+        yield chunk
 
 
 def pour(source: Location, transfer: Transfer | None = None, *, version: str | None = None) -> None:

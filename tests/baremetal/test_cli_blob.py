@@ -1,10 +1,12 @@
 """``shiftable blob`` on files: what goes where, what stays, what is told."""
 
+import contextlib
 import json
 import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,6 +262,38 @@ def test_a_missing_source_is_a_failure(run: Run, folder: Path) -> None:
     assert not (folder / "x").exists()
     (folder / "d").mkdir()
     assert "it is a folder; -r copies it" in run("blob", "cp", "d", "assets:x").stderr
+    whole = run("blob", "cp", "assets:", "x")
+    assert (2, True) == (whole.exit_code, "assets: is a whole bucket; -r copies what is in it" in whole.stderr)
+
+
+def test_a_key_below_a_label_may_hold_what_looks_like_a_url(run: Run, folder: Path) -> None:
+    key = "assets:seen/http:/x://y"
+    refused = run("blob", "cp", "-", key, stdin="1")
+    assert (1, True) == (refused.exit_code, "a path cannot keep an empty name" in refused.stderr)
+    assert (0, "") == (run("blob", "ls", key).exit_code, run("blob", "ls", "assets:a://").stdout)
+    assert "assets:http://NAME" in run("blob", "cp", "-", "assets:http://").stderr
+    assert "unknown URL http://" in run("blob", "ls", "http://x/assets:a").stderr
+
+
+def test_files_that_go_while_a_folder_is_copied_are_left_out(
+    run: Run, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def vanishing(folder: Any) -> Any:
+        with scan(folder) as found:
+            entries = list(found)
+        for entry in entries:
+            if entry.name == "a":
+                Path(entry.path).unlink()
+            elif entry.name == "deep":
+                shutil.rmtree(entry.path)
+        return contextlib.nullcontext(entries)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", vanishing)
+        answer = run("blob", "cp", "-r", "tree/", "assets:")
+    assert (0, ["sub/b"]) == (answer.exit_code, keys(run)), answer.stderr
 
 
 def test_what_is_there_stays_with_if_absent(run: Run, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,76 @@ def test_a_program_that_cannot_be_run_is_one_clear_error(shop: Path) -> None:
     answer = shell("shiftable run -- ./program", shop)
     assert 126 == answer.returncode  # as shells say it
     assert b"error: cannot run ./program: " in answer.stderr
+
+
+def test_a_pipe_or_a_device_takes_what_is_copied_to_it_and_stays(shop: Path) -> None:
+    shell("head -c 300000 /dev/zero | shiftable blob cp - assets:a", shop)
+    os.mkfifo(shop / "pipe")
+    (shop / "link").symlink_to("pipe")
+    for target in ("pipe", "link", "/dev/fd/3"):
+        line = f"cat pipe > out & exec 3> pipe; shiftable blob cp assets:a {target}; exec 3>&-; wait"
+        answer = shell(f"timeout 20 bash -c '{line}'", shop)
+        assert 300_000 == (shop / "out").stat().st_size, answer.stderr
+        assert ((shop / "pipe").is_fifo(), (shop / "link").is_symlink()) == (True, True)
+        (shop / "out").unlink()
+
+    refused = shell("shiftable blob mv assets:a link", shop)
+    assert (1, True) == (refused.returncode, b"it keeps nothing that could be moved; use cp" in refused.stderr)
+    assert 0 == shell("shiftable blob stat assets:a", shop).returncode
+
+
+def test_a_link_that_is_named_as_the_target_stays_and_what_it_leads_to_is_replaced(shop: Path) -> None:
+    shell("printf new | shiftable blob cp - assets:a", shop)
+    (shop / "real").write_text("old")
+    (shop / "link").symlink_to("real")
+    assert 0 == shell("shiftable blob cp assets:a link", shop).returncode
+    assert ("new", True) == ((shop / "real").read_text(), (shop / "link").is_symlink())
+
+
+def test_json_is_utf_8_whatever_files_are_called(shop: Path) -> None:
+    (shop / "tree").mkdir()
+    (shop / os.fsdecode(b"tree/\xff")).write_bytes(b"1")
+    answer = shell("shiftable blob cp -r tree/ assets: --json", shop)
+    assert os.fsdecode(b"tree/\xff") == json.loads(answer.stdout)["source"]
+    document = shell("shiftable blob cp tree/* assets:x && shiftable blob stat assets:x --json", shop)
+    assert "x" == json.loads(document.stdout)["key"]
+    lines = shell("shiftable blob sync tree assets:", shop)
+    assert b"\\udcff" in lines.stderr
+
+
+def test_keys_are_exact_in_pipes_of_every_locale(shop: Path) -> None:
+    key = "é😀\n"
+    shell(f"echo 1 | shiftable blob cp - $'assets:{key}'", shop)
+    for encoding in ("latin-1", "ascii", "utf-8:strict"):
+        answer = shell("shiftable blob ls assets:", shop, PYTHONIOENCODING=encoding)
+        assert (f"{key}\n".encode(), b"") == (answer.stdout, answer.stderr)
+
+
+def test_a_terminal_that_cannot_show_a_key_is_told_its_code(shop: Path) -> None:
+    shell("echo 1 | shiftable blob cp - assets:é😀", shop)
+    answer = shell("script -qec 'shiftable blob ls assets:' /dev/null", shop, PYTHONIOENCODING="latin-1")
+    assert (0, b"\xe9\\U0001f600\r\n") == (answer.returncode, answer.stdout)
+
+
+def test_a_folder_that_cannot_be_read_is_named(shop: Path) -> None:
+    (shop / "tree" / "closed").mkdir(parents=True)
+    (shop / "tree" / "closed").chmod(0)
+    bounded = "setpriv --bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search"
+    for arguments in ("cp -r tree assets:", "sync tree assets:"):
+        answer = shell(f"{bounded if os.geteuid() == 0 else ''} shiftable blob {arguments}", shop)
+        assert (1, True) == (answer.returncode, b"tree/closed" in answer.stderr), answer.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_a_copy_while_it_waits_for_its_source_leaves_nothing_half_done(shop: Path, number: int) -> None:
+    command = [Path(sys.executable).with_name("shiftable"), "blob", "cp", "-", "assets:a"]
+    with subprocess.Popen(command, cwd=shop, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as copy:
+        assert copy.stdin is not None
+        copy.stdin.write(b"1" * 1_000_000)  # more than a pipe holds: so it is being read
+        copy.stdin.flush()
+        copy.send_signal(number)
+        assert 130 == copy.wait(timeout=30)  # though nobody has closed its standard input
+        assert copy.stderr is not None
+        assert b"interrupted\n" == copy.stderr.read()
+    assert [] == list((shop / "local" / "blob" / ".shiftable" / "staging").rglob("*"))
+    assert b"" == shell("shiftable blob ls assets", shop).stdout

@@ -296,6 +296,15 @@ def test_a_failed_download_leaves_the_old_file(recorded: Recorded[BlobDriver], b
     assert target.read_bytes() == DATA * 2
 
 
+def test_a_pipe_takes_a_download_and_stays(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("key", b"content")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    bucket.download("key", tmp_path / "pipe")
+    assert ((tmp_path / "pipe").is_fifo(), b"content") == (True, os.read(reader, 100))
+    os.close(reader)
+
+
 def test_a_download_is_on_disk_before_it_has_its_name(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
