@@ -113,6 +113,7 @@ def test_a_list_of_keys_is_read_from_a_file_or_from_standard_input(shop: Path, p
         (("--report", "report.pdf"), "the name ends in .json or .html"),
         (("--report", "no/where/report.html"), "nothing can be written to no/where"),
         (("--files-from", "binary"), "it is not UTF-8 text"),
+        (("--files-from", "absent"), "--files-from absent: No such file or directory"),
         (("--prun",), "No such option"),
         (("--includ", "x"), "--include"),
         (("secrets", "--exclude", "x"), "a filter chooses objects of buckets and says nothing of secrets.app"),

@@ -299,7 +299,7 @@ def test_a_failed_download_leaves_the_old_file(recorded: Recorded[BlobDriver], b
 def test_a_pipe_takes_a_download_and_stays(bucket: Bucket, tmp_path: Path) -> None:
     bucket.put("key", b"content")
     os.mkfifo(tmp_path / "pipe")
-    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    reader = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
     bucket.download("key", tmp_path / "pipe")
     assert ((tmp_path / "pipe").is_fifo(), b"content") == (True, os.read(reader, 100))
     os.close(reader)

@@ -347,7 +347,7 @@ def test_a_filter_is_part_of_the_plan(world: Any) -> None:
 
     assert len(plans) == len({plan.digest for plan in plans})
     assert plans == [Plan.from_json(plan.to_json()) for plan in plans]
-    with pytest.raises(MigrationError, match="the options are others"):
+    with pytest.raises(MigrationError, match="moved: the options are others than the plan's; plan again"):
         world.migration("blob").apply(plans[2])
 
 

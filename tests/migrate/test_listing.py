@@ -312,6 +312,9 @@ def test_what_is_gone_since_the_inventory_is_not_missed_by_the_comparison(world:
     world.target.delete("a")
     report = migration.verify()
     assert (False, 1) == (report.complete, report.resources[0].troubles[Trouble.MISSING])
+    world.source.delete("a")
+    world.cloud("frankfurt").service("blob").delete(world.source.name)
+    assert not migration.verify().complete  # a bucket that is gone is no object that is gone
 
 
 def test_what_an_inventory_does_not_tell_of_is_left_alone(world: Any, tmp_path: Path) -> None:
