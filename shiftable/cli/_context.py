@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -295,6 +296,9 @@ def interruptible(hint: str) -> Iterator[None]:
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """Let whoever ends the process from outside end it as Ctrl-C does: what is under way ends, and is told."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
