@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from shiftable.blob import BucketSpec
-from shiftable.cloud import connect
 from shiftable.files import check_replaceable, save
 
 
@@ -106,12 +104,3 @@ def test_a_link_to_a_file_is_replaced_and_the_file_stays(tmp_path: Path) -> None
     save([b"ours"], tmp_path / "link")
     assert ("ours", "theirs") == ((tmp_path / "link").read_text(), (tmp_path / "other").read_text())
     assert not (tmp_path / "link").is_symlink()
-
-
-def test_an_object_is_not_downloaded_over_a_pipe(pipe: Path) -> None:
-    with connect("memory") as cloud:
-        bucket = cloud.blob.create(BucketSpec(name="shop"))
-        bucket.put("logo.png", b"picture")
-        with pytest.raises(FileExistsError):
-            bucket.download("logo.png", pipe)
-    assert pipe.is_fifo()
