@@ -88,7 +88,7 @@ def check_replaceable(path: str | Path) -> None:
     Raises:
         FileExistsError: such a thing has this name.
     """
-    if is_stream(path) or _leads_to_descriptor(path):
+    if os.path.lexists(path) and (is_stream(path) or _leads_to_descriptor(path)):  # one look where there is nothing
         raise FileExistsError(errno.EEXIST, "is no file that could be replaced, name another one", str(path))
 
 
