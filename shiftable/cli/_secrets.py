@@ -172,6 +172,8 @@ def get(
     as_json: bool,
 ) -> None:
     """Show a secret; its value only with --reveal, or in a file with --out."""
+    if out == Path("-"):
+        raise ConfigError("--out writes a file; to standard output: --reveal")
     store = context.app.secrets(label)
     secret = store.get(key, version=version) if version else store.get(key, stage=stage)
     if out is not None:

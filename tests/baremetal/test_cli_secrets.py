@@ -110,6 +110,8 @@ def test_a_value_goes_into_a_file_that_only_its_owner_reads(
     answered(shiftable, "get", "app", "binary", "--out", "value")
     assert b"\xff\x00" == out.read_bytes()
     assert 1 == refused(shiftable, "get", "app", "key", "--out", "no-such-folder/value")[0]
+    status, said = refused(shiftable, "get", "app", "key", "--out", "-")
+    assert (2, True, False) == (status, "--reveal" in said, (folder / "-").exists())
     assert {"shiftable.toml", "local", ".shiftable", "value"} == {each.name for each in folder.iterdir()}
 
 
