@@ -1026,8 +1026,8 @@ class BlobConformance(Conformance):
             assert bucket.get(item, start=1, stop=3) == b"ir"
             assert bucket.get(item, start=2, stop=2) == bucket.get(item, start=5) == b""
             with bucket.stream(item) as stream:
-                assert stream.info == bucket.stat("key")
-                assert stream.read() == b"first"
+                assert (stream.info.metadata, stream.info.headers.content_type) == ({"a": "b"}, "text/plain")
+                assert (stream.info.token, stream.read()) == (listed.token, b"first")
             assert bucket.download(item, tmp_path / "file").metadata == {"a": "b"}
             assert (tmp_path / "file").read_bytes() == b"first"
         assert bucket.get(empty) == b""
