@@ -358,7 +358,7 @@ def test_an_engine_is_named_by_a_word(text: str, expected: Workers | None) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("proceses", "did you mean processes?"),
+        ("proceses", "engines are: threads, processes[=NUMBER], dask=ADDRESS, ray[=ADDRESS]"),
         ("processes=0", "a number between 1 and 256"),
         ("processes=four", "a number between 1 and 256"),
         ("threads=4", "takes no value"),
