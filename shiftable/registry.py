@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from shiftable.config import did_you_mean
 from shiftable.errors import ProviderError
 from shiftable.provider import DRIVER_API, Provider
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["GROUP", "Registered", "installed", "load", "names"]
 
@@ -95,6 +97,8 @@ def _entry_points() -> Iterable[EntryPoint]:
 
 @lru_cache(maxsize=1)
 def _entry_points_of(_folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    from importlib.metadata import entry_points  # it takes as long as half of the rest, and no help needs it
+
     return tuple(entry_points(group=GROUP))
 
 

@@ -6,10 +6,10 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,27 +17,30 @@ import shiftable
 from shiftable.cli._context import Context, Group, complete_environments, shown
 from shiftable.errors import ConfigError, ProviderError, ShiftableError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 __all__ = ["cli"]
 
 
-COMMANDS = {
-    "apply": "_project",
-    "blob": "_blob",
-    "check": "_check",
-    "compute": "_compute",
-    "db": "_db",
-    "demo": "_demo",
-    "destroy": "_project",
-    "dns": "_dns",
-    "init": "_project",
-    "migrate": "_migrate",
-    "plan": "_project",
-    "providers": "_check",
-    "run": "_run",
-    "schema": "_check",
-    "secrets": "_secrets",
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "apply": ("_project", "Create what is declared and does not exist; change what differs."),
+    "blob": ("_blob", "List, copy, show and delete objects."),
+    "check": ("_check", "Check the file, the providers and that resources are reached."),
+    "compute": ("_compute", "Make, show, reach, resize and delete fleets of machines."),
+    "db": ("_db", "Make, reach, save, restore and delete database servers."),
+    "demo": ("_demo", "Watch an application move from AWS to this machine."),
+    "destroy": ("_project", "Delete resources, each after its name was typed."),
+    "dns": ("_dns", "Show, change, compare and move zones."),
+    "init": ("_project", "Write a commented shiftable.toml."),
+    "migrate": ("_migrate", "Move what is declared from one provider to another; plan first."),
+    "plan": ("_project", "Show what of the file does not exist, or differs."),
+    "providers": ("_check", "Show the installed providers, or the features of one."),
+    "run": ("_run", "Run a command with the resources as environment variables."),
+    "schema": ("_check", "Print the JSON Schema of shiftable.toml, for editors."),
+    "secrets": ("_secrets", "Put, get, list, change and delete secrets."),
 }
-"""Commands and the modules that hold them, which are imported when they are called."""
+"""Commands, the modules that hold them, imported when they are called, and what is said of them without that."""
 
 
 class Root(Group):
@@ -46,6 +49,19 @@ class Root(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  as click.Group
         """Name all commands."""
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  as click.Group
+        """Write what each command is for."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, purpose) for name, (_, purpose) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Propose commands, and what click proposes for the options."""
+        from click.shell_completion import CompletionItem
+
+        found = [(name, purpose) for name, (_, purpose) in COMMANDS.items() if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=purpose) for name, purpose in found]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  as click.Group
         """Run the command line, or complete it."""
@@ -59,7 +75,8 @@ class Root(Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"shiftable.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        module, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"shiftable.cli.{module}"), cmd_name)
         return command
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401  as click.Group

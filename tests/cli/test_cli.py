@@ -20,7 +20,7 @@ from shiftable.app import App
 from shiftable.blob import BucketSpec
 from shiftable.cli._context import Context
 from shiftable.cli._dns import _diff_line
-from shiftable.cli._main import cli
+from shiftable.cli._main import COMMANDS, cli
 from shiftable.errors import PermissionDenied, ProviderError
 from shiftable.service import Change
 
@@ -96,6 +96,36 @@ def test_every_command_has_a_help_text(shiftable, command: str) -> None:
     answer = shiftable(*command.split(), "--help")
     assert 0 == answer.returncode
     assert len(answer.stdout.splitlines()) >= 4
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_the_help_shows_each_command_whole_and_imports_none(folder: Path, arguments: list[str]) -> None:
+    script = f"""
+import sys
+from shiftable.cli._main import COMMANDS, cli
+try:
+    cli({arguments!r}, prog_name="shiftable")
+finally:
+    loaded = sorted({{f"shiftable.cli.{{module}}" for module, _ in COMMANDS.values()}} & {{*sys.modules}})
+    print(loaded or "nothing", "importlib.metadata" in sys.modules)
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=folder)
+    lines = (answer.stdout + answer.stderr).splitlines()
+    for name, (_, purpose) in COMMANDS.items():
+        assert f"  {name:<9}  {purpose}" in lines
+        assert purpose.endswith(".")
+    assert "nothing False" in lines
+
+
+def test_the_overview_names_all_commands_that_there_are() -> None:
+    from shiftable.cli import _main
+
+    files = {path.stem for path in Path(_main.__file__).parent.glob("_*.py")}
+    assert {module for module, _ in COMMANDS.values()} <= files
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert (name, False) == (command.name, command.hidden)
 
 
 def test_the_version_is_told(shiftable) -> None:
@@ -387,6 +417,8 @@ def test_two_resources_that_give_one_variable_are_refused(shiftable, file: Path)
 
 def test_commands_labels_and_files_are_completed(folder: Path, file: Path, completed) -> None:
     assert ["migrate"] == completed("shiftable mig")
+    assert list(COMMANDS) == completed("shiftable ")
+    assert ["--version", "--verbose"] == completed("shiftable --ver")
     assert ["assets:"] == completed("shiftable blob ls a")
     assert ["blob.assets", "secrets.app"] == completed("shiftable plan ")
     (folder / "a b").mkdir()
