@@ -61,6 +61,7 @@ _SHOWN = 3
 _BESIDE_CNAME = frozenset({"CNAME", "KEY"})
 
 _UNCHANGED = Step(action=Action.UNCHANGED)
+_WRITTEN = frozenset({Action.CREATE, Action.REPLACE, Action.DELETE})
 
 _Task = tuple["ZoneItem", Step]
 
@@ -109,6 +110,7 @@ class ZonesMover(Mover[ZoneItem]):
         self._driver = self._target.unwrap(DnsDriver)  # type: ignore[type-abstract]  # whichever it is
         self.lanes = 1 if self._target.features.atomic_batch else None
         self._items: list[ZoneItem] | None = None
+        self._writes: list[_Task] | None = None
         self._steps: dict[str, Step] = {}
         self._made: dict[str, RecordChange] = {}
         self._findings: list[Finding] = []
@@ -157,7 +159,7 @@ class ZonesMover(Mover[ZoneItem]):
     def _without_room(self) -> str | None:
         """Say that the zone may not have so many record sets. Its provider is asked where the usual limit is passed."""
         usual = self._target.features.max_record_sets
-        counts = Counter(self.delta(item).action for item in self._items or ())
+        counts = Counter(step.action for _, step in self._to_write())
         there = len(self._reading[1].result()) or _OWN
         after = there + counts[Action.CREATE] - counts[Action.DELETE]
         if usual is None or after <= usual.value or not counts[Action.CREATE]:
@@ -171,11 +173,8 @@ class ZonesMover(Mover[ZoneItem]):
         return f"the target's zone would have {after:,} record sets, and may have {most} ({most.source}){more}"
 
     def _much_changed(self) -> str | None:
-        items = self._items or []
-        there = sum(1 for item in items if item.right is not None)
-        touched = sum(
-            1 for item in items if item.right is not None and self.delta(item).action in {Action.REPLACE, Action.DELETE}
-        )
+        there = sum(1 for item in self._items or () if item.right is not None)
+        touched = sum(1 for item, step in self._to_write() if item.right is not None)
         limit, share = self.options.change_limit, self.options.change_share
         if limit is None and there < _GUARDED:
             return None
@@ -187,14 +186,17 @@ class ZonesMover(Mover[ZoneItem]):
             f" does that to at most {most}; look at both sides, or raise that limit (--change-limit)"
         )
 
+    def _to_write(self) -> list[_Task]:
+        """Return what the last inventory found to be written."""
+        if self._writes is None:
+            tasks = ((item, self.delta(item)) for item in self._items or ())
+            self._writes = [task for task in tasks if task[1].action in _WRITTEN]
+        return self._writes
+
     @property
     def calls(self) -> tuple[int, int]:
         """Calls that would write, and record sets that they would write, as far as the last inventory tells."""
-        changes = [
-            self._change(item, step)
-            for item in self._items or ()
-            if (step := self.delta(item)).action in {Action.CREATE, Action.REPLACE, Action.DELETE}
-        ]
+        changes = [self._change(*task) for task in self._to_write()]
         return sum(1 for _ in self._batches(changes)), len(changes)
 
     @property
@@ -368,6 +370,7 @@ class ZonesMover(Mover[ZoneItem]):
         items = [self._item(key, wanted.get(key), there.get(key), known.get(key)) for key in sorted({*wanted, *there})]
         self._steps.clear()
         self._made.clear()
+        self._writes = None
         self._check_neighbours(items)
         return items
 

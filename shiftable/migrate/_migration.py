@@ -598,7 +598,8 @@ class _Watch:
             self.name(item.key, step.trouble, step.reason, step.losses)
             return
         self.counter.seen(step.action, item.size)
-        self.counter.losses.add(item.key, step.losses)
+        if step.losses:
+            self.counter.losses.add(item.key, step.losses)
         if step.action is Action.STALE:
             self.name(item.key, Trouble.STALE, step.reason)
         self._tell()
