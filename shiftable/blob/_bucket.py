@@ -128,6 +128,11 @@ class Bucket(Handle[BlobDriver]):
         """Say why the provider could not hold an object of that key; ``None`` if it can. Sends nothing."""
         return self._driver.check_key(key)
 
+    def refusal(self, key: str) -> InvalidArgument | None:
+        """Return the error with which a write to that key would end; ``None`` if there is none. Sends nothing."""
+        why = self.check_key(key)
+        return None if why is None else self._invalid("put", self._object(key), why)
+
     def check_metadata(self, metadata: Mapping[str, str]) -> str | None:
         """Say why the provider could not keep that metadata exactly; ``None`` if it can. Sends nothing."""
         for name, value in metadata.items():

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _READ = 1024 * 1024
 _LARGE = 1024 * 1024
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 End = Path | Bucket | tuple[Bucket, str]
 
@@ -67,13 +68,14 @@ def sync(
 
     Names are compared in one pass over two sorted listings, at a memory that does not grow with them. Equal are a
     size and, where both sides can tell it, an MD5; where not, a target that is not older than its source.
-    Nothing is written through a symbolic link within a target folder: such a step ends as a ``Conflict``.
+    Nothing is written through a symbolic link within a target folder: such a step ends as a ``Conflict``. A folder
+    below the source that cannot be read is a step with its error, and what the target has there stays.
 
     Args:
         source: a folder, a bucket, or a bucket and a prefix.
         target: the same; one of the two is not a folder.
         delete: also delete at the target what the source has not.
-        dry_run: yield the steps without doing them; those whose key the target refuses have their error.
+        dry_run: yield the steps without doing them; those whose name the target cannot hold have their error.
         on_found: is told each step before it begins, for a display of how far it is.
 
     Raises:
@@ -102,23 +104,17 @@ def _told(steps: Iterable[SyncStep], on_found: Callable[[SyncStep], None]) -> It
 
 
 def _foreseen(there: _Side, step: SyncStep) -> SyncStep:
-    """Return a step, with its error where the target refuses its key."""
-    if step.action == "delete" or not isinstance(there, _Prefix):
+    """Return a step, with its error where the target cannot hold its name."""
+    if step.action == "delete" or step.error is not None:
         return step
-    bucket, key = there.bucket, there.prefix + step.name
-    why = bucket.check_key(key)
-    if why is None:
-        return step
-    resource = Resource("object", key, bucket.resource)
-    error = InvalidArgument(why, provider=bucket.provider, operation="blob.put", resource=resource)
-    return attrs.evolve(step, error=error)
+    return attrs.evolve(step, error=there.refusal(step.name))
 
 
 def _carried_out(here: _Side, there: _Side, steps: Iterable[SyncStep], workers: int) -> Iterator[SyncStep]:
     def carry_out(step: SyncStep) -> None:
         if step.action == "delete":
             there.delete(step.name)
-        else:
+        elif step.error is None:
             _copy(here, there, step)
 
     def one(step: SyncStep) -> None:
@@ -149,7 +145,7 @@ def _copy(here: _Side, there: _Side, step: SyncStep) -> None:
 
 def _steps(here: _Side, there: _Side, *, delete: bool) -> Iterator[SyncStep]:
     """Compare two listings in the order of their names' UTF-8 bytes, which is that of their code points."""
-    theirs = iter(there.entries())
+    theirs = _readable(there.entries())
     their = next(theirs, None)
     for mine in here.entries():
         if isinstance(there, _Folder) and mine.name.endswith("/") and not mine.size:
@@ -159,6 +155,11 @@ def _steps(here: _Side, there: _Side, *, delete: bool) -> Iterator[SyncStep]:
             if delete:
                 yield SyncStep(name=their.name, action="delete", size=their.size)
             their = next(theirs, None)
+        if mine.error is not None:
+            yield SyncStep(name=mine.name, action="copy", size=0, error=mine.error)
+            while their is not None and mine.hides(their.name):
+                their = next(theirs, None)  # nobody knows whether the source has it
+            continue
         if their is None or their.name != mine.name:
             yield SyncStep(name=mine.name, action="copy", size=mine.size, item=mine.item)
             continue
@@ -168,6 +169,14 @@ def _steps(here: _Side, there: _Side, *, delete: bool) -> Iterator[SyncStep]:
     while delete and their is not None:
         yield SyncStep(name=their.name, action="delete", size=their.size)
         their = next(theirs, None)
+
+
+def _readable(entries: Iterable[_Entry]) -> Iterator[_Entry]:
+    """Pass on the entries of a target, of which each counts."""
+    for entry in entries:
+        if entry.error is not None:
+            raise entry.error
+        yield entry
 
 
 def _same(here: _Side, mine: _Entry, there: _Side, their: _Entry) -> bool:
@@ -190,6 +199,12 @@ class _Entry:
     modified: datetime
     md5: bytes | None = None
     item: ObjectSummary | None = None
+    error: OperationError | None = None
+    """Why it cannot be looked at: a file, or a folder, whose name ends in a slash."""
+
+    def hides(self, name: str) -> bool:
+        """Tell whether a name is its own, or below it."""
+        return name == self.name or (self.name.endswith("/") and name.startswith(self.name))
 
 
 class _Side(ABC):
@@ -205,6 +220,10 @@ class _Side(ABC):
     @abstractmethod
     def md5(self, entry: _Entry) -> bytes | None:
         """Return the MD5 of an entry's content, if it can be had without a download."""
+
+    @abstractmethod
+    def refusal(self, name: str) -> OperationError | None:
+        """Return the error with which writing a name would end; ``None`` if nothing is against it."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -228,6 +247,9 @@ class _Prefix(_Side):
 
     def md5(self, entry: _Entry) -> bytes | None:
         return entry.md5
+
+    def refusal(self, name: str) -> OperationError | None:
+        return self.bucket.refusal(self.prefix + name)
 
     def delete(self, name: str) -> None:
         self.bucket.delete(self.prefix + name)
@@ -279,6 +301,9 @@ class _Folder(_Side):
                 status = entry.stat(follow_symlinks=False)
             except (FileNotFoundError, NotFound):
                 continue  # deleted since its folder was read
+            except (OSError, OperationError) as exc:
+                yield _Entry(base + name, 0, _LONG_AGO, error=self._told(base + name, exc))
+                continue
             if stat.S_ISREG(status.st_mode):
                 yield _Entry(base + name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
             else:
@@ -287,6 +312,13 @@ class _Folder(_Side):
     def md5(self, entry: _Entry) -> bytes | None:
         with self.translated(entry.name), Path(self.path(entry.name)).open("rb") as file:
             return hashlib.file_digest(file, _md5).digest()
+
+    def refusal(self, name: str) -> OperationError | None:
+        try:
+            path_below(self.root, name, operation="blob.sync")
+        except OperationError as exc:
+            return exc
+        return None
 
     def delete(self, name: str) -> None:
         with self.translated(name):
@@ -317,6 +349,14 @@ class _Folder(_Side):
     def translated(self, name: str) -> translated:
         """Turn the errors of files into ours."""
         return translated(classify_os, provider="local", operation="blob.sync", resource=self._resource(name))
+
+    def _told(self, name: str, exc: OSError | OperationError) -> OperationError:
+        """Return an error of a file, or of a folder below, as ours."""
+        try:
+            with self.translated(name):
+                raise exc
+        except OperationError as error:
+            return error
 
     def _resource(self, name: str) -> Resource:
         return Resource(

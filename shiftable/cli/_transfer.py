@@ -85,12 +85,22 @@ Target = Location | Local | Below
 
 @attrs.frozen
 class Pair:
-    """One object or file, and where it goes."""
+    """One object or file, and where it goes; ``error`` says why it will not."""
 
     source: Source
     target: Target
     size: int | None = None
-    refused: str = ""
+    error: OperationError | None = None
+
+
+@attrs.frozen
+class Found:
+    """A source, and its name below the target; a folder with the error for which it cannot be read."""
+
+    source: Source
+    name: str
+    size: int | None = None
+    error: OperationError | None = None
 
 
 # what goes where
@@ -118,15 +128,12 @@ def pairs(
         found, reads = _found(source, recursive=recursive, glob=glob)
         if recursive and isinstance(source, Location) and isinstance(into, Location):
             _check_outside(source, into)
-        for each, name, size in found:
-            if size == 0 and name.endswith("/") and not isinstance(into, Location):
+        for each in found:
+            if each.size == 0 and each.name.endswith("/") and not isinstance(into, Location):
                 continue  # it only marks a folder
-            to = _within(into, name, each) if folder else into
-            yield Pair(each, to, size, _why_not(each, to, reads))
+            to = _within(into, each.name, each.source) if folder else into
+            yield Pair(each.source, to, each.size, each.error or _within_itself(each.source, to, reads))
 
-
-Found = Iterable[tuple[Source, str, int | None]]
-"""Sources, each with its name below the target and its size."""
 
 Reads = Callable[[str], bool]
 """Tells whether a listing may yet come to a key."""
@@ -140,9 +147,9 @@ def _opened(context: Context, place: Place, *, many: bool) -> Source:
     return attrs.evolve(location, bucket=location.bucket.lane()) if many else location
 
 
-def _found(source: Source, *, recursive: bool, glob: bool) -> tuple[Found, Reads]:
+def _found(source: Source, *, recursive: bool, glob: bool) -> tuple[Iterable[Found], Reads]:
     if isinstance(source, Local):
-        return (_files(source) if recursive else [(source, source.path.name, None)]), _reads_nothing
+        return (_files(source) if recursive else [Found(source, source.path.name)]), _reads_nothing
     if glob:
         folder, pattern = matching(source)
         return _matches(source, folder, pattern), lambda key: pattern.fullmatch(key) is not None
@@ -150,7 +157,7 @@ def _found(source: Source, *, recursive: bool, glob: bool) -> tuple[Found, Reads
         return _objects(source), lambda key: key.startswith(source.folder)
     if not source.key:
         raise ConfigError(f"{source} is a whole bucket; -r copies what is in it")
-    return [(source, source.key.rpartition("/")[2], None)], _reads_nothing
+    return [Found(source, source.key.rpartition("/")[2])], _reads_nothing
 
 
 def _check_outside(source: Location, into: Location) -> None:
@@ -164,12 +171,12 @@ def _reads_nothing(_: str) -> bool:
     return False
 
 
-def _why_not(source: Source, target: Target, reads: Reads) -> str:
+def _within_itself(source: Source, target: Target, reads: Reads) -> OperationError | None:
     """Refuse to write where the same command still reads: it might go on for ever, or copy copies."""
     if not (isinstance(source, Location) and isinstance(target, Location)):
-        return ""
+        return None
     inside = _same(source.bucket, target.bucket) and reads(target.key)
-    return "the target lies within the source" if inside else ""
+    return Conflict("the target lies within the source", operation="blob.copy") if inside else None
 
 
 def _same(bucket: Bucket, other: Bucket) -> bool:
@@ -220,36 +227,39 @@ def _within(target: Source, name: str, source: Source) -> Target:
     return Below(target.path, name)
 
 
-def _files(source: Local) -> Iterator[tuple[Source, str, int | None]]:
+def _files(source: Local) -> Iterator[Found]:
     if source.is_standard:
         raise ConfigError("-r takes a folder, not standard input")
     root = source.path
     base = "" if source.names_content else f"{root.name}/"
     with _translated(root):
         if stat.S_ISREG(root.stat().st_mode):
-            yield source, root.name, root.stat().st_size
+            yield Found(source, root.name, root.stat().st_size)
             return
-        for path, size in _walked(root):
-            yield Local(str(path)), base + path.relative_to(root).as_posix(), size
+        yield from _walked(root, base)
 
 
-def _walked(folder: Path) -> Iterator[tuple[Path, int]]:
+def _walked(folder: Path, base: str) -> Iterator[Found]:
     with _translated(folder), os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
-        path = Path(entry.path)
+        path, name = Path(entry.path), base + entry.name
         try:
             if entry.is_dir(follow_symlinks=False):
-                yield from _walked(path)
+                yield from _walked(path, f"{name}/")
             elif entry.is_file(follow_symlinks=False):
-                yield path, entry.stat(follow_symlinks=False).st_size
+                with _translated(path):
+                    size = entry.stat(follow_symlinks=False).st_size
+                yield Found(Local(str(path)), name, size)
             else:
                 click.echo(f"{shown(str(path))}: left out, it is no regular file", err=True)
-        except (FileNotFoundError, NotFound):
+        except NotFound:
             continue  # deleted since its folder was read
+        except OperationError as exc:
+            yield Found(Local(str(path)), name, error=exc)
 
 
-def _objects(source: Location) -> Iterator[tuple[Source, str, int | None]]:
+def _objects(source: Location) -> Iterator[Found]:
     """Yield what is in a folder; a key that is no folder but an object is that object."""
     name = source.key.rpartition("/")[2]
     base = f"{name}/" if name else ""
@@ -258,19 +268,19 @@ def _objects(source: Location) -> Iterator[tuple[Source, str, int | None]]:
         empty = False
         below = base + item.key[len(source.folder) :]
         if below:
-            yield source.at(item.key), below, item.size
+            yield Found(source.at(item.key), below, item.size)
     if empty:
         if not name or not source.bucket.exists(source.key):
             raise NotFound(f"there is nothing below {source}", provider=source.bucket.provider, operation="blob.list")
-        yield source, name, None
+        yield Found(source, name)
 
 
-def _matches(source: Location, folder: str, pattern: re.Pattern[str]) -> Found:
+def _matches(source: Location, folder: str, pattern: re.Pattern[str]) -> Iterator[Found]:
     empty = True
     for item in source.bucket.list(folder):
         if pattern.fullmatch(item.key):
             empty = False
-            yield source.at(item.key), item.key[len(folder) :], item.size
+            yield Found(source.at(item.key), item.key[len(folder) :], item.size)
     if empty:
         raise NotFound(f"nothing matches {source}", provider=source.bucket.provider, operation="blob.list")
 
@@ -419,7 +429,7 @@ class Transfer:
         """Carry out all; a failure is told and does not keep the others from their turn."""
         if self.options.dry_run:
             for pair in work:
-                self._tell(pair, pair.size or 0, _refusal(pair))
+                self._tell(pair, pair.size or 0, pair.error or _refusal(pair.target))
             return
         try:
             for pair, future in parallel(self._counted, self._expected(work), workers=self.options.jobs):
@@ -455,9 +465,8 @@ class Transfer:
 
     def _one(self, pair: Pair) -> int:
         source, target = pair.source, pair.target
-        refusal = _refusal(pair)
-        if refusal is not None:
-            raise refusal
+        if pair.error is not None:
+            raise pair.error
         if isinstance(source, Location):
             return self._copy(source, target) if isinstance(target, Location) else self._download(source, target)
         if not isinstance(target, Location):
@@ -636,8 +645,16 @@ def delete_pinned(source: Location, token: Token) -> None:
     bucket.delete(source.key)
 
 
-def _refusal(pair: Pair) -> OperationError | None:
-    return Conflict(pair.refused, operation="blob.copy") if pair.refused else None
+def _refusal(target: Target) -> OperationError | None:
+    """Return the error with which writing to a target would end, as far as its name tells."""
+    if isinstance(target, Location):
+        return target.bucket.refusal(target.key)
+    try:
+        if isinstance(target, Below):
+            path_below(target.root, target.name, operation="blob.copy")
+    except OperationError as exc:
+        return exc
+    return None
 
 
 def _made(target: Below) -> Path:

@@ -297,6 +297,43 @@ def test_files_that_go_while_a_folder_is_copied_are_left_out(
     assert (0, ["sub/b"]) == (answer.exit_code, keys(run)), answer.stderr
 
 
+def test_a_folder_that_cannot_be_read_does_not_stop_the_others(
+    run: Run, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def denied(folder: Any) -> Any:
+        if str(folder).endswith("/deep"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", denied)
+        for verb in ("cp", "mv"):
+            answer = run("blob", verb, "-r", "tree/", "assets:")
+            assert (1, ["a", "sub/b"]) == (answer.exit_code, keys(run)), answer.stderr
+            assert "tree/sub/deep → assets:sub/deep: " in answer.stderr
+            assert "Permission denied" in answer.stderr
+    assert ["sub/deep/c"] == files(tree / "tree")
+
+
+def test_a_dry_run_tells_what_would_be_refused(run: Run, tree: Path) -> None:
+    (tree / "tree" / "sub" / "b#").write_text("1")
+    long = "x" * 1020
+    for arguments in (["-r", "tree/", f"assets:{long}"], ["-r", "assets:odd", "down"]):
+        put(run, "assets:odd/good", "assets:odd/link/c")
+        (tree / "down" / "odd").mkdir(parents=True, exist_ok=True)
+        if not (tree / "down" / "odd" / "link").is_symlink():
+            (tree / "down" / "odd" / "link").symlink_to(tree)
+        foreseen, happened = (run("blob", "cp", *more, *arguments) for more in (["--dry-run"], []))
+        assert (1, 1) == (foreseen.exit_code, happened.exit_code), arguments
+        errors = [
+            sorted(line for line in answer.stderr.splitlines() if line.startswith("error: "))
+            for answer in (foreseen, happened)
+        ]
+        assert errors[0] == errors[1] != []
+
+
 def test_what_is_there_stays_with_if_absent(run: Run, folder: Path) -> None:
     put(run, "assets:a")
     (folder / "a").write_text("mine")

@@ -1,5 +1,6 @@
 """Sync: what is compared, what is left out, and what is never touched."""
 
+import contextlib
 import hashlib
 import os
 import time
@@ -14,7 +15,7 @@ import shiftable
 from shiftable.blob import BlobStore, Bucket, BucketSpec, SyncStep, sync
 from shiftable.blob._sync import _read
 from shiftable.blob.driver import BlobDriver
-from shiftable.errors import InvalidArgument, NotFound
+from shiftable.errors import InvalidArgument, NotFound, PermissionDenied
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.wrap import Recorded
 
@@ -173,6 +174,68 @@ def test_a_file_that_has_grown_or_shrunk_is_read_to_its_end(tmp_path: Path, list
     assert _read(str(tmp_path / "a"), listed) == b"x" * 100
 
 
+def test_a_folder_that_cannot_be_read_is_one_error_and_nothing_of_it_is_deleted(
+    bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("b/c", "b/gone", "b/z/y", "b0", "gone"):
+        bucket.put(key, b"1")
+    monkeypatch.setattr(os, "scandir", _refusing(os.scandir, tree / "b"))
+    expected = [
+        ("copy", "a", ""),
+        ("copy", "b-d", ""),
+        ("copy", "b/", "PermissionDenied"),
+        ("copy", "new\nline", ""),
+        ("copy", "ü", ""),
+        ("delete", "b0", ""),
+        ("delete", "gone", ""),
+    ]
+    for dry_run in (True, False):
+        steps = sync(tree, bucket, delete=True, dry_run=dry_run)
+        assert expected == done(steps), dry_run
+    assert ["a", "b-d", "b/c", "b/gone", "b/z/y", "new\nline", "ü"] == keys(bucket)
+    (denied,) = (step.error for step in sync(tree, bucket) if step.error)
+    assert f"folder '{tree}/b/'" in str(denied)
+
+
+def test_a_file_that_may_not_be_looked_at_is_one_error(
+    bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "d"):
+        (tree / "b" / name).write_text("1")
+    for key in ("b/a", "b/c", "b/c0", "b/d", "gone"):
+        bucket.put(key, b"1")
+    scan = os.scandir
+
+    def without_rights(folder: Path) -> Any:
+        with scan(folder) as found:
+            entries = [_Entry(each) if each.path == str(tree / "b" / "c") else each for each in found]
+        return contextlib.nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", without_rights)
+    steps = done(sync(tree, bucket, delete=True))
+    assert [("copy", "b/c", "PermissionDenied")] == [step for step in steps if step[2]]
+    assert ["a", "b-d", "b/a", "b/c", "b/d", "new\nline", "ü"] == keys(bucket)
+    assert [("copy", "b/c", "PermissionDenied")] == done(sync(tree, bucket, delete=True))
+
+
+class _Entry:
+    """An entry of a folder that may be listed, and whose files may not be looked at."""
+
+    def __init__(self, entry: os.DirEntry[str]) -> None:
+        self.name, self.path, self.is_dir = entry.name, entry.path, entry.is_dir
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", self.path)
+
+
+def test_a_target_that_cannot_be_read_ends_it(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.put("b/x", b"1")
+    monkeypatch.setattr(os, "scandir", _refusing(os.scandir, tree / "b"))
+    with pytest.raises(PermissionDenied):
+        list(sync(bucket, tree, delete=True))
+    assert "b/c" == (tree / "b" / "c").read_text()
+
+
 def _refusing(opened: Any, locked: Path) -> Any:
     def refused(path: str | Path, *rest: Any, **more: Any) -> Any:
         if Path(path) == locked:
@@ -250,6 +313,21 @@ def test_prefixes_side_by_side_are_copied(bucket: Bucket) -> None:
     assert [("copy", "a", ""), ("delete", "b", "")] == done(sync((bucket, "one/"), (bucket, "two/"), delete=True))
     assert ["one/a", "two/a"] == keys(bucket)
     assert hashlib.md5(b"1").digest() == bucket.stat("two/a").md5  # noqa: S324  as the listing tells it
+
+
+def test_a_dry_run_tells_which_names_a_folder_cannot_hold(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("a", "../b", "x//y", "link/c"):
+        bucket.put(key, b"1")
+    (tmp_path / "down").mkdir()
+    (tmp_path / "down" / "link").symlink_to(tmp_path)
+    foreseen = done(sync(bucket, tmp_path / "down", dry_run=True))
+    assert [
+        ("copy", "../b", "InvalidArgument"),
+        ("copy", "a", ""),
+        ("copy", "link/c", "Conflict"),
+        ("copy", "x//y", "InvalidArgument"),
+    ] == foreseen
+    assert foreseen == done(sync(bucket, tmp_path / "down"))
 
 
 def test_a_dry_run_tells_which_keys_the_target_refuses(tree: Path, bucket: Bucket) -> None:
