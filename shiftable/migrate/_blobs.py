@@ -114,6 +114,8 @@ class BlobMover(Mover[BlobItem]):
         self._source: Bucket = self._from.bucket(spec.name)
         self._target: Bucket = self._to.bucket(self.spec.name)
         self._inside = Inside(self._source, self._target)
+        keys = self.options.filter.keys
+        self._met = bytearray(keys.count) if keys is not None else bytearray()
 
     @property
     def gives_way(self) -> bool:  # type: ignore[override]  # it depends on the sides
@@ -173,6 +175,11 @@ class BlobMover(Mover[BlobItem]):
             if not version.latest or version.deleted:
                 yield Loss("versions", "older versions and deletions are not moved")
 
+    def unmet(self) -> Iterable[str]:
+        """Return the listed keys that neither the source nor the journal has, as far as the rest of the filter goes."""
+        chosen = self.options.filter
+        return (key for key in chosen.keys.but(self._met) if chosen.admits_key(key)) if chosen.keys is not None else ()
+
     def travels(self, item: BlobItem, step: Step | None) -> bool:
         """Keep here what goes in parts, whose notes are in the journal, and what deletes."""
         return step is None or (step.action is not Action.DELETE and item.size <= PART_SIZE)
@@ -188,9 +195,12 @@ class BlobMover(Mover[BlobItem]):
     def inventory(self, records: Iterable[Record], shard: Shard = Shard()) -> Iterator[BlobItem]:  # noqa: B008  frozen
         """Join the two listings; a bucket that is still to be made is an empty one."""
         folders = _Folders() if self._target.features.keys_are_paths else None
+        keys = self.options.filter.keys
         rows = joined(self._listed_source(shard), self._listed_target(shard), records, lambda found: found.key)
         for key, left, right, record in rows:
             under = folders.object_above(key) if folders else None
+            if keys is not None and (left or record) and (place := keys.place(key)) is not None:
+                self._met[place] = 1
             yield BlobItem(
                 key=key,
                 source=_pinned(left) if left else None,

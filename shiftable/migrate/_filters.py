@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Filter", "KeyList", "Rule"]
 
 _DIGEST = 16
+_BETWEEN = b"\xff"
+"""Between keys: no UTF-8 has it."""
 
 
 @attrs.frozen
@@ -36,22 +38,26 @@ class Rule:
 
 @attrs.frozen
 class KeyList:
-    """A list of keys, of which only digests of 16 bytes are kept. Two of the same keys are equal.
+    """A list of keys, each found by a digest of 16 bytes. Two of the same keys are equal.
 
     Args:
         digest: of the keys, sorted.
         table: those digests, sorted; not in a saved plan.
+        names: the keys in that order, to name those that nobody has.
     """
 
     digest: str
     count: int
     table: bytes = attrs.field(default=b"", eq=False, repr=False)
+    names: bytes = attrs.field(default=b"", eq=False, repr=False)
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> KeyList:
         """Make a list, in any order, of which keys that come again count once."""
-        table = b"".join(sorted({_digest(key) for key in keys}))
-        return cls(hashlib.sha256(table).hexdigest(), len(table) // _DIGEST, table)
+        found = sorted({_digest(encoded) + encoded for encoded in map(_encoded, keys)})
+        table = b"".join([each[:_DIGEST] for each in found])
+        names = _BETWEEN.join([each[_DIGEST:] for each in found])
+        return cls(hashlib.sha256(table).hexdigest(), len(found), table, names)
 
     @classmethod
     def read(cls, data: bytes) -> KeyList:
@@ -67,18 +73,40 @@ class KeyList:
         return cls.of(line.decode() for line in lines if line)
 
     def __contains__(self, key: str) -> bool:
+        return self.place(key) is not None
+
+    def place(self, key: str) -> int | None:
+        """Return where a key stands in the table, ``None`` if it does not."""
+        self._check_given()
+        wanted = _digest(_encoded(key))
+        place = bisect.bisect_left(range(self.count), wanted, key=self._at)
+        return place if place < self.count and self._at(place) == wanted else None
+
+    def but(self, met: bytes | bytearray) -> Iterator[str]:
+        """Iterate over the keys whose places are zero in ``met``."""
+        self._check_given()
+        start = 0
+        for is_met in met:
+            end = self.names.find(_BETWEEN, start)
+            name = self.names[start : end if end >= 0 else None]
+            start = end + 1
+            if not is_met:
+                yield name.decode("utf-8", "surrogatepass")
+
+    def _check_given(self) -> None:
         if len(self.table) != self.count * _DIGEST:
             raise InvalidArgument("a saved plan does not hold its list of keys; give the list again")
-        wanted = _digest(key)
-        place = bisect.bisect_left(range(self.count), wanted, key=self._at)
-        return place < self.count and self._at(place) == wanted
 
     def _at(self, place: int) -> bytes:
         return self.table[place * _DIGEST : (place + 1) * _DIGEST]
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
+def _encoded(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
+
+
+def _digest(encoded: bytes) -> bytes:
+    return hashlib.blake2b(encoded, digest_size=_DIGEST).digest()
 
 
 def _prefixes(found: Iterable[str]) -> tuple[str, ...]:

@@ -236,6 +236,7 @@ class Migration:
             failed=lambda task, error: watch.failed(task[0].key, error),
             gives_way=mover.gives_way,
         )
+        self._name_unmet(mover, watch)
         if inspect:
             for loss in mover.general_losses():
                 counter.losses.add("", (loss,))
@@ -378,6 +379,7 @@ class Migration:
                 )
         copying.correct(mover.confirm(copying.copied))
         mover.tidy()
+        self._name_unmet(mover, watch)
         watch.report_progress()
         for loss in mover.general_losses():
             counter.losses.add("", (loss,))
@@ -437,6 +439,7 @@ class Migration:
                     away=self._verifying_away(found, mover, quick=quick),
                     gives_way=mover.gives_way,
                 )
+        self._name_unmet(mover, watch)
         for finding in mover.verified():
             if finding.trouble is None:
                 counter.notes.append(finding.text)
@@ -506,6 +509,11 @@ class Migration:
         shards = mover.shards()
         workers = min(len(shards), self.options.listers)
         return contextlib.closing(interleaved([source(shard) for shard in shards], workers))
+
+    def _name_unmet(self, mover: Mover[Any], watch: _Watch) -> None:
+        """Name what was listed and is nowhere; of several buckets nobody can say in which one it should be."""
+        for key in mover.unmet() if len(self._movable()) == 1 else ():
+            watch.name(key, Trouble.VANISHED, "the list of keys has it, and the source does not")
 
     def _connect(self) -> None:
         """Make all clients: what is wrong with the settings of one is told before anything is done with another."""

@@ -434,6 +434,10 @@ class Mover(ABC, Generic[I]):
         """Say what is lost that belongs to no single item that moves; may ask the source."""
         return ()
 
+    def unmet(self) -> Iterable[str]:
+        """Return listed items of the filter that the inventories have not met."""
+        return ()
+
     def guard(self) -> str | None:
         """Say why all that the last inventory found to be done should not be done; ``None`` if it may."""
         return None

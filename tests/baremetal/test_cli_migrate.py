@@ -91,6 +91,8 @@ def test_a_list_of_keys_is_read_from_a_file_or_from_standard_input(shop: Path, p
     put(a_jpg=b"1", img__b_jpg=b"2", c_jpg=b"3")
     (shop / "keys").write_bytes(text)
 
+    told = shiftable(*MOVE, "--files-from", "keys")
+    assert (b"absent" in text) == ("absent: the list of keys has it, and the source does not" in told.stdout)
     assert ["a.jpg", "img/b.jpg"] == moved(shiftable, "--files-from", "keys")
     command = [str(Path(sys.executable).parent / "shiftable"), *MOVE, "--files-from", "-", "--json"]
     answer = subprocess.run(command, input=text, capture_output=True, check=True)

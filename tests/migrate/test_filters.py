@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from shiftable.blob import BlobStore
 from shiftable.errors import InvalidArgument, MigrationError
 from shiftable.migrate import Action, Filter, KeyList, Plan, Rule
 from shiftable.migrate._glob import Glob
@@ -242,6 +244,11 @@ def test_a_list_of_keys_holds_what_was_listed(listed: list[str], other: str) -> 
     assert all(key in found for key in listed)
     assert (other in listed) == (other in found)
     assert (KeyList.of(reversed(listed)), len({*listed})) == (found, found.count)
+    met = bytearray(found.count)
+    assert {*listed} == {*found.but(met)}
+    for key in listed[::2]:
+        met[found.place(key)] = 1
+    assert sorted({*listed} - {*listed[::2]}) == sorted(found.but(met))
 
 
 # moves
@@ -264,6 +271,42 @@ def test_only_what_passes_is_moved(world: Any) -> None:
     assert ["img/c.jpg", "logs/e.gz"] == moved(world, min_size=4)
     assert ["a.jpg", "img/c.jpg", "logs/e.gz"] == moved(world, keys=KeyList.of(["a.jpg", "absent"]))
     assert 5 == len(moved(world))
+
+
+def named(report: Any) -> list[tuple[str, str]]:
+    (found,) = report.resources
+    return sorted((str(each.trouble), each.key) for each in found.named)
+
+
+def test_listed_keys_that_the_source_has_not_are_named(world: Any) -> None:
+    filled(world)
+    chosen = Filter(keys=KeyList.of(["a.jpg", "b.txt", "absent", "img/Ä", "logs/f.gz"]))
+    missing = [("vanished", "absent"), ("vanished", "img/Ä"), ("vanished", "logs/f.gz")]
+    for _ in range(2):
+        assert missing == named(world.migration("blob", filter=chosen).plan())
+    for report in (world.migration("blob", filter=chosen).apply(), world.migration("blob", filter=chosen).verify()):
+        assert (missing, True) == (named(report), report.complete)
+    assert ["a.jpg", "b.txt"] == sorted(world.contents(world.target))
+
+    world.source.delete("b.txt")  # what was moved and is gone since is another thing
+    world.target.put("absent", b"somebody else's")
+    assert [("stale", "b.txt"), *missing] == named(world.migration("blob", filter=chosen).plan())
+    for rest in ({"prefixes": ["logs/"]}, {"rules": [Rule(True, "*.gz")]}):
+        narrower = Filter(keys=chosen.keys, **rest)
+        assert [("vanished", "logs/f.gz")] == named(world.migration("blob", filter=narrower).plan())
+    unmet = Filter(keys=chosen.keys, min_size=1000)
+    assert missing == named(world.migration("blob", filter=unmet).plan())
+
+
+def test_of_two_buckets_neither_misses_what_may_be_in_the_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(world)
+    other = attrs.evolve(world.bucket_spec, name="other-bucket")
+    BlobStore(world.left).create(other).put("in/the/other", b"1")
+    (assets, _) = world.declared()
+    both = (assets, attrs.evolve(assets, label="other", spec=other))
+    monkeypatch.setattr(world, "declared", lambda: both)
+    report = world.migration("blob", filter=Filter(keys=KeyList.of(["a.jpg", "in/the/other"]))).apply()
+    assert [(1, ()), (1, ())] == [(found.changed, found.named) for found in report.resources]
 
 
 def test_prefixes_are_listed_and_nothing_else(world: Any) -> None:
@@ -402,3 +445,6 @@ def test_a_list_of_keys_that_a_saved_plan_does_not_hold_is_asked_for(world: Any)
 
     with pytest.raises(InvalidArgument, match="give the list again"):
         saved.options.filter.admits_key("a.jpg")
+    assert saved.options.filter.keys is not None
+    with pytest.raises(InvalidArgument, match="give the list again"):
+        list(saved.options.filter.keys.but(b"\0"))
