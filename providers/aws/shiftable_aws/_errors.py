@@ -261,6 +261,7 @@ COMPUTE_CODES: Mapping[str, type[OperationError]] = {
 }
 
 _PROTECTED = re.compile("protect", re.IGNORECASE)
+_DELETED = re.compile("(marked|scheduled) for deletion", re.IGNORECASE)
 
 
 def classify_compute(exc: Exception) -> Fault | None:
@@ -289,4 +290,7 @@ def classify_dns(exc: Exception) -> Fault | None:
 
 def classify_secrets(exc: Exception) -> Fault | None:
     """Claim botocore's exceptions, as raised by a client of Secrets Manager."""
-    return errors.classify(exc, SECRETS_CODES)
+    fault = errors.classify(exc, SECRETS_CODES)
+    if fault is not None and fault.code == "InvalidRequestException" and _DELETED.search(fault.message):
+        return attrs.evolve(fault, message="the secret is deleted; restore it, or delete it with recovery=None")
+    return fault
