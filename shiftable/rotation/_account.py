@@ -6,13 +6,38 @@ from shiftable.accounts import Account, account_of, password, read_account
 from shiftable.config import Credential
 from shiftable.errors import ConfigError, Conflict
 from shiftable.masking import Masked
+from shiftable.secrets.rotator import Rotator, needs_a_first
 
 __all__ = [
+    "OneUser",
     "admin_account",
     "document_problem",
     "next_turn",
     "whose_turn",
 ]
+
+
+class OneUser(Rotator):
+    """A user who keeps the name: the value is the password, or a JSON document with ``username`` and ``password``."""
+
+    user: str | None
+    """The user's name, where the value is a password alone."""
+
+    def check(self, current: Masked) -> str | None:
+        """Say why a value is no credential."""
+        found = read_account(current, self.user)
+        return found if isinstance(found, str) else None
+
+    def parts(self, value: Masked) -> tuple[Masked, ...]:
+        """Return the value and the password in it."""
+        return value, account_of(value, self.user).password
+
+    def create(self, current: Masked | None) -> Masked:
+        """Make a password, in a document if the current value is one."""
+        if current is None:
+            raise needs_a_first(self.kind)
+        account = account_of(current, self.user)
+        return account.following(account.username, password())
 
 
 def admin_account(credential: Credential, username: str | None) -> Account:

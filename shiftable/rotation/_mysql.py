@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from shiftable.accounts import Account, account_of, password, read_account
+from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
 from shiftable.errors import (
     ConfigError,
@@ -23,7 +23,7 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable.masking import Masked
-from shiftable.rotation._account import admin_account, document_problem, next_turn, whose_turn
+from shiftable.rotation._account import OneUser, admin_account, document_problem, next_turn, whose_turn
 from shiftable.secrets.rotator import Rotator, needs_a_first
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class _Mysql(Rotator):
 
 
 @attrs.frozen(kw_only=True)
-class MysqlUser(_Mysql):
+class MysqlUser(_Mysql, OneUser):
     """The password of one MySQL or MariaDB user, who has two until ``grace`` is over.
 
     The value is the password, or a JSON document with ``username`` and ``password``. MySQL (8.0.14 and later) keeps the
@@ -127,22 +127,6 @@ class MysqlUser(_Mysql):
     kind: ClassVar[str] = "mysql-user"
 
     user: str | None = None
-
-    def check(self, current: Masked) -> str | None:
-        """Say why a value is no credential."""
-        found = read_account(current, self.user)
-        return found if isinstance(found, str) else None
-
-    def parts(self, value: Masked) -> tuple[Masked, ...]:
-        """Return the value and the password in it."""
-        return value, account_of(value, self.user).password
-
-    def create(self, current: Masked | None) -> Masked:
-        """Make a password, in a document if the current value is one."""
-        if current is None:
-            raise needs_a_first(self.kind)
-        account = account_of(current, self.user)
-        return account.following(account.username, password())
 
     def set(self, new: Masked, old: Masked, confirm: Callable[[], object]) -> None:
         """Give the user the new password beside the old one."""

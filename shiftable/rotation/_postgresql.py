@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, LiteralString
 
 import attrs
 
-from shiftable.accounts import Account, account_of, password, read_account
+from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
 from shiftable.errors import (
     ConfigError,
@@ -23,7 +23,7 @@ from shiftable.errors import (
     Unavailable,
 )
 from shiftable.masking import Masked
-from shiftable.rotation._account import admin_account, document_problem, next_turn, whose_turn
+from shiftable.rotation._account import OneUser, admin_account, document_problem, next_turn, whose_turn
 from shiftable.secrets.rotator import Rotator, needs_a_first
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class _Postgresql(Rotator):
 
 
 @attrs.frozen(kw_only=True)
-class PostgresqlUser(_Postgresql):
+class PostgresqlUser(_Postgresql, OneUser):
     """The password of one PostgreSQL user.
 
     The value is the password, or a JSON document with ``username`` and ``password``. The old password stops working
@@ -135,22 +135,6 @@ class PostgresqlUser(_Postgresql):
     user: str | None = attrs.field(default=None, validator=_is_name)
     admin: Credential | None = None
     admin_user: str | None = attrs.field(default=None, validator=_is_name)
-
-    def check(self, current: Masked) -> str | None:
-        """Say why a value is no credential."""
-        found = read_account(current, self.user)
-        return found if isinstance(found, str) else None
-
-    def parts(self, value: Masked) -> tuple[Masked, ...]:
-        """Return the value and the password in it."""
-        return value, account_of(value, self.user).password
-
-    def create(self, current: Masked | None) -> Masked:
-        """Make a password, in a document if the current value is one."""
-        if current is None:
-            raise needs_a_first(self.kind)
-        account = account_of(current, self.user)
-        return account.following(account.username, password())
 
     def set(self, new: Masked, old: Masked, confirm: Callable[[], object]) -> None:
         """Change the password, as the administrator or as the user."""
