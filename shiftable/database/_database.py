@@ -22,6 +22,7 @@ from shiftable.database.driver import (
     DatabaseSpec,
     DatabaseState,
     Snapshot,
+    name_problem,
 )
 from shiftable.errors import AlreadyExists, ConfigError, Conflict, NotFound, OperationError, Resource, Unsupported
 from shiftable.masking import Masked
@@ -124,6 +125,7 @@ class Database(Handle[DatabaseDriver]):
 
         Raises:
             Conflict: the server has no address yet.
+            InvalidArgument: no database has such a name.
         """
         self._prepare()
         info = self.info()
@@ -132,6 +134,8 @@ class Database(Handle[DatabaseDriver]):
         declared, logins = self._declared, self._book.of(self.name, self._declared)
         names = declared.databases if declared else ()
         chosen = database if database is not None else next(iter(names), _MAINTENANCE[info.engine])
+        if chosen != _MAINTENANCE[info.engine] and (why := name_problem(info.engine, chosen)) is not None:
+            raise self._invalid("url", self.resource, why)
         user = declared.user if declared else None
         if user is None and declared is not None and (declared.token_login or declared.login is not None):
             user = logins.current().user  # only the login says who

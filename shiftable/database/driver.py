@@ -38,6 +38,7 @@ __all__ = [
     "SizeChoice",
     "Snapshot",
     "choose_size",
+    "name_problem",
 ]
 
 Engine = Literal["postgresql", "mysql", "mariadb"]
@@ -51,6 +52,8 @@ STATES: tuple[DatabaseState, ...] = get_args(DatabaseState)
 GIB = 2**30
 
 _VERSION = re.compile(r"\d+(\.\d+)*")
+_LONGEST = 63  # bytes: PostgreSQL's NAMEDATALEN - 1
+_LONGEST_OF_MYSQL = 64  # characters: "Identifier Length Limits" of MySQL, "Identifier Names" of MariaDB
 
 
 def _is_engine(_: object, field: attrs.Attribute[str], value: str) -> None:
@@ -61,6 +64,33 @@ def _is_engine(_: object, field: attrs.Attribute[str], value: str) -> None:
 def _is_version(_: object, field: attrs.Attribute[str], value: str) -> None:
     if not _VERSION.fullmatch(value):
         raise ValueError(f"{field.name} must be numbers with dots, 16 or 8.4, not {value!r}")
+
+
+def name_problem(engine: Engine, name: str) -> str | None:
+    """Say why an engine would refuse the name of a database or a user, or cut it short; ``None`` if it holds it."""
+    if not name or "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        return f"{name!r} is no name: it is empty, has a NUL, or is no text"
+    if engine == "postgresql":
+        size = len(name.encode())
+        what = f"has {size} bytes; a name has at most {_LONGEST} in PostgreSQL (NAMEDATALEN)"
+        return f"{name!r} {what}" if size > _LONGEST else None
+    if len(name) > _LONGEST_OF_MYSQL:
+        return f"{name!r} has {len(name)} characters; a name has at most {_LONGEST_OF_MYSQL} in {engine}"
+    if name.endswith(" ") or any(letter > "\uffff" for letter in name):
+        return f"{name!r} is no name in {engine}: it ends in a space, or has letters beyond U+FFFF"
+    return None
+
+
+def _is_name(spec: DatabaseSpec, field: attrs.Attribute[str], value: str) -> None:
+    if value and (why := name_problem(spec.engine, value)) is not None:  # providers do not always tell it
+        raise ValueError(f"{field.name}: {why}")
+
+
+def _are_names(spec: DatabaseSpec, field: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    for number, name in enumerate(value):
+        why = f"{name!r} stands there twice" if name in value[:number] else name_problem(spec.engine, name)
+        if why is not None:
+            raise ValueError(f"{field.name}: {why}")
 
 
 @attrs.frozen(kw_only=True)
@@ -106,10 +136,10 @@ class DatabaseSpec(Spec):
     public: bool = False
     allow_from: tuple[str, ...] = attrs.field(default=(), validator=are_networks)
     tls: Literal["required", "optional"] = "required"
-    databases: tuple[str, ...] = ()
+    databases: tuple[str, ...] = attrs.field(default=(), validator=_are_names)
     parameters: Mapping[str, str] = attrs.Factory(dict)
     labels: Mapping[str, str] = attrs.Factory(dict)
-    admin: str = attrs.field(default="shiftadmin", eq=False)
+    admin: str = attrs.field(default="shiftadmin", validator=_is_name, eq=False)
     password: Credential | None = attrs.field(default=None, eq=False)
     token_login: bool = False
     user: str | None = attrs.field(default=None, eq=False)

@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from shiftable.config import Place, structure
-from shiftable.database import Databases, DatabaseSpec, DatabaseUrl, Login
+from shiftable.database import ENGINES, Databases, DatabaseSpec, DatabaseUrl, Engine, Login
 from shiftable.database._rules import impossible_updates, merged
 from shiftable.database.driver import DatabaseInfo, Server
-from shiftable.errors import ConfigError, Conflict
+from shiftable.errors import ConfigError, Conflict, InvalidArgument
 from shiftable.masking import Masked
 from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
 from shiftable.testing.conformance.database import small_spec
@@ -62,6 +62,43 @@ def test_all_that_is_wrong_with_a_declaration_is_told() -> None:
 def test_a_value_that_cannot_be_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field):
         attrs.evolve(small_spec("a"), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "why"),
+    [
+        ("postgresql", "", "empty"),
+        ("postgresql", "a\0b", "NUL"),
+        ("postgresql", "a\udcff", "no text"),
+        ("postgresql", "x" * 64, "64 bytes"),
+        ("postgresql", "\u00e9" * 32, "64 bytes"),
+        ("mysql", "x" * 65, "65 characters"),
+        ("mariadb", "\U0001f600", r"U\+FFFF"),
+        ("mariadb", "shop ", "ends in a space"),
+    ],
+)
+def test_a_name_that_an_engine_would_change_is_refused_before_anything_is_sent(
+    engine: Engine, name: str, why: str
+) -> None:
+    for field in ("databases", "admin") if name else ("databases",):
+        with pytest.raises(ValueError, match=f"{field}: .*{why}"):
+            attrs.evolve(small_spec("a"), engine=engine, **{field: ("shop", name) if field == "databases" else name})
+    databases = Databases(MemoryDatabaseDriver())
+    found = databases.create(attrs.evolve(small_spec("a"), engine=engine))
+    if engine == "postgresql" or name:  # whose maintenance is done without a database
+        with pytest.raises(InvalidArgument, match=why):
+            found.url(name)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_longest_names_and_odd_ones_are_kept(engine: Engine) -> None:
+    names = ("x" * 63, "\u00e9" * 31, "we\"ird %\\db'", "new\nline", " shop", "select")
+    assert names == attrs.evolve(small_spec("a"), engine=engine, databases=names, admin="x" * 63).databases
+
+
+def test_a_database_is_declared_once() -> None:
+    with pytest.raises(ConfigError, match=r"databases: 'b' stands there twice"):
+        _read(databases=["a", "b", "b"])
 
 
 def test_a_declaration_leaves_open_what_it_does_not_say() -> None:

@@ -176,10 +176,6 @@ class ServerEngine(ABC):
         """The database that clients name if nobody names one."""
 
     @abstractmethod
-    def name_problem(self, name: str) -> str | None:
-        """Say why the server cannot have a database or user of that name."""
-
-    @abstractmethod
     def session(self) -> AbstractContextManager[Session]:
         """Connect."""
 

@@ -53,7 +53,6 @@ FEATURES_ARCHIVED = attrs.evolve(
     FEATURES, title="MariaDB servers with `archive_days`", point_in_time=True, archive=True
 )
 
-_LONGEST = 64  # characters: MariaDB documentation, "Identifier Names"
 _OLDEST = (10, 5)  # databases have comments since
 _OURS = "shiftable: "
 _NOTES = "notes of shiftable: whose databases and users these are"
@@ -299,14 +298,6 @@ class MariadbEngine(ServerEngine):
     def default(self) -> str:
         """No database, which clients may name."""
         return ""
-
-    def name_problem(self, name: str) -> str | None:
-        """Say why MariaDB would refuse a name."""
-        if len(name) > _LONGEST:
-            return f"{name!r} has {len(name)} characters; a name has at most {_LONGEST} in MariaDB"
-        if not name or name != name.rstrip(" ") or any(not 0 < ord(letter) <= 0xFFFF for letter in name):
-            return f"{name!r} is no name in MariaDB: it is empty, ends in a space, or has letters beyond U+FFFF"
-        return None
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:

@@ -51,7 +51,6 @@ FEATURES_ARCHIVED = attrs.evolve(
     FEATURES, title="PostgreSQL servers with `archive_days`", point_in_time=True, archive=True
 )
 
-_LONGEST = 63  # bytes: NAMEDATALEN - 1
 _OLDEST = 14  # pg_terminate_backend(pid, timeout)
 _HISTORY = re.compile(rb"^(\d+)\s+([0-9A-F]+)/([0-9A-F]+)", re.MULTILINE)
 _CLASS = 0x73686966  # of our advisory locks, "shif"
@@ -351,13 +350,6 @@ class PostgresqlEngine(ServerEngine):
     def default(self) -> str:
         """The database that always exists, which is nobody's."""
         return "postgres"
-
-    def name_problem(self, name: str) -> str | None:
-        """Say why PostgreSQL would cut a name short or refuse it."""
-        size = len(name.encode())
-        if size > _LONGEST:
-            return f"{name!r} has {size} bytes; a name has at most {_LONGEST} in PostgreSQL (NAMEDATALEN)"
-        return None if name and "\0" not in name else "a name is empty, or has a NUL"
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:

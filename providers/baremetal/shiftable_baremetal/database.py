@@ -23,7 +23,6 @@ from shiftable.database.driver import (
     Snapshot,
 )
 from shiftable.errors import (
-    AlreadyExists,
     Conflict,
     Fault,
     InvalidArgument,
@@ -432,8 +431,6 @@ def _check(spec: DatabaseSpec) -> None:
     ours = sorted(_OURS & {name.lower() for name in spec.parameters})
     if ours:
         _fail(InvalidArgument, f"a private server's {', '.join(ours)} cannot be declared")
-    if len(set(spec.databases)) < len(spec.databases):
-        _fail(AlreadyExists, "a database is declared twice")
 
 
 def _parameters(spec: DatabaseSpec) -> dict[str, str]:

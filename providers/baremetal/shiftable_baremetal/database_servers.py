@@ -24,6 +24,7 @@ from shiftable.database.driver import (
     DatabaseSpec,
     DatabaseState,
     Snapshot,
+    name_problem,
 )
 from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, NotFound, Unsupported
 from shiftable.masking import Masked
@@ -281,11 +282,6 @@ class ServerDatabaseDriver(DatabaseDriver):
         """Refuse what the server could not hold. Sends nothing."""
         if spec.engine != self._engine.name:
             fail(InvalidArgument, f"the server is {self._engine.name}, not {spec.engine}")
-        if len(set(spec.databases)) < len(spec.databases):
-            fail(AlreadyExists, "a database is declared twice")
-        for name in (spec.admin, *spec.databases):
-            if (why := self._engine.name_problem(name)) is not None:
-                fail(InvalidArgument, why)
 
     def _archived(self) -> ServerArchive[Any, Any]:
         if self._archive is None:
@@ -532,7 +528,7 @@ def _free_name(
 ) -> str:
     """Choose what the server shall call a user or database: as declared, unless another resource has that name."""
     chosen = wanted if wanted not in ours else f"{resource}--{wanted}"
-    if (why := engine.name_problem(chosen)) is not None:
+    if (why := name_problem(engine.name, chosen)) is not None:
         fail(InvalidArgument, why)
     if chosen in all_names:
         what = "databases" if kind == "database" else "admin"
