@@ -107,7 +107,13 @@ class _Run:
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on", err=True)
             sys.exit(130)
-        self._show(lag)
+        self.told |= {**attrs.asdict(lag), "next": _NEXT["following"]}
+        self.say(
+            f"{_lag_text(lag)}: the target has what the source had when this began, and not what was written since"
+        )
+        self.say(
+            f"next: {_NEXT['following']}; each brings over what is there by then, and follow --stay goes on with it"
+        )
         return True
 
     def cutover(self) -> bool:
@@ -149,10 +155,6 @@ class _Run:
         if not self.as_json and now - self._said >= _TOLD_EACH:
             self._said = now
             click.echo(_lag_text(lag), err=True)
-
-    def _show(self, lag: Lag) -> None:
-        self.told |= attrs.asdict(lag)
-        self.say(_lag_text(lag))
 
 
 def _lag_text(lag: Lag) -> str:

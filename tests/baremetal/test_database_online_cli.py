@@ -120,7 +120,11 @@ def test_a_database_moves_step_by_step_under_a_writer(online: Step, source: Data
     writer.start()
     try:
         assert "it is following" in said(online("orders", "start"))
-        assert "behind" in said(online("orders", "follow"))
+        brought, then = said(online("orders", "follow")).splitlines()
+        assert "behind" in brought
+        assert brought.endswith("had when this began, and not what was written since")
+        assert then.startswith("next: follow, and cutover when the application may stand still")
+        assert "cutover" in json.loads(said(online("orders", "follow", "--json")))["next"]
     finally:
         stop.set()
         writer.join()
