@@ -198,7 +198,7 @@ class App:
         if label not in known and label not in manifest.known_types():
             hint = did_you_mean(label, {*known, *manifest.known_types()})
             raise ConfigError(f"{self.config.path.name} has no [providers.{label}]{hint}")
-        return self.config.provider(label, self._reveal, self.blob)
+        return self.config.provider(label, self._reveal_setting, self.blob)
 
     def _declared(self, service: str, label: str) -> Declared:
         if service not in SERVICES:
@@ -228,6 +228,15 @@ class App:
                 raise ConfigError(f"the credential {{ secret = {name!r} }} is binary; it must be text") from None
         finally:
             reading.discard(name)
+
+    def _reveal_setting(self, name: str) -> str:
+        """Read the secret that a provider needs. One that is missing says nothing of what the provider has."""
+        try:
+            return self._reveal(name)
+        except NotFound as exc:
+            label, _, key = name.partition("/")
+            what = f"a provider's credential {{ secret = {name!r} }} cannot be read: {exc}"
+            raise ConfigError(f"{what}; `shiftable secrets put {label} {key}` stores it") from exc
 
     def __enter__(self) -> Self:
         return self

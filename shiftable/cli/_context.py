@@ -307,11 +307,11 @@ def terminable() -> Iterator[None]:
 
 
 def each_of(providers: Iterable[str]) -> Iterator[tuple[str, AbstractContextManager[None]]]:
-    """Yield providers, each with a block in which it may fail: that is told, and hides none of the others.
+    """Yield providers, each once, with a block in which it may fail: that is told, and hides none of the others.
 
     Behind the last one the command ends with exit code 1 if one failed. One provider's error is the command's.
     """
-    wanted, failed = tuple(providers), list[str]()
+    wanted, failed = tuple(dict.fromkeys(providers)), list[str]()
     if len(wanted) == 1:
         yield wanted[0], contextlib.nullcontext()
         return

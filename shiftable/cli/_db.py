@@ -570,7 +570,7 @@ def _finish(
     elif wait:
         click.echo(f"{found.name}: {done}")
     else:
-        click.echo(f"{found.name}: {info.state}; see `shiftable db show`")
+        click.echo(f"{found.name}: {info.state}; see `shiftable db show {found.provider.label}:{found.name}`")
 
 
 @contextlib.contextmanager

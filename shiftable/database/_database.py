@@ -361,7 +361,11 @@ class Database(Handle[DatabaseDriver]):
             AlreadyExists: there is one of that name.
         """
         self._require(self.features.snapshots, "snapshot", self.resource, "snapshots")
-        chosen = name or f"{self.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        if name == "":
+            raise self._invalid(
+                "snapshot", self.resource, "the snapshot's name is empty; leave it out, and one is made"
+            )
+        chosen = f"{self.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}" if name is None else name
         with self._translated("snapshot", self.resource):
             return self._driver.snapshot(self.name, chosen)
 

@@ -149,6 +149,10 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
             Unsupported: the provider takes no such snapshot, and one is wanted.
         """
         resource = self._checked("delete", name)
+        if final_snapshot == "":
+            raise self._invalid(
+                "delete", resource, "the last snapshot's name is empty; final_snapshot=False takes none"
+            )
         if self.describe(name).deletion_protection:
             raise Conflict(
                 "it is protected from deletion; declare deletion_protection = false and apply that, or say"

@@ -380,7 +380,7 @@ class DatabaseDriver(Driver[DatabaseSpec]):
             (has.high_availability or not spec.high_availability, "high availability"),
             (has.public or not spec.public, "public servers"),
             (has.allow_from or not spec.allow_from, "list of networks that may connect"),
-            (has.parameters or not spec.parameters, "parameters"),
+            (has.parameters or not spec.parameters, _unset(spec.parameters)),
             (has.labels or not spec.labels, "labels"),
             (has.managed_password or spec.password is not None, "passwords of its own, so password = { … } is needed"),
             (has.token_login or not spec.token_login, "logins by token"),
@@ -553,6 +553,11 @@ class DatabaseDriver(Driver[DatabaseSpec]):
 def _has_engine(engines: frozenset[str], engine: str, version: str) -> bool:
     held = {found.partition(" ")[2] for found in engines if found.partition(" ")[0] == engine}
     return any(not one or f"{version}.".startswith(f"{one}.") or one.startswith(f"{version}.") for one in held)
+
+
+def _unset(parameters: Iterable[str]) -> str:
+    named = ", ".join(sorted(parameters))
+    return f"way to set parameters ({named}): set them on the server itself, and leave them out here"
 
 
 def _fits(value: int, least: Limit | None, most: Limit | None) -> bool:

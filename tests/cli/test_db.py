@@ -134,7 +134,7 @@ def test_a_server_that_is_not_declared_is_made_by_options(run: Run, driver: Size
 
 def test_servers_are_listed(orders: Run, driver: Sized) -> None:
     assert "memory:orders\n" == orders("list").stdout
-    (line,) = orders("list", "-l", "memory").stdout.splitlines()
+    (line,) = orders("list", "-l", "memory", "memory").stdout.splitlines()
     assert ["memory:orders", "available", "postgresql", "16", "", "orders.memory.invalid:5432"] == line.split("\t")
     (fact,) = (json.loads(line) for line in orders("list", "--json").stdout.splitlines())
     assert ("orders", "available", "orders.memory.invalid") == (fact["name"], fact["state"], fact["host"])
@@ -178,7 +178,7 @@ def test_states_and_sizes_are_changed_and_waited_for(orders: Run, driver: Sized)
     assert "orders: started\n" == orders("start", "orders").stdout
     assert "orders: restarted\n" == orders("restart", "orders").stdout
     assert "available" == json.loads(orders("restart", "orders", "--json").stdout)["state"]
-    assert "orders: available; see `shiftable db show`\n" == orders("start", "orders", "--no-wait").stdout
+    assert "orders: available; see `shiftable db show memory:orders`\n" == orders("start", "orders", "--no-wait").stdout
     shrunk = orders("resize", "orders", "--storage-gib", "10")
     assert (1, True) == (shrunk.exit_code, "storage does not shrink from 60 to 10 GiB" in shrunk.stderr)
     assert 2 == orders("resize", "orders").exit_code

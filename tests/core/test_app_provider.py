@@ -124,6 +124,13 @@ def test_a_provider_may_keep_its_own_credential_among_its_own_secrets(write: Any
     assert "canary-92c1" == app.cloud("here").unwrap(FakeProvider).key
 
 
+def test_a_credential_of_a_provider_that_is_missing_does_not_tell_that_resources_are(write: Any) -> None:
+    app = load(write('key = { secret = "app/there/id" }\n[blob.assets]\n[secrets.app]\n'))
+    said = error_of(lambda: app.blob("assets"))  # a NotFound would read as one of the bucket
+    assert said.startswith("a provider's credential { secret = 'app/there/id' } cannot be read: secrets.get on secret ")
+    assert said.endswith("; `shiftable secrets put app there/id` stores it")
+
+
 def test_secrets_that_need_themselves_are_an_error(write: Any) -> None:
     app = load(write('secrets_key = { secret = "app/id" }\n[secrets.app]\n'))
     said = within_a_minute(lambda: error_of(lambda: app.secrets("app")))

@@ -136,6 +136,23 @@ def _slow(clock: Clock, **more: Any) -> Databases:
     return Databases(driver, clock=clock.monotonic, sleep=clock.sleep)
 
 
+def test_parameters_that_cannot_be_set_are_named_with_what_to_do() -> None:
+    spec = attrs.evolve(small_spec("conf"), parameters={"work_mem": "8MB", "max_connections": "100"})
+    (missing,) = Databases(MemoryDatabaseDriver(LESSER)).missing_features(spec)
+    assert missing.startswith("way to set parameters (max_connections, work_mem): set them on the server")
+
+
+def test_an_empty_name_of_a_snapshot_is_neither_a_made_one_nor_none() -> None:
+    databases = Databases(MemoryDatabaseDriver())
+    database = databases.create(small_spec("conf"))
+    with pytest.raises(InvalidArgument, match="name is empty"):
+        database.snapshot("")
+    with pytest.raises(InvalidArgument, match="name is empty"):
+        databases.delete("conf", final_snapshot="")
+    assert "available" == database.info().state
+    assert [] == list(database.snapshots())
+
+
 @pytest.mark.parametrize(
     ("engine", "version", "missing"),
     [
