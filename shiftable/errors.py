@@ -355,7 +355,10 @@ _OS_CODES: dict[int, type[OperationError]] = {
 
 
 def classify_os(exc: Exception) -> Fault | None:
-    """Claim the operating system's errors: files and bare sockets."""
+    """Claim the operating system's errors: files and bare sockets, and names of hosts that it is not even asked for."""
+    if isinstance(exc, UnicodeError) and "'idna' codec" in str(exc):
+        why = "no host has such a name: a part of it is empty, or longer than 63 characters"
+        return Fault(InvalidArgument, why)
     if not isinstance(exc, OSError):
         return None
     message = exc.strerror or str(exc)

@@ -21,6 +21,7 @@ from shiftable.errors import (
     Timeout,
     Unauthenticated,
     Unavailable,
+    classify_os,
 )
 from shiftable.masking import Masked
 from shiftable.rotation._account import OneUser, admin_account, document_problem, next_turn, whose_turn
@@ -290,6 +291,6 @@ def _classify(exc: Exception) -> Fault | None:
     import pymysql
 
     if not isinstance(exc, pymysql.err.MySQLError):
-        return None
+        return classify_os(exc)
     code, message = (*exc.args, "", "")[:2] if exc.args and isinstance(exc.args[0], int) else (0, str(exc))
     return Fault(_CODES.get(code, OperationError), str(message), str(code or ""))

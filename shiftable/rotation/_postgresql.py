@@ -21,6 +21,7 @@ from shiftable.errors import (
     Timeout,
     Unauthenticated,
     Unavailable,
+    classify_os,
 )
 from shiftable.masking import Masked
 from shiftable.rotation._account import OneUser, admin_account, document_problem, next_turn, whose_turn
@@ -306,7 +307,7 @@ def _classify(exc: Exception) -> Fault | None:
     import psycopg
 
     if not isinstance(exc, psycopg.Error):
-        return None
+        return classify_os(exc)
     message = str(exc).partition("\n")[0]
     if exc.sqlstate is not None:
         found = (_STATES[exc.sqlstate[:size]] for size in (5, 3, 2) if exc.sqlstate[:size] in _STATES)

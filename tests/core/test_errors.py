@@ -2,6 +2,7 @@
 
 import errno
 import pickle
+import socket
 import traceback
 
 import pytest
@@ -177,6 +178,16 @@ def test_errors_of_the_operating_system_have_a_row(native: OSError, expected: ty
     fault = classify_os(native)
     assert fault is not None
     assert expected is fault.error
+
+
+@pytest.mark.parametrize("host", ["a..b", ".here/socket", f"{'x' * 64}.example"])
+def test_a_name_that_no_host_can_have_is_told(host: str) -> None:
+    with pytest.raises(UnicodeError) as caught:
+        socket.getaddrinfo(host, 5432)
+    fault = classify_os(caught.value)
+    assert fault is not None
+    assert errors.InvalidArgument is fault.error
+    assert classify_os(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")) is None
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import psycopg
 import pymysql
 import pytest
@@ -20,6 +21,7 @@ from shiftable.config import Credential
 from shiftable.errors import (
     ConfigError,
     Conflict,
+    InvalidArgument,
     OperationError,
     PermissionDenied,
     Timeout,
@@ -359,6 +361,15 @@ def test_an_error_of_mysql_has_its_class(code: int, expected: type[OperationErro
     fault = MysqlUser(admin=ADMIN).classify(pymysql.err.OperationalError(code, "told"))
     assert fault is not None
     assert (expected, "told", str(code)) == (fault.error, fault.message, fault.code)
+
+
+@pytest.mark.parametrize("rotator", DATABASES)
+def test_a_host_that_cannot_be_is_an_argument_and_no_bug(rotator: Rotator) -> None:
+    with pytest.raises(UnicodeError) as caught:
+        attrs.evolve(rotator, host=".shiftable/socket").test(Masked("a password"))  # type: ignore[call-arg]  # of both
+    fault = rotator.classify(caught.value)
+    assert fault is not None
+    assert InvalidArgument is fault.error
 
 
 @pytest.mark.parametrize("rotator", DATABASES)
