@@ -296,7 +296,7 @@ def export_(context: Context, place: ZoneAt, out: Path | None, omit_policies: bo
 
 @dns.command("import")
 @zone_
-@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--replace", is_flag=True, help="Delete the record sets that are not in the file.")
 @apex_option
 @dry_option
@@ -305,7 +305,7 @@ def export_(context: Context, place: ZoneAt, out: Path | None, omit_policies: bo
 def import_(
     context: Context,
     place: ZoneAt,
-    file: Any,  # noqa: ANN401  an open file
+    file: Path,
     *,
     replace: bool,
     apex: bool,
@@ -314,8 +314,9 @@ def import_(
 ) -> None:
     """Read a zone file (- is standard input) into a zone: what differs is shown, asked about and changed."""
     zone = place.open(context)
-    wanted = zone.parse(file.read())
-    changes = tuple(change for change in zone.diff(wanted, apex=apex) if replace or change.after is not None)
+    changes = tuple(
+        change for change in zone.diff(_of_file(zone, file), apex=apex) if replace or change.after is not None
+    )
     ask = not yes and any(change.action != "create" for change in changes)
     carry_out(zone, changes, dry_run=dry_run, ask=ask, apex=apex)
 
@@ -346,16 +347,22 @@ def diff(context: Context, place: ZoneAt, other: str, *, apex: bool, exit_code: 
 
 def _other(context: Context, zone: Zone, text: str) -> Zone | tuple[RecordSet, ...]:
     """Return another zone, or the records of a file. A file of the name of a label is written ``./shop``."""
-    if text == "-":
-        return zone.parse(sys.stdin.read())
+    file = Path(text)
     app = context.app_if_any
     labels = {each.label for each in app.declared("dns")} if app is not None else {*()}
-    if text not in labels and ("/" in text or Path(text).is_file()):
-        return zone.parse(Path(text))
+    if text not in labels and (text == "-" or "/" in text or file.is_file()):
+        return _of_file(zone, file)
+    if text not in labels and ":" not in text:
+        raise ConfigError(f"{text!r} is neither a file nor a zone; say LABEL of [dns.LABEL], or PROVIDER:NAME")
     found = ZoneAt(text).open(context)
     if found.name != zone.name:
         raise ConfigError(f"{found.origin} is another zone than {zone.origin}; names are compared as they are")
     return found
+
+
+def _of_file(zone: Zone, file: Path) -> tuple[RecordSet, ...]:
+    """Return the records of a file; ``-`` is standard input."""
+    return zone.parse(sys.stdin.buffer.read() if str(file) == "-" else file)
 
 
 # serving

@@ -10,7 +10,7 @@ from shiftable.dns._plain import decoded, encoded, lines
 from shiftable.dns._wire import canonical_name, canonical_rdata, embeds_names, is_within
 from shiftable.errors import ConfigError
 
-__all__ = ["EXAMPLES", "meant", "rdata_of", "read_zone", "text_of", "type_name"]
+__all__ = ["EXAMPLES", "file_text", "meant", "rdata_of", "read_zone", "text_of", "told", "type_name"]
 
 EXAMPLES = {
     "A": "192.0.2.1",
@@ -34,6 +34,7 @@ EXAMPLES = {
 
 _TOLD = {
     "Text input is malformed": "it cannot be read",
+    "zone file directive '$INCLUDE' is not allowed": "put the lines of that file in the place of $INCLUDE",
     "string too long": 'a string has at most 255 bytes; write a longer text as several, "v=DKIM1; p=MIIB" "IjAN"',
 }
 """What dnspython says, so that it tells what to do."""
@@ -106,14 +107,14 @@ def rdata_of(type: str, text: str, origin: str) -> bytes:
         parsed = dns.rdata.from_text(dns.rdataclass.IN, number, text, origin=base, relativize=False)
         wire: bytes = parsed.to_wire()
     except (dns.exception.DNSException, ValueError) as exc:
-        raise ValueError(f"{type} {text!r}: {_why(exc)}{_example(type)}") from exc
+        raise ValueError(f"{type} {text!r}: {told(exc)}{_example(type)}") from exc
     return wire
 
 
-def _why(exc: Exception) -> str:
-    """Say what dnspython found wrong; of addresses it says no more than that."""
-    told = (str(exc) or exc.__class__.__name__).rstrip(".")
-    return _TOLD.get(told, told)
+def told(exc: Exception, *, place: str = "") -> str:
+    """Say what dnspython found wrong, which it begins with the place; of addresses it says no more than that."""
+    said = (str(exc) or exc.__class__.__name__).removeprefix(place).rstrip(".")
+    return _TOLD.get(said, said)
 
 
 def _example(type: str) -> str:
@@ -133,6 +134,20 @@ def text_of(type: str, rdata: bytes) -> str:
         return f"\\# {len(rdata)} {rdata.hex()}".rstrip()
 
 
+def file_text(source: str | bytes) -> str:
+    """Decode a zone file, which may begin with a byte order mark, and whose lines may end as on Windows.
+
+    Raises:
+        ValueError: with the line that is not UTF-8.
+    """
+    try:
+        text = source if isinstance(source, str) else source.decode()
+    except UnicodeDecodeError as exc:
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        raise ValueError(f"line {line} is not UTF-8; write such bytes as \\DDD") from exc
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
 def read_zone(text: str, origin: str) -> Iterator[tuple[str, str, int, tuple[bytes, ...]]]:
     """Parse a zone file; yield owner, type, TTL and values of each record set. ``$INCLUDE`` is refused.
 
@@ -140,7 +155,7 @@ def read_zone(text: str, origin: str) -> Iterator[tuple[str, str, int, tuple[byt
     is put right: what DNS forbids is yielded as it stands.
 
     Raises:
-        ValueError: with about the line that is wrong (dnspython may name the next one).
+        ValueError: with the line that is wrong.
         ConfigError: dnspython is needed and not installed.
     """
     found: dict[tuple[str, str], tuple[int, dict[bytes, bytes]]] = {}
@@ -158,13 +173,13 @@ def _records(text: str, origin: str) -> Iterator[tuple[str, int, str, bytes]]:
         return iter(_plain_records(text, origin))
     except ValueError:
         pass  # or else it is wrong, and dnspython says where
-    dns = _dnspython()
+    _dnspython()
     from shiftable.dns._master import read_records
 
     try:
-        records = list(read_records(text, origin))
-    except (dns.exception.DNSException, ValueError) as exc:
-        raise ValueError(f"this is no zone file: {str(exc) or exc.__class__.__name__}") from exc
+        records = read_records(text, origin)
+    except ValueError as exc:
+        raise ValueError(f"this is no zone file: {exc}") from exc
     return ((canonical_name(owner), ttl, kind, rdata) for owner, ttl, kind, rdata in records)
 
 

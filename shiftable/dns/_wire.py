@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 __all__ = [
+    "NOT_ASCII",
     "absolute",
     "canonical_name",
     "canonical_rdata",
@@ -18,6 +19,7 @@ __all__ = [
 
 _PLAIN = re.compile(r"(?:[a-z0-9_*/-]{1,63}\.)+")
 _SPECIAL = frozenset(b'."();@$\\')
+NOT_ASCII = "is not ASCII; write it in punycode (xn--…), or a raw byte as \\DDD"
 _LONGEST_LABEL = 63  # RFC 1035, 2.3.4
 _LONGEST_NAME = 255  # the same; with the length bytes and the root
 
@@ -62,7 +64,7 @@ def labels(name: str) -> tuple[bytes, ...]:
 def _pieces(text: str) -> Iterator[int | None]:
     """Yield the bytes of a name, ``None`` between its labels."""
     if not text.isascii():
-        raise ValueError(f"{text!r} is not ASCII; write it in punycode (xn--…), or a raw byte as \\DDD")
+        raise ValueError(f"{text!r} {NOT_ASCII}")
     at = 0
     while at < len(text):
         character = text[at]

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 import attrs
 
 from shiftable.dns._rules import broken_rules, is_already, unheld
-from shiftable.dns._text import meant, read_zone, type_name
+from shiftable.dns._text import file_text, meant, read_zone, type_name
 from shiftable.dns.driver import (
     SERVER_TYPES,
     DnsDriver,
@@ -238,7 +238,9 @@ class Zone(Handle[DnsDriver]):
             save([text.encode()], path)
         return text
 
-    def import_file(self, source: Path | str, *, replace: bool = False, apex: bool = False) -> tuple[RecordChange, ...]:
+    def import_file(
+        self, source: Path | str | bytes, *, replace: bool = False, apex: bool = False
+    ) -> tuple[RecordChange, ...]:
         """Read a zone file into the zone and return what had to change.
 
         Args:
@@ -254,21 +256,27 @@ class Zone(Handle[DnsDriver]):
         self.change(wanted, apex=apex)
         return wanted
 
-    def parse(self, source: Path | str) -> tuple[RecordSet, ...]:
+    def parse(self, source: Path | str | bytes) -> tuple[RecordSet, ...]:
         """Return the record sets of a zone file, for ``diff``. Calls nobody.
 
         Args:
             source: a path, or the text itself.
 
         Raises:
-            InvalidArgument: it is no zone file, or one of another zone.
+            InvalidArgument: it is no zone file, one of another zone, or one without a record.
         """
         try:
-            text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
-            found = read_zone(text, self.origin)
-            return tuple(RecordSet(name=name, type=kind, ttl=ttl, rdatas=rdatas) for name, kind, ttl, rdatas in found)
+            text = file_text(source.read_bytes() if isinstance(source, Path) else source)
+            records = read_zone(text, self.origin)
+            found = tuple(
+                RecordSet(name=name, type=kind, ttl=ttl, rdatas=rdatas) for name, kind, ttl, rdatas in records
+            )
+            if not found:
+                raise ValueError("this is no zone file: it has no record")  # noqa: TRY301  said as what else is wrong
         except ValueError as exc:
-            raise self._invalid("parse", self.resource, str(exc)) from exc
+            where = f"{source}: " if isinstance(source, Path) else ""
+            raise self._invalid("parse", self.resource, f"{where}{exc}") from exc
+        return found
 
     # below: one step each
 

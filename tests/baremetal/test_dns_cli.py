@@ -139,6 +139,32 @@ def test_an_import_that_only_adds_asks_nobody(command: Command) -> None:
     assert ["www.shop.example. 300 IN A 192.0.2.1"] == said(command("records", "shop", "www"))
 
 
+@pytest.mark.parametrize("verb", ["import", "diff"])
+def test_a_file_that_cannot_be_read_is_one_error_with_its_name_and_line(
+    command: Command, folder: Path, verb: str
+) -> None:
+    said(command("set", "shop", "www", "A", "192.0.2.1"))
+    options = ("--replace", "--yes") if verb == "import" else ()
+    for raw, why in ((b"a 9 TXT x\nb 9 TXT \xff\n", "line 2 is not UTF-8"), (b"", "it has no record")):
+        (folder / "shop.zone").write_bytes(raw)
+        answer = command(verb, "shop", "shop.zone", *options)
+        assert (1, 1) == (answer.returncode, answer.stderr.count("\n")), answer.stderr
+        assert "shop.zone: " in answer.stderr
+        assert why in answer.stderr
+    assert ["www.shop.example. 60 IN A 192.0.2.1"] == said(command("records", "shop", "www"))
+
+
+def test_what_is_neither_a_file_nor_a_zone_is_told_as_that(command: Command) -> None:
+    answer = command("diff", "shop", "shop.zonee")
+    assert (2, "") == (answer.returncode, answer.stdout)
+    assert "'shop.zonee' is neither a file nor a zone" in answer.stderr
+
+
+def test_a_file_that_an_editor_began_with_a_mark_is_imported(command: Command) -> None:
+    said(command("import", "shop", "-", stdin="\ufeffwww 300 IN A 192.0.2.1\r\n"))
+    assert [] == said(command("diff", "shop", "-", stdin="\ufeffwww 300 IN A 192.0.2.1\r\n"))
+
+
 def test_zones_of_two_providers_are_compared(command: Command, shiftable: Command) -> None:
     said(command("set", "shop", "www", "A", "192.0.2.1"))
     assert 0 == shiftable("migrate", "--from", "here", "--to", "there", "dns", "--apply").returncode

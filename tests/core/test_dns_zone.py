@@ -253,12 +253,45 @@ def test_the_values_that_errors_show_are_taken(type: str) -> None:
     assert zone.get(owner, type) == zone.record(owner, type, value)
 
 
-def test_a_file_that_is_no_zone_file_is_refused_with_about_its_line() -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x 9 A 192.0.2.1\ny 9 A nonsense\n", "line 2: it cannot be read"),
+        ("x 9 A 192.0.2.1\ny 9 A nonsense", "line 2: it cannot be read"),
+        ("x 9 A nonsense\n\n\n", "line 1: it cannot be read"),
+        ("; head\r\nx 9 A 192.0.2.1\r\ny 9 FOO x\r\n", "line 3: unknown rdatatype 'FOO'"),
+        (f"{'a.' * 130} 9 A 192.0.2.1\n", "line 1: A DNS name is > 255 octets long"),
+        ("x 9 A 192.0.2.1\nbücher 9 A 192.0.2.1\n", r"line 2: 'bücher' is not ASCII; write it in punycode \(xn--"),
+        ("x 9 CNAME straße.example.\n", "line 1: 'straße' is not ASCII"),
+        ("$INCLUDE /etc/passwd\n", r"line 1: put the lines of that file in the place of \$INCLUDE"),
+        (b"\xef\xbb\xbfx 9 A 192.0.2.1\ny 9 A nonsense\n", "line 2: it cannot be read"),
+        ("", "it has no record"),
+        ("; all of it\n$ORIGIN shop.example.\n", "it has no record"),
+        (b"x 9 A 192.0.2.1\ny 9 TXT gr\xfc\xdfe\n", r"line 2 is not UTF-8; write such bytes as \\DDD"),
+    ],
+)
+@pytest.mark.parametrize("given", ["a file", "its text"])
+def test_a_file_that_is_no_zone_file_is_refused_with_its_line(
+    tmp_path: Path, text: str | bytes, why: str, given: str
+) -> None:
+    zone, file = _zone(MemoryDnsDriver()), tmp_path / "shop.zone"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InvalidArgument, match=why) as caught:
+        zone.import_file(file if given == "a file" else text)
+    assert (str(file) in caught.value.message) == (given == "a file")
+
+
+def test_a_zone_file_is_read_as_editors_leave_it(tmp_path: Path) -> None:
     zone = _zone(MemoryDnsDriver())
-    with pytest.raises(InvalidArgument, match="about line [23]: Text input is malformed"):
-        zone.import_file("www 300 IN A 192.0.2.1\nwww 300 IN A nonsense\n")
-    with pytest.raises(InvalidArgument):
-        zone.import_file("$INCLUDE /etc/passwd\n")
+    wanted = (zone.record("www", "TXT", '"grüße"', ttl=9),)
+    for text in (
+        "www 9 TXT grüße\n",
+        "\ufeffwww 9 TXT grüße",
+        "www 9 TXT grüße\r\n",
+        "\ufeff; x\r\nwww 9 TXT grüße\r\n",
+    ):
+        (tmp_path / "shop.zone").write_bytes(text.encode())
+        assert wanted == zone.parse(text) == zone.parse(text.encode()) == zone.parse(tmp_path / "shop.zone")
 
 
 @pytest.mark.parametrize("head", ["", "; as people write them\n"], ids=["a-record-a-line", "by-hand"])

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote
 
 import attrs
 
-from shiftable.dns._text import read_zone
+from shiftable.dns._text import file_text, read_zone
 from shiftable.dns.driver import RecordKey, RecordSet, labels
 from shiftable.errors import Conflict, Fault, IntegrityError, NotFound, OperationError
 from shiftable_baremetal._durable import for_writing, make_folder, sync
@@ -35,8 +35,6 @@ _SETTLED = 50_000_000
 _FEW = 200
 
 _HEAD = re.compile(r"(?:[ \t]*(?:;[^\n]*)?\n)*")
-
-_LINE = re.compile(r"about line (\d+)")
 
 Mark = tuple[tuple[bytes, ...], str, str]
 
@@ -268,14 +266,9 @@ class ZoneFolder:
     def _parsed(self, zone: str, raw: bytes) -> ZoneContent:
         path = self.path(zone)
         try:
-            text = raw.decode("utf-8-sig").replace("\r\n", "\n")
-        except UnicodeDecodeError as exc:
-            line = raw.count(b"\n", 0, exc.start) + 1
-            raise Refusal(IntegrityError, f"{path}: line {line} is not UTF-8; write such bytes as \\DDD") from exc
-        try:
-            return ZoneContent.parse(text, f"{zone}.")
+            return ZoneContent.parse(file_text(raw), f"{zone}.")
         except ValueError as exc:
-            raise Refusal(IntegrityError, f"{path}: {_with_line(str(exc), text, zone)}") from exc
+            raise Refusal(IntegrityError, f"{path}: {exc}") from exc
 
     # writing: under the lock
 
@@ -327,19 +320,6 @@ class ZoneFolder:
     def _sync(self) -> None:
         if self._fsync:
             sync(self.root)
-
-
-def _with_line(why: str, text: str, zone: str) -> str:
-    """Name the line that is wrong: dnspython, which has read the end of a line already, names the next one."""
-    named = _LINE.search(why)
-    if named is None:
-        return why
-    line = int(named[1])
-    try:
-        read_zone("".join(text.splitlines(keepends=True)[: line - 1]), f"{zone}.")
-    except ValueError as exc:
-        line -= str(exc) == why
-    return _LINE.sub(f"line {line}", why, count=1)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
