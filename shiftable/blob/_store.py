@@ -126,7 +126,7 @@ class BlobStore(Service[BucketSpec, BlobDriver, Bucket]):
         why = next(filter(None, map(why_no_origin, origins)), None)
         if why is not None:
             raise InvalidArgument(why, provider=self.provider, operation="blob.serve")
-        with self._translated("serve", None):
+        with self._translated("serve", None if port is None else Resource("port", str(port))):
             return self._driver.serve(port, origins=origins)
 
     def _handle(self, name: str) -> Bucket:

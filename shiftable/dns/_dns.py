@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from shiftable.dns._zone import Zone
 from shiftable.dns.driver import DnsDriver, DnsFeatures, DnsServer, ZoneSpec, zone_name
-from shiftable.errors import InvalidArgument, Unsupported
+from shiftable.errors import InvalidArgument, Resource, Unsupported
 from shiftable.service import Service
 
 __all__ = ["Dns"]
@@ -93,7 +93,7 @@ class Dns(Service[ZoneSpec, DnsDriver, Zone]):
             raise Unsupported(why, provider=self.provider, operation="dns.serve")
         if not 0 <= port < 65536:
             raise InvalidArgument(f"there is no port {port}", provider=self.provider, operation="dns.serve")
-        with self._translated("serve", None):
+        with self._translated("serve", Resource("port", str(port))):
             return self._driver.serve(port, update=update)
 
     def _handle(self, name: str) -> Zone:

@@ -592,6 +592,7 @@ def test_a_server_tells_its_address_to_machines_and_takes_no_port_that_is_in_use
         check=False,
     )
     assert (1, "") == (refused.returncode, refused.stdout)
+    assert f"port '{port}'" in refused.stderr
     assert "in use" in refused.stderr
     assert "Traceback" not in refused.stderr
     process.terminate()

@@ -256,7 +256,7 @@ def test_what_cannot_be_served_is_said(command: Command, folder: Path) -> None:
     with serving(folder) as (_, port):
         answer = command("serve", "--port", str(port))
     assert (1, "") == (answer.returncode, answer.stdout)
-    assert "in use" in answer.stderr
+    assert f"dns.serve on port '{port}' (here): Address already in use" in answer.stderr
     assert "Traceback" not in answer.stderr
     for arguments, why in ((("nowhere",), "nowhere"), (("memory",), "memory"), (("--port", "70000"), "70000")):
         answer = command("serve", *arguments)
