@@ -61,7 +61,7 @@ class _Run:
         for what, at in (
             ("lowered", found.lowered_at),
             ("old TTLs are known until", found.wait_until),
-            ("the parent gives the new name servers since", found.switched_at),
+            (f"the parent gives the {'old' if found.going_back else 'new'} name servers since", found.switched_at),
             ("the old side is asked until", found.keep_until),
             ("TTLs restored", found.restored_at),
         ):

@@ -51,12 +51,12 @@ class State:
     """What is written down between two steps. Times are of ISO 8601, in UTC.
 
     Args:
-        lowered: record sets of the old side with the TTLs that they had.
+        lowered: record sets of the old side with the TTLs that they had; one that was lowered twice stands there twice.
         lowered_at: when the last of them was changed.
         old: name servers that the parent gave when it was first asked.
         parent_ttl: of those, at the parent.
         ds_ttl: of a DS that the parent had, and when that was last seen.
-        switched_at: when all of the parent's servers gave the new name servers.
+        switched_at: when all of the parent's servers gave the new name servers or, on the way back, the old ones.
         keep_until: until then resolvers may ask the old side.
         restored_at: when all TTLs were what they had been.
         going_back: the parent is to give the old name servers again.
@@ -200,7 +200,7 @@ class Cutover:
         step, why = _next(state, now, wait, keep)
         return Status(
             zone=self.source.name,
-            lowered=len(state.lowered),
+            lowered=_count(state.lowered),
             lowered_at=_time(state.lowered_at),
             wait_until=wait,
             switched_at=_time(state.switched_at),
@@ -213,7 +213,9 @@ class Cutover:
 
     def drift(self) -> Drift:
         """Compare both sides as they are now."""
-        lowered = {each.key: each for each in self._read().lowered}
+        lowered: dict[RecordKey, set[int]] = {}
+        for each in self._read().lowered:
+            lowered.setdefault(each.key, set()).update((each.before, each.after))
         sides = [
             {record.key: record for record in zone.records() if comparable(record, zone.origin)}
             for zone in (self.source, self.target)
@@ -225,7 +227,7 @@ class Cutover:
         changes = [
             RecordChange(before=there.get(key), after=here.get(key))
             for key in sorted({*here, *there})
-            if not _is_same(here.get(key), there.get(key), lowered.get(key))
+            if not _is_same(here.get(key), there.get(key), lowered.get(key, set()))
         ]
         return Drift(changes=tuple(changes), beside=tuple(f"{name} {kind}" for name, kind in sorted(ruled)))
 
@@ -239,19 +241,18 @@ class Cutover:
         with self._file.locked():
             state = self._read()
             if state.going_back:
-                state = self._fresh()
+                state = attrs.evolve(self._fresh(), lowered=() if state.restored_at else state.lowered)
             if state.switched_at:
                 raise MigrationError(
                     f"{self.source.name}: the parent gives the new name servers; nothing is to be lowered"
                 )
             ttl = max(ttl, self.source.features.min_ttl.value)
-            known, changes = {each.key: each for each in state.lowered}, list[RecordChange]()
+            known, changes = {(each.key, each.after): each for each in state.lowered}, list[RecordChange]()
             for record in self._timed():
-                entry = known.get(record.key)
                 if record.ttl <= ttl:
                     continue
-                before = max(record.ttl, entry.before) if entry and record.ttl == entry.after else record.ttl
-                known[record.key] = _lowered(record, before, ttl)
+                entry = known.get((record.key, record.ttl))
+                known[record.key, ttl] = _lowered(record, entry.before if entry else record.ttl, ttl)
                 changes.append(RecordChange(before=record, after=attrs.evolve(record, ttl=ttl)))
             # What they were is on the disk before the first is changed, and no time is until the last one is.
             at = state.lowered_at if state.lowered_at and not changes else ""
@@ -260,7 +261,7 @@ class Cutover:
             self.source.change(changes, apex=True)
             if not at:
                 self._write(attrs.evolve(state, lowered_at=self._clock().isoformat()))
-            return len(known)
+            return _count(state.lowered)
 
     def wait(self, tell: Callable[[timedelta], object] = lambda _: None) -> None:
         """Wait until nobody has a record set with its old TTL any more; tell from time to time how long that is."""
@@ -331,6 +332,8 @@ class Cutover:
             tell(asked)
             with self._file.locked():
                 state = self._seen(self._read(), [each for each in asked if not each.error])
+                if state.going_back and not state.old:
+                    raise MigrationError(f"{self.source.name}: {_next(state, self._clock(), None, None)[1]}")
                 wanted = frozenset(state.old) if state.going_back else self._new()
                 if asked and all(each.nameservers == wanted and not each.error for each in asked):
                     self._write(self._switched(state, asked))
@@ -342,7 +345,7 @@ class Cutover:
     def rollback(self) -> Delegation | None:
         """Give the old side its TTLs again, and return what has to be changed at the parent, if it was asked before."""
         with self._file.locked():
-            state = attrs.evolve(self._read(), going_back=True, switched_at="", keep_until="")
+            state = attrs.evolve(self._read(), going_back=True, switched_at="", keep_until="", restored_at="")
             self._write(state)
             self._put_back(self.source, state)
             self._write(attrs.evolve(state, restored_at=self._clock().isoformat()))
@@ -388,7 +391,7 @@ class Cutover:
 
     def _new(self) -> frozenset[str]:
         """Return the new side's name servers, as its provider tells them."""
-        found = frozenset(_server_name(name) for name in self.target.info().nameservers)
+        found = _servers(self.target)
         if not found:
             raise MigrationError(
                 f"{self.target.name}: {self._labels[1]} tells no name servers that the parent could give"
@@ -409,6 +412,8 @@ class Cutover:
         """Write down what the parent gave at first, and a DS with the time at which it was seen."""
         if heard and not state.old and not state.going_back:
             old = frozenset[str]().union(*(each.nameservers for each in heard))
+            if old == _servers(self.target):  # it was changed before it was first asked
+                old = _servers(self.source) or old
             state = attrs.evolve(state, old=tuple(sorted(old)), parent_ttl=max(each.ttl for each in heard))
         if any(each.ds for each in heard):
             ttl = max(each.ds_ttl for each in heard)
@@ -428,14 +433,15 @@ class Cutover:
             raise MigrationError(f"{name}: resolvers may know the parent's DS until {_told(gone)}; wait until then")
 
     def _switched(self, state: State, asked: tuple[Parent, ...]) -> State:
-        if state.going_back or state.switched_at:
+        if state.switched_at:
             return state
         now = self._clock()
+        if state.going_back:
+            return attrs.evolve(state, switched_at=now.isoformat())
         here = max((record.ttl for record in self.source.records()), default=0)
         longest = max([state.parent_ttl, here, *(each.ttl for each in asked)])
-        return attrs.evolve(
-            state, switched_at=now.isoformat(), keep_until=(now + timedelta(seconds=longest)).isoformat()
-        )
+        keep = max(now + timedelta(seconds=longest), self._wait_until(state) or now)
+        return attrs.evolve(state, switched_at=now.isoformat(), keep_until=keep.isoformat())
 
     # on the disk
 
@@ -526,6 +532,11 @@ def _spelt(wire: bytes) -> str:
     return _server_name(record.texts[0])
 
 
+def _servers(zone: Zone) -> frozenset[str]:
+    """Return a side's name servers, as its provider tells them."""
+    return frozenset(_server_name(name) for name in zone.info().nameservers)
+
+
 def _server_name(name: str) -> str:
     return f"{zone_name(name)}."
 
@@ -534,22 +545,31 @@ def _lowered(record: RecordSet, before: int, after: int) -> Lowered:
     return Lowered(name=record.name, type=record.type, set_id=record.key.set_id, before=before, after=after)
 
 
-def _is_same(here: RecordSet | None, there: RecordSet | None, lowered: Lowered | None) -> bool:
+def _count(lowered: Iterable[Lowered]) -> int:
+    return len({each.key for each in lowered})
+
+
+def _is_same(here: RecordSet | None, there: RecordSet | None, lowered: set[int]) -> bool:
     """Tell whether both sides have the same, but for a TTL that is lower on one of them for a while."""
     if here is None or there is None or here.canonical != there.canonical:
         return False
-    allowed = {lowered.before, lowered.after} if lowered else set()
-    return here.ttl == there.ttl or {here.ttl, there.ttl} <= allowed
+    return here.ttl == there.ttl or {here.ttl, there.ttl} <= lowered
 
 
 def _is_over(state: State) -> bool:
-    return bool(state.restored_at) and not (state.going_back and state.old)
+    return bool(state.restored_at) and not (state.going_back and state.old and not state.switched_at)
 
 
 def _next(state: State, now: datetime, wait: datetime | None, keep: datetime | None) -> tuple[str, str]:
     """Say which step comes next, and why."""
-    if state.going_back:
-        found = ("parent" if state.old else ""), "it was rolled back: the parent has to give the old name servers"
+    if state.going_back and not state.restored_at:
+        found = "rollback", "it was not done to its end: TTLs of the old side may still be low"
+    elif state.going_back and not state.old:
+        found = "", "it was rolled back, and the parent was never to change"
+    elif state.going_back and state.switched_at:
+        found = "", "it was rolled back, and the parent gives the old name servers"
+    elif state.going_back:
+        found = "poll", "it was rolled back: the parent has to give the old name servers"
     elif state.restored_at:
         found = "", "it is done; the old zone may be deleted"
     elif keep is not None and keep > now:

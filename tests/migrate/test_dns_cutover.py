@@ -189,6 +189,43 @@ def test_a_rollback_after_a_kill_in_the_middle_of_lowering_undoes_it(crossing: C
     assert crossing.ttls() == BEFORE
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("then", ["again", "back"])
+def test_lowering_further_that_is_killed_forgets_no_ttl(crossing: Crossing, when: str, then: str) -> None:
+    crossing.cutover().lower(600)
+    driver = crossing.sides.left.driver
+
+    def die(_: tuple[RecordChange, ...]) -> None:
+        raise SystemExit
+
+    setattr(driver, when, die)
+    with pytest.raises(SystemExit):
+        crossing.cutover().lower(120)
+    setattr(driver, when, lambda _: None)
+    assert crossing.cutover().drift().changes == ()
+    if then == "again":
+        assert crossing.cutover().lower(120) == 3
+        assert max(crossing.ttls().values()) == 300  # what is answered by rules
+    assert crossing.cutover().status().lowered == 3
+
+    crossing.cutover().rollback()
+
+    assert crossing.ttls() == BEFORE
+
+
+def test_old_ttls_that_were_not_waited_for_keep_the_old_side_asked(crossing: Crossing) -> None:
+    crossing.cutover().lower()
+    crossing.switch()
+    crossing.now += timedelta(hours=1)
+
+    crossing.cutover().poll()
+
+    assert crossing.cutover().status().keep_until == START + timedelta(seconds=172_800)
+    crossing.now += timedelta(seconds=7201)
+    with pytest.raises(MigrationError, match="resolvers may ask the old side until"):
+        crossing.cutover().restore()
+
+
 def test_waiting_that_is_interrupted_goes_on_by_the_clock(crossing: Crossing) -> None:
     crossing.cutover().lower()
 
@@ -331,6 +368,70 @@ def test_a_rollback_prints_the_change_back_and_is_polled(crossing: Crossing) -> 
     assert (early, late) == (False, True)
     assert crossing.ttls() == BEFORE
     assert crossing.cutover().lower() == 3  # and it may begin anew
+
+
+def test_a_rollback_is_over_when_the_parent_gives_the_old_name_servers(crossing: Crossing) -> None:
+    crossing.cutover().lower()
+    crossing.cutover().delegation()
+    crossing.switch()
+    crossing.cutover().poll()
+    crossing.cutover().rollback()
+    assert crossing.cutover().status().next == "poll"
+    assert crossing.cutover().poll(timeout=0) is False
+    with pytest.raises(MigrationError, match="tells of a cutover from old to new"):
+        crossing.cutover("old", "elsewhere").status()
+
+    crossing.switch(OLD)
+    assert crossing.cutover().poll() is True
+
+    found = crossing.cutover().status()
+    assert (found.next, found.why) == ("", "it was rolled back, and the parent gives the old name servers")
+    assert found.switched_at == crossing.now
+    assert crossing.cutover("old", "elsewhere").status().next == "lower"
+    assert crossing.cutover().lower() == 3
+
+
+@pytest.mark.parametrize("then", ["lower", "rollback"])
+def test_a_rollback_that_is_killed_forgets_no_ttl(crossing: Crossing, then: str) -> None:
+    crossing.cutover().lower()
+    driver = crossing.sides.left.driver
+
+    def die(_: tuple[RecordChange, ...]) -> None:
+        raise SystemExit
+
+    driver.before = die
+    with pytest.raises(SystemExit):
+        crossing.cutover().rollback()
+    driver.before = lambda _: None
+    assert crossing.cutover().status().next == "rollback"
+    if then == "lower":
+        assert crossing.cutover().lower() == 3
+        assert crossing.ttls() == LOW
+
+    crossing.cutover().rollback()
+
+    assert crossing.ttls() == BEFORE
+
+
+def test_a_rollback_before_the_parent_was_asked_leaves_nothing_to_do(crossing: Crossing) -> None:
+    crossing.cutover().lower()
+    assert crossing.cutover().rollback() is None
+    found = crossing.cutover().status()
+    assert (found.next, found.why) == ("", "it was rolled back, and the parent was never to change")
+    with pytest.raises(MigrationError, match="the parent was never to change"):
+        crossing.cutover().poll()
+
+
+def test_a_parent_that_is_first_asked_after_its_change_can_be_changed_back(crossing: Crossing) -> None:
+    crossing.cutover().lower()
+    crossing.switch()
+    assert crossing.cutover().poll() is True
+
+    change = crossing.cutover().rollback()
+
+    assert change is not None
+    assert change.before == frozenset(NEW)
+    assert change.after == frozenset(crossing.sides.source.info().nameservers)
 
 
 def test_limits_of_the_old_side_are_kept_while_lowering(crossing: Crossing) -> None:
