@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -44,7 +45,7 @@ from shiftable.compute.driver import (
     MachineInfo,
     Size,
 )
-from shiftable.errors import AlreadyExists, Conflict, InvalidArgument, NotFound, OperationError, Resource
+from shiftable.errors import AlreadyExists, ConfigError, Conflict, InvalidArgument, NotFound, OperationError, Resource
 from shiftable.paging import Page, paged
 from shiftable.service import Change, Service
 from shiftable.waiting import Timing
@@ -328,6 +329,16 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         if not machines:
             raise self._refusal(NotFound, "delete", resource, "no machine belongs to it")
 
+    def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
+        """Say what a declaration needs and this provider does not have, a way to take its user data too."""
+        lacking = super().missing_features(spec)
+        with contextlib.suppress(ConfigError):  # that it cannot be read is said when a machine is to be made
+            try:
+                self._wrapped(spec, _last(spec))
+            except ValueError as exc:
+                return (*lacking, f"way to take the user data: {exc}")
+        return lacking
+
     def diff(self, spec: FleetSpec) -> tuple[Change[FleetSpec], ...]:
         """Say in which steps the fleet would become as declared: fewer machines, others, larger ones, more.
 
@@ -433,23 +444,25 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
     def _possible(self, operation: str, spec: FleetSpec) -> Resource:
         """Refuse what the provider cannot hold or does not have, before anything is sent."""
         resource = self._checked(operation, spec.name)
-        lacking = self.missing_features(spec)
+        lacking = self._driver.missing_features(spec)
         self._require(not lacking, operation, resource, " and no ".join(lacking))
-        self._user_data(spec, machine_name(spec.name, max(0, spec.count - 1)), operation, resource)
+        self._user_data(spec, _last(spec), operation, resource)
         return resource
 
     def _user_data(self, spec: FleetSpec, name: str, operation: str, resource: Resource) -> bytes | None:
-        """Return what cloud-init of one machine gets, unless it is too large."""
-        given, limit = spec.read_user_data(), self.features.max_user_data
+        """Return what cloud-init of one machine gets, unless the provider cannot take it."""
         try:
-            wrapped = self._driver.user_data(spec, name, given)
+            return self._wrapped(spec, name)
         except ValueError as exc:
             raise self._invalid(operation, resource, str(exc)) from exc
+
+    def _wrapped(self, spec: FleetSpec, name: str) -> bytes | None:
+        given, limit = spec.read_user_data() or None, self.features.max_user_data
+        wrapped = self._driver.user_data(spec, name, given)
         size, added = len(wrapped or b""), len(wrapped or b"") - len(given or b"")
         if limit is not None and size > limit.value:
             with_what = f", {added:,} of them for its user and keys" if added > 0 else ""
-            why = f"the user data has {size:,} bytes{with_what}; the limit is {limit} ({limit.source})"
-            raise self._invalid(operation, resource, why)
+            raise ValueError(f"the user data has {size:,} bytes{with_what}; the limit is {limit} ({limit.source})")
         return wrapped
 
     def _require_unmoved(self, change: Change[FleetSpec], now: FleetSpec, resource: Resource) -> None:
@@ -546,6 +559,11 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 
     def _refusal(self, error: type[OperationError], operation: str, resource: Resource, why: str) -> OperationError:
         return error(why, provider=self.provider, operation=f"compute.{operation}", resource=resource)
+
+
+def _last(spec: FleetSpec) -> str:
+    """Return the longest name of its machines."""
+    return machine_name(spec.name, max(0, spec.count - 1))
 
 
 def _names(change: Change[FleetSpec]) -> frozenset[str]:

@@ -6,6 +6,7 @@ import email
 import email.message
 import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -224,6 +225,13 @@ def test_the_size_is_that_of_the_whole() -> None:
 
 def test_what_cannot_be_wrapped_is_refused_before_anything_is_made() -> None:
     compute, driver = wrapping()
+    spec = attrs.evolve(SPEC, user_data_text="echo hello")
     with pytest.raises(InvalidArgument, match="cloud-init knows no user data that begins so"):
-        compute.create(attrs.evolve(SPEC, user_data_text="echo hello"))
+        compute.create(spec)
     assert not driver.got
+    (lacking,) = compute.missing_features(spec)
+    assert lacking.startswith("way to take the user data: cloud-init knows no user data that begins so")
+
+
+def test_user_data_that_is_not_here_is_no_fault_of_the_provider(tmp_path: Path) -> None:
+    assert wrapping()[0].missing_features(attrs.evolve(SPEC, user_data=tmp_path / "nowhere")) == ()

@@ -175,7 +175,7 @@ class ComputeConformance(Conformance):
             "spot": attrs.evolve(plain, spot=True),
             "public_ip": attrs.evolve(plain, public_ip=True),
             "open_ports": attrs.evolve(plain, rules=(Rule(port=53, protocol="udp"),)),
-            "user_data": attrs.evolve(plain, user_data_text="#cloud-config\n"),
+            "user_data": attrs.evolve(plain, user_data_text="#!/bin/sh\n"),
             "zones": attrs.evolve(plain, zone="a"),
             "network": attrs.evolve(plain, network="default"),
             "identity": attrs.evolve(plain, identity="nobody"),
@@ -206,9 +206,20 @@ class ComputeConformance(Conformance):
         limit = compute.features.max_user_data
         if limit is None or not compute.features.user_data:
             pytest.skip("the provider names no limit")
+        spec = attrs.evolve(small_fleet(), user_data_text="#!/bin/sh\n" + "x" * limit.value)
+        (lacking,) = compute.missing_features(spec)
+        assert f"the limit is {limit}" in lacking
         with pytest.raises(InvalidArgument, match="user data"):
-            compute.create(attrs.evolve(small_fleet(), user_data_text="#!/bin/sh\n" + "x" * limit.value))
+            compute.create(spec)
         assert not compute.exists("conf")
+
+    def test_user_data_without_a_byte_is_none(self, compute: Compute, tmp_path: Path) -> None:
+        if not compute.features.user_data:
+            pytest.skip("the provider has no user data")
+        (tmp_path / "nothing").touch()
+        spec = attrs.evolve(small_fleet(), user_data=tmp_path / "nothing")
+        assert compute.missing_features(spec) == ()
+        assert len(compute.create(spec).wait()) == 1
 
     # converging
 
