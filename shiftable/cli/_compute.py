@@ -25,6 +25,7 @@ from shiftable.cli._context import (
     complete_providers,
     confirm_name,
     each_of,
+    fact_text,
     interruptible,
     json_line,
     json_option,
@@ -146,7 +147,8 @@ def _has(info: MachineInfo, wanted: Sequence[tuple[str, str | None]]) -> bool:
 
 def _row(info: MachineInfo, name: str) -> str:
     address = ", ".join((*info.public_addresses, *info.addresses))
-    cells = (name, info.state, info.size, info.zone or "", address)
+    ports = fact_text(dict(sorted(info.ports.items())))
+    cells = (name, info.state, info.size, info.zone or "", address, ports)
     return "\t".join(map(shown, cells)).rstrip("\t")  # a name of somebody else's may hold anything
 
 

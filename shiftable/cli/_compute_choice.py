@@ -210,6 +210,8 @@ def sweep(
     for provider, asking in each_of(providers or own_providers(context)):
         with asking:
             service = context.cloud(provider).compute
+            if not (providers or service.features.debris):
+                continue  # failures leave nothing there, or nothing that could be found
             if not dry_run and not yes and not _agreed(service, provider, older_than):
                 continue
             for each in service.debris(older_than=older_than) if dry_run else service.sweep(older_than=older_than):

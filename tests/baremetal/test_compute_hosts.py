@@ -17,7 +17,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 import shiftable
-from shiftable.compute import Compute, FleetSpec
+from shiftable.compute import ALIASES, Compute, FleetSpec
 from shiftable.compute._rules import token_of
 from shiftable.compute.driver import ComputeDriver
 from shiftable.errors import (
@@ -357,6 +357,18 @@ def test_hosts_are_claimed_in_order_by_what_they_have(hosts: Hosts) -> None:
         compute.create(small_fleet(count=2))
     assert [machine.name for machine in compute.fleet("conf").wait()] == ["conf-0"]
     assert hosts.claimed() == ["h0", "h1"]
+
+
+def test_images_are_those_that_hosts_have_each_for_its_architecture(hosts: Hosts) -> None:
+    one, two, three = hosts.make(3, image="debian-12")
+    arm = attrs.evolve(three, arch="arm64")
+    assert [(image.name, image.arch) for image in compute_of((one, two, arm)).images()] == [
+        ("debian-12", "x86_64"),
+        ("debian-12", "arm64"),
+    ]
+    anything = attrs.evolve(arm, image=None)
+    assert [image.name for image in compute_of((one, anything)).images() if image.arch == "arm64"] == list(ALIASES)
+    assert len(list(compute_of((one, anything)).images())) == 1 + len(ALIASES)
 
 
 def test_a_host_that_cannot_be_reached_may_be_anybodys(hosts: Hosts) -> None:

@@ -158,12 +158,13 @@ def test_a_private_key_is_refused_and_shown_nowhere(run: Run, folder: Path) -> N
 
 
 def test_machines_are_listed(web: Run, driver: MemoryComputeDriver) -> None:
+    (entry, _) = driver._entries.values()
+    entry.info = attrs.evolve(entry.info, ports={443: 40001, 22: 40000})
     lines = [line.split("\t") for line in web("list").stdout.splitlines()]
     assert [
-        ["memory:shop-web-0", "running", "m2-4", "a", "10.0.0.1"],
+        ["memory:shop-web-0", "running", "m2-4", "a", "10.0.0.1", "22=40000, 443=40001"],
         ["memory:shop-web-1", "running", "m2-4", "a", "10.0.0.2"],
     ] == lines
-    (entry, _) = driver._entries.values()
     entry.info = attrs.evolve(entry.info, fleet=None)
     assert 1 == len(web("list", "memory").stdout.splitlines())
     facts = [json.loads(line) for line in web("list", "--all", "--json").stdout.splitlines()]
@@ -580,6 +581,12 @@ def test_only_old_debris_is_swept_and_only_with_a_yes(littered: Run, driver: Mem
     assert (0, "") == ((last := littered("sweep", "--older-than", "0s")).exit_code, last.output)
 
 
+def test_where_nothing_can_be_found_is_not_swept_unless_it_is_named(run: Run, driver: MemoryComputeDriver) -> None:
+    driver._features = attrs.evolve(FEATURES, debris=False)
+    assert (0, "") == ((swept := run("sweep", "--yes")).exit_code, swept.output)
+    assert "this provider has no way to find what failures left" in run("sweep", "memory", "--yes").stderr
+
+
 def test_who_sits_at_a_terminal_is_asked(
     littered: Run, driver: MemoryComputeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -735,7 +742,7 @@ def test_the_declarations_of_the_guide_are_right(folder: Path) -> None:
     head = '[project]\nname = "shop"\n[environments.production]\nprovider = "memory"\n'
     for text in (first, *more):
         added = text.removeprefix("[compute.web]\n# …\n")
-        said = {line.partition(" = ")[0] for line in added.splitlines()}
+        said = {line.partition(" = ")[0] for line in re.split("^\\[", added, flags=re.MULTILINE)[0].splitlines()}
         kept = [line for line in first.splitlines() if text is not first and line.partition(" = ")[0] not in said]
         (folder / "shiftable.toml").write_text("\n".join([head, *kept, added]))
         (declared,) = load(folder).declared("compute")
@@ -747,6 +754,15 @@ def test_the_programs_of_the_guide_run(driver: MemoryComputeDriver, capsys: pyte
     exec(compile(program, "machines.md", "exec"), {})  # noqa: S102  the guide's own
     assert capsys.readouterr().out.startswith("/dev/disk/by-id/")
     assert {"data-0": "running", "twin-0": "running"} == states(driver)
+
+
+def test_user_data_that_the_provider_cannot_take_is_told_before_anything_is_made(folder: Path) -> None:
+    text = FILE.replace("[compute.web]", f'[compute.web]\nuser_data_text = "#!/bin/sh\\n{"x" * 20_000}"')
+    (folder / "shiftable.toml").write_text(text)
+    for command in (["check"], ["check", "--offline"], ["plan"]):
+        said = shiftable(*command)
+        assert 1 == said.exit_code
+        assert "has no way to take the user data: the user data has 20," in said.output
 
 
 def test_user_data_is_told_nowhere(run: Run, folder: Path, driver: MemoryComputeDriver) -> None:

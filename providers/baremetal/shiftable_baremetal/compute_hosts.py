@@ -128,9 +128,9 @@ class HostsComputeDriver(ComputeDriver):
 
     def images(self, *, cursor: str | None, limit: int | None) -> Page[Image]:
         """Return one page of names of what is installed: hosts that do not say it have whatever is asked for."""
-        named = dict.fromkeys(host.image for host in self._hosts if host.image is not None)
-        names = dict.fromkeys((*named, *(ALIASES if len(named) < len(self._hosts) else ())))
-        return self._page([Image(id=name, name=name) for name in names], cursor, limit)
+        told = ((host.arch, (host.image,) if host.image is not None else tuple(ALIASES)) for host in self._hosts)
+        found = dict.fromkeys((name, arch) for arch, names in told for name in names)
+        return self._page([Image(id=name, name=name, arch=arch) for name, arch in found], cursor, limit)
 
     # machines
 
