@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, cast
 
 import attrs
@@ -114,7 +115,7 @@ class ZonesMover(Mover[ZoneItem]):
         self._steps: dict[str, Step] = {}
         self._made: dict[str, RecordChange] = {}
         self._findings: list[Finding] = []
-        self._ahead: dict[NameServer, Told | Unreachable] = {}
+        self._ahead: dict[NameServer, Future[Told]] = {}
 
     # before and around the items
 
@@ -304,13 +305,12 @@ class ZonesMover(Mover[ZoneItem]):
                 yield item, self._refusal(IntegrityError, f"{why}: {told}", _key(item))
 
     def before_verify(self, *, quick: bool) -> None:
-        """Ask the target's name servers while the target lists its zone; what they say is judged by that."""
+        """Ask the target's name servers, all at once, while both sides are compared; they are judged by that."""
         plain = [each.record for each in self._wanted if each.record is not None and each.record.policy is None]
         for server in () if quick else _servers(self.options.ask, self._target):
-            try:
-                self._ahead[server] = told(server, plain)
-            except Unreachable as exc:
-                self._ahead[server] = exc
+            self._ahead[server] = Future()
+            work = partial(_ask_ahead, server, plain, self._ahead[server])
+            threading.Thread(target=work, name="shiftable-ask", daemon=True).start()  # Ctrl-C does not wait for it
 
     def verify_many(
         self, items: Sequence[ZoneItem], *, quick: bool
@@ -554,11 +554,9 @@ class ZonesMover(Mover[ZoneItem]):
         given = bool(self.options.ask)
         silent, heard = list[str](), list[Heard]()
         for server in _servers(self.options.ask, self._target):
+            ahead = self._ahead.pop(server, None)
             try:
-                ahead = self._ahead.pop(server, None)
-                if isinstance(ahead, Unreachable):
-                    raise ahead
-                found = check.hear(server, plain, ahead)
+                found = check.hear(server, plain, None if ahead is None else ahead.result())
             except Unreachable as exc:
                 silent.append(str(exc))
                 if given:
@@ -620,6 +618,13 @@ def _servers(given: tuple[str, ...] | None, zone: Zone) -> Iterator[NameServer]:
     """Yield the name servers to be asked: those that were named, else those that the provider tells."""
     if given is not None:
         yield from (NameServer.parse(text) for text in (given or zone.info().nameservers))
+
+
+def _ask_ahead(server: NameServer, records: Iterable[RecordSet], answer: Future[Told]) -> None:
+    try:
+        answer.set_result(told(server, records))
+    except Exception as exc:  # noqa: BLE001  it is raised where the future is asked
+        answer.set_exception(exc)
 
 
 def _key(item: ZoneItem) -> RecordKey:

@@ -97,6 +97,16 @@ def test_two_servers_are_asked_both(served: tuple[Sides, Answering]) -> None:
     assert min(server.seen, other.seen) >= 47
 
 
+def test_all_servers_are_asked_at_once(served: tuple[Sides, Answering]) -> None:
+    sides, server = served
+    with answering(sides) as other:
+        server.tamper = lambda _, answer: answer if other.seen else None
+        other.tamper = lambda _, answer: answer if server.seen else None
+        report = verify(sides, server.address, other.address)
+
+    assert (report.complete, reasons(report)) == (True, {})
+
+
 def test_the_servers_that_the_provider_tells_are_asked_where_none_are_named(served: tuple[Sides, Answering]) -> None:
     sides, server = served
     sides.right.driver.nameservers = (server.address,)
