@@ -52,8 +52,23 @@ __all__ = [
 ]
 
 
+_WHOLE = 1_000
+"""Characters: more than any sentence has."""
+
+
 class Group(click.Group):
     """Commands. Of one that there is not, the near one is named, or else all of them, as of labels and keys."""
+
+    def purposes(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Return commands and what each is for: the first sentence of its help, to its end."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        shown = ((name, command) for name, command in commands if command is not None and not command.hidden)
+        return [(name, command.get_short_help_str(_WHOLE)) for name, command in shown]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what each command is for."""
+        with formatter.section("Commands"):
+            formatter.write_dl(self.purposes(ctx))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

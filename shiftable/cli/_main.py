@@ -50,16 +50,15 @@ class Root(Group):
         """Name all commands."""
         return list(COMMANDS)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  as click.Group
-        """Write what each command is for."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, purpose) for name, (_, purpose) in COMMANDS.items()])
+    def purposes(self, ctx: click.Context) -> list[tuple[str, str]]:  # noqa: ARG002  as Group
+        """Return commands and what each is for; imports none."""
+        return [(name, purpose) for name, (_, purpose) in COMMANDS.items()]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Propose commands, and what click proposes for the options."""
         from click.shell_completion import CompletionItem
 
-        found = [(name, purpose) for name, (_, purpose) in COMMANDS.items() if name.startswith(incomplete)]
+        found = [each for each in self.purposes(ctx) if each[0].startswith(incomplete)]
         commands = [CompletionItem(name, help=purpose) for name, purpose in found]
         return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 

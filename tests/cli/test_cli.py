@@ -96,6 +96,8 @@ def test_every_command_has_a_help_text(shiftable, command: str) -> None:
     answer = shiftable(*command.split(), "--help")
     assert 0 == answer.returncode
     assert len(answer.stdout.splitlines()) >= 4
+    _, _, commands = answer.stdout.partition("Commands:")
+    assert "..." not in commands
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
