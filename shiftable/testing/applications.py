@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from shiftable import manifest
+from shiftable import manifest, registry
 from shiftable.app import App
 from shiftable.cloud import connect
 from shiftable.manifest import Environment
@@ -24,12 +24,12 @@ def application(
 ) -> App:
     """Return the application of a ``shiftable.toml`` at one provider, with what it declares made and ready.
 
-    No provider of the file can be reached by it, and nothing is written beside the file.
+    No provider of the file can be reached by it, and nothing is written beside the file or where one runs it.
 
     Args:
         path: the file, or a folder to look in and above; ``None``: here.
         settings: as ``shiftable.connect`` takes them.
-        state: the folder for journals.
+        state: the folder for journals, and for the data of a provider that keeps them in files.
         make: make what is declared, as ``shiftable apply`` does.
     """
     config = manifest.nearest(path)
@@ -51,6 +51,8 @@ class _Application(App):
         super().__init__(config, TEST)
         self._settings = settings
         self._state = state
+        if "root" in attrs.fields_dict(registry.load(config.provider_type(TEST)).settings_type):
+            self._settings = {"root": state / "data", **settings}  # else the folder that development keeps its data in
 
     @property
     def state_dir(self) -> Path:

@@ -27,9 +27,11 @@ def load(name: str) -> Callable[[], Double]:
     if name not in points:
         found = ", ".join(sorted(points)) or "none"
         package = registry.KNOWN.get(name)
-        advice = (
-            f'run: pip install "{package}[testing]"' if package else "its provider brings it, with the extra [testing]"
-        )
+        advice = "its provider brings it, with the extra [testing]"
+        if name in registry.names():
+            advice = "it is installed and has none of that name"
+        elif package:
+            advice = f'run: pip install "{package}[testing]"'
         raise ConfigError(f"no double of {name!r}; installed: {found}; {advice}")
     made: Callable[[], Double] = points[name].load()
     return made

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import hvac
 import pytest
 from hvac import exceptions
 
+from shiftable.app import App
 from shiftable.testing.harness import Double
 from shiftable_baremetal.double_vault import Login, Rule, VaultDouble
 
@@ -156,3 +158,21 @@ def test_what_the_engine_does_not_know_is_a_violation(client: Any, double: Vault
 def test_a_value_that_is_too_large_for_an_entry_is_refused(client: Any) -> None:
     with pytest.raises(exceptions.InternalServerError, match="too large"):
         client.secrets.kv.v2.create_or_update_secret("a", {"value": "x" * 1_100_000})
+
+
+def test_the_rest_of_an_application_stays_in_the_folder_of_the_test(
+    shiftable_app: Callable[..., App], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "shiftable.toml").write_text(
+        '[project]\nname = "shop"\n[environments.development]\nprovider = "local"\n'
+        '[providers.local]\ntype = "baremetal"\n[blob.uploads]\n[secrets.app]\n'
+    )
+    monkeypatch.chdir(project)
+    app = shiftable_app("vault")
+    app.blob("uploads").put("a", b"1")
+    app.secrets("app").put("key", "value")
+    assert ["shiftable.toml"] == [found.name for found in project.iterdir()]
+    assert app.state_dir.is_relative_to(tmp_path)
+    assert list(app.state_dir.glob("data/blob/uploads"))

@@ -89,5 +89,12 @@ def test_another_file_may_be_meant_and_nothing_be_made(
 
 
 def test_a_double_that_is_not_there_says_what_to_install(folder: Path, shiftable_app: Callable[..., App]) -> None:
-    with pytest.raises(ConfigError, match="no double of 'nowhere'"):
+    with pytest.raises(ConfigError, match="no double of 'nowhere'.*its provider brings it"):
         shiftable_app("nowhere")
+
+
+def test_a_provider_that_is_installed_and_has_no_double_is_not_to_be_installed(
+    folder: Path, shiftable_double: Callable[..., object]
+) -> None:
+    with pytest.raises(ConfigError, match="no double of 'memory'.*it is installed and has none of that name"):
+        shiftable_double("memory")
