@@ -16,6 +16,7 @@ from shiftable.cli._context import (
     Context,
     Group,
     complete_labels,
+    complete_providers,
     each_of,
     fact_text,
     interruptible,
@@ -124,7 +125,7 @@ for _command in (archive, backup, backups, delete_backup, online):
 
 
 @db.command("list")
-@click.argument("providers", nargs=-1, metavar="[PROVIDER]...")
+@click.argument("providers", nargs=-1, metavar="[PROVIDER]...", shell_complete=complete_providers)
 @click.option("-l", "--long", is_flag=True, help="State, version, size and address too: a call more for each.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many of each provider.")
 @lines_option

@@ -424,8 +424,10 @@ class Database(Handle[DatabaseDriver]):
             raise self._invalid("restore", self.resource, "give either a snapshot or a time")
         if at is not None and at.tzinfo is None:
             raise self._invalid("restore", self.resource, "the time has no time zone")
-        feature = self.features.snapshots if snapshot is not None else self.features.point_in_time
-        self._require(feature, "restore", self.resource, "such restore")
+        if snapshot is not None:
+            self._require(self.features.snapshots, "restore", self.resource, "snapshots")
+        else:
+            self._require(self.features.point_in_time, "restore", self.resource, "restore to a time")
         with self._translated("restore", self.resource):
             spec = self._like_this(self._driver.describe(self.name), to) if isinstance(to, str) else to
         why = "it is restored into a new server only" if spec.name == self.name else self._driver.check_name(spec.name)

@@ -1,6 +1,7 @@
 """What a private server is beyond the rules of all databases: reached by nobody else, started on demand, never half."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -473,6 +474,15 @@ def test_what_postgresql_says_is_told_in_our_words(tmp_path: Path, state: str, e
     fault = PrivateDatabaseDriver(tmp_path).classify(native)
     assert fault is not None
     assert (fault.error, fault.message, fault.code) == (error, "it says so", state)
+
+
+def test_an_error_of_the_operating_system_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "database").touch()
+    with pytest.raises(OperationError, match=rf"File exists: {tmp_path}/database"):
+        Databases(PrivateDatabaseDriver(tmp_path / "database")).create(spec_of("orders"))
+    fault = PrivateDatabaseDriver(tmp_path).classify(OSError(errno.ENOSPC, "No space left on device"))
+    assert fault is not None
+    assert (fault.error, fault.message) == (QuotaExceeded, "No space left on device")
 
 
 def test_an_error_that_is_a_bug_is_nobodys(tmp_path: Path) -> None:

@@ -305,6 +305,7 @@ def test_labels_are_completed(folder: Path, completed: Callable[..., list[str]])
     (folder / "shiftable.toml").write_text(FILE)
     assert ["orders"] == completed("shiftable db show o")
     assert ["shell", "show"] == completed("shiftable db sh")
+    assert ["memory"] == completed("shiftable db list ")
 
 
 GUIDE = (Path(__file__).parents[2] / "docs/how-to/databases.md").read_text("utf-8")

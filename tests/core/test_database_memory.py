@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from shiftable.database import Databases, DatabaseSpec, Engine
 from shiftable.database.driver import DatabaseDriver, DatabaseInfo, ServerSize, SizeChoice, Snapshot, choose_size
-from shiftable.errors import Conflict, InvalidArgument, NotFound, QuotaExceeded, Timeout
+from shiftable.errors import Conflict, InvalidArgument, NotFound, QuotaExceeded, Timeout, Unsupported
 from shiftable.features import Limit
 from shiftable.masking import Masked
 from shiftable.memory.database import FEATURES, MemoryDatabaseDriver
@@ -140,6 +140,14 @@ def test_parameters_that_cannot_be_set_are_named_with_what_to_do() -> None:
     spec = attrs.evolve(small_spec("conf"), parameters={"work_mem": "8MB", "max_connections": "100"})
     (missing,) = Databases(MemoryDatabaseDriver(LESSER)).missing_features(spec)
     assert missing.startswith("way to set parameters (max_connections, work_mem): set them on the server")
+
+
+def test_a_restore_that_the_provider_has_not_is_told() -> None:
+    database = Databases(MemoryDatabaseDriver(LESSER)).create(small_spec("conf"))
+    with pytest.raises(Unsupported, match="has no restore to a time"):
+        database.restore("other", at=datetime.now(UTC))
+    with pytest.raises(Unsupported, match="has no snapshots"):
+        database.restore("other", snapshot="first")
 
 
 def test_an_empty_name_of_a_snapshot_is_neither_a_made_one_nor_none() -> None:

@@ -49,4 +49,7 @@ def classify(exc: Exception) -> Fault | None:
         state = exc.sqlstate or ""
         known = _STATES.get(state) or _STATES.get(state[:2])
         return Fault(known or (OperationError if state else Unavailable), str(exc).strip(), state)
-    return classify_os(exc)
+    fault = classify_os(exc)
+    if fault is None or not isinstance(exc, OSError) or exc.filename is None:
+        return fault
+    return Fault(fault.error, f"{fault.message}: {exc.filename}", fault.code)
