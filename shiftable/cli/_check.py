@@ -108,13 +108,13 @@ def _features(name: str) -> Mapping[str, tuple[Features, ...]]:
     """Return what a provider has, by service.
 
     Raises:
-        ProviderError: it cannot be loaded; its SDK, or a module of its own, is missing or broken.
+        ProviderError: it cannot be loaded; its SDK, or a module of its own, is missing, or wrong in any other way.
     """
     provider = registry.load(name)
     try:
         return provider.features()
-    except ImportError as exc:
-        raise ProviderError(f"the provider {name} cannot be used: {exc}") from exc
+    except Exception as exc:
+        raise ProviderError(f"the provider {name} cannot be used: {type(exc).__name__}: {exc}") from exc
 
 
 def _show_features(context: Context, name: str, *, as_json: bool) -> None:

@@ -337,15 +337,20 @@ def test_providers_lists_what_is_installed(shiftable) -> None:
     assert "did you mean memory?" in answer.stderr
 
 
-def test_a_provider_that_lacks_a_module_says_so_in_the_list_and_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("No module named 'acme_sdk'"), TypeError("max_key is missing"), SyntaxError("oh")]
+)
+def test_a_provider_that_is_broken_says_so_in_the_list_and_by_name(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     class Broken:
         @staticmethod
         def features() -> None:
-            raise ModuleNotFoundError("No module named 'acme_sdk'")
+            raise error
 
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda name: Broken if name == "memory" else load(name))
-    why = "the provider memory cannot be used: No module named 'acme_sdk'"
+    why = f"the provider memory cannot be used: {type(error).__name__}: {error}"
     told = CliRunner().invoke(cli, ["providers", "memory"])
     assert (2, f"error: {why}\n") == (told.exit_code, told.stderr)
     told = CliRunner().invoke(cli, ["providers", "--json"])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
+from shiftable.blob.driver import BlobDriver
 from shiftable.cli._main import cli
+from shiftable.errors import NotFound
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*/*.md")), *sorted(ROOT.glob("providers/*/README.md"))]
@@ -89,3 +93,28 @@ def test_every_how_to_is_linked_from_the_readme() -> None:
     pages = [page.relative_to(ROOT).as_posix() for page in sorted(ROOT.glob("docs/how-to/*.md"))]
     assert 15 < len(pages)
     assert [] == [page for page in pages if f"]({page})" not in text]
+
+
+def test_the_provider_that_a_page_shows_is_loaded_and_lacks_nothing_but_verbs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/how-to/write-a-provider.md").read_text("utf-8")
+    for path, code in re.findall(r"^```python\n# (shiftable_acme/\S+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        file = tmp_path / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(code, "utf-8")
+    (tmp_path / "acme.py").write_text("class Error(Exception):\n    code, text = 'no-bucket', 'gone'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    acme = import_module("shiftable_acme")
+    assert "shiftable_acme.blob" not in sys.modules, "loading the class imports no SDK"
+
+    (features,) = acme.AcmeProvider.features()["blob"]
+    driver = import_module("shiftable_acme.blob").AcmeBlobDriver
+    assert {"provider", "features", "classify"} == BlobDriver.__abstractmethods__ - driver.__abstractmethods__
+    monkeypatch.setattr(driver, "__abstractmethods__", frozenset())
+    made = acme.AcmeProvider(acme.AcmeSettings(region="here")).blob()
+
+    assert ("acme", features) == (made.provider, made.features)
+    fault = made.classify(import_module("acme").Error())
+    assert (NotFound, "gone", "bucket") == (fault.error, fault.message, fault.missing)
+    assert made.classify(ValueError()) is None
