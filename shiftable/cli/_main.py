@@ -162,8 +162,9 @@ def _log(verbose: int) -> None:
     At DEBUG the SDKs log what they send and receive, the values of secrets among it.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # Without credentials azure-identity warns in a dozen lines, at every attempt, of what the error says in one.
-    logging.getLogger("azure.identity").setLevel(logging.WARNING if verbose else logging.ERROR)
+    # What the error says in one line, azure-identity without credentials says in a dozen, and urllib3 at each attempt.
+    for name in ("azure.identity", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.WARNING if verbose else logging.ERROR)
     if verbose:
         from shiftable import registry
 

@@ -1079,6 +1079,31 @@ def test_a_login_that_lacks_something_says_what(settings_: VaultSettings, said: 
         Secrets(open_vault(settings_)).store("shop").get("key")
 
 
+@pytest.mark.parametrize("address", ["vault.example:8200", "ftp://vault.example", "http://", "http://vault.example?a"])
+@pytest.mark.parametrize("place", ["vault.address", "VAULT_ADDR"])
+def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, address: str, place: str) -> None:
+    monkeypatch.setenv("VAULT_ADDR", address)
+    with pytest.raises(ConfigError, match=f"{place} is not '.*': write it https://vault.example:8200"):
+        open_vault(VaultSettings(address=address if place == "vault.address" else None))
+
+
+def test_an_address_with_a_password_is_refused_and_does_not_show_it() -> None:
+    with pytest.raises(ConfigError, match=r"vault.address is not to hold a user or password") as caught:
+        open_vault(VaultSettings(address="https://me:canary@vault.example"))
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["s.1\ns.2", "s.ä"])
+def test_a_token_that_no_header_can_hold_is_told(
+    double: VaultDouble, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", token)
+    for given, place in ((Credential.literal(token), "vault.token"), (None, "VAULT_TOKEN")):
+        with pytest.raises(ConfigError, match=f"{place}.* holds what no header can") as caught:
+            Secrets(open_vault(VaultSettings(address=double.url, token=given))).store("shop").get("key")
+        assert token not in str(caught.value)
+
+
 def test_without_hvac_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shiftable_baremetal._vault_engine", None)
     with pytest.raises(ConfigError, match=r'pip install "shiftable-baremetal\[vault\]"'):
@@ -1135,3 +1160,17 @@ def test_the_command_line_speaks_to_the_server(double: VaultDouble, tmp_path: Pa
     assert {"value": "sk_two"} == double.fields("shop/stripe/key")
     assert "stripe/key" in run("secrets", "list", "app")
     assert "sk_two" in run("secrets", "get", "app", "stripe/key", "--reveal")
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "shiftable.toml").write_text(TOML.format(address="http://127.0.0.1:1", token='{ env = "SHOP_TOKEN" }'))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "shiftable"), "secrets", "get", "app", "key"],
+        cwd=tmp_path,
+        env={**os.environ, "SHOP_TOKEN": "x"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (1, 1) == (done.returncode, done.stderr.count("\n")), done.stderr
+    assert "the server cannot be reached" in done.stderr

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
 from shiftable.http import Connections, Transport, Unreachable
 from shiftable.waiting import retry_after
+from shiftable_baremetal._addresses import address_parts, sendable
 from shiftable_baremetal._failures import Broken, NeverSent
 from shiftable_baremetal._powerdns_errors import ApiError
 
@@ -30,8 +31,6 @@ _ATTEMPTS = 4
 _PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
 _AGAIN = frozenset({429, 502, 503, 504})
 _PLAIN = re.compile(r"[A-Za-z0-9._-]")
-_HOST = re.compile(r"[!-?A-~]+")  # no user before an @
-_SENDABLE = re.compile(r"[ -~]*")  # in the head of a request
 
 
 def zone_id(zone: str) -> str:
@@ -55,10 +54,7 @@ class Session:
         ca_bundle: Path | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = _parts(address)
-        if parts is None:
-            shown = "not to hold a user or password" if "@" in address else f"not {address!r}"
-            raise ConfigError(f"powerdns.address is {shown}: write it https://ns1.example:8081")
+        parts = address_parts("powerdns.address", address, "https://ns1.example:8081")
         path = quote(parts.path.rstrip("/").removesuffix("/api/v1"), safe="/%")
         how = Transport(
             connect_timeout=_CONNECT,
@@ -138,9 +134,7 @@ class Session:
         raise failure  # not from theirs, whose frames hold the request and so the key
 
     def _head(self, method: str, path: str, body: bytes | None) -> bytes:
-        key = self._key.reveal()
-        if not _SENDABLE.fullmatch(key):
-            raise ConfigError("powerdns.api_key holds what no header can: is there a line too many in it?")
+        key = sendable("powerdns.api_key", self._key.reveal())
         lines = [
             f"{method} {self._base}{path} HTTP/1.1",
             f"Host: {self._host}",
@@ -155,18 +149,6 @@ class Session:
     def close(self) -> None:
         """Close the connections."""
         self._connections.close()
-
-
-def _parts(address: str) -> SplitResult | None:
-    """Take an address apart that has a host, perhaps a port and a path, and nothing else."""
-    try:
-        parts = urlsplit(address)
-        if parts.hostname and parts.port != 0 and _HOST.fullmatch(parts.netloc):
-            plain = parts.scheme in {"http", "https"} and not parts.query and not parts.fragment
-            return parts if plain else None
-    except ValueError:
-        pass
-    return None
 
 
 def _context(ca_bundle: Path | None) -> ssl.SSLContext:

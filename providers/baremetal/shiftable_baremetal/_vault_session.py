@@ -34,6 +34,7 @@ from shiftable.errors import (
 )
 from shiftable.waiting import retry_after
 from shiftable_baremetal import VaultSettings
+from shiftable_baremetal._addresses import address_parts, sendable
 from shiftable_baremetal._vault_layout import Refusal
 
 __all__ = ["VaultSession", "classify"]
@@ -176,6 +177,8 @@ class VaultSession:
         address = settings.address or os.environ.get("VAULT_ADDR")
         if not address:
             raise ConfigError("vault.address is missing, and VAULT_ADDR is not set")
+        setting = "vault.address" if settings.address else "VAULT_ADDR"
+        address_parts(setting, address, "https://vault.example:8200")
         connections = requests.Session()
         connections.trust_env = True
         connections.hooks["response"].append(_stays_private)
@@ -259,12 +262,12 @@ class VaultSession:
 
     def _given_token(self) -> str:
         if self._settings.token is not None:
-            return self._settings.token.reveal()
+            return sendable("vault.token", self._settings.token.reveal())
         found: str | None = hvac.utils.get_token_from_env()
         if not found:
             why = "there is no token: set VAULT_TOKEN, run `vault login`, or refer to one in the settings"
             raise Refusal(Unauthenticated, why)
-        return found
+        return sendable("the token of VAULT_TOKEN or ~/.vault-token", found)
 
     def _service_account(self) -> str:
         if self._settings.jwt is not None:
