@@ -96,7 +96,8 @@ def make_qemu() -> Iterator[Callable[[Path], Qemu]]:
             (folder / name).mkdir(parents=True)
         for alias in ALIASES:
             (folder / "images" / alias).write_bytes(bytes(2**20))
-        (folder / "programs" / "edk2-aarch64-code.fd").write_bytes(b"UEFI")
+        for arch in ("aarch64", "x86_64"):
+            (folder / "programs" / f"edk2-{arch}-code.fd").write_bytes(b"UEFI")
         for name in ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-img"):
             call = f'QEMU_STANDIN="{qemu.programs}" exec "{sys.executable}" -I -S "{STANDIN}" {name} "$@"'
             (qemu.programs / name).write_text(f"#!/bin/sh\n{call}\n")

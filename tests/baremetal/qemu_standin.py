@@ -33,6 +33,7 @@ ONCE = {
     "-netdev",
     "-chardev",
     "-bios",
+    "-drive",
     "-serial",
     "-qmp",
     "-pidfile",
@@ -73,6 +74,11 @@ def image(arguments: list[str]) -> None:
         _, _, _, kind, path = arguments
         size = read(path)["virtual-size"] if kind == "qcow2" else Path(path).stat().st_size
         print(json.dumps({"virtual-size": size, "format": kind}))  # noqa: T201  a program
+    elif arguments[0] == "dd":
+        _, _, kind, _, _, _, count, source, target = arguments
+        with Path(source.removeprefix("if=")).open("rb") as file:
+            data = file.read(512 * int(count.removeprefix("count="))) if kind == "raw" else b""
+        Path(target.removeprefix("of=")).write_bytes(data)
     elif arguments[:4] == ["convert", "-U", "-O", "qcow2"]:
         _, _, _, _, source, target = arguments
         Path(target).write_bytes(content(None, read(source)["virtual-size"]))
@@ -132,6 +138,12 @@ def check_board(once: dict[str, str]) -> None:
     board, firmware = ("virt,", True) if "aarch64" in sys.argv[1] else ("q35,", False)
     if not once["-machine"].startswith(board) or ("-bios" in once) is not firmware:
         fail("unsupported machine type, or no firmware where there must be some")
+    if "-drive" in once:
+        flash = fields(once["-drive"])
+        if (flash["if"], flash["format"], flash["readonly"]) != ("pflash", "raw", "on") or board != "q35,":
+            fail("no flash that this board has")
+        if not Path(flash["file"]).is_file():
+            fail(f"Could not open '{flash['file']}': No such file or directory")
     if once.get("-serial") == "stdio":  # the probe
         print("shiftable" if "accel=tcg" in once["-machine"] else "")  # noqa: T201  a program
         sys.exit(0)

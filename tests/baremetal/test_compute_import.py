@@ -182,7 +182,6 @@ def test_what_qemu_cannot_open_is_refused_and_leaves_nothing(qemu: Any, compute:
         ({"bucket": "nowhere"}, "there is no bucket 'nowhere'"),
         ({"bucket": "n"}, "bucket 'n'"),
         ({"version": "other"}, "'web' is another object by now, or gone; import that"),
-        ({"firmware": "uefi"}, "machines here start by bios, not by uefi"),
     ],
 )
 def test_a_source_that_cannot_be_is_a_wrong_argument(

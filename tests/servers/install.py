@@ -34,6 +34,7 @@ PACKAGES = (
         "qemu-system-x86",
         "qemu-system-arm",
         "qemu-efi-aarch64",
+        "ovmf",
         "qemu-utils",
         "linux-image-cloud-amd64",
         "busybox-static",

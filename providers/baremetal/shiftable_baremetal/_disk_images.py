@@ -122,8 +122,6 @@ def looked_at(blobs: Blobs, source: DiskImage) -> Iterator[Origin]:
     Raises:
         FilesError: it is not there, or another by now, or holds no disk that a machine here could start from.
     """
-    if (source.arch, source.firmware) == ("x86_64", "uefi"):
-        _refuse(f"machines here start by bios, not by {source.firmware}")
     try:
         with BlobStore(blobs()) as store:
             bucket = store.bucket(source.bucket)

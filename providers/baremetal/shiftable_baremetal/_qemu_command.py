@@ -25,7 +25,7 @@ def command(
     return [
         *(program, "-name", machine.name, "-nodefaults", "-no-user-config"),
         *board(machine.arch, chosen),
-        *(("-bios", str(firmware)) if firmware is not None else ()),
+        *_firmware(machine, firmware),
         *("-smp", str(machine.cpus), "-m", str(machine.memory // _MIB)),
         *_disk("root", "disk", "virtio-blk-pci,drive=root,bootindex=1"),
         *_seed(),
@@ -37,6 +37,16 @@ def command(
         *("-qmp", "unix:monitor,server=on,wait=off", "-pidfile", "pid"),
         *_kernel(machine),
     ]
+
+
+def _firmware(machine: Definition, path: Path | None) -> tuple[str, ...]:
+    """Return what it starts by. What UEFI would keep until the next start is not kept."""
+    if path is None:
+        return ()
+    if machine.arch == "arm64":
+        return ("-bios", str(path))
+    escaped = str(path).replace(",", ",,")  # larger ones than 2 MiB are no BIOS of this board, and all are its flash
+    return ("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={escaped}")
 
 
 def _disk(id_: str, path: str, device: str) -> tuple[str, ...]:

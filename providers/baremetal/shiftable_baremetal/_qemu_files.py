@@ -38,7 +38,7 @@ from typing import Any
 import attrs
 
 from shiftable.compute import Rule
-from shiftable.compute.driver import Arch
+from shiftable.compute.driver import Arch, Firmware
 from shiftable.errors import AlreadyExists, Conflict, Fault, NotFound
 from shiftable.postgresql import locked
 from shiftable_baremetal._durable import sync, write
@@ -52,6 +52,10 @@ DISKS, IMAGES, SNAPSHOTS = ".disks", ".images", ".snapshots"
 
 _PATIENCE = 600  # seconds: another process may be downloading an image
 _LEFT = re.compile(r"\.(?:new|gone)~(?P<name>[^~]+)~.*")
+
+
+def _usual_firmware(machine: Definition) -> Firmware:
+    return "uefi" if machine.arch == "arm64" else "bios"
 
 
 @attrs.frozen(kw_only=True)
@@ -68,6 +72,7 @@ class Definition:
     disk_gib: int
     user: str
     arch: Arch = "x86_64"
+    firmware: Firmware = attrs.field(default=attrs.Factory(_usual_firmware, takes_self=True))
     firewall: tuple[Rule, ...] = ()
     labels: Mapping[str, str] = attrs.Factory(dict)
     created: datetime

@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 
-from shiftable.compute.driver import Arch
+from shiftable.compute.driver import Arch, Firmware
 from shiftable.errors import Fault, IntegrityError, InvalidArgument, Unavailable
 from shiftable_baremetal._durable import sync, write
 from shiftable_baremetal._faults import FilesError
@@ -82,10 +82,15 @@ _OWN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 
 @attrs.frozen
 class Base:
-    """What a machine's disk begins with: a file that nobody changes any more."""
+    """What a machine's disk begins with: a file that nobody changes any more.
+
+    Args:
+        firmware: that machines start by, where it is known.
+    """
 
     path: Path
     format: str
+    firmware: Firmware | None = None
 
 
 @attrs.frozen
@@ -112,10 +117,11 @@ class Images:
             return Base(self._downloaded(name, found), "qcow2")
         taken = self.area.root / IMAGES / name / "disk"
         if found is None and _OWN.fullmatch(name) and taken.is_file():
-            arch = dict(self.area.taken(IMAGES)).get(name, {}).get("arch", "x86_64")
+            facts = dict(self.area.taken(IMAGES)).get(name, {})
+            arch = facts.get("arch", "x86_64")
             if arch != self.arch:
                 raise FilesError(Fault(InvalidArgument, f"the image {name!r} is for {arch}, not {self.arch}"))
-            return Base(taken, _format(taken))
+            return Base(taken, _format(taken), facts.get("firmware"))
         path = found or Path(name)
         if path.is_absolute() and path.is_file():
             return Base(path, _format(path))

@@ -13,13 +13,14 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
-from shiftable.compute.driver import Arch
+from shiftable.compute.driver import Arch, Firmware
 from shiftable.errors import ConfigError
 from shiftable_baremetal._qemu_monitor import Monitor, MonitorError
 
@@ -37,10 +38,23 @@ HOW_TO_GET: Mapping[Arch, str] = {
 }
 """What to do where QEMU is missing, for machines of an architecture."""
 
+_HOW_TO_GET_UEFI: Mapping[Arch, str] = {
+    "x86_64": f"apt install ovmf, or dnf install edk2-ovmf, {_ELSEWHERE}",
+    "arm64": HOW_TO_GET["arm64"],
+}
+
 _SYSTEMS: Mapping[Arch, str] = {"x86_64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
 _IMAGE = "qemu-img"
-_FIRMWARE = ("edk2-aarch64-code.fd", "../qemu-efi-aarch64/QEMU_EFI.fd", "../edk2/aarch64/QEMU_EFI.fd")
-"""UEFI for arm64, seen from QEMU's own folders of data: of QEMU itself, of Debian, of Fedora and Arch."""
+_UEFI: Mapping[Arch, tuple[str, ...]] = {
+    "x86_64": (
+        "edk2-x86_64-code.fd",
+        "../OVMF/OVMF_CODE_4M.fd",
+        "../edk2/ovmf/OVMF_CODE.fd",
+        "../edk2/x64/OVMF_CODE.4m.fd",
+    ),
+    "arm64": ("edk2-aarch64-code.fd", "../qemu-efi-aarch64/QEMU_EFI.fd", "../edk2/aarch64/QEMU_EFI.fd"),
+}
+"""UEFI, seen from QEMU's own folders of data: of QEMU itself, of Debian, of Fedora, of Arch."""
 
 
 class ProgramError(Exception):
@@ -61,7 +75,7 @@ class Programs:
         """Say what is not here of what machines of an architecture need, and how to get it."""
         if not all(self._path(program) for program in (_SYSTEMS[arch], _IMAGE)):
             return f"QEMU on this computer ({HOW_TO_GET[arch]})"
-        if arch == "arm64" and self._uefi() is None:
+        if arch == "arm64" and self._uefi(arch) is None:
             return f"UEFI for machines of arm64 beside QEMU ({HOW_TO_GET[arch]})"
         return None
 
@@ -73,17 +87,18 @@ class Programs:
         """
         return self._found(_SYSTEMS[arch], arch)
 
-    def firmware(self, arch: Arch) -> Path | None:
-        """Return what machines start by, unless QEMU brings it along and knows it.
+    def firmware(self, arch: Arch, kind: Firmware) -> Path | None:
+        """Return what machines start by, unless it is QEMU's own BIOS.
 
         Raises:
             ConfigError: it is not here; says how to get it.
         """
-        if arch == "x86_64":
+        if kind == "bios":
             return None
-        found = self._uefi()
+        found = self._uefi(arch)
         if found is None:
-            raise ConfigError(f"machines of {arch} need UEFI, which is not beside QEMU: {HOW_TO_GET[arch]}")
+            which = "of arm64" if arch == "arm64" else "of an image that has nothing for BIOS"
+            raise ConfigError(f"machines {which} need UEFI, which is not beside QEMU: {_HOW_TO_GET_UEFI[arch]}")
         return found
 
     def image(self, *arguments: str | Path) -> bytes:
@@ -99,19 +114,25 @@ class Programs:
             raise ProgramError(_told(done.stderr, done.returncode))
         return done.stdout
 
+    def head(self, path: Path, form: str, sectors: int) -> bytes:
+        """Return the first sectors of the disk in a file."""
+        with tempfile.NamedTemporaryFile(prefix="head-") as file:
+            self.image("dd", "-f", form, "-O", "raw", "bs=512", f"count={sectors}", f"if={path}", f"of={file.name}")
+            return file.read()
+
     def _found(self, program: str, arch: Arch = "x86_64") -> str:
         found = self._path(program)
         if found is None:
             raise ConfigError(f"machines on this computer need QEMU: {HOW_TO_GET[arch]}")
         return found
 
-    def _uefi(self) -> Path | None:
+    def _uefi(self, arch: Arch) -> Path | None:
         """Ask QEMU where its data lies, and look there and beside it."""
         done = subprocess.run(  # noqa: S603  QEMU's own
-            [self.system("arm64"), "-L", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            [self.system(arch), "-L", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
-        folders = [Path(line) for line in done.stdout.splitlines()]
-        return next((path.resolve() for each in folders for name in _FIRMWARE if (path := each / name).is_file()), None)
+        places = (Path(line) / name for line in done.stdout.splitlines() for name in _UEFI[arch])
+        return next((place.resolve() for place in places if place.is_file()), None)
 
     def _path(self, program: str) -> str | None:
         return shutil.which(program, path=None if self.folder is None else str(self.folder))

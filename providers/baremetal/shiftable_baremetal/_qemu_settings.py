@@ -18,7 +18,7 @@ class QemuImageSettings:
 
     Args:
         name: what ``image`` in a declaration says.
-        arch: of the machines that start from it; an image of arm64 starts by UEFI.
+        arch: of the machines that start from it; one of arm64 starts by UEFI, one of x86_64 if it has nothing for BIOS.
         file: a qcow2 or raw file, which must not change while machines live that were made from it.
         url: of a qcow2 file, in place of ``file``.
         digest: its SHA-256 or SHA-512, in hexadecimal.

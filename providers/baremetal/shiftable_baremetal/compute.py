@@ -28,6 +28,7 @@ from shiftable.compute.driver import (
     Disk,
     DiskImage,
     DiskSnapshot,
+    Firmware,
     FleetSpec,
     Image,
     MachineInfo,
@@ -53,6 +54,7 @@ from shiftable_baremetal._durable import write
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._faults import classify as classify_files
 from shiftable_baremetal._own_machines import any_size, disk_gib, forwarded, native, page, size, sizes
+from shiftable_baremetal._partitions import HEAD, needs_uefi
 from shiftable_baremetal._qemu_command import command
 from shiftable_baremetal._qemu_files import DISKS, IMAGES, SNAPSHOTS, Area, Definition, DiskFile, Home
 from shiftable_baremetal._qemu_images import SOURCES, SOURCES_ARM64, Base, Images, Source
@@ -249,8 +251,7 @@ class QemuComputeDriver(ComputeDriver):
     ) -> MachineInfo:
         """Make a machine and start it, or return the one that this token has made."""
         programs, declared = Programs(self._programs), native(spec)
-        program, firmware = programs.system(spec.arch), programs.firmware(spec.arch)
-        base = self._images(spec.arch).base(spec.image)
+        program, base = programs.system(spec.arch), self._images(spec.arch).base(spec.image)
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
             _fail(InvalidArgument, "a machine's name is that of a host: lower-case letters, digits and hyphens")
         with self._area.changing(name):
@@ -259,7 +260,8 @@ class QemuComputeDriver(ComputeDriver):
                 if (known.token, known.fleet) != (token, spec.name):
                     _fail(AlreadyExists, f"there is a machine {name!r}, of the fleet {known.fleet!r}")
                 return self._seen(self._area.home(name), known)
-            gib = disk_gib(spec, _virtual_size(programs, base))
+            gib, firmware = disk_gib(spec, _virtual_size(programs, base)), _firmware(programs, spec, base)
+            starting = programs.firmware(spec.arch, firmware)
             definition = Definition(
                 id=f"{name}.{secrets.token_hex(4)}",
                 name=name,
@@ -271,6 +273,7 @@ class QemuComputeDriver(ComputeDriver):
                 disk_gib=gib,
                 user=spec.user,
                 arch=spec.arch,
+                firmware=firmware,
                 firewall=forwarded(spec),
                 labels={**spec.labels, FLEET_LABEL: spec.name},
                 created=_now(),
@@ -284,7 +287,7 @@ class QemuComputeDriver(ComputeDriver):
                 backing = ("-b", str(base.path), "-F", base.format)
                 programs.image("create", "-q", "-f", "qcow2", *backing, home.disk, f"{gib}G")
                 home.write_seed(seed(definition.id, name, user_data or b""))
-                self._launch(home, definition, program, firmware)
+                self._launch(home, definition, program, starting)
             return self._seen(self._area.home(name), definition)
 
     def machines(self, fleet: str | None, *, cursor: str | None, limit: int | None) -> Page[MachineInfo]:
@@ -316,8 +319,8 @@ class QemuComputeDriver(ComputeDriver):
         """Start a stopped machine, or let one go on that stands still."""
         with self._changing(id) as (home, definition):
             if self._require(home, definition, "stopped", "suspended", "failed") == "stopped":
-                programs = Programs(self._programs)
-                self._launch(home, definition, programs.system(definition.arch), programs.firmware(definition.arch))
+                programs, arch = Programs(self._programs), definition.arch
+                self._launch(home, definition, programs.system(arch), programs.firmware(arch, definition.firmware))
                 return
             with home.process.monitor() as monitor:
                 monitor.ask("cont")
@@ -368,7 +371,12 @@ class QemuComputeDriver(ComputeDriver):
             made = Image(
                 id=name, name=name, arch=definition.arch, disk_gib=definition.disk_gib, own=True, created=_now()
             )
-            facts = {"arch": made.arch, "disk_gib": made.disk_gib, "created": _told(made.created)}
+            facts = {
+                "arch": made.arch,
+                "disk_gib": made.disk_gib,
+                "created": _told(made.created),
+                **_said(definition.firmware),
+            }
             with self._area.new(IMAGES, f"{IMAGES}/{name}") as folder, _standing_still(home, state):
                 self._copy(home.disk, folder, facts)
         return made
@@ -392,6 +400,7 @@ class QemuComputeDriver(ComputeDriver):
                         "disk_gib": origin.disk_gib,
                         "created": _told(_now()),
                         "import": token,
+                        **_said(source.firmware),
                     }
                     write(folder / "facts.json", json.dumps(facts, indent=2))
             elif known.get("import") != token:
@@ -670,6 +679,20 @@ def _path(given: Path | None) -> str | None:
 def _virtual_size(programs: Programs, base: Base) -> int:
     told = programs.image("info", "--output=json", "-f", base.format, base.path)
     return int(json.loads(told)["virtual-size"])
+
+
+def _firmware(programs: Programs, spec: FleetSpec, base: Base) -> Firmware:
+    """Return what machines start by: on x86_64 BIOS, but where their image has nothing for it."""
+    if spec.arch == "arm64":
+        return "uefi"
+    if native(spec).kernel is not None:
+        return "bios"
+    return base.firmware or ("uefi" if needs_uefi(programs.head(base.path, base.format, HEAD)) else "bios")
+
+
+def _said(firmware: Firmware) -> Mapping[str, Firmware]:
+    """Return the fact about an image that its disk need not tell."""
+    return {"firmware": firmware} if firmware == "uefi" else {}
 
 
 def _is_of(definition: Definition | None, fleet: str | None) -> bool:

@@ -428,6 +428,8 @@ class LibvirtComputeDriver(ComputeDriver):
         """
         if self._blobs is None:
             return super().import_image(name, source, token=token)
+        if source.firmware != "bios":
+            _fail(InvalidArgument, f"machines here start by bios, not by {source.firmware}")
         self._images.check_new(name)
         volume = f"shiftable.image.{name}"
         with Area(self._root).alone(f"{IMAGES}.{name}") as alone:
