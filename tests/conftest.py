@@ -18,7 +18,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 # Modules that several modules of tests share, and that assert: pytest tells why they failed as it does of tests.
 pytest.register_assert_rewrite(
@@ -50,6 +50,7 @@ def pytest_configure() -> None:
     """
     if "mix_stderr" in inspect.signature(CliRunner).parameters:
         CliRunner.__init__ = functools.partialmethod(CliRunner.__init__, mix_stderr=False)  # type: ignore[method-assign]
+        Result.output = property(lambda self: self.stdout + self.stderr)  # type: ignore[assignment]
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
