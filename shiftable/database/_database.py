@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import attrs
 
+from shiftable import mysql
 from shiftable.database._connecting import connected
 from shiftable.database._logins import LoginBook, for_driver
 from shiftable.database._rules import impossible_updates
@@ -185,7 +186,8 @@ class Database(Handle[DatabaseDriver]):
         @event.listens_for(made, "do_connect")
         def _connect(dialect: Any, _record: object, args: list[Any], arguments: dict[str, Any]) -> Any:  # noqa: ANN401
             self._prepare()
-            return connected(partial(dialect.connect, *args), arguments, logins)
+            opened = partial(dialect.connect, *args) if url.engine == "postgresql" else mysql.connect
+            return connected(opened, arguments, logins)
 
         self._book.remember(made)
         return made
@@ -210,9 +212,10 @@ class Database(Handle[DatabaseDriver]):
             self._prepare()
         with _client_of(url):
             client = importlib.import_module("psycopg" if url.engine == "postgresql" else "pymysql")
+        opened = client.connect if url.engine == "postgresql" else mysql.connect
         arguments = {**url.arguments(), "connect_timeout": _whole_seconds(connect_timeout)}
         try:
-            return cast("Connection", connected(client.connect, arguments, self._book.of(self.name, self._declared)))
+            return cast("Connection", connected(opened, arguments, self._book.of(self.name, self._declared)))
         except BaseException:
             self._addresses.pop(database, None)
             raise

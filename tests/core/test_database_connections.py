@@ -9,15 +9,18 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import attrs
 import psycopg
+import pymysql
 import pytest
 import sqlalchemy
 from psycopg import sql
 from psycopg_pool import ConnectionPool
 
+from shiftable import mysql
 from shiftable.config import Credential
 from shiftable.database import Database, DatabaseInfo, Databases, Server
 from shiftable.errors import NotFound
@@ -283,6 +286,31 @@ def test_a_server_that_never_answers_is_given_up(postgresql_cluster: Cluster, st
         database = _database(postgresql_cluster, stored.credential(), "x", port=silent.getsockname()[1])
         with pytest.raises(psycopg.OperationalError, match="timeout"):
             database.connect(connect_timeout=timedelta(seconds=2))
+
+
+def test_a_mysql_server_that_is_reached_and_never_answers_is_given_up(stored: Stored) -> None:
+    soon = timedelta(seconds=1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = Server(host="127.0.0.1", port=silent.getsockname()[1], admin="x", tls=False)
+        driver = Real(attrs.evolve(FEATURES, connect=True), server=where)
+        spec = attrs.evolve(small_spec("conf"), engine="mysql", version="8.4", login=stored.credential(), user="x")
+        database = Databases(driver).create(spec)
+        with pytest.raises(pymysql.err.OperationalError, match="timed out"):
+            database.connect(connect_timeout=soon)
+        with pytest.raises(sqlalchemy.exc.OperationalError, match="timed out"):
+            database.engine(connect_timeout=soon).connect()
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, None), ({"read_timeout": 60}, 60)])
+def test_a_statement_may_take_longer_than_logging_in(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, int], kept: int | None
+) -> None:
+    def reached(**options: Any) -> SimpleNamespace:
+        return SimpleNamespace(_read_timeout=options["read_timeout"], begun_with=options["read_timeout"])
+
+    monkeypatch.setattr(pymysql, "connect", reached)
+    made: Any = mysql.connect(connect_timeout=7, **given)
+    assert (kept or 7, kept) == (made.begun_with, made._read_timeout)
 
 
 # TLS

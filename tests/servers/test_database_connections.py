@@ -82,7 +82,7 @@ def stored(execute: Execute) -> Stored:
 def database(mariadb: DatabaseServer, stored: Stored) -> Database:
     driver = Real(attrs.evolve(FEATURES, connect=True), port=mariadb.port)
     login = Credential.secret("app/db", stored.read)
-    spec = attrs.evolve(small_spec("conf"), engine="mariadb", version="10.11", databases=("",), login=login)
+    spec = attrs.evolve(small_spec("conf"), engine="mariadb", version="10.11", databases=(), login=login)
     return Databases(driver).create(spec)
 
 
@@ -140,6 +140,15 @@ def test_a_user_who_was_locked_is_followed_by_the_one_whose_turn_it_is(
     stored.become("conn_b", "first")
     execute("ALTER USER conn_a@'127.0.0.1' ACCOUNT LOCK")
     assert "conn_b" == _whoami(database.connect())
+
+
+def test_a_statement_takes_longer_than_logging_in_may(database: Database) -> None:
+    soon = timedelta(seconds=1)
+    with contextlib.closing(database.connect(connect_timeout=soon)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT SLEEP(1.5)")
+        assert 0 == cursor.fetchone()[0]
+    with database.engine(connect_timeout=soon).connect() as other:
+        assert 0 == other.execute(sqlalchemy.text("SELECT SLEEP(1.5)")).scalar()
 
 
 def test_what_is_no_refusal_is_told_at_once(database: Database, stored: Stored) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
+from shiftable import mysql
 from shiftable.database.driver import DatabaseFeatures, Engine
 from shiftable.errors import AlreadyExists, ConfigError, Conflict, InvalidArgument, PermissionDenied
 from shiftable.features import Limit
@@ -311,11 +312,12 @@ class MariadbEngine(ServerEngine):
         arguments: dict[str, Any] = self.access.arguments("mariadb")
         password = self.access.secret().reveal()
         options = {"charset": "utf8mb4", "autocommit": True, "connect_timeout": 10, "program_name": "shiftable"}
-        connection = _pymysql().connect(**arguments, password=password.encode(), **options, **more)
+        client, given = _pymysql(), {**arguments, **options, **more}
+        connection = mysql.connect(password=password.encode(), **given)
         try:
             yield connection
         finally:
-            with contextlib.suppress(_pymysql().err.Error):
+            with contextlib.suppress(client.err.Error):
                 connection.close()
 
     def dump(self, database: str, version: str) -> Command:  # noqa: ARG002  it reads all versions

@@ -13,6 +13,7 @@ import pymysql
 from pymysql.connections import Connection
 from pymysql.cursors import DictCursor
 
+from shiftable import mysql
 from shiftable.errors import MigrationError
 from shiftable.migrate._database_engine import Place
 
@@ -84,7 +85,7 @@ class Side(Place):
         for attempt in (1, 2):
             given = {"connect_timeout": _PATIENCE, "charset": "utf8mb4", "autocommit": True, **self.arguments(), **more}
             try:
-                return pymysql.connect(**given)
+                return mysql.connect(**given)
             except pymysql.err.OperationalError as exc:
                 if attempt == 2 or self.refused is None or exc.args[0] not in _REFUSED:
                     raise
