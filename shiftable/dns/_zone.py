@@ -34,7 +34,7 @@ from shiftable.errors import (
     Unsupported,
 )
 from shiftable.features import Limit
-from shiftable.files import save
+from shiftable.files import save_as
 from shiftable.paging import Page, paged
 from shiftable.service import Handle
 from shiftable.tokens import Token
@@ -217,7 +217,7 @@ class Zone(Handle[DnsDriver]):
         """Return the zone as a zone file that any name server loads: a record a line, sorted; and write it to a path.
 
         Args:
-            path: replaced at once, when the text is complete.
+            path: replaced at once, when the text is complete, also behind links; a pipe or a device takes it.
             omit_policies: leave out record sets with routing of the provider's own, which no zone file can hold.
 
         Raises:
@@ -235,7 +235,7 @@ class Zone(Handle[DnsDriver]):
         lines = "".join(f"{record}\n" for record in found if not record.policy)
         text = f"$ORIGIN {self.origin}\n{lines}"
         if path is not None:
-            save([text.encode()], path)
+            save_as([text.encode()], path)
         return text
 
     def import_file(

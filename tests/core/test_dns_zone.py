@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -279,6 +280,24 @@ def test_a_file_that_is_no_zone_file_is_refused_with_its_line(
     with pytest.raises(InvalidArgument, match=why) as caught:
         zone.import_file(file if given == "a file" else text)
     assert (str(file) in caught.value.message) == (given == "a file")
+
+
+def test_a_zone_is_exported_behind_a_link_and_into_a_pipe(tmp_path: Path) -> None:
+    zone = _zone(MemoryDnsDriver())
+    kept, link = tmp_path / "kept.zone", tmp_path / "link.zone"
+    kept.write_text("old")
+    link.symlink_to(kept)
+    text = zone.export_file(link)
+    assert link.is_symlink()
+    assert kept.read_text() == text
+
+    reader, writer = os.pipe()
+    try:
+        zone.export_file(Path(f"/dev/fd/{writer}"))
+        assert os.read(reader, 65_536).decode() == text
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_zone_file_is_read_as_editors_leave_it(tmp_path: Path) -> None:
