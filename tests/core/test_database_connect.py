@@ -68,6 +68,7 @@ def test_a_value_that_cannot_be_is_refused(field: str, value: Any) -> None:
     ("engine", "name", "why"),
     [
         ("postgresql", "", "empty"),
+        ("mysql", "", "empty"),
         ("postgresql", "a\0b", "NUL"),
         ("postgresql", "a\udcff", "no text"),
         ("postgresql", "x" * 64, "64 bytes"),
@@ -85,9 +86,11 @@ def test_a_name_that_an_engine_would_change_is_refused_before_anything_is_sent(
             attrs.evolve(small_spec("a"), engine=engine, **{field: ("shop", name) if field == "databases" else name})
     databases = Databases(MemoryDatabaseDriver())
     found = databases.create(attrs.evolve(small_spec("a"), engine=engine))
-    if engine == "postgresql" or name:  # whose maintenance is done without a database
-        with pytest.raises(InvalidArgument, match=why):
-            found.url(name)
+    if engine != "postgresql" and not name:  # one connects there to no database
+        assert "" == found.url(name).database
+        return
+    with pytest.raises(InvalidArgument, match=why):
+        found.url(name)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
