@@ -413,6 +413,17 @@ def test_a_rollback_that_is_killed_forgets_no_ttl(crossing: Crossing, then: str)
     assert crossing.ttls() == BEFORE
 
 
+def test_a_cutover_that_begins_anew_knows_only_its_own_ttls(crossing: Crossing) -> None:
+    crossing.cutover().lower()
+    crossing.cutover().rollback()
+    crossing.sides.source.set("www", "A", "192.0.2.1", ttl=300)
+
+    assert crossing.cutover().lower() == 2
+    crossing.cutover().rollback()
+
+    assert crossing.ttls() == BEFORE | {"www A": 300}
+
+
 def test_a_rollback_before_the_parent_was_asked_leaves_nothing_to_do(crossing: Crossing) -> None:
     crossing.cutover().lower()
     assert crossing.cutover().rollback() is None
