@@ -332,11 +332,12 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
     def missing_features(self, spec: FleetSpec) -> tuple[str, ...]:
         """Say what a declaration needs and this provider does not have, a way to take its user data too."""
         lacking = super().missing_features(spec)
-        with contextlib.suppress(ConfigError):  # that it cannot be read is said when a machine is to be made
-            try:
-                self._wrapped(spec, _last(spec))
-            except ValueError as exc:
-                return (*lacking, f"way to take the user data: {exc}")
+        if not lacking:
+            with contextlib.suppress(ConfigError):  # that it cannot be read is said when a machine is to be made
+                try:
+                    self._wrapped(spec, _last(spec))
+                except ValueError as exc:
+                    return (f"way to take the user data: {exc}",)
         return lacking
 
     def diff(self, spec: FleetSpec) -> tuple[Change[FleetSpec], ...]:

@@ -128,16 +128,17 @@ def test_a_snapshot_starts_as_its_machine_did(qemu: Any, compute: Compute, image
     assert len(flashes(qemu)) == 2
 
 
-def test_a_machine_of_before_starts_by_bios(qemu: Any, compute: Compute) -> None:
-    machine = compute.create(small_fleet()).machine("conf-0")
+@pytest.mark.parametrize(("arch", "firmware"), [("x86_64", "bios"), ("arm64", "uefi")])
+def test_a_machine_of_before_starts_as_it_did(qemu: Any, compute: Compute, arch: Any, firmware: str) -> None:
+    machine = compute.create(attrs.evolve(small_fleet(), arch=arch)).machine("conf-0")
     machine.wait()
     machine.stop()
     machine.wait("stopped")
     file = next(qemu.root.rglob("machine.json"))
     told = json.loads(file.read_text())
-    assert told.pop("firmware") == "bios"
+    assert told.pop("firmware") == firmware
     file.write_text(json.dumps(told))
-    machine.start()
+    machine.start()  # the board says no if it has not what it needs
     assert flashes(qemu) == [None, None]
 
 
