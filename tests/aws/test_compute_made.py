@@ -223,6 +223,7 @@ def test_an_image_is_named_by_its_id_or_ones_own_name(compute: Compute, aws_doub
     for wrong in ("debian-7", "ami-0000000000000abcd"):
         with pytest.raises(InvalidArgument, match="there is no image"):
             compute.create(attrs.evolve(SPEC, name="none", image=wrong))
+    assert "none" not in {each.fleet for each in compute.debris(older_than=timedelta())}
 
 
 def test_an_image_of_another_architecture_is_refused(compute: Compute) -> None:

@@ -377,6 +377,11 @@ def test_the_smallest_current_size_is_chosen(compute: Compute, wants: dict[str, 
     assert compute.diff(declared(**wants)) == ()
 
 
+def test_a_zone_that_is_none_is_told_with_those_that_are(compute: Compute) -> None:
+    with pytest.raises(InvalidArgument, match="germanywestcentral has no zone 'nowhere'; it has 1, 2, 3"):
+        compute.choose(declared(zone="nowhere"))
+
+
 def test_sizes_that_the_subscription_cannot_have_are_not_offered(azure_double: AzureDouble, compute: Compute) -> None:
     azure_double.machines.closed.add("Standard_B1s")
     names = {size.name for size in compute.sizes()}

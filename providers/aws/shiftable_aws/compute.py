@@ -211,6 +211,7 @@ class Ec2Driver(ComputeDriver):
 
     def create(self, spec: FleetSpec) -> None:
         """Make the security group of a fleet, unless there is one, and let in who is declared."""
+        self._images.find(self.client, _native(spec).ami or spec.image, spec.arch)  # else the group would be left
         self._share(spec)
 
     def update(self, current: FleetSpec, spec: FleetSpec) -> None:  # noqa: ARG002  the groups tell how it is

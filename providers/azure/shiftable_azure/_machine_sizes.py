@@ -121,6 +121,9 @@ class Offering:
         """
         if named is not None:
             return self._named(spec, named)
+        zones = sorted({zone for sku in self._skus.values() for zone in sku.zones})
+        if spec.zone not in {None, *zones}:
+            raise ValueError(f"{self._location} has no zone {spec.zone!r}; it has {', '.join(zones) or 'none'}")
         fitting = [
             sku.size
             for sku in self._skus.values()
