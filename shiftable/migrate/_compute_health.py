@@ -18,6 +18,7 @@ __all__ = ["HealthCheck", "address_of", "ailing"]
 
 _FORM = re.compile(r"(tcp|ssh|http)(?::([0-9]{1,5}))?(/[!-~]*?)?(?:=([1-5][0-9]{2}))?")
 _PORTS = {"ssh": 22, "http": 80}
+_HERE = "127.0.0.1"
 _AT_ONCE = 16
 _MOST = 4096  # bytes of a first line
 
@@ -103,6 +104,13 @@ def address_of(machine: MachineInfo) -> str | None:
     return next(iter((*machine.public_addresses, *machine.addresses)), None)
 
 
+def _failure(check: HealthCheck, machine: MachineInfo, host: str, attempt: float) -> str | None:
+    """Look at a machine once. A port of this computer that leads to no machine is somebody else's."""
+    if host == _HERE and machine.ports and check.port not in machine.ports:
+        return f"{check} at {host}: the port leads to no machine; open {check.port} in the declaration"
+    return check.failure(host, attempt, port=machine.ports.get(check.port))
+
+
 def ailing(
     checks: Sequence[HealthCheck],
     machines: Sequence[MachineInfo],
@@ -124,7 +132,7 @@ def ailing(
         host = address_of(machine)
         if host is None:
             return "it has no address"
-        found = (check.failure(host, attempt, port=machine.ports.get(check.port)) for check in checks)
+        found = (_failure(check, machine, host, attempt) for check in checks)
         return "; ".join(why for why in found if why is not None)
 
     deadline, left = clock() + timeout, list(machines) if checks else []

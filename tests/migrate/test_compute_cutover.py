@@ -22,6 +22,7 @@ from shiftable.dns import Dns, Policy, RecordChange, Zone, ZoneSpec
 from shiftable.errors import ConfigError, InvalidArgument, MigrationError
 from shiftable.memory.dns import MemoryDnsDriver
 from shiftable.migrate import FleetCutover, HealthCheck, NamedRecord
+from shiftable.migrate._compute_health import ailing
 from shiftable.migrate._steps import StepFile
 
 from .fleets import WEB, Fleets
@@ -749,6 +750,19 @@ def test_one_look(server: Callable[[bytes], int], check: str, answer: bytes, why
     found = HealthCheck.parse(check).failure("127.0.0.1", 5.0, port=server(answer))
     assert (found is None) == (why is None)
     assert why is None or why in (found or "")
+
+
+def test_a_port_of_this_computer_that_leads_nowhere_is_nobodys_health(
+    server: Callable[[bytes], int], tmp_path: Path
+) -> None:
+    port = server(b"HTTP/1.1 200 OK\r\n\r\n")
+    (seen,) = Fleets(tmp_path, attrs.evolve(WEB, count=1)).make().wait()
+    machine = attrs.evolve(seen, public_addresses=(), addresses=("127.0.0.1",), ports={22: 1})
+    check = HealthCheck.parse(f"http:{port}/")
+    told = ailing([check], [machine], timeout=0)
+    assert f"the port leads to no machine; open {port} in the declaration" in told[machine.name]
+    assert ailing([check], [attrs.evolve(machine, ports={port: port})], timeout=0) == {}
+    assert ailing([check], [attrs.evolve(machine, ports={})], timeout=0) == {}
 
 
 def test_a_server_that_never_answers_is_not_waited_for() -> None:
