@@ -69,7 +69,7 @@ def _set_rules(origin: str, key: RecordKey, after: RecordSet | None, *, apex: bo
         if after is None:
             yield "a zone cannot be without it"
         elif not apex:
-            yield "it belongs to the zone itself; pass apex=True to change it"
+            yield "it belongs to the zone itself; pass apex=True (--apex) to change it"
     elif key.type == "SOA":
         yield "only the zone itself has an SOA"
     if after is not None:
