@@ -267,12 +267,20 @@ def two_providers(source: str, target: str) -> Callable[[F], F]:
                 name,
                 required=True,
                 metavar="PROVIDER",
+                callback=_another,
                 shell_complete=complete_providers,
                 help=f"Label of the provider {what}",
             )(command)
         return command
 
     return decorated
+
+
+def _another(context: click.Context, _: click.Parameter, label: str) -> str:
+    """Refuse a side that is the other one too."""
+    if label in {context.params.get("source"), context.params.get("target")}:
+        raise ConfigError(f"source and target are both {label!r}; name two providers")
+    return label
 
 
 def complete_environments(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -564,10 +564,15 @@ def test_an_image_is_not_deleted_under_a_machine_that_is_just_being_made(
     assert [found.id for found in compute.images() if found.own] == [image.id]
 
 
-def test_an_image_that_is_not_there_is_refused_before_anything_is_made(qemu: Any, compute: Compute) -> None:
+def test_an_image_that_is_not_there_is_refused_before_anything_is_made(
+    qemu: Any, compute: Compute, tmp_path: Path
+) -> None:
     for image in ("debian-99", "relative/path", "/nowhere/at/all", "../x", ".cache"):
         with pytest.raises(InvalidArgument, match="there is no image"):
             compute.create(attrs.evolve(small_fleet(), image=image))
+    (tmp_path / "empty").touch()
+    with pytest.raises(InvalidArgument, match="is an empty file"):
+        compute.create(attrs.evolve(small_fleet(), image=str(tmp_path / "empty")))
     assert qemu.left() == []
 
 

@@ -136,6 +136,13 @@ def test_the_version_is_told(shiftable) -> None:
     assert library.__version__ in shiftable("--version").stdout
 
 
+@pytest.mark.parametrize("command", ["migrate", "compute cutover web", "dns cutover shop", "db online orders"])
+def test_a_move_to_where_it_comes_from_is_wrong_usage(file: Path, command: str) -> None:
+    sides = ["--from", "memory", "--to", "memory"]
+    told = CliRunner().invoke(cli, ["-f", str(file), *command.split(), *sides])
+    assert (2, "error: source and target are both 'memory'; name two providers\n") == (told.exit_code, told.stderr)
+
+
 def test_an_unknown_command_is_wrong_usage(shiftable) -> None:
     answer = shiftable("migrat")
     assert 2 == answer.returncode

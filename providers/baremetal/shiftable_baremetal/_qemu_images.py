@@ -124,6 +124,8 @@ class Images:
             return Base(taken, _format(taken), facts.get("firmware"))
         path = found or Path(name)
         if path.is_absolute() and path.is_file():
+            if not path.stat().st_size:
+                raise FilesError(Fault(InvalidArgument, f"the image {path} is an empty file"))
             return Base(path, _format(path))
         known = ", ".join(dict.fromkeys((*self.own, *self.sources)))
         whose = "" if self.arch == "x86_64" else f" for {self.arch}"
