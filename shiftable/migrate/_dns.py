@@ -305,12 +305,16 @@ class ZonesMover(Mover[ZoneItem]):
                 yield item, self._refusal(IntegrityError, f"{why}: {told}", _key(item))
 
     def before_verify(self, *, quick: bool) -> None:
-        """Ask the target's name servers, all at once, while both sides are compared; they are judged by that."""
+        """Ask the target's name servers, all at once, while the target lists its zone; they are judged by that."""
         plain = [each.record for each in self._wanted if each.record is not None and each.record.policy is None]
+        asking = []
         for server in () if quick else _servers(self.options.ask, self._target):
             self._ahead[server] = Future()
-            work = partial(_ask_ahead, server, plain, self._ahead[server])
+            asking.append(partial(_ask_ahead, server, plain, self._ahead[server]))
+        for work in asking[1:]:
             threading.Thread(target=work, name="shiftable-ask", daemon=True).start()  # Ctrl-C does not wait for it
+        for work in asking[:1]:
+            work()
 
     def verify_many(
         self, items: Sequence[ZoneItem], *, quick: bool
