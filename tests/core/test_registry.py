@@ -1,6 +1,7 @@
 """The registry: unknown, broken, claimed twice, too old; and nothing hides anything else."""
 
 import os
+from importlib import metadata
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,8 +104,8 @@ def test_what_is_installed_while_a_process_runs_is_seen_and_nothing_else_is_look
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    real = registry.entry_points
-    monkeypatch.setattr(registry, "entry_points", lambda group: looked.append(group) or real(group=group))
+    real = metadata.entry_points
+    monkeypatch.setattr(metadata, "entry_points", lambda group: looked.append(group) or real(group=group))
     monkeypatch.syspath_prepend(tmp_path)
     before = registry.names()
     assert "late" not in before
