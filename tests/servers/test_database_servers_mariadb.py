@@ -182,7 +182,7 @@ def test_a_name_is_kept_byte_for_byte(databases: Databases, mariadb: DatabaseSer
 @pytest.mark.parametrize("name", ["x" * 65, "tail ", "", "a\0b", "💥"])
 def test_a_name_that_the_server_would_change_is_refused(databases: Databases, name: str) -> None:
     for field in ({"databases": (name,)}, {"admin": name}):
-        with pytest.raises(InvalidArgument):
+        with pytest.raises((InvalidArgument, ValueError)):  # the latter where it is declared
             databases.create(spec_of("orders", **field))
 
 
