@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shiftable.errors import Conflict, InvalidArgument, Resource
+from shiftable.errors import Conflict, InvalidArgument, OperationError, Resource
 
-__all__ = ["path_below"]
+__all__ = ["path_below", "refusal_below"]
 
 
 def path_below(root: Path, name: str, *, operation: str) -> Path:
@@ -28,3 +28,12 @@ def path_below(root: Path, name: str, *, operation: str) -> Path:
                 resource=resource,
             )
     return path
+
+
+def refusal_below(root: Path, name: str, *, operation: str) -> OperationError | None:
+    """Return the error with which ``path_below`` would end; ``None`` if the folder can hold the name."""
+    try:
+        path_below(root, name, operation=operation)
+    except OperationError as exc:
+        return exc
+    return None

@@ -15,7 +15,7 @@ from typing import Literal
 
 import attrs
 
-from shiftable.blob._below import path_below
+from shiftable.blob._below import path_below, refusal_below
 from shiftable.blob._bucket import Bucket
 from shiftable.blob._stream import ObjectStream
 from shiftable.blob._upload import PART_SIZE
@@ -314,11 +314,7 @@ class _Folder(_Side):
             return hashlib.file_digest(file, _md5).digest()
 
     def refusal(self, name: str) -> OperationError | None:
-        try:
-            path_below(self.root, name, operation="blob.sync")
-        except OperationError as exc:
-            return exc
-        return None
+        return refusal_below(self.root, name, operation="blob.sync")
 
     def delete(self, name: str) -> None:
         with self.translated(name):

@@ -18,7 +18,7 @@ import attrs
 import click
 
 from shiftable.blob import Bucket, Lock, ObjectInfo
-from shiftable.blob._below import path_below
+from shiftable.blob._below import path_below, refusal_below
 from shiftable.blob._bulk import digest_object, read_tags
 from shiftable.cli._context import Context, json_line, say, shown, size_text
 from shiftable.cli._places import Local, Location, Place, matching
@@ -649,11 +649,8 @@ def _refusal(target: Target) -> OperationError | None:
     """Return the error with which writing to a target would end, as far as its name tells."""
     if isinstance(target, Location):
         return target.bucket.refusal(target.key)
-    try:
-        if isinstance(target, Below):
-            path_below(target.root, target.name, operation="blob.copy")
-    except OperationError as exc:
-        return exc
+    if isinstance(target, Below):
+        return refusal_below(target.root, target.name, operation="blob.copy")
     return None
 
 
