@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,10 @@ TEST_TOOLS = (
     "psycopg-pool>=3.3",
     "hatchling>=1.27",
 )
+
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = ("-n", str(min(2 * CORES, 16)), "--dist", "worksteal")  # tests wait for half of their time
 
 
 def places_of(providers: Iterable[str]) -> tuple[str, ...]:
@@ -72,7 +77,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests that need PyPI alone."""
     install(session, *TEST_TOOLS)
-    session.run("pytest", *(session.posargs or ("-n", "2")))
+    session.run("pytest", *(session.posargs or WORKERS))
 
 
 @nox.session
@@ -81,7 +86,7 @@ def provider(session: nox.Session, name: str) -> None:
     """Core and one provider only, each in an environment of its own."""
     install(session, *TEST_TOOLS, providers=(name,))
     folder = Path("tests") / name
-    session.run("pytest", "tests/core", *((str(folder),) if folder.is_dir() else ()), "-n", "2")
+    session.run("pytest", "tests/core", *((str(folder),) if folder.is_dir() else ()), *WORKERS)
 
 
 @nox.session(python="3.11")
@@ -92,7 +97,7 @@ def lowest(session: nox.Session) -> None:
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
         *(f".[{EXTRAS}]", *places_of(PROVIDERS), *TEST_TOOLS),
     )
-    session.run("pytest", *(session.posargs or ("-n", "2")))
+    session.run("pytest", *(session.posargs or WORKERS))
 
 
 @nox.session
@@ -144,7 +149,7 @@ def servers(session: nox.Session) -> None:
 def moves(session: nox.Session) -> None:
     """Moves between all providers, 2,000 awkward objects and 500 secrets each way, and 80 that are killed."""
     install(session, *TEST_TOOLS)
-    session.run("pytest", "tests/moves", "--full", *(session.posargs or ("-n", "2")))
+    session.run("pytest", "tests/moves", "--full", *(session.posargs or WORKERS))
 
 
 @nox.session

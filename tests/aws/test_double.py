@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,8 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from shiftable.errors import ConfigError
 from shiftable_aws.double import AwsDouble
@@ -285,6 +289,14 @@ def test_reset_empties_all_services(s3: Client, secrets: Client, aws_double: Aws
 
     assert s3.list_buckets()["Buckets"] == []
     assert secrets.list_secrets()["SecretList"] == []
+
+
+def test_reset_leaves_nothing_of_a_region_in_memory(client: Callable[..., Client], aws_double: AwsDouble) -> None:
+    client("ec2").describe_subnets()
+    left = weakref.ref(get_backend("ec2")[DEFAULT_ACCOUNT_ID][aws_double.region])
+    aws_double.reset()
+    gc.collect()
+    assert left() is None
 
 
 def test_the_log_names_service_and_operation(s3: Client, secrets: Client, aws_double: AwsDouble) -> None:
