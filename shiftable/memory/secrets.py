@@ -144,7 +144,7 @@ class MemorySecretsDriver(SecretsDriver):
         with self._lock:
             entry = self._found(name)
             if entry is not None and entry.deleted is not None:
-                _fail(Conflict, "it is deleted and can be recovered; restore it, or delete it with recovery=None")
+                _fail(Conflict, "it is deleted and can be recovered; restore it, or purge it")
             if entry is not None and idempotency_key is not None:
                 for before in entry.versions.values():
                     if before.idempotency_key == idempotency_key:

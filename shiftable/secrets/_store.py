@@ -480,7 +480,7 @@ class SecretStore(Handle[SecretsDriver]):
         return text or value
 
     def _check_recovery(self, resource: Resource, recovery: timedelta) -> None:
-        what = "recovery of deleted secrets (recovery=None deletes for good)"
+        what = "recovery of deleted secrets (`purge` deletes for good)"
         self._require(self.features.recovery, "delete", resource, what)
         limit = self.features.max_recovery
         if recovery <= timedelta(0):

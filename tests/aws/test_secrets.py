@@ -391,7 +391,7 @@ def test_a_deleted_name_says_how_to_go_on(store: SecretStore) -> None:
     store.put("key", "value")
     store.delete("key")
 
-    with pytest.raises(Conflict, match="restore it, or delete it"):
+    with pytest.raises(Conflict, match="restore it, or purge it"):
         store.put("key", "another")
 
 

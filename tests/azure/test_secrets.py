@@ -694,7 +694,7 @@ def test_a_restoration_that_was_cut_short_is_finished_by_its_repetition(
 def test_a_deleted_name_says_how_to_go_on(store: SecretStore) -> None:
     store.put("key", "value")
     store.delete("key")
-    with pytest.raises(Conflict, match="restore it, or delete it with recovery=None"):
+    with pytest.raises(Conflict, match="restore it, or purge it"):
         store.put("key", "another")
 
 

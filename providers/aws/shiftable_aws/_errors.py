@@ -292,5 +292,5 @@ def classify_secrets(exc: Exception) -> Fault | None:
     """Claim botocore's exceptions, as raised by a client of Secrets Manager."""
     fault = errors.classify(exc, SECRETS_CODES)
     if fault is not None and fault.code == "InvalidRequestException" and _DELETED.search(fault.message):
-        return attrs.evolve(fault, message="the secret is deleted; restore it, or delete it with recovery=None")
+        return attrs.evolve(fault, message="the secret is deleted; restore it, or purge it")
     return fault

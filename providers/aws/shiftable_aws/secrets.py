@@ -384,9 +384,7 @@ class SecretsManagerDriver(SecretsDriver):
     def _check_match(self, name: str, if_match: Token) -> None:
         state = self._state(name)
         if state.deleted:
-            raise _failure(
-                "InvalidRequestException", "the secret is deleted; restore it, or delete it with recovery=None"
-            )
+            raise _failure("InvalidRequestException", "the secret is deleted; restore it, or purge it")
         if state.token != if_match:
             raise _failure("PreconditionFailed", "the secret was changed")
 

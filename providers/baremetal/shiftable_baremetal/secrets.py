@@ -240,7 +240,7 @@ class SopsDriver(SecretsDriver):
         with self._locked():
             self._purge()
             if self._deleted(name) is not None:
-                _refuse(Conflict, "it is deleted and can be recovered; restore it, or delete it with recovery=None")
+                _refuse(Conflict, "it is deleted and can be recovered; restore it, or purge it")
             file = self._read(name)
             known = _known(file, value, idempotency_key)
             if file is not None and known is not None:

@@ -252,7 +252,7 @@ class VaultDriver(SecretsDriver):
         for attempt in range(_ATTEMPTS):
             state = self._state(name, beside=bool(key) or stage == "pending", whole=bool(key))
             if state is not None and state.is_deleted:
-                _refuse(Conflict, "it is deleted and can be recovered; restore it, or delete it with recovery=None")
+                _refuse(Conflict, "it is deleted and can be recovered; restore it, or purge it")
             known = state.keyed(key) if state is not None and key else None
             if state is not None and known is not None:
                 return self._again(name, state, known, value)

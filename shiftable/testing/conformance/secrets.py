@@ -766,7 +766,7 @@ class SecretsConformance(Conformance):
         refused = [_raises(Conflict, lambda: store.put("key", "another"))]
         if store.features.if_absent:
             refused.append(_raises(Conflict, lambda: store.put("key", "another", if_absent=True)))
-        assert all("restore it, or delete it with recovery=None" in error.message for error in refused)
+        assert all("restore it, or purge it" in error.message for error in refused)
         store.delete("key", recovery=None)
         store.put("key", "another")
         assert "another" == store.get("key").reveal()
