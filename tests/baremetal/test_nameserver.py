@@ -39,6 +39,7 @@ from hypothesis import strategies as st
 from shiftable.dns import Dns, RecordChange, Zone, ZoneSpec
 from shiftable.memory.dns import MemoryDnsDriver
 from shiftable.testing.conformance.dns import RECORDS
+from shiftable_baremetal import nameserver
 from shiftable_baremetal._nameserver_answers import Responder
 from shiftable_baremetal._nameserver_source import View, source_of
 from shiftable_baremetal._nameserver_wire import question_of
@@ -1268,6 +1269,31 @@ def test_many_clients_ask_at_once(server: Nameserver) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 8 * 30 * 2
+
+
+def test_who_comes_to_a_full_server_takes_the_place_of_who_was_silent_the_longest(
+    server: Nameserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nameserver, "_MOST_CONNECTIONS", 3)
+    question = len(QUERY.to_wire()).to_bytes(2, "big") + QUERY.to_wire()
+
+    def asked(connection: socket.socket) -> int:
+        connection.sendall(question)
+        told = dns.message.from_wire(receive(connection)).id
+        while len(server._silent) < len(server._connections):  # it is answered, and not yet silent
+            time.sleep(0.001)
+        return told
+
+    with contextlib.ExitStack() as stack:
+        first, second, third = (
+            stack.enter_context(socket.create_connection((server.host, server.port), timeout=PATIENCE))
+            for _ in range(3)
+        )
+        assert [asked(each) for each in (first, second, third, first)] == [4711] * 4
+        second.sendall(question[:5])  # half of a question is none
+        assert code(ask(server, "www.shop.example", "A", tcp=True)) == "NOERROR"
+        assert second.recv(1) == b""
+        assert [asked(each) for each in (first, third)] == [4711] * 2
 
 
 def test_a_closed_server_leaves_no_thread_no_socket_and_no_connection(driver: ZoneFilesDriver) -> None:

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 30.0
 """Seconds that a TCP connection may be idle (RFC 7766, 6.2.3: a few), or take none of what is written."""
 _MOST_CONNECTIONS = 200
+"""Who comes then takes the place of the one that has been silent for the longest time (RFC 7766, 6.2.3)."""
 _PORTS_TRIED = 50
 _MANY = 64
 _BUFFER = 1 << 20
@@ -75,6 +76,7 @@ class Nameserver:
     _wakers: list[socket.socket] = attrs.field(factory=list, init=False, repr=False)
     _threads: list[threading.Thread] = attrs.field(factory=list, init=False, repr=False)
     _connections: dict[socket.socket, threading.Thread] = attrs.field(factory=dict, init=False, repr=False)
+    _silent: dict[socket.socket, None] = attrs.field(factory=dict, init=False, repr=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
     _closed: bool = attrs.field(default=False, init=False, repr=False)
 
@@ -150,11 +152,24 @@ class Nameserver:
     def _start(self, connection: socket.socket) -> None:
         thread = threading.Thread(target=self._converse, args=(connection,), name="name server", daemon=True)
         with self._lock:
-            if self._closed or len(self._connections) >= _MOST_CONNECTIONS:
+            if self._closed or not self._room():
                 connection.close()
                 return
             self._connections[connection] = thread
+            self._silent[connection] = None
             thread.start()
+
+    def _room(self) -> bool:
+        """Make room for a connection, unless all others are being answered."""
+        if len(self._connections) < _MOST_CONNECTIONS:
+            return True
+        longest = next(iter(self._silent), None)
+        if longest is None:
+            return False
+        del self._silent[longest]
+        with contextlib.suppress(OSError):  # it has gone
+            longest.shutdown(socket.SHUT_RDWR)
+        return True
 
     def _converse(self, connection: socket.socket) -> None:
         try:
@@ -163,10 +178,15 @@ class Nameserver:
             with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError):
                 while len(prefix := stream.read(2)) == 2:
                     wire = stream.read(int.from_bytes(prefix, "big"))
+                    with self._lock:
+                        self._silent.pop(connection, None)
                     for answer in self._responder.stream(wire):
                         connection.sendall(len(answer).to_bytes(2, "big") + answer)
+                    with self._lock:
+                        self._silent[connection] = None
         finally:
             with self._lock:
+                self._silent.pop(connection, None)
                 self._connections.pop(connection, None)
 
 
