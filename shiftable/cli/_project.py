@@ -244,7 +244,7 @@ def _notes(change: Change[Any]) -> Iterator[str]:
     """Say of a change what its fields do not."""
     if change.reason:
         yield f"why: {change.reason}"
-    if change.monthly_cost is not None:
+    if change.monthly_cost is not None and (change.monthly_cost or change.action != "update"):
         yield f"costs {change.monthly_cost:+,.2f} USD a month"
 
 

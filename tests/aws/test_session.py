@@ -164,6 +164,12 @@ def test_the_provider_is_loaded_without_an_sdk() -> None:
     assert run.stdout.strip() == "set()"
 
 
+def test_telling_features_imports_no_boto3() -> None:
+    code = "import sys, shiftable.registry as r; r.load('aws').features(); print({'boto3'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "set()"
+
+
 def test_features_are_known_before_a_driver_is_made() -> None:
     features = AwsProvider.features()
     assert sorted(features) == ["blob", "compute", "database", "dns", "secrets"]

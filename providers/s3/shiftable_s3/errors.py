@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import boto3.exceptions
 import botocore.exceptions as native
 from botocore.parsers import ResponseParserError
 
@@ -226,7 +225,6 @@ _CLIENT: tuple[tuple[type[Exception], type[OperationError]], ...] = (
     (native.NoRegionError, InvalidArgument),
     (native.UnsupportedS3ArnError, InvalidArgument),
     (native.BotoCoreError, OperationError),
-    (boto3.exceptions.Boto3Error, OperationError),
 )
 
 # What to do, where botocore says only what there is not.
@@ -255,7 +253,12 @@ def classify(exc: Exception, codes: Mapping[str, type[OperationError]] = CODES) 
     for kind, error in _CLIENT:
         if isinstance(exc, kind):
             return Fault(error, _text(exc), type(exc).__name__)
-    return None
+    return Fault(OperationError, _text(exc), type(exc).__name__) if _is_of_boto3(exc) else None
+
+
+def _is_of_boto3(exc: Exception) -> bool:
+    """Tell it by the name of its module: boto3's exceptions come with all of boto3, which takes long to import."""
+    return any(each.__module__ == "boto3.exceptions" for each in type(exc).__mro__)
 
 
 def _answered(exc: native.ClientError, codes: Mapping[str, type[OperationError]]) -> Fault:
