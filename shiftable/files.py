@@ -42,13 +42,11 @@ def save(
     try:
         try:
             for chunk in stream:
-                written = os.write(descriptor, chunk)
-                while written < len(chunk):
-                    written += os.write(descriptor, memoryview(chunk)[written:])
+                _write(descriptor, chunk, path)
             if modified is not None:
                 os.utime(descriptor, (modified, modified))
             if durable:
-                os.fsync(descriptor)
+                _sync(descriptor, path)
         finally:
             os.close(descriptor)
         os.replace(part, path)  # noqa: PTH105
@@ -66,9 +64,7 @@ def save_as(stream: Iterable[bytes], path: str | Path) -> None:
         return
     with Path(path).open("wb", buffering=0) as file:
         for chunk in stream:
-            written = file.write(chunk)
-            while written < len(chunk):
-                written += file.write(memoryview(chunk)[written:])
+            _write(file.fileno(), chunk, path)
 
 
 def is_stream(path: str | Path) -> bool:
@@ -97,10 +93,30 @@ def _leads_to_descriptor(path: str | Path) -> bool:
     return os.path.islink(path) and os.readlink(path).startswith("/proc/self/fd")  # noqa: PTH114, PTH115  as above
 
 
+def _write(descriptor: int, chunk: bytes, path: str | Path) -> None:
+    """Write all of it. The system does not say which file has no room; the error does."""
+    try:
+        written = os.write(descriptor, chunk)
+        while written < len(chunk):
+            written += os.write(descriptor, memoryview(chunk)[written:])
+    except OSError as exc:
+        exc.filename = str(path)
+        raise
+
+
+def _sync(descriptor: int, path: str | Path) -> None:
+    """Wait until the disk has it, which may find no room only now."""
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        exc.filename = str(path)
+        raise
+
+
 def _sync_directory(path: str) -> None:
     """Make the rename last."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
+        _sync(directory, path)
     finally:
         os.close(directory)

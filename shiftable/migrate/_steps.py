@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import attrs
 
 from shiftable.errors import MigrationError
+from shiftable.files import save
 from shiftable.migrate._journal import locked
 
 __all__ = ["StepFile"]
@@ -75,18 +75,7 @@ class StepFile(Generic[S]):
     def write(self, state: S) -> None:
         """Replace the file at once."""
         facts: dict[str, Any] = attrs.asdict(state)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=self.path.parent, prefix=".step", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(json.dumps(facts, indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(self.path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        save([(json.dumps(facts, indent=2) + "\n").encode()], self.path, mode=0o600)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shiftable.files import check_replaceable, save
+from shiftable.files import check_replaceable, save, save_as
 
 
 def test_a_file_appears_whole_and_with_its_mode(tmp_path: Path) -> None:
@@ -104,3 +104,37 @@ def test_a_link_to_a_file_is_replaced_and_the_file_stays(tmp_path: Path) -> None
     save([b"ours"], tmp_path / "link")
     assert ("ours", "theirs") == ((tmp_path / "link").read_text(), (tmp_path / "other").read_text())
     assert not (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_disk_without_room_is_told_with_the_name_of_the_file(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save([b"new"], path)
+    monkeypatch.undo()
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_stream_raises_is_not_told_of_the_file_that_it_was_for(tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise OSError(errno.EIO, "of the source")
+
+    with pytest.raises(OSError, match="of the source") as caught:
+        save(broken(), tmp_path / "file")
+    assert caught.value.filename is None
+
+
+def test_a_device_without_room_is_told_with_its_name() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        save_as([b"content"], "/dev/full")
+    assert caught.value.filename == "/dev/full"

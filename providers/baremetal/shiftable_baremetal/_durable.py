@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
+
+from shiftable.files import save
 
 __all__ = ["for_writing", "make_folder", "sync", "write"]
 
 
 def write(path: Path, data: str | bytes) -> None:
     """Write a file, atomically and for good, which only its owner reads."""
-    descriptor, new = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123  of a descriptor
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(descriptor)
-        Path(new).replace(path)
-    except BaseException:
-        Path(new).unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    save([data.encode() if isinstance(data, str) else data], path, mode=0o600)
 
 
 def sync(folder: Path) -> None:

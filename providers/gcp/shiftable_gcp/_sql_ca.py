@@ -10,6 +10,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from shiftable.files import save
+
 __all__ = ["keep"]
 
 
@@ -46,8 +48,5 @@ def _kept(folder: Path, name: str, certificates: str) -> Path:
         raise PermissionError(f"{folder} is not ours alone")
     place = folder / name
     if place.is_symlink() or not place.is_file() or place.read_text(encoding="ascii", errors="replace") != certificates:
-        descriptor, new = tempfile.mkstemp(dir=folder)  # 0600
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(certificates)
-        Path(new).replace(place)
+        save([certificates.encode("ascii")], place, durable=False, mode=0o600)
     return place
