@@ -118,8 +118,8 @@ def _rotate(result: _Result, rotation: Rotation, *, now: bool, force: bool, dry_
 def _reasons(status: Status, *, now: bool) -> Iterator[str]:
     """Say why something is done, or is not."""
     if status.current is None and not status.steps:
-        yield f"left as it is: {status.due}; name it to make it"
-    if status.held:
+        yield f"left as it is: {status.due}; {status.held or 'name it to make it'}"
+    elif status.held:
         yield f"left as it is: {status.held}{'; --force does it now' if now else ''}"
     if status.due and status.steps:
         yield f"due: {status.due}"
@@ -130,10 +130,10 @@ def _reasons(status: Status, *, now: bool) -> Iterator[str]:
 def _plan(status: Status) -> Iterator[str]:
     """Say what a run would do, and what is known of later ones."""
     if status.current is None and not status.steps:
-        yield f"would be left as it is: {status.due}; name it to make it"
+        yield f"would be left as it is: {status.due}; {status.held or 'name it to make it'}"
     elif status.due:
         yield f"due: {status.due}"
-    if status.held:
+    if status.held and status.current is not None:
         yield f"would be left as it is: {status.held}"
     if status.pending:
         yield f"version {status.pending} is pending"

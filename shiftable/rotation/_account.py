@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from shiftable.accounts import Account, account_of, password, read_account
 from shiftable.config import Credential
 from shiftable.errors import ConfigError, Conflict
@@ -19,6 +21,8 @@ __all__ = [
 
 class OneUser(Rotator):
     """A user who keeps the name: the value is the password, or a JSON document with ``username`` and ``password``."""
+
+    begins: ClassVar[bool] = False
 
     user: str | None
     """The user's name, where the value is a password alone."""

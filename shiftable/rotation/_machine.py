@@ -24,7 +24,7 @@ from shiftable.errors import (
 from shiftable.masking import Masked
 from shiftable.secrets import Secret, SecretStore, SecretVersion
 from shiftable.secrets._sealing import sealed
-from shiftable.secrets.rotator import EXPOSED_LABEL, Absent, Rotator
+from shiftable.secrets.rotator import EXPOSED_LABEL, Absent, Rotator, needs_a_first
 
 __all__ = ["RETIRED_LABEL", "Outcome", "Rotation", "Status", "Step"]
 
@@ -172,6 +172,8 @@ class Rotation:
             before = self._unborn(now=now)
             if before.steps:
                 self._begin(did)
+            elif now:
+                raise self._conflict("create", before.held)
         else:
             before = self._status(state, now=now, force=force)
             self._advance(state, before, did)
@@ -215,8 +217,10 @@ class Rotation:
         raise self._conflict("state", "it changes whenever it is read; look again")
 
     def _unborn(self, *, now: bool) -> Status:
-        steps: tuple[Step, ...] = ("create", "finish")
-        return Status(key=self.key, kind=self.kind, due="there is no such secret yet", steps=steps if now else ())
+        begins = self._rotator.begins
+        steps: tuple[Step, ...] = ("create", "finish") if now and begins else ()
+        held = "" if begins else needs_a_first(self.kind).message
+        return Status(key=self.key, kind=self.kind, due="there is no such secret yet", held=held, steps=steps)
 
     def _status(self, state: _State, *, now: bool, force: bool) -> Status:
         retire_at = self._retire_at(state)

@@ -101,6 +101,20 @@ class _Mysql(Rotator):
                 raise Timeout(f"waited {_PATIENCE} seconds for another run that changes {lock!r}")
             yield cursor
 
+    @contextlib.contextmanager
+    def _logged_in(self, account: Account, *, database: bool = True) -> Iterator[Cursor]:
+        """Connect as the user whose password was just set."""
+        try:
+            with self._connected(account, database=database) as cursor:
+                yield cursor
+        except _pymysql().err.OperationalError as exc:
+            if exc.args[0] != _DENIED:
+                raise
+            who = f"{account.username}@{self.account_host}"
+            why = f"{exc.args[-1]}, with the password that {who} has: another account of that name counts here"
+            told = f"{why} (`account_host` says which), or the account requires TLS"
+            raise type(exc)(_DENIED, told) from exc
+
     def _accepts(self, account: Account) -> bool:
         """Tell whether the server lets somebody in."""
         try:
@@ -144,7 +158,7 @@ class MysqlUser(_Mysql, OneUser):
 
     def test(self, new: Masked) -> None:
         """Log in."""
-        with self._connected(account_of(new, self.user)) as cursor:
+        with self._logged_in(account_of(new, self.user)) as cursor:
             cursor.execute("SELECT 1")
 
     def retire(self, old: Masked, current: Masked, confirm: Callable[[], object]) -> None:
@@ -170,12 +184,15 @@ class MysqlAlternating(_Mysql):
     role, which holds the privileges of the application. A user who is missing is made. After ``grace`` the old user's
     account is locked; sessions that are open then stay open.
 
+    ``admin`` has ``role`` with its admin option, too.
+
     Args:
         users: the names of the two.
         role: what both may do.
     """
 
     kind: ClassVar[str] = "mysql-alternating"
+    begins: ClassVar[bool] = False
 
     users: tuple[str, ...] = attrs.field()
     role: str
@@ -205,22 +222,21 @@ class MysqlAlternating(_Mysql):
         with self._administered(wanted, self.role) as cursor:
             confirm()
             who = (wanted.username, self.account_host)
-            cursor.execute("SELECT 1 FROM mysql.user WHERE user = %s AND host = %s", who)
-            if cursor.fetchone() is None:
-                cursor.execute("CREATE USER %s@%s ACCOUNT LOCK", who)
-            if _is_mariadb(cursor):
-                cursor.execute(f"ALTER USER %s@%s {_NATIVE} ACCOUNT UNLOCK", (*who, _hash(wanted)))
-                cursor.execute("GRANT %s TO %s@%s", (self.role, *who))
-                cursor.execute("SET DEFAULT ROLE %s FOR %s@%s", (self.role, *who))
-            else:
-                statement = "ALTER USER %s@%s IDENTIFIED BY %s ACCOUNT UNLOCK"
-                cursor.execute(statement, (*who, wanted.password.reveal()))
-                cursor.execute("GRANT %s TO %s@%s", (self.role, *who))
+            is_mariadb = _is_mariadb(cursor)
+            identified = _NATIVE if is_mariadb else "IDENTIFIED BY %s"
+            secret = _hash(wanted) if is_mariadb else wanted.password.reveal()
+            cursor.execute(f"CREATE USER IF NOT EXISTS %s@%s {identified} ACCOUNT LOCK", (*who, secret))
+            cursor.execute(f"ALTER USER %s@%s {identified} ACCOUNT UNLOCK", (*who, secret))
+            cursor.execute("GRANT %s TO %s@%s", (self.role, *who))
+            if not is_mariadb:
                 cursor.execute("ALTER USER %s@%s DEFAULT ROLE %s", (*who, self.role))
+                return
+            with self._logged_in(wanted, database=False) as own:  # for others it takes UPDATE on all that MariaDB keeps
+                own.execute("SET DEFAULT ROLE %s", (self.role,))
 
     def test(self, new: Masked) -> None:
         """Log in, and have the role."""
-        with self._connected(account_of(new, None)) as cursor:
+        with self._logged_in(account_of(new, None)) as cursor:
             cursor.execute("SELECT CURRENT_ROLE()")
             (found,) = cursor.fetchone() or (None,)
             if self.role not in str(found).replace("`", "").split("@"):
@@ -236,6 +252,7 @@ class MysqlAlternating(_Mysql):
             cursor.execute("ALTER USER IF EXISTS %s@%s ACCOUNT LOCK", (had.username, self.account_host))
 
 
+_DENIED = 1045
 _NATIVE = "IDENTIFIED VIA mysql_native_password USING %s"
 _NATIVE_TOO = "mysql_native_password USING %s"
 
@@ -265,21 +282,32 @@ _CODES: dict[int, type[OperationError]] = {
     1044: PermissionDenied,
     1045: Unauthenticated,
     1049: InvalidArgument,  # no such database
+    1053: Unavailable,  # it is being stopped
     1064: InvalidArgument,  # the server is too old for it
+    1129: Unavailable,  # too many errors of this host
     1130: PermissionDenied,  # the host may not connect
     1142: PermissionDenied,
+    1203: Unavailable,  # too many connections of that user
     1205: Timeout,
+    1226: Unavailable,  # the same, as the account says
     1227: PermissionDenied,
+    1290: PermissionDenied,  # it is read only
     1372: InvalidArgument,  # hashes are refused where passwords have rules: strict_password_validation
     1396: InvalidArgument,  # no such user
     1410: PermissionDenied,
     1698: Unauthenticated,
     1819: InvalidArgument,  # a rule for passwords
+    1820: Unauthenticated,  # the password has expired
+    1836: PermissionDenied,  # it is read only
+    1862: Unauthenticated,  # the password has expired
+    1927: Unavailable,  # somebody has ended the connection
     1959: InvalidArgument,  # no such role
     2003: Unavailable,
     2006: Unavailable,
     2013: Unavailable,
+    2026: Unavailable,  # TLS
     3118: Unauthenticated,  # locked
+    3159: InvalidArgument,  # it wants TLS: `ssl_ca`
     3523: InvalidArgument,  # no such role
     4151: Unauthenticated,  # locked
 }

@@ -11,6 +11,7 @@ import attrs
 
 from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
+from shiftable.database._connecting import forget_password
 from shiftable.errors import (
     ConfigError,
     Conflict,
@@ -85,17 +86,21 @@ class _Postgresql(Rotator):
         """
         psycopg = _psycopg()
         where = server or account
-        connection = psycopg.connect(
-            host=self.host or where.host,
-            port=self.port or where.port,
-            dbname=self.dbname or where.dbname or "postgres",
-            user=account.username,
-            password=account.password.reveal(),
-            sslmode=self.sslmode,
-            sslrootcert=str(self.sslrootcert) if self.sslrootcert else None,
-            connect_timeout=_PATIENCE,
-            application_name="shiftable rotation",
-        )
+        try:
+            connection = psycopg.connect(
+                host=self.host or where.host,
+                port=self.port or where.port,
+                dbname=self.dbname or where.dbname or "postgres",
+                user=account.username,
+                password=account.password.reveal(),
+                sslmode=self.sslmode,
+                sslrootcert=str(self.sslrootcert) if self.sslrootcert else None,
+                connect_timeout=_PATIENCE,
+                application_name="shiftable rotation",
+            )
+        except psycopg.OperationalError as exc:
+            forget_password(exc)  # else all that it says would be withheld
+            raise
         with connection:
             # Here and not among the options of the connection, which poolers refuse. It counts for locks too.
             connection.execute(f"SET LOCAL statement_timeout = '{_PATIENCE}s'")
@@ -177,6 +182,7 @@ class PostgresqlAlternating(_Postgresql):
     """
 
     kind: ClassVar[str] = "postgresql-alternating"
+    begins: ClassVar[bool] = False
 
     users: tuple[str, ...] = attrs.field(validator=_are_two_names)
     role: str = attrs.field(validator=_is_name)
@@ -270,9 +276,10 @@ def _is_member(connection: psycopg.Connection, name: str, role: str) -> bool:
     return connection.execute("SELECT pg_has_role(%s, %s, 'MEMBER')", [name, role]).fetchone() == (True,)
 
 
+_DENIED = "42501"
 _STATES: dict[str, type[OperationError]] = {
     "28": Unauthenticated,
-    "42501": PermissionDenied,
+    _DENIED: PermissionDenied,
     "42704": InvalidArgument,  # no such role
     "3D000": InvalidArgument,  # no such database
     "0A000": InvalidArgument,
@@ -311,7 +318,9 @@ def _classify(exc: Exception) -> Fault | None:
     message = str(exc).partition("\n")[0]
     if exc.sqlstate is not None:
         found = (_STATES[exc.sqlstate[:size]] for size in (5, 3, 2) if exc.sqlstate[:size] in _STATES)
-        return Fault(next(found, OperationError), exc.diag.message_primary or message, exc.sqlstate)
+        why = exc.diag.message_detail if exc.sqlstate == _DENIED else None  # on which role what is missing
+        told = exc.diag.message_primary or message
+        return Fault(next(found, OperationError), f"{told}: {why}" if why else told, exc.sqlstate)
     for text, error in _TEXTS.items():
         if text in message.lower():
             return Fault(error, message)

@@ -64,6 +64,8 @@ class Rotator(ABC):
     """
 
     kind: ClassVar[str]
+    begins: ClassVar[bool] = True
+    """Whether a secret that does not exist yet is made; else somebody stores the first value."""
 
     every: timedelta | None = attrs.field(default=None, validator=_is_positive)
     before: timedelta = attrs.field(default=timedelta(days=1), validator=_is_not_negative)
@@ -161,7 +163,7 @@ class Absent(Rotator):
 
 def needs_a_first(kind: str) -> Conflict:
     """Return the error of kinds that cannot begin from nothing."""
-    return Conflict(f"{kind} replaces a credential that is in use: store that one first, with `shiftable secrets set`")
+    return Conflict(f"{kind} replaces a credential that is in use: store that one first, with `shiftable secrets put`")
 
 
 def kinds() -> tuple[str, ...]:

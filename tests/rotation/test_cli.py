@@ -41,6 +41,14 @@ root = "data"
 "token" = { kind = "random", every = "1s", grace = "0s" }
 """
 
+LOGINS = """
+[secrets.logins.rotate]
+"mysql/one" = { kind = "mysql-user", admin = { secret = "app/admin" } }
+"mysql/two" = { kind = "mysql-alternating", admin = { secret = "app/admin" }, users = ["a", "b"], role = "r" }
+"postgresql/one" = { kind = "postgresql-user" }
+"postgresql/two" = { kind = "postgresql-alternating", admin = { secret = "app/admin" }, users = ["a", "b"], role = "r" }
+"""
+
 
 @pytest.fixture
 def rotate(shiftable: Command, folder: Path) -> Command:
@@ -109,6 +117,19 @@ def test_what_is_due_is_done_and_again_nothing_is(rotate: Command, folder: Path)
 def test_a_declared_secret_that_is_not_there_is_something_left_to_do(rotate: Command) -> None:
     told = lines(rotate("app", "--due"), 1)
     assert "app/session: left as it is: there is no such secret yet; name it to make it" == told[0]
+
+
+def test_a_login_that_nobody_has_stored_is_not_made(rotate: Command, folder: Path) -> None:
+    (folder / "shiftable.toml").write_text(FILE + LOGINS)
+    keys = {"mysql/one", "mysql/two", "postgresql/one", "postgresql/two"}
+    for way in (("--due",), ("--due", "--dry-run"), *((key,) for key in keys), *((key, "--dry-run") for key in keys)):
+        told = lines(rotate("logins", *way), 1)
+        would = "would be " if "--dry-run" in way else ""
+        for line in told:
+            head, _, why = line.partition(f": {would}left as it is: there is no such secret yet; ")
+            assert head.removeprefix("logins/") in keys
+            assert why.endswith("in use: store that one first, with `shiftable secrets put`")
+        assert len(told) == (1 if way[0] in keys else len(keys))
 
 
 def test_an_exposed_secret_is_due(rotate: Command, store: SecretStore) -> None:

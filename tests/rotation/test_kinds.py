@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -30,6 +31,7 @@ from shiftable.errors import (
 )
 from shiftable.masking import Masked
 from shiftable.memory.secrets import MemorySecretsDriver
+from shiftable.postgresql import Cluster
 from shiftable.rotation import (
     AgeKey,
     MysqlAlternating,
@@ -352,8 +354,12 @@ def test_a_connection_to_postgresql_that_fails_says_why(text: str, used: bool, e
     [
         (1045, Unauthenticated),
         (4151, Unauthenticated),
+        (1226, Unavailable),
         (1227, PermissionDenied),
+        (1290, PermissionDenied),
+        (1820, Unauthenticated),
         (2003, Unavailable),
+        (3159, InvalidArgument),
         (9, OperationError),
     ],
 )
@@ -421,6 +427,22 @@ def test_mysql_keeps_the_old_password_as_the_second_one_and_only_once(monkeypatc
     assert ("ALTER USER %s@%s DISCARD OLD PASSWORD", ("shop", "%")) == server.changes[-1]
 
 
+def test_mysql_makes_a_user_who_is_missing_with_the_password_that_its_rules_want(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Told()
+    monkeypatch.setattr(pymysql, "connect", server.connect)
+    rotator = MysqlAlternating(users=("a", "b"), role="r", admin=ADMIN, admin_user="admin")
+    old, new = (Masked(json.dumps({"username": user, "password": user * 3})) for user in "ba")
+    rotator.set(new, old, lambda: None)
+    assert [
+        ("CREATE USER IF NOT EXISTS %s@%s IDENTIFIED BY %s ACCOUNT LOCK", ("a", "%", "aaa")),
+        ("ALTER USER %s@%s IDENTIFIED BY %s ACCOUNT UNLOCK", ("a", "%", "aaa")),
+        ("GRANT %s TO %s@%s", ("r", "a", "%")),
+        ("ALTER USER %s@%s DEFAULT ROLE %s", ("a", "%", "r")),
+    ] == server.changes
+
+
 def test_a_lock_that_is_not_had_in_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Told()
     monkeypatch.setattr(server, "fetchone", lambda: (0,))
@@ -437,3 +459,26 @@ def test_a_run_that_ends_inside_is_no_error_of_the_target(store: SecretStore, mo
     monkeypatch.setattr(RandomToken, "create", ends)
     with pytest.raises(Killed):
         Rotation(store, "key", RandomToken()).run(now=True)
+
+
+def test_what_postgresql_says_of_a_login_that_fails_is_told(store: SecretStore, postgresql_cluster: Cluster) -> None:
+    """The exceptions of psycopg hold the password, and what shows a value is withheld."""
+    where = {"host": postgresql_cluster.host, "port": postgresql_cluster.port}
+    store.put("login", json.dumps({"username": "nobody", "password": "a canary that is wrong", **where}))
+    with pytest.raises(Unauthenticated, match='password authentication failed for user "nobody"') as caught:
+        Rotation(store, "login", PostgresqlUser()).run(now=True)
+    told = f"{caught.value}{caught.value.__cause__!r}{vars(caught.value.__cause__ or caught.value)}"
+    assert "canary" not in told
+
+
+def test_what_the_administrator_lacks_is_told() -> None:
+    class Denied(psycopg.errors.InsufficientPrivilege):
+        diag = SimpleNamespace(  # type: ignore[assignment]
+            message_primary="permission denied to alter role",
+            message_detail='You lack ADMIN of "old".',
+        )
+
+    fault = PostgresqlUser().classify(Denied("told"))
+    assert fault is not None
+    assert (PermissionDenied, "42501") == (fault.error, fault.code)
+    assert 'permission denied to alter role: You lack ADMIN of "old".' == fault.message

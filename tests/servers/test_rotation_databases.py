@@ -142,11 +142,11 @@ class Mariadb:
         return True
 
     def cut_off(self) -> None:
-        """End the connections of rotators, which are the administrator's other ones."""
+        """End the connections of rotators."""
         connection = pymysql.connect(host="127.0.0.1", port=self.port, user=self.admin, password=self.password)
         with connection, connection.cursor() as cursor:
-            wanted = "SELECT id FROM information_schema.processlist WHERE user = %s AND id <> CONNECTION_ID()"
-            assert cursor.execute(wanted, (self.admin,))
+            wanted = "SELECT id FROM information_schema.processlist WHERE user IN (%s, %s) AND id <> CONNECTION_ID()"
+            assert cursor.execute(wanted, (self.admin, "changer"))
             for (number,) in cursor.fetchall():
                 cursor.execute("KILL CONNECTION %s", (number,))
 
@@ -154,8 +154,9 @@ class Mariadb:
         connection = pymysql.connect(host="127.0.0.1", port=self.port, user=self.admin, password=self.password)
         with connection, connection.cursor() as cursor:
             cursor.execute("DROP DATABASE IF EXISTS shop")
-            for name in (*self.users, "shop"):
+            for name in (*self.users, "shop", "changer"):
                 cursor.execute("DROP USER IF EXISTS %s@'%%'", (name,))
+            cursor.execute("DROP USER IF EXISTS shop@'127.0.0.1'")
             cursor.execute("DROP ROLE IF EXISTS %s", (self.role,))
             cursor.execute("CREATE DATABASE shop")
             cursor.execute("CREATE TABLE shop.orders AS SELECT 0 AS count")
@@ -163,6 +164,9 @@ class Mariadb:
             cursor.execute("GRANT ALL ON shop.* TO %s", (self.role,))
             cursor.execute("CREATE USER shop@'%%' IDENTIFIED BY 'the first one'", ())
             cursor.execute("GRANT ALL ON shop.* TO shop@'%%'", ())
+            cursor.execute("CREATE USER changer@'%%' IDENTIFIED BY 'a changer''s'", ())
+            cursor.execute("GRANT CREATE USER ON *.* TO changer@'%%'", ())
+            cursor.execute("GRANT %s TO changer@'%%' WITH ADMIN OPTION", (self.role,))
 
     def alternating(self, **options: Any) -> MysqlAlternating:
         return MysqlAlternating(users=self.users, role=self.role, **self._admin(options))
@@ -171,7 +175,7 @@ class Mariadb:
         return MysqlUser(**self._admin(options))
 
     def _admin(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {"admin": Credential.literal(self.password), "admin_user": self.admin} | options
+        return {"admin": Credential.literal("a changer's"), "admin_user": "changer"} | options
 
 
 Server = Postgresql | Mariadb
@@ -352,6 +356,24 @@ def test_errors_of_the_server_have_their_classes_and_show_no_password(server: Se
     assert Unauthenticated is kind(rotator, lambda: rotator.test(wrong))
     assert Unavailable is kind(rotator, lambda: rotator.test(nobody))
     assert PermissionDenied is kind(powerless, lambda: powerless.set(rotator.create(value), value, nothing))
+
+
+@pytest.mark.parametrize("server", ["mariadb"], indirect=True)
+def test_another_account_of_that_name_that_comes_first_is_told(server: Mariadb) -> None:
+    """The server takes the account whose host is the most exact, whatever password was given."""
+    value = Masked(document("shop", "the first one", server.port, server.dbname))
+    rotator = server.single()
+    new = rotator.create(value)
+    rotator.set(new, value, nothing)
+    with pymysql.connect(host="127.0.0.1", port=server.port, user=server.admin, password=server.password) as connection:
+        connection.cursor().execute("CREATE USER shop@'127.0.0.1' IDENTIFIED BY 'another one'")
+        with pytest.raises(pymysql.err.OperationalError, match="that shop@% has: another account") as caught:
+            rotator.test(new)
+        connection.cursor().execute("DROP USER shop@'127.0.0.1'")
+    fault = rotator.classify(caught.value)
+    assert fault is not None
+    assert (Unauthenticated, "1045") == (fault.error, fault.code)
+    rotator.test(new)
 
 
 def test_a_user_who_is_not_in_the_role_is_no_good(server: Server) -> None:
