@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -35,12 +37,14 @@ from shiftable.cli._context import (
     shown,
 )
 from shiftable.cli._units import read_duration
-from shiftable.compute import Compute, FleetSpec, MachineInfo, MachineState
+from shiftable.compute import Compute, Fleet, FleetSpec, MachineInfo, MachineState
 from shiftable.compute.driver import GIB
-from shiftable.errors import ConfigError
+from shiftable.errors import AlreadyExists, ConfigError, ShiftableError
 from shiftable.wording import counted
 
 __all__ = ["compute"]
+
+_MANY = 100
 
 
 def _read_label(_context: click.Context, _parameter: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
@@ -219,13 +223,14 @@ def _spec_facts(spec: FleetSpec) -> dict[str, Any]:
 )  # fmt: skip
 @click.option("--user-data", type=click.Path(path_type=Path), metavar="FILE", help="For cloud-init.")
 @click.option("--label", "labels", multiple=True, callback=_read_label, metavar="NAME=VALUE", help="Repeatable.")
+@click.option("--yes", is_flag=True, help=f"Do not ask, as it does before it makes more than {_MANY} machines.")
 @wait_option
 @timeout_option
 @json_option
 @pass_context
 def create(
     context: Context,
-    /, place: Target, *, keys: tuple[Path, ...], wait: bool, timeout: timedelta, as_json: bool,
+    /, place: Target, *, keys: tuple[Path, ...], yes: bool, wait: bool, timeout: timedelta, as_json: bool,
     **given: Any,  # noqa: ANN401  fields of FleetSpec
 ) -> None:  # fmt: skip
     """Make a fleet: as [compute.LABEL] declares it; or PROVIDER:NAME, by options.
@@ -239,9 +244,12 @@ def create(
             raise ConfigError(f"[compute.{place.text}] says what it is; options are for PROVIDER:NAME")
     else:
         spec = _spec_of(place, options, keys)
+    if not spec.count:
+        raise ConfigError(f"{place.text} has count = 0: there is no machine to make")
     service = place.service(context)
     _say_choice(service, spec)
-    fleet = service.create(spec)
+    _ask_if_many(service, spec, yes=yes)
+    fleet = _created(place, service, spec)
     _finish(context, Found(place.text, service, fleet, ()), "created", wait=wait, timeout=timeout, as_json=as_json)
 
 
@@ -265,6 +273,34 @@ def _say_choice(service: Compute, spec: FleetSpec) -> None:
     choice = service.choose(spec)
     cost = "" if choice.monthly is None else f", {_money(choice.monthly * spec.count)} USD a month"
     click.echo(shown(f"{spec.count} of {choice.size}{cost}: {choice.reason}"), err=True)
+
+
+def _ask_if_many(service: Compute, spec: FleetSpec, *, yes: bool) -> None:
+    """Go on with so many machines that the number may be mistyped only if somebody agrees."""
+    if yes or spec.count <= _MANY:
+        return
+    what = f"{counted(spec.count, 'machine')} on {service.provider.label}"
+    if not sys.stdin.isatty():
+        raise ConfigError(f"to make {what} without a terminal, say --yes")
+    click.confirm(f"make {what}?", abort=True, err=True)
+
+
+def _created(place: Target, service: Compute, spec: FleetSpec) -> Fleet:
+    """Make a fleet; where not all of it could be made, say what there is, which costs."""
+    try:
+        with interruptible(f"{spec.name}: what was made stays; `shiftable compute show {place.text}` tells"):
+            return service.create(spec)
+    except AlreadyExists:
+        raise
+    except ShiftableError:
+        with contextlib.suppress(ShiftableError):
+            made = sum(machine.seen.state != "deleting" for machine in service.fleet(spec.name).machines())
+            if made:
+                further = f"compute delete {place.text}` deletes them" if place.parts else "apply` goes on"
+                click.echo(
+                    f"{spec.name}: has {made} of {counted(spec.count, 'machine')}; `shiftable {further}", err=True
+                )
+        raise
 
 
 def _money(value: Decimal) -> str:

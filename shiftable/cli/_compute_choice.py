@@ -77,7 +77,7 @@ def _monthly(price: Decimal | None) -> str:
 @providers_
 @click.option("--cpus", type=click.IntRange(min=1), help="At least so many.")
 @click.option("--memory-gib", "--memory", "memory_gib", type=click.IntRange(min=1), help="At least so much.")
-@click.option("--arch", type=click.Choice(["x86_64", "arm64"]), default="x86_64", show_default=True)
+@click.option("--arch", type=click.Choice(["x86_64", "arm64"]), help="Of the processors; for a need x86_64, else all.")
 @click.option("--gpus", type=click.IntRange(min=0), default=0, help="At least so many.")
 @click.option("--gpu", help="Their kind, in the provider's words.")
 @lines_option
@@ -87,7 +87,7 @@ def sizes(
     providers: tuple[str, ...],
     cpus: int | None,
     memory_gib: int | None,
-    arch: Arch,
+    arch: Arch | None,
     gpus: int,
     gpu: str | None,
     *,
@@ -100,7 +100,13 @@ def sizes(
     """
     needed = any((cpus, memory_gib, gpus, gpu))
     spec = FleetSpec(
-        name="sizes", image="debian-12", cpus=cpus or 1, memory_gib=memory_gib or 1, arch=arch, gpus=gpus, gpu=gpu
+        name="sizes",
+        image="debian-12",
+        cpus=cpus or 1,
+        memory_gib=memory_gib or 1,
+        arch=arch or "x86_64",
+        gpus=gpus,
+        gpu=gpu,
     )
 
     def ask(provider: str) -> list[_Offer]:
@@ -114,7 +120,8 @@ def sizes(
         warning = listed.warning(datetime.now(UTC).date()) if listed else None
         if needed:
             return [_Offer(provider, service.choose(spec), warning)]
-        every = sorted(service.sizes(), key=lambda size: (size.arch, size.gpus, size.cpus, size.memory, size.name))
+        of_arch = (size for size in service.sizes() if arch in (None, size.arch))
+        every = sorted(of_arch, key=lambda size: (size.arch, size.gpus, size.cpus, size.memory, size.name))
         return [_Offer(provider, Choice(size, "", size.price), warning) for size in every]
 
     asked = list(parallel(ask, list(providers or _with_compute(context)), workers=8))
@@ -127,7 +134,8 @@ def sizes(
         else:
             found += future.result()
     if not (found or failed):
-        raise ConfigError("no provider of the file has machines; `shiftable providers` says which could")
+        whose, what = "named provider" if providers else "provider of the file", f" of {arch}" if arch else ""
+        raise ConfigError(f"no {whose} has machines{what}; `shiftable providers` says which could")
     _say_offers(context, sorted(found, key=_cheapest) if needed else found, as_json=as_json)
     sys.exit(1 if failed and (providers or not found) else 0)
 

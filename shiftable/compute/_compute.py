@@ -18,9 +18,11 @@ from shiftable.compute._rules import (
     FIREWALL,
     LABELS,
     MADE_ANEW,
+    SIZE,
     as_declared,
     failed,
     import_token,
+    in_order,
     machine_name,
     missing,
     number_of,
@@ -273,8 +275,11 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 
         Raises:
             InvalidArgument: no size is large enough.
+            Unsupported: the provider has no such machines, whatever their size.
         """
         resource = self._checked("choose", spec.name)
+        self._require(spec.arch in self.features.arches, "choose", resource, f"machines of {spec.arch}")
+        self._require(self.features.gpus or not spec.gpus, "choose", resource, "machines with GPUs")
         try:
             with self._translated("choose", resource):
                 return self._driver.choose(of_machine(spec, 0))
@@ -347,20 +352,23 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 
         Raises:
             ConfigError: new machines need user data that cannot be read.
+            InvalidArgument: the provider cannot hold such a name.
         """
+        self._checked("diff", spec.name)
         living = self._living(spec.name)
         if not living:
             if spec.count:
                 spec.read_user_data()  # to say now what else fails when other resources are made
             made = Change(service=self.service, before=None, after=spec, monthly_cost=self._monthly(spec))
             return (made,) if spec.count else ()
-        current = self._as_declared(spec, living, self.choose(spec).size)
-        changes = [self._change(before, after, living) for before, after in steps(current, spec)]
+        size = self.choose(spec).size
+        current = self._as_declared(spec, living, size)
+        changes = [self._change(before, after, living, size) for before, after in steps(current, spec, self._made_anew)]
         if broken := failed(spec, living):
             rest = attrs.evolve(spec, count=min(current.count, spec.count))
             place = 1 if spec.count < current.count else 0  # after those that are too many
             changes.insert(place, self._repair(rest, broken))
-        if broken or spec.count > current.count or any(_names(change) & MADE_ANEW for change in changes):
+        if broken or spec.count > current.count or any(_names(change) & self._made_anew for change in changes):
             spec.read_user_data()
         return tuple(changes)
 
@@ -421,9 +429,9 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         self._require_unmoved(change, self._as_declared(after, healthy, size), resource)
         if repairs:
             self._remove(failed(after, living))
-        if fields & MADE_ANEW:
-            self._make_anew(after, wrongly_made(after, living), resource)
-        if fields & {"cpus", "memory_gib"}:
+        if fields & self._made_anew:
+            self._make_anew(after, self._wrong(after, living, size), resource)
+        if fields & SIZE - self._made_anew:
             for seen in wrongly_sized(after, [seen for seen in living if seen.state != "failed"], size):
                 self._machine(seen).resize_to(size)
         if fields & FIREWALL:
@@ -434,8 +442,21 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         if "count" in fields:
             for seen in surplus(after, healthy):
                 self._machine(seen).delete()
-        if "count" in fields or fields & MADE_ANEW:
+        if "count" in fields or fields & self._made_anew:
             self._fill(after, resource)
+
+    @property
+    def _made_anew(self) -> frozenset[str]:
+        """What no machine of this provider changes while it lives."""
+        return MADE_ANEW if self.features.resize else MADE_ANEW | SIZE
+
+    def _wrong(self, spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) -> list[MachineInfo]:
+        """Return the machines that would have to be made anew to be as declared."""
+        wrong = wrongly_made(spec, machines)
+        if self.features.resize:
+            return wrong
+        small = [seen for seen in wrongly_sized(spec, machines, size) if seen.state != "failed"]
+        return in_order(spec.name, [*wrong, *(seen for seen in small if seen not in wrong)])
 
     def _as_declared(self, spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) -> FleetSpec:
         """Return the fleet in the declaration's words; labels that nobody can change are as they should be."""
@@ -469,17 +490,19 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
     def _require_unmoved(self, change: Change[FleetSpec], now: FleetSpec, resource: Resource) -> None:
         """Refuse a change if the fleet is neither as before it nor on the way that it goes."""
         before, after = cast("FleetSpec", change.before), cast("FleetSpec", change.after)
+        names = _names(change)
+        makes = "count" in names or bool(names & self._made_anew)
         least, most = sorted((before.count, after.count))
-        if change.destroys and _names(change) & MADE_ANEW:
+        if change.destroys and names & self._made_anew:
             least = 0  # one may be deleted and not made again yet
         moved = {
             name
-            for name in _names(change) - {"count"}
+            for name in names - {"count"}
             if getattr(now, name) not in (getattr(before, name), getattr(after, name))
         }
-        if not least <= now.count <= most:
+        if makes and not least <= now.count <= most:
             moved.add("count")
-        if not change.destroys and (now.count > after.count or _names(change) & MADE_ANEW):
+        if makes and not change.destroys and (now.count > after.count or names & self._made_anew):
             moved.add("what it would delete, without destroys=True")
         if moved:
             why = f"it is no longer what the change starts from: {', '.join(sorted(moved))}; compare again"
@@ -527,17 +550,19 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
             before=attrs.evolve(spec, count=spec.count - len(broken)),
             after=spec,
             destroys=True,
-            reason=f"{', '.join(machine.name for machine in broken)} failed, and are made anew",
+            reason=f"{_listed(broken)} failed, and {_are(broken)} made anew",
             monthly_cost=Decimal(0) if self.features.prices else None,
         )
 
-    def _change(self, before: FleetSpec, after: FleetSpec, living: list[MachineInfo]) -> Change[FleetSpec]:
+    def _change(self, before: FleetSpec, after: FleetSpec, living: list[MachineInfo], size: Size) -> Change[FleetSpec]:
         fields = frozenset(field.name for field in Change(service=self.service, before=before, after=after).fields)
         reason = ""
         if after.count < before.count:
-            reason = f"{', '.join(machine.name for machine in surplus(after, living))} are deleted"
-        elif fields & MADE_ANEW:
-            reason = f"{', '.join(machine.name for machine in wrongly_made(after, living))} are made anew"
+            gone = surplus(after, living)
+            reason = f"{_listed(gone)} {_are(gone)} deleted"
+        elif fields & self._made_anew:
+            wrong = self._wrong(after, living, size)
+            reason = f"{_listed(wrong)} {_are(wrong)} made anew"
         was, will = self._monthly(before), self._monthly(after)
         return Change(
             service=self.service,
@@ -565,6 +590,14 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
 def _last(spec: FleetSpec) -> str:
     """Return the longest name of its machines."""
     return machine_name(spec.name, max(0, spec.count - 1))
+
+
+def _listed(machines: Sequence[MachineInfo]) -> str:
+    return ", ".join(machine.name for machine in machines)
+
+
+def _are(machines: Sequence[MachineInfo]) -> str:
+    return "is" if len(machines) == 1 else "are"
 
 
 def _names(change: Change[FleetSpec]) -> frozenset[str]:

@@ -17,6 +17,7 @@ __all__ = [
     "FIREWALL",
     "LABELS",
     "MADE_ANEW",
+    "SIZE",
     "as_declared",
     "failed",
     "import_token",
@@ -35,6 +36,9 @@ __all__ = [
 
 MADE_ANEW = frozenset({"image", "arch", "gpus", "disk_gib", "zone", "zones", "spot", "public_ip"})
 """What no machine changes while it lives."""
+
+SIZE = frozenset({"cpus", "memory_gib"})
+"""What a machine changes while it is stopped, where the provider resizes it."""
 
 FIREWALL = frozenset({"open_ports", "allow_from", "rules"})
 """What the machines share."""
@@ -158,12 +162,14 @@ def as_declared(spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) ->
     return attrs.evolve(spec, **found)
 
 
-def steps(current: FleetSpec, wanted: FleetSpec) -> Iterator[tuple[FleetSpec, FleetSpec]]:
+def steps(
+    current: FleetSpec, wanted: FleetSpec, made_anew: Collection[str] = MADE_ANEW
+) -> Iterator[tuple[FleetSpec, FleetSpec]]:
     """Split the way from one to the other into steps of one kind: fewer, made anew, resized, opened, labelled, more."""
     groups: tuple[Collection[str], ...] = (
         ("count",) if wanted.count < current.count else (),
-        MADE_ANEW,
-        ("cpus", "memory_gib"),
+        made_anew,
+        SIZE,
         FIREWALL,
         LABELS,
         ("count",),

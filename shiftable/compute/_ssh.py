@@ -102,5 +102,6 @@ def run(
     except subprocess.TimeoutExpired:
         raise Timeout(f"waited {timeout} for the command on {host}; it may still run there") from None
     if done.returncode == _SSH_FAILED:
-        raise Unavailable(f"ssh to {host} failed: {done.stderr.decode(errors='replace').strip()}")
+        said = "; ".join(done.stderr.decode(errors="replace").split("\n")).replace("\r", "").strip("; ")
+        raise Unavailable(f"ssh to {host} failed: {said}")
     return Completed(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)

@@ -459,7 +459,11 @@ class ComputeDriver(Driver[FleetSpec]):
     # fleets: what machines share; most of it is told by the machines themselves
 
     def create(self, spec: FleetSpec) -> None:
-        """Make what the machines of a fleet share (a firewall, a key), without any machine. Again: no change."""
+        """Make what the machines of a fleet share (a firewall, a key), without any machine. Again: no change.
+
+        Refuse an image that there is not, before anything else: machines that are there may be deleted next, for those
+        that are to be made of it.
+        """
 
     def describe(self, name: str) -> FleetSpec:
         """Return the fleet as its machines tell, the first one where they differ."""

@@ -159,6 +159,7 @@ class MemoryComputeDriver(ComputeDriver):
     def create(self, spec: FleetSpec) -> None:
         """Make the firewall of a fleet, unless there is one."""
         with self._lock:
+            self._require_image(spec)
             self._firewalls.setdefault(spec.name, spec)
 
     def update(self, current: FleetSpec, spec: FleetSpec) -> None:
@@ -200,9 +201,7 @@ class MemoryComputeDriver(ComputeDriver):
                 _fail(AlreadyExists, f"there is a machine {name!r}")
             if sum(entry.info.cpus for entry in living) + size.cpus > self._quota:
                 _fail(QuotaExceeded, f"the account has {self._quota:,} CPUs, which is the limit")
-            own = self._images.get(spec.image)
-            if spec.image not in ALIASES and (own is None or not self._image_now(own).ready):
-                _fail(InvalidArgument, f"there is no image {spec.image!r}, or none that is ready")
+            self._require_image(spec)
             number = next(self._numbers)
             if name in self._breaking:
                 self._leave_behind("disk", f"{name}-root", spec.name)
@@ -454,6 +453,11 @@ class MemoryComputeDriver(ComputeDriver):
         if wall is None:
             return entry.info
         return attrs.evolve(entry.info, firewall=wall.firewall)
+
+    def _require_image(self, spec: FleetSpec) -> None:
+        own = self._images.get(spec.image)
+        if spec.image not in ALIASES and (own is None or not self._image_now(own).ready):
+            _fail(InvalidArgument, f"there is no image {spec.image!r}, or none that is ready")
 
     def _image_now(self, image: Image) -> Image:
         """Return an image as it is by now: one that is imported takes its time."""

@@ -22,6 +22,8 @@ DELAY = timedelta(seconds=2)
 class TestEc2(ComputeConformance):
     """The rules for all compute drivers, with machines that take their time, and pages of a hundred."""
 
+    unknown_images = ("debian-99", "ami-0123456789abcdef0")
+
     @pytest.fixture
     def driver(self, provider: AwsProvider, aws_double: AwsDouble) -> ComputeDriver:
         aws_double.ec2.delay = DELAY

@@ -36,6 +36,8 @@ def declared(name: str = "web", **changed: Any) -> FleetSpec:
 
 
 class AzureMachines(ComputeConformance):
+    unknown_images = ("debian-99", "Debian:debian-99:99:latest", "Debian:debian-12:12-gen2:0.0.1")
+
     @pytest.fixture
     def driver(self, azure_double: AzureDouble, compute_driver: AzureComputeDriver) -> AzureComputeDriver:
         azure_double.machines.page_size = 60

@@ -735,13 +735,37 @@ def test_a_fleet_that_nobody_could_log_in_to_is_refused_before_anything_is_sent(
     assert azure_double.calls == ()
 
 
-@pytest.mark.parametrize("image", ["debian-99", "a:b:c", "Nobody:nothing:none:latest", "/subscriptions/x"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        "debian-99",
+        "a:b:c",
+        "Nobody:nothing:none:latest",
+        "Debian:debian-12:12-gen2:0.0.1",
+        "/subscriptions/x",
+        "/subscriptions/{subscription}/resourceGroups/{resource_group}/providers/Microsoft.Compute/galleries/a/images/b",
+    ],
+)
 def test_an_image_that_is_not_there_is_refused(azure_double: AzureDouble, compute: Compute, image: str) -> None:
+    image = image.format_map(azure_double.config)
     with pytest.raises((InvalidArgument, NotFound)):
         compute.create(declared(image=image))
-    assert held(azure_double)["machines"] == []
-    compute.sweep(older_than=AT_ONCE)
     assert held(azure_double) == NOTHING
+
+
+def test_an_image_that_may_not_be_looked_at_is_for_azure_to_refuse(azure_double: AzureDouble, compute: Compute) -> None:
+    refused = azure_double.inject(
+        "status",
+        match=lambda call: call.operation.startswith("VirtualMachineImages_"),
+        times=2,
+        status=403,
+        body=b'{"error": {"code": "AuthorizationFailed", "message": "no"}}',
+    )
+    compute.create(declared(image="Debian:debian-12:12-gen2:latest")).wait()
+    assert refused.hits == 1
+    with pytest.raises(InvalidArgument, match="is not available"):
+        compute.create(declared("other", image="Debian:debian-12:none:latest"))
+    assert held(azure_double)["machines"] == ["web-0"]
 
 
 def test_what_somebody_else_made_is_left_alone(azure_double: AzureDouble, compute: Compute, web: Fleet) -> None:

@@ -392,7 +392,7 @@ def test_every_error_of_the_vaults_table_is_one_of_ours_and_no_403_becomes_a_404
         (
             "ObjectIsDeletedButRecoverable",
             "Secret is in a deleted state",
-            "restore it, or delete it with recovery=None",
+            "restore it, or purge it",
         ),
     ],
     ids=["role", "an unknown text", "policy", "firewall", "deleted"],

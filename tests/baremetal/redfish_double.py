@@ -244,7 +244,10 @@ class RedfishDouble(Double):
         if server.image is not None:
             return _error(400, "Base.1.8.GeneralError", f"{server.image} is inserted")
         if "refused" in body["Image"]:
-            return _error(400, "Base.1.8.GeneralError", f"{body['Image']} with {body.get('Password')} cannot be read")
+            image, (_, _, target) = body["Image"], body["Image"].partition("://")[2].partition("/")
+            why = f"no answer to /{target}, {target.partition('?')[2]}"
+            said = f"{image} with {body.get('Password')} cannot be read: {why}"
+            return _error(400, "Base.1.8.GeneralError", said)
         server.image, server.media_user = body["Image"], body.get("UserName")
         return _json(204, None)
 

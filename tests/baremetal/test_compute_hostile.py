@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -570,16 +571,86 @@ def test_an_image_that_is_not_there_is_refused_before_anything_is_made(
     for image in ("debian-99", "relative/path", "/nowhere/at/all", "../x", ".cache"):
         with pytest.raises(InvalidArgument, match="there is no image"):
             compute.create(attrs.evolve(small_fleet(), image=image))
-    (tmp_path / "empty").touch()
-    with pytest.raises(InvalidArgument, match="is an empty file"):
-        compute.create(attrs.evolve(small_fleet(), image=str(tmp_path / "empty")))
     assert qemu.left() == []
+
+
+def qcow2(*, backing: bytes = b"", bits: int = 16, data: int = 3, features: int = 0) -> bytes:
+    """Return a qcow2 file with one cluster of data after its two tables, by QEMU's docs/interop/qcow2.txt."""
+    cluster = 2**16
+    head = b"QFI\xfb" + struct.pack(">IQIIQIIQ", 3, 200 if backing else 0, len(backing), bits, 2**20, 0, 1, cluster)
+    head = (head.ljust(72, b"\0") + struct.pack(">Q", features)).ljust(200, b"\0") + backing
+    tables = struct.pack(">Q", 2**63 | 2 * cluster), struct.pack(">QQ", 2**63 | (data * cluster), 1 | 2**50)
+    return b"".join(part.ljust(cluster, b"\0") for part in (head, *tables, b"data"))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is an empty file"),
+        (b"<html>not found</html>", "is neither qcow2 nor raw: no disk has 22 bytes"),
+        (qcow2()[:20], "was cut off"),
+        (qcow2()[:60], "was cut off"),
+        (qcow2()[: 2**16], "was cut off"),  # before its first table
+        (qcow2(data=1)[: 2**17 + 100], "was cut off"),  # in the second
+        (qcow2()[: 3 * 2**16], "was cut off"),  # before its data
+        (qcow2(data=2**62 // 2**16 + 3)[: 3 * 2**16], "was cut off"),  # which are compressed
+        (qcow2(bits=70), "is damaged: no qcow2 file has clusters of 2\\^70 bytes"),
+        (qcow2(backing=b"base"), "reads another file, 'base', which is not there"),
+        (qcow2(backing=b"file:/nowhere/base"), "reads another file, '/nowhere/base', which is not there"),
+    ],
+)
+def test_a_file_that_is_no_image_is_refused_before_anything_is_made(
+    qemu: Any, compute: Compute, tmp_path: Path, content: bytes, why: str
+) -> None:
+    (tmp_path / "image").write_bytes(content)
+    with pytest.raises(InvalidArgument, match=f"the image {tmp_path}/image {why}"):
+        compute.create(attrs.evolve(small_fleet(), image=str(tmp_path / "image")))
+    assert qemu.left() == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        bytes(512),
+        qcow2(),
+        qcow2(data=2**62 // 2**16 + 3),
+        qcow2(backing=b"base"),
+        qcow2(backing=b"file:base"),
+        qcow2(backing=b"nbd://127.0.0.1/base"),
+        qcow2(backing=b"json:{}"),
+        qcow2(data=99, features=4),  # which lie in another file
+        qcow2(data=99, features=16),  # not its place, but what is used of a longer entry
+    ],
+)
+def test_an_image_that_is_whole_is_taken(qemu: Any, compute: Compute, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "base").write_bytes(bytes(512))
+    (tmp_path / "image").write_bytes(content)
+    (info,) = compute.create(attrs.evolve(small_fleet(), image=str(tmp_path / "image"))).wait()
+    assert info.image == str(tmp_path / "image")
+
+
+def test_an_image_that_was_mended_is_taken(qemu: Any, compute: Compute, tmp_path: Path) -> None:
+    spec = attrs.evolve(small_fleet(), image=str(tmp_path / "image"))
+    (tmp_path / "image").write_bytes(qcow2(bits=70))
+    with pytest.raises(InvalidArgument, match="is damaged"):
+        compute.create(spec)
+    (tmp_path / "image").write_bytes(qcow2())
+    assert len(compute.create(spec).wait()) == 1
+    (tmp_path / "image").write_bytes(qcow2(bits=70))
+    with pytest.raises(InvalidArgument, match="is damaged"):
+        compute.create(attrs.evolve(spec, name="other"))
+
+
+def test_the_file_of_a_declared_image_is_named_if_it_is_not_there(qemu: Any, tmp_path: Path) -> None:
+    compute = qemu.compute(own={"golden": tmp_path / "gone"})
+    with pytest.raises(InvalidArgument, match=f"'golden' is to be in {tmp_path}/gone, and there is no such file"):
+        compute.create(attrs.evolve(small_fleet(), image="golden"))
 
 
 def test_a_disk_is_never_smaller_than_its_image(qemu: Any, compute: Compute, tmp_path: Path) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
-        file.truncate(31 * 2**30 + 1)
+        file.truncate(31 * 2**30 + 512)
     (info,) = compute.create(attrs.evolve(small_fleet(), image=str(large))).wait()
     assert (info.image, info.disk_gib) == (str(large), 32)
 

@@ -130,6 +130,7 @@ def compute_of(made: tuple[HostSettings, ...]) -> Compute:
 
 class TestHostsCompute(ComputeConformance):
     many = 7
+    unknown_images = ()  # these hosts have whatever is asked for
 
     @pytest.fixture
     def driver(self, hosts: Hosts, request: pytest.FixtureRequest) -> ComputeDriver:
@@ -349,7 +350,9 @@ def test_hosts_are_claimed_in_order_by_what_they_have(hosts: Hosts) -> None:
     debian = attrs.evolve(large, cpus=16, memory_gib=64, image="debian-12")
     compute = compute_of((small, debian))
     assert compute.choose(FleetSpec(name="big", image="debian-12", cpus=5, memory_gib=1)).size.cpus == 16
-    with pytest.raises(QuotaExceeded, match="all 0 hosts"):
+    with pytest.raises(
+        InvalidArgument, match="no host of the inventory has 16 CPUs, 64 GiB and ubuntu-24.04, and a disk"
+    ):
         compute.create(FleetSpec(name="big", image="ubuntu-24.04", cpus=5, memory_gib=1))
     (one,) = compute.create(FleetSpec(name="big", image="debian-12", cpus=5, memory_gib=1)).wait()
     assert one.id.startswith("host-1/")
@@ -357,6 +360,17 @@ def test_hosts_are_claimed_in_order_by_what_they_have(hosts: Hosts) -> None:
         compute.create(small_fleet(count=2))
     assert [machine.name for machine in compute.fleet("conf").wait()] == ["conf-0"]
     assert hosts.claimed() == ["h0", "h1"]
+
+
+def test_a_host_is_not_released_for_an_image_that_none_has(hosts: Hosts) -> None:
+    compute = compute_of(hosts.make(2, image="debian-12"))
+    (before,) = compute.create(small_fleet()).wait()
+    (change,) = compute.diff(attrs.evolve(small_fleet(), image="debian-99"))
+    with pytest.raises(
+        InvalidArgument, match="no host of the inventory has the image 'debian-99'; they have: debian-12"
+    ):
+        compute.apply(change)
+    assert [machine.id for machine in compute.fleet("conf").machines()] == [before.id]
 
 
 def test_images_are_those_that_hosts_have_each_for_its_architecture(hosts: Hosts) -> None:

@@ -219,10 +219,10 @@ print(Images(Area(Path(sys.argv[1])), {}, {"debian-12": source}).base("debian-12
 
 def test_an_image_of_ones_own_goes_before_an_alias(tmp_path: Path) -> None:
     own = tmp_path / "mine"
-    own.write_bytes(b"raw")
+    own.write_bytes(bytes(512))
     images = Images(Area(tmp_path), {"debian-12": own})
     assert (images.base("debian-12").path, images.base("debian-12").format) == (own, "raw")
-    own.write_bytes(b"QFI\xfb")
+    own.write_bytes((b"QFI\xfb" + struct.pack(">I12xI", 3, 16)).ljust(512, b"\0"))
     assert images.base("debian-12").format == "qcow2"
 
 

@@ -45,10 +45,17 @@ NOW = timedelta(0)
 
 
 def qcow2(
-    disk: int = GIB, *, version: int = 3, backing: int = 0, encrypted: int = 0, features: int = 0, more: bytes = b""
+    disk: int = GIB,
+    *,
+    version: int = 3,
+    backing: int = 0,
+    encrypted: int = 0,
+    table: int = 0,
+    features: int = 0,
+    more: bytes = b"",
 ) -> bytes:
-    """Return a file that begins as QEMU's docs/interop/qcow2.txt has it."""
-    head = b"QFI\xfb" + struct.pack(">IQIIQI", version, backing, 0, 16, disk, encrypted)
+    """Return a file that begins as QEMU's docs/interop/qcow2.txt has it, and whose table has two entries."""
+    head = b"QFI\xfb" + struct.pack(">IQIIQIIQ", version, backing, 0, 16, disk, encrypted, 2 if table else 0, table)
     return (head.ljust(72, b"\0") + struct.pack(">Q", features)).ljust(104, b"\0") + more
 
 
@@ -123,7 +130,7 @@ def test_an_object_becomes_the_image_byte_for_byte(qemu: Any, compute: Compute, 
 def test_a_disk_of_qcow2_is_as_large_as_its_header_says(
     qemu: Any, compute: Compute, bucket: Bucket, disk: int, gib: int, version: int
 ) -> None:
-    bucket.put("web", qcow2(disk, version=version, more=os.urandom(1000)))
+    bucket.put("web", qcow2(disk, version=version, table=104, more=bytes(16) + os.urandom(1000)))
     assert gib == compute.import_image("golden", attrs.evolve(SOURCE, form="qcow2")).disk_gib
     assert [("golden", gib)] == own(compute)
     made = compute.create(attrs.evolve(small_fleet(), image="golden")).wait()[0]
@@ -153,6 +160,8 @@ def test_a_disk_of_qcow2_is_as_large_as_its_header_says(
         (qcow2(version=2, backing=200), "qcow2", "it reads another file"),
         (qcow2(features=4), "qcow2", "it reads another file"),
         (qcow2(encrypted=2), "qcow2", "'web' is encrypted"),
+        (qcow2(table=104, more=bytes(15)), "qcow2", "'web' was cut off: it names places beyond its end; copy"),
+        (qcow2(table=104, more=struct.pack(">QQ", 0, 2**16)), "qcow2", "'web' was cut off"),
     ],
 )
 def test_what_holds_no_disk_is_refused_and_leaves_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import socket
 import subprocess
 import sys
 import textwrap
@@ -921,12 +922,34 @@ def test_an_image_that_nobody_declared_is_refused(rack: Rack) -> None:
     assert rack.bmc.servers[0].told == []
 
 
+def test_what_no_server_has_is_told(rack: Rack) -> None:
+    compute = rack.compute()
+    with pytest.raises(
+        InvalidArgument, match="no server of the inventory has 8 CPUs, 32 GiB in zone nowhere and a disk"
+    ):
+        compute.create(attrs.evolve(small_fleet(), zone="nowhere"))
+    assert rack.claims() == {}
+
+
+def test_where_no_bmc_can_be_reached_that_is_said_of_sizes_too(rack: Rack) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        away = RedfishServerSettings(name="away", bmc=address)
+        compute = rack.compute(servers=(away,))
+        for act in (lambda: list(compute.sizes()), lambda: compute.choose(small_fleet())):
+            with pytest.raises(Unavailable, match=f"the BMC at {address} cannot be reached"):
+                act()
+        both = rack.compute(servers=(away, *rack.settings().servers))
+        assert 1 == len(list(both.sizes()))
+
+
 def test_a_bmc_that_refuses_the_image_leaves_the_server_free_and_the_secrets_secret(rack: Rack) -> None:
     url = f"http://images.example/refused.iso?signature={MEDIA_CANARY}"
     password = Credential.literal(CANARY[::-1])
     images = (RedfishImageSettings(name="debian-12", url=url, username="media", password=password),)
     compute = rack.compute(images=images)
-    with pytest.raises(InvalidArgument, match=r"\*\*\* with \*\*\* cannot be read") as caught:
+    with pytest.raises(InvalidArgument, match=r"\*{3} with \*{3} cannot be read: no answer to \*{3}, \*{3}") as caught:
         compute.create(small_fleet())
     shown = str(caught.value) + repr(caught.value) + repr(caught.value.__cause__) + repr(rack.settings(images=images))
     assert not {secret for secret in (CANARY, CANARY[::-1], MEDIA_CANARY) if secret in shown}

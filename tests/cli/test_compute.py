@@ -29,6 +29,7 @@ from shiftable.features import Features
 from shiftable.memory import MemoryProvider
 from shiftable.memory._faults import MemoryFault
 from shiftable.memory.compute import FEATURES, MemoryComputeDriver
+from shiftable.paging import Page
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 ops@example"
 
@@ -118,6 +119,47 @@ def test_a_fleet_that_is_not_declared_is_made_by_options(run: Run, folder: Path,
         refused = run("create", *arguments)
         assert 2 == refused.exit_code
         assert why in refused.stderr
+
+
+MANY = ("create", "memory:many", "--image", "debian-12", "--cpus", "1", "--memory", "1", "--count")
+
+
+def test_so_many_machines_are_made_only_if_somebody_agrees(
+    run: Run, driver: MemoryComputeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver._page_size = 1000
+    refused = run(*MANY, "1001")
+    assert (2, {}) == (refused.exit_code, states(driver))
+    assert "1001 of m1-1 (1 CPU, 1 GiB), 29,229.20 USD a month: " in refused.stderr
+    assert "error: to make 1,001 machines on memory without a terminal, say --yes\n" in refused.stderr
+    assert 0 == run(*MANY, "100").exit_code
+    assert 0 == run("delete", "memory:many", "--yes=many").exit_code
+    assert 0 == run(*MANY, "101", "--yes").exit_code
+    assert 101 == len(states(driver))
+    assert 0 == run("delete", "memory:many", "--yes=many").exit_code
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+    for answer, code, count in (("n", 1, 0), ("y", 0, 101)):
+        asked = run(*MANY, "101", input=answer)
+        assert "make 101 machines on memory? [y/N]: " in asked.stderr
+        assert (code, count) == (asked.exit_code, len(states(driver)))
+
+
+def test_a_fleet_of_no_machines_is_not_made(run: Run, folder: Path) -> None:
+    change(folder, count="0")
+    refused = run("create", "web")
+    assert (2, "error: web has count = 0: there is no machine to make\n") == (refused.exit_code, refused.stderr)
+
+
+def test_what_was_made_of_a_fleet_is_told_if_the_rest_was_not(run: Run, driver: MemoryComputeDriver) -> None:
+    driver._quota = 3
+    for arguments, told in (
+        (("create", "web"), "shop-web: has 1 of 2 machines; `shiftable apply` goes on\n"),
+        ((*MANY, "2"), "many: has 1 of 2 machines; `shiftable compute delete memory:many` deletes them\n"),
+        ((*MANY[:1], "memory:none", *MANY[2:], "2"), ""),
+    ):
+        refused = run(*arguments)
+        assert (1, True) == (refused.exit_code, f"{told}error: compute.create on machine" in refused.stderr)
+        assert bool(told) is (" machines; " in refused.stderr)
 
 
 def test_a_provider_that_fails_hides_none_of_the_others(web: Run) -> None:
@@ -323,6 +365,7 @@ import os, sys
 host, command = sys.argv[-2:]
 data = sys.stdin.read() if "BatchMode=yes" in sys.argv else ""
 if host == "10.0.0.2" and command == "fail":
+    sys.stderr.write("Connection refused\\r\\nby it\\r\\n")
     sys.exit(255)
 print(f"{host} {command} {data}\\x1b[31mred")
 print("warned", file=sys.stderr)
@@ -360,7 +403,7 @@ def test_exit_codes_of_commands_are_told(web: Run) -> None:
     broken = web("run", "web", "--", "fail")
     assert 1 == broken.exit_code
     assert "shop-web-0: 10.0.0.1 fail" in broken.stdout
-    assert "ssh to 10.0.0.2 failed" in broken.stderr
+    assert "ssh to 10.0.0.2 failed: Connection refused; by it\n" in broken.stderr
     facts = {fact["machine"]: fact for fact in map(json.loads, web("run", "web", "--json", "fail").stdout.splitlines())}
     assert (0, True) == (facts["shop-web-0"]["exit_code"], "ssh to 10.0.0.2 failed" in facts["shop-web-1"]["error"])
     assert 2 == web("run", "web").exit_code
@@ -530,6 +573,20 @@ def test_what_no_size_has_is_said(run: Run) -> None:
     assert "1 simulated" in run("sizes", "memory", "--gpus", "1").stdout
 
 
+def test_sizes_of_one_architecture(run: Run, driver: MemoryComputeDriver) -> None:
+    (every, arm, intel) = (run("sizes", *options).stdout for options in ((), ("--arch=arm64",), ("--arch=x86_64",)))
+    assert arm.splitlines()
+    assert sorted(every.splitlines()) == sorted((arm + intel).splitlines())
+    driver._features = attrs.evolve(driver._features, arches=frozenset({"x86_64"}), gpus=False)
+    for options, what in ((("--arch=arm64", "--cpus=1"), "machines of arm64"), (("--gpus=1",), "machines with GPUs")):
+        refused = run("sizes", "memory", *options)
+        assert (1, "") == (refused.exit_code, refused.stdout)
+        assert f"this provider has no {what}" in refused.stderr
+    driver.sizes = lambda **_: Page(())  # type: ignore[method-assign]  as one that has none
+    refused = run("sizes", "memory", "--arch=arm64")
+    assert (2, True) == (refused.exit_code, "no named provider has machines of arm64; " in refused.stderr)
+
+
 def test_without_a_need_all_sizes_are_listed(run: Run) -> None:
     rows = [line.split("\t") for line in run("sizes", "memory").stdout.splitlines()]
     assert 57 == len(rows)
@@ -667,11 +724,31 @@ def test_a_declared_fleet_is_planned_applied_and_destroyed(run: Run, folder: Pat
 def test_apply_deletes_no_machine(web: Run, folder: Path, driver: MemoryComputeDriver) -> None:
     change(folder, count="1", image='"ubuntu-24.04"')
     planned = shiftable("plan").stdout
-    assert "why: shop-web-1 are deleted\n    costs -73.00 USD a month\n" in planned
+    assert "why: shop-web-1 is deleted\n    costs -73.00 USD a month\n" in planned
     assert "why: shop-web-0, shop-web-1 are made anew\n" in planned
     applied = shiftable("apply")
     assert (1, 2) == (applied.exit_code, applied.stdout.count("skipped: it would destroy something"))
     assert 2 == len(states(driver))
+
+
+def test_apply_does_what_goes_without_what_it_leaves(web: Run, folder: Path, driver: MemoryComputeDriver) -> None:
+    change(folder, count="1", open_ports="[22]", cpus="4")
+    planned = shiftable("plan").stdout
+    assert "why: shop-web-1 is deleted\n" in planned
+    assert "    open_ports: [443] → [22]\nproduction: 3 to change" in planned  # which costs nothing
+    applied = shiftable("apply")
+    assert (1, "") == (applied.exit_code, applied.stderr)
+    assert [1, 2] == [applied.stdout.count(end) for end in ("skipped: it would destroy something", ": done\n")]
+    found = driver.machines("shop-web", cursor=None, limit=None).items
+    assert [("m4-4", 22)] * 2 == [(machine.size, machine.firewall[0].port) for machine in found]
+
+
+def test_a_plan_refuses_a_name_that_cannot_be(run: Run, folder: Path) -> None:
+    change(folder, name='"größe"')
+    for command in ("plan", "apply"):
+        refused = shiftable(command)
+        assert 1 == refused.exit_code
+        assert "error: compute.web: compute.diff on fleet 'größe' (memory): the name must be" in refused.stderr
 
 
 def test_replace_does_what_apply_leaves_and_asks_first(web: Run, folder: Path, driver: MemoryComputeDriver) -> None:
@@ -679,7 +756,7 @@ def test_replace_does_what_apply_leaves_and_asks_first(web: Run, folder: Path, d
     change(folder, count="1", image='"ubuntu-24.04"')
     refused = web("replace", "web")
     assert 2 == refused.exit_code
-    assert "shop-web: shop-web-1 are deleted\n" in refused.stderr
+    assert "shop-web: shop-web-1 is deleted\n" in refused.stderr
     assert "to delete machines of shop-web on memory without a terminal, say --yes shop-web" in refused.stderr
     assert 2 == len(states(driver))
     assert (0, "shop-web: as declared\n") == ((done := web("replace", "web", "--yes=shop-web")).exit_code, done.stdout)
@@ -694,7 +771,7 @@ def test_a_machine_that_failed_is_replaced(run: Run, folder: Path, driver: Memor
     driver._failing = {"shop-web-1"}
     assert 1 == shiftable("apply").exit_code
     driver._failing = ()
-    assert "why: shop-web-1 failed, and are made anew\n" in shiftable("plan").stdout
+    assert "why: shop-web-1 failed, and is made anew\n" in shiftable("plan").stdout
     assert 0 == run("replace", "web", "--yes", "shop-web").exit_code
     assert {"shop-web-0": "running", "shop-web-1": "running"} == states(driver)
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shiftable.compute import Compute, FleetSpec, MachineInfo, Rule, Size, choose_size
-from shiftable.compute._rules import as_declared, missing, steps, surplus, token_of
+from shiftable.compute._rules import MADE_ANEW, SIZE, as_declared, missing, steps, surplus, token_of
 from shiftable.compute.driver import FLEET_LABEL, GIB
 from shiftable.config import Place, structure
 from shiftable.errors import ConfigError, Conflict, Timeout, Unavailable
@@ -255,6 +255,11 @@ def test_steps_go_from_fewer_to_more() -> None:
     kinds = [[field.name for field in Change(service="compute", before=a, after=b).fields] for a, b in found]
     assert kinds == [["image"], ["cpus"], ["open_ports"], ["count"]]
     assert (found[0][0], found[-1][1]) == (current, wanted)
+    anew = list(steps(current, wanted, MADE_ANEW | SIZE))
+    assert [field.name for field in Change(service="compute", before=anew[0][0], after=anew[0][1]).fields] == [
+        "image",
+        "cpus",
+    ]
     fewer = list(steps(current, attrs.evolve(wanted, count=1)))
     assert (fewer[0][1].count, fewer[0][1].image) == (1, "debian-11")
 
@@ -266,7 +271,7 @@ def test_machines_take_the_zones_in_turn() -> None:
     assert zones == {"conf-0": "a", "conf-1": "b", "conf-2": "a"}
     assert compute.diff(spec) == ()
     (change,) = compute.diff(attrs.evolve(spec, zones=("a", "c")))
-    assert change.reason == "conf-1 are made anew"
+    assert change.reason == "conf-1 is made anew"
     assert [(field.before, field.after) for field in change.fields] == [(("b",), ("a", "c"))]
     compute.apply(change)
     assert [machine.zone for machine in compute.fleet("conf").wait()] == ["a", "c", "a"]

@@ -288,7 +288,7 @@ def test_a_machine_that_failed_is_made_anew_by_a_step_that_destroys() -> None:
     driver._failing = ()
     kept = {info.name: info.id for info in compute.fleet("conf").info()}
     (change,) = compute.diff(START)
-    assert (change.destroys, change.reason) == (True, "conf-2 failed, and are made anew")
+    assert (change.destroys, change.reason) == (True, "conf-2 failed, and is made anew")
     assert [(field.name, field.before, field.after) for field in change.fields] == [("count", 2, 3)]
     compute.apply(attrs.evolve(change, destroys=False))  # which leaves them alone
     assert {info.name: info.id for info in compute.fleet("conf").info()} == kept
@@ -305,7 +305,7 @@ def test_machines_that_failed_are_the_first_to_go() -> None:
     compute = Compute(driver)
     compute.apply(compute.diff(START)[0])
     (change,) = compute.diff(attrs.evolve(START, count=2))
-    assert change.reason == "conf-0 are deleted"
+    assert change.reason == "conf-0 is deleted"
     compute.apply(change)
     assert [name for name, *_ in shape(compute)] == ["conf-1", "conf-2"]
 
@@ -317,7 +317,7 @@ def test_a_failed_machine_does_not_keep_the_fleet_from_growing_or_changing() -> 
     driver._failing = ()
     wanted = attrs.evolve(START, count=5, image="ubuntu-24.04", cpus=2, memory_gib=2)
     changes = compute.diff(wanted)
-    assert changes[0].reason == "conf-1 failed, and are made anew"
+    assert changes[0].reason == "conf-1 failed, and is made anew"
     for change in changes:
         compute.apply(change)
     assert shape(compute) == [(f"conf-{number}", "ubuntu-24.04", 2, "running") for number in range(5)]

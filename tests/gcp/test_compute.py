@@ -22,6 +22,8 @@ def _no_time(_seconds: float) -> None:
 
 
 class TestComputeEngine(ComputeConformance):
+    unknown_images = ("debian-99", "projects/debian-cloud/global/images/debian-99-v1", "golden-99")
+
     @pytest.fixture
     def driver(self, provider: GcpProvider, gcp_double: GcpDouble) -> ComputeDriver:
         gcp_double.compute.page_size = 100

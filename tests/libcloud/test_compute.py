@@ -29,6 +29,8 @@ class Machines(ComputeConformance):
         hoster: its name, in that of the fixture that has a provider for it.
     """
 
+    unknown_images = ("debian-99", "99999999")
+
     hoster: ClassVar[str]
 
     @pytest.fixture

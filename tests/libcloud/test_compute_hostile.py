@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -26,11 +27,13 @@ from shiftable.errors import (
     Unavailable,
     Unsupported,
 )
+from shiftable.parallel import parallel
 from shiftable.testing.conformance.compute import small_fleet
 from shiftable.testing.harness import Call, Kind
 from shiftable_libcloud import LibcloudProvider, LibcloudSettings
 from shiftable_libcloud._machines import HosterCompute
-from shiftable_libcloud.double import HosterDouble
+from shiftable_libcloud.compute import DropletDriver
+from shiftable_libcloud.double import DigitalOceanDouble, HosterDouble
 
 from .hostile import FAULT_IDS, FAULTS, LIMITED, counted, inject, machines, names, of, refusal, walls
 
@@ -283,9 +286,56 @@ def test_sizes_are_asked_for_once(hoster: HosterDouble, compute: Compute) -> Non
 
 
 @each_hoster
-def test_an_image_that_is_none_is_refused(compute: Compute) -> None:
-    with pytest.raises(InvalidArgument, match="(?i)image"):
+def test_an_image_that_is_none_is_refused_before_anything_is_made(hoster: HosterDouble, compute: Compute) -> None:
+    with pytest.raises(InvalidArgument, match="there is no image 'no-such-image'; `shiftable compute images` lists"):
         compute.create(attrs.evolve(small_fleet(), image="no-such-image"))
+    assert [] == names(hoster) == list(compute.debris())
+
+
+@each_hoster
+def test_no_machine_is_deleted_for_an_image_that_is_none(hoster: HosterDouble, compute: Compute) -> None:
+    compute.create(small_fleet()).wait()
+    (change,) = compute.diff(attrs.evolve(small_fleet(), image="no-such-image"))
+    with pytest.raises(InvalidArgument, match="there is no image 'no-such-image'"):
+        compute.apply(change)
+    assert ["conf-0"] == names(hoster)
+
+
+@each_hoster
+def test_an_image_by_the_name_of_the_hoster_is_taken(hoster: HosterDouble, compute: Compute) -> None:
+    image = {"digitalocean": "ubuntu-24-04-x64", "linode": "linode/ubuntu24.04"}[hoster.config["hoster"]]
+    compute.create(attrs.evolve(small_fleet(), image=image)).wait()
+    assert ["conf-0"] == names(hoster)
+
+
+def test_a_region_that_is_none_is_told_with_those_that_there_are(
+    digitalocean: DigitalOceanDouble, open_service: Callable[..., Any]
+) -> None:
+    compute = Compute(open_service("compute", digitalocean, region="atlantis"))
+    for act in (lambda: compute.choose(small_fleet()), lambda: list(compute.sizes())):
+        with pytest.raises(InvalidArgument, match=r"nothing is sold in a region 'atlantis'; there is: .*fra1"):
+            act()
+
+
+def test_of_two_droplets_that_are_made_in_the_same_moment_the_older_stays(
+    digitalocean: DigitalOceanDouble, open_service: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drivers = [open_service("compute", digitalocean) for _ in range(2)]
+    looked, met, fresh = DropletDriver._made, threading.Barrier(2, timeout=30), set(map(id, drivers))
+
+    def look(driver: DropletDriver, *arguments: Any) -> Any:
+        found = looked(driver, *arguments)
+        if id(driver) in fresh:
+            fresh.discard(id(driver))
+            met.wait()  # both have looked before one makes it
+        return found
+
+    monkeypatch.setattr(DropletDriver, "_made", look)
+    for _, future in list(parallel(lambda driver: Compute(driver).create(small_fleet()), drivers, workers=2)):
+        future.result()
+    assert 2 == counted(digitalocean)["droplets.create"]
+    assert ["conf-0"] == names(digitalocean)
+    assert [] == list(Compute(drivers[0]).debris())
 
 
 @each_hoster

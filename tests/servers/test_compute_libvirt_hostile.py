@@ -630,7 +630,7 @@ def test_a_pool_that_is_full_is_said_and_left_as_it_was(
 
 def test_machines_that_qemu_refuses_leave_nothing(host: Any, real: Callable[..., Any], tmp_path: Path) -> None:
     broken = tmp_path / "broken"
-    broken.write_bytes(b"QFI\xfb\x00\x00\x00\x03" + bytes(1000))
+    broken.write_bytes(b"QFI\xfb\x00\x00\x00\x03" + bytes(15) + b"\x10" + bytes(1000))  # with clusters of 64 KiB
     with pytest.raises(InvalidArgument, match="Image does not contain|Could not open|backing"):
         Compute(real()).create(attrs.evolve(small_fleet(), image=str(broken)))
     huge = Size(name="huge", cpus=1, memory=2**46)

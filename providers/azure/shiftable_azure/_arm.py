@@ -265,7 +265,7 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 
 def _content(answer: HttpResponse) -> dict[str, Any]:
-    """Return the JSON object of an answer."""
+    """Return the JSON object of an answer; a list that stands alone, and has items, is its ``value``."""
     text = answer.text()
     if not text.strip():
         return {}
@@ -273,6 +273,8 @@ def _content(answer: HttpResponse) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError as exc:
         raise DecodeError(f"Resource Manager's answer is no JSON: {exc}") from exc
+    if isinstance(found, list) and found:
+        return {"value": found}
     if not isinstance(found, dict):
         raise DecodeError("Resource Manager's answer is no JSON object")
     return found

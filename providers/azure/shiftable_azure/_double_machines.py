@@ -17,7 +17,7 @@ from shiftable_azure._double_arm import ArmAsked, ArmRefusalAnswer, arm_json
 from shiftable_azure._double_blob import BlobService
 from shiftable_azure._double_imports import UPLOADS, DiskUploads
 from shiftable_azure._double_network import Endings, NetworkService, StoredResource, page_of
-from shiftable_azure._double_skus import IMAGES, SKUS, StoredSku, sku_json
+from shiftable_azure._double_skus import IMAGE_VERSION, IMAGES, SKUS, StoredSku, sku_json
 from shiftable_azure._flexible import time_text
 from shiftable_azure._machine_network import same_id
 
@@ -46,7 +46,7 @@ _VERBS = {
 }  # fmt: skip
 _PLACEMENTS = {"availabilitySets", "proximityPlacementGroups"}
 _KNOWN = {"virtualMachines": _COMPUTE, "disks": _DISKS, "snapshots": _DISKS, "galleries": _GALLERIES, "skus": _SKUS,
-          "availabilitySets": _COMPUTE, "proximityPlacementGroups": _COMPUTE}  # fmt: skip
+          "locations": _COMPUTE, "availabilitySets": _COMPUTE, "proximityPlacementGroups": _COMPUTE}  # fmt: skip
 _POWERS = {"start": ("starting", "running"), "restart": ("running", "running"),
            "deallocate": ("deallocating", "deallocated"), "powerOff": ("stopping", "stopped")}  # fmt: skip
 _METHODS = {"GET": "Get", "PUT": "CreateOrUpdate", "PATCH": "Update", "DELETE": "Delete"}
@@ -185,6 +185,9 @@ class MachineService:
         kind = parts[0] if parts else ""
         verb = {"GET": "read", "DELETE": "delete"}.get(method, "write")
         base, name = f"{self.namespace}/{kind}", {"skus": "ResourceSkus"}.get(kind, kind[:1].upper() + kind[1:])
+        if kind == "locations" and "publishers" in parts:
+            below = "locations/publishers/artifacttypes/offers/skus/versions"
+            return f"VirtualMachineImages_{'Get' if len(parts) % 2 == 0 else 'List'}", f"{self.namespace}/{below}/read"
         if kind == "locations":
             return "GetOperationStatus", f"{self.namespace}/locations/operations/read"
         if kind == "galleries":
@@ -213,8 +216,9 @@ class MachineService:
         if asked.version != known:
             message = f"No registered resource provider found for API version '{asked.version}', but '{known}'."
             raise ArmRefusalAnswer(400, "NoRegisteredProviderFound", message)
-        others = {"skus": self._skus, "galleries": self._gallery_verbs, "disks": self._disk_verbs,
-                  "snapshots": self._disk_verbs, **dict.fromkeys(_PLACEMENTS, self._placement_verbs)}  # fmt: skip
+        others = {"locations": self._market, "skus": self._skus, "galleries": self._gallery_verbs,
+                  "disks": self._disk_verbs, "snapshots": self._disk_verbs,
+                  **dict.fromkeys(_PLACEMENTS, self._placement_verbs)}  # fmt: skip
         if parts[0] in others:
             return others[parts[0]](asked)
         if len(parts) in {1, 3}:
@@ -363,7 +367,7 @@ class MachineService:
             image, arm = self._of_gallery(reference["id"])
         else:
             urn = ":".join(reference.get(part, "") for part in ("publisher", "offer", "sku"))
-            if urn not in IMAGES or not reference.get("version"):
+            if urn not in IMAGES or reference.get("version") not in {"latest", IMAGE_VERSION}:
                 raise ArmRefusalAnswer(404, "PlatformImageNotFound", f"The platform image '{urn}' is not available.")
             image, arm = StoredImage(), "arm64" in urn
         if arm is not sku.arm:
@@ -915,6 +919,13 @@ class MachineService:
             "properties": {name: value for name, value in found.properties.items() if name not in hidden},
         }
         return content if found.sku is None else {**content, "sku": found.sku}
+
+    def _market(self, asked: ArmAsked) -> Response:
+        _, location, _, publisher, _, _, _, offer, _, sku, _, *version = asked.parts
+        if f"{publisher}:{offer}:{sku}" not in IMAGES or version not in ([], [IMAGE_VERSION]):
+            raise ArmRefusalAnswer(404, "NotFound", "Artifact: VMImage was not found.")
+        told = {"name": IMAGE_VERSION, "location": location}
+        return arm_json(200, told if version else [told])
 
     def _skus(self, asked: ArmAsked) -> Response:
         wanted = re.fullmatch(r"location eq '([^']+)'", asked.query.get("$filter", ""))

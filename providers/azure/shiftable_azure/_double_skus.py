@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["IMAGES", "SKUS", "StoredSku", "sku_json"]
+__all__ = ["IMAGES", "IMAGE_VERSION", "SKUS", "StoredSku", "sku_json"]
 
 IMAGES = frozenset({
     "Debian:debian-12:12-gen2", "Debian:debian-12:12-arm64", "Debian:debian-13:13-gen2", "Debian:debian-13:13-arm64",
@@ -15,6 +15,8 @@ IMAGES = frozenset({
     "Canonical:ubuntu-24_04-lts:server", "Canonical:ubuntu-24_04-lts:server-arm64",
 })  # fmt: skip
 """Of the marketplace, without their versions."""
+IMAGE_VERSION = "0.20251117.2299"
+"""The one that each has."""
 
 
 @attrs.frozen

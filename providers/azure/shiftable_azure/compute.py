@@ -34,6 +34,7 @@ from shiftable_azure._machine_debris import Leavings
 from shiftable_azure._machine_disks import disk_told, disks_of, snapshot_told
 from shiftable_azure._machine_gallery import Gallery, Generation, OwnImage
 from shiftable_azure._machine_ids import SUBNET, Ids
+from shiftable_azure._machine_images import require_image
 from shiftable_azure._machine_imports import Imports
 from shiftable_azure._machine_labels import Labels, impossible_labels
 from shiftable_azure._machine_network import Interface, network_body, read_wall, same_id, wall_body
@@ -135,7 +136,9 @@ class AzureComputeDriver(ComputeDriver):
     ``galleries/``, ``galleries/images/`` and ``galleries/images/versions/{read,write,delete}``; of
     ``Microsoft.Network`` ``virtualNetworks/{read,write,delete}``, ``virtualNetworks/subnets/join/action`` and, for each
     of ``networkSecurityGroups``, ``networkInterfaces`` and ``publicIPAddresses``, ``{read,write,delete,join/action}``;
-    ``Microsoft.Features/providers/features/read``; to import images, the right to read blobs and, without the account's
+    ``Microsoft.Features/providers/features/read``; for images of the marketplace by their four names
+    ``Microsoft.Compute/locations/publishers/artifacttypes/offers/skus/versions/read``, without which one that there is
+    not is noticed later; to import images, the right to read blobs and, without the account's
     key, ``Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action``; and for machines with an
     identity ``Microsoft.ManagedIdentity/userAssignedIdentities/assign/action``.
     """
@@ -184,6 +187,7 @@ class AzureComputeDriver(ComputeDriver):
         """Make what machines of a fleet share, unless it is there: a network, a security group, what places them."""
         self._check_keys(spec)
         native, location = AzureComputeSettings.of(spec), self._ids.location
+        require_image(self._resources, location, native.image or spec.image, spec.arch)
         tags = {FLEET_LABEL: spec.name}
         if spec.placement == "spread" and spec.zone is not None:
             why = "in one zone, Azure spreads nothing; declare several zones, or none"

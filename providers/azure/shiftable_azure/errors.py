@@ -328,7 +328,7 @@ def _advised(inner: str, message: str) -> str:
     if inner in {"ForbiddenByFirewall", "ForbiddenByConnection"}:
         return "the vault's firewall lets nobody in from this address; use a private endpoint or allow the address"
     if inner == "ObjectIsDeletedButRecoverable":
-        return "the name belongs to a deleted secret; restore it, or delete it with recovery=None"
+        return "the name belongs to a deleted secret; restore it, or purge it"
     if inner == "SecretDisabled":
         return "the version is disabled"
     return message.partition("\n")[0].strip()

@@ -12,6 +12,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -23,7 +24,17 @@ from shiftable.compute.driver import GIB, DiskImage, ImageForm
 from shiftable.errors import Fault, IntegrityError, InvalidArgument, NotFound, ParentNotFound, PreconditionFailed
 from shiftable_baremetal._faults import FilesError
 
-__all__ = ["FORMS", "QCOW2_HEAD", "Blobs", "Content", "Origin", "looked_at", "qcow2_size"]
+__all__ = [
+    "FORMS",
+    "QCOW2_HEAD",
+    "Blobs",
+    "Content",
+    "Origin",
+    "form_of",
+    "looked_at",
+    "qcow2_size",
+    "whole_form_of",
+]
 
 Blobs = Callable[[], BlobDriver]
 """What opens the buckets of the provider."""
@@ -35,6 +46,11 @@ QCOW2_HEAD = 104
 """Bytes that say what a qcow2 file is, by QEMU's docs/interop/qcow2.txt."""
 
 _MAGIC = b"QFI\xfb"
+_QCOW2_LEAST = 72  # bytes of the head in version 2
+_CLUSTER_BITS = range(9, 22)
+_LONGEST_NAME = 1023  # of another file that is read, by the same text
+_PLACE, _COMPRESSED = 0x00FFFFFFFFFFFE00, 1 << 62  # in an entry of a table
+_OTHERWISE = 1 << 2 | 1 << 4  # in the features: the data lie in another file, or entries are longer
 _SECTOR = 512
 _LARGEST = 1024 * 1024 * GIB  # half of what clusters of 64 KiB reach to; QEMU's block/qcow2.h: QCOW_MAX_L1_SIZE
 _CHUNK = 1024 * 1024
@@ -129,7 +145,11 @@ def looked_at(blobs: Blobs, source: DiskImage) -> Iterator[Origin]:
             if source.version not in {"", str(info.token)}:
                 _refuse(_changed(source))
             head = bucket.get(source.key, stop=QCOW2_HEAD, if_match=info.token)
-            yield Origin(bucket, info, source.form, _disk(source, head, info.size))
+            disk = _disk(source, head, info.size)
+            if source.form == "qcow2":
+                with bucket.open(source.key, if_match=info.token) as file:
+                    _require_whole(repr(source.key), file, info.size)
+            yield Origin(bucket, info, source.form, disk)
     except ParentNotFound:
         _refuse(f"there is no bucket {source.bucket!r}")
     except NotFound:
@@ -150,13 +170,104 @@ def qcow2_size(head: bytes, what: str) -> int:
     head = head.ljust(QCOW2_HEAD, b"\0")
     version, backing, size, encrypted = struct.unpack(">4xIQ8xQI", head[:36])
     features = struct.unpack(">Q", head[72:80])[0] if version >= 3 else 0  # before that there are none
-    if version not in {2, 3}:
-        _refuse(f"{what} is qcow2 of a version that nobody knows, {version}")
+    _require_known(what, version)
     if backing or features & 4:  # QEMU's docs/interop/qcow2.txt: an external data file
         _refuse(f"{what} is not all of the image: it reads another file; make it one by qemu-img convert")
     if encrypted:
         _refuse(f"{what} is encrypted, and no machine could read it; make it another by qemu-img convert")
     return int(size)
+
+
+def _require_known(what: str, version: int) -> None:
+    if version not in {2, 3}:
+        _refuse(f"{what} is qcow2 of a version that nobody knows, {version}")
+
+
+def form_of(path: Path) -> ImageForm:
+    """Tell qcow2 by its first bytes; nothing else is taken for what it claims to be."""
+    with path.open("rb") as file:
+        return "qcow2" if file.read(len(_MAGIC)) == _MAGIC else "raw"
+
+
+def whole_form_of(path: Path) -> ImageForm:
+    """Return the form of a file that somebody says is an image.
+
+    Raises:
+        FilesError: it is no disk, was cut off, or reads a file that is not there: no machine could start from it.
+    """
+    known = path.stat()
+    return _whole_form_of(path, known.st_size, known.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _whole_form_of(path: Path, size: int, changed: int) -> ImageForm:  # noqa: ARG001  a file that has changed is another
+    if not size:
+        _refuse(f"the image {path} is an empty file")
+    form = form_of(path)
+    if form == "qcow2":
+        with path.open("rb") as file:
+            _require_backing(path, file)
+            _require_whole(f"the image {path}", file, size)
+    elif size % _SECTOR:
+        _refuse(f"the image {path} is neither qcow2 nor raw: no disk has {size:,} bytes")
+    return form
+
+
+def _require_whole(what: str, file: BinaryIO, size: int) -> None:
+    """Refuse a qcow2 file of which something is not there. The layout is that of QEMU's docs/interop/qcow2.txt."""
+    if _needed(what, file, size) > size:
+        _refuse(f"{what} was cut off: it names places beyond its end; copy or download it again")
+
+
+def _needed(what: str, file: BinaryIO, size: int) -> int:
+    """Return how many bytes a qcow2 file has at least, by its tables."""
+    head = _read_at(file, 0, QCOW2_HEAD)
+    if len(head) < _QCOW2_LEAST:
+        return _QCOW2_LEAST
+    version, bits, entries, tables = struct.unpack(">4xI12xI12xIQ", head[:48])
+    _require_known(what, version)
+    is_otherwise = struct.unpack(">Q", head[72:80].ljust(8, b"\0"))[0] & _OTHERWISE
+    if bits not in _CLUSTER_BITS:
+        _refuse(f"{what} is damaged: no qcow2 file has clusters of 2^{bits} bytes")
+    needed, cluster = tables + 8 * entries, 1 << bits
+    if needed > size or is_otherwise:
+        return int(needed)
+    below = [at & _PLACE for at in _numbers(_read_at(file, tables, 8 * entries)) if at & _PLACE]
+    needed = max([needed, *(at + cluster for at in below)])
+    if needed > size:
+        return int(needed)
+    for at in below:
+        needed = max([needed, *(_begin(each, bits) + 1 for each in _numbers(_read_at(file, at, cluster)) if each)])
+    return int(needed)
+
+
+def _begin(entry: int, bits: int) -> int:
+    """Return where the data of an entry of a table begin; 0 if they are zeros, which need no place."""
+    if entry & _COMPRESSED:
+        return entry & ((1 << (70 - bits)) - 1)
+    return 0 if entry & 1 else entry & _PLACE
+
+
+def _require_backing(path: Path, file: BinaryIO) -> None:
+    """Refuse an image that reads another file, unless that is there; what is no file is QEMU's affair."""
+    at, length = struct.unpack(">QI", _read_at(file, 8, 12).ljust(12, b"\0"))
+    named = os.fsdecode(_read_at(file, at, min(length, _LONGEST_NAME))).removeprefix("file:") if at else "json:"
+    if named.startswith("json:") or "://" in named:
+        return
+    if not (path.parent / named).is_file():
+        _refuse(
+            f"the image {path} reads another file, {named!r}, which is not there; put it there, or make one file of "
+            "both by qemu-img convert"
+        )
+
+
+def _read_at(file: BinaryIO, at: int, length: int) -> bytes:
+    file.seek(at)
+    return file.read(length)
+
+
+def _numbers(data: bytes) -> Iterator[int]:
+    return (number for (number,) in struct.iter_unpack(">Q", data[: len(data) // 8 * 8]))
 
 
 def _disk(source: DiskImage, head: bytes, size: int) -> int:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from shiftable.errors import Fault, OperationError
 
-__all__ = ["Broken", "NeverSent", "Stopped"]
+__all__ = ["Broken", "NeverSent", "Stopped", "all_of"]
+
+
+def all_of(number: int, noun: str, kind: str) -> str:
+    """Begin to say what all of a kind are.
+
+    >>> all_of(1, "host", "2 CPUs"), all_of(2, "host", "2 CPUs")
+    ('the only host with 2 CPUs is', 'all 2 hosts with 2 CPUs are')
+    """
+    return f"the only {noun} with {kind} is" if number == 1 else f"all {number:,} {noun}s with {kind} are"
 
 
 class Broken(Exception):

@@ -24,6 +24,7 @@ import attrs
 
 from shiftable.compute.driver import Arch, Firmware
 from shiftable.errors import Fault, IntegrityError, InvalidArgument, Unavailable
+from shiftable_baremetal._disk_images import form_of, whole_form_of
 from shiftable_baremetal._durable import sync, write
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._qemu_files import IMAGES, Area
@@ -121,12 +122,14 @@ class Images:
             arch = facts.get("arch", "x86_64")
             if arch != self.arch:
                 raise FilesError(Fault(InvalidArgument, f"the image {name!r} is for {arch}, not {self.arch}"))
-            return Base(taken, _format(taken), facts.get("firmware"))
+            return Base(taken, form_of(taken), facts.get("firmware"))
         path = found or Path(name)
         if path.is_absolute() and path.is_file():
-            if not path.stat().st_size:
-                raise FilesError(Fault(InvalidArgument, f"the image {path} is an empty file"))
-            return Base(path, _format(path))
+            return Base(path, whole_form_of(path))
+        if found is not None:
+            raise FilesError(
+                Fault(InvalidArgument, f"the image {name!r} is to be in {path}, and there is no such file")
+            )
         known = ", ".join(dict.fromkeys((*self.own, *self.sources)))
         whose = "" if self.arch == "x86_64" else f" for {self.arch}"
         why = (
@@ -267,9 +270,3 @@ def _answer(url: str, begin: int = 0) -> http.client.HTTPResponse:
 def _is(path: Path, digest: str) -> bool:
     with path.open("rb") as file:
         return hashlib.file_digest(file, _DIGESTS[len(digest)]).hexdigest() == digest
-
-
-def _format(path: Path) -> str:
-    """Tell qcow2 by its first bytes; nothing else is taken for what it claims to be."""
-    with path.open("rb") as file:
-        return "qcow2" if file.read(4) == b"QFI\xfb" else "raw"

@@ -216,7 +216,7 @@ class Bmc:
             raise Stopped(Unsupported, "the BMC has no virtual drive for discs; boot from the network instead")
         _emptied(drive)  # also of the same image: what is behind its URL may be another by now
         password = image.password.reveal() if image.password is not None else None
-        with self._connector.hiding(image.url, password):
+        with self._connector.hiding(*_secret_parts(image.url or ""), password):
             drive.insert_media(image.url, username=image.username, password=password)
 
 
@@ -367,6 +367,12 @@ class _Connector(connector.Connector):  # type: ignore[misc]  # sushy has no typ
         known = [each for each in (more if isinstance(more, list) else [more]) if isinstance(each, Mapping)]
         words = {name: str(error.get(name) or "") for name in ("code", "message")}
         return {"error": {**words, "@Message.ExtendedInfo": known or None}}
+
+
+def _secret_parts(url: str) -> tuple[str, ...]:
+    """Return what of a URL an error may quote: all, what follows the server's name, and the signature alone."""
+    _, _, target = url.partition("://")[2].partition("/")
+    return url, f"/{target}" if target else "", urlsplit(url).query
 
 
 class _Drive(virtual_media.VirtualMedia):  # type: ignore[misc]  # sushy has no types

@@ -28,6 +28,7 @@ from shiftable.errors import (
     AlreadyExists,
     Conflict,
     Fault,
+    InvalidArgument,
     NotFound,
     OperationError,
     PermissionDenied,
@@ -40,6 +41,7 @@ from shiftable.paging import Page
 from shiftable.parallel import parallel
 from shiftable.wording import counted
 from shiftable_baremetal import _hosts_scripts as scripts
+from shiftable_baremetal._failures import all_of
 from shiftable_baremetal._faults import FilesError, classify
 from shiftable_baremetal._hosts_scripts import Seen
 from shiftable_baremetal._hosts_settings import HostSettings
@@ -118,6 +120,14 @@ class HostsComputeDriver(ComputeDriver):
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""
         return classify(exc)
+
+    # fleets
+
+    def create(self, spec: FleetSpec) -> None:
+        """Make nothing; refuse an image that no host of the inventory has."""
+        if not any(host.image in (None, spec.image) for host in self._hosts):
+            known = ", ".join(sorted({host.image for host in self._hosts if host.image is not None})) or "none"
+            raise _fault(InvalidArgument, f"no host of the inventory has the image {spec.image!r}; they have: {known}")
 
     # sizes and images
 
@@ -241,9 +251,12 @@ class HostsComputeDriver(ComputeDriver):
         """Claim the first host that fits and is free; ``None`` if somebody was faster, also for the same machine."""
         fitting = [host for host in self._hosts if _fits(host, spec, size)]
         free = [host for host in fitting if host.name not in taken]
+        kind = f"{counted(size.cpus, 'CPU')}, {size.memory // GIB} GiB and {spec.image}"
+        if not fitting:
+            raise _fault(InvalidArgument, f"no host of the inventory has {kind}, and a disk of {spec.disk_gib} GiB")
         if not free:
-            kind = f"{counted(size.cpus, 'CPU')}, {size.memory // GIB} GiB and {spec.image}"
-            raise _fault(QuotaExceeded, f"all {len(fitting)} hosts with {kind} are claimed; add some to the inventory")
+            why = f"{all_of(len(fitting), 'host', kind)} claimed; add some to the inventory"
+            raise _fault(QuotaExceeded, why)
         mark = secrets.token_hex(8)
         facts = {
             "mark": mark,

@@ -42,7 +42,7 @@ from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.parallel import parallel
 from shiftable.wording import counted
-from shiftable_baremetal._failures import Stopped
+from shiftable_baremetal._failures import Stopped, all_of
 from shiftable_baremetal._redfish_claims import Aim, Book, Claim, Claims
 from shiftable_baremetal._redfish_errors import classify, is_away, is_unsure
 from shiftable_baremetal._redfish_settings import RedfishImageSettings, RedfishServerSettings, RedfishSettings
@@ -167,7 +167,8 @@ class RedfishComputeDriver(ComputeDriver):
     # fleets
 
     def create(self, spec: FleetSpec) -> None:
-        """Make nothing, and say what Redfish does not bring to a server."""
+        """Make nothing; refuse an image that is not declared, and say what Redfish does not bring to a server."""
+        self._image(spec)
         if spec.ssh_keys:
             logger.warning(
                 "fleet %s: the servers let in whom their image lets in; ssh_keys are not brought there", spec.name
@@ -296,8 +297,10 @@ class RedfishComputeDriver(ComputeDriver):
         claimed = self._claims.read()  # by now: what was turned on meanwhile is somebody's
         on = [name for name in on if name not in claimed]
         kind = f"{counted(size.cpus, 'CPU')}, {size.memory // GIB} GiB" + (f" in zone {spec.zone}" if spec.zone else "")
+        if not fitting:
+            raise Stopped(InvalidArgument, f"no server of the inventory has {kind} and a disk of {spec.disk_gib} GiB")
         busy = f" or on without being claimed ({', '.join(on)}: turn them off to have them)" if on else ""
-        raise Stopped(QuotaExceeded, f"all {len(fitting)} servers with {kind} are claimed{busy}")
+        raise Stopped(QuotaExceeded, f"{all_of(len(fitting), 'server', kind)} claimed{busy}")
 
     def _claimed(
         self, server: RedfishServerSettings, spec: FleetSpec, name: str, size: Size, token: str
@@ -517,24 +520,28 @@ class RedfishComputeDriver(ComputeDriver):
         raise Stopped(InvalidArgument, f"no image {spec.image!r} is declared for these servers; declared are: {known}")
 
     def _sizes_of(self, servers: Sequence[RedfishServerSettings]) -> dict[str, Size]:
-        """Return what servers have, as declared or as their BMCs tell; that is kept for an hour."""
-        now = self._clock()
+        """Return what servers have, as declared or as their BMCs tell; that is kept for an hour.
+
+        Those whose BMCs do not tell now are left out, unless none does.
+        """
+        now, silent = self._clock(), list[Exception]()
         asked = [s for s in servers if s.name not in self._known or now - self._known[s.name][0] >= _HOUR]
         for server, future in parallel(self._size_of, asked, workers=_AT_ONCE):
-            size = future.result()
-            if size is not None:
-                self._known[server.name] = (now, size)
-        return {server.name: self._known[server.name][1] for server in servers if server.name in self._known}
-
-    def _size_of(self, server: RedfishServerSettings) -> Size | None:
-        cpus, memory = server.cpus, server.memory_gib
-        if cpus is None or memory is None:
             try:
-                seen = self._look(server)
+                self._known[server.name] = (now, future.result())
             except Exception as exc:
                 if not is_away(exc):
                     raise
-                return None
+                silent.append(exc)
+        found = {server.name: self._known[server.name][1] for server in servers if server.name in self._known}
+        if silent and not found:
+            raise silent[0]
+        return found
+
+    def _size_of(self, server: RedfishServerSettings) -> Size:
+        cpus, memory = server.cpus, server.memory_gib
+        if cpus is None or memory is None:
+            seen = self._look(server)
             cpus, memory = cpus or seen.cpus, memory or seen.memory_gib
             if cpus is None or memory is None:
                 why = f"the BMC of {server.name} does not tell its CPUs and memory: declare cpus and memory_gib"

@@ -16,6 +16,7 @@ from shiftable.compute.driver import (
     ALIASES,
     FLEET_LABEL,
     IMPORT_LABEL,
+    Arch,
     Choice,
     ComputeDriver,
     ComputeFeatures,
@@ -173,6 +174,7 @@ class GceDriver(ComputeDriver):
 
     def create(self, spec: FleetSpec) -> None:
         """Make the policy of a fleet's placement, and its firewall rules, also where older ones open more."""
+        self._image_of(spec, spec.arch)
         if spec.placement is not None:
             self._place(spec.name, spec.placement)
         self._open(spec)
@@ -819,15 +821,20 @@ class GceDriver(ComputeDriver):
 
     def _least_gib(self, spec: FleetSpec, size: Size) -> int:
         """Return how large a disk must be for its image; those of the aliases are smaller than any disk of ours."""
+        image = self._image_of(spec, size.arch)
+        return 0 if image is None else int(image.get("diskSizeGb", 0))
+
+    def _image_of(self, spec: FleetSpec, arch: Arch) -> Json | None:
+        """Return the image that machines are to be made of, unless it is an alias. One that there is not is refused."""
         image = native_of(spec).image or spec.image
         if image in ALIASES:
-            return 0
-        place = image_path(image, size.arch, self._api.project)
+            return None
+        place = image_path(image, arch, self._api.project)
         try:
-            told: Json = self._keep(place, lambda: self._api.rest.get(f"/compute/v1/{place}"))
+            found: Json = self._keep(place, lambda: self._api.rest.get(f"/compute/v1/{place}"))
         except api_errors.NotFound as exc:
             raise _unmade(exc) from exc
-        return int(told.get("diskSizeGb", 0))
+        return found
 
     def _newest(self) -> list[Image]:
         found = []

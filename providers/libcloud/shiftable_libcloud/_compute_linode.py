@@ -157,6 +157,7 @@ class LinodeDriver(HosterCompute[Linodes]):
     Whoever changes them elsewhere in the same moment may have to do it again.
     """
 
+    pictures: ClassVar[str] = "/v4/images"
     walls: ClassVar[tuple[str, str, str]] = ("/v4/networking/firewalls", "data", "label")
     wall: ClassVar[str] = _FIREWALL
     _labelling: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False, eq=False)
@@ -175,6 +176,8 @@ class LinodeDriver(HosterCompute[Linodes]):
     def create(self, spec: FleetSpec) -> None:
         """Make the firewall of a fleet, or have it keep the internet out as declared, or let it in."""
         with self._pool.one() as api:
+            if spec.image not in _ALIASES:
+                self._require_image(api, spec.image)
             wall = self._all_walls(api).get(spec.name)
             if wall is None:
                 self._make_wall(api, spec)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -277,7 +278,12 @@ def _answered(send: Callable[[], T]) -> T:
     except requests.exceptions.SSLError as exc:
         failure = Broken(f"no TLS with the hoster: {exc}", sent=False)
     except requests.exceptions.ConnectionError as exc:
-        failure = Broken("the connection broke", sent="NewConnectionError" not in repr(exc))
+        if re.search("NewConnectionError|NameResolutionError", repr(exc)):
+            failure = Broken(
+                "the hoster cannot be reached; is there a way from here, and is `endpoint` right?", sent=False
+            )
+        else:
+            failure = Broken("the connection broke")
     except requests.exceptions.RequestException as exc:
         failure = Broken(f"the answer did not arrive whole ({type(exc).__name__})")
     raise failure

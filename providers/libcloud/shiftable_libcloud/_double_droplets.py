@@ -89,6 +89,7 @@ class DropletCloud:
                 ("POST", f"{droplet}/actions", "actions.create", "", self._act),
                 ("GET", "/v2/sizes", "sizes.list", "sizes", lambda _call: list(_SIZES)),
                 ("GET", "/v2/images", "images.list", "images", self._images),
+                ("GET", "/v2/images/([^/]+)", "images.get", "", self._one_image),
                 ("POST", "/v2/tags", "tags.create", "", self._create_tag),
                 ("DELETE", "/v2/tags/([^/]+)", "tags.delete", "", self._delete_tag),
                 ("POST", "/v2/tags/([^/]+)/resources", "tags.attach", "", self._attach_tag),
@@ -200,6 +201,11 @@ class DropletCloud:
 
     def _images(self, call: Routed) -> list[Row]:
         return [] if call.query.get("private") == "true" else [_image(slug) for slug in _IMAGES]
+
+    def _one_image(self, call: Routed) -> Row:
+        if call.names[0] not in _IMAGES:
+            raise missing()
+        return {"image": _image(call.names[0])}
 
     # tags and firewalls
 

@@ -117,6 +117,7 @@ class LinodeCloud:
                 ("GET", "/v4/linode/types", "types.list", "data", lambda _call: list(_TYPES)),
                 ("GET", "/v4/regions/([a-z0-9-]+)/availability", "regions.availability", "", self._available),
                 ("GET", "/v4/images", "images.list", "data", lambda _call: [*map(_image, _IMAGES)]),
+                ("GET", "/v4/images/(.+)", "images.get", "", self._one_image),
                 ("GET", "/v4/account/events", "events.list", "data", self._events),
                 ("GET", "/v4/networking/firewalls", "firewalls.list", "data", lambda _call: [*self.firewalls.values()]),
                 ("POST", "/v4/networking/firewalls", "firewalls.create", "", self._create_wall),
@@ -134,6 +135,9 @@ class LinodeCloud:
         self.polls, self.erring, self.limit = 1, frozenset(), 1000
 
     # Linodes
+
+    def _one_image(self, call: Routed) -> Row:
+        return _image(call.names[0]) if call.names[0] in _IMAGES else _gone()
 
     def _list(self, call: Routed) -> list[Row]:
         wanted = call.query

@@ -9,6 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
+from urllib.parse import quote
 
 import attrs
 
@@ -22,7 +23,7 @@ from shiftable.compute.driver import (
     Size,
     choose_size,
 )
-from shiftable.errors import AlreadyExists, Fault, NotFound, OperationError
+from shiftable.errors import AlreadyExists, Fault, InvalidArgument, NotFound, OperationError
 from shiftable.paging import Page
 from shiftable_libcloud._connection import Broken, Pool, Refusal
 from shiftable_libcloud.errors import HosterFault, classify
@@ -117,10 +118,12 @@ class HosterCompute(ComputeDriver, Generic[A]):
         region: the hoster's name of it.
 
     Attributes:
+        pictures: where images are.
         walls: where firewalls are listed: the path, the listing's name in the answer, the field with their names.
         wall: what the names of those begin with that are fleets'.
     """
 
+    pictures: ClassVar[str]
     walls: ClassVar[tuple[str, str, str]]
     wall: ClassVar[str]
     _pool: Pool[A] = attrs.field(repr=False)
@@ -183,6 +186,15 @@ class HosterCompute(ComputeDriver, Generic[A]):
         Raises:
             HosterFault: that is no machine's id.
         """
+
+    def _require_image(self, api: A, image: str) -> None:
+        """Refuse an image that there is not, before a firewall is made or a machine is replaced."""
+        try:
+            api.get(f"{self.pictures}/{quote(image)}")
+        except Refusal as exc:
+            if exc.code != _MISSING:
+                raise
+            fail(InvalidArgument, f"there is no image {image!r}; `shiftable compute images` lists what there is")
 
     # firewalls
 

@@ -25,7 +25,7 @@ from shiftable.compute.driver import (
     Size,
 )
 from shiftable.config import Credential
-from shiftable.errors import AlreadyExists, ConfigError, Conflict, NotFound
+from shiftable.errors import AlreadyExists, ConfigError, Conflict, InvalidArgument, NotFound
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_libcloud import LibcloudSettings
@@ -115,7 +115,8 @@ class DropletDriver(HosterCompute[Droplets]):
     somebody deletes the firewall, the machines tell that all ports are open, and the next ``apply`` makes it again.
 
     DigitalOcean has no tokens for creations, and its names are not unique. So a machine bears its token as a tag, is
-    looked for by name before it is made, and again when an answer was lost. What remains: if DigitalOcean executes a
+    looked for by name before it is made, and again after it was, or when an answer was lost: of two that were made in
+    the same moment, the older stays. What remains: if DigitalOcean executes a
     lost creation after that look, there are two droplets with one token. The younger is not listed, as long as both
     stand on one page of 200, and is debris, which ``sweep`` deletes.
 
@@ -129,6 +130,7 @@ class DropletDriver(HosterCompute[Droplets]):
         region: ``fra1``.
     """
 
+    pictures: ClassVar[str] = "/v2/images"
     walls: ClassVar[tuple[str, str, str]] = ("/v2/firewalls", "firewalls", "name")
     wall: ClassVar[str] = "shiftable-"
 
@@ -140,6 +142,8 @@ class DropletDriver(HosterCompute[Droplets]):
     def create(self, spec: FleetSpec) -> None:
         """Make the firewall of a fleet, unless there is one; one that no machine has any more is made as declared."""
         with self._pool.one() as api:
+            if spec.image not in _ALIASES:
+                self._require_image(api, spec.image)
             wall = self._all_walls(api).get(spec.name)
             if wall is None:
                 self._make_wall(api, spec)
@@ -206,6 +210,10 @@ class DropletDriver(HosterCompute[Droplets]):
                 lambda: cast("Json", api.post("/v2/droplets", body)["droplet"]),
                 lambda: self._made(api, spec, name, token),
             )
+            older = self._made(api, spec, name, token)
+            if older is not None and older["id"] < found["id"]:  # two made it in the same moment
+                gone(api, self._path(str(found["id"])))
+                found = older
             return _machine(found, self._walls if spec.name in self._walls else self._all_walls(api))
 
     def machines(self, fleet: str | None, *, cursor: str | None, limit: int | None) -> Page[MachineInfo]:  # noqa: ARG002  a page has 200
@@ -303,6 +311,10 @@ class DropletDriver(HosterCompute[Droplets]):
 
     def _sold_here(self, api: Droplets) -> Iterable[Json]:
         rows = api.all("/v2/sizes", "sizes")
+        if self._region not in (regions := {region for row in rows for region in row["regions"]}):
+            fail(
+                InvalidArgument, f"nothing is sold in a region {self._region!r}; there is: {', '.join(sorted(regions))}"
+            )
         sold = (row for row in rows if row.get("available", True) and self._region in row["regions"])
         return (row for row in sold if not row.get("gpu_info"))
 
@@ -485,7 +497,8 @@ def open_compute(settings: LibcloudSettings) -> ComputeDriver:
         ConfigError: there is no token, or no region.
     """
     if settings.region is None:
-        raise ConfigError(f"libcloud: machines of {settings.hoster} need a `region` in the provider's table: fra1")
+        example = {"linode": "eu-central"}.get(settings.hoster, "fra1")
+        raise ConfigError(f"libcloud: machines of {settings.hoster} need a `region` in the provider's table: {example}")
     token, region, has = token_of_account(settings), settings.region, FEATURES[settings.hoster]
     if settings.hoster == "linode":
         return linode.LinodeDriver(_pool(linode.Linodes, token, settings), region, features=has)

@@ -26,6 +26,7 @@ from shiftable.errors import (
     Conflict,
     InvalidArgument,
     NotFound,
+    OperationError,
     Unsupported,
 )
 from shiftable.parallel import parallel
@@ -51,10 +52,12 @@ class ComputeConformance(Conformance):
     Attributes:
         many: machines of the test that pages; slow doubles may lower it, but not below what two pages hold.
         larger: CPUs and GiB of memory of the machine that grows; a hypervisor must have as much itself.
+        unknown_images: images that there are not, in the provider's own words too.
     """
 
     many: ClassVar[int] = 250
     larger: ClassVar[tuple[int, int]] = (4, 8)
+    unknown_images: ClassVar[tuple[str, ...]] = ("debian-99",)
 
     @pytest.fixture
     def driver(self) -> ComputeDriver:
@@ -279,18 +282,34 @@ class ComputeConformance(Conformance):
         assert not {machine.id for machine in before} & {machine.id for machine in after}
         assert compute.diff(spec) == ()
 
-    def test_larger_machines_are_the_same_machines(self, compute: Compute, fleet: Fleet, machine: Machine) -> None:
-        if not compute.features.resize:
-            with pytest.raises(Unsupported):
-                machine.resize(cpus=4)
-            return
+    def test_an_image_that_does_not_exist_replaces_no_machine(self, compute: Compute, machine: Machine) -> None:
+        for image in self.unknown_images:
+            spec = attrs.evolve(small_fleet(), image=image)
+            (change,) = compute.diff(spec)
+            with pytest.raises(OperationError) as caught:
+                compute.apply(change)
+            assert image in str(caught.value)
+            assert machine.info().state == "running"
+
+    def test_larger_machines_are_the_same_machines_where_they_can_be(
+        self, compute: Compute, fleet: Fleet, machine: Machine
+    ) -> None:
+        resizes = compute.features.resize
         cpus, memory_gib = self.larger
         spec = attrs.evolve(small_fleet(), cpus=cpus, memory_gib=memory_gib)
+        if not resizes and compute.choose(spec).size.name == machine.info().size:
+            pytest.skip("all machines of this provider are as large")
         (change,) = compute.diff(spec)
-        assert not change.destroys
+        assert change.destroys is not resizes
+        if not resizes:
+            with pytest.raises(Unsupported):
+                machine.resize(cpus=cpus)
+            assert "conf-0 is made anew" in change.reason
+            with pytest.raises(Conflict, match="destroys"):
+                compute.apply(attrs.evolve(change, destroys=False))
         compute.apply(change)
         (grown,) = fleet.wait()
-        assert grown.id == machine.id
+        assert (grown.id == machine.id) is resizes
         assert grown.cpus >= cpus
         assert grown.memory >= memory_gib * GIB
         assert compute.diff(spec) == ()
@@ -298,8 +317,8 @@ class ComputeConformance(Conformance):
     def test_a_fleet_takes_several_steps_at_once(self, compute: Compute) -> None:
         fleet = compute.create(small_fleet(count=3))
         fleet.wait()
-        cpus = 2 if compute.features.resize else 1
-        spec = attrs.evolve(small_fleet(count=2), image="ubuntu-24.04", cpus=cpus, memory_gib=cpus)
+        cpus, memory_gib = self.larger
+        spec = attrs.evolve(small_fleet(count=2), image="ubuntu-24.04", cpus=cpus, memory_gib=memory_gib)
         for change in compute.diff(spec):
             compute.apply(change)
         assert compute.diff(spec) == ()
@@ -817,8 +836,6 @@ class ComputeMachine(RuleBasedStateMachine):
         spec = attrs.evolve(small_fleet(name, count=count), image=image, cpus=cpus, memory_gib=cpus, labels=labels)
         before = {machine.id: machine.seen for machine in self.compute.fleet(name).machines()}
         changes = self.compute.diff(spec)
-        if not self.compute.features.resize and any(field.name == "cpus" for c in changes for field in c.fields):
-            return
         for change in changes:
             self.compute.apply(change)
         self._settle(name)
