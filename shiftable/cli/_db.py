@@ -32,7 +32,7 @@ from shiftable.cli._db_online import online
 from shiftable.cli._progress import duration_text
 from shiftable.cli._units import read_duration, when
 from shiftable.database import ENGINES, Database, DatabaseInfo, Databases, DatabaseSpec, Engine, Snapshot
-from shiftable.errors import ConfigError, Conflict, NotFound
+from shiftable.errors import ConfigError, Conflict, NotFound, OperationError
 from shiftable.manifest import Declared
 from shiftable.wording import counted
 
@@ -167,12 +167,18 @@ def show(context: Context, place: DatabaseAt, as_json: bool) -> None:
     """Show the state of a server, where it listens, and what it is made of."""
     found = place.open(context)
     facts = _info_facts(found.info()) | _spec_facts(place.service(context).describe(found.name))
-    if (times := found.restorable()) is not None:
-        facts |= {"restorable_from": times[0], "restorable_until": times[1]}
+    failed: OperationError | None = None
+    try:
+        if (times := found.restorable()) is not None:
+            facts |= {"restorable_from": times[0], "restorable_until": times[1]}
+    except OperationError as exc:  # of the bucket with the archive, without which the server is
+        failed = exc
     if as_json:
         context.json(facts)
-        return
-    say_facts(facts)
+    else:
+        say_facts(facts)
+    if failed is not None:
+        raise failed
 
 
 def _info_facts(info: DatabaseInfo) -> dict[str, Any]:

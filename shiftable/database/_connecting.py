@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from shiftable.database._logins import Login, Logins
 
-__all__ = ["Refusal", "connected", "refusal"]
+__all__ = ["Refusal", "connected", "forget_password", "refusal"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ _OTHER_FAILURES = (
     "reserved for",
     "shutting down",
     "starting up",
+    "terminating connection",
     "too many",
 )
 """What it says after a password was right."""
@@ -55,7 +56,7 @@ def connected(connect: Callable[..., T], arguments: Mapping[str, Any], logins: L
         try:
             return connect(**{**arguments, **user}, password=login.password.reveal())
         except Exception as exc:
-            _forget_password(exc)
+            forget_password(exc)
             raise
 
     first = logins.current()
@@ -94,7 +95,7 @@ def refusal(exc: Exception) -> Refusal | None:
     return "likely" if asked and answered and not any(words in text for words in _OTHER_FAILURES) else None
 
 
-def _forget_password(exc: BaseException | None) -> None:
+def forget_password(exc: BaseException | None) -> None:
     """Take the password out of what psycopg's exceptions hold: all that the connection was to be made with."""
     while exc is not None:
         tried = getattr(exc, "pgconn", None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 import attrs
 
 from shiftable import mysql
-from shiftable.database._connecting import connected
+from shiftable.database._connecting import connected, refusal
 from shiftable.database._logins import LoginBook, for_driver
 from shiftable.database._rules import impossible_updates
 from shiftable.database._url import DatabaseUrl, url_of
@@ -42,6 +42,7 @@ TIMEOUT = timedelta(minutes=60)
 CONNECT_TIMEOUT = timedelta(seconds=10)
 
 E = TypeVar("E", bound=OperationError)
+T = TypeVar("T")
 
 
 def _ignore(_: DatabaseInfo) -> None:
@@ -185,9 +186,8 @@ class Database(Handle[DatabaseDriver]):
 
         @event.listens_for(made, "do_connect")
         def _connect(dialect: Any, _record: object, args: list[Any], arguments: dict[str, Any]) -> Any:  # noqa: ANN401
-            self._prepare()
             opened = partial(dialect.connect, *args) if url.engine == "postgresql" else mysql.connect
-            return connected(opened, arguments, logins)
+            return self._opened(lambda: connected(opened, arguments, logins))
 
         self._book.remember(made)
         return made
@@ -203,19 +203,19 @@ class Database(Handle[DatabaseDriver]):
 
         Raises:
             ConfigError: psycopg or PyMySQL is not installed.
+            Conflict: it would be started on demand, and is stopped.
             Unsupported: the provider only simulates databases.
         """
         url = self._addresses.get(database)
         if url is None:
             url = self._addresses[database] = self._connectable("connect", database)
-        else:
-            self._prepare()
         with _client_of(url):
             client = importlib.import_module("psycopg" if url.engine == "postgresql" else "pymysql")
         opened = client.connect if url.engine == "postgresql" else mysql.connect
         arguments = {**url.arguments(), "connect_timeout": _whole_seconds(connect_timeout)}
+        logins = self._book.of(self.name, self._declared)
         try:
-            return cast("Connection", connected(opened, arguments, self._book.of(self.name, self._declared)))
+            return cast("Connection", self._opened(lambda: connected(opened, arguments, logins)))
         except BaseException:
             self._addresses.pop(database, None)
             raise
@@ -430,7 +430,8 @@ class Database(Handle[DatabaseDriver]):
         if snapshot is not None:
             self._require(self.features.snapshots, "restore", self.resource, "snapshots")
         else:
-            self._require(self.features.point_in_time, "restore", self.resource, "restore to a time")
+            what = f"restore to a time{self._driver.archive_hint}"
+            self._require(self.features.point_in_time, "restore", self.resource, what)
         with self._translated("restore", self.resource):
             spec = self._like_this(self._driver.describe(self.name), to) if isinstance(to, str) else to
         why = "it is restored into a new server only" if spec.name == self.name else self._driver.check_name(spec.name)
@@ -457,9 +458,27 @@ class Database(Handle[DatabaseDriver]):
         own = {field: getattr(declared, field) for field in ("native", "password", "user", "login")}
         return attrs.evolve(described, name=name, **own)
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> DatabaseState | None:
         with self._translated("connect", self.resource):
-            self._driver.prepare(self.name)
+            return self._driver.prepare(self.name)
+
+    def _opened(self, attempt: Callable[[], T]) -> T:
+        """Open a connection; once more if it failed and the server runs on demand: it was perhaps just restarting."""
+        state = self._ready()
+        try:
+            return attempt()
+        except Exception as exc:
+            if state is None or refusal(exc) is not None:
+                raise
+        self._ready()
+        return attempt()
+
+    def _ready(self) -> DatabaseState | None:
+        state = self._prepare()
+        if state == "stopped":
+            why = f"it is stopped; `shiftable db start {self.provider.label}:{self.name}` starts it"
+            raise self._refusal(Conflict, "connect", why)
+        return state
 
     def _update(self, operation: str, current: DatabaseSpec, wanted: DatabaseSpec) -> DatabaseSpec:
         with self._translated(operation, self.resource):

@@ -216,7 +216,7 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
 
     def backups(self, *, limit: int | None = None) -> Iterator[BaseBackup]:
         """Iterate over the base backups of the server that the databases are on, the oldest first."""
-        self._require(self.features.archive, "backups", self._server, "base backups")
+        self._require(self.features.archive, "backups", self._server, f"base backups{self._driver.archive_hint}")
 
         def fetch(cursor: str | None, left: int | None) -> Page[BaseBackup]:
             with self._translated("backups", None):
@@ -285,7 +285,8 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
         return Resource(self.resource_type, "*")
 
     def _with_archive(self, operation: str, call: Callable[[], T]) -> T:
-        self._require(self.features.archive, operation, self._server, "archive of the server's log")
+        what = f"archive of the server's log{self._driver.archive_hint}"
+        self._require(self.features.archive, operation, self._server, what)
         with self._translated(operation, None):
             return call()
 

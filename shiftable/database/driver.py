@@ -431,11 +431,15 @@ class DatabaseDriver(Driver[DatabaseSpec]):
             fresh: what was returned before was refused by the server; if it was kept, fetch it again.
         """
 
-    def prepare(self, name: str) -> None:
+    def prepare(self, name: str) -> DatabaseState | None:
         """Have an available server ready for a connection, which is about to be opened: one that runs on demand starts.
 
-        Called often. Most servers run anyway.
+        Called often, and again when a connection to a server that runs on demand could not be opened.
+
+        Returns:
+            Whether it is available or stopped, of a server that runs on demand; ``None``: it runs anyway.
         """
+        return None
 
     def pending_password(self, name: str) -> Masked | None:
         """Return the password that is about to replace the one that the provider keeps, where it tells."""
@@ -509,6 +513,11 @@ class DatabaseDriver(Driver[DatabaseSpec]):
         raise Unsupported("no restore to a point in time")
 
     # of whole servers, on which the databases of this driver are: with features.archive
+
+    @property
+    def archive_hint(self) -> str:
+        """What to do to have an archive, or instead of one, as the end of the sentence that there is none."""
+        return ""
 
     def back_up(self) -> BaseBackup:
         """Make a base backup, and delete what no time that is to be kept needs any more. Returns when it is complete.

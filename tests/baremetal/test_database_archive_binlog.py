@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import pytest
@@ -31,6 +33,7 @@ from shiftable_baremetal._binlog import (
     events_of,
     following,
 )
+from shiftable_baremetal._binlog_session import Stream
 from shiftable_baremetal._binlog_store import BinlogStore, LogEnd
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._servers_archive_mariadb import MariadbArchive
@@ -76,6 +79,53 @@ def test_events_are_read_however_they_are_cut(sizes: list[int], step: int) -> No
 def test_what_is_no_log_is_refused(damaged: bytes) -> None:
     with pytest.raises(FilesError):
         list(events_of([damaged]))
+
+
+class Sending:
+    """A connection over which a server sends events for ever."""
+
+    closed = False
+
+    def cursor(self) -> Self:
+        return self
+
+    __enter__ = cursor
+
+    def __exit__(self, *_: object) -> None:
+        """A cursor ends."""
+
+    def execute(self, _query: str) -> None:
+        """Nothing is answered."""
+
+    def _execute_command(self, _command: int, _arguments: bytes) -> None:
+        """It is asked for events."""
+
+    def _read_packet(self) -> Self:
+        return self
+
+    def get_all_data(self) -> bytes:
+        return b"\0" + event(ROWS, 0).data
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Any]:
+        try:
+            yield self
+        finally:
+            self.closed = True
+
+
+def test_a_servers_log_that_is_read_in_part_is_closed_at_once_also_by_a_failure() -> None:
+    sending = Sending()
+
+    def fail_at_the_first() -> None:
+        with Stream(sending.opened).events("log", 1, 0) as events:
+            for number, _ in events:
+                raise LookupError(number)
+
+    with pytest.raises(LookupError, match="1") as caught:
+        fail_at_the_first()
+    assert caught.tb is not None  # which keeps what is not closed
+    assert sending.closed
 
 
 def test_the_next_file_is_told_with_and_without_a_checksum() -> None:

@@ -128,7 +128,31 @@ def rows(cluster: Cluster, query: str, database: str = "postgres") -> list[tuple
 def test_a_provider_without_an_archive_says_how_one_begins(shiftable: Shiftable, written: Path) -> None:
     file = written / "shiftable.toml"
     file.write_text(file.read_text().replace("archive_days = 7\n", ""))
-    for command in ("archive", "backup", "backups"):
-        answer = shiftable("db", command, "office")
-        assert 1 == answer.returncode
-        assert "archive" in answer.stderr or "base backups" in answer.stderr
+    hint = ": archive_days of [providers.office.postgresql] begins an archive"
+    at = "2026-01-01T00:00:00Z"
+    for *command, lacks in (
+        ("archive", "office", "archive of the server's log"),
+        ("archive", "office", "--end", "archive of the server's log"),
+        ("backup", "office", "archive of the server's log"),
+        ("backups", "office", "base backups"),
+        ("restore", "orders", "copy", "--at", at, "restore to a time"),
+    ):
+        answer = shiftable("db", *command)
+        assert (1, True) == (answer.returncode, f"this provider has no {lacks}{hint}" in answer.stderr), answer.stderr
+    answer = shiftable("db", "archive", "here")
+    assert "has no archive of the server's log: backup_days of a database keeps what" in answer.stderr
+
+
+def test_a_server_is_shown_though_its_archive_has_not_begun_or_cannot_be_reached(
+    shiftable: Shiftable, written: Path
+) -> None:
+    shiftable("apply", "secrets.app", "blob.backups")
+    shiftable("secrets", "put", "app", "db/manager", stdin=MANAGER)
+    assert 0 == shiftable("apply").returncode
+    answer = shiftable("db", "restore", "orders", "copy", "--at", "2026-01-01T00:00:00Z")
+    assert (1, True) == (answer.returncode, "its log: `shiftable db archive` begins one" in answer.stderr)
+    (written / "data/blob/shop-backups").rename(written / "away")
+    for words in ((), ("--json",)):
+        shown = shiftable("db", "show", "orders", *words)
+        assert (1, True) == (shown.returncode, "bucket 'shop-backups' does not exist" in shown.stderr)
+        assert "available" in shown.stdout

@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +40,7 @@ from shiftable.masking import Masked
 from shiftable.postgresql import Cluster, all_binaries, find_binaries
 from shiftable.testing.conformance import database as conformance
 from shiftable.testing.conformance.database import database_machine, small_spec
-from shiftable_baremetal import BaremetalProvider, BaremetalSettings, PrivatePostgresqlSettings
+from shiftable_baremetal import BaremetalProvider, BaremetalSettings, PrivatePostgresqlSettings, _private_errors
 from shiftable_baremetal.database import PrivateDatabaseDriver
 
 VERSION = str(max(found.major for found in all_binaries()))
@@ -340,10 +342,62 @@ def test_a_stopped_server_is_stopped_for_all_and_not_started_on_demand(root: Pat
     """
     assert told(script, root) == ""
     assert orders.info().state == "stopped"
-    with pytest.raises(psycopg.OperationalError):
-        ask(orders, "SELECT 1")
+    for connect in (lambda: ask(orders, "SELECT 1"), orders.connect, orders.engine().connect):
+        with pytest.raises(Conflict, match="it is stopped; `shiftable db start baremetal:orders` starts it"):
+            connect()
     orders.start()
     assert ask(orders, "SELECT 1") == 1
+
+
+def test_a_connection_that_meets_a_restart_is_opened_after_it(
+    root: Path, orders: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends between the question whether it runs and the connection."""
+    connect, tried = psycopg.connect, list[bool]()
+
+    def later(*arguments: Any, **options: Any) -> Any:
+        if not tried:
+            cluster_of(root, "orders").stop()
+        tried.append(True)
+        return connect(*arguments, **options)
+
+    ask(orders, "SELECT 1")
+    monkeypatch.setattr(psycopg, "connect", later)
+    assert ask(orders, "SELECT 1") == 1
+    assert 2 == len(tried)
+    tried.clear()
+    engine = orders.engine()
+    with engine.connect() as connection:
+        assert 1 == connection.execute(sqlalchemy.text("SELECT 1")).scalar()
+    engine.dispose()
+    assert 2 == len(tried)
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        orders.connect("nowhere")
+    assert 4 == len(tried), "what fails again is told"
+
+
+def test_whose_a_folder_is_that_is_closed_is_told(
+    root: Path, databases: Databases, orders: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(self: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: closed(self))
+    file, mine = root / "orders" / "spec.json", os.geteuid()
+    with pytest.raises(PermissionDenied, match=rf"Permission denied: {file} \[EACCES"):
+        databases.describe("orders")
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    owner = pwd.getpwuid(mine).pw_name
+    why = f"; {file} belongs to {owner}: run this as {owner}, or"
+    with pytest.raises(PermissionDenied, match=re.escape(f"{why} declare another root")):
+        databases.describe("orders")
+    monkeypatch.setattr(_private_errors, "_is_of", lambda uid, folder: (uid, folder) == (4242, file.parent))
+    with pytest.raises(PermissionDenied, match=re.escape(f"{why} have root `chown -R 4242 {file}`")):
+        databases.describe("orders")
+    monkeypatch.setattr(Path, "is_dir", closed)
+    with pytest.raises(PermissionDenied, match=re.escape(f"/nowhere; {root} belongs to {owner}: run this as {owner}")):
+        databases.describe("nowhere")  # what lies in a folder that is closed is not there to be looked at
+    monkeypatch.undo()
 
 
 def test_a_restart_is_one(orders: Database) -> None:

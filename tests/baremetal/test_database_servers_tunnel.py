@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ import pytest
 
 from shiftable.config import Credential
 from shiftable.database import Databases
-from shiftable.errors import ConfigError, Unavailable
+from shiftable.errors import ConfigError, Unauthenticated, Unavailable
 from shiftable.postgresql import all_binaries, temporary_cluster
 from shiftable.testing.conformance.database import small_spec
 from shiftable_baremetal import MariadbSettings, PostgresqlSettings
@@ -46,6 +47,10 @@ if "-O" in words:
 if words[-1] == "closed":
     print("Permission denied (publickey).", file=sys.stderr)
     sys.exit(255)
+if words[-1] == "gone":
+    sys.exit("ssh: connect to host gone port 22: Connection refused")
+if words[-1] == "changed":
+    sys.exit("@@@@@\\r\\n@ WARNING: IT HAS CHANGED!  @\\r\\n@@@@@\\r\\nHost key verification failed.")
 here, _, target = words[words.index("-L") + 1].partition(":")
 pathlib.Path(here).unlink(missing_ok=True)
 listening = socket.socket(socket.AF_UNIX)
@@ -144,7 +149,33 @@ def test_many_threads_open_one(log: Path, tmp_path: Path) -> None:
 
 def test_a_machine_that_lets_nobody_in_is_told(tmp_path: Path) -> None:
     databases = Databases(open_server(PostgresqlSettings(ssh="closed"), tmp_path))
-    with closing(tunnel_of(databases)), pytest.raises(Unavailable, match=r"ssh to closed failed: Permission denied"):
+    with closing(tunnel_of(databases)), pytest.raises(Unauthenticated, match="ssh to closed failed: Permission"):
+        list(databases.list())
+
+
+def test_a_machine_that_is_not_there_may_come_back(tmp_path: Path) -> None:
+    databases = Databases(open_server(PostgresqlSettings(ssh="gone"), tmp_path))
+    with closing(tunnel_of(databases)), pytest.raises(Unavailable, match="ssh to gone failed: ssh: connect to host"):
+        list(databases.list())
+
+
+def test_what_ssh_says_is_one_line(tmp_path: Path) -> None:
+    """Of its warnings without their frame, and the control characters at their ends."""
+    databases = Databases(open_server(PostgresqlSettings(ssh="changed"), tmp_path))
+    with closing(tunnel_of(databases)), pytest.raises(Unauthenticated) as caught:
+        list(databases.list())
+    assert "ssh to changed failed: WARNING: IT HAS CHANGED! Host key verification failed." in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [PostgresqlSettings, MariadbSettings])
+def test_a_server_that_does_not_listen_beyond_ssh_is_told(
+    tmp_path: Path, kind: type[PostgresqlSettings | MariadbSettings]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    databases = Databases(open_server(kind(ssh="db", host="127.0.0.1", port=port, user="me", tls=False), tmp_path))
+    why = f"ssh to db is open; does the server listen at 127.0.0.1:{port} there"
+    with closing(tunnel_of(databases)), pytest.raises(Unavailable, match=why):
         list(databases.list())
 
 

@@ -115,6 +115,7 @@ def test_only_a_refused_login_is_a_refusal(said: Exception, told: str | None) ->
         ("ВАЖНО:  пользователь не прошёл проверку подлинности", "likely"),
         ("FATAL:  sorry, too many clients already", None),
         ("FATAL:  the database system is shutting down", None),
+        ("FATAL:  terminating connection due to administrator command", None),
         ('FATAL:  permission denied for database "x"', None),
         ("server closed the connection unexpectedly", None),
     ],

@@ -19,7 +19,7 @@ import sqlalchemy
 
 from shiftable.config import Credential
 from shiftable.database import Databases, DatabaseSpec, Engine
-from shiftable.errors import OperationError, Unavailable
+from shiftable.errors import OperationError, Unauthenticated, Unavailable
 from shiftable.postgresql import Cluster, find_binaries, temporary_cluster
 from shiftable.testing.conformance.database import small_spec
 from shiftable_baremetal import MariadbSettings, PostgresqlSettings, _servers_archive_mariadb, database_servers
@@ -257,7 +257,10 @@ def test_a_machine_that_lets_nobody_in_is_told(sshd: Sshd, tmp_path: Path) -> No
         sshd.config.read_text() + f"Host other\n  HostName 127.0.0.1\n  Port {sshd.port}\n  User x\n"
     )
     known = PostgresqlSettings(ssh="other")
-    with closing(open_server(known, tmp_path / "servers")) as databases, pytest.raises(Unavailable, match="Permission"):
+    with (
+        closing(open_server(known, tmp_path / "servers")) as databases,
+        pytest.raises(Unauthenticated, match="Permission"),
+    ):
         list(databases.list())
 
 

@@ -164,14 +164,15 @@ class _Follow:
         end = time.monotonic() + _PATIENCE
         while self._place < seen.place:
             before = self._place
-            for number, event in self._stream.events(self._stem, *self._place):
-                if number != self._part.file:
-                    self._finish(last=True)
-                self._take(event)
-                if len(self._data) >= _LARGE:
-                    self._finish(last=False)
-                    if self._stopped():
-                        return False
+            with self._stream.events(self._stem, *self._place) as events:
+                for number, event in events:
+                    if number != self._part.file:
+                        self._finish(last=True)
+                    self._take(event)
+                    if len(self._data) >= _LARGE:
+                        self._finish(last=False)
+                        if self._stopped():
+                            return False
             if self._place != before:
                 end = time.monotonic() + _PATIENCE
             elif time.monotonic() > end:

@@ -45,7 +45,8 @@ def joined(store: BinlogStore, server: BinlogSession, stream: Stream, gap: GapEr
 
 def _begins_within(stream: Stream, stem: str, file: int, known: Reached) -> bool:
     """Tell whether all before a file is known, but not the latest transaction that is."""
-    before = [gtid for _, event in islice(stream.events(stem, file, 0), _HEAD) for gtid in event.before]
+    with stream.events(stem, file, 0) as events:
+        before = [gtid for _, event in islice(events, _HEAD) for gtid in event.before]
     return known.latest not in before and all(
         gtid.domain in known.last and gtid.sequence <= known.last[gtid.domain].sequence for gtid in before
     )
@@ -54,17 +55,18 @@ def _begins_within(stream: Stream, stem: str, file: int, known: Reached) -> bool
 def _after(stream: Stream, stem: str, first: int, known: Reached, gap: GapError) -> Place:
     """Return the place in the server's log after which nothing is known, and before which nothing else is."""
     left, seen, file, offset = Known(dict(known.last)), False, first, len(MAGIC)
-    for number, event in stream.events(stem, first, 0):
-        file, offset = (file, offset) if number == file else (number, len(MAGIC))
-        if event.begins_transaction and seen and not left.last:
-            break
-        for gtid in event.before or ((event.gtid,) if event.begins_transaction else ()):
-            if gtid.domain in left.last and not known.has(gtid):
-                why = "it took over before it had all, or was written before it took over"
-                raise GapError(f"{gap}; its transaction {gtid} is not stored, and later ones are: {why}")
-        left.knows(event)
-        seen = seen or (event.begins_transaction and (event.gtid, event.when) == (known.latest, known.when))
-        offset += len(event.data)
+    with stream.events(stem, first, 0) as events:
+        for number, event in events:
+            file, offset = (file, offset) if number == file else (number, len(MAGIC))
+            if event.begins_transaction and seen and not left.last:
+                break
+            for gtid in event.before or ((event.gtid,) if event.begins_transaction else ()):
+                if gtid.domain in left.last and not known.has(gtid):
+                    why = "it took over before it had all, or was written before it took over"
+                    raise GapError(f"{gap}; its transaction {gtid} is not stored, and later ones are: {why}")
+            left.knows(event)
+            seen = seen or (event.begins_transaction and (event.gtid, event.when) == (known.latest, known.when))
+            offset += len(event.data)
     if left.last or not seen:
         lacking = next(iter(left.last.values()), known.latest)
         raise GapError(f"{gap}; it lacks the transaction {lacking}, which is stored")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -127,12 +127,15 @@ class Stream:
 
     _connect: Callable[[], AbstractContextManager[Connection[Any]]]
 
-    def events(self, stem: str, file: int, offset: int) -> Iterator[tuple[int, Event]]:
-        """Yield all events from an offset of a file on, each with the number of its file, and how each file begins.
+    def events(self, stem: str, file: int, offset: int) -> closing[Generator[tuple[int, Event]]]:
+        """Open all events from an offset of a file on, each with the number of its file, and how each file begins.
 
         Raises:
-            GapError: the server has no such file any more, or not so much of it.
+            GapError: while they are read; the server has no such file any more, or not so much of it.
         """
+        return closing(self._events(stem, file, offset))
+
+    def _events(self, stem: str, file: int, offset: int) -> Generator[tuple[int, Event]]:
         from pymysql.err import OperationalError
 
         # Offsets are of 32 bits; a transaction may be larger.
@@ -171,8 +174,9 @@ class Stream:
         Raises:
             GapError: the server has no such file any more.
         """
-        for _, event in self.events(stem, file, 0):
-            return event
+        with self.events(stem, file, 0) as events:
+            for _, event in events:
+                return event
         return fail(IntegrityError, f"the server's log {stem}.{file:06d} is empty")
 
 

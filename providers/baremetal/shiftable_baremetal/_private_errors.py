@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pwd
 import sys
+from pathlib import Path
 
 from shiftable.errors import (
     AlreadyExists,
@@ -52,4 +56,36 @@ def classify(exc: Exception) -> Fault | None:
     fault = classify_os(exc)
     if fault is None or not isinstance(exc, OSError) or exc.filename is None:
         return fault
-    return Fault(fault.error, f"{fault.message}: {exc.filename}", fault.code)
+    told = _whose(Path(exc.filename)) if isinstance(exc, PermissionError) and isinstance(exc.filename, str) else ""
+    return Fault(fault.error, f"{fault.message}: {exc.filename}{told}", fault.code)
+
+
+def _whose(path: Path) -> str:
+    """Say to whom what cannot be read or written belongs, and what to do, if it is somebody else's.
+
+    Only what lies in one's own folder is to change its owner: above it are folders that others need, like ``/srv``.
+    """
+    mine = os.geteuid()
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            owner = place.stat().st_uid
+            if owner == mine:
+                return ""
+            me, them = _user(mine), _user(owner)
+            what = f"have root `chown -R {me} {place}`" if _is_of(mine, place.parent) else "declare another root"
+            return f"; {place} belongs to {them}: run this as {them}, or {what}"
+    return ""
+
+
+def _is_of(uid: int, folder: Path) -> bool:
+    try:
+        return folder.stat().st_uid == uid
+    except OSError:
+        return False
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

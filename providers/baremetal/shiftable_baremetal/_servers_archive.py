@@ -100,8 +100,10 @@ class ServerArchive(ABC, Generic[E, S]):
         """Return the last base backup that is older than a time, which the archive has reached."""
         restorable = self.restorable()
         if restorable is None:
-            what = "base backup: `shiftable db backup` makes one" if self._store.owner() else "archive of its log"
-            fail(InvalidArgument, f"no time can be restored: the server has no {what}")
+            missing = "base backup: `shiftable db backup` makes one"
+            if not self._store.owner():
+                missing = "archive of its log: `shiftable db archive` begins one"
+            fail(InvalidArgument, f"no time can be restored: the server has no {missing}")
         first = min(base.backup.restorable_from for base in self._store.bases())
         if when < first:
             fail(InvalidArgument, f"the earliest time that can be restored is {first:{_TOLD}} UTC")

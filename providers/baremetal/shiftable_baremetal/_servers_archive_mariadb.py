@@ -110,8 +110,8 @@ class MariadbArchive(ServerArchive[MariadbEngine, BinlogStore]):
         try:
             made = stream.first_event(stem, file).when
             self._check_archived(archived, stream.first_event(stem, archived.file))
-            for _, event in stream.events(stem, file, offset):
-                if event.begins_transaction and not event.transactional:
+            with stream.events(stem, file, offset) as events:
+                if any(event.begins_transaction and not event.transactional for _, event in events):
                     raise _TornError
         except GapError as exc:
             fail_for_gap(exc)

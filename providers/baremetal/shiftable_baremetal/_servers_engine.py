@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,9 +14,10 @@ from shiftable.config import Credential
 from shiftable.database._logins import Login
 from shiftable.database._url import url_of
 from shiftable.database.driver import DatabaseFeatures, DatabaseInfo, Engine, Server
-from shiftable.errors import Fault, OperationError
+from shiftable.errors import Fault, OperationError, Unavailable
 from shiftable.masking import Masked
 from shiftable_baremetal._faults import FilesError
+from shiftable_baremetal._servers_errors import classify
 from shiftable_baremetal._servers_mark import Found, Mark
 from shiftable_baremetal._servers_programs import Command
 from shiftable_baremetal._servers_tunnel import Tunnel
@@ -73,6 +74,22 @@ class Access:
         """Open the way to the server, unless it is open."""
         if self.tunnel is not None:
             self.tunnel.open()
+
+    @contextmanager
+    def carried(self) -> Iterator[None]:
+        """Say of a connection that ends at once that ssh is open, and leads to nobody.
+
+        What another machine could not connect to is to clients here a server that closes the connection.
+        """
+        try:
+            yield
+        except Exception as exc:
+            fault = classify(exc)
+            if self.tunnel is None or fault is None or fault.error is not Unavailable:
+                raise
+            said, there = fault.message.partition("\n")[0], self.tunnel
+            told = f"{said}: ssh to {there.machine} is open; does the server listen at {there.target} there?"
+            raise FilesError(attrs.evolve(fault, message=told)) from exc
 
     def _login(self) -> Login:
         return Login(self.user, self.secret())

@@ -313,7 +313,8 @@ class MariadbEngine(ServerEngine):
         password = self.access.secret().reveal()
         options = {"charset": "utf8mb4", "autocommit": True, "connect_timeout": 10, "program_name": "shiftable"}
         client, given = _pymysql(), {**arguments, **options, **more}
-        connection = mysql.connect(password=password.encode(), **given)
+        with self.access.carried():
+            connection = mysql.connect(password=password.encode(), **given)
         try:
             yield connection
         finally:

@@ -370,7 +370,8 @@ class PostgresqlEngine(ServerEngine):
             **more,
         }
         password = self.access.secret().reveal()
-        connection = _connected({**options, **({"password": password} if password else {})})
+        with self.access.carried():
+            connection = _connected({**options, **({"password": password} if password else {})})
         try:
             yield connection
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import attrs
 
-from shiftable.errors import ConfigError, Unavailable
+from shiftable.errors import ConfigError, Unauthenticated, Unavailable
 
 __all__ = ["Tunnel"]
 
@@ -31,6 +31,8 @@ _OPTIONS = (
     "ControlMaster=yes",
     "ControlPersist=600",
 )
+_FOR_GOOD = ("Permission denied", "Host key verification failed", "Too many authentication failures")
+"""What OpenSSH says where trying again does not help."""
 _TIMEOUT = 60  # seconds for ssh to come up
 
 
@@ -59,7 +61,8 @@ class Tunnel:
         """Have ssh carry the socket, unless it does.
 
         Raises:
-            Unavailable: the machine cannot be reached, or lets nobody in.
+            Unauthenticated: the machine lets nobody in with this key, or is not the one that ssh knows.
+            Unavailable: the machine cannot be reached.
             ConfigError: there is no ssh.
         """
         self._own_folder()
@@ -71,7 +74,9 @@ class Tunnel:
             forward = ("-L", f"{self._folder / self.socket}:{self.target}")
             done = self._ssh("-f", "-N", *(f"-o{each}" for each in _OPTIONS), *forward)
             if done.returncode:
-                raise Unavailable(f"ssh to {self.machine} failed: {done.stderr.decode(errors='replace').strip()}")
+                said = _plain(done.stderr)
+                error = Unauthenticated if any(words in said for words in _FOR_GOOD) else Unavailable
+                raise error(f"ssh to {self.machine} failed: {said}")
 
     def close(self) -> None:
         """End it for everybody."""
@@ -117,3 +122,9 @@ class Tunnel:
         with (self._folder / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _plain(said: bytes) -> str:
+    """Return what ssh says on one line; without the frame around its warnings."""
+    lines = (line.strip("@ \t") for line in said.decode(errors="replace").splitlines())
+    return " ".join(filter(None, lines))

@@ -19,6 +19,7 @@ from shiftable.database.driver import (
     DatabaseFeatures,
     DatabaseInfo,
     DatabaseSpec,
+    DatabaseState,
     Server,
     Snapshot,
 )
@@ -212,17 +213,23 @@ class PrivateDatabaseDriver(DatabaseDriver):
         """Return the password whose change a killed process has left half done."""
         return self._area.files(name).pending_password()
 
-    def prepare(self, name: str) -> None:
+    def prepare(self, name: str) -> DatabaseState:
         """Start an available server that does not run, and use it until this process ends."""
         files = self._area.files(name)
         if files.stopped:
-            return
+            return "stopped"
         due = files.backups.due(datetime.now(UTC))
         if due or not files.in_use:
             with self._changing(name):
                 self._start(self._area.files(name))
                 if due:
                     self._back_up(self._area.files(name))
+        return "available"
+
+    @property
+    def archive_hint(self) -> str:
+        """What there is instead."""
+        return ": backup_days of a database keeps what restores it to a time"
 
     # changing state
 

@@ -261,6 +261,11 @@ class ServerDatabaseDriver(DatabaseDriver):
         """Delete a base backup."""
         self._archived().delete(name)
 
+    @property
+    def archive_hint(self) -> str:
+        """Which setting begins one."""
+        return f": archive_days of [providers.{self.named.label}.{self._engine.name}] begins an archive"
+
     def archive(
         self,
         *,
@@ -285,7 +290,7 @@ class ServerDatabaseDriver(DatabaseDriver):
 
     def _archived(self) -> ServerArchive[Any, Any]:
         if self._archive is None:
-            raise Unsupported("no archive of the server's log: archive_days of the provider begins one")
+            raise Unsupported(f"no archive of the server's log{self.archive_hint}")
         return self._archive
 
     @contextlib.contextmanager
