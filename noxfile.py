@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
@@ -35,6 +36,23 @@ TEST_TOOLS = (
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 WORKERS = ("-n", str(min(2 * CORES, 16)), "--dist", "worksteal")  # tests wait for half of their time
+
+
+def run_tests(session: nox.Session, *selected: str, workers: Iterable[str] = WORKERS) -> None:
+    """Run tests, or what the command line asks for.
+
+    What fails is told, and runs once more when all others have ended: of 20,000 tests hundreds start servers and kill
+    them, and a busy machine may be later than they wait. What fails twice fails the session.
+    """
+    if session.posargs:
+        session.run("pytest", *selected, *session.posargs)
+        return
+    cache = ("-o", f"cache_dir={session.cache_dir.resolve() / session.name}")
+    try:
+        session.run("pytest", *selected, *cache, "--cache-clear", *workers)
+    except CommandFailed:
+        session.warn("tests failed, see above: they run once more, one at a time, and have to pass now")
+        session.run("pytest", *selected, *cache, "--last-failed", "--last-failed-no-failures", "none", "--exitfirst")
 
 
 def places_of(providers: Iterable[str]) -> tuple[str, ...]:
@@ -77,7 +95,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests that need PyPI alone."""
     install(session, *TEST_TOOLS)
-    session.run("pytest", *(session.posargs or WORKERS))
+    run_tests(session)
 
 
 @nox.session
@@ -86,7 +104,7 @@ def provider(session: nox.Session, name: str) -> None:
     """Core and one provider only, each in an environment of its own."""
     install(session, *TEST_TOOLS, providers=(name,))
     folder = Path("tests") / name
-    session.run("pytest", "tests/core", *((str(folder),) if folder.is_dir() else ()), *WORKERS)
+    run_tests(session, "tests/core", *((str(folder),) if folder.is_dir() else ()))
 
 
 @nox.session(python="3.11")
@@ -97,7 +115,7 @@ def lowest(session: nox.Session) -> None:
         *("uv", "pip", "install", "--resolution", "lowest-direct", "--python", python_executable(session)),
         *(f".[{EXTRAS}]", *places_of(PROVIDERS), *TEST_TOOLS),
     )
-    session.run("pytest", *(session.posargs or WORKERS))
+    run_tests(session)
 
 
 @nox.session
@@ -142,14 +160,14 @@ def servers(session: nox.Session) -> None:
     session.run("python", "tests/servers/install.py")
     if not session.posargs:
         session.run("pytest", "tests/azure/test_double.py", "tests/gcp/test_double.py", "-k", "obstore")
-    session.run("pytest", "tests/servers", "--servers", *session.posargs)
+    run_tests(session, "tests/servers", "--servers", workers=())
 
 
 @nox.session
 def moves(session: nox.Session) -> None:
     """Moves between all providers, 2,000 awkward objects and 500 secrets each way, and 80 that are killed."""
     install(session, *TEST_TOOLS)
-    session.run("pytest", "tests/moves", "--full", *(session.posargs or WORKERS))
+    run_tests(session, "tests/moves", "--full")
 
 
 @nox.session
