@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import stat
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Literal, Self
 
 import attrs
 
@@ -21,6 +23,7 @@ from shiftable.blob._stream import ObjectStream
 from shiftable.blob._upload import PART_SIZE
 from shiftable.blob.driver import ObjectSummary
 from shiftable.errors import (
+    Conflict,
     InvalidArgument,
     NotFound,
     OperationError,
@@ -39,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 _READ = 1024 * 1024
 _LARGE = 1024 * 1024
+_KEPT_BYTES = 4 * 1024 * 1024
+_BEHIND_SLASH = "0"
+"""The character behind the slash: what sorts before a name and this may lie below the name."""
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 End = Path | Bucket | tuple[Bucket, str]
@@ -71,10 +77,14 @@ def sync(
     Nothing is written through a symbolic link within a target folder: such a step ends as a ``Conflict``. A folder
     below the source that cannot be read is a step with its error, and what the target has there stays.
 
+    Deletions come when all copies were made. If one failed, nothing is deleted: each deletion ends as a ``Conflict``,
+    and the next sync catches up. Last come copies whose place a deletion frees: a file's where a folder was, or the
+    other way round.
+
     Args:
         source: a folder, a bucket, or a bucket and a prefix.
         target: the same; one of the two is not a folder.
-        delete: also delete at the target what the source has not.
+        delete: also delete at the target what the source has not, and the folders that it empties.
         dry_run: yield the steps without doing them; those whose name the target cannot hold have their error.
         on_found: is told each step before it begins, for a display of how far it is.
 
@@ -92,15 +102,83 @@ def sync(
     steps = _steps(here, there, delete=delete)
     if on_found is not None:
         steps = _told(steps, on_found)
-    if dry_run:
-        return (_foreseen(there, step) for step in steps)
-    return _carried_out(here, there, steps, workers)
+
+    def run(some: Iterable[SyncStep]) -> Iterator[SyncStep]:
+        return (_foreseen(there, step) for step in some) if dry_run else _carried_out(here, there, some, workers)
+
+    return _deleting_last(there, steps, run) if delete else run(steps)
 
 
 def _told(steps: Iterable[SyncStep], on_found: Callable[[SyncStep], None]) -> Iterator[SyncStep]:
     for step in steps:
         on_found(step)
         yield step
+
+
+def _deleting_last(
+    there: _Side, steps: Iterable[SyncStep], run: Callable[[Iterable[SyncStep]], Iterator[SyncStep]]
+) -> Iterator[SyncStep]:
+    """Make the copies; then the deletions, if none of those failed; then the copies that waited for a deletion."""
+    with _Kept() as deletions, _Kept() as waiting:
+        failed = 0
+        for step in run(_at_once(there, steps, deletions, waiting)):
+            failed += step.error is not None
+            yield step
+        for kept in (deletions, waiting):
+            yield from (_left(there, step, failed) for step in kept) if failed else run(kept)
+
+
+def _at_once(there: _Side, steps: Iterable[SyncStep], deletions: _Kept, waiting: _Kept) -> Iterator[SyncStep]:
+    """Pass on the copies that wait for no deletion, and keep the other steps."""
+    files: list[str] = []
+    for step in steps:
+        files = [name for name in files if step.name < name + _BEHIND_SLASH]  # those that it may lie below
+        if step.action == "delete":
+            deletions.add(step)
+            files.append(step.name)
+        elif step.error is None and isinstance(there, _Folder) and there.is_hindered(step.name, files):
+            waiting.add(step)
+        else:
+            yield step
+
+
+def _left(there: _Side, step: SyncStep, failed: int) -> SyncStep:
+    """Return a step that is not made, as copies failed."""
+    what = "stays" if step.action == "delete" else "is not copied, as what has its place stays"
+    count = "a copy failed" if failed == 1 else f"{failed:,} copies failed"
+    error = Conflict(
+        f"{what}: {count}, so nothing was deleted", operation="blob.sync", resource=there.resource(step.name)
+    )
+    return attrs.evolve(step, error=error)
+
+
+class _Kept:
+    """Steps that come later, in their order: a million of them are in a file, not in memory."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(_KEPT_BYTES, "w+", encoding="ascii")  # noqa: SIM115  closed below
+
+    def add(self, step: SyncStep) -> None:
+        with self._translated():
+            self._file.write(json.dumps([step.name, step.action, step.size]) + "\n")
+
+    def __iter__(self) -> Iterator[SyncStep]:
+        with self._translated():
+            self._file.seek(0)
+        for line in self._file:
+            name, action, size = json.loads(line)
+            yield SyncStep(name=name, action=action, size=size)
+
+    def _translated(self) -> translated:
+        return translated(
+            classify_os, provider="local", operation="blob.sync", resource=Resource("folder", tempfile.gettempdir())
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
 
 
 def _foreseen(there: _Side, step: SyncStep) -> SyncStep:
@@ -229,6 +307,10 @@ class _Side(ABC):
     def delete(self, name: str) -> None:
         """Delete one."""
 
+    @abstractmethod
+    def resource(self, name: str) -> Resource:
+        """Return what errors name."""
+
 
 @attrs.frozen
 class _Prefix(_Side):
@@ -253,6 +335,9 @@ class _Prefix(_Side):
 
     def delete(self, name: str) -> None:
         self.bucket.delete(self.prefix + name)
+
+    def resource(self, name: str) -> Resource:
+        return Resource("object", self.prefix + name, Resource("bucket", self.bucket.name))
 
     def opened(self, name: str, item: ObjectSummary | None) -> ObjectStream:
         """Open an object as it was listed; if that is no more, as it is."""
@@ -319,6 +404,19 @@ class _Folder(_Side):
     def delete(self, name: str) -> None:
         with self.translated(name):
             Path(self.path(name)).unlink(missing_ok=True)
+        with suppress(OSError):  # until one has something else in it
+            for folder in PurePosixPath(name).parents:
+                if folder.name:
+                    (self.root / folder).rmdir()
+
+    def is_hindered(self, name: str, files: Collection[str]) -> bool:
+        """Tell whether a name has no place: a folder has it, or one of some files is in the way there."""
+        if any(name.startswith(f"{file}/") for file in files):
+            return True
+        try:
+            return stat.S_ISDIR(os.lstat(self._start + name).st_mode)
+        except (OSError, ValueError):  # nothing is there, or the name is none
+            return False
 
     def content(self, name: str, size: int) -> bytes | Path:
         """Return what is to be uploaded: a small file's content, which takes as little memory as a part of a large."""
@@ -344,7 +442,7 @@ class _Folder(_Side):
 
     def translated(self, name: str) -> translated:
         """Turn the errors of files into ours."""
-        return translated(classify_os, provider="local", operation="blob.sync", resource=self._resource(name))
+        return translated(classify_os, provider="local", operation="blob.sync", resource=self.resource(name))
 
     def _told(self, name: str, exc: OSError | OperationError) -> OperationError:
         """Return an error of a file, or of a folder below, as ours."""
@@ -354,7 +452,7 @@ class _Folder(_Side):
         except OperationError as error:
             return error
 
-    def _resource(self, name: str) -> Resource:
+    def resource(self, name: str) -> Resource:
         return Resource(
             "file" if name[-1:] not in {"", "/"} else "folder", self._start + name if name else str(self.root)
         )

@@ -557,7 +557,9 @@ def _failures(bucket: Bucket, batch: list[Deleted]) -> dict[Deleted, OperationEr
 @blob.command()
 @click.argument("source", type=PlaceType(), shell_complete=complete_places)
 @target_
-@click.option("--delete", is_flag=True, help="Delete at the target what is not at the source.")
+@click.option(
+    "--delete", is_flag=True, help="Then delete at the target what is not at the source; nothing, if a copy failed."
+)
 @click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
 @lines_option
 @pass_context

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 
 import shiftable
 from shiftable.blob import BlobStore, Bucket, BucketSpec, SyncStep, sync
-from shiftable.blob._sync import _read
+from shiftable.blob._sync import _Kept, _read
 from shiftable.blob.driver import BlobDriver
-from shiftable.errors import InvalidArgument, NotFound, PermissionDenied
+from shiftable.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.wrap import Recorded
 
@@ -186,13 +187,13 @@ def test_a_folder_that_cannot_be_read_is_one_error_and_nothing_of_it_is_deleted(
         ("copy", "b/", "PermissionDenied"),
         ("copy", "new\nline", ""),
         ("copy", "ü", ""),
-        ("delete", "b0", ""),
-        ("delete", "gone", ""),
+        ("delete", "b0", "Conflict"),
+        ("delete", "gone", "Conflict"),
     ]
     for dry_run in (True, False):
         steps = sync(tree, bucket, delete=True, dry_run=dry_run)
         assert expected == done(steps), dry_run
-    assert ["a", "b-d", "b/c", "b/gone", "b/z/y", "new\nline", "ü"] == keys(bucket)
+    assert ["a", "b-d", "b/c", "b/gone", "b/z/y", "b0", "gone", "new\nline", "ü"] == keys(bucket)
     (denied,) = (step.error for step in sync(tree, bucket) if step.error)
     assert f"folder '{tree}/b/'" in str(denied)
 
@@ -213,9 +214,9 @@ def test_a_file_that_may_not_be_looked_at_is_one_error(
 
     monkeypatch.setattr(os, "scandir", without_rights)
     steps = done(sync(tree, bucket, delete=True))
-    assert [("copy", "b/c", "PermissionDenied")] == [step for step in steps if step[2]]
-    assert ["a", "b-d", "b/a", "b/c", "b/d", "new\nline", "ü"] == keys(bucket)
-    assert [("copy", "b/c", "PermissionDenied")] == done(sync(tree, bucket, delete=True))
+    assert [("copy", "b/c", "PermissionDenied")] == [step for step in steps if step[2] not in {"", "Conflict"}]
+    assert ["a", "b-d", "b/a", "b/c", "b/c0", "b/d", "gone", "new\nline", "ü"] == keys(bucket)
+    assert [("copy", "b/c", "PermissionDenied")] == done(sync(tree, bucket))
 
 
 class _Entry:
@@ -253,6 +254,121 @@ def test_a_folder_in_place_of_a_file_is_one_error(bucket: Bucket, tmp_path: Path
     expected = [("copy", "a", "Conflict"), ("copy", "b", ""), ("copy", "c/d", "AlreadyExists")]
     assert expected == done(sync(bucket, tmp_path / "down"))
     assert ["a", "b", "c"] == sorted(path.name for path in (tmp_path / "down").iterdir())
+
+
+def test_nothing_is_deleted_before_everything_is_copied(
+    bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("0 gone", "b-gone", "z\ngone"):
+        bucket.put(key, b"1")
+    calls: list[str] = []
+    for name in ("put", "delete"):
+        real = getattr(MemoryBlobDriver, name)
+
+        def told(driver: Any, *given: Any, name: str = name, real: Any = real, **more: Any) -> Any:
+            calls.append(name)
+            return real(driver, *given, **more)
+
+        monkeypatch.setattr(MemoryBlobDriver, name, told)
+    assert [""] * 8 == [error for *_, error in done(sync(tree, bucket, delete=True, workers=4))]
+    assert ["put"] * 5 + ["delete"] * 3 == calls
+    assert ["a", "b-d", "b/c", "new\nline", "ü"] == keys(bucket)
+
+
+def test_where_a_copy_fails_nothing_is_deleted_and_the_next_sync_does_it(
+    bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put("0 gone", b"1")
+    with monkeypatch.context() as patch:
+        patch.setattr(shiftable.blob._sync, "_read", _refusing(_read, tree / "b-d"))
+        steps = {step.name: step.error for step in sync(tree, bucket, delete=True)}
+    assert isinstance(steps.pop("b-d"), PermissionDenied)
+    assert "object '0 gone' in bucket 'shop': stays: a copy failed, so nothing was deleted" in str(steps.pop("0 gone"))
+    assert {None} == set(steps.values())
+    assert [("copy", "b-d", ""), ("delete", "0 gone", "")] == done(sync(tree, bucket, delete=True))
+    assert ["a", "b-d", "b/c", "new\nline", "ü"] == keys(bucket)
+
+
+def test_a_listing_that_breaks_off_deletes_nothing(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        bucket.put(f"{number}", b"1")
+    down = tmp_path / "down"
+    down.mkdir()
+    (down / "00").write_text("1")
+    real = MemoryBlobDriver.list
+
+    def breaks_off(driver: Any, *given: Any, cursor: str | None, limit: int | None, **more: Any) -> Any:
+        if cursor:
+            raise Unavailable("the line is cut")
+        return real(driver, *given, cursor=cursor, limit=2, **more)
+
+    monkeypatch.setattr(MemoryBlobDriver, "list", breaks_off)
+    with pytest.raises(Unavailable):
+        list(sync(bucket, down, delete=True))
+    assert "00" in [path.name for path in down.iterdir()]
+
+
+def test_files_and_folders_change_places(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("a", "b/c/d", "e", "f"):
+        bucket.put(key, b"new")
+    down = tmp_path / "down"
+    for name in ("a/x/y", "a-", "b", "e/z/1", "e/z/2"):
+        (down / name).parent.mkdir(parents=True, exist_ok=True)
+        (down / name).write_text("old")
+    steps = list(sync(bucket, down, delete=True, workers=1))
+    actions = [(step.action, step.name, step.error) for step in steps]
+    deletions = [("delete", name, None) for name in ("a-", "a/x/y", "b", "e/z/1", "e/z/2")]
+    assert [("copy", "f", None), *deletions, *(("copy", name, None) for name in ("a", "b/c/d", "e"))] == actions
+    assert ["a", "b/c/d", "e", "f"] == sorted(
+        path.relative_to(down).as_posix() for path in down.rglob("*") if path.is_file()
+    )
+    assert [] == done(sync(bucket, down, delete=True))
+
+
+def test_what_is_in_the_way_stays_where_a_copy_failed(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("a", "b/c", "../evil"):
+        bucket.put(key, b"new")
+    down = tmp_path / "down"
+    (down / "a").mkdir(parents=True)
+    (down / "a" / "x").write_text("old")
+    (down / "b").write_text("old")
+    steps = {step.name: str(step.error) for step in sync(bucket, down, delete=True)}
+    assert "is not copied, as what has its place stays: a copy failed" in steps["a"]
+    assert steps["b/c"].endswith("is not copied, as what has its place stays: a copy failed, so nothing was deleted")
+    assert ["old", "old"] == [(down / name).read_text() for name in ("a/x", "b")]
+
+
+def test_folders_that_a_sync_empties_are_deleted_and_no_others(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("keep/a", b"1")
+    down = tmp_path / "down"
+    for name in ("keep/gone/1", "gone/deep/1", "full/1"):
+        (down / name).parent.mkdir(parents=True, exist_ok=True)
+        (down / name).write_text("1")
+    (down / "empty").mkdir()
+    (down / "full" / "link").symlink_to(tmp_path)
+    assert {""} == {error for *_, error in done(sync(bucket, down, delete=True))}
+    left = sorted(path.relative_to(down).as_posix() for path in down.rglob("*"))
+    assert ["empty", "full", "full/link", "keep", "keep/a"] == left
+    bucket.delete("keep/a")
+    (down / "full" / "link").unlink()
+    list(sync(bucket, down, delete=True))
+    assert ["empty", "full"] == sorted(path.name for path in down.iterdir())
+
+
+def test_many_deletions_take_no_memory(tmp_path: Path) -> None:
+    kept = _Kept()
+    tracemalloc.start()
+    with kept:
+        for number in range(20_000):
+            kept.add(SyncStep(name=f"{number:0400}\n\udcff", action="delete", size=number))
+        assert tracemalloc.get_traced_memory()[0] < 2 * 1024 * 1024
+        for number, step in enumerate(kept):
+            assert (f"{number:0400}\n\udcff", number) == (step.name, step.size)
+        assert tracemalloc.get_traced_memory()[1] < 12 * 1024 * 1024
+    tracemalloc.stop()
+    assert number == 19_999
 
 
 @pytest.mark.parametrize("key", ["../evil", "a/../../evil", "a//b", "/evil", "./a", "a/", "nul\0"])
