@@ -428,6 +428,8 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         healthy = [seen for seen in living if seen.state != "failed"] if repairs else living
         self._require_unmoved(change, self._as_declared(after, healthy, size), resource)
         if repairs:
+            with self._translated("update", resource):
+                self._driver.create(after)  # refuses what cannot be made, while those that failed are still there
             self._remove(failed(after, living))
         if fields & self._made_anew:
             self._make_anew(after, self._wrong(after, living, size), resource)

@@ -300,6 +300,17 @@ def test_a_machine_that_failed_is_made_anew_by_a_step_that_destroys() -> None:
     assert compute.diff(START) == ()
 
 
+def test_a_machine_that_failed_stays_until_it_is_known_that_another_can_be_made() -> None:
+    driver = MemoryComputeDriver(failing={"conf-2"})
+    compute = Compute(driver)
+    compute.apply(compute.diff(START)[0])
+    before = compute.fleet("conf").info()
+    repair, _ = compute.diff(attrs.evolve(START, image="debian-99"))
+    with pytest.raises(InvalidArgument, match="debian-99"):
+        compute.apply(repair)
+    assert compute.fleet("conf").info() == before
+
+
 def test_machines_that_failed_are_the_first_to_go() -> None:
     driver = MemoryComputeDriver(failing={"conf-0"})
     compute = Compute(driver)
