@@ -25,7 +25,9 @@ from shiftable.cli._context import (
 )
 from shiftable.cli._dns_cutover import cutover
 from shiftable.cli._serving import until_told
+from shiftable.cli._units import limit
 from shiftable.dns import RecordChange, RecordSet, Token, Zone
+from shiftable.dns._rules import too_many
 from shiftable.errors import ConfigError, NotFound
 from shiftable.wording import counted
 
@@ -298,6 +300,13 @@ def export_(context: Context, place: ZoneAt, out: Path | None, omit_policies: bo
 @zone_
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--replace", is_flag=True, help="Delete the record sets that are not in the file.")
+@click.option(
+    "--change-limit",
+    type=limit,
+    metavar="NUMBER|SHARE%",
+    help="With --yes: a file that would replace or delete more of the zone changes nothing."
+    "  [default: 30% of ten or more]",
+)
 @apex_option
 @dry_option
 @yes_option
@@ -308,16 +317,22 @@ def import_(
     file: Path,
     *,
     replace: bool,
+    change_limit: float | None,
     apex: bool,
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Read a zone file (- is standard input) into a zone: what differs is shown, asked about and changed."""
+    """Read a zone file (- is standard input) into a zone: what differs is shown, asked about and changed.
+
+    A file that was cut off differs much: with --yes, see --change-limit.
+    """
     zone = place.open(context)
     changes = tuple(
         change for change in zone.diff(_of_file(zone, file), apex=apex) if replace or change.after is not None
     )
     ask = not yes and any(change.action != "create" for change in changes)
+    if yes and not dry_run:
+        _check_share(zone, changes, change_limit)
     carry_out(zone, changes, dry_run=dry_run, ask=ask, apex=apex)
 
 
@@ -358,6 +373,21 @@ def _other(context: Context, zone: Zone, text: str) -> Zone | tuple[RecordSet, .
     if found.name != zone.name:
         raise ConfigError(f"{found.origin} is another zone than {zone.origin}; names are compared as they are")
     return found
+
+
+def _check_share(zone: Zone, changes: Iterable[RecordChange], most: float | None) -> None:
+    """Refuse to replace or delete much of a zone while nobody looks on."""
+    touched = sum(change.before is not None for change in changes)
+    if not touched:
+        return
+    there = sum(1 for _ in zone.records())
+    limits: dict[str, Any] = {} if most is None else {"share" if isinstance(most, float) else "limit": most}
+    if told := too_many(touched, there, **limits):
+        raise ConfigError(
+            f"{touched:,} of the {counted(there, 'record set')} of {zone.origin} on {zone.provider.label} would be"
+            f" replaced or deleted, and --yes does that to at most {told}; look at the file (--dry-run), or raise that"
+            " limit (--change-limit)"
+        )
 
 
 def _of_file(zone: Zone, file: Path) -> tuple[RecordSet, ...]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from shiftable.dns.driver import SERVER_TYPES, RecordChange, RecordKey, RecordSet, is_within
 
-__all__ = ["broken_rules", "is_already", "unheld"]
+__all__ = ["broken_rules", "is_already", "too_many", "unheld"]
 
+_SMALL = 10
+_SHARE = 0.3
 _QUERY_TYPES = frozenset({"ANY", "AXFR", "IXFR", "MAILA", "MAILB", "NONE", "OPT", "TKEY", "TSIG"})
 _NOBODYS = SERVER_TYPES | _QUERY_TYPES
 _SINGLE = frozenset({"CNAME", "DNAME", "SOA"})
@@ -15,6 +17,20 @@ _BESIDE_CNAME = frozenset({"CNAME", "KEY", *SERVER_TYPES})  # RFC 2181, 10.1 and
 _LONGEST_RDATA = 65535  # RFC 1035, 3.2.1: its length is 16 bits
 
 Zone = Mapping[RecordKey, RecordSet]
+
+
+def too_many(touched: int, there: int, *, limit: int | None = None, share: float = _SHARE) -> str | None:
+    """Say how much of a zone is replaced or deleted at most where nobody looks on; ``None`` if it is not more.
+
+    Args:
+        touched: record sets that would be replaced or deleted, of those that are there.
+        limit: the most of them, instead of the share, which counts for zones with ten or more.
+    """
+    if limit is None and there < _SMALL:
+        return None
+    if touched <= (there * share if limit is None else limit):
+        return None
+    return f"{share:.0%}" if limit is None else f"{limit:,} record sets"
 
 
 def _after(current: Zone, changes: tuple[RecordChange, ...]) -> dict[RecordKey, RecordSet]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, cast
 import attrs
 
 from shiftable.dns import Dns, RecordChange, RecordKey, RecordSet, Zone, ZoneSpec
+from shiftable.dns._rules import too_many
 from shiftable.dns._wire import canonical_rdata
 from shiftable.dns.driver import SERVER_TYPES, DnsDriver
 from shiftable.errors import (
@@ -53,7 +54,6 @@ from shiftable.service import Change, Service, Spec
 
 __all__ = ["ZoneItem", "ZonesMover", "comparable", "state_of"]
 
-_GUARDED = 10
 _OWN = 2  # an SOA and NS, which a zone has that is new
 _SINGLE = 50
 """Record sets of one call, where a provider takes no call as a whole: what a kill leaves to be compared."""
@@ -176,13 +176,8 @@ class ZonesMover(Mover[ZoneItem]):
     def _much_changed(self) -> str | None:
         there = sum(1 for item in self._items or () if item.right is not None)
         touched = sum(1 for item, step in self._to_write() if item.right is not None)
-        limit, share = self.options.change_limit, self.options.change_share
-        if limit is None and there < _GUARDED:
-            return None
-        if touched <= (there * share if limit is None else limit):
-            return None
-        most = f"{share:.0%}" if limit is None else f"{limit:,} record sets"
-        return (
+        most = too_many(touched, there, limit=self.options.change_limit, share=self.options.change_share)
+        return most and (
             f"{touched:,} of the {there:,} record sets that the target has would be replaced or deleted, and a move"
             f" does that to at most {most}; look at both sides, or raise that limit (--change-limit)"
         )

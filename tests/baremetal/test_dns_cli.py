@@ -139,6 +139,28 @@ def test_an_import_that_only_adds_asks_nobody(command: Command) -> None:
     assert ["www.shop.example. 300 IN A 192.0.2.1"] == said(command("records", "shop", "www"))
 
 
+def test_a_file_that_was_cut_off_does_not_empty_a_zone_that_nobody_looks_at(command: Command) -> None:
+    hosts = "".join(f"host{number} 300 IN A 192.0.2.{number}\n" for number in range(8))
+    said(command("import", "shop", "-", stdin=hosts))  # with its SOA and NS the zone has ten record sets
+    cut = "".join(hosts.splitlines(keepends=True)[:4])
+    refused = command("import", "shop", "-", "--replace", "--yes", stdin=cut)
+    assert 2 == refused.returncode
+    assert refused.stderr.startswith(
+        "error: 4 of the 10 record sets of shop.example. on here would be replaced"
+    ), refused
+    assert refused.stderr.endswith("at most 30%; look at the file (--dry-run), or raise that limit (--change-limit)\n")
+    assert 8 == command("records", "shop").stdout.count(" A ")
+    assert 4 == len(said(command("import", "shop", "-", "--replace", "--yes", "--dry-run", stdin=cut)))
+    changed = cut.replace("300", "60")
+    assert (
+        "at most 3 record sets" in command("import", "shop", "-", "--yes", "--change-limit", "3", stdin=changed).stderr
+    )
+    said(command("import", "shop", "-", "--yes", "--change-limit", "4", stdin=changed))
+    said(command("import", "shop", "-", "--yes", "--replace", "--change-limit", "40%", stdin=changed))
+    assert 4 == command("records", "shop").stdout.count(" A ")
+    said(command("import", "shop", "-", "--yes", "--replace", stdin="host0 300 IN A 192.0.2.9\n"))  # it is small by now
+
+
 @pytest.mark.parametrize("verb", ["import", "diff"])
 def test_a_file_that_cannot_be_read_is_one_error_with_its_name_and_line(
     command: Command, folder: Path, verb: str
