@@ -35,6 +35,7 @@ from shiftable.errors import (
 from shiftable.fibers import in_thread
 from shiftable.files import save
 from shiftable.parallel import parallel
+from shiftable.wording import counted
 
 __all__ = ["SyncStep", "sync"]
 
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 _READ = 1024 * 1024
 _LARGE = 1024 * 1024
 _KEPT_BYTES = 4 * 1024 * 1024
+_ALWAYS = 10
 _BEHIND_SLASH = "0"
 """The character behind the slash: what sorts before a name and this may lie below the name."""
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -66,6 +68,7 @@ def sync(
     target: End,
     *,
     delete: bool = False,
+    delete_limit: float | None = None,
     dry_run: bool = False,
     workers: int = 16,
     on_found: Callable[[SyncStep], None] | None = None,
@@ -85,6 +88,8 @@ def sync(
         source: a folder, a bucket, or a bucket and a prefix.
         target: the same; one of the two is not a folder.
         delete: also delete at the target what the source has not, and the folders that it empties.
+        delete_limit: the most that is deleted, an ``int``, or the largest share of what the target has, a ``float``
+            between 0 and 1, and ten always. Where it would be more, nothing is. ``None``: no limit.
         dry_run: yield the steps without doing them; those whose name the target cannot hold have their error.
         on_found: is told each step before it begins, for a display of how far it is.
 
@@ -99,14 +104,17 @@ def sync(
         raise InvalidArgument(
             f"source and target overlap: {here.prefix!r} and {there.prefix!r} of one bucket", operation="blob.sync"
         )
-    steps = _steps(here, there, delete=delete)
+    theirs = _Readable(there.entries())
+    steps = _steps(here, there, iter(theirs), delete=delete)
     if on_found is not None:
         steps = _told(steps, on_found)
 
     def run(some: Iterable[SyncStep]) -> Iterator[SyncStep]:
         return (_foreseen(there, step) for step in some) if dry_run else _carried_out(here, there, some, workers)
 
-    return _deleting_last(there, steps, run) if delete else run(steps)
+    if not delete:
+        return run(steps)
+    return _deleting_last(there, steps, run, lambda count: _is_much(count, theirs.count, delete_limit))
 
 
 def _told(steps: Iterable[SyncStep], on_found: Callable[[SyncStep], None]) -> Iterator[SyncStep]:
@@ -116,16 +124,32 @@ def _told(steps: Iterable[SyncStep], on_found: Callable[[SyncStep], None]) -> It
 
 
 def _deleting_last(
-    there: _Side, steps: Iterable[SyncStep], run: Callable[[Iterable[SyncStep]], Iterator[SyncStep]]
+    there: _Side,
+    steps: Iterable[SyncStep],
+    run: Callable[[Iterable[SyncStep]], Iterator[SyncStep]],
+    is_much: Callable[[int], str | None],
 ) -> Iterator[SyncStep]:
-    """Make the copies; then the deletions, if none of those failed; then the copies that waited for a deletion."""
+    """Make the copies; then the deletions, unless a copy failed or they are many; then what waited for a deletion."""
     with _Kept() as deletions, _Kept() as waiting:
         failed = 0
         for step in run(_at_once(there, steps, deletions, waiting)):
             failed += step.error is not None
             yield step
+        why = (
+            f"{counted(failed, 'name')} could not be copied, so nothing was deleted"
+            if failed
+            else is_much(deletions.count)
+        )
         for kept in (deletions, waiting):
-            yield from (_left(there, step, failed) for step in kept) if failed else run(kept)
+            yield from (_left(there, step, why) for step in kept) if why else run(kept)
+
+
+def _is_much(count: int, there: int, limit: float | None) -> str | None:
+    """Say that more would be deleted than is to be; ``None`` if not."""
+    if limit is None or count <= (max(there * limit, _ALWAYS) if isinstance(limit, float) else limit):
+        return None
+    most = f"{limit:.0%}" if isinstance(limit, float) else f"{limit:,}"
+    return f"{count:,} of {there:,} would be deleted, more than {most}, so nothing was deleted"
 
 
 def _at_once(there: _Side, steps: Iterable[SyncStep], deletions: _Kept, waiting: _Kept) -> Iterator[SyncStep]:
@@ -142,13 +166,10 @@ def _at_once(there: _Side, steps: Iterable[SyncStep], deletions: _Kept, waiting:
             yield step
 
 
-def _left(there: _Side, step: SyncStep, failed: int) -> SyncStep:
-    """Return a step that is not made, as copies failed."""
+def _left(there: _Side, step: SyncStep, why: str) -> SyncStep:
+    """Return a step that is not made."""
     what = "stays" if step.action == "delete" else "is not copied, as what has its place stays"
-    count = "a copy failed" if failed == 1 else f"{failed:,} copies failed"
-    error = Conflict(
-        f"{what}: {count}, so nothing was deleted", operation="blob.sync", resource=there.resource(step.name)
-    )
+    error = Conflict(f"{what}: {why}", operation="blob.sync", resource=there.resource(step.name))
     return attrs.evolve(step, error=error)
 
 
@@ -156,9 +177,11 @@ class _Kept:
     """Steps that come later, in their order: a million of them are in a file, not in memory."""
 
     def __init__(self) -> None:
+        self.count = 0
         self._file = tempfile.SpooledTemporaryFile(_KEPT_BYTES, "w+", encoding="ascii")  # noqa: SIM115  closed below
 
     def add(self, step: SyncStep) -> None:
+        self.count += 1
         with self._translated():
             self._file.write(json.dumps([step.name, step.action, step.size]) + "\n")
 
@@ -221,9 +244,8 @@ def _copy(here: _Side, there: _Side, step: SyncStep) -> None:
             here.bucket.copy(here.prefix + name, there.prefix + name, to=there.bucket)
 
 
-def _steps(here: _Side, there: _Side, *, delete: bool) -> Iterator[SyncStep]:
+def _steps(here: _Side, there: _Side, theirs: Iterator[_Entry], *, delete: bool) -> Iterator[SyncStep]:
     """Compare two listings in the order of their names' UTF-8 bytes, which is that of their code points."""
-    theirs = _readable(there.entries())
     their = next(theirs, None)
     for mine in here.entries():
         if isinstance(there, _Folder) and mine.name.endswith("/") and not mine.size:
@@ -249,12 +271,19 @@ def _steps(here: _Side, there: _Side, *, delete: bool) -> Iterator[SyncStep]:
         their = next(theirs, None)
 
 
-def _readable(entries: Iterable[_Entry]) -> Iterator[_Entry]:
-    """Pass on the entries of a target, of which each counts."""
-    for entry in entries:
-        if entry.error is not None:
-            raise entry.error
-        yield entry
+class _Readable:
+    """The entries of a target, each of which counts, and is counted."""
+
+    def __init__(self, entries: Iterator[_Entry]) -> None:
+        self.count = 0
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[_Entry]:
+        for entry in self._entries:
+            if entry.error is not None:
+                raise entry.error
+            self.count += 1
+            yield entry
 
 
 def _same(here: _Side, mine: _Entry, there: _Side, their: _Entry) -> bool:

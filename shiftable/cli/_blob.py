@@ -37,7 +37,7 @@ from shiftable.cli._context import (
 from shiftable.cli._places import Local, Location, Place, PlaceType, Remote, RemoteType, complete_places, matching
 from shiftable.cli._serving import until_told
 from shiftable.cli._transfer import Options, Report, Transfer, hint, pairs, pour
-from shiftable.cli._units import duration, when
+from shiftable.cli._units import duration, limit, when
 from shiftable.errors import ConfigError, NotFound, OperationError, Resource
 from shiftable.parallel import parallel
 from shiftable.wording import counted
@@ -46,6 +46,7 @@ __all__ = ["blob"]
 
 _DELETE_AT_ONCE = 1_000
 _DELETE_WORKERS = 16
+_DELETED_SHARE = 0.3
 
 
 class AgeType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -560,10 +561,24 @@ def _failures(bucket: Bucket, batch: list[Deleted]) -> dict[Deleted, OperationEr
 @click.option(
     "--delete", is_flag=True, help="Then delete at the target what is not at the source; nothing, if a copy failed."
 )
+@click.option(
+    "--delete-limit",
+    type=limit,
+    metavar="NUMBER|SHARE%",
+    help="With --delete: where it would be more, nothing is deleted.  [default: 30%, ten always]",
+)
 @click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
 @lines_option
 @pass_context
-def sync(context: Context, source: Place, target: Place, delete: bool, apply: bool, as_json: bool) -> None:
+def sync(
+    context: Context,
+    source: Place,
+    target: Place,
+    delete: bool,
+    delete_limit: float | None,
+    apply: bool,
+    as_json: bool,
+) -> None:
     """Make TARGET hold what SOURCE holds: a folder and an object folder, either way, or two of the latter.
 
     It is always what is in them: a slash at the end makes no difference. Without --apply it says what it would do and
@@ -573,10 +588,18 @@ def sync(context: Context, source: Place, target: Place, delete: bool, apply: bo
 
     if isinstance(source, Local) and isinstance(target, Local):
         raise ConfigError(f"one of the two must be objects, LABEL:FOLDER{hint(context, source, target)}")
+    if delete_limit is not None and not delete:
+        raise ConfigError("--delete-limit goes with --delete")
+    most = _DELETED_SHARE if delete_limit is None else delete_limit
     ends = _end(context, source), _end(context, target)
     with terminable(), Report("", as_json=as_json, dry_run=not apply) as report:
-        steps = synced(*ends, delete=delete, dry_run=not apply, on_found=lambda step: report.expect(_bytes(step)))
-        for step in steps:
+        for step in synced(
+            *ends,
+            delete=delete,
+            delete_limit=most,
+            dry_run=not apply,
+            on_found=lambda step: report.expect(_bytes(step)),
+        ):
             report.moved(_bytes(step))
             report.ended({"action": step.action, "name": step.name}, step.name, step.size, step.error)
     done = "done" if apply else "to do; --apply does it"

@@ -157,6 +157,23 @@ def test_many_are_deleted_only_when_that_is_confirmed(shop: Path, shiftable) -> 
     assert "y\n" == shiftable("blob", "ls", "-r", "assets").stdout
 
 
+def test_a_folder_that_is_not_mounted_empties_no_bucket(shop: Path, shiftable) -> None:
+    for name in ("tree", "mounted"):
+        (shop / name).mkdir()
+    for number in range(12):
+        (shop / "tree" / f"{number}").write_text("1")
+    assert 0 == shiftable("blob", "sync", "tree", "assets:", "--apply").returncode
+    sync = ("blob", "sync", "mounted", "assets:", "--delete")
+    for refused in (shiftable(*sync), shiftable(*sync, "--apply"), shiftable(*sync, "--apply", "--delete-limit", "11")):
+        assert 1 == refused.returncode
+        assert "12 of 12 would be deleted, more than " in refused.stderr
+    assert 12 == len(shiftable("blob", "ls", "assets").stdout.splitlines())
+    assert 0 == shiftable(*sync, "--apply", "--delete-limit", "100%").returncode
+    assert "" == shiftable("blob", "ls", "assets").stdout
+    unused = shiftable("blob", "sync", "mounted", "assets:", "--delete-limit", "3")
+    assert (2, "error: --delete-limit goes with --delete\n") == (unused.returncode, unused.stderr)
+
+
 def test_sync_says_what_it_would_do_and_then_does_it_once(shop: Path, shiftable) -> None:
     tree = shop / "tree"
     for name in ("a", "b/c", "b-d"):

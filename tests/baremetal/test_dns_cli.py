@@ -145,9 +145,9 @@ def test_a_file_that_was_cut_off_does_not_empty_a_zone_that_nobody_looks_at(comm
     cut = "".join(hosts.splitlines(keepends=True)[:4])
     refused = command("import", "shop", "-", "--replace", "--yes", stdin=cut)
     assert 2 == refused.returncode
-    assert refused.stderr.startswith(
-        "error: 4 of the 10 record sets of shop.example. on here would be replaced"
-    ), refused
+    assert refused.stderr.startswith("error: 4 of the 10 record sets of shop.example. on here would be replaced"), (
+        refused
+    )
     assert refused.stderr.endswith("at most 30%; look at the file (--dry-run), or raise that limit (--change-limit)\n")
     assert 8 == command("records", "shop").stdout.count(" A ")
     assert 4 == len(said(command("import", "shop", "-", "--replace", "--yes", "--dry-run", stdin=cut)))

@@ -283,10 +283,45 @@ def test_where_a_copy_fails_nothing_is_deleted_and_the_next_sync_does_it(
         patch.setattr(shiftable.blob._sync, "_read", _refusing(_read, tree / "b-d"))
         steps = {step.name: step.error for step in sync(tree, bucket, delete=True)}
     assert isinstance(steps.pop("b-d"), PermissionDenied)
-    assert "object '0 gone' in bucket 'shop': stays: a copy failed, so nothing was deleted" in str(steps.pop("0 gone"))
+    assert "object '0 gone' in bucket 'shop': stays: 1 name could not be copied, so nothing was deleted" in str(
+        steps.pop("0 gone")
+    )
     assert {None} == set(steps.values())
     assert [("copy", "b-d", ""), ("delete", "0 gone", "")] == done(sync(tree, bucket, delete=True))
     assert ["a", "b-d", "b/c", "new\nline", "ü"] == keys(bucket)
+
+
+@pytest.mark.parametrize(
+    ("gone", "limit", "most"),
+    [
+        (30, 0.3, None),
+        (31, 0.3, "30%"),
+        (100, None, None),
+        (100, 1.0, None),
+        (20, 20, None),
+        (21, 20, "20"),
+        (1, 0, "0"),
+        (10, 0.01, None),
+        (11, 0.1, "10%"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_more_than_a_limit_is_not_deleted(
+    bucket: Bucket, tmp_path: Path, gone: int, limit: float | None, most: str | None, *, dry_run: bool
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "new").write_text("1")
+    for number in range(100):
+        bucket.put(f"k{number:03}", b"")
+        if number >= gone:
+            (source / f"k{number:03}").write_bytes(b"")
+    steps = list(sync(source, bucket, delete=True, delete_limit=limit, dry_run=dry_run))
+    assert ("copy", "new", None) == (steps[0].action, steps[0].name, steps[0].error)
+    errors = {str(step.error).partition(": stays: ")[2] for step in steps if step.action == "delete"}
+    why = f"{gone} of 100 would be deleted, more than {most}, so nothing was deleted"
+    assert errors == ({why} if most else {""})
+    assert len(keys(bucket)) == 100 + (not dry_run) - (gone if not most and not dry_run else 0)
 
 
 def test_a_listing_that_breaks_off_deletes_nothing(
@@ -335,8 +370,8 @@ def test_what_is_in_the_way_stays_where_a_copy_failed(bucket: Bucket, tmp_path: 
     (down / "a" / "x").write_text("old")
     (down / "b").write_text("old")
     steps = {step.name: str(step.error) for step in sync(bucket, down, delete=True)}
-    assert "is not copied, as what has its place stays: a copy failed" in steps["a"]
-    assert steps["b/c"].endswith("is not copied, as what has its place stays: a copy failed, so nothing was deleted")
+    assert "is not copied, as what has its place stays: 1 name could not be copied" in steps["a"]
+    assert steps["b/c"].endswith("stays: 1 name could not be copied, so nothing was deleted")
     assert ["old", "old"] == [(down / name).read_text() for name in ("a/x", "b")]
 
 
