@@ -461,8 +461,8 @@ class ComputeDriver(Driver[FleetSpec]):
     def create(self, spec: FleetSpec) -> None:
         """Make what the machines of a fleet share (a firewall, a key), without any machine. Again: no change.
 
-        Refuse an image that there is not, before anything else: machines that are there may be deleted next, for those
-        that are to be made of it.
+        Refuse an image that there is not, or that is not ready, before anything else: machines that are there may be
+        deleted next, for those that are to be made of it.
         """
 
     def describe(self, name: str) -> FleetSpec:

@@ -23,6 +23,7 @@ class TestEc2(ComputeConformance):
     """The rules for all compute drivers, with machines that take their time, and pages of a hundred."""
 
     unknown_images = ("debian-99", "ami-0123456789abcdef0")
+    images_take_time = True
 
     @pytest.fixture
     def driver(self, provider: AwsProvider, aws_double: AwsDouble) -> ComputeDriver:

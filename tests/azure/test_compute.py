@@ -62,6 +62,7 @@ class TestSlowAzureMachines(AzureMachines):
     """Each operation takes its time, and pages are small."""
 
     many = 25
+    images_take_time = True
 
     @pytest.fixture
     def driver(self, azure_double: AzureDouble, compute_driver: AzureComputeDriver) -> AzureComputeDriver:

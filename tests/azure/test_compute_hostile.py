@@ -753,6 +753,35 @@ def test_an_image_that_is_not_there_is_refused(azure_double: AzureDouble, comput
     assert held(azure_double) == NOTHING
 
 
+def test_an_image_of_which_no_version_is_made_is_refused(
+    azure_double: AzureDouble, compute: Compute, web: Fleet
+) -> None:
+    image = web.machine("web-0").snapshot("golden").id
+    before = held(azure_double)
+    (definition,) = azure_double.machines.definitions.values()
+    (version,) = azure_double.machines._versions(definition).values()
+    for state in ("Creating", "Failed", "Deleting"):
+        version.properties["provisioningState"] = state
+        for of in (image, f"{image}/versions/1.0.0"):
+            with pytest.raises(Conflict, match="is not ready"):
+                compute.create(declared("other", image=of))
+    assert held(azure_double) == before
+
+
+def test_an_image_whose_versions_may_not_be_listed_is_for_azure_to_refuse(
+    azure_double: AzureDouble, compute: Compute, web: Fleet
+) -> None:
+    image = web.machine("web-0").snapshot("golden").id
+    refused = azure_double.inject(
+        "status",
+        match=lambda call: call.operation == "GalleryImageVersions_List",
+        status=403,
+        body=b'{"error": {"code": "AuthorizationFailed", "message": "no"}}',
+    )
+    compute.create(declared("other", image=image)).wait()
+    assert refused.hits == 1
+
+
 def test_an_image_that_may_not_be_looked_at_is_for_azure_to_refuse(azure_double: AzureDouble, compute: Compute) -> None:
     refused = azure_double.inject(
         "status",

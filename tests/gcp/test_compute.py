@@ -23,6 +23,7 @@ def _no_time(_seconds: float) -> None:
 
 class TestComputeEngine(ComputeConformance):
     unknown_images = ("debian-99", "projects/debian-cloud/global/images/debian-99-v1", "golden-99")
+    images_take_time = True
 
     @pytest.fixture
     def driver(self, provider: GcpProvider, gcp_double: GcpDouble) -> ComputeDriver:

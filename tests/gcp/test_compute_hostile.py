@@ -945,6 +945,18 @@ def test_an_image_that_there_is_not_is_a_wrong_argument(gcp_double: GcpDouble, c
     assert [] == everything(gcp_double)
 
 
+def test_an_image_that_is_gone_meanwhile_replaces_no_machine(compute: Compute) -> None:
+    fleet = compute.create(small_fleet("web"))
+    (machine,) = fleet.wait()
+    image = fleet.machine("web-0").snapshot("golden")
+    compute.create(attrs.evolve(small_fleet("other"), image="golden")).wait()  # it was asked for, and is known
+    compute.delete_image(image.id)
+    (change,) = compute.diff(attrs.evolve(small_fleet("web"), image="golden"))
+    with pytest.raises(InvalidArgument, match="golden"):
+        compute.apply(change)
+    assert fleet.info() == (machine,)
+
+
 def test_a_disk_is_as_large_as_its_image_needs(gcp_double: GcpDouble, compute: Compute) -> None:
     fleet = compute.create(attrs.evolve(small_fleet("large"), disk_gib=50))
     fleet.wait()

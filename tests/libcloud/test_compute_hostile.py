@@ -17,6 +17,7 @@ from shiftable.config import Credential
 from shiftable.errors import (
     AlreadyExists,
     ConfigError,
+    Conflict,
     InvalidArgument,
     NotFound,
     OperationError,
@@ -30,7 +31,7 @@ from shiftable.errors import (
 from shiftable.parallel import parallel
 from shiftable.testing.conformance.compute import small_fleet
 from shiftable.testing.harness import Call, Kind
-from shiftable_libcloud import LibcloudProvider, LibcloudSettings
+from shiftable_libcloud import LibcloudProvider, LibcloudSettings, _double_droplets, _double_linodes
 from shiftable_libcloud._machines import HosterCompute
 from shiftable_libcloud.compute import DropletDriver
 from shiftable_libcloud.double import DigitalOceanDouble, HosterDouble
@@ -298,6 +299,27 @@ def test_no_machine_is_deleted_for_an_image_that_is_none(hoster: HosterDouble, c
     (change,) = compute.diff(attrs.evolve(small_fleet(), image="no-such-image"))
     with pytest.raises(InvalidArgument, match="there is no image 'no-such-image'"):
         compute.apply(change)
+    assert ["conf-0"] == names(hoster)
+
+
+@each_hoster
+@pytest.mark.parametrize("state", ["NEW", "pending", "creating"])
+def test_an_image_that_is_still_being_made_is_refused_before_anything_is(
+    hoster: HosterDouble, compute: Compute, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    double, image = {
+        "digitalocean": (_double_droplets, "fedora-42-x64"),
+        "linode": (_double_linodes, "linode/fedora42"),
+    }[hoster.config["hoster"]]
+    told = double._image
+    monkeypatch.setattr(double, "_image", lambda name: told(name) | {"status": state if name == image else "available"})
+    spec = attrs.evolve(small_fleet(), image=image)
+    with pytest.raises(Conflict, match=f"image '{image}' is not ready: it is {state.lower()}"):
+        compute.create(spec)
+    assert [] == names(hoster) == list(compute.debris())
+    compute.create(small_fleet()).wait()
+    with pytest.raises(Conflict, match="is not ready"):
+        compute.apply(compute.diff(spec)[0])
     assert ["conf-0"] == names(hoster)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from shiftable.compute.driver import ALIASES, Arch
@@ -14,14 +16,15 @@ from shiftable_azure.errors import ArmFailure
 __all__ = ["require_image"]
 
 _FORBIDDEN = 403
+_GALLERY = re.compile(r".+/galleries/[^/]+/images/[^/]+", re.IGNORECASE)
 _ID = re.compile(r"/subscriptions/[\w-]+/resourceGroups/[\w.()-]+/providers/[\w.]+(/\w+/[\w.-]+)+", re.IGNORECASE)
 
 
 def require_image(resources: Resources, location: str, image: str, arch: Arch) -> None:
-    """Refuse an image that there is not; of those that others share, and of what may not be read, Azure tells later.
+    """Refuse an image that there is not, or is not ready; of what others share or may not be read Azure tells later.
 
     Raises:
-        ArmFailure: there is none, or what is said is no image.
+        ArmFailure: there is none, it is not ready, or what is said is no image.
     """
     if image in ALIASES:
         return
@@ -45,9 +48,23 @@ def require_image(resources: Resources, location: str, image: str, arch: Arch) -
         return
     try:
         found = resources.got(path, version, query)
+        ready = found is None or "id" not in reference or _is_ready(resources, path, found)
     except ArmRefusal as exc:
         if exc.status_code != _FORBIDDEN:
             raise
         return
     if found is None:
         raise ArmFailure("PlatformImageNotFound", f"there is no image {image!r} in {location}")
+    if not ready:
+        raise ArmFailure("Conflict", f"image {image!r} is not ready")
+
+
+def _is_ready(resources: Resources, path: str, found: Mapping[str, Any]) -> bool:
+    """Tell whether machines can be made of it: of an image of a gallery, if one of its versions is there."""
+    if not _GALLERY.fullmatch(path):
+        return _is_made(found)
+    return any(_is_made(version) for version in resources.items(f"{path}/versions", version_of(path)))
+
+
+def _is_made(found: Mapping[str, Any]) -> bool:
+    return found.get("properties", {}).get("provisioningState", "Succeeded") in {"Succeeded", "Updating"}

@@ -174,7 +174,9 @@ class GceDriver(ComputeDriver):
 
     def create(self, spec: FleetSpec) -> None:
         """Make the policy of a fleet's placement, and its firewall rules, also where older ones open more."""
-        self._image_of(spec, spec.arch)
+        image = self._image_of(spec, spec.arch, fresh=True)
+        if image is not None and not image_of(image).ready:
+            raise failure(Conflict, f"image {image['name']!r} is not ready: it is {str(image['status']).lower()}")
         if spec.placement is not None:
             self._place(spec.name, spec.placement)
         self._open(spec)
@@ -768,10 +770,10 @@ class GceDriver(ComputeDriver):
         where = '(operationType="delete") AND (status!="DONE")'
         return {f"{last(each['zone'])}/{each['targetId']}" for each in self._api.every_aggregated("operations", where)}
 
-    def _keep(self, key: str, ask: Any) -> Any:  # noqa: ANN401  what ``ask`` returns
-        """Return what was asked for within the last hour, or ask."""
+    def _keep(self, key: str, ask: Any, *, fresh: bool = False) -> Any:  # noqa: ANN401  what ``ask`` returns
+        """Return what was asked for within the last hour, unless it must be fresh; or ask."""
         with self._lock:
-            held = self._kept.get(key)
+            held = None if fresh else self._kept.get(key)
         if held is None or time.monotonic() - held[0] > _KEPT:
             held = (time.monotonic(), ask())
             with self._lock:
@@ -824,14 +826,14 @@ class GceDriver(ComputeDriver):
         image = self._image_of(spec, size.arch)
         return 0 if image is None else int(image.get("diskSizeGb", 0))
 
-    def _image_of(self, spec: FleetSpec, arch: Arch) -> Json | None:
+    def _image_of(self, spec: FleetSpec, arch: Arch, *, fresh: bool = False) -> Json | None:
         """Return the image that machines are to be made of, unless it is an alias. One that there is not is refused."""
         image = native_of(spec).image or spec.image
         if image in ALIASES:
             return None
         place = image_path(image, arch, self._api.project)
         try:
-            found: Json = self._keep(place, lambda: self._api.rest.get(f"/compute/v1/{place}"))
+            found: Json = self._keep(place, lambda: self._api.rest.get(f"/compute/v1/{place}"), fresh=fresh)
         except api_errors.NotFound as exc:
             raise _unmade(exc) from exc
         return found

@@ -23,7 +23,7 @@ from shiftable.compute.driver import (
     Size,
     choose_size,
 )
-from shiftable.errors import AlreadyExists, Fault, InvalidArgument, NotFound, OperationError
+from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, NotFound, OperationError
 from shiftable.paging import Page
 from shiftable_libcloud._connection import Broken, Pool, Refusal
 from shiftable_libcloud.errors import HosterFault, classify
@@ -69,6 +69,7 @@ _TOKEN, _IMAGE, _USER = "shiftable-token:", "shiftable-image:", "shiftable-user:
 _LABEL = re.compile(r"[a-z0-9_-]+")
 _HOUR = 3600.0
 _MISSING = 404
+_READY = "available"
 
 
 class Calls:
@@ -188,13 +189,16 @@ class HosterCompute(ComputeDriver, Generic[A]):
         """
 
     def _require_image(self, api: A, image: str) -> None:
-        """Refuse an image that there is not, before a firewall is made or a machine is replaced."""
+        """Refuse an image that there is not, or not yet, before a firewall is made or a machine is replaced."""
         try:
-            api.get(f"{self.pictures}/{quote(image)}")
+            told = api.get(f"{self.pictures}/{quote(image)}")
         except Refusal as exc:
             if exc.code != _MISSING:
                 raise
             fail(InvalidArgument, f"there is no image {image!r}; `shiftable compute images` lists what there is")
+        state = str(told.get("image", told).get("status", _READY)).lower()
+        if state != _READY:
+            fail(Conflict, f"image {image!r} is not ready: it is {state}")
 
     # firewalls
 

@@ -53,11 +53,13 @@ class ComputeConformance(Conformance):
         many: machines of the test that pages; slow doubles may lower it, but not below what two pages hold.
         larger: CPUs and GiB of memory of the machine that grows; a hypervisor must have as much itself.
         unknown_images: images that there are not, in the provider's own words too.
+        images_take_time: an image of a machine is not ready yet when the call that makes it returns.
     """
 
     many: ClassVar[int] = 250
     larger: ClassVar[tuple[int, int]] = (4, 8)
     unknown_images: ClassVar[tuple[str, ...]] = ("debian-99",)
+    images_take_time: ClassVar[bool] = False
 
     @pytest.fixture
     def driver(self) -> ComputeDriver:
@@ -290,6 +292,17 @@ class ComputeConformance(Conformance):
                 compute.apply(change)
             assert image in str(caught.value)
             assert machine.info().state == "running"
+
+    def test_an_image_that_is_still_being_made_replaces_no_machine(self, compute: Compute, machine: Machine) -> None:
+        if not self.images_take_time:
+            pytest.skip("an image is ready when the call that makes it returns, or the provider makes none of machines")
+        driver = compute.unwrap(ComputeDriver)  # type: ignore[type-abstract]  # whichever it is
+        image = driver.snapshot(machine.id, "soon")
+        assert not image.ready
+        (change,) = compute.diff(attrs.evolve(small_fleet(), image=image.id))
+        with pytest.raises(Conflict, match="not ready"):
+            compute.apply(change)
+        assert machine.info().state == "running"
 
     def test_larger_machines_are_the_same_machines_where_they_can_be(
         self, compute: Compute, fleet: Fleet, machine: Machine
