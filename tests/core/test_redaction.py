@@ -10,6 +10,7 @@ import json
 import logging
 import pickle
 import random
+import re
 import string
 import subprocess
 import sys
@@ -43,7 +44,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "URL with slashes": lambda value: quote(value, safe=""),
     "form": quote_plus,
     "form with its name": lambda value: urlencode({"password": value}),
-    "URL in small letters": lambda value: quote(value, safe="").replace("%2F", "%2f").replace("%5C", "%5c"),
+    "URL in small letters": lambda value: re.sub("%..", lambda found: found[0].lower(), quote(value, safe="")),
     "JSON": json.dumps,
     "JSON in its own alphabet": lambda value: json.dumps({"password": value}, ensure_ascii=False),
     "JSON in JSON": lambda value: json.dumps({"body": json.dumps({"password": value})}),
