@@ -33,6 +33,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from shiftable.testing.harness import Call, Request
 from shiftable_aws.double import AwsDouble
 
+from ..small_disk import resized, small_disk
+
 FILE = """
 [project]
 name = "shop"
@@ -599,27 +601,11 @@ def test_a_root_that_is_a_file_or_has_no_parent_is_one_error(shop: Shop) -> None
     assert "has no parent: make the folder" in shop.fails(*MOVE, "--apply", code=2)
 
 
-@contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[Callable[[str], None]]:
-    """Mount a disk of 20 MB; the function that is handed out makes it another size."""
-    place.mkdir()
-
-    def mount(options: str) -> int:
-        return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=False).returncode
-
-    if os.geteuid() or shutil.which("mount") is None or mount("size=20m"):
-        pytest.skip("only root may mount a small disk, and not everywhere; a limit of file sizes is tested besides")
-    try:
-        yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True) and None
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_full_disk_is_named_and_with_more_room_the_same_command_completes_the_move(shop: Shop) -> None:
     objects, secrets = blobs(5, 60), hidden(5)
     shop.fill(objects, secrets)
     before = shop.stored()
-    with small_disk(shop.root) as resize:
+    with small_disk(shop.root, 20) as disk:
         full = shop.run(*MOVE, "--apply", "--no-verify", "--json")
         assert 1 == full.code
         assert full.named
@@ -628,7 +614,7 @@ def test_a_full_disk_is_named_and_with_more_room_the_same_command_completes_the_
         assert "No space left on device [ENOSPC]" in full.out
         arrived = shop.files()
         assert {key: objects[key].data for key in arrived} == arrived
-        resize("90m")
+        resized(disk, 90)
         assert 0 == shop.run(*MOVE, "--apply", "--no-verify").code
         shop.check(objects, secrets)
         nothing_is_left_to_do(shop)
@@ -638,13 +624,13 @@ def test_a_full_disk_is_named_and_with_more_room_the_same_command_completes_the_
 def test_a_disk_that_is_full_for_everything_ends_the_move_after_a_few_items(shop: Shop) -> None:
     objects, secrets = blobs(5, 60, large=1), hidden(2)
     shop.fill(objects, secrets)
-    with small_disk(shop.root) as resize:
+    with small_disk(shop.root, 20) as disk:
         filler = shop.root / "filler"
         filler.write_bytes(bytes(20 * 1024 * 1024 - 64 * 1024))
         error = shop.fails(*MOVE, "--apply")
         assert "No space left on device [ENOSPC]" in error
         filler.unlink()
-        resize("90m")
+        resized(disk, 90)
         assert 0 == shop.run(*MOVE, "--apply", "--no-verify").code
         shop.check(objects, secrets)
 
@@ -652,13 +638,13 @@ def test_a_disk_that_is_full_for_everything_ends_the_move_after_a_few_items(shop
 def test_a_journal_without_room_is_one_error_and_with_more_room_the_move_completes(shop: Shop) -> None:
     objects, secrets = blobs(5, 60, large=0), hidden(2)
     shop.fill(objects, secrets)
-    with small_disk(shop.folder / "state") as resize:
+    with small_disk(shop.folder / "state", 20) as disk:
         (shop.folder / ".shiftable").symlink_to("state")
         (shop.folder / "state/filler").write_bytes(bytes(20 * 1024 * 1024 - 72 * 1024))
         error = shop.fails(*MOVE, "--apply")
         assert "migrate.sqlite cannot be used: " in error
         assert "make room or correct the permissions and run the same again" in error
-        resize("90m")
+        resized(disk, 90)
         assert 0 == shop.run(*MOVE, "--apply", "--no-verify").code
         shop.check(objects, secrets)
         nothing_is_left_to_do(shop)

@@ -44,6 +44,8 @@ from shiftable.testing.conformance.blob import BlobConformance
 from shiftable_baremetal import _tree
 from shiftable_baremetal.blob import FilesDriver
 
+from ..small_disk import small_disk
+
 NOTHING = PutOptions()
 
 
@@ -1314,20 +1316,8 @@ def test_readers_see_content_and_metadata_of_one_and_the_same_write(bucket: Buck
 # disks
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("a small disk needs the right to mount one; the same rules are tested with RLIMIT_FSIZE")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_a_quota_and_leaves_the_old_object(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "4m"):
+    with small_disk(tmp_path / "disk", 4):
         driver = FilesDriver(tmp_path / "disk")
         bucket = BlobStore(driver).create(BucketSpec(name="shop"))
         old = bucket.put("key", b"old", metadata={"n": "old"})
@@ -1380,7 +1370,7 @@ def test_a_limit_on_files_is_a_quota_and_leaves_the_old_object(tmp_path: Path, b
 
 
 def test_a_read_only_disk_can_be_read_and_refuses_writes(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "4m"):
+    with small_disk(tmp_path / "disk", 4):
         bucket = BlobStore(FilesDriver(tmp_path / "disk")).create(BucketSpec(name="shop"))
         bucket.put("a/key", b"x", metadata={"n": "1"})
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
@@ -1395,7 +1385,7 @@ def test_a_read_only_disk_can_be_read_and_refuses_writes(tmp_path: Path) -> None
 
 
 def test_a_bucket_on_another_disk_is_a_conflict_that_says_so(tmp_path: Path, driver: FilesDriver) -> None:
-    with small_disk(tmp_path / "elsewhere", "4m"):
+    with small_disk(tmp_path / "elsewhere", 4):
         bucket = BlobStore(driver).bucket("elsewhere")
         with pytest.raises(Conflict, match="another file system"):
             bucket.put("key", b"x")

@@ -12,8 +12,8 @@ from shiftable.errors import QuotaExceeded
 from shiftable.postgresql import Cluster
 from shiftable_baremetal import _recovery
 
+from ..small_disk import left, small_disk
 from .archived_server import act, archiving, ask, driver_of, now_in, serving, spec_of, stored
-from .small_disk import left, small_disk
 
 
 @pytest.fixture

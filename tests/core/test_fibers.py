@@ -17,7 +17,9 @@ import pytest
 from shiftable import fibers, parallel
 
 greenlet = pytest.importorskip("greenlet", reason="fibers need greenlet")
-pytestmark = pytest.mark.skipif(not fibers.AVAILABLE, reason="fibers need greenlet and Linux")
+pytestmark = pytest.mark.skipif(
+    not fibers.AVAILABLE, reason="fibers need greenlet and Linux; threads are tested elsewhere"
+)
 
 
 @pytest.fixture

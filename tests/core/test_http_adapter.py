@@ -245,7 +245,7 @@ def test_who_answers_for_requests_in_a_test_is_asked(monkeypatch: pytest.MonkeyP
     assert bulk.get("http://nowhere.example", timeout=5).status_code == 299
 
 
-@pytest.mark.skipif(not fibers.AVAILABLE, reason="fibers need greenlet and Linux")
+@pytest.mark.skipif(not fibers.AVAILABLE, reason="fibers need greenlet and Linux; threads are tested besides")
 def test_calls_in_fibers_wait_together(serve: Serve, bulk: Any) -> None:
     """Each is answered when all have come, so one thread can do it only if it waits for none of them alone."""
     everyone = threading.Barrier(8)

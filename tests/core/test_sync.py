@@ -319,7 +319,7 @@ def test_more_than_a_limit_is_not_deleted(
     steps = list(sync(source, bucket, delete=True, delete_limit=limit, dry_run=dry_run))
     assert ("copy", "new", None) == (steps[0].action, steps[0].name, steps[0].error)
     errors = {str(step.error).partition(": stays: ")[2] for step in steps if step.action == "delete"}
-    why = f"{gone} of 100 would be deleted, more than {most}, so nothing was deleted"
+    why = f"{gone} of 100 would be deleted, more than {most}: look at the source, or raise that limit"
     assert errors == ({why} if most else {""})
     assert len(keys(bucket)) == 100 + (not dry_run) - (gone if not most and not dry_run else 0)
 

@@ -16,7 +16,7 @@ from shiftable.errors import QuotaExceeded
 from shiftable_baremetal import _binlog_recovery
 
 from ...baremetal.archived_server import archiving, stored, within
-from ...baremetal.small_disk import MIB, left, small_disk
+from ...small_disk import MIB, left, small_disk
 from ..archived_mariadb import ask, declared, driver_of, numbers, orders_with, second
 from ..mysql_pair import MariaDb
 

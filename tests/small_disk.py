@@ -1,4 +1,4 @@
-"""A small disk, and what fills it."""
+"""A small disk, what fills it, and what makes it larger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["MIB", "left", "small_disk"]
+__all__ = ["MIB", "left", "resized", "small_disk"]
 
 MIB = 1024 * 1024
 
@@ -21,11 +21,16 @@ def small_disk(place: Path, mebibytes: int) -> Iterator[Path]:
     place.mkdir()
     mount = ("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0755", "tmpfs", place)
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root, where it may mount, has a small disk")
+        pytest.skip("only root, where it may mount, has another disk; files that may not grow are tested without one")
     try:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def resized(disk: Path, mebibytes: int) -> None:
+    """Make a disk larger, or smaller."""
+    subprocess.run(["mount", "-o", f"remount,size={mebibytes}m", disk], check=True)
 
 
 @contextlib.contextmanager
