@@ -149,7 +149,7 @@ def _is_much(count: int, there: int, limit: float | None) -> str | None:
     if limit is None or count <= (max(there * limit, _ALWAYS) if isinstance(limit, float) else limit):
         return None
     most = f"{limit:.0%}" if isinstance(limit, float) else f"{limit:,}"
-    return f"{count:,} of {there:,} would be deleted, more than {most}, so nothing was deleted"
+    return f"{count:,} of {there:,} would be deleted, more than {most}: look at the source, or raise that limit"
 
 
 def _at_once(there: _Side, steps: Iterable[SyncStep], deletions: _Kept, waiting: _Kept) -> Iterator[SyncStep]:

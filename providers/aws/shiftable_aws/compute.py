@@ -213,7 +213,9 @@ class Ec2Driver(ComputeDriver):
         """Make the security group of a fleet, unless there is one, and let in who is declared."""
         image = self._images.find(self.client, _native(spec).ami or spec.image, spec.arch).image
         if not image.ready:  # else the group would be left, or a machine be gone
-            raise failure("InvalidAMIID.Unavailable", f"image {image.name or image.id!r} is not ready")
+            raise failure(
+                "InvalidAMIID.Unavailable", f"image {image.name or image.id!r} is not ready; try again when it is"
+            )
         self._share(spec)
 
     def update(self, current: FleetSpec, spec: FleetSpec) -> None:  # noqa: ARG002  the groups tell how it is

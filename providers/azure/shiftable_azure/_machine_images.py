@@ -56,7 +56,7 @@ def require_image(resources: Resources, location: str, image: str, arch: Arch) -
     if found is None:
         raise ArmFailure("PlatformImageNotFound", f"there is no image {image!r} in {location}")
     if not ready:
-        raise ArmFailure("Conflict", f"image {image!r} is not ready")
+        raise ArmFailure("Conflict", f"image {image!r} is not ready; try again when it is")
 
 
 def _is_ready(resources: Resources, path: str, found: Mapping[str, Any]) -> bool:

@@ -176,7 +176,10 @@ class GceDriver(ComputeDriver):
         """Make the policy of a fleet's placement, and its firewall rules, also where older ones open more."""
         image = self._image_of(spec, spec.arch, fresh=True)
         if image is not None and not image_of(image).ready:
-            raise failure(Conflict, f"image {image['name']!r} is not ready: it is {str(image['status']).lower()}")
+            raise failure(
+                Conflict,
+                f"image {image['name']!r} is {str(image['status']).lower()}, so not ready; try again when it is",
+            )
         if spec.placement is not None:
             self._place(spec.name, spec.placement)
         self._open(spec)

@@ -198,7 +198,7 @@ class HosterCompute(ComputeDriver, Generic[A]):
             fail(InvalidArgument, f"there is no image {image!r}; `shiftable compute images` lists what there is")
         state = str(told.get("image", told).get("status", _READY)).lower()
         if state != _READY:
-            fail(Conflict, f"image {image!r} is not ready: it is {state}")
+            fail(Conflict, f"image {image!r} is {state}, so not ready; try again when it is")
 
     # firewalls
 
