@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import stat
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Literal, Self
+from typing import Literal
 
 import attrs
 
@@ -35,6 +33,7 @@ from shiftable.errors import (
 from shiftable.fibers import in_thread
 from shiftable.files import save
 from shiftable.parallel import parallel
+from shiftable.spool import Spool
 from shiftable.wording import counted
 
 __all__ = ["SyncStep", "sync"]
@@ -43,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 _READ = 1024 * 1024
 _LARGE = 1024 * 1024
-_KEPT_BYTES = 4 * 1024 * 1024
 _ALWAYS = 10
 _BEHIND_SLASH = "0"
 """The character behind the slash: what sorts before a name and this may lie below the name."""
@@ -130,7 +128,7 @@ def _deleting_last(
     is_much: Callable[[int], str | None],
 ) -> Iterator[SyncStep]:
     """Make the copies; then the deletions, unless a copy failed or they are many; then what waited for a deletion."""
-    with _Kept() as deletions, _Kept() as waiting:
+    with Spool[SyncStep]("blob.sync") as deletions, Spool[SyncStep]("blob.sync") as waiting:
         failed = 0
         for step in run(_at_once(there, steps, deletions, waiting)):
             failed += step.error is not None
@@ -152,7 +150,9 @@ def _is_much(count: int, there: int, limit: float | None) -> str | None:
     return f"{count:,} of {there:,} would be deleted, more than {most}: look at the source, or raise that limit"
 
 
-def _at_once(there: _Side, steps: Iterable[SyncStep], deletions: _Kept, waiting: _Kept) -> Iterator[SyncStep]:
+def _at_once(
+    there: _Side, steps: Iterable[SyncStep], deletions: Spool[SyncStep], waiting: Spool[SyncStep]
+) -> Iterator[SyncStep]:
     """Pass on the copies that wait for no deletion, and keep the other steps."""
     files: list[str] = []
     for step in steps:
@@ -171,37 +171,6 @@ def _left(there: _Side, step: SyncStep, why: str) -> SyncStep:
     what = "stays" if step.action == "delete" else "is not copied, as what has its place stays"
     error = Conflict(f"{what}: {why}", operation="blob.sync", resource=there.resource(step.name))
     return attrs.evolve(step, error=error)
-
-
-class _Kept:
-    """Steps that come later, in their order: a million of them are in a file, not in memory."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._file = tempfile.SpooledTemporaryFile(_KEPT_BYTES, "w+", encoding="ascii")  # noqa: SIM115  closed below
-
-    def add(self, step: SyncStep) -> None:
-        self.count += 1
-        with self._translated():
-            self._file.write(json.dumps([step.name, step.action, step.size]) + "\n")
-
-    def __iter__(self) -> Iterator[SyncStep]:
-        with self._translated():
-            self._file.seek(0)
-        for line in self._file:
-            name, action, size = json.loads(line)
-            yield SyncStep(name=name, action=action, size=size)
-
-    def _translated(self) -> translated:
-        return translated(
-            classify_os, provider="local", operation="blob.sync", resource=Resource("folder", tempfile.gettempdir())
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
 
 
 def _foreseen(there: _Side, step: SyncStep) -> SyncStep:
