@@ -181,7 +181,9 @@ class _Wish:
     shell_complete=_complete_facets,
     help=f"Accept that the target cannot hold this of an item: {', '.join(_FACETS)}.",
 )
-@click.option("--delete", is_flag=True, help="Delete on the target what we wrote and whose source is gone.")
+@click.option(
+    "--delete", is_flag=True, help="Delete at last, unless something failed, what we wrote and the source lost."
+)
 @click.option(
     "--delete-limit",
     type=limit,

@@ -97,6 +97,7 @@ class ZonesMover(Mover[ZoneItem]):
     service: ClassVar[str] = "dns"
     bulk: ClassVar[bool] = True
     exact: ClassVar[bool] = True
+    deletes_last: ClassVar[bool] = False
     facets: ClassVar[Mapping[str, str]] = FACETS["dns"]
 
     def __init__(

@@ -26,6 +26,8 @@ from shiftable.migrate._shards import Shard, interleaved
 from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Item, Mover, Options, Outcome, Pin, Record, Refusal, Step, Trouble
 from shiftable.service import Change, Service, Spec
+from shiftable.spool import Spool
+from shiftable.wording import counted
 
 if TYPE_CHECKING:
     from shiftable.blob import BlobFeatures, BlobStore
@@ -346,44 +348,55 @@ class Migration:
         observer.on_phase(phase)
         watch = _Watch(mover, counter, observer, "copy", lambda named: journal.name(run, scope, named))
 
-        def tasks(items: Iterable[Item]) -> Iterator[_Task]:
-            for item in items:
-                step = mover.delta(item)
-                if step.action in _ACTIVE:
-                    yield item, step
-                else:
-                    watch.planned(item, step)
-
         copying = _Copying(journal, scope, digest, watch)
-        with self._listed(mover, lambda shard: journal.records_behind(scope, shard.start)) as items:
-            if mover.bulk:
-                self._engine.drive(
-                    mover.gathered(tasks(items)),
-                    mover.copy_many,
-                    begun=lambda batches: copying.begun([task for batch in batches for task in batch]),
-                    ended=copying.all_ended,
-                    failed=copying.all_failed,
-                    workers=mover.lanes,
-                    ahead=1,
-                )
-            else:
-                self._engine.drive(
-                    tasks(items),
-                    lambda task: mover.copy(*task),
-                    begun=copying.begun,
-                    ended=copying.ended,
-                    failed=copying.failed,
-                    size=lambda task: task[0].size,
-                    away=self._copying_away(found, mover, digest),
-                    gives_way=mover.gives_way,
-                )
-        copying.correct(mover.confirm(copying.copied))
+        with Spool[_Task]("migrate") as deletions:
+
+            def at_once(items: Iterable[Item]) -> Iterator[_Task]:
+                for item in items:
+                    step = mover.delta(item)
+                    if step.action is Action.DELETE and mover.deletes_last:
+                        deletions.add((item, step))
+                    elif step.action in _ACTIVE:
+                        yield item, step
+                    else:
+                        watch.planned(item, step)
+
+            with self._listed(mover, lambda shard: journal.records_behind(scope, shard.start)) as items:
+                self._drive(mover, at_once(items), copying, self._copying_away(found, mover, digest))
+            if deletions.count:
+                self._drive(mover, _unless_failed(deletions, watch), copying)
         mover.tidy()
         self._name_unmet(mover, watch)
         watch.report_progress()
         for loss in mover.general_losses():
             counter.losses.add("", (loss,))
         return counter.report()
+
+    def _drive(
+        self, mover: Mover[Any], tasks: Iterable[_Task], copying: _Copying, away: Crew[_Task, Outcome] | None = None
+    ) -> None:
+        if mover.bulk:
+            self._engine.drive(
+                mover.gathered(tasks),
+                mover.copy_many,
+                begun=lambda batches: copying.begun([task for batch in batches for task in batch]),
+                ended=copying.all_ended,
+                failed=copying.all_failed,
+                workers=mover.lanes,
+                ahead=1,
+            )
+            copying.correct(mover.confirm)
+        else:
+            self._engine.drive(
+                tasks,
+                lambda task: mover.copy(*task),
+                begun=copying.begun,
+                ended=copying.ended,
+                failed=copying.failed,
+                size=lambda task: task[0].size,
+                away=away,
+                gives_way=mover.gives_way,
+            )
 
     def _check_prune(self, address: str, mover: Mover[Any], records: Iterable[Record]) -> None:
         """Count before anything is done what would be deleted."""
@@ -666,7 +679,7 @@ class _Copying:
     digest: str
     watch: _Watch
     copied: list[Item] = attrs.Factory(list)
-    """Those that arrived in calls of many."""
+    """Those that arrived in calls of many, and nobody has confirmed yet."""
 
     def begun(self, tasks: Iterable[_Task]) -> None:
         """Take what is about to be done."""
@@ -705,12 +718,24 @@ class _Copying:
         for task in tasks:
             self.failed(task, error)
 
-    def correct(self, wrong: Iterable[tuple[Item, Exception]]) -> None:
+    def correct(self, confirm: Callable[[Sequence[Any]], Iterable[tuple[Item, Exception]]]) -> None:
         """Take back what was said to have arrived and did not: the next run has to look."""
-        for item, error in wrong:
+        copied, self.copied = self.copied, []
+        for item, error in confirm(copied):
             self.journal.flush()
             self.journal.begin(self.scope, (_intent(item, self.digest),))
             self.watch.failed(item.key, error)
+
+
+def _unless_failed(deletions: Spool[_Task], watch: _Watch) -> Iterator[_Task]:
+    """Yield what is to be deleted; where something could not be copied, leave it, and name it."""
+    failed = watch.counter.failed
+    for item, step in deletions:
+        if failed:
+            reason = f"{step.reason}; not deleted, as {counted(failed, 'item')} could not be copied"
+            watch.planned(item, attrs.evolve(step, action=Action.STALE, reason=reason))
+        else:
+            yield item, step
 
 
 def _intent(item: Item, digest: str) -> Record:

@@ -227,6 +227,11 @@ class Counter:
         """Items and bytes by action."""
         return {action: found.tally for action, found in self._done.items()}
 
+    @property
+    def failed(self) -> int:
+        """Items that the next run tries again."""
+        return self._troubles.get(Trouble.FAILED, 0)
+
     def _keep_large(self, key: str, size: int) -> None:
         if len(self._large) < SHOWN_LARGE:
             heapq.heappush(self._large, (size, key))

@@ -96,7 +96,8 @@ class Options:
         overwrite: replace items of the target that differ and that we did not write.
         degrade: facets that may be lost where the target cannot hold them; recorded in journal and report. The names
             are those of the movers: ``Mover.facets``.
-        prune: delete from the target what we wrote and whose source is gone, if nobody changed it since.
+        prune: delete from the target what we wrote and whose source is gone, if nobody changed it since; when all else
+            has arrived, and nothing if something failed.
         prune_share: the most of a resource that ``prune`` deletes, between 0 and 1; ten items always. More stops the
             move before it begins: a source that is nearly empty is more often a mistake than a wish.
         prune_limit: the most items of a resource that ``prune`` deletes, instead of that share.
@@ -380,6 +381,8 @@ class Mover(ABC, Generic[I]):
         bulk: many items are copied by one call, and verified together: ``gathered``, ``copy_many``, ``verify_many``.
         lanes: calls of ``copy_many`` at once, at most; ``None``: as many as the options allow.
         exact: ``delta`` says everything; ``plan`` would add nothing.
+        deletes_last: what ``prune`` deletes goes when everything else has arrived, and stays if something failed; else
+            it goes with what takes its place.
         native: what ``[service.label.provider]`` adds for the target counts.
         beside: names of all resources of the service that are declared.
     """
@@ -393,6 +396,7 @@ class Mover(ABC, Generic[I]):
     filtered: ClassVar[bool] = False
     bulk: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    deletes_last: ClassVar[bool] = True
     native: ClassVar[bool] = False
 
     def __init__(

@@ -9,7 +9,16 @@ import pytest
 
 from shiftable.blob import BlobStore, BucketSpec, CorsRule, Headers, LifecycleRule
 from shiftable.blob.driver import StorageClass
-from shiftable.errors import Conflict, IntegrityError, MigrationError, PermissionDenied, Throttled, Timeout, Unavailable
+from shiftable.errors import (
+    Conflict,
+    IntegrityError,
+    MigrationError,
+    PermissionDenied,
+    QuotaExceeded,
+    Throttled,
+    Timeout,
+    Unavailable,
+)
 from shiftable.features import Limit
 from shiftable.migrate import Action, Options, Tally, Trouble
 from shiftable.migrate._blobs import BlobMover
@@ -397,6 +406,50 @@ def test_what_is_gone_from_the_source_is_named_and_deleted_only_with_prune(world
     assert kept == {"a": b"1", "b": b"changed by somebody", "theirs": b"1"}
     assert pruned.resources[0].done[Action.DELETE].count == 1
     assert world.contents(world.target) == {"b": b"changed by somebody", "theirs": b"1"}
+
+
+def test_what_is_pruned_goes_last_and_stays_if_something_failed(world: Any) -> None:
+    for key in "abc":
+        world.source.put(key, b"1")
+    world.migration("blob").apply()
+    for key in "ab":
+        world.source.delete(key)
+    world.source.put("new", b"1")
+
+    def full(operation: str, key: str) -> None:
+        if (operation, key) == ("put", "new"):
+            raise world.fault(QuotaExceeded, "the disk is full")
+
+    world.right.hook = full
+    world.right.writes.clear()
+    failed = world.migration("blob", prune=True).apply()
+    untouched = list(world.right.writes)
+    world.right.hook = lambda *_: None
+    healed = world.migration("blob", prune=True).apply()
+
+    assert troubles(failed) == {"new": Trouble.FAILED, "a": Trouble.STALE, "b": Trouble.STALE}
+    assert {named.reason for named in failed.resources[0].named if named.trouble is Trouble.STALE} == {
+        "moved earlier; its source is gone; not deleted, as 1 item could not be copied"
+    }
+    assert "the disk is full" in next(named for named in failed.resources[0].named if named.key == "new").reason
+    assert untouched == []
+    assert healed.complete
+    assert healed.resources[0].done[Action.DELETE].count == 2
+    assert world.right.writes[0] == ("put", "new")
+    assert sorted(world.right.writes[1:]) == [("delete", "a"), ("delete", "b")]
+
+
+def test_a_refused_object_keeps_nothing_from_being_pruned(world: Any) -> None:
+    world.source.put("a", b"1")
+    world.migration("blob").apply()
+    world.source.delete("a")
+    world.source.put("bad", b"1")
+    world.right.keys_refused = lambda key: "it is bad" if key == "bad" else None
+
+    report = world.migration("blob", prune=True).apply()
+
+    assert troubles(report) == {"bad": Trouble.REFUSED}
+    assert world.contents(world.target) == {}
 
 
 def test_what_is_back_at_the_source_is_not_pruned(world: Any) -> None:

@@ -689,6 +689,31 @@ def test_fewer_declared_machines_are_stale_and_deleted_only_if_that_is_said(flee
     assert 3 == len(fleets.here())
 
 
+def test_a_machine_too_many_is_deleted_last_and_stays_if_another_could_not_be_made(fleets: Fleets) -> None:
+    fleets.move()
+    fleets.declaration = attrs.evolve(WEB, count=2)
+    gone = next(machine for machine in fleets.there() if machine.name == "web-1")
+    fleets.right.delete_machine(gone.id)
+
+    def no_room(operation: str, _name: str) -> None:
+        if operation == "create_machine":
+            raise MemoryFault(Fault(QuotaExceeded, "no room"))
+
+    fleets.right.before = no_room
+    failed = fleets.move(prune=True)
+    left = names(fleets.there())
+    fleets.right.before = lambda *_: None
+    fleets.right.calls.clear()
+    healed = fleets.move(prune=True)
+
+    assert Trouble.FAILED == reasons(failed)["web-1"][0]
+    assert "not deleted, as 1 item could not be copied" in reasons(failed)["web-2"][1]
+    assert ["web-0", "web-2"] == left
+    assert healed.complete
+    assert ["create_machine", "delete_machine"] == [operation for operation, _ in fleets.right.calls][-2:]
+    assert ["web-0", "web-1"] == names(fleets.there())
+
+
 def test_two_machines_of_one_name_are_a_conflict(fleets: Fleets) -> None:
     fleets.new.create(attrs.evolve(WEB, count=2))
     fleets.right.told = lambda machine: attrs.evolve(machine, name="web-0")

@@ -364,6 +364,30 @@ def test_what_is_gone_from_the_source_is_deleted_only_with_prune_and_can_be_rest
     assert [info.name for info in world.target_secrets.list(deleted=True)] == ["a"]
 
 
+def test_what_is_pruned_goes_last_and_stays_if_something_failed(world: Any) -> None:
+    world.source_secrets.put("a", "one")
+    move(world)
+    world.source_secrets.delete("a", recovery=None)
+    world.source_secrets.put("b", "two")
+
+    def locked(operation: str, name: str) -> None:
+        if operation == "put":
+            raise world.fault(PermissionDenied)
+
+    world.right_hidden.hook = locked
+    failed = move(world, prune=True)
+    kept = world.target_secrets.exists("a")
+    world.right_hidden.hook = lambda *_: None
+    world.right_hidden.writes.clear()
+    healed = move(world, prune=True)
+
+    assert troubles(failed) == {"a": Trouble.STALE, "b": Trouble.FAILED}
+    assert kept
+    assert healed.complete
+    assert world.right_hidden.writes == ["shop/b", "shop/a"]
+    assert [info.name for info in world.target_secrets.list()] == ["b"]
+
+
 def test_verify_finds_one_changed_byte_and_a_missing_secret(world: Any) -> None:
     for key in "abc":
         world.source_secrets.put(key, "0" * 100)
