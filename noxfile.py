@@ -49,7 +49,7 @@ def run_tests(session: nox.Session, *selected: str, workers: Iterable[str] = WOR
         return
     cache = ("-o", f"cache_dir={session.cache_dir.resolve() / session.name}")
     try:
-        session.run("pytest", *selected, *cache, "--cache-clear", *workers)
+        session.run("pytest", *selected, *cache, "--cache-clear", "--durations=25", *workers)
     except CommandFailed:
         session.warn("tests failed, see above: they run once more, one at a time, and have to pass now")
         session.run("pytest", *selected, *cache, "--last-failed", "--last-failed-no-failures", "none", "--exitfirst")
