@@ -26,13 +26,13 @@ from shiftable.migrate._shards import Shard, interleaved
 from shiftable.migrate._workers import Workers
 from shiftable.migrate.mover import Action, Item, Mover, Options, Outcome, Pin, Record, Refusal, Step, Trouble
 from shiftable.service import Change, Service, Spec
-from shiftable.spool import Spool
 from shiftable.wording import counted
 
 if TYPE_CHECKING:
     from shiftable.blob import BlobFeatures, BlobStore
     from shiftable.migrate._crew import Crew, Job
     from shiftable.migrate._dns import ZonesMover
+    from shiftable.spool import Spool
 
 __all__ = ["AppLike", "CloudLike", "DeclaredLike", "Migration"]
 
@@ -336,6 +336,8 @@ class Migration:
         phase: Phase,
         counter: Counter,
     ) -> ResourceReport:
+        from shiftable.spool import Spool
+
         address, scope = _address(found), self._scope(found)
         observer.on_phase(Phase("prepare", address))
         if self.options.prune:

@@ -130,6 +130,19 @@ def test_the_overview_names_all_commands_that_there_are() -> None:
         assert (name, False) == (command.name, command.hidden)
 
 
+def test_the_command_line_is_a_module_too() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "shiftable", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    import shiftable as library
+
+    assert library.__version__ in run("--version").stdout
+    wrong = run("nothing")
+    assert 2 == wrong.returncode
+    assert wrong.stderr.startswith("Usage: shiftable ")
+
+
 def test_the_version_is_told(shiftable) -> None:
     import shiftable as library
 
