@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -18,7 +18,7 @@ from shiftable.cloud import Cloud
 from shiftable.config import Credential, Keeper, Place, did_you_mean, in_file, structure
 from shiftable.errors import AlreadyExists, ConfigError, NotFound, PreconditionFailed
 from shiftable.manifest import Declared, Manifest
-from shiftable.provider import SERVICES, Provider
+from shiftable.provider import PURPOSES, SERVICES, Provider, Purpose
 from shiftable.service import Change, Handle, Service, Spec
 
 if TYPE_CHECKING:
@@ -131,6 +131,30 @@ class App:
             if label not in self._clouds:
                 self._clouds[label] = Cloud(self._provider(label), label)
             return self._clouds[label]
+
+    def policy(
+        self, *purposes: Purpose, declared: Iterable[Declared] | None = None, provider: str | None = None
+    ) -> Mapping[str, Any]:
+        """Write the least that a login must be allowed, as JSON that the provider takes: ``app.policy("write")``.
+
+        Args:
+            purposes: ``read`` and ``write`` what resources hold, as the application does; ``plan`` and ``apply``.
+            declared: some of the resources; all, if nothing is said.
+            provider: label of another provider than the environment's.
+
+        Raises:
+            ConfigError: there is no purpose; the resources are at no provider, or at several.
+            Unsupported: none is written for the provider.
+        """
+        some = tuple(self.declared() if declared is None else declared)
+        labels = sorted({provider or self.provider_of(each) for each in some})
+        if not purposes or set(purposes) - set(PURPOSES):
+            raise ConfigError(f"a policy is for {', '.join(PURPOSES)}, not for {', '.join(purposes) or 'nothing'}")
+        if len(labels) != 1:
+            where = f"resources at {', '.join(labels)}" if labels else "no resource"
+            raise ConfigError(f"a policy is of one provider, and this is {where}; name resources of one of them")
+        specs = [(each.service, self.spec(each, provider)) for each in some]
+        return self.cloud(labels[0]).unwrap(Provider).policy(specs, purposes)
 
     def diff(self, declared: Declared) -> tuple[Change[Any], ...]:
         """Say what would have to change for a resource to be as declared."""

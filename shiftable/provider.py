@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import attrs
 
@@ -16,15 +16,29 @@ if TYPE_CHECKING:
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
     from shiftable.secrets.driver import SecretsDriver
+    from shiftable.service import Spec
 
-__all__ = ["DRIVER_API", "SERVICES", "Provider"]
+__all__ = ["DRIVER_API", "PURPOSES", "SERVICES", "Provider", "Purpose", "contained"]
 
 DRIVER_API = 1
 """The version of the contract between core and providers."""
 
 SERVICES = ("blob", "secrets", "dns", "database", "compute")
 
+Purpose = Literal["read", "write", "plan", "apply"]
+"""What a login is for: to read what resources hold, or to write it too; to look at resources, or to make them too."""
+
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+_CONTAINED: Mapping[Purpose, Purpose] = {"write": "read", "apply": "plan"}
+
 C = TypeVar("C", bound=attrs.AttrsInstance)
+
+
+def contained(purposes: Iterable[Purpose]) -> frozenset[Purpose]:
+    """Return purposes with those that they contain: who writes reads, and who applies plans."""
+    named = frozenset(purposes)
+    return named | {_CONTAINED[purpose] for purpose in named if purpose in _CONTAINED}
 
 
 class Provider(Generic[C]):
@@ -73,6 +87,21 @@ class Provider(Generic[C]):
     def compute(self) -> ComputeDriver:
         """Make the driver for compute."""
         raise self._unsupported("compute")
+
+    def policy(self, declared: Iterable[tuple[str, Spec]], purposes: Iterable[Purpose]) -> Mapping[str, Any]:  # noqa: ARG002  for providers
+        """Write the least that a login must be allowed for declared resources, as JSON that the provider takes.
+
+        Asks nobody.
+
+        Args:
+            declared: services, and what is declared of each: ``("blob", BucketSpec(name="shop-assets"))``.
+            purposes: see ``contained``.
+
+        Raises:
+            Unsupported: the provider has no such documents, or none are written for it.
+        """
+        why = f"for {self.name} no policy is written; what a login must be allowed stands with its drivers"
+        raise Unsupported(why, provider=self.name)
 
     def close(self) -> None:
         """Give back what the provider's session holds."""

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("_project", "Write a commented shiftable.toml."),
     "migrate": ("_migrate", "Move what is declared from one provider to another; plan first."),
     "plan": ("_project", "Show what of the file does not exist, or differs."),
+    "policy": ("_policy", "Print the least that a login must be allowed."),
     "providers": ("_check", "Show the installed providers, or the features of one."),
     "run": ("_run", "Run a command with the resources as environment variables."),
     "schema": ("_check", "Print the JSON Schema of shiftable.toml, for editors."),

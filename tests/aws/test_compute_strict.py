@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import botocore
-import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from shiftable_aws import AwsProvider, AwsSettings, _ec2_groups, _ec2_images, _ec2_imports, _ec2_types, compute
+from shiftable_aws import AwsProvider, AwsSettings
 from shiftable_aws._strict_ec2_rules import IMAGES
 from shiftable_aws.double import AwsDouble
 
@@ -360,32 +356,3 @@ def test_regions_are_apart(aws_double: AwsDouble, ec2: Any) -> None:
     other = AwsProvider(AwsSettings(**{**aws_double.config, "region": "us-east-1"}))
     assert other.session.client("ec2").describe_instances()["Reservations"] == []
     other.close()
-
-
-# documentation
-
-
-def test_the_readme_allows_what_the_driver_calls_and_no_more() -> None:
-    _, text = re.findall(r"```json\n(.*?)```", README.read_text(), re.DOTALL)
-    allowed = {action for statement in json.loads(text)["Statement"] for action in _list(statement["Action"])}
-    modules = (compute, _ec2_groups, _ec2_images, _ec2_imports, _ec2_types)
-    called = set(_called("".join(Path(str(module.__file__)).read_text() for module in modules)))
-    assert allowed == called | {"ec2:CreateTags", "iam:PassRole"}
-    assert len(called) >= 25
-
-
-def test_the_provider_names_every_permission() -> None:
-    told = AwsProvider.__doc__ or ""
-    _, text = re.findall(r"```json\n(.*?)```", README.read_text(), re.DOTALL)
-    actions = {action for statement in json.loads(text)["Statement"] for action in _list(statement["Action"])}
-    assert not [action for action in actions if action.rpartition(":")[2] not in told]
-
-
-def _called(source: str) -> Iterator[str]:
-    for name in botocore.session.get_session().get_service_model("ec2").operation_names:
-        if re.search(rf"""(client\.|get_paginator\("){botocore.xform_name(name)}\b""", source):
-            yield f"ec2:{name}"
-
-
-def _list(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]

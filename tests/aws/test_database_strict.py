@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import botocore
-import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
-from shiftable_aws import AwsProvider, AwsSettings, database
+from shiftable_aws import AwsProvider, AwsSettings
 from shiftable_aws.double import AwsDouble
 
 README = Path(__file__).parents[2] / "providers" / "aws" / "README.md"
@@ -238,30 +234,3 @@ def test_regions_are_apart(aws_double: AwsDouble, made: Any) -> None:
     assert other.session.client("rds").describe_db_instances()["DBInstances"] == []
     other.close()
     assert len(made.describe_db_instances()["DBInstances"]) == 1
-
-
-# documentation
-
-
-def test_the_readme_allows_what_the_driver_calls_and_no_more() -> None:
-    text, _ = re.findall(r"```json\n(.*?)```", README.read_text(), re.DOTALL)  # the other one is of EC2
-    policy = json.loads(text)
-    allowed = {action for statement in policy["Statement"] for action in _list(statement["Action"])}
-    files = Path(database.__file__), *Path(database.__file__).parent.glob("_rds_*.py")
-    source = "".join(path.read_text() for path in files)
-    called = set(_called(source, "rds")) | set(_called(source, "ec2")) | set(_called(source, "secretsmanager"))
-    # What RDS and EC2 do on behalf of who calls: create and rotate a secret, ask for its key, tag what is made.
-    behalf = {"CreateSecret", "RotateSecret", "TagResource"}
-    others = {f"secretsmanager:{name}" for name in behalf} | {"kms:DescribeKey", "ec2:CreateTags", "rds-db:connect"}
-    assert allowed == (called - {"ec2:DeleteSnapshot"}) | others  # a method of the driver's is called so
-    assert len(called) >= 30
-
-
-def _called(source: str, service: str) -> Iterator[str]:
-    for name in botocore.session.get_session().get_service_model(service).operation_names:
-        if re.search(rf"\b{botocore.xform_name(name)}\b", source):
-            yield f"{service}:{name}"
-
-
-def _list(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]

@@ -8,7 +8,9 @@ import pytest
 import shiftable
 from shiftable import manifest
 from shiftable.app import load
-from shiftable.errors import ConfigError, NotFound, ProviderError
+from shiftable.errors import ConfigError, NotFound, ProviderError, Unsupported
+from shiftable.memory import MemoryProvider
+from shiftable.provider import contained
 
 GOOD = """
 [project]
@@ -216,6 +218,43 @@ def test_errors_and_handles_say_what_the_file_calls_the_provider(file: Path) -> 
 def test_an_undeclared_label_is_answered_with_the_near_one(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"declares no \[blob.asets\]; did you mean assets"):
         load(file).blob("asets")
+
+
+def test_a_policy_is_written_by_the_one_provider_of_the_resources(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def policy(_self: object, declared: Any, purposes: Any) -> dict[str, Any]:
+        return {"for": sorted(contained(purposes)), "on": [(service, spec.name) for service, spec in declared]}
+
+    monkeypatch.setattr(MemoryProvider, "policy", policy)
+    with load(file, environment="development") as app:
+        everything = app.policy("write")
+        some = app.policy("read", "apply", declared=app.declared("blob"))
+        assert everything == app.policy("write", provider="memory")
+    with (
+        load(file, environment="production") as app,
+        pytest.raises(ConfigError, match="resources at local, memory; name"),
+    ):
+        app.policy("write")
+
+    assert ["read", "write"] == everything["for"]
+    assert [("blob", "shop-assets"), ("blob", "logs"), ("secrets", "shop"), ("dns", "shop.example")] == everything["on"]
+    assert {"for": ["apply", "plan", "read"], "on": [("blob", "shop-assets"), ("blob", "logs")]} == some
+
+
+@pytest.mark.parametrize(
+    ("purposes", "expected"),
+    [((), "not for nothing"), (("manage",), "for read, write, plan, apply, not for manage")],
+)
+def test_a_policy_has_a_purpose(file: Path, purposes: tuple[Any, ...], expected: str) -> None:
+    with load(file, environment="development") as app, pytest.raises(ConfigError, match=expected):
+        app.policy(*purposes)
+
+
+def test_a_policy_is_about_something_and_not_every_provider_has_them(file: Path) -> None:
+    with load(file, environment="development") as app:
+        with pytest.raises(ConfigError, match="this is no resource"):
+            app.policy("write", declared=())
+        with pytest.raises(Unsupported, match="for memory no policy is written"):
+            app.policy("write")
 
 
 def test_a_provider_table_may_be_left_out_for_a_type_without_settings(file: Path) -> None:

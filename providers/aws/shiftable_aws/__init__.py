@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from shiftable.compute.driver import ComputeDriver
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
+    from shiftable.provider import Purpose
     from shiftable.secrets.driver import SecretsDriver
+    from shiftable.service import Spec
     from shiftable_aws._session import Session
 
 __all__ = ["AwsProvider", "AwsSettings", "Ec2Settings", "RdsSettings"]
@@ -109,7 +111,7 @@ class AwsProvider(Provider[AwsSettings]):
       ``AuthorizeSecurityGroupIngress``, ``RevokeSecurityGroupIngress``, ``DeleteSecurityGroup`` and
       ``rds:DescribeDBSubnetGroups``. For passwords that AWS keeps ``secretsmanager:CreateSecret``,
       ``secretsmanager:TagResource``, ``secretsmanager:RotateSecret``, ``kms:DescribeKey``, and to read them
-      ``secretsmanager:GetSecretValue``. To log in with tokens ``rds-db:connect``. The README has them as a policy.
+      ``secretsmanager:GetSecretValue``. To log in with tokens ``rds-db:connect``.
     * compute: on ``*`` ``ec2:`` ``DescribeInstances``, ``DescribeInstanceTypes``, ``DescribeInstanceTypeOfferings``,
       ``DescribeImages``, ``DescribeVolumes``, ``DescribeSnapshots``, ``DescribeSecurityGroups``,
       ``DescribePlacementGroups``, ``DescribeVpcs``, ``DescribeSubnets``; to make machines ``ec2:RunInstances`` (on
@@ -128,7 +130,8 @@ class AwsProvider(Provider[AwsSettings]):
       ``AWSServiceRoleForEC2Spot`` in the account. With a key of one's own also ``kms:CreateGrant``, ``kms:Decrypt``,
       ``kms:GenerateDataKeyWithoutPlaintext`` and ``kms:DescribeKey`` on it.
 
-    What only reads needs only the ``List…``, ``Get…`` and ``Describe…`` of these.
+    What only reads needs only the ``List…``, ``Get…`` and ``Describe…`` of these. ``policy`` writes down those that
+    declared resources need.
     """
 
     name: ClassVar[str] = "aws"
@@ -194,6 +197,12 @@ class AwsProvider(Provider[AwsSettings]):
         from shiftable_aws.compute import Ec2Driver
 
         return Ec2Driver(self.session)
+
+    def policy(self, declared: Iterable[tuple[str, Spec]], purposes: Iterable[Purpose]) -> Mapping[str, Any]:
+        """Write a policy of IAM, for any account. Keys of one's own in KMS are not in it, nor the roles of imports."""
+        from shiftable_aws._policy import policy
+
+        return policy(declared, purposes, self.settings.region)
 
     def close(self) -> None:
         """Close the connections of all clients."""
