@@ -465,6 +465,9 @@ class StrictRds:
     def _data(self, region: Region, name: str, engine: str, version: str) -> Data:
         """Return what is alike of all new servers."""
         vpc = self._ec2(region).get_default_vpc()
+        known = get_backend("rds")[DEFAULT_ACCOUNT_ID][region.name]
+        if vpc and "default" not in known.subnet_groups:  # made with the first server
+            known.create_subnet_group("default", "default", list(self._ec2(region).get_default_subnets().values()), [])
         return {
             "DBInstanceIdentifier": name,
             "DbiResourceId": f"db-{secrets.token_hex(13).upper()}",
