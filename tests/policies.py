@@ -80,6 +80,8 @@ class Buckets:
         bucket.put("a", b"1", tags=tags)
         bucket.put("a", b"2", tags=tags)
         bucket.put("large", io.BytesIO(bytes(17 * MIB)))
+        large = bucket.stat("large")
+        bucket.put("large", io.BytesIO(bytes(17 * MIB)), if_match=large.token)
         bucket.copy("a", "b")
         if tags:
             bucket.set_tags("b", {"team": "shop"})
@@ -206,13 +208,8 @@ class Servers:
         self._spec = spec
 
     def apply(self) -> None:
-        open_, declared = attrs.evolve(self._spec, deletion_protection=False, backup_days=1), self._spec
-        self._service.create(open_).wait()
-        _made_to_be(self._service, declared)
-        self._service.get(declared.name).wait()
-        self.plan()
-        _made_to_be(self._service, open_)
-        server = self._service.get(declared.name)
+        declared, other = self._spec, attrs.evolve(self._spec, deletion_protection=False, backup_days=1)
+        server = self._service.create(other)
         server.wait()
         server.wait_snapshot(server.snapshot("before").name)
         if self._service.features.restart:
@@ -224,11 +221,12 @@ class Servers:
         server.wait()
         copy = server.restore(f"{declared.name}-2", snapshot="before")
         copy.wait()
-        for name in (f"{declared.name}-2", declared.name):
-            self._service.delete(name, final_snapshot=False)
-            self._service.database(name).wait_deleted()
-        self._service.database(declared.name).delete_snapshot("before")
-        self._service.create(declared).wait()
+        self._service.delete(copy.name, final_snapshot=False)
+        copy.wait_deleted()
+        server.delete_snapshot("before")
+        _made_to_be(self._service, declared)
+        server.wait()
+        self.plan()
 
     def plan(self) -> None:
         assert self._service.exists(self._spec.name)
@@ -239,7 +237,7 @@ class Servers:
         self.read()
 
     def read(self) -> None:
-        found = self._service.get(self._spec.name)
+        found = self._service.open(self._spec)
         assert found.url().host
         assert found.password(fresh=True).reveal()
 

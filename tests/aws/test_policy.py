@@ -112,7 +112,7 @@ def test_machines(provider: AwsProvider, aws_double: AwsDouble, called: list[Cal
 def test_who_logs_in_with_a_token_reads_no_password(provider: AwsProvider) -> None:
     spec = attrs.evolve(SERVER, token_login=True, user="app")
     policy = provider.policy([("database", spec)], ["read"])
-    assert actions(policy) == {"rds:DescribeDBInstances", "rds:DescribeDBParameters", "rds-db:connect"}
+    assert actions(policy) == {"rds:DescribeDBInstances", "rds-db:connect"}
     assert allows(policy, Call("rds-db:connect", "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-ABC/app"))
     assert not allows(policy, Call("rds-db:connect", "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-ABC/root"))
 

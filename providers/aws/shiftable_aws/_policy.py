@@ -133,16 +133,14 @@ def _dns(arns: _Arns, spec: ZoneSpec) -> Iterator[_Grant]:
 
 
 def _database(arns: _Arns, spec: DatabaseSpec) -> Iterator[_Grant]:
-    yield _Grant(_READ | _PLAN, "rds", "DescribeDBInstances DescribeDBParameters")
-    if spec.allow_from:
-        yield _Grant(_READ, "ec2", "DescribeSecurityGroups")
+    yield _Grant(_READ | _PLAN, "rds", "DescribeDBInstances")
     user = spec.user or spec.admin
     if spec.token_login:
         yield _Grant(_READ, "rds-db", "connect", arns("rds-db", f"dbuser:*/{user}"))
     elif spec.password is None and spec.login is None:  # AWS keeps it
         yield _Grant(_READ, "secretsmanager", "GetSecretValue", arns("secretsmanager", "secret:rds!db-*"))
     looks = (
-        "DescribeDBEngineVersions DescribeDBInstanceAutomatedBackups DescribeDBParameterGroups"
+        "DescribeDBEngineVersions DescribeDBInstanceAutomatedBackups DescribeDBParameterGroups DescribeDBParameters"
         " DescribeDBSnapshots DescribeDBSubnetGroups DescribeOrderableDBInstanceOptions ListTagsForResource"
     )
     yield _Grant(_PLAN, "rds", looks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from shiftable.compute.driver import ComputeDriver
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
+    from shiftable.provider import Purpose
     from shiftable.secrets.driver import SecretsDriver
+    from shiftable.service import Spec
     from shiftable_gcp._session import Session
 
 __all__ = ["GcpComputeSettings", "GcpDatabaseSettings", "GcpProvider", "GcpSettings"]
@@ -118,8 +120,8 @@ class GcpProvider(Provider[GcpSettings]):
       ``storage.buckets.get``, ``storage.buckets.update``, ``storage.buckets.delete``, ``storage.objects.list``,
       ``storage.multipartUploads.list``; on their objects ``storage.objects.get``, ``storage.objects.create``,
       ``storage.objects.delete``, ``storage.objects.update``, ``storage.objects.move``,
-      ``storage.multipartUploads.create``, ``storage.multipartUploads.abort``,
-      ``storage.multipartUploads.listParts``. Without ``storage.objects.list`` Cloud Storage answers 403 for a missing
+      ``storage.multipartUploads.create``, ``storage.multipartUploads.abort``; for locks
+      ``storage.buckets.enableObjectRetention`` and ``storage.objects.setRetention``. Without ``storage.objects.list`` Cloud Storage answers 403 for a missing
       key, and so does shiftable. Without ``storage.buckets.get`` a single object does not tell its version.
     * secrets: on the project ``secretmanager.secrets.list`` and ``secretmanager.secrets.create``; on the secrets
       ``secretmanager.secrets.get``, ``secretmanager.secrets.update``, ``secretmanager.secrets.delete``; on their
@@ -163,7 +165,7 @@ class GcpProvider(Provider[GcpSettings]):
       ``compute.globalOperations.list``. A machine with an ``identity`` takes ``iam.serviceAccounts.actAs`` on that
       account (``roles/iam.serviceAccountUser``).
 
-    What only reads needs only ``access``, ``get`` and ``list`` of these: of secrets
+    ``policy`` writes down those that declared resources need. What only reads needs only ``access``, ``get`` and ``list``: of secrets
     ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``,
     of databases ``roles/cloudsql.viewer``, of machines ``roles/compute.viewer``.
 
@@ -235,6 +237,12 @@ class GcpProvider(Provider[GcpSettings]):
         from shiftable_gcp.compute import GceDriver
 
         return GceDriver(self.session)
+
+    def policy(self, declared: Iterable[tuple[str, Spec]], purposes: Iterable[Purpose]) -> Mapping[str, Any]:
+        """Write a custom role, which names no resources: to be given on these, or under a condition."""
+        from shiftable_gcp._policy import policy
+
+        return policy(declared, purposes)
 
     def close(self) -> None:
         """Close all connections."""
