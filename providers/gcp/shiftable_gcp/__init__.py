@@ -121,8 +121,9 @@ class GcpProvider(Provider[GcpSettings]):
       ``storage.multipartUploads.list``; on their objects ``storage.objects.get``, ``storage.objects.create``,
       ``storage.objects.delete``, ``storage.objects.update``, ``storage.objects.move``,
       ``storage.multipartUploads.create``, ``storage.multipartUploads.abort``; for locks
-      ``storage.buckets.enableObjectRetention`` and ``storage.objects.setRetention``. Without ``storage.objects.list`` Cloud Storage answers 403 for a missing
-      key, and so does shiftable. Without ``storage.buckets.get`` a single object does not tell its version.
+      ``storage.buckets.enableObjectRetention`` and ``storage.objects.setRetention``. Without ``storage.objects.list``
+      Cloud Storage answers 403 for a missing key, and so does shiftable. Without ``storage.buckets.get`` a single
+      object does not tell its version.
     * secrets: on the project ``secretmanager.secrets.list`` and ``secretmanager.secrets.create``; on the secrets
       ``secretmanager.secrets.get``, ``secretmanager.secrets.update``, ``secretmanager.secrets.delete``; on their
       versions ``secretmanager.versions.access``, ``secretmanager.versions.add``, ``secretmanager.versions.destroy``,
@@ -165,9 +166,9 @@ class GcpProvider(Provider[GcpSettings]):
       ``compute.globalOperations.list``. A machine with an ``identity`` takes ``iam.serviceAccounts.actAs`` on that
       account (``roles/iam.serviceAccountUser``).
 
-    ``policy`` writes down those that declared resources need. What only reads needs only ``access``, ``get`` and ``list``: of secrets
-    ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones ``roles/dns.reader``,
-    of databases ``roles/cloudsql.viewer``, of machines ``roles/compute.viewer``.
+    ``policy`` writes down those that declared resources need. What only reads needs only ``access``, ``get`` and
+    ``list``: of secrets ``roles/secretmanager.secretAccessor`` with ``roles/secretmanager.viewer``, of zones
+    ``roles/dns.reader``, of databases ``roles/cloudsql.viewer``, of machines ``roles/compute.viewer``.
 
     Presigned URLs are signed with a service account's key, where there is one, else by IAM in the name of the account,
     or of ``sign_as``: that takes ``iam.serviceAccounts.signBlob`` on it (``roles/iam.serviceAccountTokenCreator``) and
