@@ -346,7 +346,7 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         return lacking
 
     def diff(self, spec: FleetSpec) -> tuple[Change[FleetSpec], ...]:
-        """Say in which steps the fleet would become as declared: fewer machines, others, larger ones, more.
+        """Say in which steps the fleet would become as declared: fewer or more machines, others, larger ones.
 
         A machine that failed is made anew by a step of its own, which destroys it.
 
@@ -376,7 +376,8 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         """Carry out one step. It may be done again after a failure: what is done already is not done twice.
 
         Machines are deleted only by a change that ``destroys``. Those that are made anew or resized are taken one after
-        another, each when the one before runs.
+        another, each when the one before runs. Where one cannot be made again, the others stay, and the next attempt
+        begins with that one.
 
         Raises:
             Conflict: the fleet is no longer what the change starts from.
@@ -425,14 +426,15 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         resource, living, fields = self._possible("update", after), self._living(after.name), _names(change)
         size = self.choose(after).size
         repairs = change.destroys and after.count > before.count
+        broken = failed(after, living) if repairs else []
         healthy = [seen for seen in living if seen.state != "failed"] if repairs else living
         self._require_unmoved(change, self._as_declared(after, healthy, size), resource)
         if repairs:
             with self._translated("update", resource):
                 self._driver.create(after)  # refuses what cannot be made, while those that failed are still there
-            self._remove(failed(after, living))
+            self._remove(broken)
         if fields & self._made_anew:
-            self._make_anew(after, self._wrong(after, living, size), resource)
+            self._make_anew(after, living, size, resource)
         if fields & SIZE - self._made_anew:
             for seen in wrongly_sized(after, [seen for seen in living if seen.state != "failed"], size):
                 self._machine(seen).resize_to(size)
@@ -444,8 +446,9 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         if "count" in fields:
             for seen in surplus(after, healthy):
                 self._machine(seen).delete()
-        if "count" in fields or fields & self._made_anew:
-            self._fill(after, resource)
+        if "count" in fields:
+            with _gone(broken, "deleted"):
+                self._fill(after, resource)
 
     @property
     def _made_anew(self) -> frozenset[str]:
@@ -510,15 +513,15 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
             why = f"it is no longer what the change starts from: {', '.join(sorted(moved))}; compare again"
             raise self._refusal(Conflict, "update", resource, why)
 
-    def _fill(self, spec: FleetSpec, resource: Resource) -> None:
-        """Make the machines that are missing, each with the token that it always has."""
+    def _fill(self, spec: FleetSpec, resource: Resource) -> list[Machine]:
+        """Make the machines that are missing, each with the token that it always has, and return them."""
         choice = self.choose(spec)
         with self._translated("create", resource):
             self._driver.create(spec)
         seen = [machine.seen for machine in self._handle(spec.name).machines()]
         living = [machine for machine in seen if machine.state != "deleting"]
-        for name in missing(spec, living, frozenset(machine.name for machine in seen)):
-            self._make(spec, name, choice.size)
+        names = missing(spec, living, frozenset(machine.name for machine in seen))
+        return [self._make(spec, name, choice.size) for name in names]
 
     def _make(self, spec: FleetSpec, name: str, size: Size) -> Machine:
         resource = Resource("machine", name, Resource("fleet", spec.name))
@@ -529,14 +532,19 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
                 self._driver.create_machine(own, name, size=size, token=token_of(name), user_data=user_data)
             )
 
-    def _make_anew(self, spec: FleetSpec, wrong: Iterable[MachineInfo], resource: Resource) -> None:
-        choice = self.choose(spec)
-        with self._translated("update", resource):
-            self._driver.create(spec)
-        for seen in wrong:
-            self._machine(seen).delete()
-            self._machine(seen).wait_deleted()
-            self._make(spec, seen.name, choice.size).wait()
+    def _make_anew(self, spec: FleetSpec, living: Sequence[MachineInfo], size: Size, resource: Resource) -> None:
+        """Make machines anew, one after another, once all that are missing run, so that two are never gone at once."""
+        wrong = self._wrong(spec, living, size)
+        coming = [seen for seen in living if seen not in wrong and seen.state in {"creating", "starting", "failed"}]
+        for machine in (*self._fill(spec, resource), *map(self._machine, coming)):
+            machine.wait()
+        for number, seen in enumerate(wrong, 1):
+            machine = self._machine(seen)
+            machine.delete()
+            with _gone([seen], "being deleted", wrong[number:]):
+                machine.wait_deleted()
+            with _gone([seen], "deleted", wrong[number:]):
+                self._make(spec, seen.name, size).wait()
 
     def _remove(self, machines: Iterable[MachineInfo]) -> None:
         removed = [self._machine(seen) for seen in machines]
@@ -565,7 +573,9 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         elif fields & self._made_anew:
             wrong = self._wrong(after, living, size)
             reason = f"{_listed(wrong)} {_are(wrong)} made anew"
-        was, will = self._monthly(before), self._monthly(after)
+        there = min(before.count, len(living))  # the others are a step of their own
+        was = self._monthly(attrs.evolve(before, count=there))
+        will = self._monthly(attrs.evolve(after, count=there + after.count - before.count))
         return Change(
             service=self.service,
             before=before,
@@ -600,6 +610,21 @@ def _listed(machines: Sequence[MachineInfo]) -> str:
 
 def _are(machines: Sequence[MachineInfo]) -> str:
     return "is" if len(machines) == 1 else "are"
+
+
+@contextlib.contextmanager
+def _gone(machines: Sequence[MachineInfo], state: str, left: Sequence[MachineInfo] = ()) -> Iterator[None]:
+    """Say with what fails now which machines are gone for it, which are as they were, and what goes on from there."""
+    try:
+        yield
+    except OperationError as exc:
+        if machines:
+            kept = f", and {_listed(left)} {_are(left)} as before" if left else ""
+            exc.message = (
+                f"{exc.message.rstrip('.')}; the old {_listed(machines)} {_are(machines)} {state}{kept}; "
+                "`shiftable compute replace`, or apply() of each diff(), goes on with what is missing"
+            )
+        raise
 
 
 def _names(change: Change[FleetSpec]) -> frozenset[str]:

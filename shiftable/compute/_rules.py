@@ -165,16 +165,15 @@ def as_declared(spec: FleetSpec, machines: Sequence[MachineInfo], size: Size) ->
 def steps(
     current: FleetSpec, wanted: FleetSpec, made_anew: Collection[str] = MADE_ANEW
 ) -> Iterator[tuple[FleetSpec, FleetSpec]]:
-    """Split the way from one to the other into steps of one kind: fewer, made anew, resized, opened, labelled, more."""
-    groups: tuple[Collection[str], ...] = (
-        ("count",) if wanted.count < current.count else (),
-        made_anew,
-        SIZE,
-        FIREWALL,
-        LABELS,
-        ("count",),
-    )
+    """Split the way from one to the other into steps of one kind: fewer or more, made anew, resized, opened, labelled.
+
+    More of what is wanted come before any other is deleted for it: they show that such can be made.
+    """
     here = current
+    if wanted.count > current.count:
+        yield attrs.evolve(wanted, count=current.count), wanted
+        here = attrs.evolve(current, count=wanted.count)
+    groups: tuple[Collection[str], ...] = (("count",), made_anew, SIZE, FIREWALL, LABELS)
     for group in groups:
         there = attrs.evolve(here, **{name: getattr(wanted, name) for name in group})
         if there != here:

@@ -161,6 +161,9 @@ def test_a_change_says_what_it_costs_a_month() -> None:
     fewer, larger = compute.diff(attrs.evolve(spec, count=1, cpus=4, memory_gib=4))
     assert fewer.monthly_cost == Decimal("-0.10") * 730
     assert larger.monthly_cost == (Decimal("0.16") - Decimal("0.10")) * 730
+    more, larger = compute.diff(attrs.evolve(spec, count=5, cpus=4, memory_gib=4))
+    assert more.monthly_cost == Decimal("0.16") * 3 * 730
+    assert larger.monthly_cost == (Decimal("0.16") - Decimal("0.10")) * 2 * 730
     unpriced = Compute(MemoryComputeDriver(attrs.evolve(FEATURES, prices=False)))
     assert [change.monthly_cost for change in unpriced.diff(spec)] == [None]
 
@@ -248,18 +251,19 @@ def test_a_token_is_a_uuid_and_always_the_same() -> None:
     assert str(uuid.UUID(token_of("conf-0"))) == token_of("conf-0")
 
 
-def test_steps_go_from_fewer_to_more() -> None:
+def _fields(steps_: list[tuple[FleetSpec, FleetSpec]]) -> list[list[str]]:
+    return [[field.name for field in Change(service="compute", before=a, after=b).fields] for a, b in steps_]
+
+
+def test_steps_begin_with_fewer_or_more() -> None:
     current = attrs.evolve(small_fleet(count=3), image="debian-11", open_ports=(22,))
     wanted = attrs.evolve(small_fleet(count=5), cpus=2)
     found = list(steps(current, wanted))
-    kinds = [[field.name for field in Change(service="compute", before=a, after=b).fields] for a, b in found]
-    assert kinds == [["image"], ["cpus"], ["open_ports"], ["count"]]
-    assert (found[0][0], found[-1][1]) == (current, wanted)
+    assert [["count"], ["image"], ["cpus"], ["open_ports"]] == _fields(found)
+    assert (attrs.evolve(wanted, count=3), wanted) == found[0]
+    assert (attrs.evolve(current, count=5), wanted) == (found[1][0], found[-1][1])
     anew = list(steps(current, wanted, MADE_ANEW | SIZE))
-    assert [field.name for field in Change(service="compute", before=anew[0][0], after=anew[0][1]).fields] == [
-        "image",
-        "cpus",
-    ]
+    assert [["count"], ["image", "cpus"], ["open_ports"]] == _fields(anew)
     fewer = list(steps(current, attrs.evolve(wanted, count=1)))
     assert (fewer[0][1].count, fewer[0][1].image) == (1, "debian-11")
 

@@ -27,6 +27,9 @@ from shiftable.errors import (
 from shiftable.memory._faults import MemoryFault
 from shiftable.memory.compute import MemoryComputeDriver
 from shiftable.testing.conformance.compute import small_fleet
+from shiftable.testing.wrap import Call, Recorded
+
+from .clocks import Clock
 
 CHANGING = ("create", "update", "destroy", "create_machine", "delete_machine", "stop", "start", "resize", "relabel")
 
@@ -111,6 +114,7 @@ NEXT = {
     "size": (START, attrs.evolve(START, cpus=2, memory_gib=2)),
     "ports": (START, attrs.evolve(START, open_ports=(443,))),
     "labels": (attrs.evolve(START, labels={"team": "shop"}), attrs.evolve(START, labels={"team": "data", "a": "b"})),
+    "more-image": (START, attrs.evolve(START, count=4, image="ubuntu-24.04")),
     "all": (START, attrs.evolve(START, count=2, image="ubuntu-24.04", cpus=4, open_ports=(22,), labels={"a": "b"})),
 }
 
@@ -260,6 +264,96 @@ def test_a_rolling_change_may_be_applied_again_after_an_interruption() -> None:
     compute.apply(change)
     assert {image for _, image, *_ in shape(compute)} == {"ubuntu-24.04"}
     assert len(everything(driver)) == 3
+
+
+ANEW = attrs.evolve(START, image="ubuntu-24.04")
+
+
+def states(compute: Compute) -> dict[str, tuple[str, str]]:
+    return {name: (image, state) for name, image, _, state in shape(compute)}
+
+
+@pytest.mark.parametrize("again", ["the same change", "a new one"])
+def test_a_replacement_that_is_refused_again_and_again_costs_no_second_machine(again: str) -> None:
+    driver = MemoryComputeDriver()
+    compute = Compute(driver)
+    compute.create(START)
+    (change,) = compute.diff(ANEW)
+    driver._quota = 2
+    with pytest.raises(QuotaExceeded) as caught:
+        compute.apply(change)
+    assert (
+        "compute.create on machine 'conf-0' in fleet 'conf' (memory): the account has 2 CPUs, which is the limit; "
+        "the old conf-0 is deleted, and conf-1, conf-2 are as before; "
+        "`shiftable compute replace`, or apply() of each diff(), goes on with what is missing"
+    ) == str(caught.value)
+    for _ in range(3):
+        with pytest.raises(QuotaExceeded, match="'conf-0'"):
+            compute.apply(change if again == "the same change" else compute.diff(ANEW)[0])
+        assert {"conf-1": ("debian-12", "running"), "conf-2": ("debian-12", "running")} == states(compute)
+    driver._quota = 3
+    for each in [change] if again == "the same change" else compute.diff(ANEW):
+        compute.apply(each)
+    assert [("ubuntu-24.04", "running")] * 3 == list(states(compute).values())
+
+
+def test_a_replacement_that_fails_while_it_is_made_costs_no_second_machine() -> None:
+    driver = MemoryComputeDriver()
+    compute = Compute(driver)
+    compute.create(START)
+    driver._failing = {"conf-0"}
+    (change,) = compute.diff(ANEW)
+    with pytest.raises(Conflict, match=r"it failed .*; the old conf-0 is deleted, and conf-1, conf-2 are as before; "):
+        compute.apply(change)
+    for _ in range(2):
+        repair, rest = compute.diff(ANEW)
+        compute.apply(repair)
+        with pytest.raises(Conflict, match="'conf-0'.* failed"):
+            compute.apply(rest)
+        assert ("debian-12", "running") == states(compute)["conf-1"] == states(compute)["conf-2"]
+    driver._failing = ()
+    assert 0 == converge(compute, ANEW)
+
+
+def test_nothing_is_deleted_before_what_is_missing_runs() -> None:
+    clock = Clock()
+    recorded = Recorded(MemoryComputeDriver(clock=clock, delay=timedelta(minutes=1)))
+    compute = Compute(recorded.driver, sleep=clock.sleep)
+    compute.create(START).wait()
+    living: list[dict[str, tuple[str, str]]] = []
+
+    def look(_call: Call, proceed: Callable[[], Any]) -> Any:
+        living.append(states(compute))
+        return proceed()
+
+    recorded.on("delete_machine", look)
+    for change in compute.diff(attrs.evolve(ANEW, count=5)):
+        compute.apply(change)
+    old, new = ("debian-12", "running"), ("ubuntu-24.04", "running")
+    assert [[old, old, old, new, new], [new, old, old, new, new], [new, new, old, new, new]] == [
+        list(each.values()) for each in living
+    ]
+
+
+def test_more_machines_that_cannot_be_made_are_told_before_another_is_deleted() -> None:
+    driver = MemoryComputeDriver(quota=3)
+    compute = Compute(driver)
+    before = compute.create(START).wait()
+    changes = compute.diff(attrs.evolve(ANEW, count=4))
+    with pytest.raises(QuotaExceeded, match="'conf-3'"):
+        compute.apply(changes[0])
+    assert before == compute.fleet("conf").info()
+
+
+def test_a_failed_machine_that_cannot_be_made_anew_is_told_as_deleted() -> None:
+    driver = MemoryComputeDriver(failing={"conf-1"})
+    compute = Compute(driver)
+    compute.apply(compute.diff(START)[0])
+    driver._failing, driver._quota = (), 2
+    (repair,) = compute.diff(START)
+    with pytest.raises(QuotaExceeded, match="which is the limit; the old conf-1 is deleted; `shiftable compute"):
+        compute.apply(repair)
+    assert {"conf-0", "conf-2"} == states(compute).keys()
 
 
 def test_a_machine_that_cannot_be_resized_runs_again() -> None:

@@ -528,6 +528,26 @@ def test_a_quota_ends_a_creation(gcp_double: GcpDouble, compute: Compute) -> Non
     assert 2 == len(fleet.wait())
 
 
+def test_a_quota_that_is_told_when_a_replacement_is_made_costs_one_machine(
+    gcp_double: GcpDouble, compute: Compute
+) -> None:
+    kept = compute.create(small_fleet("web", count=2)).wait()[1]
+    spec = attrs.evolve(small_fleet("web", count=2), image="ubuntu-24.04")
+    gcp_double.compute.quotas["CPUS"] = 2
+    for why in ("'web-0'.*Limit.*the old web-0 is deleted, and web-1 is as before", "'web-0'.*Limit"):
+        with pytest.raises(QuotaExceeded, match=why):
+            _apply(compute, spec)
+        assert [kept.id] == [each.id for each in compute.fleet("web").info() if each.state != "failed"]
+    gcp_double.compute.quotas["CPUS"] = 24
+    _apply(compute, spec)
+    assert ["ubuntu-24.04"] * 2 == [each.image for each in compute.fleet("web").wait()]
+
+
+def _apply(compute: Compute, spec: FleetSpec) -> None:
+    for change in compute.diff(spec):
+        compute.apply(change)
+
+
 def test_a_zone_without_machines_gives_way_to_the_next(gcp_double: GcpDouble, compute: Compute) -> None:
     gcp_double.compute.exhausted.add("europe-west3-a")
     spec = small_fleet("web")

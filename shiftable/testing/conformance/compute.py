@@ -27,11 +27,13 @@ from shiftable.errors import (
     InvalidArgument,
     NotFound,
     OperationError,
+    QuotaExceeded,
     Unsupported,
 )
 from shiftable.parallel import parallel
 from shiftable.service import Change
 from shiftable.testing.conformance import Conformance
+from shiftable.testing.wrap import Recorded, fault
 
 __all__ = ["ComputeConformance", "ComputeMachine", "compute_machine", "small_fleet"]
 
@@ -304,6 +306,25 @@ class ComputeConformance(Conformance):
             compute.apply(change)
         assert machine.info().state == "running"
 
+    def test_a_machine_that_cannot_be_made_anew_is_the_only_one_that_is_gone(
+        self, compute: Compute, driver: ComputeDriver, sleep: Sleep
+    ) -> None:
+        kept = compute.create(small_fleet(count=2)).wait()[1]
+        recorded = Recorded(driver)
+        recorded.on("create_machine", fault(QuotaExceeded))
+        full = Compute(recorded.driver, sleep=sleep)
+        spec = attrs.evolve(small_fleet(count=2), image="ubuntu-24.04")
+        for why in (r"'conf-0'.*; the old conf-0 is deleted, and conf-1 is as before; `shiftable", "'conf-0'"):
+            with pytest.raises(QuotaExceeded, match=why):
+                full.apply(full.diff(spec)[0])
+            (left,) = compute.fleet("conf").info()
+            assert (left.id, left.image, left.state) == (kept.id, "debian-12", "running")
+        for change in compute.diff(spec):
+            compute.apply(change)
+        made = compute.fleet("conf").wait()
+        assert [(each.name, each.image) for each in made] == [("conf-0", "ubuntu-24.04"), ("conf-1", "ubuntu-24.04")]
+        assert compute.diff(spec) == ()
+
     def test_larger_machines_are_the_same_machines_where_they_can_be(
         self, compute: Compute, fleet: Fleet, machine: Machine
     ) -> None:
@@ -440,7 +461,7 @@ class ComputeConformance(Conformance):
         if not compute.features.relabel:
             assert [{field.name for field in change.fields} for change in changes] == [{"count"}]
             return
-        assert [{field.name for field in change.fields} for change in changes] == [{"labels"}, {"count"}]
+        assert [{field.name for field in change.fields} for change in changes] == [{"count"}, {"labels"}]
         fleet.machine("conf-1").relabel({"note": "mine"})
         for change in changes:
             compute.apply(change)
