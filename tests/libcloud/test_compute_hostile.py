@@ -54,6 +54,7 @@ MADE = {
         "firewalls.create",
         "firewalls.list",
         "types.list",
+        "regions.list",
         "regions.availability",
     ],
 }
@@ -330,13 +331,28 @@ def test_an_image_by_the_name_of_the_hoster_is_taken(hoster: HosterDouble, compu
     assert ["conf-0"] == names(hoster)
 
 
-def test_a_region_that_is_none_is_told_with_those_that_there_are(
-    digitalocean: DigitalOceanDouble, open_service: Callable[..., Any]
+@pytest.mark.parametrize(
+    ("hoster", "region", "why"),
+    [
+        ("digitalocean", "atlantis", "nothing is sold in a region 'atlantis'; there is: fra1, nyc3, sfo3"),
+        ("linode", "atlantis", "there is no region 'atlantis'; there is: eu-central, us-east"),
+        ("linode", "storage-only", "there is no region 'storage-only'; there is: eu-central, us-east"),
+    ],
+    indirect=["hoster"],
+)
+def test_a_region_that_is_none_is_told_with_those_that_there_are_and_nothing_is_made(
+    hoster: HosterDouble, open_service: Callable[..., Any], region: str, why: str
 ) -> None:
-    compute = Compute(open_service("compute", digitalocean, region="atlantis"))
-    for act in (lambda: compute.choose(small_fleet()), lambda: list(compute.sizes())):
-        with pytest.raises(InvalidArgument, match=r"nothing is sold in a region 'atlantis'; there is: .*fra1"):
+    compute = Compute(open_service("compute", hoster, region=region))
+    for act in (
+        lambda: compute.choose(small_fleet()),
+        lambda: list(compute.sizes()),
+        lambda: compute.create(small_fleet()),
+        lambda: compute.apply(compute.diff(small_fleet())[0]),
+    ):
+        with pytest.raises(InvalidArgument, match=why):
             act()
+    assert [] == list(compute.debris())
 
 
 def test_of_two_droplets_that_are_made_in_the_same_moment_the_older_stays(

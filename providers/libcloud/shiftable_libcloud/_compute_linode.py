@@ -35,7 +35,7 @@ from shiftable.compute.driver import (
     Rule,
     Size,
 )
-from shiftable.errors import AlreadyExists, Conflict
+from shiftable.errors import AlreadyExists, Conflict, InvalidArgument
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable_libcloud._connection import Broken, Refusal, SafeDriver
@@ -370,6 +370,9 @@ class LinodeDriver(HosterCompute[Linodes]):
         return row
 
     def _sold_here(self, api: Linodes) -> Iterable[Json]:
+        regions = {str(row["id"]) for row in api.all("/v4/regions", "data") if "Linodes" in row["capabilities"]}
+        if self._region not in regions:  # its availability may be told all the same
+            fail(InvalidArgument, f"there is no region {self._region!r}; there is: {', '.join(sorted(regions))}")
         lacking = {
             row["plan"]
             for row in cast("Iterable[Json]", api.get(f"/v4/regions/{self._region}/availability"))

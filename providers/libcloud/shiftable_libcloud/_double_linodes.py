@@ -22,6 +22,14 @@ from shiftable_libcloud._double_state import Refused, Routed, Routes, Row
 __all__ = ["LinodeCloud"]
 
 _REGION = "eu-central"
+_REGIONS = tuple(
+    {"id": id_, "country": country, "status": "ok", "site_type": "core", "capabilities": [*capabilities]}
+    for id_, country, *capabilities in (
+        (_REGION, "de", "Linodes", "Cloud Firewall", "Metadata"),
+        ("us-east", "us", "Linodes", "Cloud Firewall", "Metadata"),
+        ("storage-only", "us", "Object Storage"),
+    )
+)
 _LABEL = re.compile(r"(?=.{3,64}$)[a-zA-Z0-9](?:(?!--|__|\.\.)[a-zA-Z0-9._-])*[a-zA-Z0-9]")
 _WALL_LABEL = re.compile(r"(?=.{3,32}$)[a-zA-Z0-9](?:(?!--|__|\.\.)[a-zA-Z0-9._-])*[a-zA-Z0-9]")
 _RULE_LABEL = re.compile(r"[a-zA-Z0-9._-]{3,32}")
@@ -115,6 +123,7 @@ class LinodeCloud:
                 ("DELETE", linode, "linodes.delete", "", self._delete),
                 ("POST", f"{linode}/reboot", "linodes.reboot", "", self._reboot),
                 ("GET", "/v4/linode/types", "types.list", "data", lambda _call: list(_TYPES)),
+                ("GET", "/v4/regions", "regions.list", "data", lambda _call: list(_REGIONS)),
                 ("GET", "/v4/regions/([a-z0-9-]+)/availability", "regions.availability", "", self._available),
                 ("GET", "/v4/images", "images.list", "data", lambda _call: [*map(_image, _IMAGES)]),
                 ("GET", "/v4/images/(.+)", "images.get", "", self._one_image),
