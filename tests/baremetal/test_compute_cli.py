@@ -83,3 +83,18 @@ def test_without_qemu_it_is_said_how_to_get_it(here: str, tmp_path: Path) -> Non
         assert answer.exit_code == 1, command
         assert "no QEMU on this computer (apt install qemu-system-x86 qemu-utils" in answer.output
     assert told("compute", "list") == ""
+
+
+def test_a_disk_that_is_larger_than_any_is_refused_before_anything_is_made(here: str, tmp_path: Path) -> None:
+    (tmp_path / "shiftable.toml").write_text((FLEET + here).replace("count = 2", "disk_gib = 2097153"))
+    why = "no disk has 2,097,153 GiB; the largest that QEMU makes has 2,097,152 GiB"
+    new = ("--image=debian-12", "--cpus=1", "--memory=1", "--disk-gib=2097153")
+    for command in (
+        ["compute", "create", "here:batch", *new],
+        ["apply"],
+        ["compute", "disk", "create", "here:data", "--size=2097153"],
+    ):
+        answer = CliRunner().invoke(cli, command, catch_exceptions=False)
+        assert (1, True) == (answer.exit_code, answer.stderr.rstrip().endswith(f": {why}"))
+    assert told("compute", "list", "--all") == told("compute", "sweep", "-n", "--older-than", "0s") == ""
+    assert told("compute", "disk", "list", "here") == ""

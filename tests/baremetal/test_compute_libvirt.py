@@ -514,6 +514,44 @@ def test_what_libvirt_says_has_a_class(code: int, text: str, expected: type[Oper
     assert fault.code
 
 
+LARGE = "qemu-img: /pool/x: The image size is too large for file format 'qcow2'"
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "error", "plain"),
+    [
+        (
+            1,
+            f"internal error: Child process (qemu-img create /pool/x 9K) unexpected exit status 1: noise\n{LARGE}\n",
+            InvalidArgument,
+            LARGE,
+        ),
+        (
+            1,
+            "internal error: Child process (/usr/bin/qemu-img convert /x /y) unexpected fatal signal 9: killed",
+            Unavailable,
+            "killed",
+        ),
+        (
+            55,
+            "Requested operation is not valid: storage pool 'vms' is not active",
+            Conflict,
+            "the storage pool 'vms' is not active; `virsh pool-start vms` starts it",
+        ),
+        (
+            55,
+            "Requested operation is not valid: network 'lan' is not active",
+            Conflict,
+            "the network 'lan' is not active; `virsh net-start lan` starts it",
+        ),
+    ],
+)
+def test_what_libvirt_says_is_told_plainly(code: int, text: str, error: type[OperationError], plain: str) -> None:
+    fault = classify(libvirtError(code, text))
+    assert fault is not None
+    assert (error, plain) == (fault.error, fault.message)
+
+
 def test_what_is_not_of_libvirt_is_not_claimed() -> None:
     class libvirtError(Exception):  # noqa: N801  somebody else's, of the same name
         pass

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from shiftable.compute import Compute, DiskImage, FleetSpec
-from shiftable.errors import Unauthenticated, Unavailable
+from shiftable.errors import Conflict, InvalidArgument, Unauthenticated, Unavailable
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal.compute_libvirt import LibvirtComputeDriver
@@ -205,3 +205,36 @@ def test_a_hypervisor_is_driven_by_ssh(debian: Any, lab: Lab, by_ssh: str) -> No
         list(lab.compute(uri=by_ssh).machines())
     with pytest.raises(Unavailable):
         list(lab.compute(uri="qemu+ssh://root@127.0.0.1:1/session").machines())
+
+
+def test_the_largest_disk_is_the_largest_that_the_hypervisor_makes(lab: Lab) -> None:
+    compute, largest = lab.compute(), 2 * 1024**2
+    disk = compute.create_disk("data", largest)
+    assert disk.size_gib == largest
+    for act in (
+        lambda: compute.create_disk("larger", largest + 1),
+        lambda: compute.create(lab.spec(disk_gib=largest + 1)),
+    ):
+        with pytest.raises(InvalidArgument, match="no disk has 2,097,153 GiB; the largest that QEMU makes"):
+            act()
+    compute.delete_disk(disk.id)
+    assert lab.left() == []
+
+
+def test_while_the_pool_is_not_active_it_is_said_how_to_start_it_and_no_machine_is_deleted(lab: Lab) -> None:
+    compute = lab.compute()
+    machine = compute.create(lab.spec()).machine("web-0")
+    pool = lab.host.connect().storagePoolLookupByName("default")
+    pool.destroy()
+    for act in (
+        lambda: compute.create(attrs.evolve(lab.spec(), name="other")),
+        lambda: list(compute.images()),
+        machine.delete,
+        lambda: compute.delete("web"),
+    ):
+        with pytest.raises(Conflict, match="'default' is not active; `virsh pool-start default` starts it"):
+            act()
+    assert machine.info().state == "running"
+    pool.create()
+    compute.delete("web")
+    assert (lab.host.processes(), lab.left()) == ([], [])

@@ -20,7 +20,7 @@ from shiftable.compute import DiskImage, Machine
 from shiftable.errors import InvalidArgument, OperationError
 from shiftable_baremetal import QemuMachineSettings
 from shiftable_baremetal._qemu_probe import accelerator
-from shiftable_baremetal._qemu_process import Programs
+from shiftable_baremetal._qemu_process import ProgramError, Programs
 
 from . import guest
 from .guest import PATIENCE, says
@@ -186,3 +186,14 @@ def test_a_disk_that_qemu_cannot_open_is_no_image(debian: Any, lab: Lab) -> None
     ):
         compute.import_image("golden", DiskImage(bucket="images", key="disk", form="qcow2"))
     assert [image for image in compute.images() if image.own] == list(compute.debris()) == []
+
+
+def test_the_largest_disk_is_the_largest_that_qemu_makes(lab: Lab) -> None:
+    largest = 2 * 1024**2
+    disk = lab.compute().create_disk("data", largest)
+    assert disk.size_gib == largest
+    with pytest.raises(ProgramError, match="too large for file format"):
+        Programs(lab.programs).image("create", "-q", "-f", "qcow2", lab.folder / "larger", f"{largest + 1}G")
+    with pytest.raises(InvalidArgument, match="no disk has 2,097,153 GiB"):
+        lab.compute().create_disk("larger", largest + 1)
+    lab.compute().delete_disk(disk.id)

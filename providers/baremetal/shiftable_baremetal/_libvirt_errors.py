@@ -26,7 +26,7 @@ from shiftable.errors import (
 )
 from shiftable_baremetal._faults import classify as classify_files
 
-__all__ = ["NO_DOMAIN", "NO_POOL", "NO_SUPPORT", "NO_VOLUME", "classify", "code_of"]
+__all__ = ["NO_DOMAIN", "NO_POOL", "NO_SUPPORT", "NO_VOLUME", "classify", "code_of", "not_active"]
 
 NO_SUPPORT, NO_DOMAIN, NO_POOL, NO_VOLUME = 3, 42, 49, 50
 
@@ -80,6 +80,10 @@ _LOST = (
     r"[Ff]ailed to connect (?!.*Permission denied)"
 )
 
+_RAN = re.compile(r"Child process \(.*\) unexpected (exit status|fatal signal) \d+: (?P<said>.*\S)", re.DOTALL)
+_IDLE = re.compile(r"(?P<kind>storage pool|network) '(?P<name>[^']+)' is not active")
+_START = {"storage pool": "pool-start", "network": "net-start"}
+
 # by text, the first that fits
 _SAID: tuple[tuple[str, type[OperationError]], ...] = (
     (r"already exists|already active|already in use by|volume name .* already in use", AlreadyExists),
@@ -93,7 +97,7 @@ _SAID: tuple[tuple[str, type[OperationError]], ...] = (
     ),
     (r"Could not set up host forwarding rule|[Nn]etwork .* is not active|is not active|is not running", Conflict),
     (r"No such file or directory|[Nn]ot found|no target device", NotFound),
-    (r"not supported|Image does not contain|Image is not in|Could not open backing", InvalidArgument),
+    (r"not supported|too large for|Image does not contain|Image is not in|Could not open backing", InvalidArgument),
     (r"[Tt]imed out", Timeout),
 )
 
@@ -103,7 +107,7 @@ def classify(exc: Exception) -> Fault | None:
     if not code_of(exc):
         return classify_files(exc)
     native: Any = exc
-    code, text = native.get_error_code(), str(native.get_error_message() or native)
+    code, text = native.get_error_code(), _plain(str(native.get_error_message() or native))
     lost = re.search(_LOST, text) and not re.search(_REFUSED, text)
     if lost and code != _AGENT:  # whatever failed: the daemon has ended, or the way to it
         return Fault(Unavailable, text, _VAGUE.get(code) or _CODES.get(code, ("CONNECTION",))[0])
@@ -112,6 +116,20 @@ def classify(exc: Exception) -> Fault | None:
         return Fault(error, text, name)
     error = next((error for said, error in _SAID if re.search(said, text)), Unavailable)
     return Fault(error, text, _VAGUE.get(code, str(code)))
+
+
+def _plain(text: str) -> str:
+    """Return what libvirt says without what stands around it, and with what starts what is not active."""
+    ran = _RAN.search(text)
+    if ran is not None:
+        return ran["said"].strip().splitlines()[-1]
+    idle = _IDLE.search(text)
+    return text if idle is None else not_active(idle["kind"], idle["name"])
+
+
+def not_active(kind: str, name: str) -> str:
+    """Say that a storage pool or a network is not active, and what starts it."""
+    return f"the {kind} {name!r} is not active; `virsh {_START[kind]} {name}` starts it"
 
 
 def code_of(exc: BaseException) -> int:

@@ -30,11 +30,11 @@ from urllib.parse import quote, unquote
 import attrs
 
 from shiftable.compute.driver import GIB
-from shiftable.errors import AlreadyExists, Fault, IntegrityError, InvalidArgument, NotFound, OperationError
+from shiftable.errors import AlreadyExists, Conflict, Fault, IntegrityError, InvalidArgument, NotFound, OperationError
 from shiftable_baremetal import _libvirt_xml as xml
 from shiftable_baremetal._disk_images import QCOW2_HEAD, Origin, qcow2_size
 from shiftable_baremetal._faults import FilesError
-from shiftable_baremetal._libvirt_errors import NO_POOL, NO_VOLUME, classify, code_of
+from shiftable_baremetal._libvirt_errors import NO_POOL, NO_VOLUME, classify, code_of, not_active
 from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal._qemu_images import Base
 
@@ -46,6 +46,7 @@ _OF_MACHINE = re.compile(r"shiftable\.machine\.([a-z0-9-]+)\.([0-9a-f]{8}(?:-[0-
 _IMAGE, _IMPORT = "shiftable.image.", "shiftable.import."
 _OF_IMPORT = re.compile(r"shiftable\.import\.(?P<token>[0-9a-f-]{36})\.[0-9a-f]{8}\.(?P<image>.+)")
 _BUSY = re.compile("volume .* is still (in use|being allocated)")  # by somebody else
+_INACTIVE = 1  # virConnectListAllStoragePoolsFlags
 _MOMENT, _STEP = 5.0, 0.05  # seconds
 _LONGEST = 255  # bytes of a file's name
 
@@ -138,6 +139,11 @@ class Volumes:
         """Return the last of what a machine wrote."""
         volume = self.find(f"{_MACHINE}{machine}.{id}.console")
         return self.session.download(volume, max(0, int(volume.info()[1]) - most))
+
+    def require_active(self) -> None:
+        """Refuse to delete a machine while its volumes cannot be reached, which would stay."""
+        if self.pool in {each.name() for each in self.session.connection.listAllStoragePools(_INACTIVE)}:
+            raise FilesError(Fault(Conflict, f"{not_active('storage pool', self.pool)}; until then the machine stays"))
 
     def remove_machine(self, machine: str, id: str) -> None:
         """Delete all parts of a machine, also those that libvirt made of its console beside it."""

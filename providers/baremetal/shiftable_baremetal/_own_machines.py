@@ -14,9 +14,10 @@ from shiftable.wording import counted
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._qemu_settings import QemuMachineSettings
 
-__all__ = ["any_size", "disk_gib", "forwarded", "native", "page", "size", "sizes"]
+__all__ = ["any_size", "check_disk", "disk_gib", "forwarded", "native", "page", "size", "sizes"]
 
 _MOST_PORTS = 512  # each is an open file, of which a process has 1,024
+_MOST_DISK_GIB = 2 * 1024**2  # of qcow2 with clusters of 64 KiB, as qemu-img makes it; its room is what is written
 
 T = TypeVar("T")
 
@@ -36,12 +37,25 @@ def any_size(spec: FleetSpec, most_cpus: int, most_memory_gib: int) -> Choice:
     """Take what is asked for.
 
     Raises:
-        ValueError: nothing is so large.
+        ValueError: no machine is so large.
+        FilesError: no disk is.
     """
     if spec.cpus > most_cpus or spec.memory_gib > most_memory_gib:
         needed = f"{counted(spec.cpus, 'CPU')}, {spec.memory_gib} GiB"
         raise ValueError(f"no size has {needed}; the largest has {counted(most_cpus, 'CPU')}, {most_memory_gib} GiB")
+    check_disk(spec.disk_gib)
     return Choice(size(spec.cpus, spec.memory_gib, spec.arch), "any size can be had")
+
+
+def check_disk(size_gib: int) -> None:
+    """Refuse a disk that is larger than QEMU makes any, whatever room there is.
+
+    Raises:
+        FilesError: it is.
+    """
+    if size_gib > _MOST_DISK_GIB:
+        why = f"no disk has {size_gib:,} GiB; the largest that QEMU makes has {_MOST_DISK_GIB:,} GiB"
+        raise FilesError(Fault(InvalidArgument, why))
 
 
 def forwarded(spec: FleetSpec) -> tuple[Rule, ...]:

@@ -53,7 +53,7 @@ from shiftable_baremetal._disk_images import FORMS, Blobs, looked_at
 from shiftable_baremetal._durable import write
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._faults import classify as classify_files
-from shiftable_baremetal._own_machines import any_size, disk_gib, forwarded, native, page, size, sizes
+from shiftable_baremetal._own_machines import any_size, check_disk, disk_gib, forwarded, native, page, size, sizes
 from shiftable_baremetal._partitions import HEAD, needs_uefi
 from shiftable_baremetal._qemu_command import command
 from shiftable_baremetal._qemu_files import DISKS, IMAGES, SNAPSHOTS, Area, Definition, DiskFile, Home
@@ -436,6 +436,7 @@ class QemuComputeDriver(ComputeDriver):
         """Make a disk, which takes room only for what is written to it."""
         if zone is not None:
             _fail(InvalidArgument, "there is one place for disks, this computer; leave the zone out")
+        check_disk(size_gib)
         programs, made = Programs(self._programs), DiskFile(id=_made("disk"), name=name, size_gib=size_gib)
         with self._area.changing(DISKS), self._area.new(DISKS, f"{DISKS}/{made.id}") as folder:
             self._area.write_disk(made, folder)

@@ -56,7 +56,7 @@ from shiftable_baremetal._libvirt_session import Session
 from shiftable_baremetal._libvirt_settings import LibvirtSettings
 from shiftable_baremetal._libvirt_volumes import Item, Volumes, item_of, machine_of, virtual_size
 from shiftable_baremetal._libvirt_xml import Facts, Files, Kind
-from shiftable_baremetal._own_machines import any_size, disk_gib, forwarded, native, page, size, sizes
+from shiftable_baremetal._own_machines import any_size, check_disk, disk_gib, forwarded, native, page, size, sizes
 from shiftable_baremetal._qemu_files import IMAGES, Area, Definition
 from shiftable_baremetal._qemu_images import SOURCES, Base, Images, Source
 from shiftable_baremetal._qemu_monitor import MonitorError
@@ -336,6 +336,7 @@ class LibvirtComputeDriver(ComputeDriver):
     def delete_machine(self, id: str) -> None:
         """End a machine, and delete it with its volumes."""
         domain, definition = self._ours(id)
+        self._volumes.require_active()
         stays = domain.isPersistent()
         with _unless_already(_OPERATION_INVALID, NO_DOMAIN):
             domain.destroy()
@@ -465,6 +466,7 @@ class LibvirtComputeDriver(ComputeDriver):
         """Make a disk, which takes room only for what is written to it."""
         if zone is not None:
             _fail(InvalidArgument, "there is one place for disks, the pool; leave the zone out")
+        check_disk(size_gib)
         made = Item("disk", f"disk-{secrets.token_hex(4)}", name)
         if snapshot is None:
             self._volumes.made(made, size_gib * GIB)
