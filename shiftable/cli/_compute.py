@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,6 +19,7 @@ from shiftable.cli._compute_disks import disk
 from shiftable.cli._compute_images import delete_image, snapshot
 from shiftable.cli._compute_import import import_image
 from shiftable.cli._compute_inside import console, run, ssh
+from shiftable.cli._compute_made import telling_what_there_is
 from shiftable.cli._compute_target import Found, Target, fleet_, own_providers, target_
 from shiftable.cli._context import (
     Context,
@@ -37,9 +37,9 @@ from shiftable.cli._context import (
     shown,
 )
 from shiftable.cli._units import read_duration
-from shiftable.compute import Compute, Fleet, FleetSpec, MachineInfo, MachineState
+from shiftable.compute import Compute, FleetSpec, MachineInfo, MachineState
 from shiftable.compute.driver import GIB
-from shiftable.errors import AlreadyExists, ConfigError, ShiftableError
+from shiftable.errors import ConfigError
 from shiftable.wording import counted
 
 __all__ = ["compute"]
@@ -249,8 +249,11 @@ def create(
     service = place.service(context)
     _say_choice(service, spec)
     _ask_if_many(service, spec, yes=yes)
-    fleet = _created(place, service, spec)
-    _finish(context, Found(place.text, service, fleet, ()), "created", wait=wait, timeout=timeout, as_json=as_json)
+    with telling_what_there_is(place, service, spec):
+        with interruptible(f"{spec.name}: what was made stays; `shiftable compute show {place.text}` tells"):
+            fleet = service.create(spec)
+        found = Found(place.text, service, fleet, ())
+        _finish(context, found, "created", wait=wait, timeout=timeout, as_json=as_json)
 
 
 def _spec_of(place: Target, options: dict[str, Any], keys: tuple[Path, ...]) -> FleetSpec:
@@ -283,24 +286,6 @@ def _ask_if_many(service: Compute, spec: FleetSpec, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise ConfigError(f"to make {what} without a terminal, say --yes")
     click.confirm(f"make {what}?", abort=True, err=True)
-
-
-def _created(place: Target, service: Compute, spec: FleetSpec) -> Fleet:
-    """Make a fleet; where not all of it could be made, say what there is, which costs."""
-    try:
-        with interruptible(f"{spec.name}: what was made stays; `shiftable compute show {place.text}` tells"):
-            return service.create(spec)
-    except AlreadyExists:
-        raise
-    except ShiftableError:
-        with contextlib.suppress(ShiftableError):
-            made = sum(machine.seen.state != "deleting" for machine in service.fleet(spec.name).machines())
-            if made:
-                further = f"compute delete {place.text}` deletes them" if place.parts else "apply` goes on"
-                click.echo(
-                    f"{spec.name}: has {made} of {counted(spec.count, 'machine')}; `shiftable {further}", err=True
-                )
-        raise
 
 
 def _money(value: Decimal) -> str:

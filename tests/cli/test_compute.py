@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -150,16 +150,54 @@ def test_a_fleet_of_no_machines_is_not_made(run: Run, folder: Path) -> None:
     assert (2, "error: web has count = 0: there is no machine to make\n") == (refused.exit_code, refused.stderr)
 
 
+MEND = "`shiftable compute replace web` makes what failed anew, and what is missing"
+ANEW = "`shiftable compute delete memory:many` deletes all, to begin anew"
+
+
 def test_what_was_made_of_a_fleet_is_told_if_the_rest_was_not(run: Run, driver: MemoryComputeDriver) -> None:
     driver._quota = 3
     for arguments, told in (
-        (("create", "web"), "shop-web: has 1 of 2 machines; `shiftable apply` goes on\n"),
-        ((*MANY, "2"), "many: has 1 of 2 machines; `shiftable compute delete memory:many` deletes them\n"),
+        (
+            ("create", "web"),
+            "shop-web: shop-web-0 is there, shop-web-1 is not there; `shiftable apply` makes what is missing\n",
+        ),
+        ((*MANY, "7"), f"many: many-0 is there, many-1, many-2, many-3 and 3 more are not there; {ANEW}\n"),
         ((*MANY[:1], "memory:none", *MANY[2:], "2"), ""),
     ):
         refused = run(*arguments)
         assert (1, True) == (refused.exit_code, f"{told}error: compute.create on machine" in refused.stderr)
-        assert bool(told) is (" machines; " in refused.stderr)
+        assert bool(told) is (" there" in refused.stderr)
+    again = run(*MANY, "7")
+    assert again.stderr.endswith("it has machines; `shiftable compute delete memory:many` deletes them\n")
+    driver._quota = 6
+    assert 0 == shiftable("apply").exit_code
+    assert {"shop-web-0", "shop-web-1", "many-0"} == states(driver).keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ("create", "web"),
+            f"shop-web: shop-web-0 is there, shop-web-1 failed; {MEND}\n",
+        ),
+        ((*MANY, "4"), f"many: many-0, many-3 are there, many-1, many-2 failed; {ANEW}\n"),
+    ],
+    ids=["declared", "undeclared"],
+)
+def test_machines_that_fail_while_they_are_made_are_told_with_the_others(
+    run: Run, driver: MemoryComputeDriver, arguments: tuple[str, ...], told: str
+) -> None:
+    driver._failing = {"shop-web-1", "many-1", "many-2"}
+    failed = run(*arguments)
+    assert (1, True) == (failed.exit_code, f"{told}error: compute.wait on machine" in failed.stderr)
+
+
+def test_machines_that_take_too_long_are_told(run: Run, driver: MemoryComputeDriver) -> None:
+    driver._delay = timedelta(minutes=9)
+    late = run(*MANY, "2", "--timeout=1s")
+    assert (1, True) == (late.exit_code, "error: waited 0:00:00" in late.stderr)
+    assert "many: many-0, many-1 are there; `shiftable compute show memory:many` tells how they are\n" in late.stderr
 
 
 def test_a_provider_that_fails_hides_none_of_the_others(web: Run) -> None:
