@@ -201,3 +201,17 @@ def test_nothing_is_asked_behind_our_back(gcp_double: GcpDouble) -> None:
     asked = [call.operation.removeprefix("storage.") for call in gcp_double.calls if call.path != "/token"]
     assert asked == ["objects.delete", "objects.list"]
     driver.close()
+
+
+def test_telling_features_imports_no_sdk() -> None:
+    code = (
+        "import sys, shiftable.registry as r; r.load('gcp').features(); "
+        "print({'google', 'google_crc32c', 'requests', 'urllib3'} & {name.partition('.')[0] for name in sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "set()" == found.stdout.strip()
+
+
+def test_features_are_those_of_the_drivers(provider: GcpProvider) -> None:
+    for service, (features,) in GcpProvider.features().items():
+        assert features == getattr(provider, service)().features

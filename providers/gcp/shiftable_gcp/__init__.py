@@ -190,14 +190,14 @@ class GcpProvider(Provider[GcpSettings]):
     @classmethod
     def features(cls) -> Mapping[str, tuple[Features, ...]]:
         """Say what each service's driver can do."""
-        from shiftable_gcp import blob, compute, database, dns, secrets
+        from shiftable_gcp import _features
 
         return {
-            "blob": (blob.FEATURES,),
-            "compute": (compute.FEATURES,),
-            "database": (database.FEATURES,),
-            "dns": (dns.FEATURES,),
-            "secrets": (secrets.FEATURES,),
+            "blob": (_features.BLOB,),
+            "compute": (_features.COMPUTE,),
+            "database": (_features.DATABASE,),
+            "dns": (_features.DNS,),
+            "secrets": (_features.SECRETS,),
         }
 
     @property

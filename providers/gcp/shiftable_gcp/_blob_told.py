@@ -20,10 +20,10 @@ from shiftable.blob.driver import (
     RetentionMode,
 )
 from shiftable.tokens import Token
+from shiftable_gcp._features import CRC32C
 from shiftable_gcp._session import Untyped
 
 __all__ = [
-    "CRC32C",
     "DEFAULT_TYPE",
     "Resource",
     "generation_of",
@@ -39,7 +39,6 @@ __all__ = [
     "version_of",
 ]
 
-CRC32C = "crc32c"
 DEFAULT_TYPE = "application/octet-stream"
 _MODES: Mapping[RetentionMode, str] = {"governance": "Unlocked", "compliance": "Locked"}
 

@@ -35,16 +35,13 @@ from shiftable.blob.driver import (
     Retention,
     SignedURL,
     SignOptions,
-    StorageClass,
     Upload,
 )
 from shiftable.errors import Fault, Throttled
-from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.tokens import Token
-from shiftable_gcp import _cors, _lifecycle, _rules
+from shiftable_gcp import _cors, _features, _lifecycle, _rules
 from shiftable_gcp._blob_told import (
-    CRC32C,
     DEFAULT_TYPE,
     Resource,
     generation_of,
@@ -66,9 +63,8 @@ from shiftable_gcp._signing import signing
 from shiftable_gcp._wire import WireObjects
 from shiftable_gcp.errors import classify
 
-__all__ = ["FEATURES", "GcsDriver"]
+__all__ = ["GcsDriver"]
 
-_QUOTAS = "Cloud Storage quotas and limits"
 _CHUNK = 1024 * 1024
 _PAGE = 1_000
 _GRAIN = timedelta(milliseconds=1)
@@ -79,52 +75,6 @@ _STAGED = ".shiftable-"
 _REOPENED = 5
 _PLAIN = SignOptions()
 _UNLOCKED = Lock()
-
-FEATURES = BlobFeatures(
-    title="Google Cloud Storage",
-    if_absent=True,
-    if_match=True,
-    delete_if_match=True,
-    headers=True,
-    metadata=True,
-    tags=False,
-    versioning=True,
-    copy=True,
-    sign=True,
-    uploads=True,
-    lifecycle=True,
-    lifecycle_older=True,
-    lifecycle_uploads=True,
-    cors=True,
-    sign_answer=True,
-    sign_md5=True,
-    sign_size=True,
-    if_none_match=True,
-    restore=True,
-    object_lock=True,
-    legal_hold=True,
-    hold_anywhere=True,
-    governance=True,
-    lock_told=True,
-    storage_classes=(
-        StorageClass("STANDARD", "standard"),
-        StorageClass("NEARLINE", "infrequent"),
-        StorageClass("COLDLINE", "cold"),
-        StorageClass("ARCHIVE", "archive"),
-    ),
-    checksums=(CRC32C,),
-    md5_in_listing=True,
-    any_key=True,
-    max_key=Limit(1024, "Cloud Storage, object naming requirements"),
-    max_object=Limit(5 * 1024**4, _QUOTAS),
-    max_metadata=Limit(8 * 1024, f"{_QUOTAS}: all custom keys and values of an object"),
-    part_size=Limit(5 * 1024**2, f"{_QUOTAS}: XML API multipart uploads"),
-    max_part=Limit(5 * 1024**3, f"{_QUOTAS}: XML API multipart uploads"),
-    max_parts=Limit(10_000, f"{_QUOTAS}: XML API multipart uploads"),
-    delete_batch=Limit(100, f"{_QUOTAS}: calls in one batch request of the JSON API"),
-    max_sign=Limit(7, "Cloud Storage, signed URLs: V4 signing"),
-    max_retention=Limit(36_525, "Cloud Storage, Object Retention Lock: 3,155,760,000 seconds"),
-)
 
 _Write = Callable[[int | None, Untyped], Resource]
 
@@ -192,7 +142,7 @@ class GcsDriver(BlobDriver):
 
     session: Session
     provider: str = "gcp"
-    features: BlobFeatures = attrs.field(default=FEATURES, kw_only=True)
+    features: BlobFeatures = attrs.field(default=_features.BLOB, kw_only=True)
     _keeps: dict[str, bool] = attrs.field(factory=dict, init=False, repr=False)
     _fast: GcsDriver | None = attrs.field(default=None, init=False, repr=False)
     _objects: SdkObjects = attrs.field(init=False, repr=False)
@@ -953,7 +903,7 @@ class GcsDriver(BlobDriver):
 def _staging(key: str) -> str:
     """Return a key that nobody else has, beside the one that the object is to have in the end."""
     suffix = f"{_STAGED}{uuid.uuid4().hex}"
-    return key.encode()[: FEATURES.max_key.value - len(suffix)].decode(errors="ignore") + suffix
+    return key.encode()[: _features.BLOB.max_key.value - len(suffix)].decode(errors="ignore") + suffix
 
 
 def _told_apart(upload: Upload) -> tuple[str, str]:

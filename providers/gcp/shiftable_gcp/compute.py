@@ -32,10 +32,10 @@ from shiftable.compute.driver import (
     relabelled,
 )
 from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, NotFound, PermissionDenied
-from shiftable.features import Limit
 from shiftable.paging import Page
+from shiftable_gcp import _features
 from shiftable_gcp._compute_api import PAGE, ComputeApi, ComputeFault, Json, ended, failure, is_exhausted, last, meaning
-from shiftable_gcp._compute_sizes import PRICES, best_of, can_be_placed, custom_size, size_of
+from shiftable_gcp._compute_sizes import best_of, can_be_placed, custom_size, size_of
 from shiftable_gcp._compute_spec import (
     FAMILIES,
     debris_of,
@@ -61,39 +61,7 @@ from shiftable_gcp._compute_spec import (
 from shiftable_gcp._compute_work import Begun, Works
 from shiftable_gcp._session import Session
 
-__all__ = ["FEATURES", "ComputeFault", "GceDriver"]
-
-_METADATA = "Compute Engine, about VM metadata: limitations, bytes of one value"
-
-FEATURES = ComputeFeatures(
-    title="Google Compute Engine",
-    create=True,
-    arches=frozenset({"x86_64", "arm64"}),
-    gpus=True,
-    stop=True,
-    resize=True,
-    console=True,
-    disks=True,
-    snapshots=True,
-    spot=True,
-    public_ip=True,
-    open_ports=True,
-    user_data=True,
-    zones=True,
-    network=True,
-    identity=True,
-    prices=True,
-    placements=frozenset({"spread", "close"}),
-    disk_snapshots=True,
-    debris=True,
-    relabel=True,
-    imports=frozenset({"gce"}),
-    ssh=True,
-    max_name=Limit(44, "Compute Engine, naming resources: 63 characters, with what the names of firewall rules add"),
-    max_user_data=Limit(262_144, _METADATA),
-    max_labels=Limit(64, "Compute Engine, labels: of one resource"),
-    price_list=PRICES.about,
-)
+__all__ = ["ComputeFault", "GceDriver"]
 
 _KEPT = 3600.0  # seconds
 _ID = re.compile(r"(?P<zone>[a-z]+-[a-z0-9-]+)/(?P<name>[a-z0-9-]+)")
@@ -145,7 +113,7 @@ class GceDriver(ComputeDriver):
     @property
     def features(self) -> ComputeFeatures:
         """What this driver can do."""
-        return FEATURES
+        return _features.COMPUTE
 
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""

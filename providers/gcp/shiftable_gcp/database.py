@@ -29,10 +29,10 @@ from shiftable.database.driver import (
     choose_size,
 )
 from shiftable.errors import AlreadyExists, Conflict, Fault, InvalidArgument, Unsupported
-from shiftable.features import Limit
 from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable.wording import counted
+from shiftable_gcp import _features
 from shiftable_gcp._session import Session
 from shiftable_gcp._signing import account_of
 from shiftable_gcp._sql_api import CloudSqlFault, Json, SqlApi, failure, meaning
@@ -42,7 +42,6 @@ from shiftable_gcp._sql_spec import (
     BUSY,
     DONE,
     SETUP,
-    VERSIONS,
     changed_settings,
     engine_of,
     impossible_labels,
@@ -59,36 +58,7 @@ from shiftable_gcp._sql_spec import (
 )
 from shiftable_gcp._sql_work import Step, Works
 
-__all__ = ["FEATURES", "CloudSqlDriver", "CloudSqlFault"]
-
-_SETTINGS = "Cloud SQL, about instance settings"
-
-FEATURES = DatabaseFeatures(
-    title="Google Cloud SQL",
-    engines=frozenset(f"{engine} {version}" for engine, version in VERSIONS),
-    connect=True,
-    stop=True,
-    snapshots=True,
-    final_snapshot=True,
-    point_in_time=True,
-    high_availability=True,
-    storage_autogrow=True,
-    deletion_protection=True,
-    public=True,
-    allow_from=True,
-    parameters=True,
-    labels=True,
-    managed_password=False,
-    set_password=True,
-    token_login=True,
-    optional_tls=True,
-    restart=True,
-    sizes=True,
-    max_name=Limit(67, f"{_SETTINGS}: 98 characters with the project's id and a colon, and that id has up to 30"),
-    min_storage=Limit(10, "Cloud SQL Admin API reference, Settings.dataDiskSizeGb"),
-    max_storage=Limit(65_536, f"{_SETTINGS}: storage capacity, of machines with dedicated cores"),
-    max_backup_days=Limit(365, "Cloud SQL, backup retention: automated backups that are kept, one a day"),
-)
+__all__ = ["CloudSqlDriver", "CloudSqlFault"]
 
 _FINAL_BACKUP_DAYS = 365  # the most that Backup.ttlDays takes
 _LOGIN_SCOPE = "https://www.googleapis.com/auth/sqlservice.login"
@@ -125,7 +95,7 @@ class CloudSqlDriver(DatabaseDriver):
     @property
     def features(self) -> DatabaseFeatures:
         """What this driver can do."""
-        return FEATURES
+        return _features.DATABASE
 
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""

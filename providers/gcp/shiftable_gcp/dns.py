@@ -30,34 +30,16 @@ from shiftable.features import Limit
 from shiftable.fibers import sleep
 from shiftable.paging import Page
 from shiftable.waiting import wait_until
+from shiftable_gcp import _features
 from shiftable_gcp._dns_records import ALIAS, PROVIDER, policy_fields, policy_values, read, size, told
 from shiftable_gcp._rest import Rest
 from shiftable_gcp._session import Session
 from shiftable_gcp.errors import classify
 
-__all__ = ["FEATURES", "CloudDnsDriver", "CloudDnsFault"]
+__all__ = ["CloudDnsDriver", "CloudDnsFault"]
 
-_QUOTAS = "Cloud DNS quotas and limits"
 _MAX_BYTES = 100_000  # of rdata in one change, the same
-_MAX_NS = Limit(8, f"{_QUOTAS}: name servers of one delegation")
-
-FEATURES = DnsFeatures(
-    title="Google Cloud DNS",
-    zones=True,
-    types=frozenset(
-        {"A", "AAAA", "CAA", "CNAME", "DS", "HTTPS", "IPSECKEY", "MX", "NAPTR", "NS", "PTR", "SOA", "SPF", "SRV"}
-        | {"SSHFP", "SVCB", "TLSA", "TXT"}
-    ),
-    any_name=False,
-    policy=True,
-    apex_ns=True,
-    if_match=True,
-    atomic_if_match=True,
-    atomic_batch=True,
-    max_batch=Limit(1000, f"{_QUOTAS}; as many additions and deletions, and 100,000 bytes of values"),
-    max_values=Limit(100, _QUOTAS),
-    max_record_sets=Limit(10_000, f"{_QUOTAS}; Google raises it when asked"),
-)
+_MAX_NS = Limit(8, f"{_features.DNS_QUOTAS}: name servers of one delegation")
 
 _HOST = "https://dns.googleapis.com"
 _PAGE = 1000
@@ -109,7 +91,7 @@ class CloudDnsDriver(DnsDriver):
     @property
     def features(self) -> DnsFeatures:
         """What this driver can do."""
-        return FEATURES
+        return _features.DNS
 
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""
@@ -206,8 +188,8 @@ class CloudDnsDriver(DnsDriver):
             quota = self._rest.get(f"/dns/v1/projects/{self.session.require_project()}").get("quota", {})
         except api_errors.Forbidden:
             quota = {}
-        name = "rrsetsPerManagedZone"
-        return Limit(int(quota[name]), f"the project's quota {name}") if name in quota else FEATURES.max_record_sets
+        name, usual = "rrsetsPerManagedZone", _features.DNS.max_record_sets
+        return Limit(int(quota[name]), f"the project's quota {name}") if name in quota else usual
 
     # reading
 
@@ -399,7 +381,7 @@ def _check_values(record: RecordSet) -> str | None:
     if record.type == "NS" and record.name.startswith("*."):
         return "it has no wildcard of type NS (Cloud DNS, error messages: wildcardNotAllowed)"
     if sum(map(len, record.rdatas)) * 4 > _MAX_BYTES and size(record) > _MAX_BYTES:  # a byte is at most \DDD
-        return f"there are {size(record):,} bytes of values; one change takes {_MAX_BYTES:,} ({_QUOTAS})"
+        return f"there are {size(record):,} bytes of values; one change takes {_MAX_BYTES:,} ({_features.DNS_QUOTAS})"
     return None
 
 
@@ -415,7 +397,7 @@ def _check_policy(zone: str, record: RecordSet) -> str | None:
         return f"the values of this policy are {', '.join(answered.texts) or 'none'}; the record set must have those"
     if record.type == ALIAS and (record.name != f"{zone}." or "rrdatas" not in fields):
         return "an ALIAS stands at the zone's own name and has a target (Cloud DNS, records overview)"
-    if record.type in (FEATURES.types or ()) and "routingPolicy" not in fields:
+    if record.type in (_features.DNS.types or ()) and "routingPolicy" not in fields:
         return f"the policy of a record set of type {record.type} is a routingPolicy"
     return None
 

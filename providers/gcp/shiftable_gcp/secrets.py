@@ -10,7 +10,6 @@ import attrs
 from google.api_core import exceptions as api_errors
 
 from shiftable.errors import Conflict, Fault, NotFound
-from shiftable.features import Limit
 from shiftable.masking import Masked
 from shiftable.paging import Page
 from shiftable.secrets.driver import (
@@ -23,35 +22,14 @@ from shiftable.secrets.driver import (
 )
 from shiftable.secrets.names import NAME_LABEL
 from shiftable.tokens import Token
+from shiftable_gcp import _features
 from shiftable_gcp._secret_api import ATTEMPTS, NAMES, PAGE, SecretsApi, failure, is_fault, number_in, number_of
 from shiftable_gcp._secret_state import MAX_LABELS_TEXT, State, label_facts, labels_text, mark_of, read_time
 from shiftable_gcp._secret_writes import Write, Writes, check_expiry, secret_of
 from shiftable_gcp._session import Session
 from shiftable_gcp.errors import classify
 
-__all__ = ["FEATURES", "SecretManagerDriver"]
-
-_REFERENCE = "Secret Manager API reference"
-
-FEATURES = SecretsFeatures(
-    title="Google Cloud Secret Manager",
-    binary=True,
-    text=False,
-    labels=True,
-    expiry=True,
-    if_absent=True,
-    if_match=True,
-    atomic_if_match=True,
-    pending=True,
-    history=True,
-    disable=True,
-    recovery=False,
-    update=True,
-    destroy=True,
-    max_name=Limit(255, f"{_REFERENCE}, projects.secrets.create; a slash counts twice"),
-    max_value=Limit(65_536, "Secret Manager quotas and limits"),
-    max_labels=Limit(64, f"{_REFERENCE}, Secret.labels; those that Google refuses share 6 KiB of an annotation"),
-)
+__all__ = ["SecretManagerDriver"]
 
 
 @attrs.define
@@ -84,7 +62,7 @@ class SecretManagerDriver(SecretsDriver):
     @property
     def features(self) -> SecretsFeatures:
         """What this driver can do."""
-        return FEATURES
+        return _features.SECRETS
 
     def classify(self, exc: Exception) -> Fault | None:
         """Say what a native exception means."""
