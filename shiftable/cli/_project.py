@@ -283,7 +283,9 @@ def apply(context: Context, resources: tuple[str, ...], as_json: bool) -> None:
 
 def _applied(app: App, each: Pending, failures: Failures) -> str:
     if each.change.destroys:
-        return "skipped: it would destroy something"
+        label, is_fleet = each.declared.label, each.declared.service == "compute"
+        how = f"; `shiftable compute replace {label}` does it" if is_fleet else ""
+        return f"skipped: it would destroy something{how}"
 
     def carry_out(declared: Declared) -> bool:
         app.apply(declared, each.change)
