@@ -231,12 +231,16 @@ class Bucket(Handle[BlobDriver]):
         and ``version`` apply. Writing: the options are those of ``put``; the object appears when the file is closed,
         and an exception inside the ``with`` block drops it.
 
+        Text is read through ``io.TextIOWrapper``, and written through ``codecs.getwriter("utf-8")`` inside the ``with``
+        block: the wrapper would close the file whatever happens, so that half of an object appears.
+
         Raises:
             ValueError: another mode.
         """
         if mode not in {"rb", "wb"}:
             raise ValueError(
-                f"objects are opened with 'rb' or 'wb', not {mode!r}; wrap them in io.TextIOWrapper for text"
+                f"objects are opened with 'rb' or 'wb', not {mode!r}; for text wrap what is read in io.TextIOWrapper, "
+                f"and what is written in codecs.getwriter('utf-8')"
             )
         task = self._task("open", key)
         if mode == "rb":

@@ -25,6 +25,7 @@ class ObjectReader(io.RawIOBase):
         self._open_at = open_at
         self._rest = memoryview(b"")
         self._at = 0
+        self._failed = False
         self._stream: ObjectStream | None = None  # the base class closes also what could not be opened
         self._stream = opened = open_at(0, None)
         self._summary = opened.summary
@@ -43,7 +44,7 @@ class ObjectReader(io.RawIOBase):
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._summary.size}[whence]
         if base + offset < 0:
             raise ValueError(f"negative position {base + offset}")
-        if base + offset != self._at:
+        if base + offset != self._at or self._failed:
             self._at = base + offset
             self._drop()
         return self._at
@@ -52,10 +53,16 @@ class ObjectReader(io.RawIOBase):
         """Fill the buffer with what has come, at least one byte; 0 at the end."""
         if self.closed:
             raise ValueError("read of a closed file")
+        if self._failed:  # a buffer before us drops what it had of the read that failed
+            raise ValueError("read after a read that failed: seek to where it is to go on")
         if not self._rest and self._at < self._summary.size:
             if self._stream is None:
                 self._stream = self._open_at(self._at, self._summary)
-            self._rest = memoryview(next(self._stream, b""))
+            try:
+                self._rest = memoryview(next(self._stream))
+            except BaseException:
+                self._failed = True
+                raise
         target = memoryview(buffer).cast("B")
         count = min(len(target), len(self._rest))
         target[:count] = self._rest[:count]
@@ -69,6 +76,7 @@ class ObjectReader(io.RawIOBase):
         super().close()
 
     def _drop(self) -> None:
+        self._failed = False
         self._rest = memoryview(b"")
         stream, self._stream = self._stream, None
         if stream is not None:

@@ -63,7 +63,12 @@ class ObjectStream(Iterator[bytes]):
         return self.summary
 
     def __next__(self) -> bytes:
-        return next(self._chunks)
+        chunk = next(self._chunks, None)
+        if chunk is not None:
+            return chunk
+        if self._at < self._end:
+            raise ValueError("read of a stream that broke off or was closed before its end")
+        raise StopIteration
 
     def read(self) -> bytes:
         """Return all that is left."""

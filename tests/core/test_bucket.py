@@ -1,5 +1,6 @@
 """The portable bucket over a driver that fails on purpose."""
 
+import codecs
 import doctest
 import gc
 import hashlib
@@ -273,6 +274,35 @@ def test_a_stream_that_is_left_gives_its_connection_back(recorded: Recorded[Blob
         next(stream)
         assert closed == []
     assert closed == ["closed"]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, Injected(Fault(PermissionDenied))])
+def test_a_stream_that_broke_off_or_was_closed_is_not_at_its_end(
+    recorded: Recorded[BlobDriver], bucket: Bucket, failure: Any
+) -> None:
+    bucket.put("key", DATA * 2)
+    each_get(recorded, lambda got: broken(got, failure))
+    with bucket.stream("key") as stream:
+        with pytest.raises((KeyboardInterrupt, PermissionDenied)):
+            list(stream)
+        with pytest.raises(ValueError, match="broke off"):
+            stream.read()
+    with bucket.stream("key") as stream:
+        next(stream)
+    with pytest.raises(ValueError, match="closed"):
+        stream.read()
+    with bucket.stream("key") as stream:
+        assert (DATA * 2, b"") == (stream.read(), stream.read())
+
+
+def broken(got: Download, failure: BaseException | type[BaseException]) -> Download:
+    """Return a download that ends after its first chunk, by an error that is no drop."""
+
+    def chunks() -> Iterator[bytes]:
+        yield next(got.chunks)
+        raise failure
+
+    return attrs.evolve(got, chunks=chunks())
 
 
 def test_a_failed_download_leaves_the_old_file(recorded: Recorded[BlobDriver], bucket: Bucket, tmp_path: Path) -> None:
@@ -624,10 +654,38 @@ def test_a_reader_reads_on_through_one_download_and_seeks_by_another(
         file.read()
 
 
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, Injected(Fault(PermissionDenied))])
+@pytest.mark.parametrize("read", [MIB // 4, MIB])
+def test_a_reader_that_failed_is_not_at_its_end_and_goes_on_where_it_is_told_to(
+    recorded: Recorded[BlobDriver], bucket: Bucket, read: int, failure: Any
+) -> None:
+    bucket.put("key", DATA * 3)
+    each_get(recorded, lambda got: broken(got, failure))
+    with bucket.open("key") as file:
+        assert DATA == b"".join(file.read(read) for _ in range(MIB // read))
+        with pytest.raises((KeyboardInterrupt, PermissionDenied)):
+            file.read(read)
+        with pytest.raises(ValueError, match="seek"):
+            file.read(read)
+        assert MIB == file.seek(MIB)
+        assert DATA * 2 == file.read()
+
+
 def test_a_file_reads_as_text(bucket: Bucket) -> None:
     bucket.put("key", "erste\nzweite ä\n".encode())
     with io.TextIOWrapper(bucket.open("key"), "utf-8") as file:
         assert list(file) == ["erste\n", "zweite ä\n"]
+
+
+def test_text_is_written_as_the_refusal_says_and_dropped_by_an_exception(bucket: Bucket) -> None:
+    with pytest.raises(ValueError, match=r"codecs\.getwriter\('utf-8'\)"):
+        bucket.open("key", "w")  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(ZeroDivisionError), bucket.open("key", "wb") as file:
+        codecs.getwriter("utf-8")(file).writelines(f"{1 / number}\n" for number in (1, 0))
+    assert not bucket.exists("key")
+    with bucket.open("key", "wb") as file:
+        codecs.getwriter("utf-8")(file).writelines(["erste\n", "zweite ä\n"])
+    assert "erste\nzweite ä\n".encode() == bucket.get("key")
 
 
 def test_files_are_binary_and_old_versions_are_not_written(bucket: Bucket) -> None:
