@@ -10,7 +10,7 @@ import pytest
 
 from shiftable.blob import BlobStore, Bucket, BucketSpec
 from shiftable.blob.driver import Lock, Retention
-from shiftable.errors import OperationError, PermissionDenied, Throttled, Unavailable
+from shiftable.errors import OperationError, PermissionDenied, PreconditionFailed, Throttled, Unavailable
 from shiftable.testing.harness import Call, Double
 
 __all__ = ["BlobFaults"]
@@ -145,3 +145,25 @@ class BlobFaults:
         assert (1, RETAINED) == (fault.hits, locked.lock_of("key"))
         if locked.features.versioning:
             assert ["key"] == [each.key for each in locked.versions()]
+
+    @pytest.mark.parametrize("fault", ["drop_before", "drop_after"])
+    @pytest.mark.parametrize("condition", ["if_absent", "if_match"])
+    def test_a_copy_under_a_condition_whose_answer_is_lost_is_made_once(
+        self, store: BlobStore, double: Double, condition: str, fault: Any
+    ) -> None:
+        bucket = store.create(BucketSpec(name="shop-copies", versioning=store.features.lock_needs_versioning))
+        bucket.put("source", b"content", content_type="text/plain", metadata={"n": "v"})
+        expected = (
+            {"if_match": bucket.put("target", b"older").token} if condition == "if_match" else {"if_absent": True}
+        )
+        injected = double.inject(fault, match=changes)
+        info = bucket.copy("source", "target", **expected)
+        found = bucket.stat("target")
+        assert (1, found.token, found.md5) == (injected.hits, info.token, info.md5)
+        assert (b"content", "text/plain", {"n": "v"}) == (
+            bucket.get("target"),
+            found.headers.content_type,
+            found.metadata,
+        )
+        with pytest.raises(PreconditionFailed):
+            bucket.copy("source", "target", **expected)

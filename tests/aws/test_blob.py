@@ -199,6 +199,7 @@ def test_a_multipart_upload_whose_completion_is_lost_succeeds(bucket: Bucket, aw
     aws_double.inject("drop_after", match=to("POST", "uploadId"))
     aws_double.inject("status", match=to("POST", "uploadId"), status=404, body=NO_UPLOAD)
     info = bucket.put("long", data, if_absent=True)
+    assert bucket.tags("long") == {}  # from now on it is known what it means that no number is told
     assert info == bucket.stat("long")
     assert bucket.get("long") == data
 
@@ -210,6 +211,30 @@ def test_a_completion_that_is_refused_is_not_taken_for_a_success(bucket: Bucket,
         bucket.put("long", bytes(9 * MIB), if_absent=True)
     assert bucket.get("long") == b"theirs"
     assert not aws_double.backend("s3", "aws").buckets["shop"].multiparts
+
+
+def test_another_writers_object_of_the_same_parts_is_not_taken_for_ours(bucket: Bucket, aws_double: AwsDouble) -> None:
+    bucket.put("long", bytes(9 * MIB), metadata={"holder": "b"})
+    aws_double.inject("drop_before", match=to("POST", "uploadId"))
+    with pytest.raises(PreconditionFailed):
+        bucket.put("long", bytes(9 * MIB), metadata={"holder": "a"}, if_absent=True)
+    assert bucket.stat("long").metadata == {"holder": "b"}
+
+
+@pytest.mark.parametrize(
+    "told", [{"md5": b"1" * 16}, {"md5": None, "checksums": {"crc32": b"1234"}}, {"md5": None, "checksums": {}}]
+)
+def test_a_copy_is_not_taken_for_ours_by_what_it_does_not_hold(
+    bucket: Bucket, driver: S3Driver, aws_double: AwsDouble, monkeypatch: pytest.MonkeyPatch, told: Any
+) -> None:
+    source = attrs.evolve(bucket.put("source", b"content"), **told)
+    found = driver.stat
+    monkeypatch.setattr(
+        S3Driver, "stat", lambda _, *where, version: source if where[1] == "source" else found(*where, version=version)
+    )
+    aws_double.inject("drop_after", match=to("PUT"))
+    with pytest.raises(PreconditionFailed):
+        bucket.copy("source", "target", if_absent=True)
 
 
 def test_a_delete_whose_answer_is_lost_succeeds(bucket: Bucket, aws_double: AwsDouble) -> None:

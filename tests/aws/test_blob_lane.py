@@ -318,6 +318,16 @@ def test_an_answer_in_chunks_is_read(serve: Serve) -> None:
     assert b"abcdefg" == client.get_object(Bucket="shop", Key="key")["Body"].read()
 
 
+def test_an_object_whose_size_is_not_told_is_no_bug(serve: Serve) -> None:
+    head = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Fri, 20 Nov 2026 12:00:00 GMT\r\n'
+    server, bucket = serve(head + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", head + b"\r\n")
+    with pytest.raises(IntegrityError, match="size"):
+        bucket.get("key")
+    with pytest.raises(IntegrityError, match="size"):
+        bucket.stat("key")
+    assert 2 == len(server.seen)
+
+
 def test_entities_are_not_expanded(serve: Serve) -> None:
     bomb = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
     text = f'<!DOCTYPE x [<!ENTITY l0 "lol">{bomb}]><ListBucketResult><Name>&l11;</Name></ListBucketResult>'

@@ -226,6 +226,28 @@ def test_tags_of_an_object_in_parts_are_set_when_it_is_complete(driver: S3Driver
     assert [request for request in seen if "x-amz-tagging" in request.headers] == []
 
 
+def test_tags_of_an_object_in_parts_are_set_where_the_answer_is_lost(driver: S3Driver, aws_double: Any) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    gone = b"<Error><Code>NoSuchUpload</Code><Message>no</Message></Error>"
+    for kind in ("drop_after", "status"):
+        aws_double.inject(
+            kind, match=lambda call: call.method == "POST" and "uploadId" in call.query, status=404, body=gone
+        )
+    bucket.put("long", bytes(9 * MIB), tags={"team": "a"})
+    assert bucket.tags("long") == {"team": "a"}
+
+
+def test_a_listing_that_ends_before_its_end_is_found_out(driver: S3Driver, aws_double: Any) -> None:
+    bucket = BlobStore(driver).create(BucketSpec(name="shop"))
+    about = '<Key>a</Key><LastModified>2026-11-20T12:00:00.000Z</LastModified><ETag>"0"</ETag><Size>1</Size>'
+    cut = "<IsTruncated>true</IsTruncated><NextMarker>a</NextMarker>"
+    older = f"<ListBucketResult>{cut}<Contents>{about}</Contents></ListBucketResult>"
+    for seen in (bucket, bucket.lane()):
+        aws_double.inject("status", match=lambda call: call.method == "GET", status=200, body=older.encode())
+        with pytest.raises(IntegrityError, match="does not say where"):
+            list(seen.list())
+
+
 def test_a_blank_in_a_tag_is_not_sent_as_a_plus(driver: S3Driver, seen: list[Request]) -> None:
     bucket = BlobStore(driver).create(BucketSpec(name="shop"))
     bucket.put("key", b"", tags={"team": "a b+c"})

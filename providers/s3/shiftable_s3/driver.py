@@ -297,7 +297,8 @@ class S3Driver(BlobDriver):
         except ClientError as exc:
             if not may_be_own(exc):
                 raise
-            info = self._found_own_put(bucket, key, data, options, moment_of(exc.response, began))
+            digest = hashlib.md5(data, usedforsecurity=False).digest()
+            info = self._found_own(bucket, key, options, moment_of(exc.response, began), lambda it: it.md5 == digest)
             if info is None:
                 raise
             return info
@@ -351,14 +352,14 @@ class S3Driver(BlobDriver):
                 MultipartUpload={"Parts": pieces},  # type: ignore[typeddict-item]  # from a token, so untyped
                 **arguments,
             )
+            version = version_of(answer)
         except ClientError as exc:
-            info = self._found_own_upload(upload, pieces) if may_be_own(exc) else None
-            if info is None:
+            if not (may_be_own(exc) and self._is_own_upload(upload, pieces)):
                 raise
-            return info
+            version = None
         if self.compatible and upload.options.tags:
             self.set_tags(upload.bucket, upload.key, upload.options.tags)
-        info = self.stat(upload.bucket, upload.key, version=version_of(answer))
+        info = self.stat(upload.bucket, upload.key, version=version)
         return as_written(info, upload.options)
 
     def upload_abort(self, upload: Upload) -> None:
@@ -401,13 +402,8 @@ class S3Driver(BlobDriver):
         content: str | None = answer.get("ContentRange")
         if range_ is not None and content is None:
             answer["Body"].close()
-            raise IntegrityError(
-                "the server ignored the range and would have sent other bytes",
-                provider=self.provider,
-                operation="blob.get",
-                resource=Resource("object", key, Resource("bucket", bucket)),
-            )
-        size = answer["ContentLength"] if content is None else int(content.rpartition("/")[2])
+            raise self._damaged("get", bucket, key, "the server ignored the range and would have sent other bytes")
+        size = self._size("get", bucket, key, answer) if content is None else int(content.rpartition("/")[2])
         info = info_of(key, size, answer, self._tag_count(bucket, "GET", answer))
         return Download(info=info, chunks=_Chunks(answer["Body"]))
 
@@ -440,7 +436,12 @@ class S3Driver(BlobDriver):
         rolled = [CommonPrefix(entry["Prefix"]) for entry in answer.get("CommonPrefixes", ())]
         if rolled:
             items = sorted([*items, *rolled], key=place_of)
-        return Page(tuple(items), answer.get("NextContinuationToken"))
+        following = answer.get("NextContinuationToken")
+        if answer.get("IsTruncated") and not following:
+            why = "there are more keys, and the server does not say where: it may not know ListObjectsV2"
+            where = Resource("bucket", bucket)
+            raise IntegrityError(why, provider=self.provider, operation="blob.list", resource=where)
+        return Page(tuple(items), following)
 
     # deleting
 
@@ -483,13 +484,23 @@ class S3Driver(BlobDriver):
         arguments = {} if options is None else _content(options) | self._conditions(to_bucket, options)
         if options is not None:
             arguments |= {"MetadataDirective": "REPLACE", "TaggingDirective": "REPLACE"}
-        answer = self.client.copy_object(
-            Bucket=to_bucket,
-            Key=to_key,
-            CopySource=_source(bucket, key, version),
-            CopySourceIfMatch=source.token.value,
-            **arguments,
-        )
+        began = time.monotonic()
+        try:
+            answer = self.client.copy_object(
+                Bucket=to_bucket,
+                Key=to_key,
+                CopySource=_source(bucket, key, version),
+                CopySourceIfMatch=source.token.value,
+                **arguments,
+            )
+        except ClientError as exc:
+            if options is None or not may_be_own(exc):
+                raise
+            since = moment_of(exc.response, began)
+            info = self._found_own(to_bucket, to_key, options, since, lambda it: _holds_the_same(it, source))
+            if info is None:
+                raise
+            return info
         if self.compatible:
             if options is not None and options.tags:  # Ceph 16 loses them here, too
                 self.set_tags(to_bucket, to_key, options.tags)
@@ -711,7 +722,21 @@ class S3Driver(BlobDriver):
             if is_marker(exc, arguments.get("VersionId")):
                 raise no_version(exc) from exc
             raise
-        return info_of(key, answer["ContentLength"], answer, self._tag_count(bucket, "HEAD", answer))
+        size = self._size("stat", bucket, key, answer)
+        return info_of(key, size, answer, self._tag_count(bucket, "HEAD", answer))
+
+    def _size(self, operation: str, bucket: str, key: str, answer: Mapping[str, Any]) -> int:
+        """Return the size of an object, which a proxy that changes what comes may leave out."""
+        size: int | None = answer.get("ContentLength")
+        if size is None:
+            if "Body" in answer:
+                answer["Body"].close()
+            raise self._damaged(operation, bucket, key, "its size is not told: does a proxy change what comes?")
+        return size
+
+    def _damaged(self, operation: str, bucket: str, key: str, why: str) -> IntegrityError:
+        resource = Resource("object", key, Resource("bucket", bucket))
+        return IntegrityError(why, provider=self.provider, operation=f"blob.{operation}", resource=resource)
 
     def _tag_count(self, bucket: str, method: str, answer: Mapping[str, Any]) -> int | None:
         """Return how many tags an answer tells of; none only where that is known to mean something."""
@@ -723,29 +748,28 @@ class S3Driver(BlobDriver):
     def _nothing(self, bucket: str, key: str, arguments: _Arguments) -> Download:
         return Download(info=self._head(bucket, key, arguments), chunks=iter(()))
 
-    def _found_own_put(
-        self, bucket: str, key: str, data: bytes, options: PutOptions, began: datetime
+    def _found_own(
+        self, bucket: str, key: str, options: PutOptions, began: datetime, holds_ours: Callable[[ObjectInfo], bool]
     ) -> ObjectInfo | None:
         """Return what is there if it is what we have just written."""
         try:
             info = self.stat(bucket, key, version=None)
         except ClientError:
             return None
-        same = info.md5 == hashlib.md5(data, usedforsecurity=False).digest() and info.modified >= began
-        if not same or (info.headers, info.metadata) != (kept(options.headers), options.metadata):
+        if not holds_ours(info) or info.modified < began or not _is_described(info, options):
             return None
         return as_written(info, options)
 
-    def _found_own_upload(self, upload: Upload, pieces: Iterable[Mapping[str, Any]]) -> ObjectInfo | None:
-        """Return what is there if its ETag is the one that our parts make."""
+    def _is_own_upload(self, upload: Upload, pieces: Iterable[Mapping[str, Any]]) -> bool:
+        """Tell whether what is there has the ETag that our parts make, and is described as they are."""
         found = [PLAIN_MD5.fullmatch(piece["ETag"]) for piece in pieces]
         digests = b"".join(bytes.fromhex(match.group(1)) for match in found if match is not None)
         expected = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(found)}"
         try:
             info = self.stat(upload.bucket, upload.key, version=None)
         except ClientError:
-            return None
-        return info if info.token.value.strip('"') == expected else None
+            return False
+        return info.token.value.strip('"') == expected and _is_described(info, upload.options)
 
     def _copy_parts(
         self,
@@ -797,6 +821,22 @@ class S3Driver(BlobDriver):
         code, message = error.get("Code", ""), error.get("Message", "")
         native = ClientError({"Error": {"Code": code, "Message": message}}, "DeleteObjects")
         return self.classify(native) or Fault(OperationError, message, code)
+
+
+# what is there, and what was written
+
+
+def _is_described(info: ObjectInfo, options: PutOptions) -> bool:
+    """Tell whether an object has the headers and the metadata of a write."""
+    return (info.headers, info.metadata) == (kept(options.headers), options.metadata)
+
+
+def _holds_the_same(info: ObjectInfo, source: ObjectInfo) -> bool:
+    """Tell whether two objects have one content; without a digest of both nobody knows."""
+    if info.md5 is not None and source.md5 is not None:
+        return info.md5 == source.md5
+    told = info.checksums.keys() & source.checksums.keys()
+    return bool(told) and all(info.checksums[name] == source.checksums[name] for name in told)
 
 
 # arguments of calls

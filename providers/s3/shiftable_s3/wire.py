@@ -747,7 +747,7 @@ def _listing(answer: Answer) -> _Fields:
         for key, modified, etag, size, storage_class in entries
     ]
     contents += [_entry(_texts(element), plain) for element in root.iter("Contents")]
-    found: _Fields = {"Contents": contents}
+    found: _Fields = {"Contents": contents, "IsTruncated": about.get("IsTruncated") == "true"}
     found["CommonPrefixes"] = [{"Prefix": plain(_texts(each)["Prefix"])} for each in root.iter("CommonPrefixes")]
     if about.get("NextContinuationToken"):
         found["NextContinuationToken"] = about["NextContinuationToken"]
