@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 _READ = 1024 * 1024
 _LARGE = 1024 * 1024
 _ALWAYS = 10
+_UPLOADS = 3
 _BEHIND_SLASH = "0"
 """The character behind the slash: what sorts before a name and this may lie below the name."""
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -204,13 +205,31 @@ def _copy(here: _Side, there: _Side, step: SyncStep) -> None:
     match here, there:
         case _Folder(), _Prefix():
             with here.translated(name):
-                there.bucket.put(there.prefix + name, here.content(name, step.size))
+                _upload(here, there, step)
         case _Prefix(), _Folder():
             with there.translated(name), here.opened(name, step._item) as stream:  # noqa: SLF001  nobody else's
                 # It is as old as its source, for the next sync; what a power cut leaves empty has another size then.
                 save(stream, there.room(name), durable=False, modified=stream.summary.modified.timestamp())
         case _Prefix(), _Prefix():
             here.bucket.copy(here.prefix + name, there.prefix + name, to=there.bucket)
+
+
+def _upload(here: _Folder, there: _Prefix, step: SyncStep) -> None:
+    """Upload a file, again if it was written to meanwhile: where there is no MD5, the object would seem to be newer.
+
+    One that has another size by now is left to the next sync, which sees that: a log may never come to rest.
+    """
+    for _ in range(_UPLOADS):
+        changed = here.status(step.name).st_mtime_ns
+        sent = there.bucket.put(there.prefix + step.name, here.content(step.name, step.size))
+        try:
+            found = here.status(step.name)
+        except FileNotFoundError:
+            return
+        if found.st_mtime_ns == changed or found.st_size != sent.size:
+            return
+    why = "the file is written to again and again while it is copied"
+    raise Conflict(why, operation="blob.sync", resource=here.resource(step.name))
 
 
 def _steps(here: _Side, there: _Side, theirs: Iterator[_Entry], *, delete: bool) -> Iterator[SyncStep]:
@@ -420,6 +439,10 @@ class _Folder(_Side):
         """Return what is to be uploaded: a small file's content, which takes as little memory as a part of a large."""
         path = self.path(name)
         return _read(path, size) if size <= PART_SIZE else Path(path)
+
+    def status(self, name: str) -> os.stat_result:
+        """Look at a file."""
+        return os.stat(self.path(name), follow_symlinks=False)  # noqa: PTH116  paths cost as much as a small file
 
     def room(self, name: str) -> str:
         """Return the file of a name, whose folder exists."""

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from shiftable.blob._sync import _read
 from shiftable.blob.driver import BlobDriver
 from shiftable.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from shiftable.memory.blob import MemoryBlobDriver
-from shiftable.testing.wrap import Recorded
+from shiftable.testing.wrap import Call, Recorded
 
 
 @pytest.fixture
@@ -152,6 +152,7 @@ def test_what_is_replaced_after_it_was_listed_comes_as_it_is(tmp_path: Path, *, 
     bucket = BlobStore(recorded.driver).create(BucketSpec(name="shop"))
     for name in ("a", "b", "c"):
         bucket.put(name, b"old")
+    recorded.on("lane", lambda *_: recorded.driver)
     if ignoring:
         recorded.on("get", lambda call, _: recorded.inner.get(*call.args, **{**call.kwargs, "if_match": None}))
 
@@ -165,6 +166,54 @@ def test_what_is_replaced_after_it_was_listed_comes_as_it_is(tmp_path: Path, *, 
     assert [("copy", "a", ""), ("copy", "b", "NotFound"), ("copy", "c", "")] == done(steps)
     assert [b"newer", b"old"] == [(tmp_path / name).read_bytes() for name in ("a", "c")]
     assert [] == list(sync(bucket, tmp_path))
+
+
+@pytest.mark.parametrize("size", [100, 9 * 1024 * 1024])
+def test_a_file_that_is_written_to_while_it_is_copied_comes_as_it_is_in_the_end(tmp_path: Path, size: int) -> None:
+    recorded: Recorded[BlobDriver] = Recorded(MemoryBlobDriver())
+    bucket = BlobStore(recorded.driver).create(BucketSpec(name="shop"))
+    recorded.on("lane", lambda *_: recorded.driver)
+    (tmp_path / "a").write_bytes(b"1" * size)
+    left = iter(b"23")
+
+    def write(_call: Call, proceed: Callable[[], Any]) -> Any:
+        for each in left:
+            time.sleep(0.01)
+            (tmp_path / "a").write_bytes(bytes([each]) * size)
+            break
+        return proceed()
+
+    for name in ("put", "upload_complete"):
+        recorded.on(name, write)
+    assert [("copy", "a", "")] == done(sync(tmp_path, bucket))
+    assert b"3" * size == bucket.get("a")
+    assert 3 == len(recorded.named("put") + recorded.named("upload_complete"))
+
+
+def test_a_file_that_does_not_come_to_rest_is_one_error_unless_it_grows(tmp_path: Path) -> None:
+    recorded: Recorded[BlobDriver] = Recorded(MemoryBlobDriver())
+    bucket = BlobStore(recorded.driver).create(BucketSpec(name="shop"))
+    recorded.on("lane", lambda *_: recorded.driver)
+    for name in ("flickers", "grows", "vanishes"):
+        (tmp_path / name).write_bytes(b"1")
+
+    def write(call: Call, proceed: Callable[[], Any]) -> Any:
+        path = tmp_path / call.args[1]
+        time.sleep(0.01)
+        with path.open("r+b" if path.name == "flickers" else "ab") as file:
+            file.write(b"2")
+        if path.name == "vanishes":
+            path.unlink()
+        return proceed()
+
+    recorded.on("put", write)
+    assert [("copy", "flickers", "Conflict"), ("copy", "grows", ""), ("copy", "vanishes", "")] == done(
+        sync(tmp_path, bucket)
+    )
+    assert b"1" == bucket.get("grows")
+    recorded.on("put", lambda _, proceed: proceed())
+    assert [("copy", "grows", ""), ("delete", "vanishes", "")] == done(sync(tmp_path, bucket, delete=True))
+    assert b"12" == bucket.get("grows")
 
 
 @pytest.mark.parametrize("listed", [0, 1, 99, 100, 101, 5000])
