@@ -344,6 +344,8 @@ def test_an_upload_that_is_given_up_between_its_two_steps_leaves_nothing(
     assert len(list(bucket.list())) == 2
     driver.upload_abort(upload)
     assert [item.key for item in bucket.list()] == ["there"]
+    assert sorted(gcp_double.state.bucket("shop").objects) == ["there"]
+    driver.upload_abort(upload)
 
 
 def test_metadata_that_no_header_carries_is_kept_on_long_objects(bucket: Bucket) -> None:

@@ -331,8 +331,9 @@ class GcsDriver(BlobDriver):
         except GoogleAPICallError as exc:
             if _fault(exc).code != "NoSuchUpload":
                 raise
-        if staged:
-            self.delete(upload.bucket, staged, if_match=None, version=None)
+        there = self._look(upload.bucket, staged) if staged else None
+        if there is not None:  # by its generation: where versions are kept, it would stay as an older one
+            self._delete(upload.bucket, staged, generation=generation_of(there))
 
     # reading
 
