@@ -67,6 +67,11 @@ class Fiber:
         self._ended = True
         del self._function  # and what it was called with, which may be large
 
+    def end(self) -> None:
+        """End the function where it waits, unless it has ended, so that it cleans up; it may wait no more for that."""
+        if not self.dead:
+            self._server.throw()
+
 
 class Loop:
     """The fibers of one thread. Only that thread may use it.

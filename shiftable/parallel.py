@@ -94,7 +94,8 @@ def lane(
 class Fibers(Generic[T, R]):
     """A lane in the thread that feeds it: items run in fibers, while it waits for them and in whatever they wait for.
 
-    They stand still while the thread does something else. No lock is fought for, and nobody has to be woken.
+    They stand still while the thread does something else. No lock is fought for, and nobody has to be woken. What still
+    runs after Ctrl-C is ended where it waits, and cleans up.
     """
 
     def __init__(self, function: Callable[[T], R], loop: Loop, width: Callable[[], int]) -> None:
@@ -141,9 +142,13 @@ class Fibers(Generic[T, R]):
         return self
 
     def __exit__(self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        while self._count() and not isinstance(exc, KeyboardInterrupt):
-            self._loop.turn()
-        self._loop.rest()
+        try:
+            while self._count() and not isinstance(exc, KeyboardInterrupt):
+                self._loop.turn()
+        finally:
+            for fiber in self._running:  # threads would come to their end; these stand still from now on
+                fiber.end()
+            self._loop.rest()
 
 
 class Threads(Generic[T, R]):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shiftable import fibers, parallel
+from shiftable.files import save
 
 greenlet = pytest.importorskip("greenlet", reason="fibers need greenlet")
 pytestmark = pytest.mark.skipif(
@@ -209,9 +212,45 @@ def test_leaving_early_lets_what_runs_come_to_its_end() -> None:
     assert fibers.active() is None
 
 
-def test_an_interrupt_does_not_wait(pair: Any) -> None:
+@pytest.mark.parametrize("when", ["at once", "while it waits for the rest"])
+def test_an_interrupt_does_not_wait_and_what_runs_cleans_up(pair: Any, tmp_path: Path, when: str) -> None:
+    loop, found = fibers.loop(), []
+    here = [pair()[0] for _ in range(3)]
+
+    def saved(number: int) -> None:
+        save(iter(lambda: received(here[number]), b""), tmp_path / str(number))
+
+    def interrupted() -> None:
+        with lane(saved) as made:
+            for number in range(3):
+                list(made.put(number))
+            found.extend(tmp_path.iterdir())
+            if when == "at once":
+                raise KeyboardInterrupt
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            raise LookupError
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert loop is not None
+    assert (3, [], 0, None) == (len(found), list(tmp_path.iterdir()), loop.running, fibers.active())
+    assert [(1, 1)] == everything(lane(abs), [1])
+
+
+def test_what_waits_again_while_it_is_ended_is_left(pair: Any) -> None:
     here, there = pair()
-    made = lane(lambda _: received(here))
+
+    def stubborn(_: int) -> bytes:
+        with suppress(greenlet.GreenletExit):
+            received(here)
+        return received(here)
+
+    made = lane(stubborn)
 
     def interrupted() -> None:
         with made:
@@ -221,8 +260,7 @@ def test_an_interrupt_does_not_wait(pair: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     there.sendall(b"x")
-
-    assert [future.result() for _, future in made.finish()] == [b"x"]  # a second look may still end it
+    assert [future.result() for _, future in made.finish()] == [b"x"]
 
 
 def test_a_lane_within_a_fiber_has_threads() -> None:
