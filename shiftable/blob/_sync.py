@@ -407,7 +407,7 @@ class _Folder(_Side):
                 yield _Entry(base + name, 0, _LONG_AGO, error=self._told(base + name, exc))
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield _Entry(base + name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+                yield _Entry(base + name, status.st_size, _moment(status.st_mtime))
             else:
                 logger.warning("%s is left out: it is no regular file", entry.path)
 
@@ -484,6 +484,14 @@ def _side(end: End, *, may_be_missing: bool = False) -> _Side:
         return _Folder(end, may_be_missing)
     bucket, prefix = (end, "") if isinstance(end, Bucket) else end
     return _Prefix(bucket.lane(), prefix)
+
+
+def _moment(seconds: float) -> datetime:
+    """Return the time of a file; of one that no calendar has, as a file system may tell it, the nearest that has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError):
+        return datetime.max.replace(tzinfo=UTC) if seconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 def _read(path: str, size: int) -> bytes:

@@ -42,6 +42,7 @@ from shiftable.errors import (
 from shiftable.memory.blob import MemoryBlobDriver
 from shiftable.testing.conformance.blob import BlobConformance
 from shiftable_baremetal import _tree
+from shiftable_baremetal._sidecar import modified
 from shiftable_baremetal.blob import FilesDriver
 
 from ..small_disk import small_disk
@@ -1443,6 +1444,20 @@ def test_every_error_names_operation_and_resource(bucket: Bucket) -> None:
     with pytest.raises(OperationError) as caught:
         bucket.get("absent")
     assert str(caught.value) == "blob.get on object 'absent' in bucket 'shop' (baremetal): there is no object 'absent'"
+
+
+@pytest.mark.parametrize("seconds", [-(10**9), -1, 10**12, -(10**12)])
+def test_a_file_of_a_time_before_1970_or_that_no_calendar_has_is_an_object(
+    bucket: Bucket, folder: Path, seconds: int
+) -> None:
+    (folder / "key").write_bytes(b"theirs")
+    if abs(seconds) < 10**10:  # what this file system can keep
+        os.utime(folder / "key", (seconds, seconds))
+        info = bucket.stat("key")
+        bucket.set_tags("key", {"team": "a"})
+        assert (b"theirs", {"team": "a"}) == (bucket.get("key", if_match=info.token), bucket.tags("key"))
+        assert [info.modified] == [item.modified for item in bucket.list()]
+    assert {10**12: 9999, -(10**12): 1, -(10**9): 1938, -1: 1969}[seconds] == modified(seconds * 10**9).year
 
 
 def test_a_root_that_was_copied_with_its_times_keeps_headers_metadata_and_tags(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import shiftable
 from shiftable.blob import BlobStore, Bucket, BucketSpec, SyncStep, sync
-from shiftable.blob._sync import _read
+from shiftable.blob._sync import _moment, _read
 from shiftable.blob.driver import BlobDriver
 from shiftable.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from shiftable.memory.blob import MemoryBlobDriver
@@ -84,6 +84,14 @@ def test_without_a_digest_the_time_decides(bucket: Bucket, tree: Path, monkeypat
     modified = bucket.stat("a").modified.timestamp()
     os.utime(tree / "a", (modified + 1, modified + 1))
     assert [("copy", "a", "")] == done(sync(tree, bucket, dry_run=True))
+
+
+@pytest.mark.parametrize("seconds", [-1e9, -1e12, 1e12, 1e20])
+def test_a_file_of_a_time_that_no_calendar_has_is_a_file(bucket: Bucket, tree: Path, seconds: float) -> None:
+    assert {-1e9: 1938, -1e12: 1}.get(seconds, 9999) == _moment(seconds).year
+    os.utime(tree / "a", (-(10**9), -(10**9)))
+    assert ("copy", "a", "") in done(sync(tree, bucket))
+    assert [] == done(sync(tree, bucket))
 
 
 def test_what_is_no_regular_file_is_left_out(bucket: Bucket, tree: Path, tmp_path: Path) -> None:

@@ -35,8 +35,11 @@ def token_of(found: os.stat_result) -> Token:
 
 
 def modified(nanoseconds: int) -> datetime:
-    """Return a file's time, exact to the microsecond, which a float is not."""
-    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    """Return a file's time, exact to the microsecond, which a float is not; the nearest that a calendar has."""
+    try:
+        return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC) if nanoseconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
 @attrs.frozen(kw_only=True)
@@ -197,7 +200,7 @@ class Sidecars:
         Not its MD5, as time and size can be given to any content.
         """
         place, name = self._place(key)
-        time, _, size = token.value.split("-")
+        time, _, size = token.value.rsplit("-", 2)  # before 1970 the time begins with one, too
         try:
             found = [path.name for path in Path(place).iterdir()]
         except FileNotFoundError:
