@@ -318,6 +318,22 @@ def test_an_answer_in_chunks_is_read(serve: Serve) -> None:
     assert b"abcdefg" == client.get_object(Bucket="shop", Key="key")["Body"].read()
 
 
+def test_a_copy_that_fails_behind_a_200_is_made_again_as_the_sdk_would(serve: Serve) -> None:
+    head = (
+        b'HTTP/1.1 200 OK\r\nETag: "x-1"\r\nLast-Modified: Fri, 20 Nov 2026 12:00:00 GMT\r\nContent-Length: 3\r\n\r\n'
+    )
+    late = xml("<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>")
+    modified = "<LastModified>2026-11-20T12:00:00.000Z</LastModified>"
+    server, bucket = serve(head, late, xml(f'<CopyObjectResult>{modified}<ETag>"y"</ETag></CopyObjectResult>'))
+    assert '"y"' == bucket.copy("key", "copy").token.value
+    assert ["HEAD", "PUT", "PUT"] == [seen.method for seen in server.seen]
+
+    server, bucket = serve(head, late)
+    with pytest.raises(Unavailable, match="internal error"):
+        bucket.copy("key", "copy")
+    assert ["HEAD", "PUT", "PUT", "PUT"] == [seen.method for seen in server.seen]
+
+
 def test_an_object_whose_size_is_not_told_is_no_bug(serve: Serve) -> None:
     head = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Fri, 20 Nov 2026 12:00:00 GMT\r\n'
     server, bucket = serve(head + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", head + b"\r\n")

@@ -707,6 +707,7 @@ class _Stream:
 def _copy_result(answer: Answer) -> _Fields:
     root = _root(_text(answer))
     if root.tag == "Error":  # S3 begins to answer with 200 before it knows
+        answer.status = 500  # as the SDK takes it, so that it is tried again
         raise _refusal(_COPY, answer, _texts(root), 0)
     texts = _texts(root)
     return {"CopyObjectResult": {**texts, "LastModified": datetime.fromisoformat(texts["LastModified"])}}
