@@ -334,6 +334,25 @@ def test_a_copy_that_fails_behind_a_200_is_made_again_as_the_sdk_would(serve: Se
     assert ["HEAD", "PUT", "PUT", "PUT"] == [seen.method for seen in server.seen]
 
 
+@pytest.mark.parametrize("ask", [lambda bucket: list(bucket.list()), lambda bucket: bucket.tags("key")])
+@pytest.mark.parametrize("lane", [True, False])
+def test_an_error_behind_a_200_and_a_page_of_a_proxy_are_no_empty_answers(ask: Any, *, lane: bool) -> None:
+    late = "<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"
+    for text in [late, "<html><body><p>Log in, please</p></body></html>"]:
+        server = Scripted(xml(text))
+        driver = made(server.url, 2)
+        bucket = BlobStore(driver.lane() if lane else driver).bucket("shop")
+        if text is late or lane:
+            with pytest.raises(Unavailable):
+                ask(bucket)
+            assert 2 == len(server.seen)
+        else:
+            with pytest.raises(IntegrityError, match="no listing"):
+                list(bucket.list())
+        driver.close()
+        server.stop()
+
+
 def test_an_object_whose_size_is_not_told_is_no_bug(serve: Serve) -> None:
     head = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Fri, 20 Nov 2026 12:00:00 GMT\r\n'
     server, bucket = serve(head + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", head + b"\r\n")

@@ -593,6 +593,7 @@ def test_a_page_of_what_azure_writes_is_not_parsed_as_xml(serve: Serve, monkeypa
     "body",
     [
         b"<html>",
+        b"<html><body><p>Log in, please</p></body></html>",
         b"",
         b"\xff\xfe",
         page(entry("a")).replace(b"<Etag>0x8D1</Etag>", b""),

@@ -584,6 +584,8 @@ def _listed(answer: Answer) -> Fetched:
         else:
             found = []
         root = _root(text)
+        if root.tag != "EnumerationResults":
+            raise ValueError(f"it begins with <{root.tag}>")
         rows = [Row(_name(each), CommonPrefix(_name(each))) for each in root.iterfind("Blobs/BlobPrefix")]
         rows += [_row(*each) for each in found]
         rows += map(_parsed, root.iterfind("Blobs/Blob"))

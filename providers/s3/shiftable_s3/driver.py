@@ -432,6 +432,8 @@ class S3Driver(BlobDriver):
         if limit is not None and limit < _PAGE:
             arguments["MaxKeys"] = limit
         answer = self.client.list_objects_v2(Bucket=bucket, **arguments)
+        if "IsTruncated" not in answer:
+            raise self._no_listing(bucket, "the answer is no listing: does a proxy answer in the server's place?")
         items: list[ObjectSummary | CommonPrefix] = [summary_of(entry) for entry in answer.get("Contents", ())]
         rolled = [CommonPrefix(entry["Prefix"]) for entry in answer.get("CommonPrefixes", ())]
         if rolled:
@@ -439,8 +441,7 @@ class S3Driver(BlobDriver):
         following = answer.get("NextContinuationToken")
         if answer.get("IsTruncated") and not following:
             why = "there are more keys, and the server does not say where: it may not know ListObjectsV2"
-            where = Resource("bucket", bucket)
-            raise IntegrityError(why, provider=self.provider, operation="blob.list", resource=where)
+            raise self._no_listing(bucket, why)
         return Page(tuple(items), following)
 
     # deleting
@@ -733,6 +734,10 @@ class S3Driver(BlobDriver):
                 answer["Body"].close()
             raise self._damaged(operation, bucket, key, "its size is not told: does a proxy change what comes?")
         return size
+
+    def _no_listing(self, bucket: str, why: str) -> IntegrityError:
+        where = Resource("bucket", bucket)
+        return IntegrityError(why, provider=self.provider, operation="blob.list", resource=where)
 
     def _damaged(self, operation: str, bucket: str, key: str, why: str) -> IntegrityError:
         resource = Resource("object", key, Resource("bucket", bucket))

@@ -705,16 +705,23 @@ class _Stream:
 
 
 def _copy_result(answer: Answer) -> _Fields:
-    root = _root(_text(answer))
-    if root.tag == "Error":  # S3 begins to answer with 200 before it knows
-        answer.status = 500  # as the SDK takes it, so that it is tried again
-        raise _refusal(_COPY, answer, _texts(root), 0)
-    texts = _texts(root)
+    texts = _texts(_result(_COPY, answer, _root(_text(answer)), "CopyObjectResult"))
     return {"CopyObjectResult": {**texts, "LastModified": datetime.fromisoformat(texts["LastModified"])}}
 
 
 def _tag_set(answer: Answer) -> _Fields:
-    return {"TagSet": [_texts(tag) for tag in _root(_text(answer)).iter("Tag")]}
+    root = _result(_TAGS, answer, _root(_text(answer)), "Tagging")
+    return {"TagSet": [_texts(tag) for tag in root.iter("Tag")]}
+
+
+def _result(operation: _Operation, answer: Answer, root: ET.Element, expected: str) -> ET.Element:
+    """Return what was asked for. S3 may begin to answer with 200 before it knows; and a proxy answers what it likes."""
+    if root.tag == "Error":
+        answer.status = 500  # as the SDK takes it, so that it is tried again
+        raise _refusal(operation, answer, _texts(root), 0)
+    if root.tag != expected:
+        raise ResponseParserError(f"the answer is no {expected}: it begins with <{root.tag}>")
+    return root
 
 
 # What Amazon writes, field by field. Of a page where one entry is otherwise, or that has folders, XML is parsed.
@@ -735,7 +742,7 @@ def _listing(answer: Answer) -> _Fields:
         root = _root(text[:begin] + text[end:])
     else:
         root, entries = _root(text), []
-    about = _texts(root)
+    about = _texts(_result(_LIST, answer, root, "ListBucketResult"))
     plain = unquote_plus if about.get("EncodingType") == "url" else str
     contents = [
         {
