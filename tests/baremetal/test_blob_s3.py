@@ -246,6 +246,13 @@ def test_a_listing_that_ends_before_its_end_is_found_out(driver: S3Driver, aws_d
         aws_double.inject("status", match=lambda call: call.method == "GET", status=200, body=older.encode())
         with pytest.raises(IntegrityError, match="does not say where"):
             list(seen.list())
+    for body, why in {
+        f"<V>{cut}</V>": "does not say where",
+        "<html><p>Log in, please</p></html>": "no listing",
+    }.items():
+        aws_double.inject("status", match=lambda call: call.method == "GET", status=200, body=body.encode())
+        with pytest.raises(IntegrityError, match=why):
+            list(bucket.versions())
 
 
 def test_a_blank_in_a_tag_is_not_sent_as_a_plus(driver: S3Driver, seen: list[Request]) -> None:

@@ -84,6 +84,7 @@ _AMAZON = re.compile(r"//([^/]+\.)?amazonaws\.com(\.cn)?(/|$)")
 _COPY_LIMIT = 5 * 1024**3
 _COPY_PART = 512 * 1024**2
 _COPY_WORKERS = 8
+_NO_LISTING = "the answer is no listing: does a proxy answer in the server's place?"
 _SIGNED = {"GET": "get_object", "PUT": "put_object", "DELETE": "delete_object"}
 _SIGNED_HEADERS = {
     "ContentType": "Content-Type",
@@ -433,7 +434,7 @@ class S3Driver(BlobDriver):
             arguments["MaxKeys"] = limit
         answer = self.client.list_objects_v2(Bucket=bucket, **arguments)
         if "IsTruncated" not in answer:
-            raise self._no_listing(bucket, "the answer is no listing: does a proxy answer in the server's place?")
+            raise self._no_listing("list", bucket, _NO_LISTING)
         items: list[ObjectSummary | CommonPrefix] = [summary_of(entry) for entry in answer.get("Contents", ())]
         rolled = [CommonPrefix(entry["Prefix"]) for entry in answer.get("CommonPrefixes", ())]
         if rolled:
@@ -441,7 +442,7 @@ class S3Driver(BlobDriver):
         following = answer.get("NextContinuationToken")
         if answer.get("IsTruncated") and not following:
             why = "there are more keys, and the server does not say where: it may not know ListObjectsV2"
-            raise self._no_listing(bucket, why)
+            raise self._no_listing("list", bucket, why)
         return Page(tuple(items), following)
 
     # deleting
@@ -585,7 +586,11 @@ class S3Driver(BlobDriver):
         if limit is not None and limit < _PAGE:
             arguments["MaxKeys"] = limit
         answer = self.client.list_object_versions(Bucket=bucket, **arguments)
+        if "IsTruncated" not in answer:
+            raise self._no_listing("versions", bucket, _NO_LISTING)
         more = answer["IsTruncated"]
+        if more and not answer.keys() >= {"NextKeyMarker", "NextVersionIdMarker"}:
+            raise self._no_listing("versions", bucket, "there are more versions, and the server does not say where")
         following = json.dumps([answer["NextKeyMarker"], answer["NextVersionIdMarker"]]) if more else None
         # Amazon's order, which is kept: sorting is stable. Other servers write all versions before all delete markers.
         entries = sorted(history(answer), key=lambda entry: entry.modified, reverse=True)
@@ -735,9 +740,9 @@ class S3Driver(BlobDriver):
             raise self._damaged(operation, bucket, key, "its size is not told: does a proxy change what comes?")
         return size
 
-    def _no_listing(self, bucket: str, why: str) -> IntegrityError:
+    def _no_listing(self, operation: str, bucket: str, why: str) -> IntegrityError:
         where = Resource("bucket", bucket)
-        return IntegrityError(why, provider=self.provider, operation="blob.list", resource=where)
+        return IntegrityError(why, provider=self.provider, operation=f"blob.{operation}", resource=where)
 
     def _damaged(self, operation: str, bucket: str, key: str, why: str) -> IntegrityError:
         resource = Resource("object", key, Resource("bucket", bucket))
