@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,7 @@ from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
 from shiftable.errors import (
     ConfigError,
+    Conflict,
     Fault,
     InvalidArgument,
     OperationError,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MysqlAlternating", "MysqlUser"]
 
+logger = logging.getLogger(__name__)
+
 _PATIENCE = 10
 """Seconds for connecting, and for each answer and lock."""
 
@@ -49,8 +53,8 @@ class _Mysql(Rotator):
         dbname: which database clients use.
         account_host: from where the users may come, as the server writes it.
         ssl_ca: the authorities to trust; with them TLS is required, and the server's name checked.
-        admin: who changes users (CREATE USER; on MySQL APPLICATION_PASSWORD_ADMIN too): a password, or a JSON document
-            with ``username`` and ``password``.
+        admin: who changes users (CREATE USER; on MySQL APPLICATION_PASSWORD_ADMIN too; with SELECT on ``mysql.user``
+            other accounts of the user are seen): a password, or a JSON document with ``username`` and ``password``.
         admin_user: the name of that user, where it is a password alone.
     """
 
@@ -110,10 +114,48 @@ class _Mysql(Rotator):
         except _pymysql().err.OperationalError as exc:
             if exc.args[0] != _DENIED:
                 raise
-            who = f"{account.username}@{self.account_host}"
-            why = f"{exc.args[-1]}, with the password that {who} has: another account of that name counts here"
-            told = f"{why} (`account_host` says which), or the account requires TLS"
+            why = f"{exc.args[-1]}, with the password that {self._name(account)} has"
+            told = f"{why}: another account of that name counts here (`account_host` says which), or it requires TLS"
             raise type(exc)(_DENIED, told) from exc
+
+    def _others(self, cursor: Cursor, account: Account) -> dict[str, str | None] | None:
+        """Return the user's accounts of other hosts, each with the hash of its password where it is one to compare.
+
+        ``None`` where the administrator may not ask.
+        """
+        comparable = "plugin IN ('', 'mysql_native_password', 'unix_socket', 'auth_socket')"
+        others = "User = %s AND Host NOT IN ('', %s)"  # MariaDB's roles have no host
+        query = f"SELECT Host, IF({comparable}, authentication_string, NULL) FROM mysql.user WHERE {others}"  # noqa: S608
+        try:
+            cursor.execute(query, (account.username, self._host))
+        except _pymysql().err.OperationalError as exc:
+            if exc.args[0] in _UNREADABLE:
+                return None
+            raise
+        return {f"{account.username}@{host}": kept for host, kept in cursor.fetchall()}
+
+    def _log_unknown(self, account: Account, what: str) -> None:
+        logger.warning("%s is changed, and nobody can tell here whether %s", self._name(account), what)
+
+    def _name(self, account: Account) -> str:
+        return f"{account.username}@{self._host}"
+
+    @property
+    def _host(self) -> str:
+        return self.account_host.lower()  # as the server keeps it
+
+    def _taken_for(self, account: Account) -> str | None:
+        """Say for whom the server takes somebody; ``None`` if it refuses the password."""
+        try:
+            with self._connected(account, database=False) as cursor:
+                cursor.execute("SELECT CURRENT_USER()")
+                (found,) = cursor.fetchone() or ("",)
+                return str(found)
+        except _pymysql().err.OperationalError as exc:
+            fault = _classify(exc)
+            if fault is None or fault.error is not Unauthenticated:
+                raise
+            return None if exc.args[0] in _REFUSED else self._name(account)  # else it is locked, or has expired
 
     def _accepts(self, account: Account) -> bool:
         """Tell whether the server lets somebody in."""
@@ -147,6 +189,7 @@ class MysqlUser(_Mysql, OneUser):
         """Give the user the new password beside the old one."""
         wanted, had = account_of(new, self.user), account_of(old, self.user)
         with self._administered(wanted, wanted.username) as cursor:
+            self._check_account(cursor, had)
             who = (wanted.username, self.account_host)
             if _is_mariadb(cursor):
                 confirm()
@@ -155,6 +198,28 @@ class MysqlUser(_Mysql, OneUser):
                 confirm()
                 statement = "ALTER USER %s@%s IDENTIFIED BY %s RETAIN CURRENT PASSWORD"
                 cursor.execute(statement, (*who, wanted.password.reveal()))
+
+    def _check_account(self, cursor: Cursor, had: Account) -> None:
+        """Fail where clients may log in as another account of the user, which keeps its password.
+
+        The server takes the account whose host is the most exact, and over a Unix socket ``localhost``.
+        """
+        name, others, taken = self._name(had), self._others(cursor, had), self._taken_for(had)
+        if taken not in (None, name):
+            raise Conflict(f"nothing was changed: the current value logs in as {taken}, and `account_host` says {name}")
+        if taken is None and others != {}:
+            known = " and ".join(others) if others else _UNREAD
+            why = f"the server refuses the current value for {name}; is it that of another account ({known})?"
+            raise Conflict(f"nothing was changed: {why} `account_host` says which is meant")
+        same = [other for other, kept in (others or {}).items() if kept == _hash(had)]
+        if same:
+            why = f"{' and '.join(same)} has the same password as {name}, and clients whom it lets in would be refused"
+            raise Conflict(f"nothing was changed: {why}; drop it, or give it another password and a secret of its own")
+        unsure = [other for other, kept in (others or {}).items() if kept is None]
+        if unsure:
+            self._log_unknown(had, f"{' and '.join(unsure)} has the same password")
+        elif others is None:
+            self._log_unknown(had, f"other accounts of the user have the same password: {_UNREAD}")
 
     def test(self, new: Masked) -> None:
         """Log in."""
@@ -220,6 +285,7 @@ class MysqlAlternating(_Mysql):
         """Let the other user log in, with the role."""
         wanted = whose_turn(new, old, self.users)
         with self._administered(wanted, self.role) as cursor:
+            self._check_alone(cursor, wanted)
             confirm()
             who = (wanted.username, self.account_host)
             is_mariadb = _is_mariadb(cursor)
@@ -233,6 +299,17 @@ class MysqlAlternating(_Mysql):
                 return
             with self._logged_in(wanted, database=False) as own:  # for others it takes UPDATE on all that MariaDB keeps
                 own.execute("SET DEFAULT ROLE %s", (self.role,))
+
+    def _check_alone(self, cursor: Cursor, wanted: Account) -> None:
+        """Fail where clients may log in as another account of the user, which would refuse the new password."""
+        others = self._others(cursor, wanted)
+        if others is None:
+            self._log_unknown(wanted, f"it is the user's only account: {_UNREAD}")
+        elif others:
+            why = (
+                f"{' and '.join(others)} is another account of that user, and clients whom it lets in would be refused"
+            )
+            raise Conflict(f"nothing was changed: {why}; drop it, or say by `account_host` which one is meant")
 
     def test(self, new: Masked) -> None:
         """Log in, and have the role."""
@@ -253,6 +330,9 @@ class MysqlAlternating(_Mysql):
 
 
 _DENIED = 1045
+_REFUSED = (_DENIED, 1698)
+_UNREADABLE = (1142, 1143)
+_UNREAD = "the administrator may not SELECT from mysql.user"
 _NATIVE = "IDENTIFIED VIA mysql_native_password USING %s"
 _NATIVE_TOO = "mysql_native_password USING %s"
 

@@ -156,7 +156,9 @@ class Mariadb:
             cursor.execute("DROP DATABASE IF EXISTS shop")
             for name in (*self.users, "shop", "changer"):
                 cursor.execute("DROP USER IF EXISTS %s@'%%'", (name,))
-            cursor.execute("DROP USER IF EXISTS shop@'127.0.0.1'")
+            for host in ("127.0.0.1", "localhost"):
+                for name in (self.users[0], "shop"):
+                    cursor.execute("DROP USER IF EXISTS %s@%s", (name, host))
             cursor.execute("DROP ROLE IF EXISTS %s", (self.role,))
             cursor.execute("CREATE DATABASE shop")
             cursor.execute("CREATE TABLE shop.orders AS SELECT 0 AS count")
@@ -167,6 +169,13 @@ class Mariadb:
             cursor.execute("CREATE USER changer@'%%' IDENTIFIED BY 'a changer''s'", ())
             cursor.execute("GRANT CREATE USER ON *.* TO changer@'%%'", ())
             cursor.execute("GRANT %s TO changer@'%%' WITH ADMIN OPTION", (self.role,))
+
+    def execute(self, *statements: str) -> None:
+        """Carry out statements as the administrator."""
+        connection = pymysql.connect(host="127.0.0.1", port=self.port, user=self.admin, password=self.password)
+        with connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
 
     def alternating(self, **options: Any) -> MysqlAlternating:
         return MysqlAlternating(users=self.users, role=self.role, **self._admin(options))
@@ -374,6 +383,88 @@ def test_another_account_of_that_name_that_comes_first_is_told(server: Mariadb) 
     assert fault is not None
     assert (Unauthenticated, "1045") == (fault.error, fault.code)
     rotator.test(new)
+
+
+class Unconfirmed:
+    """Notes whether a change was about to be made."""
+
+    called = False
+
+    def __call__(self) -> None:
+        self.called = True
+
+
+UNREADABLE = {"admin": Credential.literal("a changer's"), "admin_user": "changer"}
+READABLE = {"admin": Credential.literal("an administrator's"), "admin_user": "admin"}
+PAM = """INSERT INTO mysql.global_priv VALUES ('localhost', 'shop', '{"plugin": "pam"}')"""
+
+
+@pytest.mark.parametrize("server", ["mariadb"], indirect=True)
+@pytest.mark.parametrize(
+    ("admin", "host", "passwords", "told"),
+    [
+        pytest.param(
+            READABLE, "localhost", ("the first one", "the first one"), "shop@localhost has the same", id="same"
+        ),
+        pytest.param(
+            READABLE, "localhost", ("another", "the first one"), r"another account \(shop@localhost", id="its"
+        ),
+        pytest.param(UNREADABLE, "localhost", ("another", "the first one"), "not SELECT from mysql.user", id="hidden"),
+        pytest.param(UNREADABLE, "127.0.0.1", ("the first one", "the first one"), "as shop@127.0.0.1", id="preferred"),
+        pytest.param(READABLE, "127.0.0.1", ("the first one", "another"), "shop@127.0.0.1", id="in front"),
+    ],
+)
+def test_a_user_who_may_log_in_as_another_account_is_left_as_it_is(
+    server: Mariadb, admin: dict[str, Any], host: str, passwords: tuple[str, str], told: str
+) -> None:
+    """Clients may connect to a Unix socket, where the server takes them for that of localhost; the rotator does not."""
+    server.execute(f"CREATE USER shop@'{host}' IDENTIFIED BY '{passwords[1]}'")
+    server.execute(f"ALTER USER shop@'%' IDENTIFIED BY '{passwords[0]}'")
+    value, confirm = Masked(document("shop", "the first one", server.port, server.dbname)), Unconfirmed()
+    rotator = server.single(**admin)
+    with pytest.raises(Conflict, match=f"^nothing was changed: .*{told}"):
+        rotator.set(rotator.create(value), value, confirm)
+    assert not confirm.called
+
+
+@pytest.mark.parametrize("server", ["mariadb"], indirect=True)
+@pytest.mark.parametrize(
+    ("admin", "statement", "warned"),
+    [
+        pytest.param(READABLE, "CREATE USER shop@localhost IDENTIFIED BY 'another'", "", id="another password"),
+        pytest.param(READABLE, "CREATE USER shop@localhost IDENTIFIED VIA unix_socket", "", id="no password"),
+        pytest.param(READABLE, PAM, "shop@localhost has the same", id="pam"),
+        pytest.param(READABLE, "ALTER USER shop@'%' IDENTIFIED BY 'by hand'", "", id="changed by hand"),
+        pytest.param(READABLE, "ALTER USER shop@'%' PASSWORD EXPIRE", "", id="expired"),
+        pytest.param(UNREADABLE, "ALTER USER shop@'%' PASSWORD EXPIRE", "not SELECT from mysql.user", id="hidden"),
+    ],
+)
+def test_accounts_beside_are_no_matter_and_what_is_not_known_is_told(
+    server: Mariadb, admin: dict[str, Any], statement: str, warned: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.execute(statement)
+    value = Masked(document("shop", "the first one", server.port, server.dbname))
+    rotator = server.single(**admin)
+    new = rotator.create(value)
+    rotator.set(new, value, nothing)
+    rotator.test(new)
+    assert bool(warned) == len(caplog.messages)
+    assert all(warned in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("server", ["mariadb"], indirect=True)
+def test_alternating_users_have_one_account_each(server: Mariadb, caplog: pytest.LogCaptureFixture) -> None:
+    value, confirm = Masked(document("shop", "the first one", server.port, server.dbname)), Unconfirmed()
+    server.execute("CREATE USER `shop_a'`@localhost IDENTIFIED BY 'another'")
+    rotator = server.alternating(**READABLE)
+    with pytest.raises(Conflict, match="^nothing was changed: shop_a'@localhost is another account"):
+        rotator.set(rotator.create(value), value, confirm)
+    assert not confirm.called
+    assert [] == caplog.messages
+    powerless = server.alternating()
+    powerless.set(powerless.create(value), value, confirm)
+    assert confirm.called
+    assert ["mysql.user" in message for message in caplog.messages] == [True]
 
 
 def test_a_user_who_is_not_in_the_role_is_no_good(server: Server) -> None:
