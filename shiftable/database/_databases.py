@@ -150,9 +150,8 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
         """
         resource = self._checked("delete", name)
         if final_snapshot == "":
-            raise self._invalid(
-                "delete", resource, "the last snapshot's name is empty; final_snapshot=False takes none"
-            )
+            why = "the last snapshot's name is empty; pass final_snapshot=False (--no-final-snapshot) for none"
+            raise self._invalid("delete", resource, why)
         if self.describe(name).deletion_protection:
             raise Conflict(
                 "it is protected from deletion; declare deletion_protection = false and apply that, or say"
@@ -164,7 +163,7 @@ class Databases(Service[DatabaseSpec, DatabaseDriver, Database]):
         if final_snapshot and not self.features.final_snapshot:
             raise Unsupported(
                 "this provider takes no last snapshot that outlives the server; move the data, then pass"
-                " final_snapshot=False",
+                " final_snapshot=False (--no-final-snapshot)",
                 provider=self.provider,
                 operation="database.delete",
                 resource=resource,

@@ -227,7 +227,8 @@ class Zone(Handle[DnsDriver]):
         routed = [str(record.key) for record in found if record.policy]
         if routed and not omit_policies:
             raise Unsupported(
-                f"a zone file cannot hold the routing of {', '.join(routed)}; pass omit_policies=True to leave it out",
+                f"a zone file cannot hold the routing of {', '.join(routed)};"
+                " pass omit_policies=True (--omit-policies) to leave it out",
                 provider=self.provider,
                 operation="dns.export_file",
                 resource=self.resource,

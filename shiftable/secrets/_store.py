@@ -484,7 +484,7 @@ class SecretStore(Handle[SecretsDriver]):
         self._require(self.features.recovery, "delete", resource, what)
         limit = self.features.max_recovery
         if recovery <= timedelta(0):
-            why = "recovery is not positive; None deletes for good"
+            why = "recovery is not positive; `purge` deletes for good"
             raise self._invalid("delete", resource, why)
         if limit is not None and recovery > timedelta(days=limit.value):
             why = f"recovery is {recovery.days} days; the limit is {limit} ({limit.source})"

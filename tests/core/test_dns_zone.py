@@ -160,7 +160,7 @@ def test_a_policy_of_the_provider_is_kept_and_tells_sets_apart() -> None:
     assert zone.get("@", "A") == alias
     with pytest.raises(InvalidArgument, match="with and without a set id"):
         zone.set("www", "A", "192.0.2.9")
-    with pytest.raises(Unsupported, match=r"routing of shop\.example\. A, www\.shop\.example\. A 'w1'"):
+    with pytest.raises(Unsupported, match=r"routing of shop\.example\. A, www\.shop\.example\. A 'w1'.* \(--omit"):
         zone.export_file()
     assert [line.split()[3] for line in zone.export_file(omit_policies=True).splitlines()[1:]] == ["SOA", "NS", "NS"]
 

@@ -597,7 +597,7 @@ class KeyVaultDriver(SecretsDriver):
             if soft and "Purgeable" not in latest.level:
                 _fail("Conflict", "the vault has purge protection, so nothing is deleted for good; give a recovery")
         elif not soft:
-            _fail("NotSupported", "the vault has no soft delete, so nothing can be restored; delete with recovery=None")
+            _fail("NotSupported", "the vault has no soft delete, so nothing can be restored; purge it")
         elif latest.days and recovery > timedelta(days=latest.days):
             _fail("BadParameter", f"the vault keeps deleted secrets for {latest.days} days; recovery may not be longer")
 
