@@ -13,6 +13,7 @@ import attrs
 
 from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
+from shiftable.database._tls import advised, check_authorities
 from shiftable.errors import (
     ConfigError,
     Conflict,
@@ -78,6 +79,8 @@ class _Mysql(Rotator):
             server: whose document tells where the server is.
         """
         pymysql = _pymysql()
+        if self.ssl_ca is not None:
+            check_authorities("ssl_ca", self.ssl_ca)
         where = server or account
         secure = {"ssl_ca": str(self.ssl_ca), "ssl_verify_cert": True, "ssl_verify_identity": True}
         connection = pymysql.connect(
@@ -401,4 +404,7 @@ def _classify(exc: Exception) -> Fault | None:
     if not isinstance(exc, pymysql.err.MySQLError):
         return classify_os(exc)
     code, message = (*exc.args, "", "")[:2] if exc.args and isinstance(exc.args[0], int) else (0, str(exc))
-    return Fault(_CODES.get(code, OperationError), str(message), str(code or ""))
+    told = advised(
+        str(message), authorities="ssl_ca", without="without `ssl_ca` none is asked for", with_tls="`ssl_ca`"
+    )
+    return Fault(_CODES.get(code, OperationError), told, str(code or ""))

@@ -12,6 +12,7 @@ import attrs
 from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
 from shiftable.database._connecting import forget_password
+from shiftable.database._tls import advised, check_authorities
 from shiftable.errors import (
     ConfigError,
     Conflict,
@@ -85,6 +86,8 @@ class _Postgresql(Rotator):
             server: whose document tells where the server is.
         """
         psycopg = _psycopg()
+        if self.sslrootcert is not None:
+            check_authorities("sslrootcert", self.sslrootcert)
         where = server or account
         try:
             connection = psycopg.connect(
@@ -276,6 +279,11 @@ def _is_member(connection: psycopg.Connection, name: str, role: str) -> bool:
     return connection.execute("SELECT pg_has_role(%s, %s, 'MEMBER')", [name, role]).fetchone() == (True,)
 
 
+_TLS = {
+    "authorities": "sslrootcert",
+    "without": '`sslmode = "prefer"` does without',
+    "with_tls": '`sslmode = "verify-full"`',
+}
 _DENIED = "42501"
 _STATES: dict[str, type[OperationError]] = {
     "28": Unauthenticated,
@@ -315,7 +323,7 @@ def _classify(exc: Exception) -> Fault | None:
 
     if not isinstance(exc, psycopg.Error):
         return classify_os(exc)
-    message = str(exc).partition("\n")[0]
+    message = advised(str(exc).partition("\n")[0], **_TLS)
     if exc.sqlstate is not None:
         found = (_STATES[exc.sqlstate[:size]] for size in (5, 3, 2) if exc.sqlstate[:size] in _STATES)
         why = exc.diag.message_detail if exc.sqlstate == _DENIED else None  # on which role what is missing

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -381,6 +382,38 @@ def test_a_host_that_cannot_be_is_an_argument_and_no_bug(rotator: Rotator) -> No
 @pytest.mark.parametrize("rotator", DATABASES)
 def test_other_errors_are_not_the_servers(rotator: Rotator) -> None:
     assert rotator.classify(ValueError("a bug")) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "postgresql", "mysql"),
+    [
+        ("certificate verify failed: unable to get local issuer certificate", "`sslrootcert` names", "`ssl_ca` names"),
+        ("certificate verify failed: certificate has expired", "the server needs a new", "the server needs a new"),
+        ("certificate verify failed: Hostname mismatch, certificate is", "`host` must be", "`host` must be"),
+        ('server certificate for "b" does not match host name "a"', "`host` must be", "`host` must be"),
+        ("server does not support SSL, but SSL was required", '`sslmode = "prefer"`', "without `ssl_ca`"),
+        ("SSL is required but the server doesn't support it", '`sslmode = "prefer"`', "without `ssl_ca`"),
+        ("no pg_hba.conf entry for host, no encryption", '`sslmode = "verify-full"`', "TLS: `ssl_ca`"),
+        ("Connections using insecure transport are prohibited", '`sslmode = "verify-full"`', "TLS: `ssl_ca`"),
+    ],
+)
+def test_what_keeps_a_client_out_names_the_setting(said: str, postgresql: str, mysql: str) -> None:
+    for rotator, error, advice in (
+        (PostgresqlUser(), psycopg.OperationalError(said), postgresql),
+        (MysqlUser(admin=ADMIN), pymysql.err.OperationalError(2003, said), mysql),
+    ):
+        fault = rotator.classify(error)
+        assert fault is not None
+        assert fault.message.startswith(f"{said}; ")
+        assert advice in fault.message
+
+
+@pytest.mark.parametrize("rotator", DATABASES)
+def test_authorities_that_are_none_are_told_by_their_setting(rotator: Rotator, tmp_path: Path) -> None:
+    setting = "ssl_ca" if isinstance(rotator, MysqlUser | MysqlAlternating) else "sslrootcert"
+    trusting = attrs.evolve(rotator, **{setting: tmp_path / "nowhere.pem"})
+    with pytest.raises(ConfigError, match=f"^{setting}: .*nowhere.pem is no file of certificates"):
+        trusting.test(Masked(json.dumps({"username": "shop", "password": "a password"})))
 
 
 # MySQL, of which Debian has no server: what it is told

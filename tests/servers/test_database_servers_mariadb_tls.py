@@ -15,7 +15,7 @@ import pytest
 
 from shiftable.config import Credential
 from shiftable.database import Database, Databases, DatabaseSpec
-from shiftable.errors import OperationError, Unavailable
+from shiftable.errors import ConfigError, OperationError, Unavailable
 from shiftable.testing.conformance.database import small_spec
 from shiftable_baremetal import MariadbSettings
 from shiftable_baremetal.database_servers import open_server
@@ -94,12 +94,21 @@ def test_connections_programs_and_the_log_are_encrypted_and_check_the_server(
 
 def test_a_server_that_is_another_one_is_not_talked_to(encrypting: MariaDb, authority: Path, tmp_path: Path) -> None:
     other, _ = certificate(tmp_path, address=None)
-    for host, trusted in (("127.0.0.1", authority), ("localhost", other)):
+    for host, trusted, advice in (("127.0.0.1", authority, "`host` must"), ("localhost", other, "`ca_bundle` names")):
         databases = databases_on(encrypting, tmp_path / "servers", host=host, ca_bundle=trusted)
-        with pytest.raises(Unavailable, match="(?i)certificate"):
+        with pytest.raises(Unavailable, match=f"(?i)certificate.*; {advice}"):
             list(databases.list())
         with pytest.raises(Unavailable, match="(?i)certificate"):
             databases.back_up()
         told = list[OperationError]()
         databases.archive(on_trouble=told.append, stopped=lambda told=told: bool(told))
         assert "certificate" in str(told[0]).lower()
+
+
+def test_authorities_that_are_none_are_told_by_their_setting(
+    encrypting: MariaDb, authority: Path, tmp_path: Path
+) -> None:
+    for path in (tmp_path / "nowhere.pem", authority.with_suffix(".key")):
+        databases = databases_on(encrypting, tmp_path / "servers", host="localhost", ca_bundle=path)
+        with pytest.raises(ConfigError, match=rf"^mariadb\.ca_bundle: {path} is no file of certificates"):
+            list(databases.list())

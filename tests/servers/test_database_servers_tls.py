@@ -13,7 +13,7 @@ import pytest
 
 from shiftable.config import Credential
 from shiftable.database import Databases
-from shiftable.errors import Unavailable
+from shiftable.errors import ConfigError, Unavailable
 from shiftable.testing.conformance.database import small_spec
 from shiftable_baremetal import PostgresqlSettings
 from shiftable_baremetal.database_servers import open_server
@@ -82,8 +82,17 @@ def test_a_server_that_is_another_one_is_not_talked_to(
     encrypting: DatabaseServer, authority: Path, debian: Debian, tmp_path: Path
 ) -> None:
     other, _ = certificate(tmp_path, address=None)
-    for host, trusted in (("127.0.0.1", authority), ("localhost", other)):
+    for host, trusted, advice in (("127.0.0.1", authority, "`host` must"), ("localhost", other, "`ca_bundle` names")):
         databases = databases_on(encrypting, host, trusted, debian, tmp_path / "servers")
-        with pytest.raises(Unavailable, match="certificate") as caught:
+        with pytest.raises(Unavailable, match=f"certificate.*; {advice}") as caught:
             list(databases.list())
         assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+
+
+def test_authorities_that_are_none_are_told_by_their_setting(
+    encrypting: DatabaseServer, authority: Path, debian: Debian, tmp_path: Path
+) -> None:
+    for path in (tmp_path / "nowhere.pem", authority.with_suffix(".key")):
+        databases = databases_on(encrypting, "localhost", path, debian, tmp_path / "servers")
+        with pytest.raises(ConfigError, match=rf"^postgresql\.ca_bundle: {path} is no file of certificates"):
+            list(databases.list())

@@ -12,6 +12,7 @@ import attrs
 
 from shiftable.config import Credential
 from shiftable.database._logins import Login
+from shiftable.database._tls import check_authorities
 from shiftable.database._url import url_of
 from shiftable.database.driver import DatabaseFeatures, DatabaseInfo, Engine, Server
 from shiftable.errors import Fault, OperationError, Unavailable
@@ -62,6 +63,8 @@ class Access:
         """Open the way to the server, and return what psycopg's or PyMySQL's ``connect`` takes, but the password."""
         self.open()
         server = self.server(self.user, {})
+        if server.tls and self.ca is not None:
+            check_authorities(f"{engine}.ca_bundle", self.ca)
         info = DatabaseInfo(name="", state="available", raw_state="", engine=engine, version="")
         url = url_of(info, server, "postgres" if engine == "postgresql" else "", self.user, self._login)
         return url.arguments()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import attrs
+
+from shiftable.database._tls import advised
 from shiftable.errors import (
     AlreadyExists,
     Conflict,
@@ -61,8 +64,16 @@ _SAID_OTHERWISE = {
 }
 
 
+_TLS = {"authorities": "ca_bundle", "without": "`tls = false` wants none", "with_tls": "`tls = true`"}
+
+
 def classify(exc: Exception) -> Fault | None:
     """Claim the driver's own errors, those of psycopg and PyMySQL and of the operating system."""
+    fault = _classify(exc)
+    return fault and attrs.evolve(fault, message=advised(fault.message, **_TLS))
+
+
+def _classify(exc: Exception) -> Fault | None:
     pymysql = sys.modules.get("pymysql")
     if pymysql is not None and isinstance(exc, pymysql.err.Error):
         code = exc.args[0] if exc.args and isinstance(exc.args[0], int) else 0
@@ -101,4 +112,4 @@ def program_fault(program: str, said: str) -> Fault:
     words, error = next(((words, error) for words, error in _TEXTS if words in said), ("", OperationError))
     telling = [line for line in kept if words and words in line] or kept
     text = " ".join(telling[-3:])[:1000] or "it said nothing"
-    return Fault(error, f"{program} failed: {text}")
+    return Fault(error, advised(f"{program} failed: {text}", **_TLS))
