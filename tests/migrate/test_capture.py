@@ -218,6 +218,58 @@ def test_a_table_without_a_key_is_refused_unless_it_may_be_changed(move: Moving)
     assert [] == move.ask(move.source, "SELECT pubname FROM pg_publication")
 
 
+@pytest.mark.parametrize(
+    ("generated", "key"),
+    [
+        ("a * 1000 + b", "PRIMARY KEY (g)"),
+        ("length(v)", "PRIMARY KEY (a, g)"),
+        ("a * 1000 + b", "UNIQUE (g)"),
+    ],
+    ids=["whole", "half", "unique"],
+)
+def test_a_key_with_a_generated_column_names_no_row(move: Moving, generated: str, key: str) -> None:
+    """Changes come without generated columns: half of such a key could mean another row."""
+    column = f"g int NOT NULL GENERATED ALWAYS AS ({generated}) STORED"
+    move.both(f"CREATE TABLE t (a int, b int, v text, w text, {column}, {key})")
+    move.run("INSERT INTO t (a, b, v) VALUES (1, 1, 'a'), (1, 2, 'bb'), (2, 3, 'b')")
+    told = "a key with a generated column, which is not sent" if "PRIMARY" in key else "no key"
+    with pytest.raises(MigrationError, match=rf"public\.t has {told}.* named by all of its columns"):
+        move.online().start()
+    caught_up(move, "UPDATE t SET w = 'x' WHERE v = 'a'", "DELETE FROM t WHERE v = 'bb'", may_identify=True)
+    move.online(may_identify=True).rollback()
+    assert [("d",)] == move.ask(move.source, "SELECT relreplident::text FROM pg_class WHERE relname = 't'")
+
+
+def test_rows_that_differ_where_a_collation_sees_no_difference_are_told_apart(move: Moving) -> None:
+    move.both(
+        "CREATE COLLATION careless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        "CREATE TABLE t (name text COLLATE careless, v text)",
+    )
+    move.run("INSERT INTO t VALUES ('Abc', 'x'), ('aBC', 'x')")
+    caught_up(move, """UPDATE t SET v = 'y' WHERE name COLLATE "C" = 'aBC'""", may_identify=True)
+
+
+@pytest.mark.parametrize("who", ["move", "owner"])
+def test_a_number_that_the_source_gave_anew_arrives(who: str, request: pytest.FixtureRequest) -> None:
+    """Of a column that is always the server's to fill, the target takes the source's value, until the move ends."""
+    found: Moving = request.getfixturevalue(who)
+    found.both(
+        "CREATE TABLE t (k int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY)",
+        "CREATE TABLE u (n int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text)",
+    )
+    if who == "owner":
+        found.both("ALTER TABLE t OWNER TO mover", "ALTER TABLE u OWNER TO mover")
+    found.run("INSERT INTO t (k) VALUES (1), (2)", "INSERT INTO u (v) VALUES ('a'), ('b')")
+    online = found.online()
+    online.start()
+    found.run("UPDATE t SET n = DEFAULT WHERE k = 1", "UPDATE u SET n = DEFAULT", "UPDATE u SET v = 'c' WHERE v = 'a'")
+    found.finish(online)
+    identities = (
+        "SELECT attidentity::text FROM pg_attribute WHERE attname = 'n' AND attrelid IN ('t'::regclass, 'u'::regclass)"
+    )
+    assert [("a",), ("a",)] == found.ask(found.target, identities)
+
+
 def test_what_is_rolled_back_never_arrives_and_what_is_nested_does(move: Moving) -> None:
     move.both("CREATE TABLE t (id int PRIMARY KEY)")
     online = move.online()

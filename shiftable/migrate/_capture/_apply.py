@@ -48,7 +48,7 @@ _BUILT_IN = 10_000
 _UNCHANGED, _BINARY = b"ub"
 
 _COLUMNS = """
-SELECT a.attname, a.atttypid, a.atttypmod, a.attgenerated::text, a.attidentity::text, tn.nspname, t.typname,
+SELECT a.attname, a.atttypid, a.atttypmod, a.attgenerated::text, tn.nspname, t.typname,
     bn.nspname, b.typname, b.oid,
     (SELECT oprn.nspname FROM pg_opclass oc JOIN pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree'
         JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
@@ -134,7 +134,6 @@ class _Column:
 
     name: str
     type_oid: int
-    always: bool
     equality: str | None
     indexed: bool
 
@@ -421,7 +420,7 @@ class Applier:
 
     def _update(self, pipe: Pipe, plan: _Plan, message: Update) -> None:
         new, old, columns = message.new, message.old, plan.columns
-        changed = tuple(at for at, kind in enumerate(new.kinds) if kind != _UNCHANGED and not columns[at].always)
+        changed = tuple(at for at, kind in enumerate(new.kinds) if kind != _UNCHANGED)
         if not changed:
             return  # nothing of it could have changed
         row = old if old is not None else new
@@ -524,7 +523,7 @@ def _matched(relation: Relation, column: Column, here: dict[str, tuple[Any, ...]
     row = here.get(column.name)
     if row is None:
         raise _differs(relation, f"the source has a column {column.name}, the target has none")
-    name, type_oid, modifier, generated, identity, *types, base_oid, equality, indexed = row
+    name, type_oid, modifier, generated, *types, base_oid, equality, indexed = row
     own, base = tuple(types[:2]), tuple(types[2:])
     if column.type_oid < _BUILT_IN:
         same = type_oid == column.type_oid
@@ -535,7 +534,7 @@ def _matched(relation: Relation, column: Column, here: dict[str, tuple[Any, ...]
     if generated:
         raise _differs(relation, f"its column {name} is generated on the target alone")
     equals = equality or ("pg_catalog" if base_oid < _BUILT_IN and base_oid not in _WITHOUT_EQUALITY else None)
-    return _Column(name, type_oid, identity == "a", equals, indexed)
+    return _Column(name, type_oid, equals, indexed)
 
 
 _WITHOUT_EQUALITY = {114, 142, 600, 601, 602, 603, 604, 718, 628}
@@ -581,7 +580,7 @@ def _condition(plan: _Plan, first: int, marks: tuple[int, ...], *, whole: bool) 
         for at in marks
     ]
     terms += [
-        f"{quoted(column.name)}::text IS NOT DISTINCT FROM ${number}::text"
+        f'{quoted(column.name)}::text COLLATE "C" IS NOT DISTINCT FROM ${number}::text'
         for number, column in enumerate(plan.columns, first + 1)
     ]
     inner = " AND ".join(terms) or "true"

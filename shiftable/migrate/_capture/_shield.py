@@ -39,6 +39,12 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND r.ev_type <> '1' AND r.ev_enabled = ANY (%s::"char"[]) AND {_APPLICATIONS}
 ORDER BY 1, 2, 3
 """
+_IDENTITIES = f"""
+SELECT n.nspname, c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attidentity = 'a' AND NOT a.attisdropped
+    AND {_APPLICATIONS} ORDER BY 1, 2, 3
+"""
 _KEYS = f"""
 SELECT n.nspname, c.relname, k.conname, k.condeferrable, k.condeferred FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -134,6 +140,9 @@ def _switches(connection: Connection, states: list[str], *, keys: bool) -> list[
             found.append(
                 (f"{alter} DISABLE {kind} {quoted(name)}", f"{alter} {_WORDS[_letter(state)]} {kind} {quoted(name)}")
             )
+    for schema, table, name in connection.execute(_IDENTITIES).fetchall():  # on the source DEFAULT may change them
+        alter = f"ALTER TABLE {quoted(schema, table)} ALTER {quoted(name)} SET GENERATED"
+        found.append((f"{alter} BY DEFAULT", f"{alter} ALWAYS"))
     for schema, table, name, deferrable, _ in connection.execute(_KEYS).fetchall() if keys else ():
         alter = f"ALTER TABLE {quoted(schema, table)} ALTER CONSTRAINT {quoted(name)}"
         before = "DEFERRABLE INITIALLY IMMEDIATE" if deferrable else "NOT DEFERRABLE"

@@ -43,19 +43,24 @@ _PROVIDERS = {
 """A setting by which a provider's server is known; how logical decoding is turned on there; who may use it."""
 _ANYWHERE = ("wal_level = logical", "ALTER ROLE {} WITH REPLICATION")
 
-_TABLES = """
+_SENT = """NOT EXISTS (SELECT FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attnum = ANY (i.indkey::int2[])
+            AND g.attgenerated <> '')"""
+"""A key can name rows: generated columns are not sent with changes."""
+_TABLES = f"""
 SELECT n.nspname, c.relname, c.relkind, c.relreplident, c.relpersistence, c.relispartition,
     pg_has_role(c.relowner, 'USAGE'),
     CASE c.relreplident
         WHEN 'f' THEN true
-        WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate)
-        WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+        WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate
+            AND {_SENT})
+        WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND {_SENT})
         ELSE false END,
+    EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident) AND NOT {_SENT}),
     (SELECT ci.relname FROM pg_index i JOIN pg_class ci ON ci.oid = i.indexrelid
         WHERE i.indrelid = c.oid AND i.indisreplident),
     (SELECT min(ci.relname) FROM pg_index i JOIN pg_class ci ON ci.oid = i.indexrelid
         WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
-        AND i.indpred IS NULL AND i.indexprs IS NULL
+        AND i.indpred IS NULL AND i.indexprs IS NULL AND {_SENT}
         AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[])
             AND NOT a.attnotnull)),
     (SELECT md5(coalesce(string_agg(concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
@@ -90,6 +95,7 @@ class Table:
         identity: how deleted and updated rows are named: ``d`` by the primary key, ``i`` by an index, ``f`` by all
             columns, ``n`` not at all.
         has_identity: they can be named that way.
+        is_generated: a column of its key is generated.
         index: the index that names them now; ``unique`` one that could.
         columns: a digest of names and types.
     """
@@ -102,6 +108,7 @@ class Table:
     is_partition: bool
     owned: bool
     has_identity: bool
+    is_generated: bool
     index: str | None
     unique: str | None
     columns: str
@@ -210,13 +217,15 @@ class Source:
                 yield _blocking(f"{user} does not own {table}, so cannot publish it: grant its owner to {user}")
             if table.kind == "r" and not table.has_identity:
                 way = f"its unique index {table.unique}" if table.unique else "all of its columns"
+                what = "a key with a generated column, which is not sent" if table.is_generated else "no key"
                 if may_identify:
-                    yield _telling(f"{table} has no key: until the move ends its rows are named by {way}")
+                    yield _telling(f"{table} has {what}: until the move ends its rows are named by {way}")
                 else:
                     yield _blocking(
-                        f"{table} has no key, so updates and deletions of it could not be followed, and the source"
-                        f" would refuse them: give it a primary key, or allow (--may-identify) that its rows are named"
-                        f" by {way} until the move ends"
+                        f"{table} has {what}, so updates and deletions of it could not be followed"
+                        f"{'' if table.is_generated else ', and the source would refuse them'}: give it"
+                        f" {'another' if table.is_generated else 'a primary key'}, or allow (--may-identify) that its"
+                        f" rows are named by {way} until the move ends"
                     )
 
     def _check_rest(self, connection: Connection) -> Iterator[Finding]:
