@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from shiftable.compute.driver import ComputeDriver
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
+    from shiftable.provider import Purpose
     from shiftable.secrets.driver import SecretsDriver
+    from shiftable.service import Spec
     from shiftable_azure._arm import ArmSession
     from shiftable_azure._identity import Identity
     from shiftable_azure._session import Session
@@ -177,6 +179,8 @@ class AzureProvider(Provider[AzureSettings]):
 
     Permissions for machines: *Contributor* on the resource group, and reading of virtual machines and sizes in the
     subscription; ``AzureComputeDriver`` names the single actions.
+
+    ``policy`` writes down those that declared resources need.
     """
 
     name: ClassVar[str] = "azure"
@@ -291,6 +295,12 @@ class AzureProvider(Provider[AzureSettings]):
 
             self._machines = AzureComputeDriver(self.arm, lambda: self.session)
         return self._machines
+
+    def policy(self, declared: Iterable[tuple[str, Spec]], purposes: Iterable[Purpose]) -> Mapping[str, Any]:
+        """Write a custom role, which names no resources: it is given in the resource group, or on single ones of it."""
+        from shiftable_azure._policy import policy
+
+        return policy(declared, purposes, self.settings)
 
     def close(self) -> None:
         """Close the connections of all clients."""

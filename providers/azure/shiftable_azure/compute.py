@@ -136,7 +136,8 @@ class AzureComputeDriver(ComputeDriver):
     ``galleries/``, ``galleries/images/`` and ``galleries/images/versions/{read,write,delete}``; of
     ``Microsoft.Network`` ``virtualNetworks/{read,write,delete}``, ``virtualNetworks/subnets/join/action`` and, for each
     of ``networkSecurityGroups``, ``networkInterfaces`` and ``publicIPAddresses``, ``{read,write,delete,join/action}``;
-    ``Microsoft.Features/providers/features/read``; for images of the marketplace by their four names
+    ``Microsoft.Features/providers/features/read``; of both ``locations/operations/read``; for images of the
+    marketplace by their four names
     ``Microsoft.Compute/locations/publishers/artifacttypes/offers/skus/versions/read``, without which one that there is
     not is noticed later; to import images, the right to read blobs and, without the account's
     key, ``Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action``; and for machines with an
