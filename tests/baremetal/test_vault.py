@@ -36,8 +36,10 @@ from shiftable.errors import (
     Timeout,
     Unauthenticated,
     Unavailable,
+    Unsupported,
 )
-from shiftable.secrets import Secrets, SecretStore
+from shiftable.provider import Purpose
+from shiftable.secrets import Secrets, SecretsSpec, SecretStore
 from shiftable.testing.conformance.secrets import SecretsConformance, SecretsOracle, secrets_machine
 from shiftable.testing.harness import Call, Double
 from shiftable_baremetal import BaremetalProvider, BaremetalSettings, VaultSettings, _vault_session
@@ -765,14 +767,14 @@ def test_who_may_read_data_alone_reads_current_values(double: VaultDouble, shop:
     driver.close()
 
 
-POLICY = (
-    Rule("secret/data/shop/*", {"create", "update", "read"}),
-    Rule("secret/metadata/shop/*", {"read", "list", "patch", "delete"}),
-    Rule("secret/delete/shop/*", {"update"}),
-    Rule("secret/undelete/shop/*", {"update"}),
-    Rule("secret/destroy/shop/*", {"update"}),
-)
-"""As the driver's documentation has it."""
+def _policy(*purposes: Purpose) -> tuple[Rule, ...]:
+    """Return the rules of the policy that is written for secrets below ``shop``."""
+    provider = BaremetalProvider(BaremetalSettings(vault=VaultSettings()))
+    found = provider.policy([("secrets", SecretsSpec(name="shop"))], purposes)["path"]
+    return tuple(Rule(path, {*rule["capabilities"]}) for path, rule in found.items())
+
+
+POLICY = _policy("write", "plan")
 
 
 def _everything(shop: SecretStore) -> None:
@@ -790,7 +792,7 @@ def _everything(shop: SecretStore) -> None:
     shop.delete("a/key", recovery=None)
 
 
-def test_the_documented_policy_is_enough_and_each_rule_of_it_is_needed(double: VaultDouble) -> None:
+def test_the_policy_that_is_written_is_enough_and_each_rule_of_it_is_needed(double: VaultDouble) -> None:
     shop, driver = _store(double, *POLICY)
     _everything(shop)
     driver.close()
@@ -809,6 +811,36 @@ def test_the_documented_policy_is_enough_and_each_rule_of_it_is_needed(double: V
             assert rule.path.removesuffix("*") in str(caught.value) + "/"
             assert f'"{capability}"' in documented
             driver.close()
+
+
+def test_who_only_reads_or_plans_needs_less(double: VaultDouble, shop: SecretStore) -> None:
+    shop.put("key", "one")
+    shop.put("key", "two")
+    reader, driver = _store(double, *_policy("read"))
+    assert ("two", 2) == (reader.get("key").reveal(), len(list(reader.history("key"))))
+    assert ["key"] == [info.name for info in reader.list()]
+    with pytest.raises(PermissionDenied):
+        reader.put("key", "three")
+    driver.close()
+    token = double.make_token(*_policy("plan"))
+    driver = open_vault(VaultSettings(address=double.url, token=Credential.literal(token)))
+    assert Secrets(driver).exists("shop")
+    with pytest.raises(PermissionDenied):
+        Secrets(driver).store("shop").get("key")
+    driver.close()
+    assert ["secret/metadata/shop/*"] == [rule.path for rule in _policy("apply")]
+
+
+def test_only_secrets_in_a_vault_have_policies() -> None:
+    vault = VaultSettings(mount="kv")
+    provider = BaremetalProvider(BaremetalSettings(vault=vault))
+    two = [("secrets", SecretsSpec(name=prefix)) for prefix in ("a", "b")]
+    assert {f"kv/{area}/{prefix}/*" for area in ("data", "metadata") for prefix in "ab"} == {
+        *provider.policy(two, ["read"])["path"]
+    }
+    for given, service in ((BaremetalSettings(vault=vault), "blob"), (BaremetalSettings(), "secrets")):
+        with pytest.raises(Unsupported, match="only secrets in Vault or OpenBao have policies here"):
+            BaremetalProvider(given).policy([(service, SecretsSpec(name="shop"))], ["read"])
 
 
 def _store(double: VaultDouble, *rules: Rule, **how: Any) -> tuple[SecretStore, VaultDriver]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ import attrs
 
 from shiftable.checks import is_not_negative
 from shiftable.config import BucketReference, Credential
-from shiftable.errors import ConfigError, Problem
+from shiftable.errors import ConfigError, Problem, Unsupported
 from shiftable.features import Features
 from shiftable.provider import Provider
 from shiftable_baremetal._hosts_settings import HostSettings
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from shiftable.compute.driver import ComputeDriver
     from shiftable.database.driver import DatabaseDriver
     from shiftable.dns.driver import DnsDriver
+    from shiftable.provider import Purpose
     from shiftable.secrets.driver import SecretsDriver
+    from shiftable.service import Spec
 
 __all__ = [
     "BaremetalProvider",
@@ -419,6 +421,20 @@ class BaremetalProvider(Provider[BaremetalSettings]):
             own_arm64=own["arm64"],
             blobs=self.blob,
         )
+
+    def policy(self, declared: Iterable[tuple[str, Spec]], purposes: Iterable[Purpose]) -> Mapping[str, Any]:
+        """Write a policy of the server that ``vault`` names. Nothing else here has such documents.
+
+        Raises:
+            Unsupported: something else than secrets in Vault is declared.
+        """
+        found = list(declared)
+        if self.settings.vault is None or any(service != "secrets" for service, _ in found):
+            why = "only secrets in Vault or OpenBao have policies here; name these alone"
+            raise Unsupported(why, provider=self.name)
+        from shiftable_baremetal._vault_policy import policy
+
+        return policy((spec.name for _, spec in found), purposes, self.settings.vault.mount)
 
     def _root(self) -> Path:
         """Return the folder of all data, which need not exist yet: whoever creates something makes it.
