@@ -183,7 +183,7 @@ class Connections:
         how = self._transport
         made: http.client.HTTPConnection
         through = urlsplit(how.proxy) if how.proxy else None
-        host, port = (through.hostname or "", through.port) if through else (self._host, self._port)
+        host, port = (through.hostname or "", through.port or 80) if through else (self._host, self._port)
         if self._secure:
             made = http.client.HTTPSConnection(host, port, timeout=how.connect_timeout, context=how.context)
         else:
@@ -289,7 +289,7 @@ class _Connection:
             length = int(headers["content-length"])
         if coding not in {"", "chunked"} or (length is not None and length < 0):
             raise http.client.HTTPException("a body of unknown length")
-        kept = headers.get("connection", "").lower() != "close"
+        kept = "close" not in map(str.strip, headers.get("connection", "").lower().split(","))
         return Answer(status, headers, lines, Body(self, home if kept else None, length, chunked=coding == "chunked"))
 
     def _head(self) -> tuple[int, dict[str, str], list[str]]:
@@ -301,7 +301,7 @@ class _Connection:
         first, *lines = text.split("\r\n")
         if not first.startswith("HTTP/1."):
             raise http.client.BadStatusLine("no status line of HTTP/1.1")
-        headers = {} if first.startswith("HTTP/1.1") else {"connection": "close"}
+        headers = dict[str, str]()
         for line in lines:
             name, found, value = line.partition(":")
             if not found:
@@ -309,6 +309,8 @@ class _Connection:
             name = name.lower()
             value = value.strip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if not first.startswith("HTTP/1.1"):
+            headers.setdefault("connection", "close")
         return int(first[9:12]), headers, lines
 
     def line(self) -> bytes:

@@ -21,6 +21,7 @@ from urllib3 import Timeout  # noqa: E402
 from urllib3.exceptions import ProtocolError, ReadTimeoutError  # noqa: E402
 
 from shiftable import fibers  # noqa: E402
+from shiftable.http import Connections, Transport, Unreachable  # noqa: E402
 from shiftable.http_adapter import BulkAdapter, BulkSession, _head, prepare  # noqa: E402
 from shiftable.parallel import parallel  # noqa: E402
 
@@ -204,6 +205,48 @@ def test_a_connection_is_used_again_and_a_closed_one_is_not(serve: Serve, bulk: 
 def test_no_answer_is_an_error_of_requests(serve: Serve, bulk: Any, answer: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         bulk.get(serve(answer).url, timeout=(5, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("version", "header", "connections"),
+    [
+        ("1.1", "", 1),
+        ("1.1", "Connection: Keep-Alive\r\n", 1),
+        ("1.1", "Connection: Keep-Alive, Close\r\n", 2),
+        ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", 2),
+        ("1.0", "", 2),
+        ("1.0", "Connection: keep-alive\r\n", 1),
+    ],
+)
+def test_a_server_says_whether_a_connection_is_used_again(
+    serve: Serve, bulk: Any, version: str, header: str, connections: int
+) -> None:
+    server = serve(f"HTTP/{version} 200 OK\r\n{header}Content-Length: 0\r\n\r\n".encode())
+    for _ in range(2):
+        assert bulk.get(server.url, timeout=5).status_code == 200
+    assert server.connections == connections
+
+
+@pytest.mark.parametrize(
+    ("proxy", "place"),
+    [
+        ("http://[::1]", ("::1", 80)),
+        ("http://[::1]:3128", ("::1", 3128)),
+        ("http://proxy.example", ("proxy.example", 80)),
+    ],
+)
+def test_a_proxy_is_where_its_url_says(monkeypatch: pytest.MonkeyPatch, proxy: str, place: tuple[str, int]) -> None:
+    asked: list[Any] = []
+
+    def connect(address: Any, *_: object, **__: object) -> Any:
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    transport = Transport(connect_timeout=5, read_timeout=5, proxy=proxy)
+    with pytest.raises(Unreachable):
+        Connections("https://storage.example", transport).request("GET", b"", b"")
+    assert asked == [place]
 
 
 def test_a_dropped_connection_and_one_that_cannot_be_made_are_told_apart(serve: Serve, bulk: Any) -> None:
