@@ -225,7 +225,7 @@ def show(context: Context, found: list[Pending], *, asked: int, complete: bool) 
     for each in found:
         change = each.change
         where = app.provider_of(each.declared)
-        note = "  destroys what it holds" if change.destroys else ""
+        note = f"  destroys what it holds{_elsewhere(each)}" if change.destroys else ""
         click.echo(f"{signs[change.action]} {each.declared.address}  {change.action} {change.name!r} on {where}{note}")
         for field in change.fields:
             before = "" if change.before is None else f"{as_in_file(field.before)} → "
@@ -237,7 +237,14 @@ def show(context: Context, found: list[Pending], *, asked: int, complete: bool) 
     elif not found:
         click.echo(f"{app.environment}: everything is as declared ({counted(asked, 'resource')})")
     else:
-        click.echo(f"{app.environment}: {len(found)} to change; shiftable apply does it")
+        skipped = sum(each.change.destroys for each in found)
+        does = f"{len(found) - skipped} of them, and skips what destroys" if skipped else "it"
+        click.echo(f"{app.environment}: {len(found)} to change; shiftable apply does {does}")
+
+
+def _elsewhere(each: Pending) -> str:
+    """Say which command does what ``apply`` does not."""
+    return f"; `shiftable compute replace {each.declared.label}` does it" if each.declared.service == "compute" else ""
 
 
 def _notes(change: Change[Any]) -> Iterator[str]:
@@ -283,9 +290,7 @@ def apply(context: Context, resources: tuple[str, ...], as_json: bool) -> None:
 
 def _applied(app: App, each: Pending, failures: Failures) -> str:
     if each.change.destroys:
-        label, is_fleet = each.declared.label, each.declared.service == "compute"
-        how = f"; `shiftable compute replace {label}` does it" if is_fleet else ""
-        return f"skipped: it would destroy something{how}"
+        return f"skipped: it would destroy something{_elsewhere(each)}"
 
     def carry_out(declared: Declared) -> bool:
         app.apply(declared, each.change)

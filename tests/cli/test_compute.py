@@ -751,6 +751,7 @@ def test_a_declared_fleet_is_planned_applied_and_destroyed(run: Run, folder: Pat
     assert "    cpus: 2 → 4\n    costs +87.60 USD a month\n" in planned
     assert "    open_ports: [443] → [443, 22]\n" in planned
     assert "    count: 2 → 3\n    costs +116.80 USD a month\n" in planned
+    assert planned.endswith("production: 3 to change; shiftable apply does it\n")
     assert 3 == shiftable("apply").stdout.count("update compute.web (shop-web): done\n")
     found = driver.machines("shop-web", cursor=None, limit=None).items
     assert [("m4-4", "running")] * 3 == [(machine.size, machine.state) for machine in found]
@@ -775,6 +776,8 @@ def test_apply_does_what_goes_without_what_it_leaves(web: Run, folder: Path, dri
     planned = shiftable("plan").stdout
     assert "why: shop-web-1 is deleted\n" in planned
     assert "    open_ports: [443] → [22]\nproduction: 3 to change" in planned  # which costs nothing
+    assert planned.endswith("3 to change; shiftable apply does 2 of them, and skips what destroys\n")
+    assert "on memory  destroys what it holds; `shiftable compute replace web` does it\n" in planned
     applied = shiftable("apply")
     assert (1, "") == (applied.exit_code, applied.stderr)
     assert [1, 2] == [applied.stdout.count(end) for end in ("skipped: it would destroy something", ": done\n")]
