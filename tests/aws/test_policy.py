@@ -16,6 +16,7 @@ import shiftable_aws
 from shiftable.blob import BucketSpec
 from shiftable.database import DatabaseSpec
 from shiftable.dns.driver import ZoneSpec
+from shiftable.errors import InvalidArgument
 from shiftable.provider import Purpose
 from shiftable.secrets import SecretsSpec
 from shiftable.service import Spec
@@ -191,7 +192,13 @@ def test_machines_of_other_fleets_are_left_alone(provider: AwsProvider) -> None:
 
 
 def test_several_resources_are_one_policy_without_repetition(provider: AwsProvider) -> None:
-    specs = [("blob", PLAIN), ("blob", PLAIN), ("blob", attrs.evolve(PLAIN, name="other"))]
-    statements = provider.policy(specs, ["read", "write"])["Statement"]
-    assert len(statements) == 4
+    buckets = [("blob", attrs.evolve(PLAIN, name=f"shop-{number}")) for number in range(50)]
+    statements = provider.policy([*buckets, *buckets], ["read", "write"])["Statement"]
+    assert [50, 50] == [len(each["Resource"]) for each in statements]
     assert [each["Action"] for each in statements] == [sorted({*each["Action"]}) for each in statements]
+
+
+def test_a_policy_that_iam_would_not_take_is_refused(provider: AwsProvider) -> None:
+    buckets = [("blob", attrs.evolve(PLAIN, name=f"shop-{number}")) for number in range(500)]
+    with pytest.raises(InvalidArgument, match=r"characters; IAM takes at most 10,240 for a role.*name fewer resources"):
+        provider.policy(buckets, ["read"])

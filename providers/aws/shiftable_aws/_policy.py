@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from shiftable.errors import InvalidArgument
 from shiftable.provider import Purpose, contained
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from shiftable.service import Spec
 
 __all__ = ["policy"]
+
+_LONGEST = 10_240  # characters without blanks of all inline policies of a role (IAM and STS quotas)
 
 
 @attrs.frozen
@@ -64,20 +67,33 @@ class _Arns:
 
 
 def policy(declared: Iterable[tuple[str, Spec]], purposes: Iterable[Purpose], region: str | None) -> dict[str, Any]:
-    """Write it: one statement for all that is allowed on the same resources."""
-    wanted = contained(purposes)
-    arns, found = _Arns(region or "*"), dict[tuple[tuple[str, ...], str], set[str]]()
+    """Write it, in as few statements as say it.
+
+    Raises:
+        InvalidArgument: it would be longer than any policy may be.
+    """
+    wanted, arns = contained(purposes), _Arns(region or "*")
+    by_place, by_actions = dict[tuple[tuple[str, ...], str], set[str]](), dict[tuple[tuple[str, ...], str], list[str]]()
     for service, spec in declared:
         for grant in _GRANTS[service](arns, spec):
             if grant.purposes & wanted:
                 actions = {f"{grant.prefix}:{action}" for action in grant.actions.split()}
-                found.setdefault((grant.on, json.dumps(grant.condition, sort_keys=True)), set()).update(actions)
+                place = grant.on, json.dumps(grant.condition, sort_keys=True)
+                by_place.setdefault(place, set()).update(actions)
+    for (on, condition), allowed in by_place.items():
+        by_actions.setdefault((tuple(sorted(allowed)), condition), []).extend(on)
     statements = [
-        {"Effect": "Allow", "Action": sorted(actions), "Resource": list(on)}
+        {"Effect": "Allow", "Action": list(actions), "Resource": on}
         | ({"Condition": json.loads(condition)} if condition != "{}" else {})
-        for (on, condition), actions in found.items()
+        for (actions, condition), on in by_actions.items()
     ]
-    return {"Version": "2012-10-17", "Statement": statements}
+    written = {"Version": "2012-10-17", "Statement": statements}
+    length = len(json.dumps(written, separators=(",", ":")))
+    if length > _LONGEST:
+        most = f"IAM takes at most {_LONGEST:,} for a role, or 6,144 in a managed policy"
+        why = f"the policy has {length:,} characters; {most}: name fewer resources at once"
+        raise InvalidArgument(why, provider="aws", operation="policy")
+    return written
 
 
 _READ, _WRITE = frozenset[Purpose]({"read"}), frozenset[Purpose]({"write"})
