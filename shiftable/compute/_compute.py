@@ -508,7 +508,7 @@ class Compute(Service[FleetSpec, ComputeDriver, Fleet]):
         if makes and not least <= now.count <= most:
             moved.add("count")
         if makes and not change.destroys and (now.count > after.count or names & self._made_anew):
-            moved.add("what it would delete")
+            moved.add("what it would delete, as it is no change that destroys")
         if moved:
             why = f"it is no longer what the change starts from: {', '.join(sorted(moved))}; compare again"
             raise self._refusal(Conflict, "update", resource, why)
