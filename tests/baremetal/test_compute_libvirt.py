@@ -528,6 +528,12 @@ LARGE = "qemu-img: /pool/x: The image size is too large for file format 'qcow2'"
         ),
         (
             1,
+            "internal error: Child process (x) unexpected exit status 1: qemu-img: x: not supported: 80\nNot opened.\n",
+            InvalidArgument,
+            "qemu-img: x: not supported: 80; Not opened.",
+        ),
+        (
+            1,
             "internal error: Child process (/usr/bin/qemu-img convert /x /y) unexpected fatal signal 9: killed",
             Unavailable,
             "killed",

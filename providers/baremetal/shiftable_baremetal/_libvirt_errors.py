@@ -122,7 +122,9 @@ def _plain(text: str) -> str:
     """Return what libvirt says without what stands around it, and with what starts what is not active."""
     ran = _RAN.search(text)
     if ran is not None:
-        return ran["said"].strip().splitlines()[-1]
+        *before, last = ran["said"].strip().splitlines()
+        errors = [line for line in before if line.startswith("qemu-img: ")]  # why comes first, and what it was for last
+        return "; ".join([*errors, last])
     idle = _IDLE.search(text)
     return text if idle is None else not_active(idle["kind"], idle["name"])
 
