@@ -628,15 +628,15 @@ def test_a_copy_may_take_longer_than_the_source_lets_sessions_idle(
         move.both("CREATE TABLE t (id int PRIMARY KEY)")
         move.run(
             "INSERT INTO t VALUES (1)",
-            f"ALTER DATABASE {move.name} SET idle_in_transaction_session_timeout = 100",
-            f"ALTER DATABASE {move.name} SET idle_session_timeout = 100",
-            f"ALTER DATABASE {move.name} SET statement_timeout = 100",
+            f"ALTER DATABASE {move.name} SET idle_in_transaction_session_timeout = 500",
+            f"ALTER DATABASE {move.name} SET idle_session_timeout = 500",
+            f"ALTER DATABASE {move.name} SET statement_timeout = 500",
         )
         online = move.online()
         real = move.copy
 
         def slowly(snapshot: str) -> None:
-            move.ask(move.target, "SELECT pg_sleep(0.4)")
+            move.ask(move.target, "SELECT pg_sleep(1.2)")
             real(snapshot)
 
         online._copy = slowly
