@@ -146,6 +146,33 @@ def test_what_is_allowed_is_documented(provider: AzureProvider) -> None:
     assert not [each for each in last if each not in readme]
 
 
+def test_machines_are_allowed_all_that_the_driver_names_and_no_more(provider: AzureProvider) -> None:
+    """Disks, images and snapshots of them are in no scenario above."""
+    spec = attrs.evolve(KEYED, identity="web", public_ip=True)
+    actions = provider.policy([("compute", spec)], ["write", "apply"])["Actions"]
+    allowed = {action.partition("/")[2] for action in actions}
+    _, _, text = re.sub(r"\s+", " ", AzureComputeDriver.__doc__ or "").partition("The single actions of")
+    named = {each for token in re.findall(r"``([^`]+)``", text) for each in expanded(token)}
+    kinds = ("networkSecurityGroups", "networkInterfaces", "publicIPAddresses", "galleries", "galleries/images")
+    verbs = ("read", "write", "delete", "join/action")
+    told = {re.sub(r"^Microsoft\.[A-Za-z]+/", "", each) for each in named}
+    told |= {f"{kind}/{verb}" for kind in kinds for verb in verbs[: 4 if kind[0] != "g" else 3]}
+    of_imports = "storageAccounts/blobServices/generateUserDelegationKey/action"
+    assert allowed - {"skus/read"} == {each for each in told if "/" in each.rstrip("/")} - {
+        "galleries/images/",
+        "join/action",
+        of_imports,
+    }
+
+
+def expanded(token: str) -> list[str]:
+    """Return what ``disks/{read,write}`` stands for."""
+    braces = re.search(r"\{([^}]*)\}", token)
+    if braces is None:
+        return [token]
+    return [each for one in braces[1].split(",") for each in expanded(token.replace(braces[0], one, 1))]
+
+
 def test_a_role_is_given_in_the_resource_group() -> None:
     settings = AzureSettings(subscription="1111", resource_group="shop", storage_account="shop")
     role = AzureProvider(settings).policy([("blob", BucketSpec(name="shop-assets"))], ["write", "read"])
