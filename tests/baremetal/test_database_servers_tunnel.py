@@ -27,6 +27,8 @@ from shiftable_baremetal import MariadbSettings, PostgresqlSettings
 from shiftable_baremetal._servers_tunnel import Tunnel
 from shiftable_baremetal.database_servers import ServerDatabaseDriver, open_server
 
+from ..certificates import certificate
+
 BINARIES = max((found for found in all_binaries() if (found.folder / "pg_restore").exists()), key=lambda it: it.major)
 
 SSH = f"""#!{sys.executable}
@@ -224,12 +226,12 @@ def test_what_is_carried_is_what_the_settings_say(
 
 
 def test_over_a_network_all_is_encrypted_unless_it_is_said_otherwise(tmp_path: Path) -> None:
-    (tmp_path / "ca").touch()
+    authority, _ = certificate(tmp_path)
     for tls, mode in ((True, "verify-full"), (False, None)):
         known = PostgresqlSettings(
             host="db.example",
             tls=tls,
-            ca_bundle=tmp_path / "ca",
+            ca_bundle=authority,
             programs=BINARIES.folder,
             password=Credential.literal("c4n4ry"),
         )
@@ -243,7 +245,7 @@ def test_over_a_network_all_is_encrypted_unless_it_is_said_otherwise(tmp_path: P
     (programs / "mariadb-dump").write_text("#!/bin/sh\n")
     (programs / "mariadb-dump").chmod(0o755)
     for tls, lines in ((True, ['ssl-verify-server-cert="1"']), (False, [])):
-        other = MariadbSettings(host="db.example", tls=tls, ca_bundle=tmp_path / "ca", programs=programs)
+        other = MariadbSettings(host="db.example", tls=tls, ca_bundle=authority, programs=programs)
         command = open_server(other, tmp_path)._engine.dump("shop", "10.11")
         found = command.secret.reveal().splitlines()
         assert lines == [line for line in found if line.startswith("ssl-verify")]
