@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import attrs
 
 from shiftable.database._logins import Login
+from shiftable.database._tls import system_certificates
 from shiftable.database.driver import DatabaseInfo, Engine, Server
 from shiftable.errors import ConfigError
 from shiftable.masking import Masked
@@ -115,7 +114,7 @@ def url_of(info: DatabaseInfo, server: Server, database: str, user: str, login: 
     """Make the URL of a database on a server; with TLS, the server's certificate and name are checked."""
     ca = None
     if server.tls:
-        ca = str(server.ca) if server.ca else _system_certificates(info.engine)
+        ca = str(server.ca) if server.ca else system_certificates(info.engine)
     return DatabaseUrl(
         engine=info.engine,
         host=server.host,
@@ -126,23 +125,3 @@ def url_of(info: DatabaseInfo, server: Server, database: str, user: str, login: 
         check_name=server.check_name or server.ca is None,
         login=login,
     )
-
-
-_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, Amazon Linux
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-    "/etc/ssl/cert.pem",  # macOS, the BSDs
-)
-
-
-def _system_certificates(engine: Engine) -> str:
-    """Name the file of the system's certificates.
-
-    libpq's own word for them, ``system``, is what the OpenSSL in it was built with: in the wheel of psycopg a folder
-    that is on no machine, and before PostgreSQL 16 there is no such word. PyMySQL checks nothing unless it is given a
-    file.
-    """
-    paths = ssl.get_default_verify_paths()
-    found = next((path for path in (paths.cafile, *_BUNDLES) if path is not None and Path(path).is_file()), None)
-    return found or ("system" if engine == "postgresql" else paths.openssl_cafile)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
 from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
-from shiftable.database._tls import advised, check_authorities
+from shiftable.database._tls import advised, check_authorities, stays_here
 from shiftable.errors import (
     ConfigError,
     Conflict,
@@ -45,15 +46,17 @@ _PATIENCE = 10
 class _Mysql(Rotator):
     """What both ways have in common: where the server is, and who changes its users.
 
-    MariaDB gets to see the hash of a password and never the password. MySQL gets the password, over TLS where the
-    server offers it, and keeps it out of all of its logs itself (MySQL manual, Passwords and Logging).
+    MariaDB gets to see the hash of a password and never the password. MySQL gets the password, over TLS, and keeps it
+    out of all of its logs itself (MySQL manual, Passwords and Logging).
 
     Args:
         host: of the server; else what the secret's document says, else this machine.
         port: of the server.
         dbname: which database clients use.
         account_host: from where the users may come, as the server writes it.
-        ssl_ca: the authorities to trust; with them TLS is required, and the server's name checked.
+        ssl_mode: as that of MySQL's clients; else ``verify_identity``, or ``preferred`` where the server is on this
+            machine and no authorities are named.
+        ssl_ca: the authorities to trust; else the system's.
         admin: who changes users (CREATE USER; on MySQL APPLICATION_PASSWORD_ADMIN too; with SELECT on ``mysql.user``
             other accounts of the user are seen): a password, or a JSON document with ``username`` and ``password``.
         admin_user: the name of that user, where it is a password alone.
@@ -65,6 +68,7 @@ class _Mysql(Rotator):
     port: int | None = None
     dbname: str | None = None
     account_host: str = "%"
+    ssl_mode: Literal["disabled", "preferred", "required", "verify_ca", "verify_identity"] | None = None
     ssl_ca: Path | None = None
 
     def classify(self, exc: Exception) -> Fault | None:
@@ -79,12 +83,10 @@ class _Mysql(Rotator):
             server: whose document tells where the server is.
         """
         pymysql = _pymysql()
-        if self.ssl_ca is not None:
-            check_authorities("ssl_ca", self.ssl_ca)
         where = server or account
-        secure = {"ssl_ca": str(self.ssl_ca), "ssl_verify_cert": True, "ssl_verify_identity": True}
+        host = self.host or where.host or "127.0.0.1"
         connection = pymysql.connect(
-            host=self.host or where.host or "127.0.0.1",
+            host=host,
             port=self.port or where.port or 3306,
             database=(self.dbname or where.dbname) if database else None,
             user=account.username,
@@ -93,10 +95,23 @@ class _Mysql(Rotator):
             read_timeout=2 * _PATIENCE,
             write_timeout=2 * _PATIENCE,
             autocommit=True,
-            **(secure if self.ssl_ca else {}),
+            **self._tls(host),
         )
         with connection, connection.cursor() as cursor:
             yield cursor
+
+    def _tls(self, host: str) -> dict[str, Any]:
+        """Say how the server is to prove itself, in PyMySQL's words."""
+        if self.ssl_ca is not None:
+            check_authorities("ssl_ca", self.ssl_ca)
+        unproved = self.ssl_ca is None and stays_here(host)
+        mode = self.ssl_mode or ("preferred" if unproved else "verify_identity")
+        if mode in {"disabled", "preferred"}:
+            return {"ssl_disabled": True} if mode == "disabled" else {}
+        context = ssl.create_default_context(cafile=self.ssl_ca)
+        context.check_hostname = mode == "verify_identity"
+        context.verify_mode = ssl.CERT_NONE if mode == "required" else ssl.CERT_REQUIRED
+        return {"ssl": context}
 
     @contextlib.contextmanager
     def _administered(self, account: Account, lock: str) -> Iterator[Cursor]:
@@ -390,7 +405,7 @@ _CODES: dict[int, type[OperationError]] = {
     2013: Unavailable,
     2026: Unavailable,  # TLS
     3118: Unauthenticated,  # locked
-    3159: InvalidArgument,  # it wants TLS: `ssl_ca`
+    3159: InvalidArgument,  # it wants TLS
     3523: InvalidArgument,  # no such role
     4151: Unauthenticated,  # locked
 }
@@ -405,6 +420,9 @@ def _classify(exc: Exception) -> Fault | None:
         return classify_os(exc)
     code, message = (*exc.args, "", "")[:2] if exc.args and isinstance(exc.args[0], int) else (0, str(exc))
     told = advised(
-        str(message), authorities="ssl_ca", without="without `ssl_ca` none is asked for", with_tls="`ssl_ca`"
+        str(message),
+        authorities="ssl_ca",
+        without='`ssl_mode = "preferred"` does without',
+        with_tls='`ssl_mode = "verify_identity"`',
     )
     return Fault(_CODES.get(code, OperationError), told, str(code or ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, LiteralString
@@ -12,7 +13,7 @@ import attrs
 from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
 from shiftable.database._connecting import forget_password
-from shiftable.database._tls import advised, check_authorities
+from shiftable.database._tls import advised, check_authorities, stays_here, system_certificates
 from shiftable.errors import (
     ConfigError,
     Conflict,
@@ -64,14 +65,15 @@ class _Postgresql(Rotator):
         host: of the server; a folder is that of its Unix socket.
         port: of the server.
         dbname: which database to connect to.
-        sslmode: as libpq's; ``verify-full`` where the network is not yours.
-        sslrootcert: the authorities to trust.
+        sslmode: as libpq's; else ``verify-full``, or ``prefer`` where the server is on this machine and no authorities
+            are named.
+        sslrootcert: the authorities to trust; else those of libpq's own file, or the system's.
     """
 
     host: str | None = None
     port: int | None = None
     dbname: str | None = None
-    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = None
     sslrootcert: Path | None = None
 
     def classify(self, exc: Exception) -> Fault | None:
@@ -86,18 +88,17 @@ class _Postgresql(Rotator):
             server: whose document tells where the server is.
         """
         psycopg = _psycopg()
-        if self.sslrootcert is not None:
-            check_authorities("sslrootcert", self.sslrootcert)
         where = server or account
+        host = self.host or where.host
+        tls = self._tls(host)
         try:
             connection = psycopg.connect(
-                host=self.host or where.host,
+                host=host,
                 port=self.port or where.port,
                 dbname=self.dbname or where.dbname or "postgres",
                 user=account.username,
                 password=account.password.reveal(),
-                sslmode=self.sslmode,
-                sslrootcert=str(self.sslrootcert) if self.sslrootcert else None,
+                **tls,
                 connect_timeout=_PATIENCE,
                 application_name="shiftable rotation",
             )
@@ -108,6 +109,19 @@ class _Postgresql(Rotator):
             # Here and not among the options of the connection, which poolers refuse. It counts for locks too.
             connection.execute(f"SET LOCAL statement_timeout = '{_PATIENCE}s'")
             yield connection
+
+    def _tls(self, host: str | None) -> dict[str, str]:
+        """Say how the server is to prove itself, in libpq's words; what its environment says of that stays so."""
+        if self.sslrootcert is not None:
+            check_authorities("sslrootcert", self.sslrootcert)
+        known = host or os.environ.get("PGHOST") or os.environ.get("PGHOSTADDR")
+        unproved = self.sslrootcert is None and stays_here(known)
+        mode = self.sslmode or os.environ.get("PGSSLMODE") or ("prefer" if unproved else "verify-full")
+        trusted = self.sslrootcert
+        if trusted is None and mode.startswith("verify") and "PGSSLROOTCERT" not in os.environ:
+            own = Path.home() / ".postgresql" / "root.crt"
+            trusted = own if own.exists() else Path(system_certificates("postgresql"))
+        return {"sslmode": mode, **({} if trusted is None else {"sslrootcert": str(trusted)})}
 
     def _accepts(self, account: Account) -> bool:
         """Tell whether the server lets somebody in."""

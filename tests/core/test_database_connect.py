@@ -346,9 +346,9 @@ def test_the_systems_certificates_are_a_file_that_is_there(monkeypatch: pytest.M
     for spec in (small_spec("conf"), mysql):
         assert Databases(MemoryDatabaseDriver()).create(spec).url().ca == str(bundle)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
-    monkeypatch.setattr("shiftable.database._url._BUNDLES", (str(bundle),))
+    monkeypatch.setattr("shiftable.database._tls._BUNDLES", (str(bundle),))
     assert Databases(MemoryDatabaseDriver()).create(mysql).url().ca == str(bundle)
-    monkeypatch.setattr("shiftable.database._url._BUNDLES", ())
+    monkeypatch.setattr("shiftable.database._tls._BUNDLES", ())
     assert Databases(MemoryDatabaseDriver()).create(small_spec("conf")).url().ca == "system"
     assert Databases(MemoryDatabaseDriver()).create(mysql).url().ca not in {None, "", "system"}
 

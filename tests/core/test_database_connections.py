@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -31,7 +30,7 @@ from shiftable.rotation import PostgresqlUser, Rotation
 from shiftable.secrets import Secrets, SecretStore
 from shiftable.testing.conformance.database import small_spec
 
-from ..certificates import certificate, serving_tls
+from ..certificates import Encrypting, certificate, serving_tls
 
 THREADS = 4
 
@@ -314,53 +313,6 @@ def test_a_statement_may_take_longer_than_logging_in(
 
 
 # TLS
-
-
-class Encrypting:
-    """Stands before a PostgreSQL that was built without TLS, and speaks it in its place."""
-
-    def __init__(self, context: ssl.SSLContext | None, port: int) -> None:
-        self._context, self._behind = context, port
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                return
-            self._threads.append(threading.Thread(target=self._serve, args=(client,)))
-            self._threads[-1].start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError), client:
-            assert 8 == len(client.recv(8))  # SSLRequest
-            client.sendall(b"S" if self._context else b"N")
-            talk = self._context.wrap_socket(client, server_side=True) if self._context else client
-            with talk, socket.create_connection(("127.0.0.1", self._behind)) as server:
-                back = threading.Thread(target=self._copy, args=(server, talk))
-                back.start()
-                self._copy(talk, server)
-                back.join()
-
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_a_server_is_connected_to_with_tls_when_its_certificate_is_its_own(

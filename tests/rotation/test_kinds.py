@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+import ssl
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -47,6 +49,7 @@ from shiftable.rotation._account import admin_account
 from shiftable.secrets import Secrets, SecretStore
 from shiftable.secrets.rotator import Rotator
 
+from ..certificates import Encrypting, certificate, serving_tls
 from .world import Clock, Killed
 
 ADMIN = Credential.literal("an administrator's")
@@ -391,10 +394,14 @@ def test_other_errors_are_not_the_servers(rotator: Rotator) -> None:
         ("certificate verify failed: certificate has expired", "the server needs a new", "the server needs a new"),
         ("certificate verify failed: Hostname mismatch, certificate is", "`host` must be", "`host` must be"),
         ('server certificate for "b" does not match host name "a"', "`host` must be", "`host` must be"),
-        ("server does not support SSL, but SSL was required", '`sslmode = "prefer"`', "without `ssl_ca`"),
-        ("SSL is required but the server doesn't support it", '`sslmode = "prefer"`', "without `ssl_ca`"),
-        ("no pg_hba.conf entry for host, no encryption", '`sslmode = "verify-full"`', "TLS: `ssl_ca`"),
-        ("Connections using insecure transport are prohibited", '`sslmode = "verify-full"`', "TLS: `ssl_ca`"),
+        ("server does not support SSL, but SSL was required", '`sslmode = "prefer"`', '`ssl_mode = "preferred"`'),
+        ("SSL is required but the server doesn't support it", '`sslmode = "prefer"`', '`ssl_mode = "preferred"`'),
+        ("no pg_hba.conf entry for host, no encryption", '`sslmode = "verify-full"`', '`ssl_mode = "verify_identity"`'),
+        (
+            "Connections using insecure transport are prohibited",
+            '`sslmode = "verify-full"`',
+            '`ssl_mode = "verify_identity"`',
+        ),
     ],
 )
 def test_what_keeps_a_client_out_names_the_setting(said: str, postgresql: str, mysql: str) -> None:
@@ -414,6 +421,96 @@ def test_authorities_that_are_none_are_told_by_their_setting(rotator: Rotator, t
     trusting = attrs.evolve(rotator, **{setting: tmp_path / "nowhere.pem"})
     with pytest.raises(ConfigError, match=f"^{setting}: .*nowhere.pem is no file of certificates"):
         trusting.test(Masked(json.dumps({"username": "shop", "password": "a password"})))
+
+
+HERE = ("localhost", "127.0.0.1", "127.8.9.10", "::1", "LOCALHOST.")
+ELSEWHERE = ("db.example", "192.0.2.1", "2001:db8::1", "localhost.example", "127.1")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "options", "mode"),
+    [
+        ((*HERE, None, "/run/postgresql", "@socket", "127.0.0.1,localhost"), {}, "prefer"),
+        ((*ELSEWHERE, "127.0.0.1,db.example"), {}, "verify-full"),
+        (ELSEWHERE, {"sslmode": "disable"}, "disable"),
+        (HERE, {"sslrootcert": Path("ca.pem")}, "verify-full"),
+    ],
+)
+def test_a_postgresql_elsewhere_proves_itself_unless_it_is_said_otherwise(
+    hosts: tuple[str | None, ...], options: dict[str, Any], mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(certificate(tmp_path)[0], "ca.pem")
+    for host in hosts:
+        found = PostgresqlUser(**options)._tls(host)
+        assert mode == found.pop("sslmode"), host
+        if mode == "verify-full":
+            assert Path(found.pop("sslrootcert")).is_file()
+        assert {} == found
+
+
+def test_what_the_environment_says_of_tls_stays_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rotator = PostgresqlUser()
+    for name in ("PGHOST", "PGHOSTADDR"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "192.0.2.1")
+            assert "verify-full" == rotator._tls(None)["sslmode"]
+    monkeypatch.setenv("PGSSLMODE", "require")
+    assert {"sslmode": "require"} == rotator._tls("192.0.2.1")
+    monkeypatch.setenv("PGSSLMODE", "verify-ca")
+    monkeypatch.setenv("PGSSLROOTCERT", "/ca.pem")
+    assert {"sslmode": "verify-ca"} == rotator._tls("localhost")
+    monkeypatch.delenv("PGSSLROOTCERT")
+    own = tmp_path / ".postgresql" / "root.crt"
+    own.parent.mkdir()
+    own.touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert {"sslmode": "verify-ca", "sslrootcert": str(own)} == rotator._tls("localhost")
+
+
+def test_a_mysql_elsewhere_proves_itself_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    ca, _ = certificate(tmp_path)
+    for host in HERE:
+        assert {} == MysqlUser(admin=ADMIN)._tls(host)
+    for host in ELSEWHERE:
+        found = MysqlUser(admin=ADMIN)._tls(host)
+        context = found.pop("ssl")
+        assert {} == found
+        assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
+    context = MysqlUser(admin=ADMIN, ssl_ca=ca)._tls("localhost")["ssl"]
+    assert [ca.stem] == [part[0][1] for each in context.get_ca_certs() for part in each["subject"]]
+    assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
+    modes = {"verify_ca": (ssl.CERT_REQUIRED, False), "required": (ssl.CERT_NONE, False)}
+    for mode, wanted in modes.items():
+        context = MysqlUser(admin=ADMIN, ssl_mode=mode)._tls("db.example")["ssl"]  # type: ignore[arg-type]
+        assert wanted == (context.verify_mode, context.check_hostname)
+    assert {"ssl_disabled": True} == MysqlUser(admin=ADMIN, ssl_mode="disabled")._tls("db.example")
+    assert {} == MysqlUser(admin=ADMIN, ssl_mode="preferred")._tls("db.example")
+
+
+def test_nobody_gets_a_password_who_does_not_prove_who_it_is(
+    postgresql_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("shiftable.rotation._postgresql.stays_here", lambda host: host is None)
+    ca, key = certificate(tmp_path)
+    other, its_key = certificate(tmp_path, "db.example", "192.0.2.1")
+    value = Masked(json.dumps({"username": "nobody", "password": "a password"}))
+    with (
+        Encrypting(serving_tls(ca, key), postgresql_cluster.port) as right,
+        Encrypting(serving_tls(other, its_key), postgresql_cluster.port) as wrong,
+        Encrypting(None, postgresql_cluster.port) as clear,
+    ):
+        rotator = PostgresqlUser(host="127.0.0.1")
+        for port, options, why in (
+            (right.port, {}, "certificate verify failed"),
+            (right.port, {"sslrootcert": other}, "certificate verify failed"),
+            (wrong.port, {"sslrootcert": other}, "does not match host name"),
+            (clear.port, {"sslrootcert": ca}, "server does not support SSL"),
+            (right.port, {"sslrootcert": ca}, "authentication failed"),
+            (right.port, {"sslmode": "require"}, "authentication failed"),
+        ):
+            with pytest.raises(psycopg.OperationalError, match=why):
+                attrs.evolve(rotator, port=port, **options).test(value)  # type: ignore[arg-type]  # of several types
 
 
 # MySQL, of which Debian has no server: what it is told

@@ -16,13 +16,15 @@ import pytest
 from shiftable.config import Credential
 from shiftable.database import Database, Databases, DatabaseSpec
 from shiftable.errors import ConfigError, OperationError, Unavailable
+from shiftable.masking import Masked
+from shiftable.rotation import MysqlUser
 from shiftable.testing.conformance.database import small_spec
 from shiftable_baremetal import MariadbSettings
 from shiftable_baremetal.database_servers import open_server
 
 from ..baremetal.archived_server import archiving, within
 from ..certificates import certificate
-from .conftest import Debian
+from .conftest import DatabaseServer, Debian
 from .mysql_pair import MariaDb, maria_db
 
 pytestmark = pytest.mark.usefixtures("programs_find_their_libraries")
@@ -103,6 +105,39 @@ def test_a_server_that_is_another_one_is_not_talked_to(encrypting: MariaDb, auth
         told = list[OperationError]()
         databases.archive(on_trouble=told.append, stopped=lambda told=told: bool(told))
         assert "certificate" in str(told[0]).lower()
+
+
+def test_a_rotator_tells_no_password_to_a_server_that_does_not_prove_itself(
+    encrypting: MariaDb, authority: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shiftable.rotation._mysql.stays_here", lambda _host: False)
+    other, _ = certificate(tmp_path, address=None)
+    rotator = MysqlUser(admin=Credential.literal(encrypting.password), user="admin", port=encrypting.port)
+    for options, why in (
+        ({"host": "localhost"}, "certificate verify failed"),
+        ({"host": "localhost", "ssl_ca": other}, "certificate verify failed"),
+        ({"host": "127.0.0.1", "ssl_ca": authority}, "(?i)mismatch"),
+        ({"host": "localhost", "ssl_mode": "disabled"}, "denied|insecure"),
+    ):
+        with pytest.raises(pymysql.err.OperationalError, match=why):
+            attrs.evolve(rotator, **options).test(Masked(encrypting.password))
+    for options in (
+        {"host": "localhost", "ssl_ca": authority},
+        {"host": "127.0.0.1", "ssl_ca": authority, "ssl_mode": "verify_ca"},
+        {"host": "127.0.0.1", "ssl_mode": "required"},
+    ):
+        attrs.evolve(rotator, **options).test(Masked(encrypting.password))
+
+
+def test_a_rotator_asks_a_server_without_tls_for_none(mariadb: DatabaseServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = Masked(mariadb.password)
+    rotator = MysqlUser(admin=Credential.literal("x"), user=mariadb.admin, port=mariadb.port)
+    rotator.test(value)
+    attrs.evolve(rotator, ssl_mode="disabled").test(value)
+    monkeypatch.setattr("shiftable.rotation._mysql.stays_here", lambda _host: False)
+    with pytest.raises(pymysql.err.OperationalError, match="server doesn't support it"):
+        rotator.test(value)
+    attrs.evolve(rotator, ssl_mode="preferred").test(value)
 
 
 def test_authorities_that_are_none_are_told_by_their_setting(
