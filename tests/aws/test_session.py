@@ -21,8 +21,9 @@ import shiftable
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
 from shiftable_aws import AwsProvider, AwsSettings, __version__
-from shiftable_aws._session import Session, _loader
+from shiftable_aws._session import Session
 from shiftable_aws.double import AwsDouble
+from shiftable_s3.models import _loader
 
 ROLE = "arn:aws:iam::123456789012:role/deploy"
 

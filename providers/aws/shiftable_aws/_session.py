@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import attrs
@@ -18,13 +17,13 @@ from botocore.credentials import (
     DeferredRefreshableCredentials,
 )
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.loaders import Loader, create_loader
 
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
 from shiftable_aws import AwsSettings, __version__
 from shiftable_s3.clients import AWS_CONFIG, fast_timestamps
 from shiftable_s3.errors import classify
+from shiftable_s3.models import shared_models
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -144,24 +143,9 @@ def _config(settings: AwsSettings) -> Config:
     )
 
 
-class _Models(Loader):
-    """Does not look into the folders of all 400 services, and their versions, for the one that is asked for."""
-
-    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002  the types that a folder has show later
-        """Return the services that have a folder."""
-        folders = [path for path in map(Path, self.search_paths) if path.is_dir()]
-        return sorted({service.name for folder in folders for service in folder.iterdir()})
-
-
-@functools.cache
-def _loader(data_path: str | None) -> Loader:
-    """Return who reads the models of services, and keeps them: S3's takes 40 ms, EC2's a quarter of a second."""
-    return _Models(create_loader(data_path).search_paths, include_default_search_paths=False)
-
-
 def _session(settings: AwsSettings) -> boto3.Session:
     inner = botocore.session.Session(profile=settings.profile)
-    inner.register_component("data_loader", _loader(inner.get_config_variable("data_path")))
+    shared_models(inner)
     if settings.role_arn is not None:
         role = _Role(_session(attrs.evolve(settings, role_arn=None, external_id=None)), settings.role_arn, settings)
         inner.get_component("credential_provider").providers.insert(0, role)

@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.utils import parse_timestamp
 
 from shiftable_s3.errors import has_no_reason
+from shiftable_s3.models import shared_models
 
 if TYPE_CHECKING:
     import boto3
@@ -66,6 +67,7 @@ def server_client(
     import botocore.session
 
     inner = botocore.session.get_session()
+    shared_models(inner)
     fast_timestamps(inner)
     client = boto3.Session(botocore_session=inner).client(
         "s3",
