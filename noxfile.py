@@ -36,6 +36,7 @@ TEST_TOOLS = (
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 WORKERS = ("-n", str(min(2 * CORES, 16)), "--dist", "worksteal")  # tests wait for half of their time
+FILES = ("-n", str(min(CORES, 8)), "--dist", "loadfile")  # so that few servers are started more than once
 
 
 def run_tests(session: nox.Session, *selected: str, workers: Iterable[str] = WORKERS) -> None:
@@ -160,7 +161,7 @@ def servers(session: nox.Session) -> None:
     session.run("python", "tests/servers/install.py")
     if not session.posargs:
         session.run("pytest", "tests/azure/test_double.py", "tests/gcp/test_double.py", "-k", "obstore")
-    run_tests(session, "tests/servers", "--servers", workers=())
+    run_tests(session, "tests/servers", "--servers", workers=FILES)
 
 
 @nox.session

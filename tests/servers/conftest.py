@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import runpy
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 import attrs
 import psycopg
+import pymysql
 import pytest
 
 from . import nameservers
@@ -276,12 +278,42 @@ class DatabaseServer:
 
     Args:
         log: of the server, with every statement.
+        client: connects as who is given.
+        everything: a query for the names of its databases and users.
     """
 
     port: int
     log: Path
+    client: Callable[..., Any]
+    everything: str
     admin: str = "admin"
     password: str = "an administrator's"
+
+    def holds(self) -> set[str]:
+        """Return the names of all databases and users."""
+        connection = self.client(host="127.0.0.1", port=self.port, user=self.admin, password=self.password)
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute(self.everything)
+            return {name for (name,) in cursor.fetchall()}
+
+
+_SHARED = dict[DatabaseServer, set[str]]()
+"""The servers that run for all tests, and what they held at first."""
+
+
+@contextlib.contextmanager
+def _shared(server: DatabaseServer) -> Iterator[None]:
+    _SHARED[server] = server.holds()
+    yield
+    del _SHARED[server]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _left_as_found() -> Iterator[None]:
+    """Have each file of tests leave these servers as it found them: other files come in any order."""
+    yield
+    left = {name for server, first in _SHARED.items() for name in server.holds() - first}
+    assert not left, f"databases or users are left behind: {', '.join(sorted(left))}"
 
 
 @pytest.fixture(scope="session")
@@ -304,7 +336,9 @@ def postgresql(debian: Debian, _somebody_else: None) -> Iterator[DatabaseServer]
     """Start PostgreSQL, whose users log in with SCRAM and which logs each statement."""
     with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
         folder, (port,) = Path(name), free_ports(1)
-        server = DatabaseServer(port, folder / "log")
+        client = functools.partial(psycopg.connect, dbname="postgres")
+        everything = "SELECT datname FROM pg_database UNION SELECT rolname FROM pg_roles"
+        server = DatabaseServer(port, folder / "log", client, everything)
         (folder / "password").write_text(server.password)
         programs = next((debian.root / "usr/lib/postgresql").glob("*/bin"))
         options = (f"--username={server.admin}", f"--pwfile={folder}/password", "--auth=scram-sha-256")
@@ -320,7 +354,8 @@ def postgresql(debian: Debian, _somebody_else: None) -> Iterator[DatabaseServer]
         command = (programs / "postgres", "-D", folder / "data", *(f"--{key}={each}" for key, each in settings.items()))
         with debian.running(server.log, *command, unprivileged=True) as process:
             wait_until(lambda: _lets_in(server), "PostgreSQL", server.log, process)
-            yield server
+            with _shared(server):
+                yield server
 
 
 def _lets_in(server: DatabaseServer) -> bool:
@@ -341,7 +376,8 @@ def mariadb(debian: Debian, _somebody_else: None) -> Iterator[DatabaseServer]:
     """Start MariaDB, which logs each statement."""
     with tempfile.TemporaryDirectory(prefix="mariadb-") as name:
         folder, (port,) = Path(name), free_ports(1)
-        server = DatabaseServer(port, folder / "statements")
+        everything = "SELECT schema_name FROM information_schema.schemata UNION SELECT user FROM mysql.user"
+        server = DatabaseServer(port, folder / "statements", pymysql.connect, everything)
         (folder / "data").mkdir()
         share, program = debian.root / "usr/share/mysql", debian.root / "usr/sbin/mariadbd"
         plain = ("--no-defaults", f"--datadir={folder}/data", f"--lc-messages-dir={share}", f"--tmpdir={folder}")
@@ -357,7 +393,8 @@ def mariadb(debian: Debian, _somebody_else: None) -> Iterator[DatabaseServer]:
         log = folder / "log"
         with debian.running(log, program, *plain, *options, unprivileged=True) as process:
             wait_until(lambda: _listens(port), "MariaDB", log, process)
-            yield server
+            with _shared(server):
+                yield server
 
 
 # Name servers

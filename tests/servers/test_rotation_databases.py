@@ -89,12 +89,17 @@ class Postgresql:
             wanted = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
             assert connection.execute(wanted, ["shiftable rotation"]).fetchall()
 
-    def prepare(self) -> None:
+    def clear(self) -> None:
         where = {"host": "127.0.0.1", "port": self.port, "user": self.admin, "password": self.password}
         with psycopg.connect(dbname="postgres", autocommit=True, **where) as connection:
-            connection.execute("DROP DATABASE IF EXISTS shop")
+            connection.execute("DROP DATABASE IF EXISTS shop WITH (FORCE)")
             for name in (*self.users, "shop", "changer", self.role):
                 connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+
+    def prepare(self) -> None:
+        self.clear()
+        where = {"host": "127.0.0.1", "port": self.port, "user": self.admin, "password": self.password}
+        with psycopg.connect(dbname="postgres", autocommit=True, **where) as connection:
             connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(self.role)))
             connection.execute("CREATE ROLE shop LOGIN PASSWORD 'the first one'")
             connection.execute(sql.SQL("GRANT {} TO shop").format(sql.Identifier(self.role)))
@@ -150,7 +155,7 @@ class Mariadb:
             for (number,) in cursor.fetchall():
                 cursor.execute("KILL CONNECTION %s", (number,))
 
-    def prepare(self) -> None:
+    def clear(self) -> None:
         connection = pymysql.connect(host="127.0.0.1", port=self.port, user=self.admin, password=self.password)
         with connection, connection.cursor() as cursor:
             cursor.execute("DROP DATABASE IF EXISTS shop")
@@ -160,6 +165,11 @@ class Mariadb:
                 for name in (self.users[0], "shop"):
                     cursor.execute("DROP USER IF EXISTS %s@%s", (name, host))
             cursor.execute("DROP ROLE IF EXISTS %s", (self.role,))
+
+    def prepare(self) -> None:
+        self.clear()
+        connection = pymysql.connect(host="127.0.0.1", port=self.port, user=self.admin, password=self.password)
+        with connection, connection.cursor() as cursor:
             cursor.execute("CREATE DATABASE shop")
             cursor.execute("CREATE TABLE shop.orders AS SELECT 0 AS count")
             cursor.execute("CREATE ROLE %s", (self.role,))
@@ -191,12 +201,13 @@ Server = Postgresql | Mariadb
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])
-def server(request: pytest.FixtureRequest) -> Server:
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     running = request.getfixturevalue(request.param)
     kind = Postgresql if request.param == "postgresql" else Mariadb
     made = kind(running.port, running.admin, running.password, running.log)
     made.prepare()
-    return made
+    yield made
+    made.clear()
 
 
 def facts(value: Masked) -> tuple[str, str]:
