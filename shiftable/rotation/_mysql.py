@@ -207,18 +207,31 @@ class MysqlUser(_Mysql, OneUser):
         """Give the user the new password beside the old one."""
         wanted, had = account_of(new, self.user), account_of(old, self.user)
         with self._administered(wanted, wanted.username) as cursor:
-            self._check_account(cursor, had)
+            is_good = self._is_good(cursor, had)
             who = (wanted.username, self.account_host)
             if _is_mariadb(cursor):
                 confirm()
                 cursor.execute(f"ALTER USER %s@%s {_NATIVE} OR {_NATIVE_TOO}", (*who, _hash(wanted), _hash(had)))
             elif not self._accepts(wanted):  # else it would take the place of the old one too
                 confirm()
-                statement = "ALTER USER %s@%s IDENTIFIED BY %s RETAIN CURRENT PASSWORD"
-                cursor.execute(statement, (*who, wanted.password.reveal()))
+                statement = "ALTER USER %s@%s IDENTIFIED BY %s"
+                if is_good and self._has_second(cursor, who):  # the old one, where a pending value was given up
+                    cursor.execute(statement, (*who, had.password.reveal()))
+                cursor.execute(f"{statement} RETAIN CURRENT PASSWORD", (*who, wanted.password.reveal()))
 
-    def _check_account(self, cursor: Cursor, had: Account) -> None:
-        """Fail where clients may log in as another account of the user, which keeps its password.
+    def _has_second(self, cursor: Cursor, who: tuple[str, str]) -> bool:
+        """Tell whether an account of MySQL has two passwords already; where that cannot be known, it may."""
+        told = "JSON_CONTAINS_PATH(COALESCE(User_attributes, '{}'), 'one', '$.additional_password')"
+        try:
+            cursor.execute(f"SELECT {told} FROM mysql.user WHERE User = %s AND Host = %s", (who[0], self._host))  # noqa: S608
+        except _pymysql().err.OperationalError as exc:
+            if exc.args[0] in _UNREADABLE:
+                return True
+            raise
+        return cursor.fetchone() not in (None, (0,))
+
+    def _is_good(self, cursor: Cursor, had: Account) -> bool:
+        """Tell whether the server takes the current value; fail where clients may log in as another account by it.
 
         The server takes the account whose host is the most exact, and over a Unix socket ``localhost``.
         """
@@ -238,6 +251,7 @@ class MysqlUser(_Mysql, OneUser):
             self._log_unknown(had, f"{' and '.join(unsure)} has the same password")
         elif others is None:
             self._log_unknown(had, f"other accounts of the user have the same password: {_UNREAD}")
+        return taken is not None
 
     def test(self, new: Masked) -> None:
         """Log in."""
@@ -345,6 +359,11 @@ class MysqlAlternating(_Mysql):
         with self._administered(has, self.role) as cursor:
             confirm()
             cursor.execute("ALTER USER IF EXISTS %s@%s ACCOUNT LOCK", (had.username, self.account_host))
+            taken, others = self._taken_for(had), self._others(cursor, had) or {}
+        left = {other for other, kept in others.items() if kept == _hash(had)} | {taken or ""} - {"", self._name(had)}
+        if left:
+            why = f"the old value still lets clients in as {' and '.join(sorted(left))}; lock or drop that account too"
+            raise Conflict(f"{self._name(had)} is locked, and {why}")
 
 
 _DENIED = 1045

@@ -547,6 +547,30 @@ class Told:
         return [each for each in self.statements if not each[0].startswith("SELECT")]
 
 
+class Dual(Told):
+    """One whose user may have two passwords, as the manual of MySQL 8.4 says of ALTER USER (Dual Password)."""
+
+    def __init__(self, first: str, second: str | None = None, *, readable: bool = True) -> None:
+        super().__init__()
+        self.passwords, self.readable = (first, second), readable
+
+    def execute(self, statement: str, values: Any = ()) -> None:
+        super().execute(statement, values)
+        first, second = self.passwords
+        if "mysql.user" in statement and not self.readable:
+            raise pymysql.err.OperationalError(1142, "SELECT command denied to user 'admin'@'%' for table 'user'")
+        if statement.endswith("RETAIN CURRENT PASSWORD"):
+            self.passwords = (values[2], first)
+        elif statement.startswith("ALTER USER %s@%s IDENTIFIED BY"):
+            self.passwords = (values[2], second)
+        self.accepted = tuple(each for each in self.passwords if each)
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        if "additional_password" in self.statements[-1][0]:
+            return (int(self.passwords[1] is not None),)
+        return super().fetchone()
+
+
 def test_mysql_keeps_the_old_password_as_the_second_one_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Told()
     monkeypatch.setattr(pymysql, "connect", server.connect)
@@ -559,6 +583,34 @@ def test_mysql_keeps_the_old_password_as_the_second_one_and_only_once(monkeypatc
     assert [wanted] == server.changes, "a second time the new one would take the place of the old one"
     rotator.retire(Masked("old"), Masked("new"), lambda: None)
     assert ("ALTER USER %s@%s DISCARD OLD PASSWORD", ("shop", "%")) == server.changes[-1]
+
+
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("passwords", [("given up", "old"), ("old", "older"), ("old", None)])
+def test_mysql_keeps_the_old_password_also_where_a_pending_value_was_given_up(
+    passwords: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch, *, readable: bool
+) -> None:
+    server = Dual(*passwords, readable=readable)
+    server.accepted = tuple(each for each in passwords if each)
+    monkeypatch.setattr(pymysql, "connect", server.connect)
+    refused: list[str] = []
+
+    def execute(statement: str, values: Any = (), real: Any = server.execute) -> None:
+        real(statement, values)
+        refused.extend([] if "old" in server.passwords else [statement])
+
+    monkeypatch.setattr(server, "execute", execute)
+    MysqlUser(user="shop", admin=ADMIN, admin_user="admin").set(Masked("new"), Masked("old"), lambda: None)
+    assert ("new", "old") == server.passwords
+    assert [] == refused, "at no moment a client that has the current value"
+    assert [1, 2][passwords[1] is not None or not readable] == len(server.changes)
+
+
+def test_a_password_that_mysql_refuses_by_now_is_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Dual("by hand", "older")
+    monkeypatch.setattr(pymysql, "connect", server.connect)
+    MysqlUser(user="shop", admin=ADMIN, admin_user="admin").set(Masked("new"), Masked("old"), lambda: None)
+    assert ("new", "by hand") == server.passwords
 
 
 def test_mysql_makes_a_user_who_is_missing_with_the_password_that_its_rules_want(

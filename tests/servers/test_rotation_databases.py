@@ -478,6 +478,27 @@ def test_alternating_users_have_one_account_each(server: Mariadb, caplog: pytest
     assert ["mysql.user" in message for message in caplog.messages] == [True]
 
 
+@pytest.mark.parametrize("server", ["mariadb"], indirect=True)
+@pytest.mark.parametrize(("host", "admin"), [("127.0.0.1", UNREADABLE), ("localhost", READABLE)])
+def test_an_old_login_that_another_account_still_lets_in_is_not_retired(
+    server: Mariadb, host: str, admin: dict[str, Any]
+) -> None:
+    """The first login of an application may be of any account; that of a socket is seen by its hash only."""
+    value = Masked(document("shop", "the first one", server.port, server.dbname))
+    rotator = server.alternating(**admin)
+    new = rotator.create(value)
+    rotator.set(new, value, nothing)
+    server.execute(f"CREATE USER shop@'{host}' IDENTIFIED BY 'the first one'")
+    for _ in range(2):
+        with pytest.raises(
+            Conflict, match=f"^shop@% is locked, and the old value still lets clients in as shop@{host};"
+        ):
+            rotator.retire(value, new, nothing)
+    server.execute(f"ALTER USER shop@'{host}' ACCOUNT LOCK" if host != "localhost" else "DROP USER shop@localhost")
+    rotator.retire(value, new, nothing)
+    server.query(*facts(new))
+
+
 def test_a_user_who_is_not_in_the_role_is_no_good(server: Server) -> None:
     with pytest.raises(PermissionDenied, match="role"):
         server.alternating().test(Masked(document("shop", "the first one", server.port, server.dbname)))
