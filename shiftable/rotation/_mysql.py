@@ -14,7 +14,6 @@ import attrs
 
 from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
-from shiftable.database._tls import advised, check_authorities, stays_here
 from shiftable.errors import (
     ConfigError,
     Conflict,
@@ -30,6 +29,7 @@ from shiftable.errors import (
 from shiftable.masking import Masked
 from shiftable.rotation._account import OneUser, admin_account, document_problem, next_turn, whose_turn
 from shiftable.secrets.rotator import Rotator, needs_a_first
+from shiftable.tls import advised, check_authorities, stays_here
 
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor

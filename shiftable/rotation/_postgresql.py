@@ -13,7 +13,7 @@ import attrs
 from shiftable.accounts import Account, account_of
 from shiftable.config import Credential
 from shiftable.database._connecting import forget_password
-from shiftable.database._tls import advised, check_authorities, stays_here, system_certificates
+from shiftable.database._tls import system_certificates
 from shiftable.errors import (
     ConfigError,
     Conflict,
@@ -29,6 +29,7 @@ from shiftable.errors import (
 from shiftable.masking import Masked
 from shiftable.rotation._account import OneUser, admin_account, document_problem, next_turn, whose_turn
 from shiftable.secrets.rotator import Rotator, needs_a_first
+from shiftable.tls import advised, check_authorities, stays_here
 
 if TYPE_CHECKING:
     import psycopg

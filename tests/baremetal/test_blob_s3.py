@@ -3,7 +3,6 @@ import hashlib
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -324,12 +323,6 @@ def test_without_keys_the_chain_of_the_sdk_is_asked(monkeypatch: pytest.MonkeyPa
 def test_no_key_is_shown(aws_double: Any) -> None:
     driver = open_s3(aws_double.url, Credential.literal("key"), Credential.literal(CANARY))
     assert CANARY not in repr(driver) + repr(BlobStore(driver))
-
-
-def test_a_certificate_authority_of_ones_own_is_used(tmp_path: Path, aws_double: Any) -> None:
-    missing = tmp_path / "ca.pem"
-    driver = open_s3(aws_double.url.replace("http:", "https:"), None, None, ca_bundle=str(missing))
-    assert driver.client._endpoint.http_session._verify == str(missing)  # type: ignore[attr-defined]  # botocore's own
 
 
 def test_without_the_s3_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1130,13 +1130,13 @@ def test_what_cannot_be_is_refused(kind: Callable[..., Any], wrong: dict[str, An
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    server = RedfishServerSettings(name="r1", bmc="http://bmc.example")
+    server, missing = RedfishServerSettings(name="r1", bmc="http://bmc.example"), tmp_path / "missing"
     told = RedfishSettings(
         servers=(server, server),
         images=(IMAGES[0], IMAGES[0]),
         username="ops",
         password=Credential.literal(CANARY),
-        ca_bundle=tmp_path / "missing",
+        ca_bundle=missing,
     )
     with pytest.raises(ConfigError) as caught:
         open_redfish(told, tmp_path)
@@ -1146,7 +1146,10 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
         ("redfish.servers", "two of them are the same system of the same BMC"),
         ("redfish.servers", "r1 is without TLS"),
         ("redfish.servers", "r1 is without TLS"),
-        ("redfish.ca_bundle", f"there is no file {tmp_path / 'missing'}"),
+        (
+            "redfish.ca_bundle",
+            f"{tmp_path / 'missing'} is no file of certificates ([Errno 2] No such file or directory)",
+        ),
     ]
 
 

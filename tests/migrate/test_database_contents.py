@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Any
 
 import psycopg
@@ -377,18 +376,6 @@ def test_two_moves_do_not_write_to_one_target(pair: Pair, monkeypatch: pytest.Mo
         move.finish()
         move.tidy()
 
-    assert equal(pair)
-
-
-def test_a_move_that_is_stopped_says_so_and_goes_on_later(pair: Pair) -> None:
-    pair.fill()
-    stopping = threading.Event()
-    stopping.set()
-    with pytest.raises(MigrationError, match="stopped; run the same again"):
-        moved(pair.source, pair.target, How(stopping=stopping))
-
-    move = moved(pair.source, pair.target)
-    assert ["a killed move went on where it had stopped"] == move.notes
     assert equal(pair)
 
 

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -77,6 +78,17 @@ def quiet(quiet_cluster: Cluster, target_cluster: Cluster) -> Iterator[Pair]:
     found.fill()
     yield found
     found.drop()
+
+
+def test_a_move_that_is_stopped_says_so_and_goes_on_later(quiet: Pair) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    with pytest.raises(MigrationError, match="stopped; run the same again"):
+        moved(quiet.source, quiet.target, How(stopping=stopping))
+
+    move = moved(quiet.source, quiet.target)
+    assert [ON_WITH] == move.notes
+    assert_equal(quiet)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -214,6 +214,7 @@ class BaremetalSettings:
         access_key: the server's key, not a secret itself.
         secret_key: the secret that belongs to it.
         region: as the server calls itself; few care.
+        ca_bundle: certificates to trust of that server, in place of the public ones; else ``AWS_CA_BUNDLE``.
         nameservers: the NS of new zones, fully qualified.
         sign_url: where presigned URLs of files lead: the server of ``shiftable blob serve``, or a proxy before it.
         recipients: age public keys that secrets are encrypted for.
@@ -236,6 +237,7 @@ class BaremetalSettings:
     access_key: Credential | None = None
     secret_key: Credential | None = None
     region: str = "us-east-1"
+    ca_bundle: Path | None = None
     nameservers: tuple[str, ...] = attrs.field(default=("localhost.",), validator=_are_nameservers)
     sign_url: str = "http://127.0.0.1:8759"
     recipients: tuple[str, ...] = ()
@@ -315,7 +317,8 @@ class BaremetalProvider(Provider[BaremetalSettings]):
         if settings.endpoint is not None:
             from shiftable_baremetal.blob_s3 import open_s3
 
-            return open_s3(settings.endpoint, settings.access_key, settings.secret_key, settings.region)
+            keys = settings.access_key, settings.secret_key
+            return open_s3(settings.endpoint, *keys, settings.region, ca_bundle=settings.ca_bundle)
         from shiftable_baremetal.blob import FilesDriver
 
         return FilesDriver(self._root() / "blob", fsync=settings.fsync, sign_url=settings.sign_url)

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from shiftable.config import Credential
-from shiftable.errors import ConfigError
 from shiftable.http import Connections, Transport, Unreachable
+from shiftable.tls import advised, check_authorities
 from shiftable.waiting import retry_after
 from shiftable_baremetal._addresses import address_parts, sendable
 from shiftable_baremetal._failures import Broken, NeverSent
@@ -124,7 +124,7 @@ class Session:
         except TimeoutError:
             failure = Broken("the server did not answer in time", timeout=True)
         except ssl.SSLError as exc:
-            failure = Broken(f"no TLS with the server: {exc}")
+            failure = Broken(advised(f"no TLS with the server: {exc}", **_TLS))
         except (OSError, HTTPException):
             failure = Broken("the connection broke")
         else:
@@ -151,11 +151,13 @@ class Session:
         self._connections.close()
 
 
+_TLS = {"authorities": "powerdns.ca_bundle", "name": "the name in `powerdns.address`"}
+
+
 def _context(ca_bundle: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_bundle)
-    except OSError as exc:
-        raise ConfigError(f"powerdns.ca_bundle: {ca_bundle} is no file of certificates ({exc})") from exc
+    if ca_bundle is not None:
+        check_authorities("powerdns.ca_bundle", ca_bundle)
+    return ssl.create_default_context(cafile=ca_bundle)
 
 
 def _decoded(content: bytes) -> Any:  # noqa: ANN401  any JSON

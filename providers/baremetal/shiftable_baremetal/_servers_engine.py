@@ -12,11 +12,11 @@ import attrs
 
 from shiftable.config import Credential
 from shiftable.database._logins import Login
-from shiftable.database._tls import check_authorities
 from shiftable.database._url import url_of
 from shiftable.database.driver import DatabaseFeatures, DatabaseInfo, Engine, Server
 from shiftable.errors import Fault, OperationError, Unavailable
 from shiftable.masking import Masked
+from shiftable.tls import check_authorities
 from shiftable_baremetal._faults import FilesError
 from shiftable_baremetal._servers_errors import classify
 from shiftable_baremetal._servers_mark import Found, Mark

@@ -6,7 +6,6 @@ import sys
 
 import attrs
 
-from shiftable.database._tls import advised
 from shiftable.errors import (
     AlreadyExists,
     Conflict,
@@ -18,6 +17,7 @@ from shiftable.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shiftable.tls import advised
 from shiftable_baremetal._private_errors import classify as classify_postgresql
 
 __all__ = ["classify", "program_fault"]

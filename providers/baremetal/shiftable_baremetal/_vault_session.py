@@ -32,6 +32,7 @@ from shiftable.errors import (
     Unauthenticated,
     Unavailable,
 )
+from shiftable.tls import advised, check_authorities, reason
 from shiftable.waiting import retry_after
 from shiftable_baremetal import VaultSettings
 from shiftable_baremetal._addresses import address_parts, sendable
@@ -90,6 +91,9 @@ _TEXTS: tuple[tuple[str, type[OperationError], str], ...] = (
 """What some messages mean, whatever their status is."""
 
 
+_TLS = {"authorities": "vault.ca_bundle", "name": "the name in `vault.address`"}
+
+
 def classify(exc: Exception) -> Fault | None:
     """Say what a refusal, an error of hvac's or a failed connection means."""
     if isinstance(exc, Refusal):
@@ -98,6 +102,9 @@ def classify(exc: Exception) -> Fault | None:
         return _of_answer(exc)
     if isinstance(exc, requests.exceptions.Timeout):
         return Fault(Timeout, "the server did not answer in time")
+    if isinstance(exc, requests.exceptions.SSLError):
+        said = advised(f"no TLS with the server: {reason(exc) or ''}".rstrip(": "), **_TLS)
+        return Fault(Unavailable, said, type(exc).__name__)
     if isinstance(exc, requests.exceptions.RequestException):
         return Fault(Unavailable, "the server cannot be reached, or the connection broke", type(exc).__name__)
     return None
@@ -162,6 +169,22 @@ class _Lease:
         return self.seconds is not None and now - self.since > self.seconds * 2 / 3
 
 
+def _authorities(settings: VaultSettings) -> str | None:
+    """Return the file, or OpenSSL's folder, of those who are trusted; ``None``: the public ones.
+
+    Raises:
+        ConfigError: there are no certificates in it.
+    """
+    for setting, path in (("vault.ca_bundle", settings.ca_bundle), ("VAULT_CACERT", os.environ.get("VAULT_CACERT"))):
+        if path:
+            check_authorities(setting, Path(path))
+            return str(path)
+    folder = os.environ.get("VAULT_CAPATH")
+    if folder and not Path(folder).is_dir():
+        raise ConfigError(f"VAULT_CAPATH: {folder} is no folder")
+    return folder or None
+
+
 class VaultSession:
     """One login at one server, for all threads.
 
@@ -184,8 +207,7 @@ class VaultSession:
         connections.hooks["response"].append(_stays_private)
         for scheme in ("https://", "http://"):
             connections.mount(scheme, HTTPAdapter(pool_maxsize=64, max_retries=_RETRIES))
-        bundle = settings.ca_bundle or os.environ.get("VAULT_CACERT") or os.environ.get("VAULT_CAPATH")
-        connections.verify = str(bundle) if bundle else True
+        connections.verify = _authorities(settings) or True
         self.client: Untyped = hvac.Client(
             url=address,
             token="",  # else hvac would look for one that was not asked for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from shiftable.blob.driver import BlobFeatures, StorageClass
 from shiftable.config import Credential
 from shiftable.errors import ConfigError
 from shiftable.features import Limit
+from shiftable.tls import check_authorities
 
 if TYPE_CHECKING:
     from shiftable_s3.driver import S3Driver
@@ -56,7 +58,7 @@ def open_s3(
     secret_key: Credential | None,
     region: str = "us-east-1",
     *,
-    ca_bundle: str | None = None,
+    ca_bundle: Path | None = None,
 ) -> S3Driver:
     """Make the driver for an S3-compatible server.
 
@@ -71,10 +73,11 @@ def open_s3(
     Args:
         endpoint: ``https://s3.example.net:9000``, without a bucket.
         region: as the server calls itself; few care.
-        ca_bundle: path of the certificates to trust in place of the system's.
+        ca_bundle: certificates to trust in place of the SDK's; else ``AWS_CA_BUNDLE``.
 
     Raises:
-        ConfigError: shiftable-s3 is not installed, the endpoint is no URL, one of the keys is missing.
+        ConfigError: shiftable-s3 is not installed, the endpoint is no URL, one of the keys is missing, there are no
+            certificates.
     """
     parts = urlsplit(endpoint)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
@@ -84,6 +87,8 @@ def open_s3(
     if (access_key is None) != (secret_key is None):
         missing = "access_key" if access_key is None else "secret_key"
         raise ConfigError(f"{missing} is missing: an S3-compatible server needs both keys, or none here")
+    if ca_bundle is not None:
+        check_authorities("ca_bundle", ca_bundle)
     try:
         from shiftable_s3 import clients
         from shiftable_s3.driver import S3Driver
@@ -96,9 +101,9 @@ def open_s3(
         None if access_key is None else access_key.reveal(),
         None if secret_key is None else secret_key.reveal(),
         region,
-        ca_bundle=ca_bundle,
+        ca_bundle=None if ca_bundle is None else str(ca_bundle),
     )
-    return S3Driver(client, "baremetal", FEATURES, region, compatible=True)
+    return S3Driver(client, "baremetal", FEATURES, region, compatible=True, authorities="ca_bundle")
 
 
 def _shown(endpoint: str) -> str:

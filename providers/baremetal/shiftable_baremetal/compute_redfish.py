@@ -41,6 +41,7 @@ from shiftable.errors import (
 from shiftable.features import Limit
 from shiftable.paging import Page
 from shiftable.parallel import parallel
+from shiftable.tls import authorities_problem
 from shiftable.wording import counted
 from shiftable_baremetal._failures import Stopped, all_of
 from shiftable_baremetal._redfish_claims import Aim, Book, Claim, Claims
@@ -651,8 +652,9 @@ def _problems(settings: RedfishSettings) -> Iterator[Problem]:
     for server in settings.servers:
         if settings.tls and not server.bmc.startswith("https://"):
             yield Problem("redfish.servers", f"{server.name} is without TLS: the password would be read on the way")
-    if settings.ca_bundle is not None and not settings.ca_bundle.is_file():
-        yield Problem("redfish.ca_bundle", f"there is no file {settings.ca_bundle}")
+    why = None if settings.ca_bundle is None else authorities_problem(settings.ca_bundle)
+    if why is not None:
+        yield Problem("redfish.ca_bundle", why)
 
 
 def _own_bucket(root: Path, *, fsync: bool) -> Bucket:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote, unquote_plus, urlencode
 
 import attrs
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, SSLError
 from botocore.parsers import ResponseParserError
 
 from shiftable.blob.driver import (
@@ -40,6 +40,7 @@ from shiftable.blob.driver import (
 )
 from shiftable.errors import Conflict, Fault, IntegrityError, OperationError, Resource, Unsupported
 from shiftable.paging import Page
+from shiftable.tls import advised
 from shiftable.tokens import Token
 from shiftable_s3 import _buckets, cors, lifecycle, rules
 from shiftable_s3._answers import (
@@ -165,6 +166,7 @@ class S3Driver(BlobDriver):
             the first write under a condition, find out with an object of our own whether the server obeys; some
             ignore what they do not know, and would overwrite. Look at the object after a copy. Set the tags of an
             object in parts when it is complete; for a moment it then has none.
+        authorities: the setting that names whom TLS trusts.
         copy_limit: what is larger, in bytes, is copied in parts.
         copy_part: size of these parts; larger where 10,000 of them do not suffice.
     """
@@ -176,6 +178,7 @@ class S3Driver(BlobDriver):
     block_public_access: bool = attrs.field(default=False, kw_only=True)
     key_rule: Callable[[str], str | None] = attrs.field(default=rules.server_key, kw_only=True)
     compatible: bool = attrs.field(default=False, kw_only=True)
+    authorities: str = attrs.field(default="AWS_CA_BUNDLE", kw_only=True)
     copy_limit: int = attrs.field(default=_COPY_LIMIT, kw_only=True)
     copy_part: int = attrs.field(default=_COPY_PART, kw_only=True)
     _learned: Learned = attrs.field(factory=Learned, kw_only=True, repr=False)
@@ -190,7 +193,10 @@ class S3Driver(BlobDriver):
 
     def classify(self, exc: Exception) -> Fault | None:
         """Claim botocore's exceptions."""
-        return classify(exc)
+        fault = classify(exc)
+        if fault is None or not isinstance(exc, SSLError):
+            return fault
+        return attrs.evolve(fault, message=advised(fault.message, authorities=self.authorities, name="the endpoint"))
 
     def check_name(self, name: str) -> str | None:
         """Apply the rules for general purpose buckets."""
