@@ -112,12 +112,12 @@ class _Postgresql(Rotator):
             yield connection
 
     def _tls(self, host: str | None) -> dict[str, str]:
-        """Say how the server is to prove itself, in libpq's words; what its environment says of that stays so."""
+        """Say how the server is to prove itself, in libpq's words. What is not said here, libpq's environment says."""
         if self.sslrootcert is not None:
             check_authorities("sslrootcert", self.sslrootcert)
         known = host or os.environ.get("PGHOST") or os.environ.get("PGHOSTADDR")
-        unproved = self.sslrootcert is None and stays_here(known)
-        mode = self.sslmode or os.environ.get("PGSSLMODE") or ("prefer" if unproved else "verify-full")
+        usual = os.environ.get("PGSSLMODE") or ("prefer" if stays_here(known) else "verify-full")
+        mode = self.sslmode or ("verify-full" if self.sslrootcert is not None else usual)
         trusted = self.sslrootcert
         if trusted is None and mode.startswith("verify") and "PGSSLROOTCERT" not in os.environ:
             own = Path.home() / ".postgresql" / "root.crt"

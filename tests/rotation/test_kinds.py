@@ -457,6 +457,8 @@ def test_what_the_environment_says_of_tls_stays_so(monkeypatch: pytest.MonkeyPat
             assert "verify-full" == rotator._tls(None)["sslmode"]
     monkeypatch.setenv("PGSSLMODE", "require")
     assert {"sslmode": "require"} == rotator._tls("192.0.2.1")
+    ca, _ = certificate(tmp_path)
+    assert {"sslmode": "verify-full", "sslrootcert": str(ca)} == PostgresqlUser(sslrootcert=ca)._tls("192.0.2.1")
     monkeypatch.setenv("PGSSLMODE", "verify-ca")
     monkeypatch.setenv("PGSSLROOTCERT", "/ca.pem")
     assert {"sslmode": "verify-ca"} == rotator._tls("localhost")
