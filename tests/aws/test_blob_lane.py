@@ -353,6 +353,34 @@ def test_an_error_behind_a_200_and_a_page_of_a_proxy_are_no_empty_answers(ask: A
         server.stop()
 
 
+PAGE = b"<html><body><p>Log in, please</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda bucket: bucket.get("key"),
+        lambda bucket: bucket.stat("key"),
+        lambda bucket: bucket.put("key", b"content"),
+        lambda bucket: bucket.delete("key"),
+        lambda bucket: bucket.delete_many(["key", "other"]),
+        lambda bucket: bucket.copy("key", "copy"),
+        lambda bucket: list(bucket.uploads()),
+    ],
+    ids=["get", "stat", "put", "delete", "delete_many", "copy", "uploads"],
+)
+@pytest.mark.parametrize("lane", [True, False])
+def test_a_page_of_a_proxy_is_no_success(work: Callable[[Bucket], object], *, lane: bool) -> None:
+    told = f"Content-Type: text/html\r\nContent-Length: {len(PAGE)}\r\nLast-Modified: Fri, 20 Nov 2026 12:00:00 GMT"
+    server = Scripted(f"HTTP/1.1 200 OK\r\n{told}\r\n\r\n".encode() + PAGE)
+    driver = made(server.url, 2)
+    bucket = BlobStore(driver.lane() if lane else driver).bucket("shop")
+    with pytest.raises((Unavailable, IntegrityError), match="does a proxy answer in the server's place"):
+        work(bucket)
+    driver.close()
+    server.stop()
+
+
 def test_an_object_whose_size_is_not_told_is_no_bug(serve: Serve) -> None:
     head = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Fri, 20 Nov 2026 12:00:00 GMT\r\n'
     server, bucket = serve(head + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", head + b"\r\n")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 
 from shiftable_s3.errors import has_no_reason
@@ -27,8 +29,11 @@ __all__ = [
     "SERVER_CONFIG",
     "at_once",
     "fast_timestamps",
+    "foreign",
+    "is_foreign",
     "md5_for_batches",
     "moment",
+    "only_s3",
     "reasons_again",
     "server_client",
 ]
@@ -143,6 +148,54 @@ def _asked_again(response: Any, operation: Any, attempts: int, **_: object) -> f
     answer, parsed = response
     lost = has_no_reason(operation.name, str(parsed.get("Error", {}).get("Code", "")))
     return 0.1 * attempts if answer.status_code < 500 and lost else None
+
+
+_TOLD = {
+    "CopyObject": "CopyObjectResult",
+    "CreateMultipartUpload": "UploadId",
+    "GetObject": "ETag",
+    "HeadObject": "ETag",
+    "PutObject": "ETag",
+    "UploadPart": "ETag",
+    "UploadPartCopy": "CopyPartResult",
+}
+"""What no answer of success is without."""
+
+
+def only_s3(client: S3Client) -> None:
+    """Have a client take no proxy's page for an answer: it may have any status, and is no sign of success."""
+    events: Any = client.meta.events
+    events.register("after-call.s3", _check_told, unique_id="shiftable-only-s3")
+    events.register("before-parse.s3.DeleteObjects", _check_deleted, unique_id="shiftable-only-s3-deleted")
+
+
+def foreign(operation: str) -> ResponseParserError:
+    """Return the error for an answer that another one gave."""
+    return ResponseParserError(f"{operation}: the answer is none of S3's: does a proxy answer in the server's place?")
+
+
+def is_foreign(operation: str, told: Container[str], headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer of success is another one's: it lacks what S3 always tells, or is a page.
+
+    Args:
+        told: names of what was found in the answer.
+    """
+    wanted = _TOLD.get(operation)
+    if wanted is not None:
+        return wanted not in told
+    return operation == "DeleteObject" and headers.get("content-type", "").startswith("text/html")
+
+
+def _check_told(http_response: Any, parsed: Any, model: Any, **_: object) -> None:  # noqa: ANN401  botocore's own
+    if http_response.status_code < 300 and is_foreign(model.name, parsed, http_response.headers):
+        if "Body" in parsed:
+            parsed["Body"].close()
+        raise foreign(model.name)
+
+
+def _check_deleted(response_dict: Any, **_: object) -> None:  # noqa: ANN401  botocore's own
+    if response_dict["status_code"] < 300 and b"DeleteResult" not in response_dict["body"]:
+        raise foreign("DeleteObjects")
 
 
 @functools.lru_cache(1024)

@@ -69,7 +69,7 @@ from shiftable_s3._answers import (
     version_of,
 )
 from shiftable_s3._conditions import Learned, objection, selection
-from shiftable_s3.clients import at_once, reasons_again
+from shiftable_s3.clients import at_once, only_s3, reasons_again
 from shiftable_s3.errors import classify
 from shiftable_s3.wire import fast_client, fits, is_fast
 
@@ -187,6 +187,7 @@ class S3Driver(BlobDriver):
     def __attrs_post_init__(self) -> None:
         at_once(self.client)
         reasons_again(self.client)
+        only_s3(self.client)
         self.client.meta.events.register(
             "before-parse.s3.ListObjectVersions", keep_order, unique_id="shiftable-version-order"
         )
@@ -611,13 +612,15 @@ class S3Driver(BlobDriver):
         if limit is not None and limit < _PAGE:
             arguments["MaxUploads"] = limit
         answer = self.client.list_multipart_uploads(Bucket=bucket, **arguments)
+        if "IsTruncated" not in answer:
+            raise self._no_listing("uploads", bucket, _NO_LISTING)
         encoded = answer.get("EncodingType") == "url" or self._encodes_untold(bucket, arguments, answer)
         plain = unquote_plus if encoded else str
         found = tuple(
             PendingUpload(key=plain(entry["Key"]), id=entry["UploadId"], started=utc(entry["Initiated"]))
             for entry in answer.get("Uploads", ())
         )
-        if not answer.get("IsTruncated"):
+        if not answer["IsTruncated"]:
             return Page(found)
         # The markers are the last upload's; Ceph encodes the one and not the other.
         markers = (found[-1].key, found[-1].id) if found else (answer["NextKeyMarker"], answer["NextUploadIdMarker"])

@@ -42,7 +42,7 @@ from shiftable.errors import Throttled
 from shiftable.fibers import in_thread, sleep
 from shiftable.http import Answer, Body, Connections, ConnectTimeout, Short, Transport, Unreachable
 from shiftable.waiting import retry_after
-from shiftable_s3.clients import moment
+from shiftable_s3.clients import foreign, is_foreign, moment
 from shiftable_s3.errors import CODES
 
 if TYPE_CHECKING:
@@ -353,7 +353,7 @@ class WireClient:
                     answer = place.connections.request(operation.method, head, body, fresh=closed)
                 if answer.status >= 300:
                     raise _refused(operation, answer, attempt)
-                return self._read(answer, read, attempt)
+                return self._read(operation, answer, read, attempt)
             except native.ClientError as exc:
                 if not skewed and self._signer.corrected(exc.response):
                     skewed = True
@@ -368,12 +368,15 @@ class WireClient:
                 raise failure
             sleep(pause)
 
-    def _read(self, answer: Answer, read: Callable[[Answer], _Fields], attempt: int) -> _Fields:
+    def _read(self, operation: _Operation, answer: Answer, read: Callable[[Answer], _Fields], attempt: int) -> _Fields:
         found = _described(answer)
         found["ResponseMetadata"] = _metadata(answer, attempt)
         if self._asks_checksums:
             answer.body.checksum = _checksum(answer)
         found |= read(answer)
+        if is_foreign(operation.name, found, answer.headers):
+            answer.body.close()
+            raise foreign(operation.name)
         return found
 
     def _add_payload(self, operation: _Operation, place: _Place, headers: dict[str, str], body: bytes) -> str:
