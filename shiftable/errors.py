@@ -60,6 +60,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unsupported",
+    "cause_of",
     "classify_os",
     "translated",
 ]
@@ -352,6 +353,20 @@ _OS_CODES: dict[int, type[OperationError]] = {
     errno.EIO: Unavailable,
     errno.ETIMEDOUT: Timeout,
 }
+
+
+_DEEP = 8
+
+
+def cause_of(exc: BaseException, *kinds: type[BaseException]) -> BaseException | None:
+    """Find in an error of a client library the one of some kinds that it was made of; ``None`` if there is none."""
+    inside: BaseException | None = exc
+    for _ in range(_DEEP):
+        if inside is None or isinstance(inside, kinds):
+            return inside
+        held = (getattr(inside, "reason", None), *inside.args, inside.__cause__, inside.__context__)
+        inside = next((each for each in held if isinstance(each, BaseException)), None)
+    return None
 
 
 def classify_os(exc: Exception) -> Fault | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shiftable.errors import ConfigError
 
-__all__ = ["advised", "authorities_problem", "check_authorities", "reason", "stays_here"]
+__all__ = ["advised", "authorities_problem", "check_authorities", "stays_here"]
 
 
 def stays_here(host: str | None) -> bool:
@@ -46,20 +46,6 @@ def authorities_problem(path: Path) -> str | None:
     except OSError as exc:
         return f"{path} is no file of certificates ({exc})"
     return None
-
-
-def reason(exc: BaseException) -> ssl.SSLError | None:
-    """Find in an error of a client library what TLS itself said."""
-    inside: BaseException | None = exc
-    for _ in range(_DEEP):
-        if inside is None or isinstance(inside, ssl.SSLError):
-            return inside
-        held = (getattr(inside, "reason", None), *inside.args, inside.__cause__, inside.__context__)
-        inside = next((each for each in held if isinstance(each, BaseException)), None)
-    return None
-
-
-_DEEP = 8
 
 
 def advised(message: str, *, authorities: str, name: str = "`host`", without: str = "", with_tls: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -153,6 +154,49 @@ def test_the_environment_of_vault_counts_where_the_file_says_nothing(
     (tmp_path / "nowhere").mkdir()
     with written() as app, pytest.raises(Unavailable, match="VERIFY_FAILED"):
         use(app)
+
+
+PLACES = {
+    "closed": ("http://127.0.0.1:{closed}", "cannot be reached.*: .*Connection refused"),
+    "nowhere": ("http://nowhere.invalid:8200", "cannot be reached.*: .*(not known|No address|resolution)"),
+    "plain": ("https://127.0.0.1:{plain}", "no TLS with the server: .*WRONG_VERSION_NUMBER"),
+    "page": ("http://127.0.0.1:{plain}", "the answer is no JSON: is this the address of"),
+}
+
+
+class Page(BaseHTTPRequestHandler):
+    """Says what a proxy says to whom it does not know."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "13")
+        self.end_headers()
+        self.wfile.write(b"<p>Log in</p>")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("table", "use"), list(USES.items())[1:], ids=["Vault", "PowerDNS"])
+def test_why_nobody_answers_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, table: str, use: Callable[[App], Any]
+) -> None:
+    monkeypatch.setenv("KEY", "c4n4ry")
+    address, told = PLACES[place]
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = gone.getsockname()[1]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    text = FILE.format(host="localhost", port=1, bundle="")
+    known = address.format(closed=closed, plain=server.server_port)
+    (tmp_path / "shiftable.toml").write_text(text.replace("https://localhost:1", known))
+    with load(tmp_path / "shiftable.toml") as app, pytest.raises(Unavailable, match=told) as caught:
+        use(app)
+    assert "c4n4ry" not in f"{caught.value!r} {caught.value.__cause__!r} {table}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def test_the_sdks_own_variable_counts_for_s3(written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,8 +119,8 @@ class Session:
         try:
             answer = self._connections.request(method, head, body or b"")
             content = answer.body.read()
-        except Unreachable:
-            failure = NeverSent("the server cannot be reached")
+        except Unreachable as exc:
+            failure = NeverSent(f"the server {exc}")
         except TimeoutError:
             failure = Broken("the server did not answer in time", timeout=True)
         except ssl.SSLError as exc:

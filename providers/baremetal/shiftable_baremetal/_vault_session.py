@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from socket import gaierror
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,8 +33,9 @@ from shiftable.errors import (
     Timeout,
     Unauthenticated,
     Unavailable,
+    cause_of,
 )
-from shiftable.tls import advised, check_authorities, reason
+from shiftable.tls import advised, check_authorities
 from shiftable.waiting import retry_after
 from shiftable_baremetal import VaultSettings
 from shiftable_baremetal._addresses import address_parts, sendable
@@ -100,14 +103,24 @@ def classify(exc: Exception) -> Fault | None:
         return exc.fault
     if isinstance(exc, exceptions.VaultError):
         return _of_answer(exc)
+    return _of_connection(exc) if isinstance(exc, requests.exceptions.RequestException) else None
+
+
+def _of_connection(exc: requests.exceptions.RequestException) -> Fault:
     if isinstance(exc, requests.exceptions.Timeout):
         return Fault(Timeout, "the server did not answer in time")
     if isinstance(exc, requests.exceptions.SSLError):
-        said = advised(f"no TLS with the server: {reason(exc) or ''}".rstrip(": "), **_TLS)
-        return Fault(Unavailable, said, type(exc).__name__)
-    if isinstance(exc, requests.exceptions.RequestException):
-        return Fault(Unavailable, "the server cannot be reached, or the connection broke", type(exc).__name__)
-    return None
+        said = _with_cause("no TLS with the server", exc, ssl.SSLError)
+        return Fault(Unavailable, advised(said, **_TLS), type(exc).__name__)
+    if isinstance(exc, requests.exceptions.ContentDecodingError):
+        return Fault(Unavailable, "the answer is no JSON: is this the address of a Vault?", type(exc).__name__)
+    said = _with_cause("the server cannot be reached, or the connection broke", exc, ConnectionError, gaierror)
+    return Fault(Unavailable, said, type(exc).__name__)
+
+
+def _with_cause(said: str, exc: Exception, *kinds: type[BaseException]) -> str:
+    cause = cause_of(exc, *kinds)
+    return said if cause is None else f"{said}: {getattr(cause, 'strerror', None) or cause}"
 
 
 def _of_answer(exc: Untyped) -> Fault:

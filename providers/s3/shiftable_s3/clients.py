@@ -174,7 +174,7 @@ def foreign(operation: str) -> ResponseParserError:
     return ResponseParserError(f"{operation}: the answer is none of S3's: does a proxy answer in the server's place?")
 
 
-def is_foreign(operation: str, told: Container[str], headers: Mapping[str, str]) -> bool:
+def is_foreign(operation: str, status: int, told: Container[str], headers: Mapping[str, str]) -> bool:
     """Tell whether an answer of success is another one's: it lacks what S3 always tells, or is a page.
 
     Args:
@@ -183,11 +183,13 @@ def is_foreign(operation: str, told: Container[str], headers: Mapping[str, str])
     wanted = _TOLD.get(operation)
     if wanted is not None:
         return wanted not in told
-    return operation == "DeleteObject" and headers.get("content-type", "").startswith("text/html")
+    # A deletion has no content to tell of: that is 204.
+    return operation == "DeleteObject" and status == 200 and headers.get("content-type", "").startswith("text/html")
 
 
 def _check_told(http_response: Any, parsed: Any, model: Any, **_: object) -> None:  # noqa: ANN401  botocore's own
-    if http_response.status_code < 300 and is_foreign(model.name, parsed, http_response.headers):
+    status = http_response.status_code
+    if status < 300 and is_foreign(model.name, status, parsed, http_response.headers):
         if "Body" in parsed:
             parsed["Body"].close()
         raise foreign(model.name)

@@ -374,7 +374,7 @@ class WireClient:
         if self._asks_checksums:
             answer.body.checksum = _checksum(answer)
         found |= read(answer)
-        if is_foreign(operation.name, found, answer.headers):
+        if is_foreign(operation.name, answer.status, found, answer.headers):
             answer.body.close()
             raise foreign(operation.name)
         return found
