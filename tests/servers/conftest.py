@@ -298,7 +298,7 @@ class DatabaseServer:
 
 
 _SHARED = dict[DatabaseServer, set[str]]()
-"""The servers that run for all tests, and what they held at first."""
+"""The servers that run for all tests, and what is known of what they hold."""
 _KEPT = {"shiftable"}
 """The notes that shiftable keeps on a MariaDB of whose databases and users are its own: they outlast these."""
 
@@ -314,7 +314,10 @@ def _shared(server: DatabaseServer) -> Iterator[None]:
 def _left_as_found() -> Iterator[None]:
     """Have each file of tests leave these servers as it found them: other files come in any order."""
     yield
-    left = {name for server, first in _SHARED.items() for name in server.holds() - first - _KEPT}
+    left = set[str]()
+    for server, known in _SHARED.items():
+        left |= server.holds() - known - _KEPT
+        known.update(left)  # it is told once, and not of each file that comes after
     assert not left, f"databases or users are left behind: {', '.join(sorted(left))}"
 
 
