@@ -360,10 +360,12 @@ class MysqlAlternating(_Mysql):
             confirm()
             cursor.execute("ALTER USER IF EXISTS %s@%s ACCOUNT LOCK", (had.username, self.account_host))
             taken, others = self._taken_for(had), self._others(cursor, had) or {}
-        left = {other for other, kept in others.items() if kept == _hash(had)} | {taken or ""} - {"", self._name(had)}
+        name = self._name(had)
+        left = {other for other, kept in others.items() if kept == _hash(had)}
+        left |= {taken} - {name} if taken is not None else set()
         if left:
-            why = f"the old value still lets clients in as {' and '.join(sorted(left))}; lock or drop that account too"
-            raise Conflict(f"{self._name(had)} is locked, and {why}")
+            why = f"the old value still lets clients in as {' and '.join(sorted(left))}"
+            raise Conflict(f"{name} is locked, and {why}; drop that account, or give it another password")
 
 
 _DENIED = 1045
